@@ -1,0 +1,162 @@
+"""What the demo shows: a live line while it runs, tables at the end. The one module that needs rich."""
+
+import contextlib
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column, Table
+
+from gcpool._demo.comparison import Comparison
+from gcpool._demo.workload import Figures, Glance
+from gcpool._version import __version__
+
+PIPED_WIDTH = 100  # columns of the report where there is no terminal that could tell
+LINE_EVERY = 1.0  # seconds between two progress lines where no line can be overwritten
+
+
+def version_line() -> str:
+    """Return the versions of gcpool and of what it runs on."""
+    gil = '' if getattr(sys, '_is_gil_enabled', lambda: True)() else ', no GIL'
+    return f'gcpool {__version__}, {platform.python_implementation()} {platform.python_version()}{gil}, {sys.platform}'
+
+
+class ProgressLine:
+    """The state of one phase, drawn in place on a terminal, as a plain line each second elsewhere."""
+
+    def __init__(self, console: Console, name: str, total: float):
+        self._console = console
+        self._name = name
+        self._total = total
+        self._began = self._last_line = time.monotonic()
+        self._text = ''
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn('{task.description}', style='bold'),
+                BarColumn(bar_width=10),
+                TextColumn('{task.fields[text]}', table_column=Column(no_wrap=True)),
+                console=console,
+                transient=True,
+            )
+            self._task = self._progress.add_task(name, total=total, text='')
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Show the line until the block ends."""
+        if self._progress is None:
+            yield
+        else:
+            with self._progress:
+                yield
+
+    def show(self, completed: float, text: str) -> None:
+        """Show that ``completed`` of the total is done, and the text."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=min(completed, self._total), text=text)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY:
+            self._last_line = now
+            self._console.print(f'{self._name:<8} {now - self._began:4.1f} s  {text}', soft_wrap=True)
+
+
+def describe_glance(glance: Glance, rate: float, server: str) -> str:
+    """Return the text of the progress line of a phase."""
+    return (
+        f'{rate:>6,.0f}/s {glance.out:>3} out {glance.waiting:>6,} waiting {glance.errors:>6,} errors, server {server}'
+    )
+
+
+class Report:
+    """Prints what the demo has to say.
+
+    :param console: where to; by default the standard output
+    """
+
+    def __init__(self, console: Console | None = None):
+        if console is None:
+            console = Console(highlight=False)
+            if not console.is_terminal:
+                console = Console(highlight=False, width=PIPED_WIDTH)
+        self.console = console
+
+    def say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, soft_wrap=True)
+
+    def header(self) -> None:
+        self.say(f'{version_line()}, {os.cpu_count()} processors')
+
+    def progress(self, name: str, total: float) -> ProgressLine:
+        return ProgressLine(self.console, name, total)
+
+    def figures(self, columns: Sequence[Figures]) -> None:
+        """Print a column for each pool."""
+        self.say('\nPools under load, the server killed half-way', style='bold')
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column('', no_wrap=True)
+        for column in columns:
+            table.add_column(f'{column.title}\n{column.connections} connections', justify='right')
+        rows: list[tuple[str, list[str]]] = [
+            ('cycles', [f'{c.tally.answered:,}' for c in columns]),
+            ('cycles a second', [f'{c.rate:,.0f}' for c in columns]),
+            ('acquire latency, median', [_duration(c.wait_percentile(50)) for c in columns]),
+            ('acquire latency, 99th percentile', [_duration(c.wait_percentile(99)) for c in columns]),
+            ('fairness (Jain, 1 is equal shares)', [f'{c.fairness:.3f}' for c in columns]),
+            ('connections created', [f'{c.stats["created"]:,}' for c in columns]),
+            ('connections reused', [f'{c.stats["acquires"] - c.stats["created"]:,}' for c in columns]),
+            ('connections found dead', [f'{c.stats["dead"]:,}' for c in columns]),
+            ('acquires that waited', [f'{c.stats["waits"]:,}' for c in columns]),
+            ('errors, each asked again:', ['' for _ in columns]),
+            ('  connecting failed', [f'{c.tally.refused:,}' for c in columns]),
+            ('  request broken half-way', [f'{c.tally.broken:,}' for c in columns]),
+            ('  timed out', [f'{c.tally.timed_out:,}' for c in columns]),
+            ('  wrong answer', [f'{c.tally.wrong:,}' for c in columns]),
+        ]
+        for label, cells in rows:
+            table.add_row(label, *cells)
+        self.console.print(table)
+        self.say('Latency is mostly the wait for a turn: there are far more clients than connections.')
+
+    def comparisons(self, results: Sequence[Comparison], peer: str) -> None:
+        """Print the bare cycle through both pools."""
+        self.say('\nThe bare cycle, a warm connection that does nothing', style='bold')
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column('', no_wrap=True)
+        table.add_column('gcpool', justify='right')
+        table.add_column(peer, justify='right')
+        table.add_column('ratio', justify='right')
+        for result in results:
+            table.add_row(result.case, _duration(result.ours), _duration(result.peer), f'{_significant(result.ratio)}x')
+        self.console.print(table)
+
+    def checks(self, checks: Sequence[tuple[str, bool]]) -> bool:
+        """Print what was checked.
+
+        :return: whether all of it holds
+        """
+        self.say('\nChecked', style='bold')
+        for text, holds in checks:
+            self.say(f'  {"ok    " if holds else "FAILED"}  {text}', style=None if holds else 'bold red')
+        return all(holds for _, holds in checks)
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return '-'
+    for unit, size in (('s', 1.0), ('ms', 1e-3), ('us', 1e-6)):
+        if seconds >= size:
+            return f'{_significant(seconds / size)} {unit}'
+    return f'{seconds * 1e9:.0f} ns'
+
+
+def _significant(value: float) -> str:
+    """Return the number with about three digits that mean something."""
+    return f'{value:,.2f}' if value < 9.995 else f'{value:,.1f}' if value < 99.95 else f'{value:,.0f}'

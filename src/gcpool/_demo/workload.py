@@ -1,0 +1,463 @@
+"""What the demo does to the pools: many threads, then very many tasks, all with more work than there are connections.
+
+Every request carries a number of its own and its answer is compared. A request that fails is counted and asked again
+until it is answered, so nothing that goes wrong can hide in a lower figure.
+"""
+
+import array
+import asyncio
+import contextlib
+import dataclasses
+import sqlite3
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
+from socket import socket
+
+import gcpool.asyncio
+import gcpool.threading
+from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
+from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpStreamEndpoint
+from gcpool.contrib.sqlite3 import SqliteConnectionManager
+from gcpool.exceptions import PoolTimeout
+
+MESSAGE = struct.Struct('!II')  # who asks, and which of its requests this is
+BACKOFF = 0.05  # seconds that a client lets pass after a failure before it asks again
+PATIENCE = 30.0  # seconds that a client waits for a connection, or for an answer
+WRITE_EVERY = 8  # of so many SQLite requests one writes: SQLite has one writer at a time, whatever the pool does
+
+
+@dataclasses.dataclass
+class Tally:
+    """What one client has seen of one pool. Written by that client alone, so it needs no lock."""
+
+    asked: int = 0
+    answered: int = 0
+    refused: int = 0  # acquires that failed, because the connection could not be made
+    broken: int = 0  # requests whose connection failed half-way
+    timed_out: int = 0
+    wrong: int = 0  # answers other than expected
+    waits: 'array.array[float]' = dataclasses.field(default_factory=lambda: array.array('d'))  # acquire, seconds
+
+    @property
+    def errors(self) -> int:
+        return self.refused + self.broken + self.timed_out + self.wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """One column of the report: one pool in one phase."""
+
+    title: str
+    connections: int
+    seconds: float
+    tally: Tally
+    fairness: float
+    stats: dict[str, int | float]
+    left_out: int  # connections that were still out when the pool was closed
+
+    @property
+    def rate(self) -> float:
+        return self.tally.answered / self.seconds
+
+    def wait_percentile(self, percent: float) -> float:
+        """Return the acquire latency, in seconds, that ``percent`` of the acquires did not exceed."""
+        waits = sorted(self.tally.waits)
+        return waits[min(len(waits) - 1, int(len(waits) * percent / 100))] if waits else float('nan')
+
+
+@dataclasses.dataclass(frozen=True)
+class Glance:
+    """What the progress line shows of a phase that runs."""
+
+    answered: int
+    errors: int
+    out: int
+    waiting: int
+
+
+def jain(shares: Sequence[int]) -> float:
+    """Return Jain's fairness index: 1 if all shares are equal, 1/n if one of n has everything."""
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else float('nan')
+
+
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.asked += tally.asked
+        total.answered += tally.answered
+        total.refused += tally.refused
+        total.broken += tally.broken
+        total.timed_out += tally.timed_out
+        total.wrong += tally.wrong
+        total.waits.extend(tally.waits)
+    return total
+
+
+class _PatientSockets(TcpSocketConnectionManager):
+    """TCP connections that do not wait for an answer for ever."""
+
+    def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket:
+        conn = super().create(endpoint, timeout)
+        conn.settimeout(PATIENCE)
+        return conn
+
+
+class _CarelessDatabases(SqliteConnectionManager):
+    """SQLite connections that do not wait for the disk: the database is thrown away, and no disk is measured here."""
+
+    def create(self, endpoint: str, timeout: float | None = None) -> sqlite3.Connection:
+        conn = super().create(endpoint, timeout)
+        try:
+            conn.execute('PRAGMA synchronous = OFF')
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+
+def create_database(path: str, clients: int) -> None:
+    """Create the SQLite database: a counter for each client.
+
+    :param path: its file, which must not exist
+    :param clients: how many clients will use it
+    """
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute('PRAGMA journal_mode = WAL')  # readers and the writer do not wait for each other
+        db.execute('CREATE TABLE counter (client INTEGER PRIMARY KEY, value INTEGER NOT NULL)')
+        db.executemany('INSERT INTO counter VALUES (?, 0)', ((client,) for client in range(clients)))
+        db.commit()
+
+
+def read_total(path: str) -> int:
+    """Return the sum of all counters of the database at ``path``."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        total: int = db.execute('SELECT sum(value) FROM counter').fetchone()[0]
+        return total
+
+
+class ThreadsPhase:
+    """Threads that take turns on a pool of TCP connections and a pool of SQLite connections.
+
+    :param host: address of the echo server
+    :param port: its port
+    :param database: path of the SQLite database
+    :param threads: number of threads
+    :param connections: most connections of each pool
+    """
+
+    name = 'threads'
+
+    def __init__(self, host: str, port: int, database: str, threads: int, connections: int):
+        self.failures: list[BaseException] = []  # what no client should ever raise
+        self.written = 0  # increments of the database's counters that were committed
+        self._server: TcpEndpoint = (IPv4Address(host), port)
+        self._database = database
+        self._connections = connections
+        self._stopping = threading.Event()
+        self._giving_up = threading.Event()
+        self._sockets = gcpool.threading.ConnectionPool[TcpEndpoint, socket](
+            _PatientSockets(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
+        )
+        self._databases = gcpool.threading.ConnectionPool[str, sqlite3.Connection](
+            _CarelessDatabases(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
+        )
+        self._echoes = [Tally() for _ in range(threads)]
+        self._counts = [Tally() for _ in range(threads)]
+        self._values = [0] * threads
+        self._threads = [
+            threading.Thread(target=self._client, args=(index,), name=f'client-{index}', daemon=True)
+            for index in range(threads)
+        ]
+        self._began = self._ended = 0.0
+
+    def start(self) -> None:
+        self._began = time.perf_counter()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Tell the clients to end with the request that they are at."""
+        self._stopping.set()
+
+    def give_up(self) -> None:
+        """Tell the clients to end, also with a request unanswered."""
+        self._giving_up.set()
+        self._stopping.set()
+
+    def join(self, timeout: float) -> int:
+        """Wait for the clients to end.
+
+        :param timeout: how long to wait for all of them, in seconds
+        :return: how many have not ended by then
+        """
+        give_up = time.monotonic() + timeout
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, give_up - time.monotonic()))
+        self._ended = time.perf_counter()
+        return sum(thread.is_alive() for thread in self._threads)
+
+    def glance(self) -> Glance:
+        sockets, databases = self._sockets.get_stats(), self._databases.get_stats()
+        return Glance(
+            answered=sum(tally.answered for tally in self._echoes) + sum(tally.answered for tally in self._counts),
+            errors=sum(tally.errors for tally in self._echoes) + sum(tally.errors for tally in self._counts),
+            out=int(sockets['acquired'] + databases['acquired']),
+            waiting=int(sockets['waiting'] + databases['waiting']),
+        )
+
+    def close(self) -> list[Figures]:
+        """Close the pools.
+
+        :return: what was measured
+        """
+        seconds = self._ended - self._began
+        figures = []
+        for kind, pool, tallies in (
+            ('TCP', self._sockets, self._echoes),
+            ('SQLite', self._databases, self._counts),
+        ):
+            left_out = pool.close(timeout=5.0)
+            figures.append(
+                Figures(
+                    title=f'{len(self._threads):,} threads, {kind}',
+                    connections=self._connections,
+                    seconds=seconds,
+                    tally=_sum(tallies),
+                    fairness=jain([tally.answered for tally in tallies]),
+                    stats=pool.get_stats(),
+                    left_out=left_out,
+                )
+            )
+        self.written = sum(self._values)
+        return figures
+
+    def _client(self, index: int) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._echo(index, self._echoes[index])
+                self._count(index, self._counts[index])
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the demo reports it
+            self.failures.append(error)
+
+    def _echo(self, index: int, tally: Tally) -> None:
+        message = MESSAGE.pack(index, tally.asked)
+        tally.asked += 1
+        while not self._giving_up.is_set():
+            acquired = False
+            began = time.perf_counter()
+            try:
+                with self._sockets.connection(self._server) as conn:
+                    acquired = True
+                    tally.waits.append(time.perf_counter() - began)
+                    try:
+                        conn.sendall(message)
+                        answer = _receive(conn, len(message))
+                    except BaseException:
+                        # What is left of the answer must not be the next request's: a closed connection is found dead.
+                        conn.close()
+                        raise
+            except PoolTimeout:
+                tally.timed_out += 1
+            except OSError:
+                if acquired:
+                    tally.broken += 1
+                else:
+                    tally.refused += 1
+            else:
+                if answer == message:
+                    tally.answered += 1
+                    return
+                tally.wrong += 1
+            self._giving_up.wait(BACKOFF)
+
+    def _count(self, index: int, tally: Tally) -> None:
+        write = (tally.asked + index) % WRITE_EVERY == 0
+        tally.asked += 1
+        while not self._giving_up.is_set():
+            acquired = False
+            began = time.perf_counter()
+            try:
+                with self._databases.connection(self._database) as conn:
+                    acquired = True
+                    tally.waits.append(time.perf_counter() - began)
+                    if write:
+                        with conn:
+                            conn.execute('UPDATE counter SET value = value + 1 WHERE client = ?', (index,))
+                        self._values[index] += 1
+                        write = False
+                    (value,) = conn.execute('SELECT value FROM counter WHERE client = ?', (index,)).fetchone()
+            except PoolTimeout:
+                tally.timed_out += 1
+            except (OSError, sqlite3.Error):
+                if acquired:
+                    tally.broken += 1
+                else:
+                    tally.refused += 1
+            else:
+                # Only this client writes its counter, each time through another connection.
+                if value == self._values[index]:
+                    tally.answered += 1
+                    return
+                tally.wrong += 1
+            self._giving_up.wait(BACKOFF)
+
+
+def _receive(conn: socket, size: int) -> bytes:
+    answer = conn.recv(size)
+    while len(answer) < size:
+        more = conn.recv(size - len(answer))
+        if not more:
+            raise ConnectionResetError('the server closed the connection')
+        answer += more
+    return answer
+
+
+class TasksPhase:
+    """asyncio tasks that take turns on a pool of TCP connections, in an event loop in a thread of its own.
+
+    :param host: address of the echo server
+    :param port: its port
+    :param tasks: number of tasks
+    :param connections: most connections of the pool
+    """
+
+    name = 'tasks'
+
+    def __init__(self, host: str, port: int, tasks: int, connections: int):
+        self.failures: list[BaseException] = []
+        self._server: TcpStreamEndpoint = (host, port)
+        self._connections = connections
+        self._stopping = False
+        self._pool = gcpool.asyncio.ConnectionPool[TcpStreamEndpoint, Stream](
+            TcpStreamConnectionManager(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
+        )
+        self._tally = Tally()  # of all tasks: they run in one thread
+        self._shares = [0] * tasks
+        self._left_out = 0
+        self._stats: dict[str, int | float] = {}
+        self._glance = Glance(0, 0, 0, 0)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='tasks', daemon=True)
+        self._began = self._ended = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+        self._started.wait()
+
+    def stop(self) -> None:
+        """Tell the tasks to end with the request that they are at. Those that wait for a connection get it first."""
+        self._stopping = True
+
+    def give_up(self) -> None:
+        """Cancel the tasks."""
+        self._stopping = True
+        if self._loop is not None and self._main is not None:
+            # The loop is closed if the tasks came to their end in the meantime.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._main.cancel)
+
+    def join(self, timeout: float) -> int:
+        """Wait for the tasks to end, and for the pool to be closed.
+
+        :param timeout: how long to wait, in seconds
+        :return: 0 if they have, otherwise the number of tasks
+        """
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return len(self._shares) if self._thread.is_alive() else 0
+
+    def glance(self) -> Glance:
+        return self._glance
+
+    def close(self) -> list[Figures]:
+        """Return what was measured. The pool is closed by now, by the event loop that it belongs to."""
+        return [
+            Figures(
+                title=f'{len(self._shares):,} tasks, TCP',
+                connections=self._connections,
+                seconds=self._ended - self._began,
+                tally=self._tally,
+                fairness=jain(self._shares),
+                stats=self._stats,
+                left_out=self._left_out,
+            )
+        ]
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except asyncio.CancelledError:
+            pass  # given up
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the demo reports it
+            self.failures.append(error)
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
+        self._began = time.perf_counter()
+        watch = asyncio.create_task(self._watch())
+        self._started.set()
+        try:
+            await asyncio.gather(*(self._client(index) for index in range(len(self._shares))))
+        finally:
+            self._ended = time.perf_counter()
+            watch.cancel()
+            self._left_out = await self._pool.close(timeout=5.0)
+            self._stats = self._pool.get_stats()
+
+    async def _watch(self) -> None:
+        while True:
+            stats = self._pool.get_stats()
+            self._glance = Glance(
+                answered=self._tally.answered,
+                errors=self._tally.errors,
+                out=int(stats['acquired']),
+                waiting=int(stats['waiting']),
+            )
+            await asyncio.sleep(0.1)
+
+    async def _client(self, index: int) -> None:
+        while not self._stopping:
+            await self._echo(index)
+
+    async def _echo(self, index: int) -> None:
+        tally = self._tally
+        message = MESSAGE.pack(index, self._shares[index])
+        tally.asked += 1
+        while True:
+            acquired = False
+            began = time.perf_counter()
+            try:
+                async with self._pool.connection(self._server) as (reader, writer):
+                    acquired = True
+                    tally.waits.append(time.perf_counter() - began)
+                    try:
+                        writer.write(message)
+                        answer = await reader.readexactly(len(message))
+                    except BaseException:
+                        # As above, and also for a task that is cancelled here.
+                        writer.close()
+                        raise
+            except PoolTimeout:
+                tally.timed_out += 1
+            except (OSError, asyncio.IncompleteReadError):
+                if acquired:
+                    tally.broken += 1
+                else:
+                    tally.refused += 1
+            else:
+                if answer == message:
+                    tally.answered += 1
+                    self._shares[index] += 1
+                    return
+                tally.wrong += 1
+            await asyncio.sleep(BACKOFF)
