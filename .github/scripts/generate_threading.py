@@ -1,0 +1,201 @@
+"""Generates the threading half from the asyncio half.
+
+    src/gcpool/asyncio.py          -> src/gcpool/threading.py
+    tests/asyncio_/test_NAME.py    -> the file it names in its first line, ``# generates: tests/threads/test_NAME.py``
+
+What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
+from what would be generated, where a generated file has no source any more, or where one is missing.
+
+What differs in kind between the two runtimes does not belong into the tables below but into ``gcpool._primitives``.
+"""
+
+import argparse
+import difflib
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import unasync
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Whole tokens, wherever they stand in code; also a string that is nothing but the token, as in ``__all__``. `async`
+# and `await` fall away, __aenter__ and its kin are known to unasync, which also turns any AsyncName into SyncName.
+TOKENS = {
+    'AsyncConnectionContext': 'SyncConnectionContext',
+    'AsyncConnectionManager': 'SyncConnectionManager',
+    'AsyncPool': 'SyncPool',
+    'AsyncRuntime': 'SyncRuntime',
+}
+
+# Anything, comments and docstrings included; applied in this order and before the tokens.
+TEXT = {
+    'from gcpool import asyncio': 'from gcpool import threading',
+    'gcpool.asyncio': 'gcpool.threading',
+    'tests.asyncio_': 'tests.threads',
+}
+
+PACKAGE = {Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py')}
+TEST_SOURCES = Path('tests/asyncio_')
+GENERATED_DIRECTORIES = (Path('src/gcpool'), Path('tests/threads'))
+
+MARKER = re.compile(r'\A# generates: (?P<target>\S+)\n')
+HEADER = '# Generated from {source} by .github/scripts/generate_threading.py; do not edit.\n'
+HEADER_PATTERN = re.compile(r'\A# Generated from (?P<source>\S+) by \.github/scripts/generate_threading\.py;')
+
+
+class GeneratorError(Exception):
+    """The sources do not say what to generate."""
+
+
+def plan(root: Path) -> dict[Path, Path]:
+    """Find out what is generated from what.
+
+    :param root: the root of the repository
+    :return: target by source, both relative to the root
+    """
+    targets = {source: target for source, target in PACKAGE.items() if (root / source).exists()}
+    for path in sorted((root / TEST_SOURCES).glob('**/*.py')):
+        source = path.relative_to(root)
+        marker = MARKER.match(path.read_text(encoding='utf-8'))
+        if marker is None:
+            continue
+        target = Path(marker['target'])
+        if target.is_absolute() or '..' in target.parts or target.parent not in GENERATED_DIRECTORIES:
+            raise GeneratorError(f'{source}: cannot generate {target}, which is in none of {GENERATED_DIRECTORIES}')
+        if target in targets.values():
+            raise GeneratorError(f'{source}: {target} is generated from another source already')
+        targets[source] = target
+    return targets
+
+
+def unlisted(root: Path, targets: dict[Path, Path]) -> list[Path]:
+    """Find the files that say they are generated although nothing generates them.
+
+    :param root: the root of the repository
+    :param targets: target by source
+    :return: those files, relative to the root
+    """
+    found = []
+    for directory in GENERATED_DIRECTORIES:
+        for path in sorted((root / directory).glob('*.py')):
+            header = HEADER_PATTERN.match(path.read_text(encoding='utf-8'))
+            relative = path.relative_to(root)
+            if header is not None and targets.get(Path(header['source'])) != relative:
+                found.append(relative)
+    return found
+
+
+def ruff(root: Path, target: Path, text: str, *command: str) -> str:
+    """Send a text through ruff, with the configuration that the target will be linted with."""
+    result = subprocess.run(
+        [sys.executable, '-m', 'ruff', *command, '--quiet', '--stdin-filename', str(root / target), '-'],
+        cwd=root,
+        input=text,
+        capture_output=True,
+        encoding='utf-8',
+        check=False,
+    )
+    if result.returncode:
+        raise GeneratorError(f'ruff cannot read what {target} would be:\n{result.stderr or result.stdout}')
+    return result.stdout
+
+
+def replace_tokens(text: str) -> str:
+    """Turn asynchronous code into synchronous code."""
+    rule = unasync.Rule(fromdir='/gcpool-async/', todir='/gcpool-sync/', additional_replacements=TOKENS)
+    with tempfile.TemporaryDirectory() as directory:
+        before = Path(directory, 'gcpool-async', 'module.py')
+        before.parent.mkdir()
+        before.write_text(text, encoding='utf-8', newline='\n')
+        unasync.unasync_files([str(before)], [rule])
+        return Path(directory, 'gcpool-sync', 'module.py').read_text(encoding='utf-8')
+
+
+def generate(root: Path, source: Path, target: Path) -> str:
+    """Make the text of one generated file.
+
+    :param root: the root of the repository
+    :param source: what it is made from, relative to the root
+    :param target: what it will be called, relative to the root
+    :return: the text, formatted
+    """
+    text = MARKER.sub('', (root / source).read_text(encoding='utf-8'))
+    for old, new in TEXT.items():
+        text = text.replace(old, new)
+    text = HEADER.format(source=source.as_posix()) + replace_tokens(text)
+    # An import that only the asynchronous half needs falls away, and names sort differently.
+    text = ruff(root, target, text, 'check', '--fix', '--select', 'I,F401')
+    return ruff(root, target, text, 'format')
+
+
+def check(root: Path) -> list[str]:
+    """Compare what is checked in with what would be generated.
+
+    :param root: the root of the repository
+    :return: what is wrong, one text for each file
+    """
+    faults = []
+    targets = plan(root)
+    for source, target in targets.items():
+        path = root / target
+        present = path.read_text(encoding='utf-8') if path.exists() else ''
+        expected = generate(root, source, target)
+        if present != expected:
+            diff = difflib.unified_diff(
+                present.splitlines(keepends=True),
+                expected.splitlines(keepends=True),
+                f'{target.as_posix()} (checked in)',
+                f'{target.as_posix()} (generated from {source.as_posix()})',
+            )
+            faults.append(''.join(diff))
+    faults += [f'{path.as_posix()}: generated, but from nothing that exists' for path in unlisted(root, targets)]
+    return faults
+
+
+def write(root: Path) -> list[Path]:
+    """Generate everything; a generated file that has lost its source is deleted.
+
+    :param root: the root of the repository
+    :return: the files that changed, relative to the root
+    """
+    changed = []
+    targets = plan(root)
+    for source, target in targets.items():
+        path = root / target
+        text = generate(root, source, target)
+        if not path.exists() or path.read_text(encoding='utf-8') != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding='utf-8', newline='\n')
+            changed.append(target)
+    for orphan in unlisted(root, targets):
+        (root / orphan).unlink()
+        changed.append(orphan)
+    return changed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='change nothing, fail where something would change')
+    parser.add_argument('--root', type=Path, default=ROOT, help='the root of the repository')
+    options = parser.parse_args(arguments)
+    try:
+        if options.check:
+            faults = check(options.root)
+            if faults:
+                print(*faults, sep='\n')
+                print('The threading half is not what its source generates: run `make generate`.', file=sys.stderr)
+            return 1 if faults else 0
+        for path in write(options.root):
+            print(path.as_posix())
+    except GeneratorError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

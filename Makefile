@@ -1,0 +1,141 @@
+# From a fresh clone, with git, make, a C compiler and Python 3.10 or later:
+#
+#   make demo       what the pool does, live
+#   make test       the tests; then on a build with assertions; then traced, with the coverage of the core
+#   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
+#   make bench      the pool beside its peers
+#   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
+#   make generate   the threading half from the asyncio half
+#   make format     formats and sorts what the linters would complain about
+#   make clean      removes whatever of this was made
+#
+# PYTHON chooses the interpreter of .venv when that is made, PYTEST_ARGS goes to every run of pytest, DEMO_ARGS to the
+# demo, BENCH_ARGS to the benchmark.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+CORE := src/gcpool/_core.pyx $(wildcard src/gcpool/*.pxd) setup.py
+SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+.PHONY: demo test test-plain test-assert coverage test-installed lint bench wheel generate format build clean
+
+# ---- environments -------------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gcpool needs Python 3.10 or later, $(PYTHON) is " + sys.version.split()[0])'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'the venv module of $(PYTHON) is missing (Debian: apt-get install python3-venv)' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+# A group of [dependency-groups] in pyproject.toml.
+$(VENV)/.group-%: pyproject.toml $(VENV)/.created
+	$(PIP) install --quiet --group $*
+	@touch $@
+
+# Editable: a change of Python code needs no build, a change of the core rebuilds it in src/.
+$(VENV)/.built: $(CORE) pyproject.toml src/gcpool/_version.py $(VENV)/.group-build
+	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(PIP) install --quiet --no-build-isolation --editable '.[demo]'
+	@touch $@
+
+build: $(VENV)/.built
+
+# ---- the program --------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.built
+	$(BIN)/python -m gcpool demo $(DEMO_ARGS)
+
+bench: $(VENV)/.built $(VENV)/.group-bench
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# ---- tests --------------------------------------------------------------------------------------------------------
+
+test: test-plain test-assert coverage
+
+test-plain: $(VENV)/.built $(VENV)/.group-test
+	GCPOOL_EXPECT_BUILD=src $(PYTEST)
+
+test-assert: $(VENV)/.built $(VENV)/.group-test
+	$(BIN)/python .github/scripts/build_variant.py assert build/assert
+	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
+
+# Tracing is slow, so the quick form. It runs in the directory that the paths in the traced core are relative to. The
+# second report fails unless the core is in it: with a wrong switch at build or at run it vanishes, and the first one
+# does not say so.
+COVERAGE := $(abspath $(BIN))/python -m coverage
+coverage: export COVERAGE_CORE = ctrace
+coverage: export COVERAGE_FILE = $(CURDIR)/build/trace/.coverage
+coverage: export COVERAGE_RCFILE = $(CURDIR)/pyproject.toml
+coverage: $(VENV)/.built $(VENV)/.group-test
+	$(BIN)/python .github/scripts/build_variant.py trace build/trace
+	cd build/trace && PYTHONPATH=$(CURDIR)/build/trace/src GCPOOL_EXPECT_BUILD=. GCPOOL_QUICK=1 $(COVERAGE) run -m pytest \
+		--quiet --config-file $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(PYTEST_ARGS) $(CURDIR)/tests
+	cd build/trace && $(COVERAGE) report
+	@echo 'The compiled core:'
+	cd build/trace && $(COVERAGE) report --include='*/gcpool/_core.pyx' --fail-under=$(CORE_COVERAGE)
+
+# Per cent of the lines of _core.pyx that the tests must reach.
+CORE_COVERAGE ?= 90
+
+# The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
+INSTALLED := .venv-installed
+test-installed: dist/.built
+	@rm -rf $(INSTALLED)
+	$(PYTHON) -m venv $(INSTALLED)
+	$(INSTALLED)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(INSTALLED)/bin/python -m pip --disable-pip-version-check install --quiet --group test dist/*.tar.gz
+	GCPOOL_EXPECT_BUILD=$(INSTALLED) GCPOOL_QUICK=1 $(INSTALLED)/bin/python -m pytest --quiet $(PYTEST_ARGS)
+	@rm -rf $(INSTALLED)
+
+# ---- distribution -------------------------------------------------------------------------------------------------
+
+# The wheel is built from the sdist, so both are tried. In the empty environment nothing may be installed but gcpool.
+dist/.built: $(SOURCES) README.md LICENSE CHANGELOG.md $(VENV)/.group-package
+	rm -rf dist build/empty build/lib.* build/bdist.* build/temp.*
+	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --no-index --find-links dist --no-deps gcpool
+	build/empty/bin/python -I .github/scripts/try_installed.py
+	@touch $@
+
+wheel: dist/.built
+	@ls -l dist
+
+# ---- checks -------------------------------------------------------------------------------------------------------
+
+lint: $(VENV)/.built $(VENV)/.group-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint src
+	$(BIN)/python .github/scripts/generate_threading.py --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist .github/scripts/stubtest-allowlist.txt gcpool._core
+	$(BIN)/pyright
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --no-progress --persona pedantic .github
+
+generate: $(VENV)/.group-test
+	$(BIN)/python .github/scripts/generate_threading.py
+
+format: $(VENV)/.group-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(INSTALLED) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -f src/gcpool/_core.c src/gcpool/_core*.so
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

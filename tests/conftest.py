@@ -1,0 +1,122 @@
+"""What holds for every test, whatever it tests.
+
+Environment:
+
+``GCPOOL_FORBID_SKIPS=1``
+    A skipped test makes the run fail, at its end, by name.
+``GCPOOL_QUICK=1``
+    Fewer examples, shorter stress: for further Python versions and for the traced build.
+``GCPOOL_EXPECT_BUILD=DIRECTORY``
+    The compiled core must come from below this directory; else nothing is run.
+``HYPOTHESIS_PROFILE``
+    ``default``, ``quick`` or ``thorough``.
+"""
+
+import gc
+import os
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+import gcpool._core
+
+QUICK = os.environ.get('GCPOOL_QUICK', '0') == '1'
+FORBID_SKIPS = os.environ.get('GCPOOL_FORBID_SKIPS', '0') == '1'
+FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+
+# Seconds that a thread of the pool may take to end after the test that started it.
+THREAD_GRACE = 10.0
+
+# The time of an example depends on what else the machine does, so no test may depend on it.
+hypothesis.settings.register_profile('default', deadline=None, print_blob=True)
+hypothesis.settings.register_profile('quick', deadline=None, print_blob=True, max_examples=20)
+hypothesis.settings.register_profile('thorough', deadline=None, print_blob=True, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE') or ('quick' if QUICK else 'default'))
+
+skipped: dict[str, str] = {}
+
+
+def core_path() -> Path:
+    """Where the compiled core was loaded from."""
+    path = gcpool._core.__file__
+    if path is None:
+        raise pytest.UsageError('gcpool._core was not loaded from a file')
+    return Path(path).resolve()
+
+
+def gil_is_on() -> bool:
+    """Whether the GIL is on, which one undeclared extension brings about for the whole process."""
+    return bool(getattr(sys, '_is_gil_enabled', lambda: True)())
+
+
+def pytest_configure() -> None:
+    expected = os.environ.get('GCPOOL_EXPECT_BUILD')
+    if expected and not core_path().is_relative_to(Path(expected).resolve()):
+        raise pytest.UsageError(f'these tests are for the build in {expected}, but the core is {core_path()}')
+
+
+def pytest_report_header() -> str:
+    quick = ', quick' if QUICK else ''
+    threading_model = f', free-threaded, GIL {"on" if gil_is_on() else "off"}' if FREE_THREADED else ''
+    return f'core: {core_path()}{quick}{threading_model}'
+
+
+def note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # An expected failure is reported as skipped, too.
+    if report.skipped and not hasattr(report, 'wasxfail'):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped[report.nodeid] = reason
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    note_skip(report)
+
+
+def faults() -> list[str]:
+    """What makes a run fail in which every test passed."""
+    found = [f'skipped: {nodeid}: {reason}' for nodeid, reason in skipped.items()] if FORBID_SKIPS else []
+    if FREE_THREADED and gil_is_on():
+        found.append('the GIL was switched on: some extension is not declared free-threading compatible')
+    return found
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if faults() and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if faults():
+        terminalreporter.section('not allowed')
+        for fault in faults():
+            terminalreporter.line(fault, red=True)
+
+
+def pool_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith('gcpool')}
+
+
+@pytest.fixture(autouse=True)
+def no_pool_thread_survives() -> Iterator[None]:
+    """A test closes its pools, or lets go of them: in both cases the collector's thread must end."""
+    before = pool_threads()
+    yield
+    left = pool_threads() - before
+    if not left:
+        return
+    gc.collect()
+    deadline = time.monotonic() + THREAD_GRACE
+    for thread in left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    alive = sorted(thread.name for thread in left if thread.is_alive())
+    assert not alive, f'threads of the pool are still alive {THREAD_GRACE} s after the test: {alive}'
