@@ -60,6 +60,7 @@ def test_asynchronous_code_becomes_synchronous(generator: ModuleType, root: Path
     assert (root / 'src/gcpool/threading.py').read_text() == textwrap.dedent(
         '''\
         # Generated from src/gcpool/asyncio.py by .github/scripts/generate_threading.py; do not edit.
+
         from gcpool._primitives import SyncRuntime
 
         __all__ = ['SyncPool']
@@ -154,7 +155,15 @@ def test_two_sources_of_one_target_are_refused(generator: ModuleType, root: Path
     assert generator.main(['--root', str(root), '--check']) == 2
 
 
-def test_code_that_does_not_parse_is_refused(generator: ModuleType, root: Path) -> None:
-    (root / 'src/gcpool/asyncio.py').write_text('async def broken(:\n    pass\n')
+@pytest.mark.parametrize(
+    'code',
+    [
+        pytest.param('async def broken(:\n    pass\n', id='syntax'),
+        pytest.param("async def f() -> str:\n    return f'{await g()}'\n", id='await in an f-string'),
+        pytest.param("print(f'{AsyncPool}')\n", id='name in an f-string'),
+    ],
+)
+def test_code_that_cannot_be_turned_is_refused(generator: ModuleType, root: Path, code: str) -> None:
+    (root / 'src/gcpool/asyncio.py').write_text(code)
     assert generator.main(['--root', str(root)]) == 2
     assert not (root / 'src/gcpool/threading.py').exists()

@@ -10,6 +10,7 @@ What differs in kind between the two runtimes does not belong into the tables be
 """
 
 import argparse
+import ast
 import difflib
 import re
 import subprocess
@@ -42,7 +43,7 @@ TEST_SOURCES = Path('tests/asyncio_')
 GENERATED_DIRECTORIES = (Path('src/gcpool'), Path('tests/threads'))
 
 MARKER = re.compile(r'\A# generates: (?P<target>\S+)\n')
-HEADER = '# Generated from {source} by .github/scripts/generate_threading.py; do not edit.\n'
+HEADER = '# Generated from {source} by .github/scripts/generate_threading.py; do not edit.\n\n'
 HEADER_PATTERN = re.compile(r'\A# Generated from (?P<source>\S+) by \.github/scripts/generate_threading\.py;')
 
 
@@ -103,6 +104,20 @@ def ruff(root: Path, target: Path, text: str, *command: str) -> str:
     return result.stdout
 
 
+def check_source(source: Path, text: str) -> None:
+    """Refuse what cannot be turned into synchronous code, or not by every Python in the same way."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise GeneratorError(f'{source}: {error}') from error
+    for literal in ast.walk(tree):
+        if isinstance(literal, ast.JoinedStr):
+            for node in ast.walk(literal):
+                if isinstance(node, ast.Await) or (isinstance(node, ast.Name) and node.id in TOKENS):
+                    # Before Python 3.12 an f-string is one token.
+                    raise GeneratorError(f'{source}:{node.lineno}: take {ast.unparse(node)} out of the f-string')
+
+
 def replace_tokens(text: str) -> str:
     """Turn asynchronous code into synchronous code."""
     rule = unasync.Rule(fromdir='/gcpool-async/', todir='/gcpool-sync/', additional_replacements=TOKENS)
@@ -123,6 +138,7 @@ def generate(root: Path, source: Path, target: Path) -> str:
     :return: the text, formatted
     """
     text = MARKER.sub('', (root / source).read_text(encoding='utf-8'))
+    check_source(source, text)
     for old, new in TEXT.items():
         text = text.replace(old, new)
     text = HEADER.format(source=source.as_posix()) + replace_tokens(text)
