@@ -141,10 +141,9 @@ def generate(root: Path, source: Path, target: Path) -> str:
     check_source(source, text)
     for old, new in TEXT.items():
         text = text.replace(old, new)
-    text = HEADER.format(source=source.as_posix()) + replace_tokens(text)
     # An import that only the asynchronous half needs falls away, and names sort differently.
-    text = ruff(root, target, text, 'check', '--fix', '--select', 'I,F401')
-    return ruff(root, target, text, 'format')
+    text = ruff(root, target, replace_tokens(text), 'check', '--fix', '--select', 'I,F401')
+    return ruff(root, target, HEADER.format(source=source.as_posix()) + text.lstrip('\n'), 'format')
 
 
 def check(root: Path) -> list[str]:
