@@ -1,4 +1,4 @@
-"""Makes another kind of build of gcpool, in a copy of the sources, so that it and the usual build do not disturb each other.
+"""Makes another kind of build of gcpool, in a copy of the sources, so that none is taken for another.
 
     build_variant.py {assert,trace} DIRECTORY
 
