@@ -116,6 +116,8 @@ wheel: dist/.built
 
 # ---- checks -------------------------------------------------------------------------------------------------------
 
+# cython-lint looks for pycodestyle on PATH.
+lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.built $(VENV)/.group-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -79,5 +79,5 @@ setup(
         force=True,
     ),
     cmdclass={'build_ext': BuildExt},
-    options={'build_ext': {'force': True}},
+    options={'build_ext': {'force': '1'}},
 )
