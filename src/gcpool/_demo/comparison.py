@@ -1,4 +1,4 @@
-"""The bare cycle (acquire and release of a warm connection that does nothing) through gcpool and the pure-Python pool."""
+"""The bare cycle (acquire, release, a connection that does nothing) through gcpool and through the pure-Python pool."""
 
 import asyncio
 import dataclasses

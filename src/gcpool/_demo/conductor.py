@@ -106,6 +106,8 @@ class Demo:
             phase.join(5.0)
             phase.close()
             raise
+        if lost:
+            phase.give_up()
         columns = phase.close()
         self._columns += columns
         self._examine(phase, columns, lost)

@@ -60,7 +60,7 @@ async def _listen(host: str, port: int) -> asyncio.Server:
     while True:
         try:
             return await loop.create_server(_Echo, host, port, backlog=1024)
-        except OSError as error:  # noqa: PERF203
+        except OSError as error:
             # The port of a process killed a moment ago is not free at once on every system.
             if error.errno != errno.EADDRINUSE or time.monotonic() >= give_up:
                 raise

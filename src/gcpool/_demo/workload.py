@@ -26,6 +26,7 @@ from gcpool.exceptions import PoolTimeout
 MESSAGE = struct.Struct('!II')  # who asks, and which of its requests this is
 BACKOFF = 0.05  # seconds that a client lets pass after a failure before it asks again
 PATIENCE = 30.0  # seconds that a client waits for a connection, or for an answer
+CLOSE_PATIENCE = 5.0  # seconds that a pool, when it is closed, waits for connections that are out
 WRITE_EVERY = 8  # of so many SQLite requests one writes: SQLite has one writer at a time, whatever the pool does
 
 
@@ -221,7 +222,7 @@ class ThreadsPhase:
             ('TCP', self._sockets, self._echoes),
             ('SQLite', self._databases, self._counts),
         ):
-            left_out = pool.close(timeout=5.0)
+            left_out = pool.close(timeout=CLOSE_PATIENCE)
             figures.append(
                 Figures(
                     title=f'{len(self._threads):,} threads, {kind}',
@@ -338,9 +339,8 @@ class TasksPhase:
         )
         self._tally = Tally()  # of all tasks: they run in one thread
         self._shares = [0] * tasks
-        self._left_out = 0
-        self._stats: dict[str, int | float] = {}
-        self._glance = Glance(0, 0, 0, 0)
+        self._stats = self._pool.get_stats()
+        self._left_out: int | None = None  # None until the pool is closed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._started = threading.Event()
@@ -371,13 +371,21 @@ class TasksPhase:
         """
         if self._thread.ident is not None:
             self._thread.join(timeout)
-        return len(self._shares) if self._thread.is_alive() else 0
+        if not self._thread.is_alive():
+            return 0
+        self._ended = time.perf_counter()
+        return len(self._shares)
 
     def glance(self) -> Glance:
-        return self._glance
+        return Glance(
+            answered=self._tally.answered,
+            errors=self._tally.errors,
+            out=int(self._stats['acquired']),
+            waiting=int(self._stats['waiting']),
+        )
 
     def close(self) -> list[Figures]:
-        """Return what was measured. The pool is closed by now, by the event loop that it belongs to."""
+        """Return what was measured. The event loop that the pool belongs to has closed it, if it came to its end."""
         return [
             Figures(
                 title=f'{len(self._shares):,} tasks, TCP',
@@ -386,7 +394,7 @@ class TasksPhase:
                 tally=self._tally,
                 fairness=jain(self._shares),
                 stats=self._stats,
-                left_out=self._left_out,
+                left_out=int(self._stats['acquired']) if self._left_out is None else self._left_out,
             )
         ]
 
@@ -411,18 +419,12 @@ class TasksPhase:
         finally:
             self._ended = time.perf_counter()
             watch.cancel()
-            self._left_out = await self._pool.close(timeout=5.0)
+            self._left_out = await self._pool.close(timeout=CLOSE_PATIENCE)
             self._stats = self._pool.get_stats()
 
     async def _watch(self) -> None:
         while True:
-            stats = self._pool.get_stats()
-            self._glance = Glance(
-                answered=self._tally.answered,
-                errors=self._tally.errors,
-                out=int(stats['acquired']),
-                waiting=int(stats['waiting']),
-            )
+            self._stats = self._pool.get_stats()
             await asyncio.sleep(0.1)
 
     async def _client(self, index: int) -> None:
