@@ -1,0 +1,124 @@
+"""A pool with very many endpoints: what a cycle costs then, what an endpoint takes up, how long close() takes."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+from .measure import Figure, Goal, Result, Timed, interleave, ratios
+from .noop import make_endpoints
+from .runtimes import Runtime, opened
+from .settings import Settings
+
+__all__ = ['close', 'many_endpoints', 'memory', 'memory_of']
+
+
+def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
+    """Visit very many endpoints in no order, and the same one as often; both in the same loop over a list."""
+    result = Result(f'{runtime.name}: many_endpoints')
+    number = settings.endpoints
+    endpoints = make_endpoints(number)
+    # Always the same order, but neither that of creation nor that of memory.
+    random.Random(number).shuffle(endpoints)
+    subjects = [cls(total_max_size=number + 1) for cls in runtime.subjects.ENDPOINT_POOLS]
+    with opened(runtime, subjects, result) as present:
+        runs: dict[str, tuple[Timed, int]] = {}
+        for subject in present:
+            runtime.call(subject.visit, sorted(endpoints))
+            runs[f'{subject.name}, one'] = _visit(runtime, subject, endpoints[:1] * number), number
+            runs[f'{subject.name}, {number:,}'] = _visit(runtime, subject, endpoints), number
+        result.samples = interleave(runs, settings.bulk_rounds)
+        for subject in present:
+            if subject.created != number:
+                raise RuntimeError(f'{subject.name} made {subject.created} connections for {number} endpoints')
+    for subject in present:
+        cost = ratios(result.samples[f'{subject.name}, {number:,}'], result.samples[f'{subject.name}, one'])
+        goal = Goal('<=', 4) if subject.name == 'gcpool' else None
+        result.figures.append(
+            Figure(f'{subject.name}: cost of a cycle, {number:,} endpoints against one', cost, goal=goal)
+        )
+    result.figures += _against_others(result, present, f', {number:,}')
+    return result
+
+
+def close(runtime: Runtime, settings: Settings) -> Result:
+    """Close a pool that holds one idle connection at each of very many endpoints."""
+    result = Result(f'{runtime.name}: close', unit='ns/connection')
+    number = settings.endpoints
+    endpoints = make_endpoints(number)
+    runs: dict[str, tuple[Timed, int]] = {}
+    subjects = [cls(total_max_size=number) for cls in runtime.subjects.ENDPOINT_POOLS]
+    with opened(runtime, subjects, result) as present:
+        for subject in present:
+            runs[subject.name] = _close(runtime, type(subject), endpoints), number
+    result.samples = interleave(runs, settings.bulk_rounds)
+    for name, samples in result.samples.items():
+        goal = Goal('<=', 1) if name == 'gcpool' else None
+        values = [sample * number / 1e9 for sample in samples]
+        result.figures.append(Figure(f'{name}: close() of {number:,} connections', values, unit=' s', goal=goal))
+    result.figures += _against_others(result, present, '')
+    return result
+
+
+def memory(runtime: Runtime, settings: Settings) -> Result:
+    """What an endpoint with one idle connection takes up, without the endpoint and the connection themselves.
+
+    Measured in processes of their own: by what Python's allocators handed out (tracemalloc), and by what the process
+    grew (resident set), which also sees what bypasses them.
+    """
+    result = Result(f'{runtime.name}: memory', unit='bytes/endpoint')
+    for cls in runtime.subjects.ENDPOINT_POOLS:
+        for measure in ('tracemalloc', 'rss'):
+            outcome = memory_of(runtime.name, cls.name, settings.endpoints, measure)
+            if 'missing' in outcome:
+                result.missing[cls.name if measure == 'tracemalloc' else f'{cls.name}, {measure}'] = outcome['missing']
+                continue
+            goal = Goal('<=', 700) if cls.name == 'gcpool' else None
+            name = f'{cls.name}, {measure}'
+            result.samples[name] = [outcome['bytes']]
+            text = f'{cls.name}: of an endpoint with an idle connection, by {measure}'
+            result.figures.append(Figure(text, [outcome['bytes']], unit=' B', goal=goal))
+    return result
+
+
+def _visit(runtime: Runtime, subject: Any, endpoints: Sequence[str]) -> Timed:
+    # The loop takes its number of repetitions from the list.
+    return runtime.timed(lambda _number: subject.visit(endpoints))
+
+
+def _close(runtime: Runtime, cls: Callable[..., Any], endpoints: Sequence[str]) -> Timed:
+    def run(number: int) -> int:
+        subject = cls(total_max_size=number)
+        runtime.call(subject.open)
+        runtime.call(subject.visit, endpoints)
+        started = perf_counter_ns()
+        runtime.call(subject.close)
+        elapsed = perf_counter_ns() - started
+        if subject.pool.get_size():
+            raise RuntimeError(f'{subject.name} holds {subject.pool.get_size()} connections after close()')
+        return elapsed
+
+    return run
+
+
+def memory_of(runtime: str, subject: str, endpoints: int, measure: str) -> dict[str, Any]:
+    """Run ``bench.memory`` and return what it found out."""
+    command = [sys.executable, '-m', 'bench.memory', runtime, subject, str(endpoints), measure]
+    # The child must find this package and the pools wherever this process found them.
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
+    completed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    outcome: dict[str, Any] = json.loads(completed.stdout)
+    return outcome
+
+
+def _against_others(result: Result, present: Sequence[Any], suffix: str) -> list[Figure]:
+    first, *others = (subject.name for subject in present)
+    own = result.samples[first + suffix]
+    return [
+        Figure(f'{first}: times as fast as {other}{suffix and " at this"}', ratios(result.samples[other + suffix], own))
+        for other in others
+    ]

@@ -1,0 +1,44 @@
+"""How long and how often everything is measured."""
+
+from dataclasses import dataclass
+
+__all__ = ['FULL', 'QUICK', 'Settings']
+
+
+@dataclass(frozen=True)
+class Settings:
+    #: rounds of the cases that measure a cycle
+    rounds: int
+    #: nanoseconds that one measurement of these takes at the least
+    loop_ns: int
+    #: the same two for the cases with many threads or tasks
+    contention_rounds: int
+    contention_ns: int
+    #: how many endpoints "many" are
+    endpoints: int
+    #: rounds of the cases that build something of this size first
+    bulk_rounds: int
+    #: how many tasks queue for one connection
+    queued: tuple[int, ...]
+
+
+FULL = Settings(
+    rounds=25,
+    loop_ns=20_000_000,
+    contention_rounds=5,
+    contention_ns=400_000_000,
+    endpoints=100_000,
+    bulk_rounds=3,
+    queued=(2_500, 5_000, 10_000),
+)
+
+#: To see that it runs, and about where things are; not for publishing.
+QUICK = Settings(
+    rounds=11,
+    loop_ns=10_000_000,
+    contention_rounds=3,
+    contention_ns=60_000_000,
+    endpoints=5_000,
+    bulk_rounds=2,
+    queued=(1_000, 2_000, 4_000),
+)

@@ -1,0 +1,96 @@
+"""The benchmarks of the pools for asyncio, one function a case: ``pytest bench``."""
+
+from typing import Any
+
+import pytest
+
+from . import subjects_asyncio as pools
+from .noop import TUPLE_ENDPOINT
+from .pytest_cases import (
+    measure_close,
+    measure_contention,
+    measure_loop,
+    measure_memory,
+    measure_queue,
+    measure_visit,
+    subjects,
+)
+from .runtimes import Runtime
+
+RUNTIME = 'asyncio'
+
+HOLDS = pytest.mark.parametrize('hold', [0.0, 1e-4, 1e-3], ids=['no_hold', 'hold_100us', 'hold_1ms'])
+
+
+@pytest.mark.benchmark(group='asyncio: cycle')
+@subjects(pools.CYCLE)
+def test_cycle(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_loop(benchmark, runtime, subject, subject.cycle)
+
+
+@pytest.mark.benchmark(group='asyncio: context manager')
+@subjects(pools.CONTEXT_MANAGER)
+def test_context_manager(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_loop(benchmark, runtime, subject, subject.context_manager)
+
+
+@pytest.mark.benchmark(group='asyncio: extra connections')
+@subjects(pools.ENDPOINT_POOLS, min_idle=0)
+def test_extra_connections(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_loop(benchmark, runtime, subject, subject.cycle)
+
+
+@pytest.mark.benchmark(group='asyncio: tuple endpoint')
+@subjects(pools.ENDPOINT_POOLS, endpoint=TUPLE_ENDPOINT)
+def test_tuple_endpoint(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_loop(benchmark, runtime, subject, subject.cycle)
+
+
+@pytest.mark.benchmark(group='asyncio: fresh tuple endpoint')
+@subjects(pools.ENDPOINT_POOLS, endpoint=TUPLE_ENDPOINT)
+def test_fresh_tuple_endpoint(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_loop(benchmark, runtime, subject, subject.fresh_tuples)
+
+
+@pytest.mark.benchmark(group='asyncio: many endpoints')
+@subjects(pools.ENDPOINT_POOLS, total_max_size=10_000)
+def test_many_endpoints(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_visit(benchmark, runtime, subject)
+
+
+@pytest.mark.benchmark(group='asyncio: contention, 32 on 8')
+@HOLDS
+@subjects(pools.CONTENTION, 8)
+def test_contention_32_on_8(benchmark: Any, runtime: Runtime, subject: Any, hold: float) -> None:
+    measure_contention(benchmark, runtime, subject, 32, hold)
+
+
+@pytest.mark.benchmark(group='asyncio: contention, 100 on 10')
+@HOLDS
+@subjects(pools.CONTENTION, 10)
+def test_contention_100_on_10(benchmark: Any, runtime: Runtime, subject: Any, hold: float) -> None:
+    measure_contention(benchmark, runtime, subject, 100, hold)
+
+
+@pytest.mark.benchmark(group='asyncio: close')
+@subjects(pools.ENDPOINT_POOLS)
+def test_close(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_close(benchmark, runtime, subject)
+
+
+@pytest.mark.benchmark(group='asyncio: memory')
+@subjects(pools.ENDPOINT_POOLS)
+def test_memory(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_memory(benchmark, runtime, subject)
+
+
+@pytest.mark.benchmark(group='asyncio: queued tasks')
+@subjects(pools.QUEUED, 1)
+def test_queued_tasks(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_queue(benchmark, runtime, subject, cancel=False)
+
+
+@pytest.mark.benchmark(group='asyncio: cancelled tasks')
+@subjects(pools.QUEUED, 1)
+def test_cancelled_tasks(benchmark: Any, runtime: Runtime, subject: Any) -> None:
+    measure_queue(benchmark, runtime, subject, cancel=True)
