@@ -104,7 +104,9 @@ test-installed: dist/.built
 # The wheel is built from the sdist, so both are tried. In the empty environment nothing may be installed but gcpool.
 dist/.built: $(SOURCES) README.md LICENSE CHANGELOG.md $(VENV)/.group-package
 	rm -rf dist build/empty build/lib.* build/bdist.* build/temp.*
-	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(BIN)/python -m build --outdir dist .
+	@mkdir -p build
+	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(BIN)/python -m build --outdir dist . > build/package.log 2>&1 \
+		|| { cat build/package.log; exit 1; }
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m venv build/empty
 	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --no-index --find-links dist --no-deps gcpool
