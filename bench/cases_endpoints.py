@@ -11,30 +11,34 @@ from typing import Any
 
 from .measure import Figure, Goal, Result, Timed, interleave, ratios
 from .noop import make_endpoints
-from .runtimes import Runtime, opened
+from .runtimes import Runtime, check_reuse, opened
 from .settings import Settings
 
 __all__ = ['close', 'many_endpoints', 'memory', 'memory_of']
 
 
 def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
-    """Visit very many endpoints in no order, and the same one as often; both in the same loop over a list."""
+    """Visit very many endpoints in no order, and as often the only one of another pool; the loop is the same."""
     result = Result(f'{runtime.name}: many_endpoints')
     number = settings.endpoints
     endpoints = make_endpoints(number)
     # Always the same order, but neither that of creation nor that of memory.
     random.Random(number).shuffle(endpoints)
-    subjects = [cls(total_max_size=number + 1) for cls in runtime.subjects.ENDPOINT_POOLS]
-    with opened(runtime, subjects, result) as present:
+    classes = runtime.subjects.ENDPOINT_POOLS
+    with (
+        opened(runtime, [cls(total_max_size=number) for cls in classes], result) as present,
+        opened(runtime, [cls(total_max_size=number) for cls in classes], result) as with_one,
+    ):
         runs: dict[str, tuple[Timed, int]] = {}
-        for subject in present:
+        for subject, subject_with_one in zip(present, with_one, strict=True):
             runtime.call(subject.visit, sorted(endpoints))
-            runs[f'{subject.name}, one'] = _visit(runtime, subject, endpoints[:1] * number), number
+            runtime.call(subject_with_one.visit, endpoints[:1])
+            runs[f'{subject.name}, one'] = _visit(runtime, subject_with_one, endpoints[:1] * number), number
             runs[f'{subject.name}, {number:,}'] = _visit(runtime, subject, endpoints), number
         result.samples = interleave(runs, settings.bulk_rounds)
-        for subject in present:
-            if subject.created != number:
-                raise RuntimeError(f'{subject.name} made {subject.created} connections for {number} endpoints')
+        for subject, subject_with_one in zip(present, with_one, strict=True):
+            check_reuse(subject, number)
+            check_reuse(subject_with_one, 1)
     for subject in present:
         cost = ratios(result.samples[f'{subject.name}, {number:,}'], result.samples[f'{subject.name}, one'])
         goal = Goal('<=', 4) if subject.name == 'gcpool' else None
