@@ -10,6 +10,7 @@ Environment switches, each for a build of its own:
 """
 
 import os
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -69,7 +70,7 @@ setup(
             Extension(
                 'gcpool._core',
                 ['src/gcpool/_core.pyx'],
-                depends=['src/gcpool/_core.pxd'],
+                depends=[*glob('src/gcpool/*.pxd'), *glob('src/gcpool/*.pxi')],
                 define_macros=define,
                 undef_macros=undefine,
             )

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SWITCHES = {'assert': 'GCPOOL_ASSERT', 'trace': 'GCPOOL_TRACE'}
 BUILD_FILES = ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE')
-SOURCE_SUFFIXES = {'.py', '.pyi', '.pyx', '.pxd', '.typed'}
-CORE_SUFFIXES = {'.pyx', '.pxd'}
+SOURCE_SUFFIXES = {'.py', '.pyi', '.pyx', '.pxi', '.pxd', '.typed'}
+CORE_SUFFIXES = {'.pyx', '.pxi', '.pxd'}
 
 
 def sources() -> list[Path]:
