@@ -1,0 +1,1 @@
+"""Connection managers, one module per kind of connection."""

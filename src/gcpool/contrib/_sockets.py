@@ -1,0 +1,169 @@
+"""What the socket managers share: looking at a socket without touching it, time limits, TLS records.
+
+Everything here that differs between platforms stands in :py:func:`poll_once`.
+"""
+
+import select
+import socket
+import ssl
+import sys
+import time
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
+
+__all__ = [
+    'BACKLOG_RETRY',
+    'IpAddress',
+    'deadline_after',
+    'peer_hung_up',
+    'shut_down',
+    'socket_is_alive',
+    'split_host_endpoint',
+    'split_tcp_endpoint',
+    'time_left',
+    'tls_socket_is_alive',
+]
+
+IpAddress = IPv4Address | IPv6Address
+
+_HostT = TypeVar('_HostT', IpAddress, str)
+
+#: Seconds between two attempts to connect to a Unix socket whose listener's backlog is full.
+BACKLOG_RETRY = 0.005
+
+_TLS_RECORD_HEADER = 5
+_TLS_ALERT = 21
+_TLS_APPLICATION_DATA = 23
+# Two bytes of alert, one of content type, and the tag, which has 16 bytes in every cipher that Python enables.
+_TLS13_ALERT_LENGTH = 2 + 1 + 16
+# Two session tickets and an alert behind them take some 600 bytes.
+_TLS_PEEK_LENGTH = 4096
+
+if sys.platform == 'win32':
+
+    def poll_once(fd: int) -> tuple[bool, bool]:
+        """Tell whether a socket has something to read and whether it is known to be finished, without waiting."""
+        try:
+            readable, _, failed = select.select((fd,), (), (fd,), 0)
+        except OSError:
+            return False, True
+        return bool(readable), bool(failed)
+
+else:
+    # POLLRDHUP (Linux, FreeBSD) tells of the peer's end even if there is data to be read before it.
+    _FINISHED = select.POLLERR | select.POLLHUP | select.POLLNVAL | getattr(select, 'POLLRDHUP', 0)
+
+    def poll_once(fd: int) -> tuple[bool, bool]:
+        """Tell whether a socket has something to read and whether it is known to be finished, without waiting."""
+        # Not select.select: it fails for descriptors from 1024 on.
+        poller = select.poll()
+        poller.register(fd, select.POLLIN | _FINISHED)
+        events = poller.poll(0)
+        if not events:
+            return False, False
+        flags = events[0][1]
+        return bool(flags & select.POLLIN), bool(flags & _FINISHED)
+
+
+def peer_hung_up(fd: int) -> bool:
+    """Tell whether a socket is finished as far as the kernel tells by its descriptor alone (negative: closed)."""
+    return fd < 0 or poll_once(fd)[1]
+
+
+def socket_is_alive(sock: socket.socket) -> bool:
+    """Tell whether the peer has neither closed nor reset a plain stream socket; costs one system call if it is idle.
+
+    The socket's timeout is neither used nor changed. Bytes that wait to be read leave it alive.
+    """
+    fd = sock.fileno()
+    if fd < 0:
+        return False
+    readable, finished = poll_once(fd)
+    return not finished and (not readable or _peek(sock, 1) != b'')
+
+
+def tls_socket_is_alive(sock: ssl.SSLSocket) -> bool:
+    """Tell what :py:func:`socket_is_alive` does, and False also if a TLS alert (``close_notify``) waits to be read.
+
+    The records are read by their headers, with nothing taken from the socket. A TLS 1.3 alert is told by its length.
+    """
+    fd = sock.fileno()
+    if fd < 0:
+        return False
+    readable, finished = poll_once(fd)
+    if finished:
+        return False
+    if not readable:
+        return True
+    waiting = _peek(sock, _TLS_PEEK_LENGTH)
+    return waiting != b'' and (waiting is None or not _has_tls_alert(waiting, sock.version() == 'TLSv1.3'))
+
+
+def _peek(sock: socket.socket, size: int) -> bytes | None:
+    """Look at what a readable socket has: b'' if it has ended or failed, None if there was nothing after all."""
+    try:
+        # By the base class, since an SSLSocket takes no flags.
+        return socket.socket.recv(sock, size, socket.MSG_PEEK)
+    except (BlockingIOError, TimeoutError):
+        return None
+    except OSError:
+        return b''
+
+
+def _has_tls_alert(records: bytes, encrypted_type: bool) -> bool:
+    start = 0
+    while start + _TLS_RECORD_HEADER <= len(records):
+        record_type = records[start]
+        length = int.from_bytes(records[start + 3 : start + _TLS_RECORD_HEADER], 'big')
+        if record_type == _TLS_ALERT:
+            return True
+        if encrypted_type and record_type == _TLS_APPLICATION_DATA and length == _TLS13_ALERT_LENGTH:
+            return True
+        start += _TLS_RECORD_HEADER + length
+    return False
+
+
+def shut_down(sock: socket.socket) -> bool:
+    """End both directions of a socket; False if there was nothing left to end (the peer is gone, or it is closed)."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
+
+
+def split_tcp_endpoint(endpoint: tuple[IpAddress, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Give the family of an endpoint and the address to connect to.
+
+    :raise TypeError: the endpoint is no pair of an IP address and a port
+    """
+    address, port = _split(endpoint, (IPv4Address, IPv6Address), '(ipaddress.IPv4Address or IPv6Address, port)')
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6, (str(address), port)
+
+
+def split_host_endpoint(endpoint: tuple[str, int]) -> tuple[str, int]:
+    """Give the host name and the port of an endpoint.
+
+    :raise TypeError: the endpoint is no pair of a host name and a port
+    """
+    return _split(endpoint, (str,), '(host name, port)')
+
+
+def _split(endpoint: tuple[_HostT, int], host_types: tuple[type, ...], expected: str) -> tuple[_HostT, int]:
+    try:
+        host, port = endpoint
+    except (TypeError, ValueError):
+        raise TypeError(f'expected an endpoint {expected}, got {endpoint!r}') from None
+    if not isinstance(host, host_types):
+        raise TypeError(f'expected an endpoint {expected}, got {endpoint!r}')
+    return host, port
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """Give the monotonic time at which ``timeout`` seconds are over, None if they never are."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def time_left(deadline: float | None) -> float | None:
+    """Give the seconds until a monotonic time, at least 0; None if there is no such time."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)

@@ -1,0 +1,232 @@
+"""TCP and TLS sockets for :py:class:`gcpool.threading.ConnectionPool`.
+
+The names and signatures are those of ``generic_connection_pool.contrib.socket``.
+
+**When is an idle socket alive?** Unless the peer has closed or reset it, or it is closed on this side. That is looked
+up in the kernel, with nothing read and the socket's timeout untouched. Bytes that nobody asked for (the rest of an
+answer that the previous user did not read) do *not* make it dead, as in generic-connection-pool: only the program knows
+whether its protocol lets the peer speak first. Where it does not, override ``check_aliveness`` or ``on_release``.
+"""
+
+import contextlib
+import socket
+import ssl as tls
+from collections.abc import Generator
+from typing import Generic
+
+from gcpool.contrib._sockets import (
+    IpAddress,
+    deadline_after,
+    shut_down,
+    socket_is_alive,
+    split_host_endpoint,
+    split_tcp_endpoint,
+    time_left,
+    tls_socket_is_alive,
+)
+from gcpool.managers import EndpointT
+from gcpool.managers import SyncConnectionManager as BaseConnectionManager
+
+__all__ = [
+    'Hostname',
+    'IpAddress',
+    'Port',
+    'SocketAlivenessCheckingMixin',
+    'SslEndpoint',
+    'SslSocketAlivenessCheckingMixin',
+    'SslSocketConnectionManager',
+    'TcpEndpoint',
+    'TcpSocketConnectionManager',
+    'socket_nonblocking',
+    'socket_timeout',
+]
+
+Hostname = str
+Port = int
+TcpEndpoint = tuple[IpAddress, Port]
+SslEndpoint = tuple[Hostname, Port]
+
+# A timeout of 0 would make the socket non-blocking, where a connect in progress is an error rather than a timeout.
+_SHORTEST_TIMEOUT = 1e-6
+# With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
+_SHORTEST_SHARE = 2.0
+
+
+@contextlib.contextmanager
+def socket_nonblocking(sock: socket.socket) -> Generator[None, None, None]:
+    """Make a socket non-blocking for the block, and give it its timeout back.
+
+    :param sock: the socket; it may be closed in the block
+    """
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        yield
+    finally:
+        if sock.fileno() >= 0:
+            sock.settimeout(timeout)
+
+
+@contextlib.contextmanager
+def socket_timeout(sock: socket.socket, timeout: float | None) -> Generator[None, None, None]:
+    """Bound each operation on a socket in the block, and give the socket its timeout back.
+
+    :param sock: the socket; it may be closed in the block
+    :param timeout: seconds; 0 and less leave an operation only the time that it needs if it does not have to wait;
+        None changes nothing
+    :raise TimeoutError: an operation took longer
+    """
+    if timeout is None:
+        yield
+        return
+
+    original = sock.gettimeout()
+    sock.settimeout(max(timeout, _SHORTEST_TIMEOUT))
+    try:
+        yield
+    finally:
+        if sock.fileno() >= 0:
+            sock.settimeout(original)
+
+
+class SocketAlivenessCheckingMixin(Generic[EndpointT]):
+    """Finds out whether a plain stream socket is alive (see the module)."""
+
+    def check_aliveness(self, endpoint: EndpointT, conn: socket.socket, timeout: float | None = None) -> bool:
+        """Tell whether the peer has neither closed nor reset the connection. One system call if it is idle.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param timeout: not needed, this never waits
+        """
+        return socket_is_alive(conn)
+
+
+class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
+    """Finds out whether a TLS socket is alive (see the module)."""
+
+    def check_aliveness(self, endpoint: EndpointT, conn: tls.SSLSocket, timeout: float | None = None) -> bool:
+        """Tell whether the peer has neither closed nor reset the connection, nor said ``close_notify``.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param timeout: not needed, this never waits
+        """
+        return tls_socket_is_alive(conn)
+
+
+class TcpSocketConnectionManager(
+    SocketAlivenessCheckingMixin[TcpEndpoint],
+    BaseConnectionManager[TcpEndpoint, socket.socket],
+):
+    """Makes TCP connections to an IP address, version 4 or 6 (with its scope id, if it has one)."""
+
+    def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
+        """Connect.
+
+        :param endpoint: IP address and port
+        :param timeout: seconds that connecting may take, None for the system's limit
+        :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
+        :raise TimeoutError: the time is over
+        :raise OSError: the connection cannot be made
+        :raise TypeError: ``endpoint`` is something else
+        """
+        family, address = split_tcp_endpoint(endpoint)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            with socket_timeout(sock, timeout):
+                sock.connect(address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
+        """Shut the connection down and close it; whoever still waits on it wakes up.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param timeout: not needed, this never waits
+        """
+        shut_down(conn)
+        conn.close()
+
+
+class SslSocketConnectionManager(
+    SslSocketAlivenessCheckingMixin[SslEndpoint],
+    BaseConnectionManager[SslEndpoint, tls.SSLSocket],
+):
+    """Makes TLS connections to a host name, which also is what the certificate is checked for.
+
+    :param ssl: the TLS settings, for example :py:func:`ssl.create_default_context`
+    :raise TypeError: ``ssl`` is no :py:class:`ssl.SSLContext`
+    """
+
+    def __init__(self, ssl: tls.SSLContext) -> None:
+        if not isinstance(ssl, tls.SSLContext):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f'ssl must be an ssl.SSLContext, not {ssl!r}')
+        self._ssl = ssl
+
+    def create(self, endpoint: SslEndpoint, timeout: float | None = None) -> tls.SSLSocket:
+        """Resolve the host name, connect to its addresses in turn until one answers, and shake hands.
+
+        :param endpoint: host name (or an address as a string) and port
+        :param timeout: seconds that all of it may take together, None for the system's limit on connecting and none on
+            the handshake. The name's resolution counts, but cannot be interrupted.
+        :return: a socket with the handshake done and the default timeout (:py:func:`socket.getdefaulttimeout`)
+        :raise TimeoutError: the time is over
+        :raise OSError: the connection cannot be made; :py:class:`ssl.SSLError` if it is the handshake that fails
+        :raise TypeError: ``endpoint`` is something else
+        """
+        hostname, port = split_host_endpoint(endpoint)
+        deadline = deadline_after(timeout)
+        sock = _connect(hostname, port, deadline)
+        try:
+            sock = secured = self._ssl.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
+            with socket_timeout(secured, time_left(deadline)):
+                secured.do_handshake()
+        except BaseException:
+            # Either socket: a plain one that was wrapped owns no descriptor any longer.
+            sock.close()
+            raise
+        return secured
+
+    def dispose(self, endpoint: SslEndpoint, conn: tls.SSLSocket, timeout: float | None = None) -> None:
+        """Shut the TCP connection down and close it; whoever still waits on it wakes up.
+
+        There is no ``close_notify``: a pool that is closed in a hurry also disposes of connections that another thread
+        is using, and an OpenSSL connection bears only one thread at a time.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param timeout: not needed, this never waits
+        """
+        shut_down(conn)
+        conn.close()
+
+
+def _connect(host: str, port: int, deadline: float | None) -> socket.socket:
+    """Connect to the first of a host's addresses that answers, and raise the last one's error if none does."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError | None = None
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        left = time_left(deadline)
+        if left is not None:
+            left = min(left, max(left / (len(addresses) - tried), _SHORTEST_SHARE))
+        try:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                with socket_timeout(sock, left):
+                    sock.connect(address)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            failure = exc
+        else:
+            return sock
+    try:
+        raise failure or OSError(f'no address found for {host!r}')
+    finally:
+        # The traceback refers to this frame: without it there is no reference cycle.
+        del failure

@@ -1,0 +1,184 @@
+"""TCP sockets, and TCP and TLS streams, for :py:class:`gcpool.asyncio.ConnectionPool`.
+
+The names and signatures are those of ``generic_connection_pool.contrib.socket_async``.
+
+**When is an idle connection alive?** As in :py:mod:`gcpool.contrib.socket`: unless the peer has closed or reset it, or
+it is closed on this side. Bytes that nobody asked for do not make it dead. For a stream the kernel is asked too,
+because the event loop may not have come round to the peer's end yet.
+"""
+
+import asyncio
+import socket
+from ssl import SSLContext
+from typing import Generic
+
+from gcpool.contrib._sockets import (
+    IpAddress,
+    peer_hung_up,
+    shut_down,
+    socket_is_alive,
+    split_host_endpoint,
+    split_tcp_endpoint,
+)
+from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
+from gcpool.managers import EndpointT
+
+__all__ = [
+    'Hostname',
+    'IpAddress',
+    'Port',
+    'SocketAlivenessCheckingMixin',
+    'Stream',
+    'StreamAlivenessCheckingMixin',
+    'TcpEndpoint',
+    'TcpSocketConnectionManager',
+    'TcpStreamConnectionManager',
+    'TcpStreamEndpoint',
+    'close_socket',
+    'close_stream',
+]
+
+Hostname = str
+Port = int
+TcpEndpoint = tuple[IpAddress, Port]
+TcpStreamEndpoint = tuple[Hostname, Port]
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class SocketAlivenessCheckingMixin(Generic[EndpointT]):
+    """Finds out whether a plain stream socket is alive (see the module)."""
+
+    async def check_aliveness(self, endpoint: EndpointT, conn: socket.socket) -> bool:
+        """Tell whether the peer has neither closed nor reset the connection. One system call if it is idle.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        """
+        return socket_is_alive(conn)
+
+
+class StreamAlivenessCheckingMixin(Generic[EndpointT]):
+    """Finds out whether a stream, with TLS or without, is alive (see the module)."""
+
+    async def check_aliveness(self, endpoint: EndpointT, conn: Stream) -> bool:
+        """Tell whether the peer has neither closed nor reset the connection. One system call at the most.
+
+        :param endpoint: where the connection leads
+        :param conn: reader and writer
+        """
+        reader, writer = conn
+        if writer.is_closing() or reader.at_eof() or reader.exception() is not None:
+            return False
+        sock = writer.get_extra_info('socket')
+        return sock is None or not peer_hung_up(sock.fileno())
+
+
+class TcpSocketConnectionManager(
+    SocketAlivenessCheckingMixin[TcpEndpoint],
+    BaseConnectionManager[TcpEndpoint, socket.socket],
+):
+    """Makes TCP connections to an IP address, version 4 or 6: non-blocking sockets for ``loop.sock_recv`` and so on."""
+
+    async def create(self, endpoint: TcpEndpoint) -> socket.socket:
+        """Connect.
+
+        :param endpoint: IP address and port
+        :return: a connected non-blocking socket
+        :raise OSError: the connection cannot be made
+        :raise TypeError: ``endpoint`` is something else
+        """
+        family, address = split_tcp_endpoint(endpoint)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def dispose(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
+        """Shut the connection down and close it.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        """
+        await close_socket(conn)
+
+
+class TcpStreamConnectionManager(
+    StreamAlivenessCheckingMixin[TcpStreamEndpoint],
+    BaseConnectionManager[TcpStreamEndpoint, Stream],
+):
+    """Makes streams to a host name, with TLS if ``ssl`` is given.
+
+    :param ssl: the TLS settings, or True for the default ones; None and False mean plain TCP
+    :param close_timeout: seconds that closing may take to send what is still to be sent and, with TLS, to hear the
+        peer's ``close_notify``; then the connection is aborted
+    :raise TypeError: ``ssl`` is something else
+    """
+
+    def __init__(self, ssl: bool | SSLContext | None = None, *, close_timeout: float = 1.0) -> None:
+        if not isinstance(ssl, bool | SSLContext | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f'ssl must be an ssl.SSLContext, a bool or None, not {ssl!r}')
+        self._ssl = ssl or None
+        self._close_timeout = close_timeout
+
+    async def create(self, endpoint: TcpStreamEndpoint) -> Stream:
+        """Resolve the host name, connect and, with TLS, shake hands (with the name checked).
+
+        :param endpoint: host name (or an address as a string) and port
+        :return: reader and writer
+        :raise OSError: the connection cannot be made; :py:class:`ssl.SSLError` if it is the handshake that fails
+        :raise TypeError: ``endpoint`` is something else
+        """
+        hostname, port = split_host_endpoint(endpoint)
+        return await asyncio.open_connection(hostname, port, ssl=self._ssl)
+
+    async def dispose(self, endpoint: TcpStreamEndpoint, conn: Stream) -> None:
+        """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
+
+        :param endpoint: where the connection leads
+        :param conn: reader and writer
+        """
+        await close_stream(conn, self._close_timeout)
+
+
+async def close_socket(sock: socket.socket) -> None:
+    """Shut down and close a socket that was used with an event loop. Never waits for the peer.
+
+    :param sock: the socket, closed afterwards, whatever happens
+    """
+    try:
+        if shut_down(sock):
+            # A pool closed in a hurry disposes of connections that are in use. Whoever waits in loop.sock_recv now gets
+            # the end of the stream, but only if the loop comes to see it: a descriptor that is closed before that is
+            # forgotten by the kernel, and he waits for ever. The loop needs one turn to see it, one to tell him and one
+            # to take the descriptor off its list.
+            for _ in range(3):
+                await asyncio.sleep(0)
+    finally:
+        sock.close()
+
+
+async def close_stream(stream: Stream, timeout: float) -> None:
+    """Close a stream. It neither fails nor hangs if the peer is gone, or takes nothing of what is still to be sent.
+
+    :param stream: reader and writer
+    :param timeout: seconds until the connection is aborted; if the task is cancelled meanwhile it is aborted at once
+    """
+    writer = stream[1]
+    writer.close()
+    # In a task, because a cancelled wait_closed would make every later one look cancelled.
+    closed = asyncio.ensure_future(writer.wait_closed())
+    # How the connection ended (say, reset by the peer) is of no interest any more.
+    closed.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        await asyncio.wait((closed,), timeout=timeout)
+        if not closed.done():
+            writer.transport.abort()
+            # Bounded all the same: abort() needs a few turns of the loop, and no peer.
+            await asyncio.wait((closed,), timeout=timeout)
+    except BaseException:
+        writer.transport.abort()
+        raise

@@ -1,0 +1,264 @@
+"""SQLite databases for :py:class:`gcpool.threading.ConnectionPool`.
+
+An endpoint is the path of a database. Opening a connection costs little, but what SQLite and Python remember with it
+(pages, the schema, prepared statements) is worth keeping, and a pool bounds how many threads work on a file at once.
+
+What a user leaves behind does not reach the next one: an open transaction is rolled back, and cursors and blobs that
+somebody still holds are closed, because a result that was not read to the end keeps the database locked.
+
+Every connection to ``:memory:`` is a database of its own. For one that the connections share, use
+``file:NAME?mode=memory&cache=shared`` with ``uri=True``, and keep one of them open.
+"""
+
+import logging
+import os
+import pathlib
+import re
+import sqlite3
+import sys
+import weakref
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gcpool.contrib._sockets import deadline_after, time_left
+from gcpool.managers import SyncConnectionManager as BaseConnectionManager
+
+__all__ = ['IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'SqliteEndpoint']
+
+SqliteEndpoint = str | pathlib.Path
+IsolationLevel = Literal['DEFERRED', 'IMMEDIATE', 'EXCLUSIVE'] | None
+
+_PRAGMA_NAME = re.compile(r'([A-Za-z_]\w*\.)?[A-Za-z_]\w*', re.ASCII)
+_HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
+
+logger = logging.getLogger(__name__)
+
+
+class PooledConnection(sqlite3.Connection):
+    """A connection that remembers the cursors and blobs it has given out, and which file it has open.
+
+    A ``factory`` of your own should be a subclass of it: of another connection the manager can roll back a transaction
+    but cannot close the cursors, and does not see that the file was replaced.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._given_out: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._file: str | None = None
+        self._file_id: tuple[int, int] | None = None
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a cursor, which works until it is closed or the connection goes back to the pool.
+
+        ``execute``, ``executemany`` and ``executescript`` of the connection come by here too.
+        """
+        cursor = super().cursor(*args, **kwargs)
+        self._given_out.add(cursor)
+        return cursor
+
+    if sys.version_info >= (3, 11):
+
+        def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
+            """Open a blob, which works until it is closed or the connection goes back to the pool."""
+            blob = super().blobopen(*args, **kwargs)
+            self._given_out.add(blob)
+            return blob
+
+    def close_cursors(self) -> None:
+        """Close every cursor and every blob that somebody still holds."""
+        for given_out in tuple(self._given_out):
+            given_out.close()
+        self._given_out.clear()
+
+    def remember_file(self) -> None:
+        """Note which file is open, for :py:meth:`file_was_replaced`."""
+        (_, _, path) = self.execute('PRAGMA database_list').fetchone()
+        # A database in memory, or a temporary one, has no path.
+        if path:
+            self._file, self._file_id = path, _file_id(path)
+
+    def file_was_replaced(self) -> bool:
+        """Tell whether the database's path leads to another file by now, or to none."""
+        return self._file is not None and _file_id(self._file) != self._file_id
+
+
+class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Connection]):
+    """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
+
+    The connections may be used in any thread: a pool gives each to one at a time.
+
+    :param timeout: seconds that a statement waits for another connection's lock
+    :param detect_types: see :py:func:`sqlite3.connect`
+    :param isolation_level: see :py:func:`sqlite3.connect`
+    :param autocommit: see :py:func:`sqlite3.connect` (Python 3.12), None for its default
+    :param factory: the class of the connections
+    :param cached_statements: statements that a connection keeps prepared
+    :param uri: paths are URIs
+    :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
+    :raise ValueError: a pragma's name is none, or ``autocommit`` is used before Python 3.12
+    :raise sqlite3.NotSupportedError: SQLite was built without thread safety
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 5.0,
+        detect_types: int = 0,
+        isolation_level: IsolationLevel = 'DEFERRED',
+        autocommit: bool | None = None,
+        factory: type[sqlite3.Connection] = PooledConnection,
+        cached_statements: int = 128,
+        uri: bool = False,
+        pragmas: Mapping[str, str | float] | None = None,
+    ) -> None:
+        if sqlite3.threadsafety == 0:
+            raise sqlite3.NotSupportedError('SQLite was built without thread safety, its connections cannot be pooled')
+        if autocommit is not None and not _HAS_AUTOCOMMIT:
+            raise ValueError(f'autocommit={autocommit!r} needs Python 3.12')
+        self._timeout = timeout
+        self._detect_types = detect_types
+        self._isolation_level: IsolationLevel = isolation_level
+        self._autocommit = autocommit
+        self._factory = factory
+        self._cached_statements = cached_statements
+        self._uri = uri
+        self._pragmas = [_pragma_statement(name, value) for name, value in (pragmas or {}).items()]
+
+    def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> sqlite3.Connection:
+        """Open a database and set the pragmas.
+
+        :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
+        :param timeout: seconds that setting the pragmas may wait for another connection's lock, if that is less than
+            the manager's timeout
+        :return: a connection for any thread
+        :raise TimeoutError: the time is over
+        :raise sqlite3.Error: the database cannot be opened, or a pragma cannot be set
+        :raise TypeError: ``endpoint`` is no path
+        """
+        deadline = deadline_after(timeout)
+        conn = sqlite3.connect(
+            os.fspath(endpoint),
+            timeout=self._timeout,
+            detect_types=self._detect_types,
+            isolation_level=self._isolation_level,
+            check_same_thread=False,
+            factory=self._factory,
+            cached_statements=self._cached_statements,
+            uri=self._uri,
+        )
+        try:
+            self._configure(conn, deadline)
+        except sqlite3.OperationalError as exc:
+            conn.close()
+            if time_left(deadline) == 0 and _is_busy(exc):
+                raise TimeoutError(f'{endpoint!r} was locked for {timeout} seconds') from exc
+            raise
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def _configure(self, conn: sqlite3.Connection, deadline: float | None) -> None:
+        for statement in self._pragmas:
+            left = time_left(deadline)
+            if left is not None and left < self._timeout:
+                _set_busy_timeout(conn, left)
+            # Some of them answer with a row, and are not through until it was read.
+            conn.execute(statement).fetchall()
+        if self._pragmas and deadline is not None:
+            _set_busy_timeout(conn, self._timeout)
+        if isinstance(conn, PooledConnection):
+            conn.remember_file()
+        if sys.version_info >= (3, 12) and self._autocommit is not None:
+            # Not before: with False a transaction is open from here on, and many pragmas do nothing within one.
+            conn.autocommit = self._autocommit
+
+    def dispose(self, endpoint: SqliteEndpoint, conn: sqlite3.Connection, timeout: float | None = None) -> None:
+        """Close a connection.
+
+        :param endpoint: path
+        :param conn: the connection
+        :param timeout: not needed. A pool closed in a hurry also disposes of a connection whose user is in the middle
+            of a statement: that is interrupted, for closing would have to wait for it.
+        """
+        if not _is_closed(conn):
+            conn.interrupt()
+        conn.close()
+
+    def check_aliveness(self, endpoint: SqliteEndpoint, conn: sqlite3.Connection, timeout: float | None = None) -> bool:
+        """Tell whether a connection is open and its path still leads to the file that it has open.
+
+        No statement is executed. A connection to a file that was replaced (as a deployment of a new database does)
+        would go on reading the old one.
+
+        :param endpoint: path
+        :param conn: the connection
+        :param timeout: not needed, this never waits for a lock
+        """
+        return not _is_closed(conn) and not (isinstance(conn, PooledConnection) and conn.file_was_replaced())
+
+    def on_release(self, endpoint: SqliteEndpoint, conn: sqlite3.Connection) -> None:
+        """Close the cursors and roll back the transaction that the user left open, if any.
+
+        A connection that cannot be rolled back is closed (and that is logged), so that nobody is given it.
+
+        :param endpoint: path
+        :param conn: the connection
+        """
+        if _is_closed(conn):
+            return
+        try:
+            if isinstance(conn, PooledConnection):
+                conn.close_cursors()
+            if conn.in_transaction:
+                _roll_back(conn)
+        except sqlite3.Error as exc:
+            logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
+            conn.close()
+
+
+def _roll_back(conn: sqlite3.Connection) -> None:
+    if sys.version_info >= (3, 12) and conn.autocommit is True:
+        # There rollback() does nothing, even if the user has begun a transaction by himself.
+        conn.execute('ROLLBACK')
+    else:
+        conn.rollback()
+
+
+def _is_closed(conn: sqlite3.Connection) -> bool:
+    try:
+        # Any attribute of an open database would do; this one reads a counter.
+        conn.total_changes  # noqa: B018
+    except sqlite3.ProgrammingError:
+        return True
+    return False
+
+
+def _is_busy(exc: sqlite3.OperationalError) -> bool:
+    if sys.version_info >= (3, 11):
+        # The lower byte is the error, the others say more about it. What Python itself raises has no code.
+        return getattr(exc, 'sqlite_errorcode', 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return 'is locked' in str(exc)
+
+
+def _file_id(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _set_busy_timeout(conn: sqlite3.Connection, seconds: float) -> None:
+    conn.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}').fetchall()
+
+
+def _pragma_statement(name: str, value: str | float) -> str:
+    # Neither can be a bound parameter in a PRAGMA.
+    if not _PRAGMA_NAME.fullmatch(name):
+        raise ValueError(f'{name!r} is no name of a pragma')
+    if isinstance(value, bool):
+        value = int(value)
+    elif isinstance(value, str):
+        value = "'" + value.replace("'", "''") + "'"
+    return f'PRAGMA {name} = {value}'

@@ -1,0 +1,73 @@
+"""Unix domain sockets for :py:class:`gcpool.threading.ConnectionPool`.
+
+The names and signatures are those of ``generic_connection_pool.contrib.unix``. When an idle socket counts as alive is
+told in :py:mod:`gcpool.contrib.socket`.
+"""
+
+import os
+import pathlib
+import socket
+import time
+
+from gcpool.contrib._sockets import BACKLOG_RETRY, deadline_after, shut_down, time_left
+from gcpool.contrib.socket import SocketAlivenessCheckingMixin, socket_timeout
+from gcpool.managers import SyncConnectionManager as BaseConnectionManager
+
+__all__ = ['CheckSocketAlivenessMixin', 'UnixSocketConnectionManager', 'UnixSocketEndpoint']
+
+if not hasattr(socket, 'AF_UNIX'):
+    raise ImportError('gcpool.contrib.unix needs Unix domain sockets, which Python does not have on this platform')
+
+UnixSocketEndpoint = pathlib.Path
+
+#: The name that generic_connection_pool.contrib.unix has for it.
+CheckSocketAlivenessMixin = SocketAlivenessCheckingMixin
+
+
+class UnixSocketConnectionManager(
+    SocketAlivenessCheckingMixin[UnixSocketEndpoint],
+    BaseConnectionManager[UnixSocketEndpoint, socket.socket],
+):
+    """Makes connections to a Unix domain stream socket."""
+
+    def create(self, endpoint: UnixSocketEndpoint, timeout: float | None = None) -> socket.socket:
+        """Connect.
+
+        :param endpoint: the socket's path
+        :param timeout: seconds that connecting may take (it takes time if the listener's backlog is full), None for
+            the default timeout
+        :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
+        :raise TimeoutError: the time is over
+        :raise OSError: the connection cannot be made
+        :raise TypeError: ``endpoint`` is no path
+        """
+        path = os.fspath(endpoint)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            limit = sock.gettimeout() if timeout is None else timeout
+            deadline = deadline_after(limit)
+            while True:
+                left = time_left(deadline)
+                try:
+                    with socket_timeout(sock, left):
+                        sock.connect(path)
+                except BlockingIOError as exc:
+                    # Linux lets only a connect without any time limit wait for room in the listener's backlog.
+                    if left == 0:
+                        raise TimeoutError(f'the backlog of {path!r} was full for {limit} seconds') from exc
+                    time.sleep(BACKLOG_RETRY if left is None else min(left, BACKLOG_RETRY))
+                else:
+                    return sock
+        except BaseException:
+            sock.close()
+            raise
+
+    def dispose(self, endpoint: UnixSocketEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
+        """Shut the connection down and close it; whoever still waits on it wakes up.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param timeout: not needed, this never waits
+        """
+        shut_down(conn)
+        conn.close()

@@ -1,0 +1,109 @@
+"""Unix domain sockets and streams for :py:class:`gcpool.asyncio.ConnectionPool`.
+
+The names and signatures are those of ``generic_connection_pool.contrib.unix_async``. When an idle connection counts as
+alive is told in :py:mod:`gcpool.contrib.socket_async`.
+"""
+
+import asyncio
+import os
+import pathlib
+import socket
+
+from gcpool.contrib._sockets import BACKLOG_RETRY
+from gcpool.contrib.socket_async import (
+    SocketAlivenessCheckingMixin,
+    Stream,
+    StreamAlivenessCheckingMixin,
+    close_socket,
+    close_stream,
+)
+from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
+
+__all__ = ['UnixSocketConnectionManager', 'UnixSocketEndpoint', 'UnixSocketStreamConnectionManager']
+
+if not hasattr(socket, 'AF_UNIX'):
+    raise ImportError(
+        'gcpool.contrib.unix_async needs Unix domain sockets, which Python does not have on this platform'
+    )
+
+UnixSocketEndpoint = pathlib.Path
+
+
+class UnixSocketConnectionManager(
+    SocketAlivenessCheckingMixin[UnixSocketEndpoint],
+    BaseConnectionManager[UnixSocketEndpoint, socket.socket],
+):
+    """Makes connections to a Unix domain stream socket: non-blocking sockets for ``loop.sock_recv`` and so on."""
+
+    async def create(self, endpoint: UnixSocketEndpoint) -> socket.socket:
+        """Connect. Waits, until it is cancelled, for room in the listener's backlog.
+
+        :param endpoint: the socket's path
+        :return: a connected non-blocking socket
+        :raise OSError: the connection cannot be made
+        :raise TypeError: ``endpoint`` is no path
+        """
+        return await _connect(endpoint)
+
+    async def dispose(self, endpoint: UnixSocketEndpoint, conn: socket.socket) -> None:
+        """Shut the connection down and close it.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        """
+        await close_socket(conn)
+
+
+class UnixSocketStreamConnectionManager(
+    StreamAlivenessCheckingMixin[UnixSocketEndpoint],
+    BaseConnectionManager[UnixSocketEndpoint, Stream],
+):
+    """Makes streams to a Unix domain stream socket.
+
+    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is aborted
+    """
+
+    def __init__(self, *, close_timeout: float = 1.0) -> None:
+        self._close_timeout = close_timeout
+
+    async def create(self, endpoint: UnixSocketEndpoint) -> Stream:
+        """Connect. Waits, until it is cancelled, for room in the listener's backlog.
+
+        :param endpoint: the socket's path
+        :return: reader and writer
+        :raise OSError: the connection cannot be made
+        :raise TypeError: ``endpoint`` is no path
+        """
+        sock = await _connect(endpoint)
+        try:
+            return await asyncio.open_unix_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def dispose(self, endpoint: UnixSocketEndpoint, conn: Stream) -> None:
+        """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
+
+        :param endpoint: where the connection leads
+        :param conn: reader and writer
+        """
+        await close_stream(conn, self._close_timeout)
+
+
+async def _connect(endpoint: UnixSocketEndpoint) -> socket.socket:
+    path = os.fspath(endpoint)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while True:
+            # Not loop.sock_connect: on Linux connecting to a full backlog fails at once with EAGAIN, which it takes for
+            # "in progress" and then for success, and the socket is not connected.
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(BACKLOG_RETRY)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
+        raise
