@@ -13,6 +13,7 @@ Environment:
 """
 
 import gc
+import importlib
 import os
 import sys
 import sysconfig
@@ -23,8 +24,6 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-
-import gcpool._core
 
 QUICK = os.environ.get('GCPOOL_QUICK', '0') == '1'
 FORBID_SKIPS = os.environ.get('GCPOOL_FORBID_SKIPS', '0') == '1'
@@ -44,10 +43,12 @@ skipped: dict[str, str] = {}
 
 def core_path() -> Path:
     """Where the compiled core was loaded from."""
-    path = gcpool._core.__file__
-    if path is None:
-        raise pytest.UsageError('gcpool._core was not loaded from a file')
-    return Path(path).resolve()
+    try:
+        core = importlib.import_module('gcpool._core')
+    except ImportError as error:
+        raise pytest.UsageError(f'the compiled core cannot be imported ({error}): run `make build`') from error
+    assert core.__file__ is not None
+    return Path(core.__file__).resolve()
 
 
 def gil_is_on() -> bool:
@@ -64,7 +65,11 @@ def pytest_configure() -> None:
 def pytest_report_header() -> str:
     quick = ', quick' if QUICK else ''
     threading_model = f', free-threaded, GIL {"on" if gil_is_on() else "off"}' if FREE_THREADED else ''
-    return f'core: {core_path()}{quick}{threading_model}'
+    try:
+        core: Path | str = core_path()
+    except pytest.UsageError as error:
+        core = str(error)
+    return f'core: {core}{quick}{threading_model}'
 
 
 def note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
