@@ -1,0 +1,338 @@
+# Declarations of the compiled core. Every mutable field says which lock guards it:
+#   [core]     PoolCore.lock
+#   [ep]       EndpointPool.lock of the endpoint pool concerned
+#   [core+ep]  written under both, so it may be read under either
+#   [owner]    only the thread or task that owns the object
+# Locks are taken in the order core, endpoint pool, shard, and at most one of each kind at a time. On a build with the
+# GIL all of them are empty: a locked region runs no Python code, so the GIL makes it atomic.
+
+cdef extern from *:
+    """
+    #include <time.h>
+
+    #ifdef Py_GIL_DISABLED
+      typedef PyMutex gcp_mutex;
+      #define gcp_lock(m) PyMutex_Lock(m)
+      #define gcp_unlock(m) PyMutex_Unlock(m)
+      /* Endpoint lookups of different threads should not meet at one lock. */
+      enum { GCP_SHARDS = 16, GCP_SHARED_STAMP = 0 };
+      #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
+      #define gcp_store_int(p, v) _Py_atomic_store_int_relaxed((p), (v))
+      static inline double gcp_load_double(double *p) {
+          union { int64_t i; double d; } u;
+          u.i = _Py_atomic_load_int64_relaxed((int64_t *)p);
+          return u.d;
+      }
+      static inline void gcp_store_double(double *p, double v) {
+          union { int64_t i; double d; } u;
+          u.d = v;
+          _Py_atomic_store_int64_relaxed((int64_t *)p, u.i);
+      }
+    #else
+      typedef unsigned char gcp_mutex;
+      enum { GCP_SHARDS = 1, GCP_SHARED_STAMP = 1 };
+      #ifdef GCPOOL_ASSERT
+        /* Python code that runs inside a locked region would show itself here, by coming back into the core. */
+        static void gcp_lock(gcp_mutex *m) {
+            if (*m) Py_FatalError("gcpool: the lock is taken already: Python code ran under it");
+            *m = 1;
+        }
+        static void gcp_unlock(gcp_mutex *m) {
+            if (!*m) Py_FatalError("gcpool: the lock is not taken");
+            *m = 0;
+        }
+      #else
+        #define gcp_lock(m) ((void)(m))
+        #define gcp_unlock(m) ((void)(m))
+      #endif
+      #define gcp_load_int(p) (*(p))
+      #define gcp_store_int(p, v) (*(p) = (v))
+      #define gcp_load_double(p) (*(p))
+      #define gcp_store_double(p, v) (*(p) = (v))
+    #endif
+
+    #ifdef GCPOOL_ASSERT
+      #define GCP_ASSERTS 1
+      #define gcp_assert(c) do { if (!(c)) Py_FatalError("gcpool: assertion failed: " #c); } while (0)
+    #else
+      #define GCP_ASSERTS 0
+      #define gcp_assert(c) ((void)0)
+    #endif
+
+    /* Monotonic seconds. The coarse one lags by a timer tick (some ms) where the system has such a clock, and costs a
+       fifth; both run on one time line. */
+    #if defined(_WIN32)
+      #define WIN32_LEAN_AND_MEAN
+      #include <windows.h>
+      static double gcp_monotonic(void) {
+          static double scale = 0.0;
+          LARGE_INTEGER v;
+          if (scale == 0.0) { QueryPerformanceFrequency(&v); scale = 1.0 / (double)v.QuadPart; }
+          QueryPerformanceCounter(&v);
+          return (double)v.QuadPart * scale;
+      }
+      #define gcp_monotonic_coarse gcp_monotonic
+    #else
+      static inline double gcp_read_clock(clockid_t id) {
+          struct timespec t;
+          clock_gettime(id, &t);
+          return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+      }
+      #if defined(__APPLE__)
+        static double gcp_monotonic(void) { return gcp_read_clock(CLOCK_UPTIME_RAW); }
+        static double gcp_monotonic_coarse(void) { return gcp_read_clock(CLOCK_UPTIME_RAW_APPROX); }
+      #elif defined(CLOCK_MONOTONIC_COARSE)
+        static double gcp_monotonic(void) { return gcp_read_clock(CLOCK_MONOTONIC); }
+        static double gcp_monotonic_coarse(void) { return gcp_read_clock(CLOCK_MONOTONIC_COARSE); }
+      #else
+        static double gcp_monotonic(void) { return gcp_read_clock(CLOCK_MONOTONIC); }
+        static double gcp_monotonic_coarse(void) { return gcp_read_clock(CLOCK_MONOTONIC); }
+      #endif
+    #endif
+    """
+    ctypedef struct gcp_mutex:
+        pass
+    void gcp_lock(gcp_mutex *) noexcept nogil
+    void gcp_unlock(gcp_mutex *) noexcept nogil
+    int gcp_load_int(int *) noexcept nogil
+    void gcp_store_int(int *, int) noexcept nogil
+    double gcp_load_double(double *) noexcept nogil
+    void gcp_store_double(double *, double) noexcept nogil
+    void gcp_assert(bint) noexcept nogil
+    double gcp_monotonic() noexcept nogil
+    double gcp_monotonic_coarse() noexcept nogil
+    enum: GCP_SHARDS
+    enum: GCP_SHARED_STAMP
+    enum: GCP_ASSERTS
+
+
+cdef struct Slot:
+    size_t key          # an address or a hash
+    void *value         # borrowed; NULL: the slot is free
+
+
+cdef struct Table:      # open addressing, linear probing, no tombstones
+    Slot *slots
+    size_t mask
+    int shift
+    size_t used
+    size_t version      # changes with every insertion and removal
+
+
+cdef struct Map:
+    Table tables[GCP_SHARDS]
+    gcp_mutex locks[GCP_SHARDS]
+
+
+cdef struct HeapItem:
+    double key
+    unsigned long long stamp
+    void *item          # a HeapMember, borrowed
+
+
+cdef class HeapMember:
+    cdef Py_ssize_t heap_index              # [core] -1: not in a heap
+
+
+cdef class IndexedHeap:
+    cdef HeapItem *items                    # [core]
+    cdef Py_ssize_t used                    # [core]
+    cdef Py_ssize_t capacity                # [core]
+
+    cdef int reserve(self, Py_ssize_t extra) except -1
+    cdef void put(self, Py_ssize_t i, HeapItem item) noexcept
+    cdef void sift_up(self, Py_ssize_t i) noexcept
+    cdef void sift_down(self, Py_ssize_t i) noexcept
+    cdef void push(self, void *member, double key, unsigned long long stamp) noexcept
+    cdef void rekey(self, void *member, double key, unsigned long long stamp) noexcept
+    cdef void remove(self, void *member) noexcept
+
+
+cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: number of the waiter at the head
+    cdef gcp_mutex lock
+    cdef readonly object endpoint           # never changes
+    cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
+    cdef Py_hash_t hash                     # never changes
+    cdef bint forgotten                     # [core+ep]
+    cdef readonly int size                  # [core+ep] all below together
+    cdef int creating                       # [core+ep]
+    cdef int closing                        # [core+ep]
+    cdef int acquired                       # [ep]
+    cdef int core_idle                      # [ep]
+    cdef int extra_idle                     # [ep]
+    cdef int waiting                        # [ep]
+    cdef void *core_head                    # [ep] idle core connections, first in, first out
+    cdef void *core_tail                    # [ep]
+    cdef void *extra_head                   # [ep] idle extra connections, last in, first out
+    cdef void *extra_tail                   # [ep]
+    cdef void *waiter_head                  # [ep] first come, first served
+    cdef void *waiter_tail                  # [ep]
+    cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
+    cdef unsigned long long acquires        # [ep]
+
+
+cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
+    cdef object conn_                       # set once, by the ticket's owner
+    cdef EndpointPool pool                  # set once, before the entry is shared
+    cdef int state                          # [ep]
+    cdef bint is_core                       # [ep] says which idle list
+    cdef bint forced                        # [core+ep] closed while it was out: its release is nothing
+    cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef unsigned int turn                  # [ep] how often it was acquired
+    cdef void *prev                         # [ep] idle list
+    cdef void *next                         # [ep] idle list; [core] list of the doomed
+    cdef double expires_at                  # set once: end of its lifetime
+    cdef double used_at                     # [ep]
+    cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
+    cdef unsigned long long born            # set once: order of creation
+    cdef unsigned long long stamp           # [ep] order of release
+
+
+cdef class Waiter:
+    cdef readonly object endpoint           # never changes
+    cdef EndpointPool pool                  # [owner]
+    cdef Entry entry                        # [ep] while queued, else [owner]
+    cdef Entry spare                        # [ep] the ticket that it will get, made ahead: nothing is allocated under a lock
+    cdef Entry corpse                       # [owner] found dead and not disposed of yet
+    cdef object notify                      # [owner] before it is queued; called once after, outside every lock
+    cdef int state                          # [ep]
+    cdef unsigned long long number          # set once: order of arrival
+    cdef void *prev                         # [ep]
+    cdef void *next                         # [ep]; afterwards links those to be notified
+    cdef double queued_at                   # [owner]
+
+
+cdef class PoolCore:
+    cdef object __weakref__
+    cdef gcp_mutex lock
+    cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
+    cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
+    cdef Map by_connection                  # [shard] address of a connection -> Entry
+    cdef Map inherited                      # [shard] by_connection of the process that this one was forked from
+    cdef set entries                        # owns the entries (and lets the garbage collector see them)
+    cdef IndexedHeap expiry                 # [core]
+    cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
+    cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
+    cdef double wake_at                     # [core] when the collector will wake by itself
+    cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
+    cdef readonly object clock              # never changes; None: the system's
+    cdef int is_closed                      # [core]; read under [ep]
+    cdef int starving_count                 # [core]; read under [ep]
+    cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
+    cdef readonly int generation            # changes only in a forked child
+    cdef readonly int size                  # [core]
+    cdef int closing                        # [core]
+    cdef readonly int min_idle              # [core+ep of all]
+    cdef readonly int max_size              # [core]
+    cdef readonly int total_max_size        # [core]
+    cdef readonly double idle_timeout       # never changes
+    cdef readonly double max_lifetime       # never changes
+    cdef readonly bint collects             # never changes: a background worker closes what is due
+    cdef unsigned long long stamp           # orders releases on a build with the GIL
+    cdef unsigned long long births          # [core]
+    cdef unsigned long long arrivals        # [core]
+    cdef void *doomed_head                  # [core] to be closed, in this order
+    cdef void *doomed_tail                  # [core]
+    cdef int doomed_count                   # [core]; read without the lock
+    cdef void *closers                      # [core] waiters for the pool to be empty
+    cdef void *previous                     # list of all cores, for the forked child
+    cdef void *following
+    cdef unsigned long long acquires        # [core] of endpoints forgotten
+    cdef unsigned long long created_        # [core]
+    cdef unsigned long long create_errors   # [core]
+    cdef unsigned long long dead_           # [core]
+    cdef unsigned long long disposed_       # [core]
+    cdef unsigned long long waits           # [core]
+    cdef unsigned long long timeouts        # [core]
+
+    cdef double read_clock(self) except? -1
+    cpdef double now(self) except? -1
+    cpdef disposed(self, Entry e)
+    cpdef Entry take_doomed(self)
+    cpdef int expired(self, double now, int limit) except -1
+    cpdef bint cancel(self, Waiter w, double now) except -1
+    cpdef adopt(self, Waiter w, Entry e)
+    cpdef bint begin_release(self, Entry e) except -1
+    cpdef release(self, Entry e, double now)
+    cdef EndpointPool find(self, object endpoint)
+    cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version)
+    cdef EndpointPool find_or_add(self, object endpoint)
+    cdef void set_alias(self, EndpointPool ep, object endpoint)
+    cdef void forget_if_empty(self, EndpointPool ep) noexcept
+    cdef Entry take_idle(self, object endpoint, double now)
+    cdef Entry find_out(self, object conn, object endpoint)
+    cdef int give_back(self, Entry e, double now) except -1
+    cdef int release_entry(self, Entry e, double now) except -1
+    cdef bint keep_idle(self, EndpointPool ep, Entry e, double now) noexcept
+    cdef void doom(self, EndpointPool ep, Entry e) noexcept
+    cdef void queue_doomed(self, Entry e) noexcept
+    cdef void set_due(self) noexcept
+    cdef void *settle(self, double limit) noexcept
+    cdef bint evict(self, double limit) noexcept
+    cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept
+    cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept
+    cdef void starve(self, EndpointPool ep) noexcept
+    cdef void *dispatch(self) noexcept
+    cdef void *after_slot_freed(self, EndpointPool ep) noexcept
+    cdef void *take_closers(self) noexcept
+    cdef int fail(self, Entry ticket) except -1
+    cdef list endpoint_pools(self)
+    cdef void after_fork(self)
+
+
+cdef class SyncPool:
+    cdef readonly PoolCore _core
+    cdef readonly object _manager
+    cdef readonly object _acquire_timeout
+    cdef readonly object _dispose_timeout
+    cdef readonly int _dispose_batch_size
+    cdef readonly bint _checks
+    cdef readonly bint _hooks_acquire
+    cdef readonly bint _hooks_release
+    cdef readonly bint _hooks_dead
+
+    cdef Entry acquire_entry(self, object endpoint, object timeout)
+    cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e)
+    cdef int release_entry(self, Entry e) except -1
+    cdef int abandon(self, Waiter w) except -1
+    cdef int drain(self, double deadline) except -1
+    cdef int dispose_entry(self, Entry e, double deadline) except -1
+
+
+cdef class SyncConnectionContext:
+    cdef SyncPool pool
+    cdef object endpoint
+    cdef object timeout
+    cdef Entry entry
+    cdef unsigned int turn
+
+
+cdef class AsyncPool:
+    cdef readonly PoolCore _core
+    cdef readonly object _manager
+    cdef readonly object _acquire_timeout
+    cdef readonly object _dispose_timeout
+    cdef readonly int _dispose_batch_size
+    cdef readonly bint _checks
+    cdef readonly bint _hooks_acquire
+    cdef readonly bint _hooks_release
+    cdef readonly bint _hooks_dead
+    cdef object loop
+    cdef int loop_generation
+
+    cdef int check_loop(self) except -1
+    cdef int bind(self, object loop) except -1
+    cdef object release_or_tell(self, Entry e)
+    cpdef object _release_entry(self, Entry e)
+
+
+cdef class AsyncConnectionContext:
+    cdef AsyncPool pool
+    cdef object endpoint
+    cdef object timeout
+    cdef Entry entry
+    cdef unsigned int turn
+
+
+cdef class Outcome:
+    cdef object value

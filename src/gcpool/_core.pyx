@@ -1,0 +1,1563 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: binding=False, embedsignature=True, embedsignature.format=python, auto_pickle=False
+# cython: freethreading_compatible=True
+"""The compiled core: the state machine of a connection pool, and the hot path of both facades.
+
+``PoolCore`` decides and does no I/O: it never blocks, never calls a connection manager, runs no user code while it holds
+a lock, and is told the time. A facade asks it (request, created, failed, release, cancel, expired, close), and carries
+out what it decided: connects for a *ticket*, waits for a *waiter* to be notified, closes what is *doomed*.
+
+``SyncPool`` and ``AsyncPool`` are the compiled bases of the facades: acquire, release and the context manager as long as
+nothing has to be waited for.
+"""
+
+import logging
+import os
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject_Hash
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+cimport cython
+
+from asyncio import get_running_loop as running_loop
+
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, EventLoopMismatch
+
+__all__ = [
+    'AsyncConnectionContext',
+    'AsyncPool',
+    'EndpointPool',
+    'Entry',
+    'IndexedHeap',
+    'MISSING',
+    'PoolCore',
+    'SyncConnectionContext',
+    'SyncPool',
+    'Waiter',
+    'monotonic',
+]
+
+cdef enum:          # Entry.state
+    CREATING        # a ticket: the slot is reserved, its holder is connecting
+    IDLE
+    ACQUIRED
+    RELEASING       # still out, its on_release hook is running
+    CLOSING         # doomed or being disposed of; it keeps its slot until that has ended
+    GONE
+
+cdef enum:          # Waiter.state
+    FRESH
+    QUEUED
+    SERVED
+    REFUSED         # the pool is closed
+    CANCELLED
+
+STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+
+cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
+MISSING = MISSING_
+cdef object get_running_loop = running_loop
+
+
+
+def monotonic():
+    """Seconds on the pool's time line: the system's monotonic clock, exact."""
+    return gcp_monotonic()
+
+
+include "_tables.pxi"
+include "_heap.pxi"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Entries, endpoint pools, waiters
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef object NOTHING = type('_Nothing', (), {'__slots__': ()})()     # the connection of a ticket
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Entry(HeapMember):
+    """The pool's record of one connection; while it is being created: the ticket to do so."""
+
+    def __cinit__(self):
+        self.conn_ = NOTHING
+        self.state = CREATING
+        self.heap_key = INFINITY
+
+    @property
+    def conn(self):
+        """The connection. AttributeError while it is being created."""
+        if self.conn_ is NOTHING:
+            raise AttributeError('the entry has no connection yet')
+        return self.conn_
+
+    @property
+    def endpoint(self):
+        """Where the connection leads."""
+        return self.pool.endpoint
+
+    @property
+    def state_name(self):
+        """One of creating, idle, acquired, releasing, closing, gone."""
+        return STATES[self.state]
+
+    @property
+    def turn_count(self):
+        """How often the connection was acquired."""
+        return self.turn
+
+    def __repr__(self):
+        return f'<Entry {STATES[self.state]} at {id(self):#x}>'
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class EndpointPool(HeapMember):
+    """The entries and waiters of one endpoint."""
+
+    def __repr__(self):
+        return f'<EndpointPool of {self.endpoint!r}, size {self.size}, {self.waiting} waiting>'
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Waiter:
+    """One acquire in progress: it waits in an endpoint's queue, or holds the entry or the ticket that it was served.
+
+    Whoever made it passes it to :py:meth:`PoolCore.cancel` when the acquire fails, whatever it holds then.
+    """
+
+    def __init__(self, object endpoint):
+        self.endpoint = endpoint
+        self.spare = Entry()
+        self.state = FRESH
+
+    def __dealloc__(self):
+        # Whoever made it cancels it; this is for a coroutine that was never finalised.
+        if self.state == QUEUED and self.pool is not None:
+            gcp_lock(&self.pool.lock)
+            if self.state == QUEUED:
+                waiter_unlink(self.pool, <void *>self)
+            gcp_unlock(&self.pool.lock)
+
+    @property
+    def queued(self):
+        """Whether it waits. It has to be notified before it looks again."""
+        return self.state == QUEUED
+
+    @property
+    def refused(self):
+        """Whether the pool was closed."""
+        return self.state == REFUSED
+
+    @property
+    def held(self):
+        """The entry that it was served, or None."""
+        return self.entry
+
+    @property
+    def has_ticket(self):
+        """Whether what it was served is a slot to connect for, not a connection."""
+        return self.entry is not None and self.entry.state == CREATING
+
+    @property
+    def dead(self):
+        """The entry that was found dead and is to be disposed of first, or None."""
+        return self.corpse
+
+    def arm(self, object notify):
+        """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
+        self.notify = notify
+
+
+cdef inline void idle_append(void **head, void **tail, void *p) noexcept:
+    (<Entry>p).next = NULL
+    (<Entry>p).prev = tail[0]
+    if tail[0] != NULL:
+        (<Entry>tail[0]).next = p
+    else:
+        head[0] = p
+    tail[0] = p
+
+
+cdef inline void idle_unlink(EndpointPool ep, void *p) noexcept:
+    # ep.lock is held
+    cdef void *prev = (<Entry>p).prev
+    cdef void *next = (<Entry>p).next
+    if (<Entry>p).is_core:
+        ep.core_idle -= 1
+        if prev != NULL:
+            (<Entry>prev).next = next
+        else:
+            ep.core_head = next
+        if next != NULL:
+            (<Entry>next).prev = prev
+        else:
+            ep.core_tail = prev
+    else:
+        ep.extra_idle -= 1
+        if prev != NULL:
+            (<Entry>prev).next = next
+        else:
+            ep.extra_head = next
+        if next != NULL:
+            (<Entry>next).prev = prev
+        else:
+            ep.extra_tail = prev
+    (<Entry>p).prev = NULL
+    (<Entry>p).next = NULL
+
+
+cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
+    # ep.lock is held
+    cdef void *prev = (<Waiter>p).prev
+    cdef void *next = (<Waiter>p).next
+    if prev != NULL:
+        (<Waiter>prev).next = next
+    else:
+        ep.waiter_head = next
+    if next != NULL:
+        (<Waiter>next).prev = prev
+    else:
+        ep.waiter_tail = prev
+    (<Waiter>p).prev = NULL
+    (<Waiter>p).next = NULL
+    ep.waiting -= 1
+
+
+cdef inline void count_acquired(EndpointPool ep, Entry e) noexcept:
+    e.turn += 1
+    ep.acquires += 1
+
+
+cdef int notify_all(void *chain) except -1:
+    # No lock is held. The chain owns a reference to each of its waiters.
+    cdef void *following
+    cdef Waiter w
+    failure = None
+    while chain != NULL:
+        w = <Waiter>chain
+        Py_DECREF(w)
+        following = w.next
+        w.next = NULL
+        try:
+            w.notify()
+        except BaseException as exc:    # one that cannot be woken (its loop is closed) must not keep the others asleep
+            failure = failure or exc
+        chain = following
+    if failure is not None:
+        raise failure
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The state machine
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
+cdef gcp_mutex cores_lock
+
+
+def reset_after_fork():
+    """In a forked child: start every pool anew, empty, and leave the parent's connections alone."""
+    global cores
+    cdef void *p
+    memset(&cores_lock, 0, sizeof(gcp_mutex))
+    p = cores
+    while p != NULL:
+        (<PoolCore>p).after_fork()
+        p = (<PoolCore>p).following
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=reset_after_fork)
+
+
+@cython.final
+cdef class PoolCore:
+    """The state machine. All times are seconds on one monotonic line, all sizes numbers of connections.
+
+    :param min_idle: how many idle connections of an endpoint are core
+    :param max_size: how many connections an endpoint may have
+    :param total_max_size: how many connections there may be
+    :param idle_timeout: seconds after which an unused extra connection is due
+    :param max_lifetime: seconds after which any connection is due
+    :param collects: whether a background worker closes what is due, so that release leaves that to it
+    :param clock: what to read the time from instead of the system's monotonic clock, for tests
+    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told
+    """
+
+    def __cinit__(self):
+        global cores
+        self.expiry = IndexedHeap()
+        self.starving = IndexedHeap()
+        self.entries = set()
+        self.due_at = INFINITY
+        self.wake_at = INFINITY
+        gcp_lock(&cores_lock)
+        self.following = cores
+        if cores != NULL:
+            (<PoolCore>cores).previous = <void *>self
+        cores = <void *>self
+        gcp_unlock(&cores_lock)
+
+    def __init__(
+        self,
+        int min_idle,
+        int max_size,
+        int total_max_size,
+        double idle_timeout,
+        double max_lifetime,
+        bint collects=False,
+        object clock=None,
+        object wake_collector=None,
+    ):
+        self.min_idle = min_idle
+        self.max_size = max_size
+        self.total_max_size = total_max_size
+        self.idle_timeout = idle_timeout
+        self.max_lifetime = max_lifetime
+        self.collects = collects
+        self.clock = clock
+        self.wake_collector = wake_collector
+
+    def __dealloc__(self):
+        global cores
+        gcp_lock(&cores_lock)
+        if self.previous != NULL:
+            (<PoolCore>self.previous).following = self.following
+        else:
+            cores = self.following
+        if self.following != NULL:
+            (<PoolCore>self.following).previous = self.previous
+        gcp_unlock(&cores_lock)
+        map_free(&self.by_identity)
+        map_free(&self.by_hash)
+        map_free(&self.by_connection)
+        map_free(&self.inherited)
+
+    cdef void after_fork(self):
+        # The only thread there is. Another one may have been in a locked region when the process was copied: nothing of
+        # the old structures is walked or freed. The parent's connections are kept for good, past the end of the
+        # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
+        Py_INCREF(self.entries)
+        Py_INCREF(self.expiry)
+        Py_INCREF(self.starving)
+        memset(&self.lock, 0, sizeof(gcp_mutex))
+        self.inherited = self.by_connection
+        memset(&self.inherited.locks, 0, sizeof(self.inherited.locks))
+        memset(&self.by_identity, 0, sizeof(Map))
+        memset(&self.by_hash, 0, sizeof(Map))
+        memset(&self.by_connection, 0, sizeof(Map))
+        self.entries = set()
+        self.expiry = IndexedHeap()
+        self.starving = IndexedHeap()
+        self.due_at = INFINITY
+        self.wake_at = INFINITY
+        self.starving_count = 0
+        self.generation += 1
+        self.size = 0
+        self.closing = 0
+        self.doomed_head = NULL
+        self.doomed_tail = NULL
+        self.doomed_count = 0
+        self.closers = NULL
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    cdef inline double read_clock(self) except? -1:
+        if self.clock is None:
+            return gcp_monotonic_coarse()
+        return <double>self.clock()
+
+    cpdef double now(self) except? -1:
+        """The time in seconds, exact."""
+        if self.clock is None:
+            return gcp_monotonic()
+        return <double>self.clock()
+
+    # -- finding an endpoint's pool --------------------------------------------------------------------------------
+
+    cdef inline EndpointPool find(self, object endpoint):
+        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown.
+        cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
+        if ep is None and (self.size > 0 or gcp_load_int(&self.starving_count)):
+            ep = self.find_equal(endpoint, hash_of(endpoint), NULL)
+            if ep is not None:
+                self.set_alias(ep, endpoint)
+        return ep
+
+    cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version):
+        # __eq__ is user code: it runs between two looks at the table, and the search starts again if that changed.
+        cdef EndpointPool ep
+        cdef void *found
+        cdef size_t n = 0, seen = 0
+        cdef size_t s = shard_of(<size_t>hash_)
+        cdef Table *t = &self.by_hash.tables[s]
+        while True:
+            gcp_lock(&self.by_hash.locks[s])
+            if n == 0:
+                seen = t.version
+            elif seen != t.version:
+                n = 0
+                gcp_unlock(&self.by_hash.locks[s])
+                continue
+            found = table_find_nth(t, <size_t>hash_, n)
+            ep = <EndpointPool>found if found != NULL else None
+            gcp_unlock(&self.by_hash.locks[s])
+            if ep is None:
+                if version != NULL:
+                    version[0] = seen
+                return None
+            if ep.endpoint is endpoint or ep.endpoint == endpoint:
+                return ep
+            n += 1
+
+    cdef EndpointPool find_or_add(self, object endpoint):
+        cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
+        cdef EndpointPool new
+        cdef Py_hash_t hash_
+        cdef size_t version, s
+        cdef int failed = 0
+        cdef bint added = False
+        if ep is not None:
+            return ep
+        hash_ = hash_of(endpoint)
+        s = shard_of(<size_t>hash_)
+        new = None
+        while True:
+            version = 0
+            ep = self.find_equal(endpoint, hash_, &version)
+            if ep is not None:
+                self.set_alias(ep, endpoint)
+                return ep
+            if new is None:
+                new = EndpointPool()
+                new.endpoint = endpoint
+                new.hash = hash_
+            gcp_lock(&self.by_hash.locks[s])
+            if self.by_hash.tables[s].version == version:
+                failed = table_insert(&self.by_hash.tables[s], <size_t>hash_, <void *>new)
+                added = not failed
+            gcp_unlock(&self.by_hash.locks[s])
+            if failed:
+                raise MemoryError
+            if added:
+                try:
+                    map_insert(&self.by_identity, <size_t><void *>endpoint, <void *>new)
+                except MemoryError:
+                    map_remove(&self.by_hash, <size_t>hash_, <void *>new)
+                    raise
+                return new
+
+    cdef void set_alias(self, EndpointPool ep, object endpoint):
+        # Many programs build an equal endpoint somewhere else and then use that one object all the time.
+        cdef object old = endpoint      # holds the reference until the lock is free again
+        cdef size_t s = shard_of(<size_t><void *>endpoint)
+        gcp_lock(&ep.lock)
+        if not ep.forgotten and ep.alias is not endpoint and ep.endpoint is not endpoint:
+            old = ep.alias
+            if old is not None:
+                map_remove(&self.by_identity, <size_t><void *>old, <void *>ep)
+            gcp_lock(&self.by_identity.locks[s])
+            if table_insert(&self.by_identity.tables[s], <size_t><void *>endpoint, <void *>ep) < 0:
+                endpoint = None         # no memory: it is found by its hash
+            gcp_unlock(&self.by_identity.locks[s])
+            ep.alias = endpoint
+        gcp_unlock(&ep.lock)
+
+    cdef void forget_if_empty(self, EndpointPool ep) noexcept:
+        # Both locks are held. The caller holds a reference to ep, so that nothing is let go here.
+        if ep.size or ep.waiting or ep.forgotten:
+            return
+        ep.forgotten = True
+        if ep.heap_index >= 0:
+            self.starving.remove(<void *>ep)
+            gcp_store_int(&self.starving_count, <int>self.starving.used)
+        map_remove(&self.by_hash, <size_t>ep.hash, <void *>ep)
+        map_remove(&self.by_identity, <size_t><void *>ep.endpoint, <void *>ep)
+        if ep.alias is not None:
+            map_remove(&self.by_identity, <size_t><void *>ep.alias, <void *>ep)
+        self.acquires += ep.acquires
+
+    # -- the hot path ----------------------------------------------------------------------------------------------
+
+    cdef Entry take_idle(self, object endpoint, double now):
+        """An idle connection, core ones first, or None: then :py:meth:`request` knows more."""
+        cdef EndpointPool ep = self.find(endpoint)
+        cdef Entry e
+        cdef void *p
+        if ep is None:
+            return None
+        gcp_lock(&ep.lock)
+        p = ep.core_head
+        if p == NULL:
+            p = ep.extra_tail
+        # Where somebody waits nothing is idle, so this overtakes nobody.
+        if p == NULL or gcp_load_int(&self.is_closed) or (<Entry>p).expires_at <= now:
+            gcp_unlock(&ep.lock)
+            return None
+        e = <Entry>p
+        idle_unlink(ep, p)
+        e.state = ACQUIRED
+        ep.acquired += 1
+        count_acquired(ep, e)
+        gcp_unlock(&ep.lock)
+        return e
+
+    cdef int release_entry(self, Entry e, double now) except -1:
+        # The hot part of release(): 0 when all is done, else 1 and nothing is.
+        cdef EndpointPool ep = e.pool
+        cdef Waiter w
+        cdef double deadline
+        cdef bint is_core
+        gcp_lock(&ep.lock)
+        if e.state != ACQUIRED and e.state != RELEASING:
+            gcp_unlock(&ep.lock)
+            if e.forced:
+                return 0
+            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
+        if (
+            e.expires_at <= now
+            or gcp_load_int(&self.is_closed)
+            or gcp_load_int(&self.starving_count)
+            or ep.size > gcp_load_int(&self.max_size)
+            or gcp_load_int(&self.size) > gcp_load_int(&self.total_max_size)
+        ):
+            gcp_unlock(&ep.lock)
+            return 1
+        if ep.waiter_head != NULL:
+            w = <Waiter>ep.waiter_head
+            waiter_unlink(ep, <void *>w)
+            e.state = ACQUIRED
+            count_acquired(ep, e)
+            w.entry = e
+            w.state = SERVED
+            gcp_unlock(&ep.lock)
+            w.notify()
+            return 0
+        is_core = ep.acquired - 1 < self.min_idle - ep.core_idle
+        deadline = e.expires_at
+        if not is_core and now + self.idle_timeout < deadline:
+            deadline = now + self.idle_timeout
+        if deadline < e.heap_key:       # it has to be queued earlier than it is: that takes the core's lock
+            gcp_unlock(&ep.lock)
+            return 1
+        self.keep_idle(ep, e, now)
+        gcp_unlock(&ep.lock)
+        return 0
+
+    cdef inline bint keep_idle(self, EndpointPool ep, Entry e, double now) noexcept:
+        # ep.lock is held. The expiry queue is not touched: an entry whose deadline went up is looked at again when its
+        # old one comes up.
+        ep.acquired -= 1
+        e.state = IDLE
+        e.used_at = now
+        if GCP_SHARED_STAMP:
+            self.stamp += 1
+            e.stamp = self.stamp
+        else:
+            ep.stamp += 1
+            e.stamp = ep.stamp
+        e.is_core = ep.acquired < self.min_idle - ep.core_idle
+        if e.is_core:
+            ep.core_idle += 1
+            idle_append(&ep.core_head, &ep.core_tail, <void *>e)
+        else:
+            ep.extra_idle += 1
+            idle_append(&ep.extra_head, &ep.extra_tail, <void *>e)
+        return e.is_core
+
+    # -- helpers under both locks ----------------------------------------------------------------------------------
+
+    cdef inline void queue_doomed(self, Entry e) noexcept:
+        # self.lock is held; the entry's state is CLOSING and it is in no idle list.
+        e.next = NULL
+        if self.doomed_tail != NULL:
+            (<Entry>self.doomed_tail).next = <void *>e
+        else:
+            self.doomed_head = <void *>e
+        self.doomed_tail = <void *>e
+        gcp_store_int(&self.doomed_count, self.doomed_count + 1)
+
+    cdef inline void doom(self, EndpointPool ep, Entry e) noexcept:
+        # Both locks are held; the caller has taken the entry off the count of its former state.
+        e.state = CLOSING
+        ep.closing += 1
+        self.closing += 1
+        self.queue_doomed(e)
+
+    cdef inline void set_due(self) noexcept:
+        gcp_store_double(&self.due_at, self.expiry.items[0].key if self.expiry.used else INFINITY)
+
+    cdef void *settle(self, double limit) noexcept:
+        # The idle entry whose deadline comes first, if the queue says that it is not after `limit`, with its endpoint
+        # pool's lock held; else NULL. self.lock is held, no other. Keys in the queue are never later than the
+        # deadlines, so the first one that is up to date is the minimum.
+        cdef void *p
+        cdef EndpointPool ep
+        cdef double deadline
+        cdef unsigned long long stamp
+        while self.expiry.used and self.expiry.items[0].key <= limit:
+            p = self.expiry.items[0].item
+            ep = (<Entry>p).pool
+            gcp_lock(&ep.lock)
+            if (<Entry>p).state != IDLE:
+                (<Entry>p).heap_key = INFINITY
+                self.expiry.remove(p)
+                gcp_unlock(&ep.lock)
+                continue
+            deadline = (<Entry>p).expires_at
+            stamp = (<Entry>p).born
+            if not (<Entry>p).is_core and (<Entry>p).used_at + self.idle_timeout < deadline:
+                deadline = (<Entry>p).used_at + self.idle_timeout
+                stamp = (<Entry>p).stamp
+            if deadline == (<Entry>p).heap_key and stamp == self.expiry.items[0].stamp:
+                return p
+            (<Entry>p).heap_key = deadline
+            self.expiry.rekey(p, deadline, stamp)
+            gcp_unlock(&ep.lock)
+        return NULL
+
+    cdef bint evict(self, double limit) noexcept:
+        # Doom the idle connection whose deadline comes first, if that is not after `limit`. self.lock is held, no other.
+        cdef void *p = self.settle(limit)
+        cdef EndpointPool ep
+        if p != NULL:
+            ep = (<Entry>p).pool
+            idle_unlink(ep, p)
+            (<Entry>p).heap_key = INFINITY
+            self.expiry.remove(p)
+            self.doom(ep, <Entry>p)
+            gcp_unlock(&ep.lock)
+        self.set_due()
+        return p != NULL
+
+    cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept:
+        # Both locks are held and both limits leave room.
+        cdef Entry e = w.spare
+        w.entry = e
+        w.spare = None
+        w.state = SERVED
+        e.pool = ep
+        e.state = CREATING
+        e.generation = self.generation
+        ep.size += 1
+        ep.creating += 1
+        self.size += 1
+
+    cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept:
+        # Both locks are held. By number: one that was served a dead connection is the oldest, and comes first again.
+        cdef void *after = ep.waiter_tail
+        cdef void *following
+        while after != NULL and (<Waiter>after).number > w.number:
+            after = (<Waiter>after).prev
+        following = ep.waiter_head if after == NULL else (<Waiter>after).next
+        w.prev = after
+        w.next = following
+        if after != NULL:
+            (<Waiter>after).next = <void *>w
+        else:
+            ep.waiter_head = <void *>w
+        if following != NULL:
+            (<Waiter>following).prev = <void *>w
+        else:
+            ep.waiter_tail = <void *>w
+        ep.waiting += 1
+        w.state = QUEUED
+        self.waits += 1
+
+    cdef void starve(self, EndpointPool ep) noexcept:
+        # Both locks are held. Keep the endpoint pool's place among those that want a slot: in it while it has waiters
+        # and room for a connection of its own. Room in the heap was made by request().
+        cdef void *head = ep.waiter_head
+        cdef bint wants = head != NULL and ep.size < self.max_size
+        if wants and ep.heap_index < 0:
+            self.starving.push(<void *>ep, 0.0, (<Waiter>head).number)
+        elif wants and self.starving.items[ep.heap_index].stamp != (<Waiter>head).number:
+            self.starving.rekey(<void *>ep, 0.0, (<Waiter>head).number)
+        elif not wants and ep.heap_index >= 0:
+            self.starving.remove(<void *>ep)
+        gcp_store_int(&self.starving_count, <int>self.starving.used)
+
+    cdef void *dispatch(self) noexcept:
+        # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
+        # total cap is reached dooms idle connections of others. self.lock is held, no other. Returns whom to notify.
+        cdef void *chain = NULL
+        cdef void **end = &chain
+        cdef EndpointPool ep
+        cdef Waiter w
+        while self.starving.used:
+            ep = <EndpointPool>self.starving.items[0].item
+            gcp_lock(&ep.lock)
+            if (
+                ep.waiter_head == NULL
+                or ep.size >= self.max_size
+                or (<Waiter>ep.waiter_head).number != self.starving.items[0].stamp
+            ):
+                self.starve(ep)
+                gcp_unlock(&ep.lock)
+                continue
+            if self.size >= self.total_max_size:
+                gcp_unlock(&ep.lock)
+                # As many closings as endpoints in need are enough for now: each end of one comes back here.
+                if self.closing < <int>self.starving.used and self.evict(INFINITY):
+                    continue
+                break
+            w = <Waiter>ep.waiter_head
+            Py_INCREF(w)
+            waiter_unlink(ep, <void *>w)
+            self.serve_ticket(ep, w)
+            self.starve(ep)
+            gcp_unlock(&ep.lock)
+            end[0] = <void *>w
+            end = &w.next
+        return chain
+
+    cdef void *take_closers(self) noexcept:
+        # self.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
+        cdef void *chain
+        cdef void *p
+        if self.size or self.closers == NULL:
+            return NULL
+        chain = self.closers
+        p = chain
+        while p != NULL:
+            (<Waiter>p).state = SERVED
+            p = (<Waiter>p).next
+        self.closers = NULL
+        return chain
+
+    cdef void *after_slot_freed(self, EndpointPool ep) noexcept:
+        # self.lock is held, no other.
+        gcp_lock(&ep.lock)
+        self.starve(ep)
+        self.forget_if_empty(ep)
+        gcp_unlock(&ep.lock)
+        cdef void *chain = self.dispatch()
+        if chain == NULL:
+            chain = self.take_closers()
+        return chain
+
+    # -- acquiring --------------------------------------------------------------------------------------------------
+
+    def try_acquire(self, object endpoint, double now):
+        """An idle connection's entry, or None when none is ready. Nothing is created, nobody waits."""
+        return self.take_idle(endpoint, now)
+
+    cpdef adopt(self, Waiter w, Entry e):
+        """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
+        w.pool = e.pool
+        w.entry = e
+        w.state = SERVED
+        gcp_lock(&self.lock)
+        if w.number == 0:
+            self.arrivals += 1
+            w.number = self.arrivals
+        gcp_unlock(&self.lock)
+
+    def request(self, Waiter w, double now):
+        """Serve a waiter an idle connection or a ticket, or queue it, or refuse it: its properties tell.
+
+        A connection that has to be closed first is put among the doomed: dispose of those, then wait.
+
+        :return: True when it was queued: it will be notified, once.
+        """
+        cdef EndpointPool ep
+        cdef Entry e
+        cdef void *p
+        cdef void *chain = NULL
+        cdef bint queued = False
+        if w.spare is None:
+            w.spare = Entry()
+        w.entry = None
+        while True:
+            ep = self.find_or_add(w.endpoint)
+            w.pool = ep
+            gcp_lock(&self.lock)
+            if self.is_closed:
+                w.state = REFUSED
+                gcp_lock(&ep.lock)
+                self.forget_if_empty(ep)
+                gcp_unlock(&ep.lock)
+                gcp_unlock(&self.lock)
+                return False
+            try:
+                self.starving.reserve(2)
+            except MemoryError:
+                gcp_lock(&ep.lock)
+                self.forget_if_empty(ep)
+                gcp_unlock(&ep.lock)
+                gcp_unlock(&self.lock)
+                raise
+            gcp_lock(&ep.lock)
+            if not ep.forgotten:
+                break
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+        if w.number == 0:
+            self.arrivals += 1
+            w.number = self.arrivals
+        w.state = FRESH
+        if ep.waiter_head == NULL or (<Waiter>ep.waiter_head).number > w.number:
+            while True:
+                p = ep.core_head
+                if p == NULL:
+                    p = ep.extra_tail
+                if p == NULL:
+                    break
+                e = <Entry>p
+                idle_unlink(ep, p)
+                if e.expires_at <= now:
+                    self.doom(ep, e)
+                    continue
+                e.state = ACQUIRED
+                ep.acquired += 1
+                count_acquired(ep, e)
+                w.entry = e
+                w.state = SERVED
+                break
+            if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
+                self.serve_ticket(ep, w)
+        if w.state == FRESH:
+            queued = True
+            w.queued_at = now
+            self.enqueue(ep, w)
+            self.starve(ep)
+        gcp_unlock(&ep.lock)
+        if queued and self.starving_count:
+            chain = self.dispatch()
+        gcp_unlock(&self.lock)
+        notify_all(chain)
+        return queued
+
+    def created(self, Entry ticket, object conn, double now):
+        """Turn a ticket into an acquired connection.
+
+        :return: False when the pool was closed meanwhile: the connection is among the doomed.
+        :raises ValueError: when the pool holds that connection already; the ticket is as it was
+        """
+        cdef EndpointPool ep = ticket.pool
+        cdef bint served
+        cdef size_t s = shard_of(<size_t><void *>conn)
+        cdef int failed = 0
+        cdef bint known
+        gcp_lock(&self.by_connection.locks[s])
+        known = table_find(&self.by_connection.tables[s], <size_t><void *>conn) != NULL
+        gcp_unlock(&self.by_connection.locks[s])
+        if known:
+            raise ValueError(
+                f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
+                'expected a new connection'
+            )
+        ticket.conn_ = conn             # from here on cancel() has it disposed of
+        self.entries.add(ticket)
+        gcp_lock(&self.lock)
+        gcp_lock(&ep.lock)
+        gcp_assert(ticket.state == CREATING)
+        gcp_lock(&self.by_connection.locks[s])
+        failed = table_insert(&self.by_connection.tables[s], <size_t><void *>conn, <void *>ticket)
+        gcp_unlock(&self.by_connection.locks[s])
+        if failed:
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+            raise MemoryError
+        self.births += 1
+        self.created_ += 1
+        ticket.born = self.births
+        ticket.used_at = now
+        ticket.expires_at = now + self.max_lifetime
+        ep.creating -= 1
+        served = not self.is_closed
+        if served:
+            ticket.state = ACQUIRED
+            ep.acquired += 1
+            count_acquired(ep, ticket)
+        else:
+            self.doom(ep, ticket)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&self.lock)
+        return served
+
+    cdef int fail(self, Entry ticket) except -1:
+        cdef EndpointPool ep = ticket.pool
+        cdef void *chain
+        gcp_lock(&self.lock)
+        gcp_lock(&ep.lock)
+        gcp_assert(ticket.state == CREATING)
+        ep.creating -= 1
+        if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
+            self.doom(ep, ticket)
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+            return 0
+        ticket.state = GONE
+        ep.size -= 1
+        self.size -= 1
+        self.create_errors += 1
+        gcp_unlock(&ep.lock)
+        chain = self.after_slot_freed(ep)
+        gcp_unlock(&self.lock)
+        notify_all(chain)
+        return 0
+
+    def failed(self, Waiter w):
+        """Give a ticket back: there is no connection. Its slot goes to whoever waits for one."""
+        cdef Entry e = w.entry
+        w.entry = None
+        w.state = CANCELLED
+        self.fail(e)
+
+    def bury(self, Waiter w):
+        """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead`), and the waiter to ask
+        again before that, so that nobody comes between."""
+        cdef Entry e = w.entry
+        cdef EndpointPool ep = e.pool
+        gcp_lock(&self.lock)
+        gcp_lock(&ep.lock)
+        gcp_assert(e.state == ACQUIRED)
+        e.state = CLOSING
+        ep.acquired -= 1
+        ep.closing += 1
+        self.closing += 1
+        self.dead_ += 1
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&self.lock)
+        w.corpse = e
+        w.entry = None
+        w.state = FRESH
+
+    def take_corpse(self, Waiter w):
+        """The entry that was found dead, for whoever disposes of it now."""
+        e = w.corpse
+        w.corpse = None
+        return e
+
+    cpdef bint cancel(self, Waiter w, double now) except -1:
+        """Take a waiter out of the queue; what it was served already goes to the next one, or back.
+
+        :return: True when it was still waiting, so that it will not be notified.
+        """
+        cdef EndpointPool ep = w.pool
+        cdef Entry e
+        cdef Entry corpse = w.corpse
+        cdef bint waited = False
+        cdef void *chain = NULL
+        if ep is not None:
+            gcp_lock(&self.lock)
+            gcp_lock(&ep.lock)
+            if w.state == QUEUED:
+                waiter_unlink(ep, <void *>w)
+                w.state = CANCELLED
+                waited = True
+                self.starve(ep)
+                self.forget_if_empty(ep)
+            gcp_unlock(&ep.lock)
+            if corpse is not None:
+                self.queue_doomed(corpse)
+            gcp_unlock(&self.lock)
+            w.corpse = None
+        e = w.entry
+        w.entry = None
+        w.state = CANCELLED
+        if e is not None and e.generation == self.generation:
+            if e.state == CREATING:
+                self.fail(e)
+            elif e.state == ACQUIRED:
+                self.give_back(e, now)
+        return waited
+
+    def give_up(self, Waiter w):
+        """A waiter's time is over: take it out of the queue unless it was served or refused in this very moment.
+
+        :return: True when it is out; False when it will be, or has been, notified.
+        """
+        cdef EndpointPool ep = w.pool
+        cdef bint waited = False
+        gcp_lock(&self.lock)
+        gcp_lock(&ep.lock)
+        if w.state == QUEUED:
+            waiter_unlink(ep, <void *>w)
+            w.state = CANCELLED
+            waited = True
+            self.timeouts += 1
+            self.starve(ep)
+            self.forget_if_empty(ep)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&self.lock)
+        return waited
+
+    # -- releasing --------------------------------------------------------------------------------------------------
+
+    cdef Entry find_out(self, object conn, object endpoint):
+        """The entry of a connection that is to be given back, or None when there is nothing to do (it was out when the
+        pool was closed over it, or belongs to the parent process)."""
+        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
+        cdef EndpointPool ep
+        if e is None:
+            if map_get(&self.inherited, <size_t><void *>conn) is not None:
+                return None
+            raise ConnectionNotAcquired(
+                f'the connection {conn!r} is not of this pool (or it is closed): expected one that acquire({endpoint!r}) gave'
+            )
+        ep = e.pool
+        if ep.endpoint is not endpoint:
+            found = map_get(&self.by_identity, <size_t><void *>endpoint)
+            if found is not ep and not (found is None and ep.endpoint == endpoint):
+                raise ConnectionNotAcquired(
+                    f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
+                )
+        if e.forced:
+            if map_remove(&self.by_connection, <size_t><void *>conn, <void *>e):
+                self.entries.discard(e)
+            return None
+        return e
+
+    def find_acquired(self, object conn, object endpoint):
+        """The entry of a connection that is out.
+
+        :raises ConnectionNotAcquired: when it is not, or not of that endpoint
+        """
+        cdef Entry e = self.find_out(conn, endpoint)
+        if e is not None and e.state != ACQUIRED:
+            raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {STATES[e.state]}')
+        return e
+
+    cpdef bint begin_release(self, Entry e) except -1:
+        """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
+
+        :raises ConnectionNotAcquired: when it is not acquired
+        :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
+        """
+        cdef EndpointPool ep = e.pool
+        cdef int state
+        if e.generation != self.generation:
+            return False
+        gcp_lock(&ep.lock)
+        state = e.state
+        if state == ACQUIRED:
+            e.state = RELEASING
+        gcp_unlock(&ep.lock)
+        if state != ACQUIRED and not e.forced:
+            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
+        return state == ACQUIRED
+
+    cpdef release(self, Entry e, double now):
+        """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
+
+        :raises ConnectionNotAcquired: when it is not out; nothing is changed then
+        """
+        if self.release_entry(e, now):
+            self.give_back(e, now)
+
+    cdef int give_back(self, Entry e, double now) except -1:
+        # What release_entry() leaves: needs the core's lock.
+        cdef EndpointPool ep = e.pool
+        cdef EndpointPool elder
+        cdef Waiter w = None
+        cdef void *chain = NULL
+        cdef double deadline
+        cdef bint wake = False
+        cdef bint close = False
+        cdef bint hand = False
+        gcp_lock(&self.lock)
+        try:
+            self.expiry.reserve(1)
+        except MemoryError:
+            close = True        # it cannot be queued for expiry, so it cannot be idle
+        gcp_lock(&ep.lock)
+        if e.state != ACQUIRED and e.state != RELEASING:
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+            if e.forced:
+                return 0
+            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
+        if self.is_closed or ep.size > self.max_size or self.size > self.total_max_size:
+            close = True
+        elif e.expires_at <= now:
+            # With a collector releases dispose of nothing, unless somebody waits for the slot.
+            if not self.collects or ep.waiter_head != NULL or self.starving.used:
+                close = True
+        elif ep.waiter_head != NULL:
+            hand = True
+            if self.starving.used and self.closing < <int>self.starving.used:
+                # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
+                # whoever came first goes first, at the price of a new connection.
+                elder = <EndpointPool>self.starving.items[0].item
+                if elder.size == 0 and self.starving.items[0].stamp < (<Waiter>ep.waiter_head).number:
+                    hand = False
+                    close = True
+        elif self.starving.used and self.closing < <int>self.starving.used:
+            close = True
+        if close:
+            ep.acquired -= 1
+            self.doom(ep, e)
+        elif hand:
+            w = <Waiter>ep.waiter_head
+            Py_INCREF(w)
+            waiter_unlink(ep, <void *>w)
+            e.state = ACQUIRED
+            count_acquired(ep, e)
+            w.entry = e
+            w.state = SERVED
+            self.starve(ep)
+            chain = <void *>w
+        else:
+            self.keep_idle(ep, e, now)
+            deadline = e.expires_at
+            if not e.is_core and now + self.idle_timeout < deadline:
+                deadline = now + self.idle_timeout
+            if deadline < e.heap_key:
+                if e.heap_key == INFINITY and e.heap_index < 0:
+                    self.expiry.push(<void *>e, deadline, e.born if e.is_core else e.stamp)
+                else:
+                    self.expiry.rekey(<void *>e, deadline, e.born if e.is_core else e.stamp)
+                e.heap_key = deadline
+                self.set_due()
+                if self.due_at < self.wake_at:
+                    wake = True
+                    self.wake_at = self.due_at
+        gcp_unlock(&ep.lock)
+        if not close and not hand and self.starving.used:
+            chain = self.dispatch()
+        gcp_unlock(&self.lock)
+        notify_all(chain)
+        if wake and self.wake_collector is not None:
+            self.wake_collector()
+        return 0
+
+    # -- closing connections ----------------------------------------------------------------------------------------
+
+    @property
+    def doomed(self):
+        """How many connections are to be closed now."""
+        return gcp_load_int(&self.doomed_count)
+
+    cpdef Entry take_doomed(self):
+        """The next entry to be closed, or None. Whoever takes it disposes of it and then calls :py:meth:`disposed`."""
+        cdef Entry e = None
+        if gcp_load_int(&self.doomed_count) == 0:
+            return None
+        gcp_lock(&self.lock)
+        if self.doomed_head != NULL:
+            e = <Entry>self.doomed_head
+            self.doomed_head = e.next
+            e.next = NULL
+            if self.doomed_head == NULL:
+                self.doomed_tail = NULL
+            gcp_store_int(&self.doomed_count, self.doomed_count - 1)
+        gcp_unlock(&self.lock)
+        return e
+
+    cpdef disposed(self, Entry e):
+        """The dispose of a connection has ended, one way or the other: its slot is free."""
+        cdef EndpointPool ep = e.pool
+        cdef void *chain
+        cdef bint keep
+        if e.generation != self.generation:
+            return
+        gcp_lock(&self.lock)
+        gcp_lock(&ep.lock)
+        gcp_assert(e.state == CLOSING)
+        e.state = GONE
+        keep = e.forced
+        if e.heap_index >= 0:
+            self.expiry.remove(<void *>e)
+            self.set_due()
+        e.heap_key = INFINITY
+        ep.closing -= 1
+        ep.size -= 1
+        self.closing -= 1
+        self.size -= 1
+        self.disposed_ += 1
+        if not keep:
+            map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
+        gcp_unlock(&ep.lock)
+        chain = self.after_slot_freed(ep)
+        gcp_unlock(&self.lock)
+        if not keep:
+            self.entries.discard(e)
+        notify_all(chain)
+
+    cpdef int expired(self, double now, int limit) except -1:
+        """Put the idle connections that are due among the doomed, in the order of their deadlines.
+
+        :param limit: how many at most; 0 for ``int(log2(size + 1)) + 1`` (generic-connection-pool)
+        :return: how many
+        """
+        cdef int found = 0
+        cdef int size
+        gcp_lock(&self.lock)
+        if limit <= 0:
+            limit = 1
+            size = self.size + 1
+            while size > 1:
+                size >>= 1
+                limit += 1
+        while found < limit and self.evict(now):
+            found += 1
+        gcp_unlock(&self.lock)
+        return found
+
+    def next_due(self):
+        """When the next idle connection will be due, or None if none ever will: the collector may sleep till then."""
+        cdef double due
+        cdef void *p
+        cdef EndpointPool ep
+        gcp_lock(&self.lock)
+        p = self.settle(INFINITY)
+        if p != NULL:
+            ep = (<Entry>p).pool
+            gcp_unlock(&ep.lock)
+        self.set_due()
+        due = self.due_at
+        self.wake_at = due
+        gcp_unlock(&self.lock)
+        return None if due == INFINITY else due
+
+    def forget_wake(self):
+        """The collector does not sleep any more: anything that becomes due calls it."""
+        gcp_lock(&self.lock)
+        self.wake_at = INFINITY
+        gcp_unlock(&self.lock)
+
+    # -- the pool's end, and changes of its limits --------------------------------------------------------------------
+
+    cdef list endpoint_pools(self):
+        cdef list found = []
+        cdef list room
+        cdef Py_ssize_t used, n
+        cdef size_t version, i
+        cdef int s
+        cdef Table *t
+        for s in range(GCP_SHARDS):
+            # Appending may collect garbage, that is run code that changes the table: then the shard is read again.
+            while True:
+                t = &self.by_hash.tables[s]
+                gcp_lock(&self.by_hash.locks[s])
+                version = t.version
+                used = <Py_ssize_t>t.used
+                gcp_unlock(&self.by_hash.locks[s])
+                room = [None] * used
+                gcp_lock(&self.by_hash.locks[s])
+                if t.version == version:
+                    n = 0
+                    if t.slots != NULL:
+                        for i in range(t.mask + 1):
+                            if t.slots[i].value != NULL:
+                                room[n] = <EndpointPool>t.slots[i].value
+                                n += 1
+                    gcp_unlock(&self.by_hash.locks[s])
+                    found.extend(room)
+                    break
+                gcp_unlock(&self.by_hash.locks[s])
+        return found
+
+    def close(self):
+        """Refuse all that comes, refuse those who wait, doom what is idle. What is out is closed when it comes back."""
+        cdef EndpointPool ep
+        cdef Waiter w
+        cdef void *p
+        cdef void *chain
+        cdef void **end
+        gcp_lock(&self.lock)
+        gcp_store_int(&self.is_closed, 1)
+        gcp_unlock(&self.lock)
+        # Endpoint pools that appear from here on are empty: request() refuses.
+        for ep in self.endpoint_pools():
+            chain = NULL
+            end = &chain
+            gcp_lock(&self.lock)
+            gcp_lock(&ep.lock)
+            while ep.waiter_head != NULL:
+                w = <Waiter>ep.waiter_head
+                Py_INCREF(w)
+                waiter_unlink(ep, <void *>w)
+                w.state = REFUSED
+                end[0] = <void *>w
+                end = &w.next
+            self.starve(ep)
+            while True:
+                p = ep.core_head
+                if p == NULL:
+                    p = ep.extra_head
+                if p == NULL:
+                    break
+                idle_unlink(ep, p)
+                self.doom(ep, <Entry>p)
+            self.forget_if_empty(ep)
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+            notify_all(chain)
+
+    def watch_empty(self, Waiter w):
+        """Have a waiter notified when the pool has no connection left.
+
+        :return: False when that is so already
+        """
+        cdef bint queued = False
+        gcp_lock(&self.lock)
+        if self.size:
+            Py_INCREF(w)        # the list's reference
+            w.next = self.closers
+            self.closers = <void *>w
+            w.state = QUEUED
+            queued = True
+        gcp_unlock(&self.lock)
+        return queued
+
+    def unwatch_empty(self, Waiter w):
+        """Take a waiter out again.
+
+        :return: True when it was still waiting, so that it will not be notified
+        """
+        cdef void **link
+        cdef bint found = False
+        gcp_lock(&self.lock)
+        link = &self.closers
+        while link[0] != NULL and not found:
+            if link[0] == <void *>w:
+                link[0] = w.next
+                w.next = NULL
+                w.state = CANCELLED
+                found = True
+            else:
+                link = &(<Waiter>link[0]).next
+        gcp_unlock(&self.lock)
+        if found:
+            Py_DECREF(w)
+        return found
+
+    def doom_acquired(self):
+        """Doom every connection that is out; its release will do nothing.
+
+        :return: how many
+        """
+        cdef Entry e
+        cdef EndpointPool ep
+        cdef int count = 0
+        for e in list(self.entries):
+            ep = e.pool
+            gcp_lock(&self.lock)
+            gcp_lock(&ep.lock)
+            if e.state == ACQUIRED or e.state == RELEASING:
+                ep.acquired -= 1
+                e.forced = True
+                self.doom(ep, e)
+                count += 1
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+        return count
+
+    def resize(self, *, min_idle=None, max_size=None, total_max_size=None):
+        """Change the limits. Room that appears goes to those who wait; what is idle beyond a lower limit is doomed, what
+        is out beyond it is closed when it comes back."""
+        cdef EndpointPool ep
+        cdef void *chain
+        cdef void *p
+        cdef int min_idle_ = self.min_idle if min_idle is None else min_idle
+        cdef int max_size_ = self.max_size if max_size is None else max_size
+        cdef int total_ = self.total_max_size if total_max_size is None else total_max_size
+        gcp_lock(&self.lock)
+        self.shrunk = self.shrunk or max_size_ < self.max_size or total_ < self.total_max_size
+        self.min_idle = min_idle_
+        self.max_size = max_size_
+        self.total_max_size = total_
+        gcp_unlock(&self.lock)
+        for ep in self.endpoint_pools():
+            gcp_lock(&self.lock)
+            if not ep.forgotten:
+                self.starving.reserve(1)
+            gcp_lock(&ep.lock)
+            while ep.size - ep.closing > self.max_size:
+                p = ep.extra_head
+                if p == NULL:
+                    p = ep.core_head
+                if p == NULL:
+                    break
+                idle_unlink(ep, p)
+                self.doom(ep, <Entry>p)
+            if not ep.forgotten:
+                self.starve(ep)
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+        gcp_lock(&self.lock)
+        while self.size - self.closing > self.total_max_size and self.evict(INFINITY):
+            pass
+        chain = self.dispatch()
+        gcp_unlock(&self.lock)
+        notify_all(chain)
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self):
+        """Whether :py:meth:`close` was called."""
+        return bool(gcp_load_int(&self.is_closed))
+
+    @property
+    def acquired(self):
+        """How many connections are out."""
+        return self.stats()['acquired']
+
+    def endpoint_size(self, object endpoint, object acquired=None):
+        """How many connections an endpoint has: all (None), out (True), idle (False); 0 for an unknown endpoint."""
+        cdef EndpointPool ep = self.find(endpoint)
+        cdef int result
+        if ep is None:
+            return 0
+        gcp_lock(&ep.lock)
+        if acquired is None:
+            result = ep.size
+        elif acquired:
+            result = ep.acquired
+        else:
+            result = ep.core_idle + ep.extra_idle
+        gcp_unlock(&ep.lock)
+        return result
+
+    def stats(self):
+        """Gauges and counters of the whole pool, as a dict of ints."""
+        cdef EndpointPool ep
+        cdef unsigned long long acquires
+        cdef int idle = 0, acquired = 0, waiting = 0, endpoints = 0
+        pools = self.endpoint_pools()
+        gcp_lock(&self.lock)
+        acquires = self.acquires
+        gcp_unlock(&self.lock)
+        for ep in pools:
+            gcp_lock(&ep.lock)
+            if not ep.forgotten:
+                endpoints += 1
+                acquires += ep.acquires
+                idle += ep.core_idle + ep.extra_idle
+                acquired += ep.acquired
+                waiting += ep.waiting
+            gcp_unlock(&ep.lock)
+        return {
+            'size': self.size,
+            'idle': idle,
+            'acquired': acquired,
+            'waiting': waiting,
+            'endpoints': endpoints,
+            'acquires': acquires,
+            'created': self.created_,
+            'create_errors': self.create_errors,
+            'dead': self.dead_,
+            'disposed': self.disposed_,
+            'waits': self.waits,
+            'timeouts': self.timeouts,
+        }
+
+    def check_invariants(self):
+        """Walk through everything and raise AssertionError where the books do not balance. For tests, at rest."""
+        cdef EndpointPool ep
+        cdef Entry e
+        cdef void *p
+        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0
+        cdef Py_ssize_t i
+        cdef dict counts
+        problems = []
+        pools = self.endpoint_pools()
+        by_pool = {}
+        for e in self.entries:
+            if e.state != GONE:
+                by_pool.setdefault(id(e.pool), []).append(e)
+            elif not e.forced:
+                problems.append(f'{e!r} is gone and still owned')
+        for ep in pools:
+            counts = dict.fromkeys(range(6), 0)
+            for e in by_pool.pop(id(ep), ()):
+                counts[e.state] += 1
+                if e.state != CREATING and <Entry>map_get(&self.by_connection, <size_t><void *>e.conn_) is not e:
+                    problems.append(f'{e!r} is not found by its connection')
+                if e.state == IDLE and e.heap_index < 0:
+                    problems.append(f'{e!r} is idle and not in the expiry queue')
+                if e.heap_index >= 0:
+                    in_heap += 1
+                    if self.expiry.items[e.heap_index].item != <void *>e:
+                        problems.append(f'{e!r} is not at its place in the expiry queue')
+                    if self.expiry.items[e.heap_index].key != e.heap_key:
+                        problems.append(f'{e!r} has another key in the expiry queue')
+                    if e.state == IDLE and e.heap_key > (
+                        e.expires_at if e.is_core else min(e.expires_at, e.used_at + self.idle_timeout)
+                    ):
+                        problems.append(f'{e!r} is queued later than its deadline')
+            listed = []
+            p = ep.core_head
+            while p != NULL:
+                listed.append(<Entry>p)
+                p = (<Entry>p).next
+            if len(listed) != ep.core_idle:
+                problems.append(f'{ep!r} counts {ep.core_idle} core connections and lists {len(listed)}')
+            p = ep.extra_head
+            while p != NULL:
+                listed.append(<Entry>p)
+                p = (<Entry>p).next
+            if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE] != len(listed):
+                problems.append(f'{ep!r}: idle {ep.core_idle}+{ep.extra_idle}, listed {len(listed)}, owned {counts[IDLE]}')
+            waiting = 0
+            last = 0
+            p = ep.waiter_head
+            while p != NULL:
+                waiting += 1
+                if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
+                    problems.append(f'{ep!r}: the queue is out of order')
+                last = (<Waiter>p).number
+                p = (<Waiter>p).next
+            if waiting != ep.waiting:
+                problems.append(f'{ep!r} counts {ep.waiting} waiters and lists {waiting}')
+            if counts[ACQUIRED] + counts[RELEASING] != ep.acquired or counts[CLOSING] != ep.closing:
+                problems.append(f'{ep!r}: acquired {ep.acquired}, closing {ep.closing}, owned {counts}')
+            if ep.size != ep.core_idle + ep.extra_idle + ep.acquired + ep.creating + ep.closing:
+                problems.append(f'{ep!r}: the size is not the sum of its parts')
+            if ep.size > self.max_size and not self.shrunk:
+                problems.append(f'{ep!r} has more than max_size connections')
+            if ep.size == 0 and ep.waiting == 0:
+                problems.append(f'{ep!r} is empty and not forgotten')
+            if ep.waiting and ep.core_idle + ep.extra_idle:
+                problems.append(f'{ep!r}: somebody waits beside an idle connection')
+            if ep.waiting and ep.size < self.max_size:
+                wanting += 1
+                if ep.heap_index < 0:
+                    problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
+            total += ep.size
+            closing += ep.closing
+        if by_pool:
+            problems.append(f'entries of unknown endpoints: {by_pool}')
+        for i in range(1, self.expiry.used):
+            if before(&self.expiry.items[i], &self.expiry.items[(i - 1) >> 1]):
+                problems.append('the expiry queue is not a heap')
+        for i in range(1, self.starving.used):
+            if before(&self.starving.items[i], &self.starving.items[(i - 1) >> 1]):
+                problems.append('the queue of endpoints is not a heap')
+        if in_heap != self.expiry.used:
+            problems.append(f'{self.expiry.used} in the expiry queue, {in_heap} of them owned')
+        if total != self.size or closing != self.closing:
+            problems.append(f'sizes {total}, {closing} by endpoint, {self.size}, {self.closing} in all')
+        if self.size > self.total_max_size and not self.shrunk:
+            problems.append('more than total_max_size connections')
+        if wanting and self.size < self.total_max_size:
+            problems.append('somebody waits for a slot, and there is one')
+        if wanting and self.closing == 0 and any(
+            (<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools
+        ):
+            problems.append('somebody waits for a slot beside an idle connection of another endpoint')
+        if problems:
+            raise AssertionError('; '.join(problems))
+
+
+cdef inline Py_hash_t hash_of(object endpoint) except? -1:
+    try:
+        return PyObject_Hash(endpoint)
+    except TypeError as exc:
+        raise TypeError(f'endpoint {endpoint!r} of type {type(endpoint).__name__}: expected a hashable object') from exc
+
+
+include "_facades.pxi"

@@ -1,0 +1,461 @@
+"""What truly differs between threads and asyncio, in pairs: how to wait, connect, check, dispose, and work in the background.
+
+``gcpool.asyncio`` is written over the asynchronous half; ``gcpool.threading`` is generated from it, over the other.
+Each ``SyncX`` has the methods of its ``AsyncX``, without the awaits.
+"""
+
+import asyncio
+import inspect
+import logging
+import math
+import os
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._core import LEAST_DISPOSE_TIME, MISSING, AsyncPool, Entry, SyncPool, Waiter
+from .exceptions import PoolTimeout
+from .managers import ConnectionT, EndpointT
+
+if sys.version_info >= (3, 11):
+    timeout_scope = asyncio.timeout
+else:
+    from ._timeout310 import timeout_scope
+
+__all__ = ['AsyncRuntime', 'AsyncWorker', 'SyncRuntime', 'SyncWorker']
+
+logger = logging.getLogger(__package__)
+
+ResultT = TypeVar('ResultT')
+
+# How many connections are disposed of side by side when a pool is closed.
+PARALLEL_DISPOSALS = 64
+
+
+def seconds(value: float | None) -> str:
+    """A time limit for a message."""
+    return 'no limit' if value is None else f'{value:g} s'
+
+
+def get_deadline(now: float, timeout: float | None) -> float | None:
+    """When a time limit will be over; None for never."""
+    return None if timeout is None or timeout == math.inf else now + timeout
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Waiting, connecting, checking, disposing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _notify(future: 'asyncio.Future[None]') -> None:
+    # Done already: its task was cancelled, or the time is over, in this very turn of the loop.
+    if not future.done():
+        future.set_result(None)
+
+
+class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
+    """The asyncio half of what a pool does besides deciding."""
+
+    asynchronous = True
+
+    _tasks: 'set[asyncio.Task[None]]'
+
+    if TYPE_CHECKING:
+
+        def connection(
+            self, endpoint: EndpointT, timeout: float | None = None
+        ) -> AbstractAsyncContextManager[ConnectionT]: ...
+
+    async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
+        """Take a connection out of the pool, or create one.
+
+        :param endpoint: where to connect, any hashable
+        :param timeout: seconds to wait at most, 0 for not at all; None means the pool's ``acquire_timeout``
+        :return: a connection that nobody else has, to be given back with :py:meth:`release`
+        :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
+        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
+        :raises EventLoopMismatch: when the pool belongs to another event loop
+        :raises TypeError: when the endpoint is not hashable
+        :raises Exception: what the connection manager raises; nothing is lost then, nor when this is cancelled
+
+        As in generic-connection-pool; those who wait are served first come, first served.
+        """
+        conn = self._try_acquire(endpoint, timeout)
+        if conn is not MISSING:
+            return conn  # type: ignore[no-any-return]
+        entry = await self._acquire_entry(endpoint, timeout)
+        return entry.conn  # type: ignore[no-any-return]
+
+    async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None:
+        """Give a connection back. It is back even when this is cancelled.
+
+        :param conn: what :py:meth:`acquire` returned
+        :param endpoint: the endpoint that it was acquired for
+        :raises ConnectionNotAcquired: when it is not out, or of another endpoint; nothing is changed then
+        :raises Exception: what the manager's ``on_release`` raises; the connection is back all the same
+
+        As in generic-connection-pool: without a background collector this also disposes of connections that are due.
+        """
+        todo = self._try_release(conn, endpoint)
+        if todo is not None:
+            await self._finish_release(todo)
+
+    async def _acquire_entry(self, endpoint: EndpointT, timeout: float | None) -> Entry:
+        waiter = Waiter(endpoint)
+        try:
+            await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
+        except BaseException:
+            self._core.cancel(waiter, self._core.now())
+            self._spawn_disposals()
+            raise
+        entry = waiter.held
+        assert entry is not None
+        return entry
+
+    async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
+        raise NotImplementedError
+
+    async def _enter(self, context: Any, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
+        entry = await self._acquire_entry(endpoint, timeout)
+        context._hold(entry)
+        return entry.conn  # type: ignore[no-any-return]
+
+    async def _finish_release(self, todo: object) -> None:
+        if isinstance(todo, Entry):
+            try:
+                await self._manager.on_release(todo.endpoint, todo.conn)
+            except BaseException:
+                self._core.release(todo, self._core.now())
+                self._spawn_disposals()
+                raise
+            if self._release_entry(todo) is None:
+                return
+        await self._dispose_doomed()
+
+    def _arm(self, waiter: Waiter) -> 'asyncio.Future[None]':
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiter.arm(lambda: _notify(future))
+        return future
+
+    async def _wait(
+        self, signal: 'asyncio.Future[None]', deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
+    ) -> bool:
+        """Wait until notified (True), or give up when the time is over (False)."""
+        if deadline is None:
+            await signal
+            return True
+        remaining = deadline - self._core.now()
+        if remaining > 0 and not signal.done():
+            timer = self._loop.call_later(remaining, _notify, signal)
+            try:
+                await signal
+            finally:
+                timer.cancel()
+        # Notified, or the time is over, or both: whether it was served is decided in the core.
+        return not give_up(waiter)
+
+    async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        conn = await self._bounded(
+            self._manager.create(waiter.endpoint), 'create', deadline, timeout, waiter.endpoint
+        )
+        entry = waiter.held
+        assert entry is not None
+        return self._core.created(entry, conn, self._core.now())
+
+    async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        entry = waiter.held
+        assert entry is not None
+        return bool(
+            await self._bounded(
+                self._manager.check_aliveness(waiter.endpoint, entry.conn),
+                'check_aliveness',
+                deadline,
+                timeout,
+                waiter.endpoint,
+            )
+        )
+
+    async def _bounded(
+        self, call: Awaitable[ResultT], name: str, deadline: float | None, timeout: float | None, endpoint: object
+    ) -> ResultT:
+        # Awaited in the caller's own task: between its end and the next line nothing can come, whereas a task of its own
+        # (wait_for) may end with a connection in the moment in which its caller is cancelled.
+        if not inspect.isawaitable(call):
+            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
+        if deadline is None:
+            return await call
+        scope = timeout_scope(max(deadline - self._core.now(), 0.0))
+        try:
+            async with scope:
+                return await call
+        except (TimeoutError, asyncio.TimeoutError):
+            if scope.expired():
+                raise PoolTimeout(
+                    f'{name}() for endpoint {endpoint!r} was not done when the {seconds(timeout)} of the acquire were over'
+                ) from None
+            raise
+
+    # Disposals run in tasks of their own: a caller that is cancelled does not leave a connection half-closed, nor its
+    # slot taken.
+
+    async def _dispose_dead(self, waiter: Waiter) -> None:
+        entry = self._core.take_corpse(waiter)
+        if entry is not None:
+            await asyncio.wait([self._spawn_disposal([entry], None)])
+
+    async def _dispose_doomed(self, deadline: float | None = None) -> None:
+        tasks = self._spawn_disposals(deadline)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
+        entries = []
+        while (entry := self._core.take_doomed()) is not None:
+            entries.append(entry)
+        lanes = min(len(entries), PARALLEL_DISPOSALS)
+        return [self._spawn_disposal(entries[lane::lanes], deadline) for lane in range(lanes)]
+
+    def _spawn_disposal(self, entries: Iterable[Entry], deadline: float | None) -> 'asyncio.Task[None]':
+        queue = deque(entries)
+        task = self._loop.create_task(self._dispose_entries(queue, deadline), name='gcpool-dispose')
+        # Loops keep weak references to their tasks only.
+        self._tasks.add(task)
+
+        def ended(task: 'asyncio.Task[None]') -> None:
+            self._tasks.discard(task)
+            if queue and not self._loop_is_closed():
+                # Cancelled before it began (asyncio.run does that to every task at its end).
+                self._spawn_disposal(queue, deadline)
+
+        task.add_done_callback(ended)
+        return task
+
+    def _loop_is_closed(self) -> bool:
+        return self._bound_loop is None or self._bound_loop.is_closed()
+
+    async def _dispose_entries(self, queue: 'deque[Entry]', deadline: float | None) -> None:
+        failure: BaseException | None = None
+        while queue:
+            entry = queue.popleft()
+            try:
+                await self._dispose_entry(entry, deadline)
+            except BaseException as exc:
+                # Somebody may be waiting for each of the other slots: first go on.
+                failure = failure or exc
+            while (entry_ := self._core.take_doomed()) is not None:
+                queue.append(entry_)
+        if failure is not None:
+            raise failure
+
+    async def _dispose_entry(self, entry: Entry, deadline: float | None) -> None:
+        timeout = self._dispose_timeout
+        if deadline is not None:
+            left = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+            timeout = left if timeout is None else min(timeout, left)
+        endpoint = entry.endpoint
+        try:
+            if timeout is None:
+                await self._manager.dispose(endpoint, entry.conn)
+            else:
+                async with timeout_scope(timeout):
+                    await self._manager.dispose(endpoint, entry.conn)
+        except (TimeoutError, asyncio.TimeoutError) as exc:
+            logger.error('disposing of a connection to %r timed out: %s', endpoint, exc)
+        except Exception as exc:
+            logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
+        else:
+            logger.debug('connection to %r disposed of', endpoint)
+        finally:
+            self._core.disposed(entry)
+
+
+class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
+    """The half for threads of what a pool does besides deciding. Acquire, release, disposing are compiled (SyncPool)."""
+
+    asynchronous = False
+
+    _tasks: 'set[Any]'
+
+    if TYPE_CHECKING:
+
+        def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
+        def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
+        def connection(
+            self, endpoint: EndpointT, timeout: float | None = None
+        ) -> AbstractContextManager[ConnectionT]: ...
+
+    def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
+        raise NotImplementedError
+
+    def _arm(self, waiter: Waiter) -> threading.Lock:
+        # A lock that is taken is an event that happens once; looked up here, so that monkey-patching reaches it.
+        lock = threading.Lock()
+        lock.acquire()
+        waiter.arm(lock.release)
+        return lock
+
+    def _wait(
+        self, signal: threading.Lock, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
+    ) -> bool:
+        """Wait until notified (True), or give up when the time is over (False)."""
+        if deadline is None:
+            signal.acquire()
+            return True
+        while True:
+            remaining = max(deadline - self._core.now(), 0.0)
+            if signal.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
+                return True
+            if remaining <= threading.TIMEOUT_MAX:
+                break
+        if give_up(waiter):
+            return False
+        # It was served in this very moment, by somebody who is about to say so.
+        signal.acquire()
+        return True
+
+    def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        return self._create_within(waiter, self._left(deadline))
+
+    def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        entry = waiter.held
+        assert entry is not None
+        return bool(self._manager.check_aliveness(waiter.endpoint, entry.conn, self._left(deadline)))
+
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(deadline - self._core.now(), 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Working in the background
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class AsyncWorker:
+    """Runs a pool's ``_collect`` when something is due: a timer of the loop while there is nothing to do.
+
+    It holds no strong reference to the pool, and no task waits, so that a forgotten pool is collected and a loop ends.
+
+    :param pool: the pool; ``await pool._collect()`` returns the seconds until it is to be called again, None for never
+    """
+
+    def __init__(self, pool: Any, name: str):
+        self._pool = weakref.ref(pool)
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.wakeups = 0
+
+    def start(self) -> None:
+        """Nothing: the first connection that becomes idle wakes it."""
+
+    def wake(self) -> None:
+        """Something is due earlier than known. Called in the loop's thread."""
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pool = self._pool()
+        if pool is None:
+            return
+        if self._task is not None and not self._task.done() and self._task.get_loop() is pool._loop:
+            # When it is done it looks what is due next.
+            return
+        self._work(pool)
+
+    def _work(self, pool: Any) -> None:
+        delay = pool._due_in()
+        if delay is None:
+            return
+        if delay > 0:
+            self._timer = pool._loop.call_later(delay, self._ring)
+        else:
+            self._task = pool._loop.create_task(self._run(pool), name='gcpool-collector')
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.wakeups += 1
+        pool = self._pool()
+        if pool is not None and not self._stopped:
+            self._task = pool._loop.create_task(self._run(pool), name='gcpool-collector')
+
+    async def _run(self, pool: Any) -> None:
+        await pool._collect()
+        self._task = None
+        if not self._stopped:
+            self._work(pool)
+
+    def stop(self) -> None:
+        """Do not work any more; what is being disposed of goes on."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class SyncWorker:
+    """Runs a pool's ``_collect`` when something is due: a daemon thread that sleeps until then.
+
+    It holds no strong reference to the pool while it sleeps, and ends when the pool is gone.
+
+    :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
+    """
+
+    def __init__(self, pool: Any, name: str):
+        # A lock as an event that can be set from anywhere, also from a weak reference's callback in the middle of
+        # setting it: taken while there is nothing new.
+        self._news = threading.Lock()
+        self._news.acquire()
+        self._name = name
+        self._pool = weakref.ref(pool, lambda _: self.wake())
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self.wakeups = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something is due earlier than known, or the pool is gone."""
+        if self._pid != os.getpid() and not self._stopped and self._pool() is not None:
+            # The thread stayed behind in the process that this one was forked from.
+            self._news = threading.Lock()
+            self._news.acquire()
+            self.start()
+        try:
+            self._news.release()
+        except RuntimeError:
+            # It was set already, and the thread has not seen it yet.
+            return
+
+    def _run(self) -> None:
+        news = self._news
+        while True:
+            pool = self._pool()
+            if pool is None or self._stopped:
+                return
+            try:
+                delay = pool._collect()
+            except BaseException:
+                # A manager's dispose raised what is no Exception. The connection is accounted for; others will be due.
+                logger.exception('the collector of %r goes on after an error', pool)
+                delay = pool._due_in()
+            del pool
+            if delay is None:
+                news.acquire()
+            else:
+                news.acquire(timeout=min(delay, threading.TIMEOUT_MAX))
+            self.wakeups += 1
+
+    def stop(self) -> None:
+        """End the thread; what it is disposing of it still does."""
+        self._stopped = True
+        self.wake()

@@ -1,0 +1,146 @@
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables: address or hash -> object. Borrowed references: what is registered is owned elsewhere.
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef inline uint64_t mix(size_t key) noexcept nogil:
+    return <uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u
+
+
+cdef inline void *table_find(Table *t, size_t key) noexcept nogil:
+    cdef size_t i
+    if t.used == 0:
+        return NULL
+    i = <size_t>(mix(key) >> t.shift)
+    while t.slots[i].value != NULL:
+        if t.slots[i].key == key:
+            return t.slots[i].value
+        i = (i + 1) & t.mask
+    return NULL
+
+
+cdef void *table_find_nth(Table *t, size_t key, size_t n) noexcept nogil:
+    cdef size_t i
+    if t.used == 0:
+        return NULL
+    i = <size_t>(mix(key) >> t.shift)
+    while t.slots[i].value != NULL:
+        if t.slots[i].key == key:
+            if n == 0:
+                return t.slots[i].value
+            n -= 1
+        i = (i + 1) & t.mask
+    return NULL
+
+
+cdef void table_put(Table *t, size_t key, void *value) noexcept nogil:
+    cdef size_t i = <size_t>(mix(key) >> t.shift)
+    while t.slots[i].value != NULL:
+        i = (i + 1) & t.mask
+    t.slots[i].key = key
+    t.slots[i].value = value
+    t.used += 1
+    t.version += 1
+
+
+cdef int table_resize(Table *t, size_t capacity) noexcept:
+    # Returns -1 when there is no memory; the table is as it was then.
+    cdef Slot *old = t.slots
+    cdef size_t i
+    cdef size_t old_capacity = t.mask + 1 if old != NULL else 0
+    cdef size_t version = t.version
+    cdef Slot *slots = <Slot *>PyMem_Malloc(capacity * sizeof(Slot))
+    if slots == NULL:
+        return -1
+    memset(slots, 0, capacity * sizeof(Slot))
+    t.slots = slots
+    t.mask = capacity - 1
+    t.shift = 64
+    while capacity > 1:
+        capacity >>= 1
+        t.shift -= 1
+    t.used = 0
+    for i in range(old_capacity):
+        if old[i].value != NULL:
+            table_put(t, old[i].key, old[i].value)
+    t.version = version + 1
+    PyMem_Free(old)
+    return 0
+
+
+cdef inline int table_insert(Table *t, size_t key, void *value) noexcept:
+    if t.slots == NULL:
+        if table_resize(t, 8) < 0:
+            return -1
+    elif (t.used + 1) * 4 > (t.mask + 1) * 3:
+        if table_resize(t, (t.mask + 1) * 2) < 0:
+            return -1
+    table_put(t, key, value)
+    return 0
+
+
+cdef bint table_remove(Table *t, size_t key, void *value) noexcept:
+    cdef size_t i, j, home
+    if t.used == 0:
+        return False
+    i = <size_t>(mix(key) >> t.shift)
+    while t.slots[i].value != value or t.slots[i].key != key:
+        if t.slots[i].value == NULL:
+            return False
+        i = (i + 1) & t.mask
+    j = i
+    while True:     # close the gap, so that no search stops short at it
+        j = (j + 1) & t.mask
+        if t.slots[j].value == NULL:
+            break
+        home = <size_t>(mix(t.slots[j].key) >> t.shift)
+        if ((j - home) & t.mask) >= ((j - i) & t.mask):
+            t.slots[i] = t.slots[j]
+            i = j
+    t.slots[i].value = NULL
+    t.used -= 1
+    t.version += 1
+    if t.mask > 15 and t.used * 8 < t.mask:
+        table_resize(t, (t.mask + 1) >> 1)      # without memory for a smaller one the larger one stays
+    return True
+
+
+cdef inline size_t shard_of(size_t key) noexcept nogil:
+    return <size_t>(mix(key) >> 24) & (GCP_SHARDS - 1)
+
+
+cdef inline object map_get(Map *m, size_t key):
+    cdef size_t s = shard_of(key)
+    cdef void *found
+    gcp_lock(&m.locks[s])
+    found = table_find(&m.tables[s], key)
+    # The reference is taken under the lock: what is registered is alive, and is unregistered before it is let go.
+    result = <object>found if found != NULL else None
+    gcp_unlock(&m.locks[s])
+    return result
+
+
+cdef int map_insert(Map *m, size_t key, void *value) except -1:
+    cdef size_t s = shard_of(key)
+    cdef int failed
+    gcp_lock(&m.locks[s])
+    failed = table_insert(&m.tables[s], key, value)
+    gcp_unlock(&m.locks[s])
+    if failed:
+        raise MemoryError
+    return 0
+
+
+cdef bint map_remove(Map *m, size_t key, void *value) noexcept:
+    cdef size_t s = shard_of(key)
+    cdef bint removed
+    gcp_lock(&m.locks[s])
+    removed = table_remove(&m.tables[s], key, value)
+    gcp_unlock(&m.locks[s])
+    return removed
+
+
+cdef void map_free(Map *m) noexcept:
+    cdef int s
+    for s in range(GCP_SHARDS):
+        PyMem_Free(m.tables[s].slots)
+    memset(m, 0, sizeof(Map))

@@ -1,0 +1,193 @@
+"""The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
+
+import logging
+from collections.abc import Callable
+from typing import Generic
+
+from ._core import Waiter
+from ._primitives import AsyncRuntime, AsyncWorker, get_deadline, seconds
+from .common import BaseConnectionPool, Hooks, check_facade_parameters, check_manager, check_optional_seconds, make_core
+from .exceptions import ConnectionPoolClosedError, PoolTimeout
+from .managers import AsyncConnectionManager as BaseConnectionManager
+from .managers import ConnectionT, EndpointT
+
+__all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
+
+logger = logging.getLogger(__package__)
+
+
+class ConnectionPool(
+    AsyncRuntime[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
+):
+    """A pool of connections to any number of endpoints.
+
+    An endpoint's first ``min_idle`` idle connections are *core*: served in turn, kept until ``max_lifetime``. The others
+    are *extra*: the last one returned is served first, and one that was not used for ``idle_timeout`` is disposed of.
+    Parameters and behaviour are those of generic-connection-pool.
+
+    :param connection_manager: creates, checks and disposes of connections
+    :param idle_timeout: seconds after which an unused extra connection is disposed of
+    :param max_lifetime: seconds after which any connection is disposed of; one that is out, when it comes back
+    :param min_idle: how many idle connections of an endpoint are core
+    :param max_size: how many connections an endpoint may have
+    :param total_max_size: how many connections there may be. Where it is reached, an acquire that needs a new one first
+        closes the idle connection of any endpoint whose time comes first.
+    :param acquire_timeout: seconds that an acquire waits if it says nothing else; None for no limit
+    :param background_collector: whether a background worker disposes of what is due. If not, each release does.
+    :param dispose_batch_size: how many connections one release disposes of at most; 0 for ``int(log2(size + 1)) + 1``
+    :param dispose_timeout: seconds that one disposal may take; None for no limit
+    :raises TypeError: when a parameter is of a wrong type, the manager one for the other runtime
+    :raises ValueError: when a parameter is out of range, or two contradict each other
+    """
+
+    def __init__(
+        self,
+        connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
+        *,
+        idle_timeout: float = 60.0,
+        max_lifetime: float = 3600.0,
+        min_idle: int = 1,
+        max_size: int = 10,
+        total_max_size: int = 100,
+        acquire_timeout: float | None = None,
+        background_collector: bool = False,
+        dispose_batch_size: int = 0,
+        dispose_timeout: float | None = None,
+        _clock: Callable[[], float] | None = None,
+    ):
+        check_manager(connection_manager, asynchronous=AsyncRuntime.asynchronous)
+        acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
+            acquire_timeout, dispose_timeout, dispose_batch_size, background_collector
+        )
+        hooks = Hooks(connection_manager, BaseConnectionManager)
+        worker = AsyncWorker(self, 'gcpool-collector') if background_collector else None
+        core = make_core(
+            idle_timeout=idle_timeout,
+            max_lifetime=max_lifetime,
+            min_idle=min_idle,
+            max_size=max_size,
+            total_max_size=total_max_size,
+            collects=worker is not None,
+            wake_collector=None if worker is None else worker.wake,
+            clock=_clock,
+        )
+        super().__init__(
+            core,
+            connection_manager,
+            acquire_timeout=acquire_timeout,
+            dispose_timeout=dispose_timeout,
+            dispose_batch_size=dispose_batch_size,
+            checks=hooks.checks,
+            hooks_acquire=hooks.acquire,
+            hooks_release=hooks.release,
+            hooks_dead=hooks.dead,
+        )
+        self._tasks = set()
+        self._worker = worker
+        if worker is not None:
+            worker.start()
+
+    async def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
+        """How many connections an endpoint has; 0 for one that the pool does not know.
+
+        :param endpoint: the endpoint
+        :param acquired: True counts those that are out, False the idle ones, None all, those being created or disposed
+            of included
+        """
+        return self._core.endpoint_size(endpoint, acquired)
+
+    async def close(self, timeout: float | None = None) -> int:
+        """Close the pool: refuse new acquires and those who wait, dispose of every connection.
+
+        Connections that are out are waited for, and disposed of as they come back; those that are still out when the time
+        is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the same way.
+
+        :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
+            0.1 s even when the time is over); None for no limit
+        :return: how many connections were still out when the time was over (psycopg_pool warns of them)
+        """
+        core = self._core
+        deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
+        waiter = Waiter(None)
+        signal = self._arm(waiter)
+        core.close()
+        if self._worker is not None:
+            self._worker.stop()
+        await self._dispose_doomed(deadline)
+        if not core.watch_empty(waiter):
+            return 0
+        logger.info('closing the pool: %d connections are still out', core.size)
+        try:
+            emptied = await self._wait(signal, deadline, core.unwatch_empty, waiter)
+        except BaseException:
+            core.unwatch_empty(waiter)
+            raise
+        if emptied:
+            return 0
+        forced = core.doom_acquired()
+        if forced:
+            logger.warning('closing the pool: %d connections were not released within %s', forced, seconds(timeout))
+        await self._dispose_doomed(deadline)
+        return forced
+
+    async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
+        """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
+
+        :param waiter: holds nothing, or, if ``dead``, a connection that was found dead
+        :param timeout: seconds to wait at most, None for no limit
+        """
+        core = self._core
+        manager = self._manager
+        endpoint = waiter.endpoint
+        deadline = get_deadline(core.now(), timeout)
+        while True:
+            corpse = None
+            if dead:
+                core.bury(waiter)
+                corpse = waiter.dead
+            signal = self._arm(waiter)
+            # It asks before the dead connection is disposed of: the slot that this frees is for it.
+            queued = core.request(waiter, core.now())
+            if corpse is not None:
+                await self._dispose_dead(waiter)
+                if self._hooks_dead:
+                    await manager.on_connection_dead(endpoint, corpse.conn)
+            if core.doomed:
+                await self._dispose_doomed()
+            if queued and not await self._wait(signal, deadline, core.give_up, waiter):
+                raise PoolTimeout(self._describe_timeout(endpoint, timeout))
+            if waiter.refused:
+                raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+            if waiter.has_ticket:
+                if not await self._create(waiter, deadline, timeout):
+                    raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was created')
+                logger.debug('connection to %r created', endpoint)
+                break
+            if not self._checks or await self._check(waiter, deadline, timeout):
+                break
+            dead = True
+        if self._hooks_acquire:
+            held = waiter.held
+            assert held is not None
+            await manager.on_acquire(endpoint, held.conn)
+
+    def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
+        core = self._core
+        return (
+            f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
+            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are out, '
+            f'{core.size} of at most {core.total_max_size} exist in all'
+        )
+
+    def _due_in(self) -> float | None:
+        """Seconds until the next idle connection is due; None if none ever is."""
+        core = self._core
+        due = core.next_due()
+        return None if due is None else max(due - core.now(), 0.0)
+
+    async def _collect(self) -> float | None:
+        """Dispose of what is due. Seconds until more will be; None if nothing ever is."""
+        core = self._core
+        core.expired(core.now(), max(core.size, 1))
+        await self._dispose_doomed()
+        return self._due_in()

@@ -1,0 +1,214 @@
+"""What both pools share and neither runtime has a say in: the parameters, and what can be read off a pool."""
+
+import inspect
+import math
+import numbers
+import operator
+from collections.abc import Callable
+from typing import Any, Generic
+
+from ._core import PoolCore
+from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnectionManager
+
+__all__ = [
+    'BaseConnectionPool',
+    'Hooks',
+    'check_facade_parameters',
+    'check_manager',
+    'check_optional_seconds',
+    'make_core',
+]
+
+MAX_SIZE = 2**31 - 1
+
+
+def _check_seconds(name: str, value: object) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
+    seconds = float(value)
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f'{name}={value!r}: expected seconds, 0 or more')
+    return seconds
+
+
+def check_optional_seconds(name: str, value: object) -> float | None:
+    """Check a time limit, None for no limit."""
+    return None if value is None else _check_seconds(name, value)
+
+
+def _check_count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
+        ) from None
+    if not least <= count <= MAX_SIZE:
+        raise ValueError(f'{name}={value!r}: expected {least} or more, and at most {MAX_SIZE}')
+    return count
+
+
+class Hooks:
+    """Which of the optional methods a manager has, found out once: one that it has not costs nothing.
+
+    :param manager: the connection manager
+    :param base: the base class whose methods do nothing
+    """
+
+    NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead')
+
+    def __init__(self, manager: object, base: type):
+        self.checks, self.acquire, self.release, self.dead = (self._has(manager, base, name) for name in self.NAMES)
+
+    @staticmethod
+    def _has(manager: object, base: type, name: str) -> bool:
+        method = getattr(manager, name, None)
+        if method is None:
+            return False
+        if not callable(method):
+            raise TypeError(f'connection_manager.{name} is {method!r}: expected a method')
+        return getattr(method, '__func__', method) is not getattr(base, name)
+
+
+def check_manager(manager: object, *, asynchronous: bool) -> None:
+    """Refuse what cannot be a connection manager, or is one for the other runtime.
+
+    :param manager: what the pool was given
+    :param asynchronous: whether it has to be one for asyncio
+    :raises TypeError: when it is not; the message says what was expected
+    """
+    wanted, other = (
+        (AsyncConnectionManager, SyncConnectionManager)
+        if asynchronous
+        else (SyncConnectionManager, AsyncConnectionManager)
+    )
+    runtime = 'asyncio' if asynchronous else 'threading'
+    expected = f'expected a gcpool.{runtime}.BaseConnectionManager'
+    if isinstance(manager, type):
+        raise TypeError(f'connection_manager is the class {manager.__qualname__}: {expected}, an instance')
+    if isinstance(manager, other) and not isinstance(manager, wanted):
+        raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
+    for name in ('create', 'dispose'):
+        method = getattr(manager, name, None)
+        if not callable(method):
+            raise TypeError(f'connection_manager {manager!r} has no method {name}(): {expected}')
+        if inspect.iscoroutinefunction(method) and not asynchronous:
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+        if asynchronous and inspect.isroutine(method) and _is_plain(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
+
+
+def _is_plain(method: object) -> bool:
+    # A plain function may still return an awaitable; one of a class that knows nothing of this package, with the
+    # timeout that only the managers for threads have, does not.
+    if inspect.iscoroutinefunction(method):
+        return False
+    try:
+        parameters = inspect.signature(method).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return 'timeout' in parameters
+
+
+def make_core(
+    *,
+    idle_timeout: float,
+    max_lifetime: float,
+    min_idle: int,
+    max_size: int,
+    total_max_size: int,
+    collects: bool,
+    wake_collector: Callable[[], object] | None,
+    clock: Callable[[], float] | None,
+) -> PoolCore:
+    """Check the parameters that make a pool, and make its core.
+
+    :raises TypeError: when one is of a wrong type
+    :raises ValueError: when one is out of its range, or two contradict each other
+    """
+    idle_timeout = _check_seconds('idle_timeout', idle_timeout)
+    max_lifetime = _check_seconds('max_lifetime', max_lifetime)
+    min_idle = _check_count('min_idle', min_idle, 0)
+    max_size = _check_count('max_size', max_size, 1)
+    total_max_size = _check_count('total_max_size', total_max_size, 1)
+    if min_idle > max_size:
+        raise ValueError(f'min_idle={min_idle} is greater than max_size={max_size}: expected at most that')
+    if max_size > total_max_size:
+        raise ValueError(f'max_size={max_size} is greater than total_max_size={total_max_size}: expected at most that')
+    if idle_timeout > max_lifetime:
+        raise ValueError(
+            f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
+        )
+    return PoolCore(
+        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector
+    )
+
+
+def check_facade_parameters(
+    acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
+) -> tuple[float | None, float | None, int]:
+    """Check the parameters that the core does not know."""
+    if not isinstance(background_collector, (bool, int)):
+        raise TypeError(
+            f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
+        )
+    return (
+        check_optional_seconds('acquire_timeout', acquire_timeout),
+        check_optional_seconds('dispose_timeout', dispose_timeout),
+        _check_count('dispose_batch_size', dispose_batch_size, 0),
+    )
+
+
+class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
+    """What both pools show of themselves (generic-connection-pool)."""
+
+    _core: PoolCore
+
+    def get_size(self) -> int:
+        """How many connections there are: idle, out, being created and being disposed of."""
+        return self._core.size
+
+    def get_stats(self) -> dict[str, int]:
+        """Gauges and counters of the whole pool.
+
+        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the pool
+        was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check), ``disposed``,
+        ``waits`` (acquires that had to wait), ``timeouts`` (acquires that waited in vain). All are numbers of things.
+        """
+        return self._core.stats()
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds after which an unused extra connection is disposed of."""
+        return self._core.idle_timeout
+
+    @property
+    def max_lifetime(self) -> float:
+        """Seconds after which any connection is disposed of."""
+        return self._core.max_lifetime
+
+    @property
+    def min_idle(self) -> int:
+        """How many idle connections of an endpoint are core ones, kept until ``max_lifetime``."""
+        return self._core.min_idle
+
+    @property
+    def max_size(self) -> int:
+        """How many connections an endpoint may have."""
+        return self._core.max_size
+
+    @property
+    def total_max_size(self) -> int:
+        """How many connections there may be."""
+        return self._core.total_max_size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be."""
+        return self._core.size >= self._core.total_max_size
+
+    def __repr__(self) -> str:
+        state = 'closed, ' if self._core.closed else ''
+        return f'<{type(self).__module__}.{type(self).__qualname__} {state}size {self._core.size} at {id(self):#x}>'

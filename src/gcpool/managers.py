@@ -1,0 +1,132 @@
+"""Connection managers: what a pool must be told about one kind of connection.
+
+A manager creates, checks and disposes of connections and is told what happens to them. It holds no
+pool state and may serve several pools. Only ``create`` and ``dispose`` have to be written; a hook that is not
+overridden costs nothing, the pool finds that out once, when it is built.
+"""
+
+import abc
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+__all__ = ['AsyncConnectionManager', 'ConnectionT', 'EndpointT', 'SyncConnectionManager']
+
+EndpointT = TypeVar('EndpointT', bound=Hashable)
+ConnectionT = TypeVar('ConnectionT')
+
+
+class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
+    """Base of the managers for :py:class:`gcpool.threading.ConnectionPool` (there: ``BaseConnectionManager``).
+
+    The pool calls every method outside its lock, from the thread that acquires or releases (or from the collector's).
+    """
+
+    @abc.abstractmethod
+    def create(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
+        """Connect to ``endpoint``.
+
+        :param endpoint: where to connect
+        :param timeout: seconds left of the caller's time limit, None for no limit; raise TimeoutError when it is over
+        :return: a connection that the pool does not hold already. Whatever this raises reaches the acquirer.
+        """
+
+    @abc.abstractmethod
+    def dispose(self, endpoint: EndpointT, conn: ConnectionT, timeout: float | None = None) -> None:
+        """Close ``conn``. Called exactly once for each connection that ``create`` returned.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
+        :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit
+        """
+
+    def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT, timeout: float | None = None) -> bool:
+        """Tell whether an idle connection may be served again. Called before that, not after ``create``.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param timeout: seconds left of the caller's time limit, None for no limit
+        :return: False makes the pool dispose of the connection and take another. What this raises reaches the
+            acquirer, and the connection is idle again.
+        """
+        return True
+
+    def on_acquire(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called before a connection is handed to its user. If it raises, the connection is idle again.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        """
+
+    def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when a connection was given back. If it raises, the connection is idle all the same.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        """
+
+    def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when ``check_aliveness`` was false, after the connection was disposed of.
+
+        :param endpoint: where the connection led
+        :param conn: the connection, closed
+        """
+
+
+class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
+    """Base of the managers for :py:class:`gcpool.asyncio.ConnectionPool` (there: ``BaseConnectionManager``).
+
+    The methods take no timeout: the pool bounds them itself, by cancellation.
+    """
+
+    @abc.abstractmethod
+    async def create(self, endpoint: EndpointT) -> ConnectionT:
+        """Connect to ``endpoint``.
+
+        When it is cancelled half-way (the caller's task was, or its time limit is over) it must close what it has
+        opened, as any coroutine that opens something.
+
+        :param endpoint: where to connect
+        :return: a connection that the pool does not hold already. Whatever this raises reaches the acquirer.
+        """
+
+    @abc.abstractmethod
+    async def dispose(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Close ``conn``. Called exactly once for each connection that ``create`` returned.
+
+        Runs in a task of its own, so that a cancelled caller does not leave a connection half-closed; it is cancelled
+        when the pool's ``dispose_timeout`` is over.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
+        """
+
+    async def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT) -> bool:
+        """Tell whether an idle connection may be served again. Called before that, not after ``create``.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :return: False makes the pool dispose of the connection and take another. What this raises reaches the
+            acquirer, and the connection is idle again.
+        """
+        return True
+
+    async def on_acquire(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called before a connection is handed to its user. If it raises, the connection is idle again.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        """
+
+    async def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when a connection was given back. If it raises, the connection is idle all the same.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        """
+
+    async def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when ``check_aliveness`` was false, after the connection was disposed of.
+
+        :param endpoint: where the connection led
+        :param conn: the connection, closed
+        """
