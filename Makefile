@@ -136,7 +136,7 @@ generate: $(VENV)/.group-test
 	$(BIN)/python .github/scripts/generate_threading.py
 
 format: $(VENV)/.group-lint
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff check --fix --exit-zero --quiet .
 	$(BIN)/ruff format .
 
 clean:
