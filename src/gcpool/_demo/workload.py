@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from socket import socket
 
@@ -20,7 +20,7 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
 from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpStreamEndpoint
-from gcpool.contrib.sqlite3 import SqliteConnectionManager
+from gcpool.contrib.sqlite3 import SqliteConnectionManager, SqliteEndpoint
 from gcpool.exceptions import PoolTimeout
 
 MESSAGE = struct.Struct('!II')  # who asks, and which of its requests this is
@@ -56,7 +56,7 @@ class Figures:
     seconds: float
     tally: Tally
     fairness: float
-    stats: dict[str, int | float]
+    stats: Mapping[str, int]
     left_out: int  # connections that were still out when the pool was closed
 
     @property
@@ -107,19 +107,6 @@ class _PatientSockets(TcpSocketConnectionManager):
         return conn
 
 
-class _CarelessDatabases(SqliteConnectionManager):
-    """SQLite connections that do not wait for the disk: the database is thrown away, and no disk is measured here."""
-
-    def create(self, endpoint: str, timeout: float | None = None) -> sqlite3.Connection:
-        conn = super().create(endpoint, timeout)
-        try:
-            conn.execute('PRAGMA synchronous = OFF')
-        except BaseException:
-            conn.close()
-            raise
-        return conn
-
-
 def create_database(path: str, clients: int) -> None:
     """Create the SQLite database: a counter for each client.
 
@@ -163,8 +150,12 @@ class ThreadsPhase:
         self._sockets = gcpool.threading.ConnectionPool[TcpEndpoint, socket](
             _PatientSockets(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
         )
-        self._databases = gcpool.threading.ConnectionPool[str, sqlite3.Connection](
-            _CarelessDatabases(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
+        self._databases = gcpool.threading.ConnectionPool[SqliteEndpoint, sqlite3.Connection](
+            # Thrown away afterwards, and no disk is measured here.
+            SqliteConnectionManager(pragmas={'synchronous': 'off'}),
+            max_size=connections,
+            total_max_size=connections,
+            acquire_timeout=PATIENCE,
         )
         self._echoes = [Tally() for _ in range(threads)]
         self._counts = [Tally() for _ in range(threads)]
@@ -207,8 +198,8 @@ class ThreadsPhase:
         return Glance(
             answered=sum(tally.answered for tally in self._echoes) + sum(tally.answered for tally in self._counts),
             errors=sum(tally.errors for tally in self._echoes) + sum(tally.errors for tally in self._counts),
-            out=int(sockets['acquired'] + databases['acquired']),
-            waiting=int(sockets['waiting'] + databases['waiting']),
+            out=sockets['acquired'] + databases['acquired'],
+            waiting=sockets['waiting'] + databases['waiting'],
         )
 
     def close(self) -> list[Figures]:
@@ -380,8 +371,8 @@ class TasksPhase:
         return Glance(
             answered=self._tally.answered,
             errors=self._tally.errors,
-            out=int(self._stats['acquired']),
-            waiting=int(self._stats['waiting']),
+            out=self._stats['acquired'],
+            waiting=self._stats['waiting'],
         )
 
     def close(self) -> list[Figures]:
@@ -394,7 +385,7 @@ class TasksPhase:
                 tally=self._tally,
                 fairness=jain(self._shares),
                 stats=self._stats,
-                left_out=int(self._stats['acquired']) if self._left_out is None else self._left_out,
+                left_out=self._stats['acquired'] if self._left_out is None else self._left_out,
             )
         ]
 
