@@ -124,6 +124,7 @@ class Report:
             table.add_row(label, *cells)
         self.console.print(table)
         self.say('Latency is mostly the wait for a turn: there are far more clients than connections.')
+        self.say('Tasks have few turns each, so one turn more or less shows in their fairness.')
 
     def comparisons(self, results: Sequence[Comparison], peer: str) -> None:
         """Print the bare cycle through both pools."""
