@@ -53,17 +53,17 @@ def check_environment() -> None:
 
 
 def check_modules() -> None:
-    """Every module of the package imports that does not wrap another package."""
+    """Every module imports, or says which extra it needs."""
     files = importlib.metadata.files('gcpool') or []
-    optional = {'psycopg2', 'asyncpg', 'rich'}
+    extras = importlib.metadata.metadata('gcpool').get_all('Provides-Extra') or []
     for file in files:
         if file.suffix != '.py' or file.name == '__main__.py' or '_demo' in file.parts:
             continue
         name = '.'.join(file.with_suffix('').parts).removesuffix('.__init__')
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name not in optional:
+        except ImportError as error:
+            if not any(f'gcpool[{extra}]' in str(error) for extra in extras):
                 raise
 
 
