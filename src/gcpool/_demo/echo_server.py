@@ -44,7 +44,7 @@ class _Echo(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         _report(CLOSED)
 
 
