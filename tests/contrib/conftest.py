@@ -1,0 +1,156 @@
+"""Servers for the tests of the connection managers, and the runtimes that the asynchronous ones run on."""
+
+import asyncio
+import gc
+import os
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pytest
+import trustme
+
+from tests.contrib.servers import (
+    PATIENCE,
+    EchoServer,
+    PostgresServer,
+    has_ipv6,
+    postgres_programs,
+    tcp_listener,
+)
+
+ResultT = TypeVar('ResultT')
+
+
+class Run(Protocol):
+    """Runs a coroutine to its end in an event loop of its own, in debug mode and bounded in time."""
+
+    def __call__(self, main: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT: ...
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    uvloop = pytest.importorskip('uvloop')
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+@pytest.fixture(params=['asyncio', 'uvloop'])
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Runs a coroutine function; an error that reaches the loop's exception handler fails the test."""
+    loop = new_uvloop() if request.param == 'uvloop' else asyncio.new_event_loop()
+    loop.set_debug(True)
+    unhandled: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: unhandled.append(context))
+
+    def run_main(main: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
+        return loop.run_until_complete(asyncio.wait_for(main(), PATIENCE))
+
+    try:
+        yield run_main
+        left = asyncio.all_tasks(loop)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+    gc.collect()
+    assert not left
+    assert not unhandled
+
+
+@pytest.fixture
+def open_descriptors() -> Callable[[], int]:
+    """Counts the descriptors that the process has open, after a garbage collection."""
+    directory = next((path for path in map(Path, ('/proc/self/fd', '/dev/fd')) if path.is_dir()), None)
+    if directory is None:
+        pytest.skip('this system does not show which descriptors are open')
+
+    def count() -> int:
+        gc.collect()
+        return len(os.listdir(directory))
+
+    return count
+
+
+@pytest.fixture(params=['127.0.0.1', '::1'])
+def tcp_server(request: pytest.FixtureRequest) -> Iterator[EchoServer]:
+    """An echo server, once for each version of IP."""
+    if request.param == '::1' and not has_ipv6():
+        pytest.skip('this system has no IPv6 on loopback')
+    with EchoServer(tcp_listener(request.param)) as server:
+        yield server
+
+
+@pytest.fixture
+def tcp4_server() -> Iterator[EchoServer]:
+    """An echo server on IP version 4."""
+    with EchoServer(tcp_listener()) as server:
+        yield server
+
+
+@pytest.fixture
+def unix_server(tmp_path: Path) -> Iterator[EchoServer]:
+    """An echo server on a Unix domain socket."""
+    if not hasattr(socket, 'AF_UNIX'):
+        pytest.skip('Python has no Unix domain sockets on this system')
+    with EchoServer(unix_listener(tmp_path / 'echo.sock')) as server:
+        yield server
+
+
+def unix_listener(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(128)
+    return listener
+
+
+@pytest.fixture
+def silent_listener() -> Iterator[socket.socket]:
+    """A TCP listener that lets clients connect, and then nothing more happens unless the test does it."""
+    with tcp_listener() as listener:
+        listener.settimeout(PATIENCE)
+        yield listener
+
+
+@pytest.fixture(scope='session')
+def authority() -> trustme.CA:
+    """The certificate authority of the TLS servers."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS settings that trust the authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture(scope='session')
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS settings of a server that is called localhost."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert('localhost').configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def tls_server(server_tls: ssl.SSLContext) -> Iterator[EchoServer]:
+    """A TLS echo server for localhost."""
+    with EchoServer(tcp_listener(), server_tls) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def postgres() -> Iterator[PostgresServer]:
+    """A private PostgreSQL server."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip('PostgreSQL is not installed: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb')
+    server = PostgresServer(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

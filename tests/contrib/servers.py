@@ -1,0 +1,295 @@
+"""Servers on loopback that misbehave when told to, and what tests need to look at them."""
+
+import contextlib
+import errno
+import os
+import select
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import final
+
+import pytest
+
+linux_only = pytest.mark.skipif(sys.platform != 'linux', reason='depends on what Linux does with a full backlog')
+needs_pollrdhup = pytest.mark.skipif(not hasattr(select, 'POLLRDHUP'), reason='only POLLRDHUP tells')
+
+# Seconds that nothing here takes unless something is broken.
+PATIENCE = 30.0
+
+# An EchoServer sends back what it receives, unless that is one of these.
+HANG_UP = b'hang up\n'  # closes the connection, with close_notify if it is a TLS one
+RESET = b'reset\n'  # closes it with a TCP reset
+LAST_WORDS = b'last words\n'  # sends b'bye' and closes the connection
+CLOSE_NOTIFY = b'close_notify\n'  # says that, but leaves the TCP connection open
+STALL = b'stall\n'  # answers nothing any more, no close_notify either, until the TCP connection ends
+
+
+@final
+class EchoServer:
+    """Echoes what each client sends, in threads of its own; some messages are orders (see above).
+
+    :param listener: a listening socket, which the server closes
+    :param tls: makes it a TLS server
+    """
+
+    def __init__(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        self.listener = listener
+        self.tls = tls
+        self.accepted = 0
+        self._open: set[socket.socket] = set()
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._acceptor = threading.Thread(target=self._accept, name='echo-acceptor', daemon=True)
+        self._handlers: list[threading.Thread] = []
+
+    def __enter__(self) -> 'EchoServer':
+        self._acceptor.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopping.set()
+        # Wakes the acceptor, which nothing else does on every system.
+        with socket.socket(self.listener.family, socket.SOCK_STREAM) as sock:
+            sock.connect(self.listener.getsockname())
+            self._acceptor.join(PATIENCE)
+        self.listener.close()
+        with self._changed:
+            for conn in self._open:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(conn, socket.SHUT_RDWR)
+        for thread in (self._acceptor, *self._handlers):
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f'{thread.name} of the test server does not end'
+
+    @property
+    def port(self) -> int:
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    def wait_until_open(self, count: int) -> None:
+        """Wait until that many clients are connected."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._open) == count, PATIENCE), (
+                f'{len(self._open)} connections are open at the server, not {count}'
+            )
+
+    def _accept(self) -> None:
+        while True:
+            conn, _ = self.listener.accept()
+            if self._stopping.is_set():
+                conn.close()
+                return
+            handler = threading.Thread(target=self._handle, args=(conn,), name='echo-handler', daemon=True)
+            self._handlers.append(handler)
+            with self._changed:
+                self.accepted += 1
+                self._open.add(conn)
+                self._changed.notify_all()
+            handler.start()
+
+    def _handle(self, plain: socket.socket) -> None:
+        conn = plain
+        try:
+            if self.tls is not None:
+                conn = secured = self.tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+                with self._changed:
+                    # The plain one no longer owns the descriptor.
+                    self._open.remove(plain)
+                    self._open.add(conn)
+                secured.do_handshake()
+            self._converse(conn)
+        except OSError:
+            # The client is gone, or does not trust the certificate: which of it is what the tests look at over there.
+            pass
+        finally:
+            conn.close()
+            with self._changed:
+                self._open -= {plain, conn}
+                self._changed.notify_all()
+
+    def _converse(self, conn: socket.socket) -> None:
+        while message := conn.recv(65536):
+            if message == HANG_UP:
+                say_close_notify(conn)
+                return
+            if message == RESET:
+                conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+                return
+            if message == LAST_WORDS:
+                conn.sendall(b'bye')
+                return
+            if message == CLOSE_NOTIFY:
+                say_close_notify(conn)
+                wait_for_end(conn)
+                return
+            if message == STALL:
+                wait_for_end(conn)
+                return
+            conn.sendall(message)
+
+
+def say_close_notify(conn: socket.socket) -> None:
+    """Send the TLS alert, if it is a TLS connection, without waiting for the peer's."""
+    if isinstance(conn, ssl.SSLSocket):
+        conn.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            conn.unwrap()
+        conn.setblocking(True)
+
+
+def wait_for_end(conn: socket.socket) -> None:
+    """Read until the peer has closed or reset the TCP connection; fail if it does not."""
+    conn.settimeout(PATIENCE)
+    with contextlib.suppress(ConnectionError):
+        while socket.socket.recv(conn, 65536):
+            pass
+
+
+def wait_readable(sock: 'socket.socket | int') -> None:
+    """Wait until there is something to read from a socket: data, or its end."""
+    assert select.select([sock], [], [], PATIENCE)[0], 'nothing arrived'
+
+
+def tcp_listener(host: str = '127.0.0.1', backlog: int = 128) -> socket.socket:
+    return socket.create_server((host, 0), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=backlog)
+
+
+def has_ipv6() -> bool:
+    try:
+        tcp_listener('::1').close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def full_listener(family: socket.AddressFamily, address: object) -> Iterator[socket.socket]:
+    """A listener on which nobody can connect (Linux: any attempt waits) until somebody is accepted."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.bind(address)  # type: ignore[arg-type]  # (host, port) or a path
+        listener.listen(0)
+        for _ in range(10):
+            client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            client.setblocking(False)
+            # A Unix socket says that there is no room, a TCP connection just does not come about.
+            if client.connect_ex(listener.getsockname()) == errno.EAGAIN:
+                break
+            if not select.select([], [client], [], 0.2)[1]:
+                break
+        else:
+            pytest.fail('the backlog does not get full')
+        yield listener
+
+
+class PostgresServer:
+    """A private PostgreSQL server in a directory of its own.
+
+    :param programs: the directory of ``initdb`` and ``pg_ctl``
+    """
+
+    user = 'gcpool'
+    password = 'not-a-secret'
+    database = 'postgres'
+    host = '127.0.0.1'
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        # Not below pytest's directories, which only their owner may enter.
+        self._directory = Path(tempfile.mkdtemp(prefix='gcpool-postgres-'))
+        self._account = unprivileged_account()
+        self.port = 0
+
+    @property
+    def dsn_params(self) -> dict[str, str | int]:
+        """What to connect with, as both drivers name it."""
+        return {
+            'host': self.host,
+            'port': self.port,
+            'user': self.user,
+            'password': self.password,
+            'database': self.database,
+        }
+
+    @property
+    def dsn(self) -> str:
+        return f'postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}'
+
+    def start(self) -> None:
+        password_file = self._directory / 'password'
+        password_file.write_text(self.password)
+        if self._account is not None:
+            os.chown(self._directory, self._account, -1)
+            os.chown(password_file, self._account, -1)
+        self._run(
+            *('initdb', '--pgdata', self._data, '--username', self.user, '--pwfile', str(password_file)),
+            *('--auth', 'scram-sha-256', '--encoding', 'UTF8', '--no-locale', '--no-sync'),
+        )
+        with tcp_listener(self.host) as free:
+            self.port = free.getsockname()[1]
+        settings = {
+            'listen_addresses': self.host,
+            'port': self.port,
+            'unix_socket_directories': '',
+            'fsync': 'off',
+            'max_connections': 40,
+            'max_prepared_transactions': 5,
+        }
+        options = ' '.join(f"-c {name}='{value}'" for name, value in settings.items())
+        log = str(self._directory / 'log')
+        self._run('pg_ctl', 'start', '--pgdata', self._data, '--log', log, '--wait', '--options', options)
+
+    def stop(self) -> None:
+        try:
+            if (self._directory / 'data' / 'postmaster.pid').exists():
+                self._run('pg_ctl', 'stop', '--pgdata', self._data, '--mode', 'immediate', '--wait')
+        finally:
+            shutil.rmtree(self._directory)
+
+    @property
+    def _data(self) -> str:
+        return str(self._directory / 'data')
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # The output goes to a file: the server inherits it, and a pipe would not end before the server does.
+        with (self._directory / f'{program}.out').open('w+') as output:
+            result = subprocess.run(
+                [str(self._programs / program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._directory,
+                timeout=4 * PATIENCE,
+                check=False,
+                user=self._account,
+                group=self._account,
+                extra_groups=[] if self._account else None,
+            )
+            output.seek(0)
+            assert result.returncode == 0, f'{program} failed:\n{output.read()}'
+
+
+def unprivileged_account() -> int | None:
+    """The user id for PostgreSQL, which refuses to run as root; None for the one that runs the tests."""
+    if sys.platform == 'win32' or os.geteuid() != 0:
+        return None
+    import pwd
+
+    return pwd.getpwnam('nobody').pw_uid
+
+
+def postgres_programs() -> Path | None:
+    """The directory of PostgreSQL's programs, of the newest version if there are several."""
+    found = shutil.which('initdb')
+    if found and Path(found).resolve().with_name('pg_ctl').exists():
+        return Path(found).resolve().parent
+    versions = sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'), key=lambda path: float(path.parts[-3]))
+    return versions[-1].parent if versions else None
