@@ -280,7 +280,7 @@ cdef class PoolCore:
     cdef void after_fork(self)
 
 
-cdef class SyncPool:
+cdef class PoolFacade:                     # nothing of it changes
     cdef readonly PoolCore _core
     cdef readonly object _manager
     cdef readonly object _acquire_timeout
@@ -291,6 +291,8 @@ cdef class SyncPool:
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
 
+
+cdef class SyncPool(PoolFacade):
     cdef Entry acquire_entry(self, object endpoint, object timeout)
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e)
     cdef int release_entry(self, Entry e) except -1
@@ -307,16 +309,7 @@ cdef class SyncConnectionContext:
     cdef unsigned int turn
 
 
-cdef class AsyncPool:
-    cdef readonly PoolCore _core
-    cdef readonly object _manager
-    cdef readonly object _acquire_timeout
-    cdef readonly object _dispose_timeout
-    cdef readonly int _dispose_batch_size
-    cdef readonly bint _checks
-    cdef readonly bint _hooks_acquire
-    cdef readonly bint _hooks_release
-    cdef readonly bint _hooks_dead
+cdef class AsyncPool(PoolFacade):
     cdef object loop
     cdef int loop_generation
 

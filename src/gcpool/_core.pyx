@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: binding=False, embedsignature=True, embedsignature.format=python, auto_pickle=False
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic, auto_pickle=False
 # cython: freethreading_compatible=True
 """The compiled core: the state machine of a connection pool, and the hot path of both facades.
 
@@ -1220,12 +1220,6 @@ cdef class PoolCore:
         self.wake_at = due
         gcp_unlock(&self.lock)
         return None if due == INFINITY else due
-
-    def forget_wake(self):
-        """The collector does not sleep any more: anything that becomes due calls it."""
-        gcp_lock(&self.lock)
-        self.wake_at = INFINITY
-        gcp_unlock(&self.lock)
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ cdef inline int check_timeout(object timeout) except -1:
     return 0
 
 
-cdef class SyncPool:
-    """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
+cdef class PoolFacade:
+    """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
     def __init__(
         self,
@@ -42,6 +42,10 @@ cdef class SyncPool:
         self._hooks_acquire = hooks_acquire
         self._hooks_release = hooks_release
         self._hooks_dead = hooks_dead
+
+
+cdef class SyncPool(PoolFacade):
+    """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
 
     def acquire(self, endpoint, timeout=None):
         """Take a connection out of the pool, or create one.
@@ -224,31 +228,8 @@ cdef class SyncConnectionContext:
         return None
 
 
-cdef class AsyncPool:
+cdef class AsyncPool(PoolFacade):
     """Base of the pool for asyncio: what can be done at once is done here."""
-
-    def __init__(
-        self,
-        PoolCore core,
-        object manager,
-        *,
-        object acquire_timeout,
-        object dispose_timeout,
-        int dispose_batch_size,
-        bint checks,
-        bint hooks_acquire,
-        bint hooks_release,
-        bint hooks_dead,
-    ):
-        self._core = core
-        self._manager = manager
-        self._acquire_timeout = acquire_timeout
-        self._dispose_timeout = dispose_timeout
-        self._dispose_batch_size = dispose_batch_size
-        self._checks = checks
-        self._hooks_acquire = hooks_acquire
-        self._hooks_release = hooks_release
-        self._hooks_dead = hooks_dead
 
     cdef inline int check_loop(self) except -1:
         cdef object loop = get_running_loop()

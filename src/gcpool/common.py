@@ -22,7 +22,7 @@ __all__ = [
 MAX_SIZE = 2**31 - 1
 
 
-def _check_seconds(name: str, value: object) -> float:
+def _check_seconds(name: str, value: Any) -> float:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
     seconds = float(value)

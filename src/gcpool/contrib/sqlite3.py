@@ -48,13 +48,27 @@ class PooledConnection(sqlite3.Connection):
         self._file_id: tuple[int, int] | None = None
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Give a cursor, which works until it is closed or the connection goes back to the pool.
-
-        ``execute``, ``executemany`` and ``executescript`` of the connection come by here too.
-        """
+        """Give a cursor, which works until it is closed or the connection goes back to the pool."""
         cursor = super().cursor(*args, **kwargs)
         self._given_out.add(cursor)
         return cursor
+
+    # Since Python 3.11 these make a cursor without asking cursor() for it.
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement with a new cursor."""
+        cursor: sqlite3.Cursor = self.cursor()
+        return cursor.execute(*args)
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """Execute a statement for each of some parameters with a new cursor."""
+        cursor: sqlite3.Cursor = self.cursor()
+        return cursor.executemany(*args)
+
+    def executescript(self, *args: Any) -> sqlite3.Cursor:
+        """Execute some statements with a new cursor."""
+        cursor: sqlite3.Cursor = self.cursor()
+        return cursor.executescript(*args)
 
     if sys.version_info >= (3, 11):
 
