@@ -40,7 +40,7 @@ def contention(runtime: Runtime, settings: Settings, workers: int, connections: 
                 raise RuntimeError(f'{subject.name} made {subject.created} connections, its limit is {connections}')
 
     (first, own), *others = result.samples.items()
-    # A loop's timers are as coarse as its selector (1 ms): the ideal is one for threads only.
+    # What a hold costs beyond its length is known for threads only.
     if hold and runtime.name == 'threads':
         ideal = ideal_rate(connections, hold)
         for name, samples in result.samples.items():

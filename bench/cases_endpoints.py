@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from .measure import Figure, Goal, Result, Timed, interleave, ratios
+from .measure import Figure, Goal, Result, Timed, calibrate, interleave, ratios
 from .noop import make_endpoints
 from .runtimes import Runtime, check_reuse, opened
 from .settings import Settings
@@ -24,7 +24,7 @@ def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
     endpoints = make_endpoints(number)
     # Always the same order, but neither that of creation nor that of memory.
     random.Random(number).shuffle(endpoints)
-    classes = runtime.subjects.ENDPOINT_POOLS
+    classes = runtime.subjects.MANY_ENDPOINTS
     with (
         opened(runtime, [cls(total_max_size=number) for cls in classes], result) as present,
         opened(runtime, [cls(total_max_size=number) for cls in classes], result) as with_one,
@@ -33,8 +33,12 @@ def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
         for subject, subject_with_one in zip(present, with_one, strict=True):
             runtime.call(subject.visit, sorted(endpoints))
             runtime.call(subject_with_one.visit, endpoints[:1])
-            runs[f'{subject.name}, one'] = _visit(runtime, subject_with_one, endpoints[:1] * number), number
-            runs[f'{subject.name}, {number:,}'] = _visit(runtime, subject, endpoints), number
+            run_with_one = _visit_one(runtime, subject_with_one, endpoints[0])
+            runs[f'{subject.name}, one'] = run_with_one, calibrate(run_with_one, settings.loop_ns)
+            # Several laps, so that the caches are those of a program that does this and not those of the one before.
+            run_with_all = _visit_all(runtime, subject, endpoints)
+            laps = calibrate(run_with_all, 10 * settings.loop_ns, start=1)
+            runs[f'{subject.name}, {number:,}'] = _laps(run_with_all, number), laps * number
         result.samples = interleave(runs, settings.bulk_rounds)
         for subject, subject_with_one in zip(present, with_one, strict=True):
             check_reuse(subject, number)
@@ -77,7 +81,9 @@ def memory(runtime: Runtime, settings: Settings) -> Result:
     result = Result(f'{runtime.name}: memory', unit='bytes/endpoint')
     for cls in runtime.subjects.ENDPOINT_POOLS:
         for measure in ('tracemalloc', 'rss'):
-            outcome = memory_of(runtime.name, cls.name, settings.endpoints, measure)
+            # Tracing is slow. A quarter fills the hash tables as much as the whole number does.
+            number = settings.endpoints // 4 if measure == 'tracemalloc' else settings.endpoints
+            outcome = memory_of(runtime.name, cls.name, number, measure)
             if 'missing' in outcome:
                 result.missing[cls.name if measure == 'tracemalloc' else f'{cls.name}, {measure}'] = outcome['missing']
                 continue
@@ -89,9 +95,22 @@ def memory(runtime: Runtime, settings: Settings) -> Result:
     return result
 
 
-def _visit(runtime: Runtime, subject: Any, endpoints: Sequence[str]) -> Timed:
-    # The loop takes its number of repetitions from the list.
-    return runtime.timed(lambda _number: subject.visit(endpoints))
+def _visit_all(runtime: Runtime, subject: Any, endpoints: Sequence[str]) -> Timed:
+    """Count in laps through all endpoints."""
+
+    def run(laps: int) -> int:
+        return sum(runtime.timed(lambda _number: subject.visit(endpoints))(1) for _ in range(laps))
+
+    return run
+
+
+def _laps(run: Timed, endpoints: int) -> Timed:
+    """Count in cycles what counts in laps."""
+    return lambda number: run(number // endpoints)
+
+
+def _visit_one(runtime: Runtime, subject: Any, endpoint: str) -> Timed:
+    return runtime.timed(lambda number: subject.visit([endpoint] * number))
 
 
 def _close(runtime: Runtime, cls: Callable[..., Any], endpoints: Sequence[str]) -> Timed:

@@ -52,7 +52,7 @@ def print_table(results: Sequence[Result], console: Console) -> None:
     console.print(table)
     goals = [(figure, quartiles(figure.values)[1]) for result in results for figure in result.figures if figure.goal]
     met = sum(figure.goal.is_met(median) for figure, median in goals if figure.goal)
-    console.print(f'{met} of {len(goals)} goals met.' if goals else 'No goal applies: gcpool did not take part.')
+    console.print(f'{met} of {len(goals)} goals met.' if goals else 'No goal has been set for what was measured.')
 
 
 def write_json(results: Sequence[Result], settings: Settings, path: Path) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     'CONTEXT_MANAGER',
     'CYCLE',
     'ENDPOINT_POOLS',
+    'MANY_ENDPOINTS',
     'QUEUED',
     'AioSqlitePool',
     'AsyncPg',
@@ -411,6 +412,7 @@ class AioSqlitePool(Subject):
 
 
 ENDPOINT_POOLS: list[type[EndpointPool]] = [GcPool, GenericConnectionPool]
+MANY_ENDPOINTS = ENDPOINT_POOLS
 CYCLE: list[type[Subject]] = [GcPool, GenericConnectionPool, LifoQueue, AsyncPg, PsycopgPool]
 CONTEXT_MANAGER: list[type[Subject]] = [
     GcPool,

@@ -27,7 +27,9 @@ __all__ = [
     'CONTEXT_MANAGER',
     'CYCLE',
     'ENDPOINT_POOLS',
+    'MANY_ENDPOINTS',
     'DBUtils',
+    'DictOfLists',
     'EndpointPool',
     'GcPool',
     'GenericConnectionPool',
@@ -154,6 +156,27 @@ class GenericConnectionPool(EndpointPool):
     """The pure-Python pool that gcpool replaces."""
 
     name = package = 'generic_connection_pool'
+
+
+class DictOfLists(EndpointPool):
+    """What many endpoints cost by themselves: to look one up in memory that is in no cache, twice a cycle."""
+
+    name = package = 'dict of lists'
+
+    def open(self) -> None:
+        self.idle: dict[Hashable, list[Connection]] = {}
+
+    def close(self) -> None:
+        self.idle.clear()
+
+    def visit(self, endpoints: Iterable[Hashable]) -> None:
+        idle = self.idle
+        for endpoint in endpoints:
+            if endpoint in idle:
+                conn = idle[endpoint].pop()
+                idle[endpoint].append(conn)
+            else:
+                idle[endpoint] = [self.make_connection()]
 
 
 class SimpleQueue(Subject):
@@ -379,6 +402,7 @@ class Urllib3(Subject):
 
 
 ENDPOINT_POOLS: list[type[EndpointPool]] = [GcPool, GenericConnectionPool]
+MANY_ENDPOINTS: list[type[EndpointPool]] = [*ENDPOINT_POOLS, DictOfLists]
 CYCLE: list[type[Subject]] = [
     GcPool,
     GenericConnectionPool,
