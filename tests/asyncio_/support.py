@@ -1,0 +1,204 @@
+"""The tools of the tests of the asyncio pool. ``tests/threads/support.py`` is its twin, kept by hand."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, final
+
+from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from tests.support import PATIENCE, Clock, Connection, Recorder
+
+P = ParamSpec('P')
+ResultT = TypeVar('ResultT')
+
+
+class Gate:
+    """A point in a manager's method where one call waits until the test lets it go on.
+
+    :param then: what the call does afterwards, as in a script
+    """
+
+    def __init__(self, then: object = None) -> None:
+        self._then = then
+        self._reached = asyncio.Event()
+        self._open = asyncio.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def reached(self) -> None:
+        """Wait until the call is there."""
+        await asyncio.wait_for(self._reached.wait(), PATIENCE)
+
+    async def go_through(self) -> object:
+        self._reached.set()
+        await self._open.wait()
+        return self._then
+
+
+async def follow(step: object) -> Any:
+    """Do what a script says."""
+    if isinstance(step, Gate):
+        step = await step.go_through()
+    if isinstance(step, BaseException):
+        raise step
+    return step
+
+
+class Manager(Recorder, BaseConnectionManager[Any, Connection]):
+    """Overrides nothing that need not be."""
+
+    async def create(self, endpoint: Any) -> Connection:
+        step = self.begin('create', endpoint)
+        self.opening(endpoint)
+        try:
+            conn = await follow(step)
+        except BaseException:
+            self.closed(endpoint)
+            raise
+        return self.connect(endpoint) if conn is None else conn
+
+    async def dispose(self, endpoint: Any, conn: Connection) -> None:
+        step = self.begin('dispose', conn)
+        conn.disposals += 1
+        try:
+            await follow(step)
+        finally:
+            self.closed(endpoint)
+
+
+class CheckingManager(Manager):
+    """Checks connections, and has no other hook."""
+
+    async def check_aliveness(self, endpoint: Any, conn: Connection) -> bool:
+        alive = await follow(self.begin('check_aliveness', conn))
+        return alive is None or alive
+
+
+class HookedManager(CheckingManager):
+    """Overrides every method."""
+
+    async def on_acquire(self, endpoint: Any, conn: Connection) -> None:
+        await follow(self.begin('on_acquire', conn))
+
+    async def on_release(self, endpoint: Any, conn: Connection) -> None:
+        await follow(self.begin('on_release', conn))
+
+    async def on_connection_dead(self, endpoint: Any, conn: Connection) -> None:
+        await follow(self.begin('on_connection_dead', conn))
+
+
+class ForgetfulManager(BaseConnectionManager[Any, object]):
+    """Keeps no reference to anything."""
+
+    creates = True
+    finds_alive = True
+
+    async def create(self, endpoint: Any) -> object:
+        if not self.creates:
+            raise OSError('no')
+        return object()
+
+    async def dispose(self, endpoint: Any, conn: object) -> None:
+        pass
+
+    async def check_aliveness(self, endpoint: Any, conn: object) -> bool:
+        return self.finds_alive
+
+
+@final
+class Case:
+    """A pool, a manager that records, and a clock that only the test advances.
+
+    In the end everything has to be back, and then the books must balance: every connection disposed of once, and never
+    more of them than the pool may have.
+
+    :param manager: if not a :py:class:`Manager`
+    :param options: the parameters of the pool
+    """
+
+    def __init__(self, manager: Manager | None = None, **options: Any) -> None:
+        self.clock = Clock()
+        self.manager = Manager() if manager is None else manager
+        self.pool: ConnectionPool[Any, Connection] = ConnectionPool(self.manager, _clock=self.clock, **options)
+
+    async def __aenter__(self) -> 'Case':
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.manager.forget_script()
+        out = await self.pool.close(timeout=0)
+        if exc is None:
+            assert out == 0, f'the test left {out} connections out'
+            await until(lambda: self.pool.get_size() == 0)
+            self.check_books()
+
+    def check_books(self) -> None:
+        """Compare what the manager saw with what it may see. At rest, the pool closed."""
+        self.pool._core.check_invariants()
+        assert [(conn, conn.disposals) for conn in self.manager.connections if conn.disposals != 1] == []
+        assert self.manager.open.total() == 0
+        assert self.manager.total_peak <= self.pool.total_max_size
+        assert max(self.manager.peak.values(), default=0) <= self.pool.max_size
+        left = {name: count for name, count in self.stats.items() if name in GAUGES and count}
+        assert left == {}
+        assert self.stats['created'] == self.stats['disposed'] == len(self.manager.connections)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return self.pool.get_stats()
+
+    async def acquire(self, endpoint: Any, count: int) -> list[Connection]:
+        """Acquire several connections."""
+        return [await self.pool.acquire(endpoint) for _ in range(count)]
+
+    async def release(self, *conns: Connection) -> None:
+        """Give connections back, in this order."""
+        for conn in conns:
+            await self.pool.release(conn, conn.endpoint)
+
+    async def cycle(self, endpoint: Any) -> str:
+        """Acquire a connection and give it back.
+
+        :return: its name
+        """
+        conn = await self.pool.acquire(endpoint)
+        await self.pool.release(conn, endpoint)
+        return conn.name
+
+    async def waiting(self, count: int) -> None:
+        """Wait until so many acquires are queued."""
+        await until(lambda: self.stats['waiting'] == count)
+
+
+GAUGES = frozenset({'size', 'idle', 'acquired', 'waiting', 'endpoints'})
+
+
+class Job(Generic[ResultT]):
+    """A call that runs beside the test."""
+
+    def __init__(self, task: 'asyncio.Task[ResultT]') -> None:
+        self.task = task
+
+    @property
+    def done(self) -> bool:
+        return self.task.done()
+
+    async def result(self) -> ResultT:
+        """Wait for the end of the call."""
+        await asyncio.wait([self.task], timeout=PATIENCE)
+        assert self.task.done(), 'the call does not end'
+        return self.task.result()
+
+
+def spawn(function: Callable[P, Coroutine[Any, Any, ResultT]], *args: P.args, **kwargs: P.kwargs) -> Job[ResultT]:
+    """Start a call beside the test."""
+    return Job(asyncio.get_running_loop().create_task(function(*args, **kwargs)))
+
+
+async def until(predicate: Callable[[], bool]) -> None:
+    """Let the others work until something is so. The runner of the test bounds it."""
+    while not predicate():  # noqa: ASYNC110 - the pool has no event for most of it
+        await asyncio.sleep(0)

@@ -1,0 +1,128 @@
+"""What the tests of both runtimes share: a clock that is set by hand, connections that know what happened to them, and
+a recorder of all that a connection manager is told.
+
+What waits stands in ``tests/asyncio_/support.py`` and ``tests/threads/support.py``, with the same names in both, so
+that a test written for the one becomes a test of the other by losing its awaits.
+"""
+
+import threading
+from collections import Counter, defaultdict, deque
+from typing import Any
+
+# Seconds that nothing here takes unless something is broken. No test waits for them to pass.
+PATIENCE = 30.0
+
+
+class Interruption(BaseException):
+    """Stands for what interrupts code at any point and is no Exception (KeyboardInterrupt would end the test run)."""
+
+
+class Clock:
+    """The time, in seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class Connection:
+    """A connection to nothing. It is called by its endpoint and a number: the first one to ``'a'`` is ``a1``."""
+
+    def __init__(self, endpoint: object, number: int) -> None:
+        self.endpoint = endpoint
+        self.name = f'{endpoint}{number}'
+        self.disposals = 0
+
+    def __repr__(self) -> str:
+        return f'<{self.name}>'
+
+
+class Recorder:
+    """The part of a connection manager that remembers, and the checks of what no manager may ever see.
+
+    ``calls`` lists what was called for what, as ``'create a'`` or ``'dispose a1'``.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.connections: list[Connection] = []
+        self.open: Counter[object] = Counter()
+        self.peak: Counter[object] = Counter()
+        self.total_peak = 0
+        self._numbers: Counter[object] = Counter()
+        self._steps: defaultdict[str, deque[object]] = defaultdict(deque)
+        self._lock = threading.Lock()
+
+    def script(self, name: str, *steps: object) -> None:
+        """Say what the next calls of a method do, one step for each; after that it does as usual.
+
+        :param name: the method
+        :param steps: an exception is raised, a gate waited at, any other value but None returned
+        """
+        self._steps[name].extend(steps)
+
+    def forget_script(self) -> None:
+        """Do as usual from now on."""
+        self._steps.clear()
+
+    def take_calls(self) -> list[str]:
+        """What was called since this was asked last."""
+        with self._lock:
+            calls, self.calls = self.calls, []
+        return calls
+
+    @property
+    def living(self) -> list[str]:
+        """The names of the connections that were not disposed of, in the order of creation."""
+        return [conn.name for conn in self.connections if not conn.disposals]
+
+    def begin(self, name: str, subject: object) -> Any:
+        """Note a call.
+
+        :return: its step of the script
+        """
+        with self._lock:
+            self.calls.append(f'{name} {subject.name if isinstance(subject, Connection) else subject}')
+            steps = self._steps[name]
+            return steps.popleft() if steps else None
+
+    def opening(self, endpoint: object) -> None:
+        """Count a connection from the moment in which the server may see it."""
+        with self._lock:
+            self.open[endpoint] += 1
+            self.peak[endpoint] = max(self.peak[endpoint], self.open[endpoint])
+            self.total_peak = max(self.total_peak, self.open.total())
+
+    def closed(self, endpoint: object) -> None:
+        """Stop counting it."""
+        with self._lock:
+            self.open[endpoint] -= 1
+
+    def connect(self, endpoint: object) -> Connection:
+        """Make a connection."""
+        with self._lock:
+            self._numbers[endpoint] += 1
+            conn = Connection(endpoint, self._numbers[endpoint])
+            self.connections.append(conn)
+        return conn
+
+
+class Endpoint:
+    """An endpoint of a class of its own: equal ones are not identical, and it can be weakly referenced."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f'<endpoint {self.name}>'
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(self.name)

@@ -1,0 +1,228 @@
+"""The tools of the tests of the pool for threads. ``tests/asyncio_/support.py`` is its twin, kept by hand."""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, final
+
+from gcpool.threading import BaseConnectionManager, ConnectionPool
+from tests.support import PATIENCE, Clock, Connection, Recorder
+
+P = ParamSpec('P')
+ResultT = TypeVar('ResultT')
+
+
+class Gate:
+    """A point in a manager's method where one call waits until the test lets it go on.
+
+    :param then: what the call does afterwards, as in a script
+    """
+
+    def __init__(self, then: object = None) -> None:
+        self._then = then
+        self._reached = threading.Event()
+        self._open = threading.Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def reached(self) -> None:
+        """Wait until the call is there."""
+        assert self._reached.wait(PATIENCE), 'no call came to the gate'
+
+    def go_through(self) -> object:
+        self._reached.set()
+        assert self._open.wait(PATIENCE), 'nobody opened the gate'
+        return self._then
+
+
+def follow(step: object) -> Any:
+    """Do what a script says."""
+    if isinstance(step, Gate):
+        step = step.go_through()
+    if isinstance(step, BaseException):
+        raise step
+    return step
+
+
+class Manager(Recorder, BaseConnectionManager[Any, Connection]):
+    """Overrides nothing that need not be. ``timeouts`` lists what each method was told, beside ``calls``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeouts: list[float | None] = []
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> Connection:
+        step = self.begin('create', endpoint)
+        self.timeouts.append(timeout)
+        self.opening(endpoint)
+        try:
+            conn = follow(step)
+        except BaseException:
+            self.closed(endpoint)
+            raise
+        return self.connect(endpoint) if conn is None else conn
+
+    def dispose(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> None:
+        step = self.begin('dispose', conn)
+        self.timeouts.append(timeout)
+        conn.disposals += 1
+        try:
+            follow(step)
+        finally:
+            self.closed(endpoint)
+
+
+class CheckingManager(Manager):
+    """Checks connections, and has no other hook."""
+
+    def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
+        step = self.begin('check_aliveness', conn)
+        self.timeouts.append(timeout)
+        alive = follow(step)
+        return alive is None or alive
+
+
+class HookedManager(CheckingManager):
+    """Overrides every method."""
+
+    def on_acquire(self, endpoint: Any, conn: Connection) -> None:
+        follow(self.begin('on_acquire', conn))
+
+    def on_release(self, endpoint: Any, conn: Connection) -> None:
+        follow(self.begin('on_release', conn))
+
+    def on_connection_dead(self, endpoint: Any, conn: Connection) -> None:
+        follow(self.begin('on_connection_dead', conn))
+
+
+class ForgetfulManager(BaseConnectionManager[Any, object]):
+    """Keeps no reference to anything."""
+
+    creates = True
+    finds_alive = True
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> object:
+        if not self.creates:
+            raise OSError('no')
+        return object()
+
+    def dispose(self, endpoint: Any, conn: object, timeout: float | None = None) -> None:
+        pass
+
+    def check_aliveness(self, endpoint: Any, conn: object, timeout: float | None = None) -> bool:
+        return self.finds_alive
+
+
+@final
+class Case:
+    """A pool, a manager that records, and a clock that only the test advances.
+
+    In the end everything has to be back, and then the books must balance: every connection disposed of once, and never
+    more of them than the pool may have.
+
+    :param manager: if not a :py:class:`Manager`
+    :param options: the parameters of the pool
+    """
+
+    def __init__(self, manager: Manager | None = None, **options: Any) -> None:
+        self.clock = Clock()
+        self.manager = Manager() if manager is None else manager
+        self.pool: ConnectionPool[Any, Connection] = ConnectionPool(self.manager, _clock=self.clock, **options)
+
+    def __enter__(self) -> 'Case':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.manager.forget_script()
+        out = self.pool.close(timeout=0)
+        if exc is None:
+            assert out == 0, f'the test left {out} connections out'
+            until(lambda: self.pool.get_size() == 0)
+            self.check_books()
+
+    def check_books(self) -> None:
+        """Compare what the manager saw with what it may see. At rest, the pool closed."""
+        self.pool._core.check_invariants()
+        assert [(conn, conn.disposals) for conn in self.manager.connections if conn.disposals != 1] == []
+        assert self.manager.open.total() == 0
+        assert self.manager.total_peak <= self.pool.total_max_size
+        assert max(self.manager.peak.values(), default=0) <= self.pool.max_size
+        left = {name: count for name, count in self.stats.items() if name in GAUGES and count}
+        assert left == {}
+        assert self.stats['created'] == self.stats['disposed'] == len(self.manager.connections)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return self.pool.get_stats()
+
+    def acquire(self, endpoint: Any, count: int) -> list[Connection]:
+        """Acquire several connections."""
+        return [self.pool.acquire(endpoint) for _ in range(count)]
+
+    def release(self, *conns: Connection) -> None:
+        """Give connections back, in this order."""
+        for conn in conns:
+            self.pool.release(conn, conn.endpoint)
+
+    def cycle(self, endpoint: Any) -> str:
+        """Acquire a connection and give it back.
+
+        :return: its name
+        """
+        conn = self.pool.acquire(endpoint)
+        self.pool.release(conn, endpoint)
+        return conn.name
+
+    def waiting(self, count: int) -> None:
+        """Wait until so many acquires are queued."""
+        until(lambda: self.stats['waiting'] == count)
+
+
+GAUGES = frozenset({'size', 'idle', 'acquired', 'waiting', 'endpoints'})
+
+
+class Job(Generic[ResultT]):
+    """A call that runs beside the test, in a thread of its own."""
+
+    def __init__(self, function: Callable[[], ResultT]) -> None:
+        self._function = function
+        self._result: ResultT | None = None
+        self._error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name='test-job', daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as exc:  # noqa: BLE001 - result() raises it
+            self._error = exc
+
+    @property
+    def done(self) -> bool:
+        return not self.thread.is_alive()
+
+    def result(self) -> ResultT:
+        """Wait for the end of the call."""
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive(), 'the call does not end'
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]
+
+
+def spawn(function: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Job[ResultT]:
+    """Start a call beside the test."""
+    return Job(lambda: function(*args, **kwargs))
+
+
+def until(predicate: Callable[[], bool]) -> None:
+    """Let the others work until something is so. It looks again and again: the pool has no event for most of it."""
+    pause = threading.Event()
+    deadline = time.monotonic() + PATIENCE
+    while not predicate():
+        assert time.monotonic() < deadline, 'what the test waits for does not happen'
+        pause.wait(0.001)
