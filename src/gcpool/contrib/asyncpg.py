@@ -29,7 +29,14 @@ RecordT = TypeVar('RecordT', bound=asyncpg.Record)
 logger = logging.getLogger(__name__)
 
 # asyncio.TimeoutError is an OSError only since Python 3.11.
-_CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError)
+_CONNECTION_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # Also raised where the server has said that it ends the connection, and the loop has not seen the end yet.
+    asyncpg.InternalClientError,
+    OSError,
+    asyncio.TimeoutError,
+)
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):

@@ -35,22 +35,35 @@ logger = logging.getLogger(__name__)
 
 
 class PooledConnection(sqlite3.Connection):
-    """A connection that remembers the cursors and blobs it has given out, and which file it has open.
+    """A connection that knows which cursors and blobs it has given out, which file it has open, and who has it.
 
-    A ``factory`` of your own should be a subclass of it: of another connection the manager can roll back a transaction
-    but cannot close the cursors, and does not see that the file was replaced.
+    A ``factory`` of your own must be a subclass of it.
     """
+
+    # Should the base's __init__ fail, __del__ sees these.
+    _lent = False
+    _doomed = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._given_out: weakref.WeakSet[Any] = weakref.WeakSet()
+        # A WeakSet does the same, in five times the time.
+        self._given_out: set[weakref.ref[Any]] = set()
         self._file: str | None = None
         self._file_id: tuple[int, int] | None = None
 
+    def __del__(self) -> None:
+        if self._doomed:
+            self.close()
+        elif sys.version_info >= (3, 13):
+            # Warns of a connection that nobody has closed.
+            super().__del__()
+
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Give a cursor, which works until it is closed or the connection goes back to the pool."""
+        if self._doomed:
+            self.close()
         cursor = super().cursor(*args, **kwargs)
-        self._given_out.add(cursor)
+        self._given_out.add(weakref.ref(cursor, self._given_out.discard))
         return cursor
 
     # Since Python 3.11 these make a cursor without asking cursor() for it.
@@ -75,14 +88,37 @@ class PooledConnection(sqlite3.Connection):
         def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
             """Open a blob, which works until it is closed or the connection goes back to the pool."""
             blob = super().blobopen(*args, **kwargs)
-            self._given_out.add(blob)
+            self._given_out.add(weakref.ref(blob, self._given_out.discard))
             return blob
 
-    def close_cursors(self) -> None:
-        """Close every cursor and every blob that somebody still holds."""
-        for given_out in tuple(self._given_out):
-            given_out.close()
-        self._given_out.clear()
+    def lend(self) -> None:
+        """Note that a user has the connection."""
+        self._lent = True
+
+    def take_back(self) -> None:
+        """Note that no user has the connection any more, and close each cursor and blob that somebody still holds."""
+        self._lent = False
+        if self._given_out:
+            for reference in tuple(self._given_out):
+                given_out = reference()
+                if given_out is not None:
+                    given_out.close()
+            self._given_out.clear()
+
+    def end(self) -> None:
+        """Close the connection as soon as that is safe: at once, if no user has it.
+
+        If one has it, the statement that he may be executing is interrupted. He may do it in another thread, and Python's
+        sqlite3 does not survive that a connection is closed in the middle of a statement. So it is closed when he asks
+        it for the next cursor (which fails), or lets go of it.
+        """
+        if _is_closed(self):
+            return
+        if self._lent:
+            self._doomed = True
+            self.interrupt()
+        else:
+            self.close()
 
     def remember_file(self) -> None:
         """Note which file is open, for :py:meth:`file_was_replaced`."""
@@ -96,7 +132,7 @@ class PooledConnection(sqlite3.Connection):
         return self._file is not None and _file_id(self._file) != self._file_id
 
 
-class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Connection]):
+class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnection]):
     """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
 
     The connections may be used in any thread: a pool gives each to one at a time.
@@ -105,10 +141,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
     :param detect_types: see :py:func:`sqlite3.connect`
     :param isolation_level: see :py:func:`sqlite3.connect`
     :param autocommit: see :py:func:`sqlite3.connect` (Python 3.12), None for its default
-    :param factory: the class of the connections
+    :param factory: the class of the connections, a subclass of :py:class:`PooledConnection`
     :param cached_statements: statements that a connection keeps prepared
     :param uri: paths are URIs
     :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
+    :raise TypeError: ``factory`` is no subclass of :py:class:`PooledConnection`
     :raise ValueError: a pragma's name is none, or ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
@@ -120,13 +157,15 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
         detect_types: int = 0,
         isolation_level: IsolationLevel = 'DEFERRED',
         autocommit: bool | None = None,
-        factory: type[sqlite3.Connection] = PooledConnection,
+        factory: type[PooledConnection] = PooledConnection,
         cached_statements: int = 128,
         uri: bool = False,
         pragmas: Mapping[str, str | float] | None = None,
     ) -> None:
         if sqlite3.threadsafety == 0:
             raise sqlite3.NotSupportedError('SQLite was built without thread safety, its connections cannot be pooled')
+        if PooledConnection not in getattr(factory, '__mro__', ()):
+            raise TypeError(f'factory must be a subclass of PooledConnection, not {factory!r}')
         if autocommit is not None and not _HAS_AUTOCOMMIT:
             raise ValueError(f'autocommit={autocommit!r} needs Python 3.12')
         self._timeout = timeout
@@ -138,7 +177,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
         self._uri = uri
         self._pragmas = [_pragma_statement(name, value) for name, value in (pragmas or {}).items()]
 
-    def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> sqlite3.Connection:
+    def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> PooledConnection:
         """Open a database and set the pragmas.
 
         :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
@@ -161,45 +200,44 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
             uri=self._uri,
         )
         try:
-            self._configure(conn, deadline)
-        except sqlite3.OperationalError as exc:
-            conn.close()
-            if time_left(deadline) == 0 and _is_busy(exc):
-                raise TimeoutError(f'{endpoint!r} was locked for {timeout} seconds') from exc
-            raise
+            self._set_pragmas(conn, deadline)
+            conn.remember_file()
+            if sys.version_info >= (3, 12) and self._autocommit is not None:
+                # Not before: with False a transaction is open from here on, and many pragmas do nothing within one.
+                conn.autocommit = self._autocommit
         except BaseException:
             conn.close()
             raise
         return conn
 
-    def _configure(self, conn: sqlite3.Connection, deadline: float | None) -> None:
+    def _set_pragmas(self, conn: PooledConnection, deadline: float | None) -> None:
         for statement in self._pragmas:
             left = time_left(deadline)
-            if left is not None and left < self._timeout:
-                _set_busy_timeout(conn, left)
-            # Some of them answer with a row, and are not through until it was read.
-            conn.execute(statement).fetchall()
-        if self._pragmas and deadline is not None:
-            _set_busy_timeout(conn, self._timeout)
-        if isinstance(conn, PooledConnection):
-            conn.remember_file()
-        if sys.version_info >= (3, 12) and self._autocommit is not None:
-            # Not before: with False a transaction is open from here on, and many pragmas do nothing within one.
-            conn.autocommit = self._autocommit
+            bounded = left is not None and left < self._timeout
+            if bounded:
+                _set_busy_timeout(conn, left or 0.0)
+            try:
+                # Some of them answer with a row, and are not through until it was read.
+                conn.execute(statement).fetchall()
+            except sqlite3.OperationalError as exc:
+                if bounded and _is_busy(exc):
+                    raise TimeoutError(f'the database was locked too long for {statement!r}') from exc
+                raise
+            if bounded:
+                _set_busy_timeout(conn, self._timeout)
 
-    def dispose(self, endpoint: SqliteEndpoint, conn: sqlite3.Connection, timeout: float | None = None) -> None:
+    def dispose(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> None:
         """Close a connection.
+
+        A pool closed in a hurry also disposes of connections that are in use. See :py:meth:`PooledConnection.end`.
 
         :param endpoint: path
         :param conn: the connection
-        :param timeout: not needed. A pool closed in a hurry also disposes of a connection whose user is in the middle
-            of a statement: that is interrupted, for closing would have to wait for it.
+        :param timeout: not needed, this does not wait
         """
-        if not _is_closed(conn):
-            conn.interrupt()
-        conn.close()
+        conn.end()
 
-    def check_aliveness(self, endpoint: SqliteEndpoint, conn: sqlite3.Connection, timeout: float | None = None) -> bool:
+    def check_aliveness(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open and its path still leads to the file that it has open.
 
         No statement is executed. A connection to a file that was replaced (as a deployment of a new database does)
@@ -209,9 +247,17 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
         :param conn: the connection
         :param timeout: not needed, this never waits for a lock
         """
-        return not _is_closed(conn) and not (isinstance(conn, PooledConnection) and conn.file_was_replaced())
+        return not (_is_closed(conn) or conn.file_was_replaced())
 
-    def on_release(self, endpoint: SqliteEndpoint, conn: sqlite3.Connection) -> None:
+    def on_acquire(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> None:
+        """Note that a user has the connection, so that it is not closed under him.
+
+        :param endpoint: path
+        :param conn: the connection
+        """
+        conn.lend()
+
+    def on_release(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> None:
         """Close the cursors and roll back the transaction that the user left open, if any.
 
         A connection that cannot be rolled back is closed (and that is logged), so that nobody is given it.
@@ -222,8 +268,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
         if _is_closed(conn):
             return
         try:
-            if isinstance(conn, PooledConnection):
-                conn.close_cursors()
+            conn.take_back()
             if conn.in_transaction:
                 _roll_back(conn)
         except sqlite3.Error as exc:
@@ -231,7 +276,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, sqlite3.Conn
             conn.close()
 
 
-def _roll_back(conn: sqlite3.Connection) -> None:
+def _roll_back(conn: PooledConnection) -> None:
     if sys.version_info >= (3, 12) and conn.autocommit is True:
         # There rollback() does nothing, even if the user has begun a transaction by himself.
         conn.execute('ROLLBACK')
@@ -263,7 +308,7 @@ def _file_id(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _set_busy_timeout(conn: sqlite3.Connection, seconds: float) -> None:
+def _set_busy_timeout(conn: PooledConnection, seconds: float) -> None:
     conn.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}').fetchall()
 
 

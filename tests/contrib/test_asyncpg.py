@@ -1,0 +1,345 @@
+"""The manager of asyncpg connections, alone, against a private PostgreSQL server."""
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+import pytest
+
+from tests.contrib.conftest import Run
+from tests.contrib.servers import PostgresServer, tcp_listener, wait_for_end, wait_readable
+
+asyncpg = pytest.importorskip('asyncpg')
+
+from gcpool.contrib.asyncpg import Connection, DbConnectionManager  # noqa: E402
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def manager(postgres: PostgresServer) -> 'DbConnectionManager[Any]':
+    return DbConnectionManager({'db': postgres.dsn_params})
+
+
+async def on_server(postgres: PostgresServer, query: str) -> Any:
+    """Execute a query on a connection of its own."""
+    conn = await asyncpg.connect(**postgres.dsn_params)
+    try:
+        return await conn.fetchval(query)
+    finally:
+        await conn.close()
+
+
+async def kill(postgres: PostgresServer, conn: 'Connection[Any]') -> None:
+    """Let the server end a connection, and wait until the event loop has seen it."""
+    ended = asyncio.Event()
+    conn.add_termination_listener(lambda _conn: ended.set())
+    assert await on_server(postgres, f'SELECT pg_terminate_backend({conn.get_server_pid()}, 30000)')
+    await ended.wait()
+
+
+async def last_query(postgres: PostgresServer, conn: 'Connection[Any]') -> Any:
+    return await on_server(postgres, f'SELECT query FROM pg_stat_activity WHERE pid = {conn.get_server_pid()}')
+
+
+class TestCreate:
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    def test_connects(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]', timeout: float | None
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db', timeout)
+            assert await conn.fetchval('SELECT current_user') == postgres.user
+            await manager.dispose('db', conn)
+            assert conn.is_closed()
+
+        run(main)
+
+    def test_says_which_endpoints_there_are(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            with pytest.raises(KeyError, match=r"endpoint 'none' is not in dsn_params, which has \['db'\]") as caught:
+                await manager.create('none')
+            assert postgres.password not in str(caught.value)
+
+        run(main)
+
+    def test_refused_is_an_os_error(self, run: Run) -> None:
+        with tcp_listener() as listener:
+            port = listener.getsockname()[1]
+
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': {'host': '127.0.0.1', 'port': port}})
+            with pytest.raises(ConnectionRefusedError):
+                await manager.create('db')
+
+        run(main)
+
+    def test_wrong_password_is_the_drivers_error(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, 'password': 'wrong'}})
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                await manager.create('db')
+
+        run(main)
+
+    def test_times_out(self, run: Run, silent_listener: socket.socket) -> None:
+        async def main() -> None:
+            host, port = silent_listener.getsockname()
+            manager = DbConnectionManager[Any]({'db': {'host': host, 'port': port, 'timeout': 3600.0}})
+            with pytest.raises(asyncio.TimeoutError):
+                await manager.create('db', 0.05)
+            conn, _ = await asyncio.to_thread(silent_listener.accept)
+            with conn:
+                await asyncio.to_thread(wait_for_end, conn)
+
+        run(main)
+
+    def test_cancelled_leaves_nothing_open(self, run: Run, silent_listener: socket.socket) -> None:
+        async def main() -> None:
+            host, port = silent_listener.getsockname()
+            manager = DbConnectionManager[Any]({'db': {'host': host, 'port': port, 'ssl': False}})
+            task = asyncio.ensure_future(manager.create('db'))
+            conn, _ = await asyncio.to_thread(silent_listener.accept)
+            with conn:
+                await asyncio.to_thread(wait_readable, conn)
+                task.cancel()
+                await asyncio.wait((task,))
+                assert task.cancelled()
+                await asyncio.to_thread(wait_for_end, conn)
+
+        run(main)
+
+
+class TestAliveness:
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_of_an_idle_one(self, run: Run, postgres: PostgresServer, ping: bool) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, ping=ping)
+            conn = await manager.create('db')
+            await conn.execute('SELECT 2')
+            assert await manager.check_aliveness('db', conn)
+            assert await last_query(postgres, conn) == ('SELECT 1' if ping else 'SELECT 2')
+            assert not conn.is_in_transaction()
+            await manager.dispose('db', conn)
+            assert not await manager.check_aliveness('db', conn)
+
+        run(main)
+
+    def test_of_what_the_server_has_ended(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await kill(postgres, conn)
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_with_ping_finds_an_end_that_the_loop_has_not_seen(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, ping=True)
+            conn = await manager.create('db')
+            await on_server(postgres, f'SELECT pg_terminate_backend({conn.get_server_pid()})')
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_with_ping_times_out(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any]({'db': proxy.dsn_params}, ping=True)
+                conn = await manager.create('db')
+                assert await manager.check_aliveness('db', conn, 20.0)
+                proxy.mute()
+                assert not await manager.check_aliveness('db', conn, 0.05)
+                await manager.dispose('db', conn, 0.05)
+
+        run(main)
+
+
+class TestRelease:
+    def test_sends_nothing_if_there_is_nothing_to_roll_back(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            async with conn.transaction():
+                await conn.execute('SELECT 2')
+            await manager.on_release('db', conn)
+            assert await last_query(postgres, conn) == 'COMMIT;'
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('by_object', [True, False])
+    @pytest.mark.parametrize('failed', [True, False])
+    def test_rolls_back_what_is_open(
+        self, postgres: PostgresServer, manager: 'DbConnectionManager[Any]', by_object: bool, failed: bool
+    ) -> None:
+        async def main() -> None:
+            reported: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+            conn = await manager.create('db')
+            if by_object:
+                await conn.transaction().start()
+            else:
+                await conn.execute('BEGIN')
+            await conn.execute('CREATE TABLE left_open (n int)')
+            if failed:
+                with pytest.raises(asyncpg.DivisionByZeroError):
+                    await conn.execute('SELECT 1/0')
+            await manager.on_release('db', conn)
+            assert not conn.is_in_transaction()
+            assert await manager.check_aliveness('db', conn)
+            # The next user gets a transaction of his own, not a savepoint in the old one.
+            async with conn.transaction():
+                assert await conn.fetchval("SELECT to_regclass('left_open')") is None
+            await manager.dispose('db', conn)
+            assert ['active transaction' in context['message'] for context in reported] == [True]
+
+        # Not the fixture's runner: that does not let anything be reported.
+        asyncio.run(main())
+
+    def test_lets_a_user_have_closed_it(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await conn.close()
+            await manager.on_release('db', conn)
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('cancelled', [True, False])
+    def test_aborts_what_cannot_be_rolled_back(
+        self, postgres: PostgresServer, caplog: pytest.LogCaptureFixture, cancelled: bool
+    ) -> None:
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any]({'db': proxy.dsn_params})
+                conn = await manager.create('db')
+                await conn.execute('BEGIN')
+                proxy.mute()
+                task = asyncio.ensure_future(manager.on_release('db', conn))
+                await asyncio.sleep(0)
+                if cancelled:
+                    task.cancel()
+                else:
+                    proxy.hang_up()
+                await asyncio.wait((task,))
+                assert task.cancelled() is cancelled
+                assert conn.is_closed()
+
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.asyncpg'):
+            asyncio.run(main())
+        assert ("aborted a connection to 'db'" in caplog.text) is not cancelled
+
+
+class TestDispose:
+    def test_twice(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await manager.dispose('db', conn)
+            await manager.dispose('db', conn)
+            assert conn.is_closed()
+
+        run(main)
+
+    def test_ends_a_running_statement(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            user = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
+            await asyncio.sleep(0)
+            await manager.dispose('db', conn)
+            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)):
+                await user
+            assert conn.is_closed()
+
+        run(main)
+
+    @pytest.mark.parametrize('cancelled', [True, False])
+    def test_does_not_wait_for_a_server_that_says_nothing(
+        self, run: Run, postgres: PostgresServer, cancelled: bool
+    ) -> None:
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any](
+                    {'db': proxy.dsn_params}, close_timeout=3600.0 if cancelled else 0.05
+                )
+                conn = await manager.create('db')
+                user = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
+                await asyncio.sleep(0)
+                proxy.mute()
+                task = asyncio.ensure_future(manager.dispose('db', conn))
+                await asyncio.sleep(0)
+                if cancelled:
+                    task.cancel()
+                await asyncio.wait((task,))
+                assert task.cancelled() is cancelled
+                assert conn.is_closed()
+                with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)):
+                    await user
+
+        run(main)
+
+
+class Proxy:
+    """Stands between a client and the server, and falls silent when told to."""
+
+    def __init__(self, postgres: PostgresServer) -> None:
+        self._postgres = postgres
+        self._server: asyncio.Server | None = None
+        self._muted = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def dsn_params(self) -> dict[str, Any]:
+        assert self._server is not None
+        return {**self._postgres.dsn_params, 'port': self._server.sockets[0].getsockname()[1], 'ssl': False}
+
+    def mute(self) -> None:
+        """Let nothing through any more, nor anybody in (asyncpg cancels a statement by another connection)."""
+        assert self._server is not None
+        self._server.close()
+        self._muted = True
+
+    def hang_up(self) -> None:
+        """Reset the connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def __aenter__(self) -> 'Proxy':  # noqa: PYI034  (Self needs Python 3.11)
+        self._server = await asyncio.start_server(self._serve, '127.0.0.1')
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.hang_up()
+        await asyncio.wait(self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(self._postgres.host, self._postgres.port)
+        self._writers += [writer, server_writer]
+        self._tasks += [
+            asyncio.ensure_future(self._pump(reader, server_writer)),
+            asyncio.ensure_future(self._pump(server_reader, writer)),
+        ]
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if not self._muted:
+                    writer.write(data)
+        except ConnectionError:
+            # The end of it, as good as any.
+            pass
+        writer.transport.abort()

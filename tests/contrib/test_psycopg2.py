@@ -1,0 +1,337 @@
+"""The manager of psycopg2 connections, alone, against a private PostgreSQL server."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.contrib.servers import PATIENCE, PostgresServer, tcp_listener, wait_for_end, wait_readable
+
+psycopg2 = pytest.importorskip('psycopg2')
+
+from psycopg2 import extensions  # noqa: E402
+
+from gcpool.contrib import psycopg2 as contrib  # noqa: E402
+from gcpool.contrib.psycopg2 import Connection, DbConnectionManager  # noqa: E402
+
+pytestmark = pytest.mark.postgres
+
+IDLE = extensions.TRANSACTION_STATUS_IDLE
+
+
+@pytest.fixture
+def manager(postgres: PostgresServer) -> DbConnectionManager:
+    return DbConnectionManager({'db': postgres.dsn_params})
+
+
+@pytest.fixture
+def conn(manager: DbConnectionManager) -> Iterator[Connection]:
+    conn = manager.create('db')
+    yield conn
+    manager.dispose('db', conn)
+
+
+def fetch(conn: Connection, query: str) -> Any:
+    with conn.cursor() as cursor:
+        cursor.execute(query)
+        row = cursor.fetchone()
+        return row and row[0]
+
+
+def execute(conn: Connection, statement: str) -> None:
+    with conn.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@pytest.fixture
+def on_server(postgres: PostgresServer) -> Iterator[Callable[[str], Any]]:
+    """Executes a query on a connection of its own."""
+    conn = psycopg2.connect(**postgres.dsn_params)
+    conn.autocommit = True
+    yield lambda query: fetch(conn, query)
+    conn.close()
+
+
+def kill(conn: Connection, on_server: Callable[[str], Any]) -> None:
+    """Let the server end a connection, and wait until that has arrived."""
+    assert on_server(f'SELECT pg_terminate_backend({conn.info.backend_pid}, 30000)')
+    wait_readable(conn.fileno())
+
+
+class TestCreate:
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    def test_connects(self, postgres: PostgresServer, timeout: float | None) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params})
+        conn = manager.create('db', timeout)
+        assert fetch(conn, 'SELECT current_user') == postgres.user
+        manager.dispose('db', conn)
+        assert conn.closed
+
+    def test_takes_a_dsn(self, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager({'db': {'dsn': postgres.dsn, 'application_name': 'of the test'}})
+        conn = manager.create('db', 20.0)
+        assert fetch(conn, 'SHOW application_name') == 'of the test'
+        manager.dispose('db', conn)
+
+    def test_takes_endpoints_added_later(self, postgres: PostgresServer) -> None:
+        params: dict[str, dict[str, Any]] = {}
+        manager = DbConnectionManager(params)
+        params['db'] = postgres.dsn_params
+        manager.dispose('db', manager.create('db'))
+
+    def test_says_which_endpoints_there_are(self, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params, 'other': postgres.dsn_params})
+        with pytest.raises(
+            KeyError, match=r"endpoint 'none' is not in dsn_params, which has \['db', 'other'\]"
+        ) as caught:
+            manager.create('none')
+        assert postgres.password not in str(caught.value)
+
+    def test_refused_is_the_drivers_error(self) -> None:
+        with tcp_listener() as listener:
+            port = listener.getsockname()[1]
+        manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
+        for timeout in (None, 5.0, 0):
+            with pytest.raises(psycopg2.OperationalError, match='refused'):
+                manager.create('db', timeout)
+
+    def test_wrong_password_is_the_drivers_error(self, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager({'db': {**postgres.dsn_params, 'password': 'wrong'}})
+        with pytest.raises(psycopg2.OperationalError, match='authentication failed'):
+            manager.create('db', 20.0)
+
+    def test_times_out(self, silent_listener: socket.socket) -> None:
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {'host': host, 'port': port, 'password': 'not-a-secret'}})
+        with pytest.raises(TimeoutError, match=r"database 'db' .* 0\.01 seconds") as caught:
+            manager.create('db', 0.01)
+        assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
+        assert 'not-a-secret' not in f'{caught.value} {caught.value.__cause__}'
+        with silent_listener.accept()[0] as conn:
+            wait_for_end(conn)
+
+    @pytest.mark.parametrize(
+        ('timeout', 'params', 'expected'),
+        [
+            (0, {}, 1),
+            (0.5, {}, 1),
+            (3.0, {}, 3),
+            (3.2, {}, 4),
+            (5.0, {'connect_timeout': 3}, 3),
+            (5.0, {'connect_timeout': '3'}, 3),
+            (5.0, {'connect_timeout': 0}, 5),
+            (5.0, {'connect_timeout': 9}, 5),
+            (5.0, {'dsn': 'host=localhost connect_timeout=3'}, 3),
+            (5.0, {'dsn': 'host=localhost'}, 5),
+        ],
+    )
+    def test_passes_the_shorter_limit_on(
+        self, monkeypatch: pytest.MonkeyPatch, timeout: float, params: dict[str, Any], expected: int
+    ) -> None:
+        passed: dict[str, Any] = {}
+        monkeypatch.setattr(psycopg2, 'connect', lambda **kwargs: passed.update(kwargs))
+        DbConnectionManager({'db': params}).create('db', timeout)
+        assert passed == {**params, 'connect_timeout': expected}
+
+    def test_without_a_limit_changes_no_parameter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        passed: dict[str, Any] = {}
+        monkeypatch.setattr(psycopg2, 'connect', lambda **kwargs: passed.update(kwargs))
+        DbConnectionManager({'db': {'dbname': 'x', 'connect_timeout': 7}}).create('db')
+        assert passed == {'dbname': 'x', 'connect_timeout': 7}
+
+
+class TestAliveness:
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('autocommit', [True, False])
+    def test_of_an_idle_one(self, postgres: PostgresServer, ping: bool, autocommit: bool) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params}, ping=ping)
+        conn = manager.create('db')
+        conn.autocommit = autocommit
+        assert manager.check_aliveness('db', conn, 1.0)
+        assert conn.autocommit is autocommit
+        assert conn.info.transaction_status == IDLE
+        assert conn.status == extensions.STATUS_READY
+        assert fetch(conn, 'SELECT 1') == 1
+        manager.dispose('db', conn)
+        assert not manager.check_aliveness('db', conn)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_sends_something_only_with_ping(
+        self, postgres: PostgresServer, on_server: Callable[[str], Any], ping: bool
+    ) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params}, ping=ping)
+        conn = manager.create('db')
+        execute(conn, 'SELECT 2')
+        conn.rollback()
+        assert manager.check_aliveness('db', conn)
+        last = on_server(f'SELECT query FROM pg_stat_activity WHERE pid = {conn.info.backend_pid}')
+        assert last == ('SELECT 1' if ping else 'ROLLBACK')
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_of_what_the_server_has_ended(
+        self, postgres: PostgresServer, on_server: Callable[[str], Any], ping: bool
+    ) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params}, ping=ping)
+        conn = manager.create('db')
+        kill(conn, on_server)
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+        assert conn.closed
+
+    def test_takes_in_what_the_server_says_unasked(
+        self, manager: DbConnectionManager, conn: Connection, on_server: Callable[[str], Any]
+    ) -> None:
+        conn.autocommit = True
+        execute(conn, 'LISTEN gcpool')
+        on_server("SELECT 1 FROM pg_notify('gcpool', 'hello')")
+        wait_readable(conn.fileno())
+        assert manager.check_aliveness('db', conn)
+        assert [notification.payload for notification in conn.notifies] == ['hello']
+        assert fetch(conn, 'SELECT 1') == 1
+
+    def test_finds_the_end_behind_what_the_server_says(
+        self,
+        manager: DbConnectionManager,
+        conn: Connection,
+        on_server: Callable[[str], Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        # Where the kernel does not tell of the end before everything was read.
+        monkeypatch.setattr(contrib, 'poll_once', lambda fd: (True, False))
+        kill(conn, on_server)
+        assert not manager.check_aliveness('db', conn)
+
+    def test_does_not_read_for_ever(
+        self, manager: DbConnectionManager, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(contrib, 'poll_once', lambda fd: (True, False))
+        assert manager.check_aliveness('db', conn)
+
+
+class TestRelease:
+    def test_sends_nothing_if_there_is_nothing_to_roll_back(
+        self, manager: DbConnectionManager, conn: Connection, on_server: Callable[[str], Any]
+    ) -> None:
+        execute(conn, 'SELECT 2')
+        conn.commit()
+        manager.on_release('db', conn)
+        assert on_server(f'SELECT query FROM pg_stat_activity WHERE pid = {conn.info.backend_pid}') == 'COMMIT'
+
+    @pytest.mark.parametrize('autocommit', [True, False])
+    @pytest.mark.parametrize('failed', [True, False])
+    def test_rolls_back_what_is_open(
+        self, manager: DbConnectionManager, conn: Connection, autocommit: bool, failed: bool
+    ) -> None:
+        conn.autocommit = autocommit
+        if autocommit:
+            execute(conn, 'BEGIN')
+        execute(conn, 'CREATE TABLE left_open (n int)')
+        if failed:
+            with pytest.raises(psycopg2.errors.DivisionByZero):
+                execute(conn, 'SELECT 1/0')
+        manager.on_release('db', conn)
+        assert conn.info.transaction_status == IDLE
+        assert manager.check_aliveness('db', conn)
+        assert fetch(conn, "SELECT to_regclass('left_open')") is None
+
+    def test_lets_a_user_have_closed_it(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        conn.close()
+        manager.on_release('db', conn)
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+
+    def test_closes_what_the_server_has_ended(
+        self,
+        manager: DbConnectionManager,
+        conn: Connection,
+        on_server: Callable[[str], Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        execute(conn, 'SELECT 1')
+        kill(conn, on_server)
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'):
+            manager.on_release('db', conn)
+        assert "'db'" in caplog.text
+        assert conn.closed
+
+    def test_closes_one_in_a_two_phase_commit_and_leaves_it_prepared(
+        self, manager: DbConnectionManager, on_server: Callable[[str], Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        conn = manager.create('db')
+        conn.tpc_begin('gcpool-test')
+        execute(conn, 'SELECT 1')
+        conn.tpc_prepare()
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'):
+            manager.on_release('db', conn)
+        assert conn.closed
+        assert 'two-phase' in caplog.text
+        assert on_server("SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'gcpool-test'") == 1
+        on_server_conn = manager.create('db')
+        on_server_conn.tpc_rollback('gcpool-test')
+        manager.dispose('db', on_server_conn)
+
+    def test_closes_one_in_the_middle_of_a_statement(
+        self, manager: DbConnectionManager, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        conn = manager.create('db')
+        user, failures = start_sleeping(conn)
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'):
+            manager.on_release('db', conn)
+        assert 'a statement is being executed' in caplog.text
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert len(failures) == 1
+        assert conn.closed
+
+    def test_closes_when_interrupted(
+        self, manager: DbConnectionManager, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(conn: Connection) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(contrib, '_roll_back', interrupt)
+        execute(conn, 'SELECT 1')
+        with pytest.raises(KeyboardInterrupt):
+            manager.on_release('db', conn)
+        assert conn.closed
+
+
+def start_sleeping(conn: Connection) -> tuple[threading.Thread, list[Exception]]:
+    """Let a thread execute a statement that would take an hour, and return when the connection is busy with it."""
+    failures: list[Exception] = []
+
+    def sleep() -> None:
+        try:
+            execute(conn, 'SELECT pg_sleep(3600)')
+        except psycopg2.Error as exc:
+            failures.append(exc)
+
+    user = threading.Thread(target=sleep, daemon=True)
+    user.start()
+    deadline = time.monotonic() + PATIENCE
+    while conn.info.transaction_status != extensions.TRANSACTION_STATUS_ACTIVE:
+        assert time.monotonic() < deadline
+    return user, failures
+
+
+class TestDispose:
+    def test_twice(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        manager.dispose('db', conn)
+        manager.dispose('db', conn)
+        assert conn.closed
+
+    def test_ends_a_running_statement(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        user, failures = start_sleeping(conn)
+        manager.dispose('db', conn)
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert isinstance(failures[0], (psycopg2.OperationalError, psycopg2.InterfaceError))
+        assert conn.closed

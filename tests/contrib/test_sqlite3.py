@@ -1,0 +1,438 @@
+"""The manager of SQLite databases, alone, against real files."""
+
+import gc
+import itertools
+import logging
+import os
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gcpool.contrib import sqlite3 as contrib
+from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager
+from tests.contrib.servers import PATIENCE
+
+# Some tests are left out before the Python that has what they are for: a skipped one would look like a fault.
+HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database with a table ``t`` of a hundred numbers."""
+    path = tmp_path / 'test.db'
+    conn = sqlite3.connect(path)
+    conn.execute('CREATE TABLE t (n INTEGER PRIMARY KEY, data BLOB)')
+    conn.executemany('INSERT INTO t (data) VALUES (?)', [(b'data',)] * 100)
+    conn.commit()
+    conn.close()
+    return path
+
+
+@pytest.fixture
+def locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that keeps the database locked, until it is rolled back."""
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute('BEGIN EXCLUSIVE')
+    yield conn
+    conn.close()
+
+
+def can_write(path: Path) -> bool:
+    conn = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        conn.execute('BEGIN EXCLUSIVE')
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        conn.close()
+    return True
+
+
+def value_of(conn: sqlite3.Connection, pragma: str) -> Any:
+    return conn.execute(f'PRAGMA {pragma}').fetchone()[0]
+
+
+class TestCreate:
+    @pytest.mark.parametrize('as_text', [True, False])
+    def test_opens(self, path: Path, as_text: bool) -> None:
+        endpoint = str(path) if as_text else path
+        manager = SqliteConnectionManager()
+        conn = manager.create(endpoint)
+        assert conn.execute('SELECT count(*) FROM t').fetchone() == (100,)
+        manager.dispose(endpoint, conn)
+
+    def test_opens_uris(self, path: Path) -> None:
+        manager = SqliteConnectionManager(uri=True)
+        conn = manager.create(f'file:{path}?mode=ro')
+        with pytest.raises(sqlite3.OperationalError, match='readonly'):
+            conn.execute('DELETE FROM t')
+        manager.dispose('', conn)
+
+    def test_shares_a_database_in_memory(self) -> None:
+        manager = SqliteConnectionManager(uri=True)
+        endpoint = 'file:gcpool-test?mode=memory&cache=shared'
+        first = manager.create(endpoint)
+        first.execute('CREATE TABLE t (n)')
+        second = manager.create(endpoint)
+        assert second.execute('SELECT count(*) FROM t').fetchone() == (0,)
+        for conn in (first, second):
+            assert manager.check_aliveness(endpoint, conn)
+            manager.dispose(endpoint, conn)
+
+    def test_passes_its_parameters_on(self, path: Path) -> None:
+        class Connection(PooledConnection):
+            pass
+
+        manager = SqliteConnectionManager(
+            timeout=1.5,
+            detect_types=sqlite3.PARSE_COLNAMES,
+            isolation_level='IMMEDIATE',
+            factory=Connection,
+            cached_statements=7,
+        )
+        conn = manager.create(path)
+        assert type(conn) is Connection
+        assert conn.isolation_level == 'IMMEDIATE'
+        assert value_of(conn, 'busy_timeout') == 1500
+        sqlite3.register_converter('shout', bytes.upper)
+        assert conn.execute('SELECT \'quiet\' AS "it [shout]"').fetchone() == (b'QUIET',)
+        manager.dispose(path, conn)
+
+    def test_sets_pragmas(self, path: Path) -> None:
+        manager = SqliteConnectionManager(
+            pragmas={
+                'journal_mode': 'wal',
+                'main.synchronous': 'NORMAL',
+                'foreign_keys': True,
+                'recursive_triggers': False,
+                'cache_size': -3000,
+                'application_id': 12,
+            }
+        )
+        conn = manager.create(path, 5.0)
+        assert value_of(conn, 'journal_mode') == 'wal'
+        assert value_of(conn, 'synchronous') == 1
+        assert value_of(conn, 'foreign_keys') == 1
+        assert value_of(conn, 'recursive_triggers') == 0
+        assert value_of(conn, 'cache_size') == -3000
+        assert value_of(conn, 'application_id') == 12
+        assert value_of(conn, 'busy_timeout') == 5000
+        assert not conn.in_transaction
+        manager.dispose(path, conn)
+
+    @pytest.mark.parametrize('name', ['', 'a b', 'a;b', "a'", 'a.b.c', '1a'])
+    def test_says_what_is_no_pragma(self, name: str) -> None:
+        with pytest.raises(ValueError, match='is no name of a pragma'):
+            SqliteConnectionManager(pragmas={name: 1})
+
+    def test_quotes_values_of_pragmas(self, path: Path) -> None:
+        manager = SqliteConnectionManager(pragmas={'journal_mode': "wal'; DROP TABLE t; --"})
+        conn = manager.create(path)
+        assert conn.execute('SELECT count(*) FROM t').fetchone() == (100,)
+        assert value_of(conn, 'journal_mode') == 'delete'
+        manager.dispose(path, conn)
+
+    def test_failed_leaves_nothing_open(self, tmp_path: Path, open_descriptors: Callable[[], int]) -> None:
+        (tmp_path / 'text').write_text('this is not a database, and long enough not to be taken for an empty one' * 20)
+        manager = SqliteConnectionManager(pragmas={'journal_mode': 'wal'})
+        before = open_descriptors()
+        with pytest.raises(sqlite3.DatabaseError):
+            manager.create(tmp_path / 'text', 5.0)
+        assert open_descriptors() == before
+        with pytest.raises(sqlite3.OperationalError):
+            manager.create(tmp_path / 'no directory' / 'test.db')
+        assert open_descriptors() == before
+
+    @pytest.mark.parametrize('timeout', [0, 0.05])
+    def test_locked_times_out(
+        self, path: Path, locked: sqlite3.Connection, open_descriptors: Callable[[], int], timeout: float
+    ) -> None:
+        manager = SqliteConnectionManager(timeout=PATIENCE, pragmas={'journal_mode': 'wal'})
+        before = open_descriptors()
+        with pytest.raises(TimeoutError, match='was locked') as caught:
+            manager.create(path, timeout)
+        assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+        # Where closing a file drops its locks, SQLite puts it off while they are held.
+        locked.rollback()
+        assert open_descriptors() == before
+
+    def test_locked_is_an_error_if_the_time_is_not_over(
+        self, path: Path, locked: sqlite3.Connection, open_descriptors: Callable[[], int]
+    ) -> None:
+        manager = SqliteConnectionManager(timeout=0, pragmas={'journal_mode': 'wal'})
+        before = open_descriptors()
+        with pytest.raises(sqlite3.OperationalError, match='locked'):
+            manager.create(path, PATIENCE)
+        locked.rollback()
+        assert open_descriptors() == before
+
+    def test_gives_the_busy_timeout_back(self, path: Path) -> None:
+        manager = SqliteConnectionManager(timeout=9.0, pragmas={'foreign_keys': True})
+        conn = manager.create(path, 0.5)
+        assert value_of(conn, 'busy_timeout') == 9000
+        manager.dispose(path, conn)
+
+    def test_says_what_an_endpoint_is(self) -> None:
+        with pytest.raises(TypeError, match=r'os\.PathLike'):
+            SqliteConnectionManager().create(7)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize('factory', [sqlite3.Connection, sqlite3.connect, None])
+    def test_says_what_a_factory_is(self, factory: type[PooledConnection]) -> None:
+        with pytest.raises(TypeError, match='factory must be a subclass of PooledConnection, not'):
+            SqliteConnectionManager(factory=factory)
+
+    def test_needs_thread_safety(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite3, 'threadsafety', 0)
+        with pytest.raises(sqlite3.NotSupportedError, match='thread safety'):
+            SqliteConnectionManager()
+
+    def test_says_that_autocommit_is_newer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(contrib, '_HAS_AUTOCOMMIT', False)
+        with pytest.raises(ValueError, match=r'autocommit=True needs Python 3\.12'):
+            SqliteConnectionManager(autocommit=True)
+
+    @pytest.mark.parametrize('autocommit', [True, False] if HAS_AUTOCOMMIT else [None])
+    def test_sets_autocommit_after_the_pragmas(self, path: Path, autocommit: bool | None) -> None:
+        manager = SqliteConnectionManager(autocommit=autocommit, pragmas={'journal_mode': 'wal', 'foreign_keys': 1})
+        conn = manager.create(path, 5.0)
+        # With False a transaction is always open.
+        assert conn.in_transaction is (autocommit is False)
+        assert value_of(conn, 'journal_mode') == 'wal'
+        assert value_of(conn, 'foreign_keys') == 1
+        manager.dispose(path, conn)
+
+    def test_is_for_any_thread(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conns: list[PooledConnection] = []
+        creator = threading.Thread(target=lambda: conns.append(manager.create(path)))
+        creator.start()
+        creator.join(PATIENCE)
+        (conn,) = conns
+        conn.execute('INSERT INTO t DEFAULT VALUES')
+        manager.on_release(path, conn)
+        assert manager.check_aliveness(path, conn)
+        manager.dispose(path, conn)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param({}, id='legacy'),
+        pytest.param({'isolation_level': None}, id='no isolation level'),
+        *(pytest.param({'autocommit': on}, id=f'autocommit={on}') for on in (True, False) if HAS_AUTOCOMMIT),
+    ]
+)
+def manager(request: pytest.FixtureRequest) -> SqliteConnectionManager:
+    """A manager for each way in which transactions begin."""
+    return SqliteConnectionManager(**request.param)
+
+
+class TestRelease:
+    def test_keeps_what_was_committed(self, manager: SqliteConnectionManager, path: Path) -> None:
+        conn = manager.create(path)
+        conn.execute('DELETE FROM t WHERE n > 50')
+        conn.commit()
+        manager.on_release(path, conn)
+        assert conn.execute('SELECT count(*) FROM t').fetchone() == (50,)
+        manager.dispose(path, conn)
+
+    def test_rolls_back_what_was_not(self, manager: SqliteConnectionManager, path: Path) -> None:
+        conn = manager.create(path)
+        if not conn.in_transaction:
+            conn.execute('BEGIN')
+        conn.execute('DELETE FROM t')
+        assert not can_write(path)
+        manager.on_release(path, conn)
+        assert can_write(path)
+        assert manager.check_aliveness(path, conn)
+        assert conn.execute('SELECT count(*) FROM t').fetchone() == (100,)
+        manager.dispose(path, conn)
+
+    def test_executes_nothing_if_there_is_nothing_to_roll_back(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        statements: list[str] = []
+        conn.set_trace_callback(statements.append)
+        manager.on_release(path, conn)
+        assert manager.check_aliveness(path, conn)
+        assert statements == []
+        manager.dispose(path, conn)
+
+    @pytest.mark.parametrize('by_cursor', [True, False])
+    def test_closes_a_result_that_was_not_read_to_the_end(
+        self, manager: SqliteConnectionManager, path: Path, by_cursor: bool
+    ) -> None:
+        conn = manager.create(path)
+        cursor = (conn.cursor() if by_cursor else conn).execute('SELECT n FROM t ORDER BY n')
+        assert next(cursor) == (1,)
+        assert not can_write(path)
+        manager.on_release(path, conn)
+        assert can_write(path)
+        with pytest.raises(sqlite3.ProgrammingError, match='closed cursor'):
+            next(cursor)
+        manager.dispose(path, conn)
+
+    if sys.version_info >= (3, 11):
+
+        def test_closes_a_blob(self, manager: SqliteConnectionManager, path: Path) -> None:
+            conn = manager.create(path)
+            blob = conn.blobopen('t', 'data', 1)
+            assert not can_write(path)
+            manager.on_release(path, conn)
+            assert can_write(path)
+            with pytest.raises(sqlite3.ProgrammingError, match='closed blob'):
+                blob.read()
+            manager.dispose(path, conn)
+
+    def test_lets_a_user_have_closed_it(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        conn.close()
+        manager.on_release(path, conn)
+        assert not manager.check_aliveness(path, conn)
+        manager.dispose(path, conn)
+
+    def test_forgets_cursors_that_nobody_holds(self, path: Path) -> None:
+        conn = SqliteConnectionManager().create(path)
+        assert isinstance(conn, PooledConnection)
+        for _ in range(1000):
+            conn.execute('SELECT n FROM t').fetchone()
+        gc.collect()
+        assert len(conn._given_out) == 0
+        conn.close()
+
+    def test_closes_what_cannot_be_rolled_back(self, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        class Stubborn(PooledConnection):
+            def rollback(self) -> None:
+                raise sqlite3.OperationalError('disk I/O error')
+
+        manager = SqliteConnectionManager(factory=Stubborn)
+        conn = manager.create(path)
+        conn.execute('DELETE FROM t')
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.sqlite3'):
+            manager.on_release(path, conn)
+        assert 'disk I/O error' in caplog.text
+        assert not manager.check_aliveness(path, conn)
+        assert can_write(path)
+
+
+class TestAliveness:
+    def test_leaves_no_transaction(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        assert manager.check_aliveness(path, conn)
+        assert not conn.in_transaction
+        assert can_write(path)
+        manager.dispose(path, conn)
+
+    def test_does_not_wait_for_a_lock(self, path: Path, locked: sqlite3.Connection) -> None:
+        manager = SqliteConnectionManager(timeout=3600.0)
+        conn = manager.create(path)
+        assert manager.check_aliveness(path, conn, 0)
+        manager.dispose(path, conn)
+
+    @pytest.mark.skipif(sys.platform == 'win32', reason='a file that is open cannot be replaced there')
+    @pytest.mark.parametrize('replaced', [True, False])
+    @pytest.mark.parametrize('uri', [True, False])
+    def test_of_one_whose_file_is_gone(self, path: Path, replaced: bool, uri: bool) -> None:
+        manager = SqliteConnectionManager(uri=uri)
+        endpoint = path.as_uri() if uri else path
+        conn = manager.create(endpoint)
+        if replaced:
+            other = path.with_name('other.db')
+            sqlite3.connect(other).close()
+            os.replace(other, path)
+        else:
+            path.unlink()
+        assert not manager.check_aliveness(endpoint, conn)
+        manager.dispose(endpoint, conn)
+
+    @pytest.mark.parametrize('endpoint', [':memory:', ''])
+    def test_of_one_without_a_file(self, endpoint: str) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(endpoint)
+        assert manager.check_aliveness(endpoint, conn)
+        manager.dispose(endpoint, conn)
+        assert not manager.check_aliveness(endpoint, conn)
+
+
+class TestDispose:
+    def test_closes(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        manager.dispose(path, conn)
+        with pytest.raises(sqlite3.ProgrammingError, match='closed database'):
+            conn.execute('SELECT 1')
+        manager.dispose(path, conn)
+
+    def test_of_one_in_use_lets_its_user_end(self, path: Path, open_descriptors: Callable[[], int]) -> None:
+        manager = SqliteConnectionManager()
+        before = open_descriptors()
+        conn = manager.create(path)
+        manager.on_acquire(path, conn)
+        conn.execute('DELETE FROM t WHERE n = 1')
+        manager.dispose(path, conn)
+        conn.commit()
+        with pytest.raises(sqlite3.ProgrammingError, match='closed database'):
+            conn.execute('DELETE FROM t WHERE n = 2')
+        assert open_descriptors() == before
+        manager.on_release(path, conn)
+        again = manager.create(path)
+        assert again.execute('SELECT min(n) FROM t').fetchone() == (2,)
+        manager.dispose(path, again)
+
+    def test_of_one_in_use_closes_when_its_user_lets_go(self, path: Path, open_descriptors: Callable[[], int]) -> None:
+        manager = SqliteConnectionManager()
+        before = open_descriptors()
+        conn = manager.create(path)
+        manager.on_acquire(path, conn)
+        conn.execute('DELETE FROM t')
+        manager.dispose(path, conn)
+        assert not can_write(path)
+        del conn
+        assert open_descriptors() == before
+        assert can_write(path)
+
+    def test_of_one_given_back_closes_at_once(self, path: Path, open_descriptors: Callable[[], int]) -> None:
+        manager = SqliteConnectionManager()
+        before = open_descriptors()
+        conn = manager.create(path)
+        manager.on_acquire(path, conn)
+        manager.on_release(path, conn)
+        manager.dispose(path, conn)
+        assert open_descriptors() == before
+
+    def test_interrupts_a_running_statement(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        manager.on_acquire(path, conn)
+        running = threading.Event()
+        failures: list[sqlite3.Error] = []
+        numbers = itertools.count()
+
+        def count() -> int:
+            running.set()
+            return next(numbers)
+
+        conn.create_function('count_on', 0, count)
+
+        def run() -> None:
+            try:
+                # Would go on for ever.
+                conn.execute(
+                    'WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT count_on() FROM r) SELECT sum(n) FROM r'
+                ).fetchone()
+            except sqlite3.OperationalError as exc:
+                failures.append(exc)
+
+        user = threading.Thread(target=run, daemon=True)
+        user.start()
+        assert running.wait(PATIENCE)
+        manager.dispose(path, conn)
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert str(failures) == "[OperationalError('interrupted')]"
