@@ -3,11 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
+from random import Random
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
 from gcpool.threading import BaseConnectionManager, ConnectionPool
-from tests.support import PATIENCE, Clock, Connection, Recorder
+from tests.support import PATIENCE, Clock, Connection, Interruption, Recorder
 
 P = ParamSpec('P')
 ResultT = TypeVar('ResultT')
@@ -37,9 +38,26 @@ class Gate:
         return self._then
 
 
+class Pause:
+    """Lets the others work for a moment.
+
+    :param turns: how often
+    :param then: what the call does afterwards, as in a script
+    """
+
+    def __init__(self, turns: int, then: object = None) -> None:
+        self._turns = turns
+        self._then = then
+
+    def go_through(self) -> object:
+        for _ in range(self._turns):
+            time.sleep(0)
+        return self._then
+
+
 def follow(step: object) -> Any:
     """Do what a script says."""
-    if isinstance(step, Gate):
+    if isinstance(step, (Gate, Pause)):
         step = step.go_through()
     if isinstance(step, BaseException):
         raise step
@@ -58,11 +76,14 @@ class Manager(Recorder, BaseConnectionManager[Any, Connection]):
         self.timeouts.append(timeout)
         self.opening(endpoint)
         try:
-            conn = follow(step)
+            conn: Connection | None = follow(step)
         except BaseException:
             self.closed(endpoint)
             raise
-        return self.connect(endpoint) if conn is None else conn
+        if conn is None:
+            return self.connect(endpoint)
+        self.closed(endpoint)
+        return conn
 
     def dispose(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> None:
         step = self.begin('dispose', conn)
@@ -95,6 +116,27 @@ class HookedManager(CheckingManager):
 
     def on_connection_dead(self, endpoint: Any, conn: Connection) -> None:
         follow(self.begin('on_connection_dead', conn))
+
+
+class FlakyManager(HookedManager):
+    """Lets the others work at each call, and then fails at random.
+
+    :param random: where the chance comes from
+    """
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    def begin(self, name: str, subject: object) -> Any:
+        super().begin(name, subject)
+        fate = self._random.random()
+        outcome: object = None
+        if fate < 0.1:
+            outcome = Interruption(name) if fate < 0.02 and name != 'dispose' else OSError(name)
+        elif fate < 0.2 and name == 'check_aliveness':
+            outcome = False
+        return Pause(self._random.randrange(3), outcome)
 
 
 class ForgetfulManager(BaseConnectionManager[Any, object]):
