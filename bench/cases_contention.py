@@ -11,6 +11,10 @@ __all__ = ['contention', 'ideal_rate']
 #: What a hold of some length costs a thread beyond that length (falling asleep, waking up), in seconds.
 _HOLD_OVERHEAD = 60e-6
 
+#: Without a hold a pool may be calibrated while its threads pass by each other and measured while they queue, which is
+#: tens of times slower.
+_MOST_CYCLES = 2_000_000
+
 
 def ideal_rate(connections: int, hold: float) -> float:
     """Cycles a second when every connection is out all the time."""
@@ -32,7 +36,8 @@ def contention(runtime: Runtime, settings: Settings, workers: int, connections: 
             fairness[subject.name] = []
             run = _contender(runtime, subject, workers, hold, fairness[subject.name])
             # Enough for every worker to have several turns, so that fairness means something.
-            runs[subject.name] = run, calibrate(run, settings.contention_ns, start=8 * workers)
+            quota = calibrate(run, settings.contention_ns, start=8 * workers)
+            runs[subject.name] = run, min(quota, _MOST_CYCLES)
             fairness[subject.name].clear()
         result.samples = interleave(runs, settings.contention_rounds)
         for subject in present:

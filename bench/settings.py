@@ -20,6 +20,7 @@ class Settings:
     bulk_rounds: int
     #: how many tasks queue for one connection
     queued: tuple[int, ...]
+    queue_rounds: int
 
 
 FULL = Settings(
@@ -30,6 +31,7 @@ FULL = Settings(
     endpoints=100_000,
     bulk_rounds=3,
     queued=(2_500, 5_000, 10_000),
+    queue_rounds=5,
 )
 
 #: To see that it runs, and about where things are; not for publishing.
@@ -41,4 +43,5 @@ QUICK = Settings(
     endpoints=5_000,
     bulk_rounds=2,
     queued=(1_000, 2_000, 4_000),
+    queue_rounds=3,
 )
