@@ -138,8 +138,9 @@ cdef class IndexedHeap:
     cdef HeapItem *items                    # [core]
     cdef Py_ssize_t used                    # [core]
     cdef Py_ssize_t capacity                # [core]
+    cdef Py_ssize_t promised                # [core] how many places nobody has to reserve any more
 
-    cdef int reserve(self, Py_ssize_t extra) except -1
+    cdef bint make_room(self, Py_ssize_t room) noexcept
     cdef void put(self, Py_ssize_t i, HeapItem item) noexcept
     cdef void sift_up(self, Py_ssize_t i) noexcept
     cdef void sift_down(self, Py_ssize_t i) noexcept
@@ -154,6 +155,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
     cdef bint forgotten                     # [core+ep]
+    cdef bint has_place                     # [core] one of PoolCore.starving is promised to it
     cdef readonly int size                  # [core+ep] all below together
     cdef int creating                       # [core+ep]
     cdef int closing                        # [core+ep]

@@ -477,6 +477,9 @@ cdef class PoolCore:
         if ep.size or ep.waiting or ep.forgotten:
             return
         ep.forgotten = True
+        if ep.has_place:
+            ep.has_place = False
+            self.starving.promised -= 1
         if ep.heap_index >= 0:
             self.starving.remove(<void *>ep)
             gcp_store_int(&self.starving_count, <int>self.starving.used)
@@ -674,8 +677,8 @@ cdef class PoolCore:
         self.waits += 1
 
     cdef void starve(self, EndpointPool ep) noexcept:
-        # Both locks are held. Keep the endpoint pool's place among those that want a slot: in it while it has waiters
-        # and room for a connection of its own. Room in the heap was made by request().
+        # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
+        # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
         cdef void *head = ep.waiter_head
         cdef bint wants = head != NULL and ep.size < self.max_size
         if wants and ep.heap_index < 0:
@@ -788,14 +791,6 @@ cdef class PoolCore:
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 return False
-            try:
-                self.starving.reserve(2)
-            except MemoryError:
-                gcp_lock(&ep.lock)
-                self.forget_if_empty(ep)
-                gcp_unlock(&ep.lock)
-                gcp_unlock(&self.lock)
-                raise
             gcp_lock(&ep.lock)
             if not ep.forgotten:
                 break
@@ -825,6 +820,15 @@ cdef class PoolCore:
                 break
             if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
                 self.serve_ticket(ep, w)
+        if w.state == FRESH and not ep.has_place:
+            # Its last slot may come free at any time, without a request that could still fail.
+            if not self.starving.make_room(self.starving.promised + 1):
+                self.forget_if_empty(ep)
+                gcp_unlock(&ep.lock)
+                gcp_unlock(&self.lock)
+                raise MemoryError
+            self.starving.promised += 1
+            ep.has_place = True
         if w.state == FRESH:
             queued = True
             w.queued_at = now
@@ -1067,9 +1071,7 @@ cdef class PoolCore:
         cdef bint close = False
         cdef bint hand = False
         gcp_lock(&self.lock)
-        try:
-            self.expiry.reserve(1)
-        except MemoryError:
+        if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
         if e.state != ACQUIRED and e.state != RELEASING:
@@ -1366,8 +1368,6 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         for ep in self.endpoint_pools():
             gcp_lock(&self.lock)
-            if not ep.forgotten:
-                self.starving.reserve(1)
             gcp_lock(&ep.lock)
             while ep.size - ep.closing > self.max_size:
                 p = ep.extra_head

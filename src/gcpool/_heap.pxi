@@ -24,19 +24,20 @@ cdef class IndexedHeap:
     def __len__(self):
         return self.used
 
-    cdef int reserve(self, Py_ssize_t extra) except -1:
+    cdef bint make_room(self, Py_ssize_t room) noexcept:
+        # False when there is no memory. It raises nothing: it is called under a lock.
         cdef Py_ssize_t capacity = self.capacity
         cdef HeapItem *items
-        if self.used + extra <= capacity:
-            return 0
-        while capacity < self.used + extra:
+        if room <= capacity:
+            return True
+        while capacity < room:
             capacity += (capacity >> 1) + 8
         items = <HeapItem *>PyMem_Realloc(self.items, capacity * sizeof(HeapItem))
         if items == NULL:
-            raise MemoryError
+            return False
         self.items = items
         self.capacity = capacity
-        return 0
+        return True
 
     cdef inline void put(self, Py_ssize_t i, HeapItem item) noexcept:
         self.items[i] = item
@@ -69,7 +70,7 @@ cdef class IndexedHeap:
         self.put(i, item)
 
     cdef void push(self, void *member, double key, unsigned long long stamp) noexcept:
-        # Room was made with reserve() before the lock's decisions were taken.
+        # Room was made before the lock's decisions were taken, or promised.
         gcp_assert(self.used < self.capacity)
         self.items[self.used].key = key
         self.items[self.used].stamp = stamp
@@ -96,7 +97,7 @@ cdef class IndexedHeap:
             self.put(i, self.items[self.used])
             self.sift_up(i)
             self.sift_down((<HeapMember>self.items[i].item).heap_index)
-        if self.capacity > 64 and self.used * 4 < self.capacity:
+        if self.capacity > 64 and self.used * 4 < self.capacity and self.promised * 4 < self.capacity:
             smaller = <HeapItem *>PyMem_Realloc(self.items, (self.capacity >> 1) * sizeof(HeapItem))
             if smaller != NULL:
                 self.items = smaller
