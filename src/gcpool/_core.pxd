@@ -178,7 +178,7 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef EndpointPool pool                  # set once, before the entry is shared
     cdef int state                          # [ep]
     cdef bint is_core                       # [ep] says which idle list
-    cdef bint forced                        # [core+ep] closed while it was out: its release is nothing
+    cdef bint forced                        # [ep] closed while it was out: its release is nothing
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int turn                  # [ep] how often it was acquired
     cdef void *prev                         # [ep] idle list
@@ -254,6 +254,7 @@ cdef class PoolCore:
     cpdef int expired(self, double now, int limit) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
+    cpdef bint confirm(self, Waiter w)
     cpdef bint begin_release(self, Entry e) except -1
     cpdef release(self, Entry e, double now)
     cdef EndpointPool find(self, object endpoint)
@@ -263,6 +264,7 @@ cdef class PoolCore:
     cdef void forget_if_empty(self, EndpointPool ep) noexcept
     cdef Entry take_idle(self, object endpoint, double now)
     cdef Entry find_out(self, object conn, object endpoint)
+    cdef int let_go(self, Entry e) except -1
     cdef int give_back(self, Entry e, double now) except -1
     cdef int release_entry(self, Entry e, double now) except -1
     cdef bint keep_idle(self, EndpointPool ep, Entry e, double now) noexcept
@@ -282,7 +284,7 @@ cdef class PoolCore:
     cdef void after_fork(self)
 
 
-cdef class PoolFacade:                     # nothing of it changes
+cdef class PoolFacade:                     # set once
     cdef readonly PoolCore _core
     cdef readonly object _manager
     cdef readonly object _acquire_timeout
@@ -292,6 +294,11 @@ cdef class PoolFacade:                     # nothing of it changes
     cdef readonly bint _hooks_acquire
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
+    # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
+    # the object has a dict of its own, which even ConnectionPool[...]() would give it.
+    cdef public object _tasks
+    cdef public object _worker
+    cdef public object __orig_class__
 
 
 cdef class SyncPool(PoolFacade):
@@ -312,11 +319,14 @@ cdef class SyncConnectionContext:
 
 
 cdef class AsyncPool(PoolFacade):
-    cdef object loop
-    cdef int loop_generation
+    cdef object loop                        # [loop] the one that the pool belongs to
+    cdef object loop_mark                   # [loop] see gcp_loop_mark()
+    cdef int loop_generation                # [loop]
 
     cdef int check_loop(self) except -1
-    cdef int bind(self, object loop) except -1
+    cdef int bind(self) except -1
+    cdef object acquire_ready(self, object endpoint, object timeout)
+    cdef object release_ready(self, object conn, object endpoint)
     cdef object release_or_tell(self, Entry e)
     cpdef object _release_entry(self, Entry e)
 
@@ -329,5 +339,12 @@ cdef class AsyncConnectionContext:
     cdef unsigned int turn
 
 
-cdef class Outcome:
-    cdef object value
+cdef class PoolCoroutine:                   # [owner]
+    cdef AsyncPool pool
+    cdef object endpoint
+    cdef object argument
+    cdef object inner
+    cdef int kind
+    cdef int state
+
+    cdef object first_step(self)

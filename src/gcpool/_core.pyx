@@ -11,11 +11,13 @@ out what it decided: connects for a *ticket*, waits for a *waiter* to be notifie
 nothing has to be waited for.
 """
 
+import inspect
 import logging
 import os
+import sys
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from cpython.object cimport PyObject_Hash
+from cpython.object cimport PyObject, PyObject_Hash
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
@@ -23,6 +25,7 @@ from libc.string cimport memcpy, memset
 
 cimport cython
 
+from asyncio import coroutines as asyncio_coroutines
 from asyncio import get_running_loop as running_loop
 
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, EventLoopMismatch
@@ -524,7 +527,7 @@ cdef class PoolCore:
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
             if e.forced:
-                return 0
+                return self.let_go(e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         if (
             e.expires_at <= now
@@ -920,22 +923,37 @@ cdef class PoolCore:
 
     def bury(self, Waiter w):
         """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead`), and the waiter to ask
-        again before that, so that nobody comes between."""
+        again before that, so that nobody comes between. Nothing is to be disposed of when the pool was closed over it
+        during the check."""
         cdef Entry e = w.entry
         cdef EndpointPool ep = e.pool
+        cdef bint held
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
-        gcp_assert(e.state == ACQUIRED)
-        e.state = CLOSING
-        ep.acquired -= 1
-        ep.closing += 1
-        self.closing += 1
-        self.dead_ += 1
+        held = e.state == ACQUIRED
+        if held:
+            e.state = CLOSING
+            ep.acquired -= 1
+            ep.closing += 1
+            self.closing += 1
+            self.dead_ += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
-        w.corpse = e
+        if held:
+            w.corpse = e
+        else:
+            self.let_go(e)
         w.entry = None
         w.state = FRESH
+
+    cpdef bint confirm(self, Waiter w):
+        """Whether a waiter still holds what it was served: not if the pool was closed over it during a check or a hook."""
+        cdef EndpointPool ep = w.entry.pool
+        cdef bint held
+        gcp_lock(&ep.lock)
+        held = w.entry.state == ACQUIRED
+        gcp_unlock(&ep.lock)
+        return held
 
     def take_corpse(self, Waiter w):
         """The entry that was found dead, for whoever disposes of it now."""
@@ -973,7 +991,7 @@ cdef class PoolCore:
         if e is not None and e.generation == self.generation:
             if e.state == CREATING:
                 self.fail(e)
-            elif e.state == ACQUIRED:
+            elif e.state == ACQUIRED or e.forced:
                 self.give_back(e, now)
         return waited
 
@@ -1018,10 +1036,22 @@ cdef class PoolCore:
                     f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
                 )
         if e.forced:
-            if map_remove(&self.by_connection, <size_t><void *>conn, <void *>e):
-                self.entries.discard(e)
+            self.let_go(e)
             return None
         return e
+
+    cdef int let_go(self, Entry e) except -1:
+        # The pool was closed over it, and now its user is through with it: nobody will ask for it again.
+        cdef EndpointPool ep = e.pool
+        cdef bint gone
+        map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
+        gcp_lock(&ep.lock)
+        e.forced = False
+        gone = e.state == GONE
+        gcp_unlock(&ep.lock)
+        if gone:        # else it is still among the doomed, which do not own it: disposed() does this
+            self.entries.discard(e)
+        return 0
 
     def find_acquired(self, object conn, object endpoint):
         """The entry of a connection that is out.
@@ -1048,8 +1078,10 @@ cdef class PoolCore:
         if state == ACQUIRED:
             e.state = RELEASING
         gcp_unlock(&ep.lock)
-        if state != ACQUIRED and not e.forced:
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
+        if state != ACQUIRED:
+            if not e.forced:
+                raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
+            self.let_go(e)
         return state == ACQUIRED
 
     cpdef release(self, Entry e, double now):
@@ -1078,7 +1110,7 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             if e.forced:
-                return 0
+                return self.let_go(e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         if self.is_closed or ep.size > self.max_size or self.size > self.total_max_size:
             close = True

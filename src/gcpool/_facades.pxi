@@ -116,6 +116,10 @@ cdef class SyncPool(PoolFacade):
                 else:
                     if self._hooks_acquire:
                         self._manager.on_acquire(endpoint, e.conn_)
+                    if not self._core.confirm(w):
+                        raise ConnectionPoolClosedError(
+                            f'the pool was closed while a connection to {endpoint!r} was acquired'
+                        )
                     return e
             self._serve(w, timeout, dead)
             e = w.entry
@@ -228,23 +232,58 @@ cdef class SyncConnectionContext:
         return None
 
 
+cdef extern from *:
+    """
+    /* Before Python 3.12 get_running_loop() asks the system for the process id at each call, which costs more than all the
+       rest of a cycle. What it looks at first is an object in the thread's dict that is made anew whenever a loop begins
+       or ends to run: while that object is the same, so is the running loop. (After a fork it is not valid any more; the
+       pool knows that by its generation.) Later versions need no such mark: there is none, and the loop is asked for. */
+    #if PY_VERSION_HEX < 0x030C0000
+      enum { GCP_HAS_LOOP_MARK = 1 };
+      static void *gcp_loop_mark(void) {
+          static PyObject *key = NULL;
+          PyObject *dict = PyThreadState_GetDict();
+          if (key == NULL) key = PyUnicode_InternFromString("__asyncio_running_event_loop__");
+          if (key == NULL || dict == NULL) { PyErr_Clear(); return NULL; }
+          return (void *)PyDict_GetItem(dict, key);
+      }
+    #else
+      enum { GCP_HAS_LOOP_MARK = 0 };
+      #define gcp_loop_mark() NULL
+    #endif
+    """
+    void *gcp_loop_mark() noexcept
+    enum: GCP_HAS_LOOP_MARK
+
+
 cdef class AsyncPool(PoolFacade):
     """Base of the pool for asyncio: what can be done at once is done here."""
 
     cdef inline int check_loop(self) except -1:
-        cdef object loop = get_running_loop()
-        if loop is not self.loop or self.loop_generation != self._core.generation:
-            self.bind(loop)
-        return 0
+        cdef object loop
+        if self.loop_generation == self._core.generation:
+            if GCP_HAS_LOOP_MARK:
+                if self.loop_mark is not None and <void *>self.loop_mark == gcp_loop_mark():
+                    return 0
+            else:
+                loop = get_running_loop()
+                if loop is self.loop:
+                    return 0
+        return self.bind()
 
-    cdef int bind(self, object loop) except -1:
-        if self.loop is not None and self.loop_generation == self._core.generation:
-            raise EventLoopMismatch(
-                f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from {loop!r}: '
-                'expected one pool for each event loop'
-            )
-        self.loop = loop
-        self.loop_generation = self._core.generation
+    cdef int bind(self) except -1:
+        cdef object loop = get_running_loop()
+        cdef void *mark
+        if loop is not self.loop or self.loop_generation != self._core.generation:
+            if self.loop is not None and self.loop_generation == self._core.generation:
+                raise EventLoopMismatch(
+                    f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from '
+                    f'{loop!r}: expected one pool for each event loop'
+                )
+            self.loop = loop
+            self.loop_generation = self._core.generation
+        mark = gcp_loop_mark()
+        self.loop_mark = <object>mark if mark != NULL else None
         return 0
 
     @property
@@ -258,8 +297,39 @@ cdef class AsyncPool(PoolFacade):
         # None while the pool was not used; does not bind it.
         return self.loop if self.loop_generation == self._core.generation else None
 
-    def _try_acquire(self, endpoint, timeout=None):
-        """A ready connection that needs no check and no hook, or MISSING."""
+    @cython.binding(True)
+    def acquire(self, endpoint, timeout=None):
+        """Take a connection out of the pool, or create one.
+
+        :param endpoint: where to connect, any hashable
+        :param timeout: seconds to wait at most, 0 for not at all; None means the pool's ``acquire_timeout``
+        :return: a connection that nobody else has, to be given back with :py:meth:`release`
+        :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
+        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
+        :raises EventLoopMismatch: when the pool belongs to another event loop
+        :raises TypeError: when the endpoint is not hashable
+        :raises Exception: what the connection manager raises; nothing is lost then, nor when this is cancelled
+
+        As in generic-connection-pool; those who wait are served first come, first served.
+        """
+        return new_coroutine(ACQUIRE, self, endpoint, timeout)
+
+    @cython.binding(True)
+    def release(self, conn, endpoint):
+        """Give a connection back. It is back even when this is cancelled, before its first step included.
+
+        :param conn: what :py:meth:`acquire` returned
+        :param endpoint: the endpoint that it was acquired for
+        :raises ConnectionNotAcquired: when it is not out, or of another endpoint; nothing is changed then
+        :raises EventLoopMismatch: when the pool belongs to another event loop
+        :raises Exception: what the manager's ``on_release`` raises; the connection is back all the same
+
+        As in generic-connection-pool: without a background collector this also disposes of connections that are due.
+        """
+        return new_coroutine(RELEASE, self, endpoint, conn)
+
+    cdef object acquire_ready(self, object endpoint, object timeout):
+        # A ready connection that needs no check and no hook, or MISSING.
         cdef Entry e
         self.check_loop()
         if timeout is not None:
@@ -271,8 +341,8 @@ cdef class AsyncPool(PoolFacade):
             return MISSING_
         return e.conn_
 
-    def _try_release(self, conn, endpoint):
-        """Give a connection back. None: done; an entry: its hook has to run first; MISSING: there is closing to do."""
+    cdef object release_ready(self, object conn, object endpoint):
+        # Give a connection back. None: done; an entry: its hook has to run first; MISSING: there is closing to do.
         cdef Entry e
         self.check_loop()
         e = self._core.find_out(conn, endpoint)
@@ -310,10 +380,116 @@ cdef class AsyncPool(PoolFacade):
         return context
 
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX < 0x030B0000
+      /* There a function of Cython says by this flag whether asyncio is to take it for a coroutine function. */
+      #define gcp_mark_coroutine_function(f) (((__pyx_CyFunctionObject *)(f))->flags |= __Pyx_CYFUNCTION_COROUTINE)
+    #else
+      #define gcp_mark_coroutine_function(f) ((void)(f))
+    #endif
+
+    typedef int (*gcp_send_function)(PyObject *, PyObject *, void **);
+    static gcp_send_function gcp_send_of_coroutine;
+
+    static PySendResult gcp_am_send(PyObject *self, PyObject *arg, PyObject **result) {
+        return (PySendResult)gcp_send_of_coroutine(self, arg, (void **)result);
+    }
+
+    /* From 3.12 on `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the value out of
+       the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again, while nobody
+       else holds it; gcp_forget_stop() lets go of the value when the coroutine is. */
+    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
+      static PyObject *gcp_stop = NULL;
+      static int gcp_reuse_stop(PyObject *value) {
+          if (gcp_stop == NULL || Py_REFCNT(gcp_stop) != 1) {
+              Py_XDECREF(gcp_stop);
+              gcp_stop = PyObject_CallNoArgs(PyExc_StopIteration);
+              if (gcp_stop == NULL) return 0;
+          }
+          Py_XSETREF(((PyStopIterationObject *)gcp_stop)->value, Py_NewRef(value));
+          PyErr_SetRaisedException(Py_NewRef(gcp_stop));
+          return 1;
+      }
+      static void gcp_forget_stop(void) {
+          PyObject *value;
+          if (gcp_stop != NULL && Py_REFCNT(gcp_stop) == 1) {
+              value = ((PyStopIterationObject *)gcp_stop)->value;
+              ((PyStopIterationObject *)gcp_stop)->value = Py_NewRef(Py_None);
+              Py_XDECREF(value);
+          }
+      }
+    #else
+      static int gcp_reuse_stop(PyObject *value) {
+          PyObject *stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, value, NULL);
+          if (stop == NULL) return 0;
+          PyErr_SetObject(PyExc_StopIteration, stop);
+          Py_DECREF(stop);
+          return 1;
+      }
+      #define gcp_forget_stop() ((void)0)
+    #endif
+
+    static PyObject *gcp_iternext(PyObject *self) {
+        void *result = NULL;
+        int status = gcp_send_of_coroutine(self, Py_None, &result);
+        PyObject *value = (PyObject *)result;
+        if (status == PYGEN_NEXT) return value;
+        if (status == PYGEN_RETURN) {
+            /* NULL alone means that None is returned. */
+            if (value != Py_None) gcp_reuse_stop(value);
+            Py_DECREF(value);
+        }
+        return NULL;
+    }
+
+    /* Cython has no spelling for am_send, and its __next__ can only return a value by raising. The type is final. */
+    static void gcp_install_send(PyObject *type, gcp_send_function send) {
+        gcp_send_of_coroutine = send;
+        ((PyTypeObject *)type)->tp_iternext = gcp_iternext;
+        ((PyTypeObject *)type)->tp_as_async->am_send = gcp_am_send;
+        PyType_Modified((PyTypeObject *)type);
+    }
+    """
+    ctypedef int (*gcp_send_function)(object, object, void **) except -1
+    void gcp_mark_coroutine_function(object)
+    void gcp_install_send(object, gcp_send_function)
+    void gcp_forget_stop()
+
+cdef extern from "Python.h":
+    int PyIter_Send(object, object, PyObject **) except -1
+    int PyErr_WarnEx(object, const char *, Py_ssize_t) except -1
+    enum:
+        PYGEN_RETURN
+        PYGEN_NEXT
+
+cdef enum:          # PoolCoroutine.kind
+    ACQUIRE
+    RELEASE
+    READY           # has a value to return and nothing to do
+
+cdef enum:          # PoolCoroutine.state
+    NOT_STARTED
+    WAITING         # the inner coroutine does the rest
+    FINISHED
+
+
+cdef inline PoolCoroutine new_coroutine(int kind, AsyncPool pool, object endpoint, object argument):
+    cdef PoolCoroutine coroutine = PoolCoroutine.__new__(PoolCoroutine)
+    coroutine.kind = kind
+    coroutine.pool = pool
+    coroutine.endpoint = endpoint
+    coroutine.argument = argument
+    return coroutine
+
+
+async def _nothing():
+    pass
+
+
 @cython.final
-@cython.freelist(8)
-cdef class Outcome:
-    # An awaitable that is done.
+cdef class Done:
+    # The awaitable that is done, with None; there is one.
 
     def __await__(self):
         return self
@@ -322,11 +498,169 @@ cdef class Outcome:
         return self
 
     def __next__(self):
-        value = self.value
-        self.value = None
-        if value is None:
-            raise StopIteration
-        raise StopIteration(value)
+        raise StopIteration
+
+
+cdef Done DONE = Done()
+
+
+@cython.final
+@cython.freelist(16)
+cdef class PoolCoroutine:
+    """What ``acquire()`` and ``release()`` of an asyncio pool return: a coroutine to asyncio and to ``await``.
+
+    Compiled, since most of them never wait: they are done at their first step. One that has to wait goes on as a coroutine
+    of the facade.
+    """
+
+    def __dealloc__(self):
+        gcp_forget_stop()
+        if self.state == NOT_STARTED and self.kind != READY:
+            PyErr_WarnEx(
+                RuntimeWarning,
+                b"coroutine 'ConnectionPool.acquire' was never awaited"
+                if self.kind == ACQUIRE
+                else b"coroutine 'ConnectionPool.release' was never awaited",
+                1,
+            )
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        # Replaced by gcp_iternext; it is here so that the type has the slot.
+        raise NotImplementedError
+
+    cdef object first_step(self):
+        # What it returns, or MISSING when the inner coroutine has to go on.
+        cdef AsyncPool pool = self.pool
+        self.state = FINISHED
+        if self.kind == ACQUIRE:
+            value = pool.acquire_ready(self.endpoint, self.argument)
+            if value is not MISSING_:
+                return value
+            self.inner = pool._acquire_unready(self.endpoint, self.argument)
+        elif self.kind == RELEASE:
+            todo = pool.release_ready(self.argument, self.endpoint)
+            if todo is None:
+                return None
+            self.inner = pool._finish_release(todo)
+        else:
+            return self.argument
+        self.state = WAITING
+        return MISSING_
+
+    def send(self, value):
+        """Go on, as ``send()`` of a coroutine."""
+        cdef void *result = NULL
+        cdef int status = coroutine_send(self, value, &result)
+        got = <object>result
+        Py_DECREF(got)
+        if status == PYGEN_NEXT:
+            return got
+        raise StopIteration(got)
+
+    def throw(self, kind, value=None, traceback=None):
+        """Go on with an exception, as ``throw()`` of a coroutine. A release that was not begun is done first."""
+        cdef int state = self.state
+        if value is None and traceback is None:
+            exc = kind
+        else:
+            exc = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
+            if traceback is not None:
+                exc = exc.with_traceback(traceback)
+        if state == NOT_STARTED:
+            self.state = FINISHED
+            if self.kind == RELEASE:
+                self.pool._release_without_hook(self.argument, self.endpoint)
+            inner = _nothing()
+        elif state == WAITING:
+            inner = self.inner
+        else:
+            raise RuntimeError('cannot reuse already awaited coroutine')
+        try:
+            return inner.throw(exc)
+        except BaseException:
+            self.state = FINISHED
+            self.inner = None
+            raise
+
+    def close(self):
+        """End it, as ``close()`` of a coroutine."""
+        inner = self.inner
+        self.state = FINISHED
+        self.inner = None
+        if inner is not None:
+            inner.close()
+
+    @property
+    def __name__(self):
+        return 'acquire' if self.kind == ACQUIRE else 'release'
+
+    @property
+    def __qualname__(self):
+        return 'ConnectionPool.acquire' if self.kind == ACQUIRE else 'ConnectionPool.release'
+
+    @property
+    def cr_await(self):
+        """The coroutine that does what has to wait, or None."""
+        return self.inner
+
+    @property
+    def cr_frame(self):
+        """The frame of that one, or None."""
+        return None if self.inner is None else self.inner.cr_frame
+
+    @property
+    def cr_running(self):
+        """Whether it is being executed."""
+        return False if self.inner is None else self.inner.cr_running
+
+
+cdef int coroutine_send(object self, object value, void **result) except -1:
+    cdef PoolCoroutine coroutine = <PoolCoroutine>self
+    cdef PyObject *sent = NULL
+    cdef int status
+    if coroutine.state == NOT_STARTED:
+        returned = coroutine.first_step()
+        if returned is not MISSING_:
+            Py_INCREF(returned)
+            result[0] = <void *>returned
+            return PYGEN_RETURN
+        value = None
+    elif coroutine.state == FINISHED:
+        raise RuntimeError('cannot reuse already awaited coroutine')
+    inner = coroutine.inner
+    try:
+        status = PyIter_Send(inner, value, &sent)
+    except BaseException:
+        coroutine.state = FINISHED
+        coroutine.inner = None
+        raise
+    if status == PYGEN_RETURN:
+        coroutine.state = FINISHED
+        coroutine.inner = None
+    result[0] = <void *>sent
+    return status
+
+
+gcp_install_send(PoolCoroutine, coroutine_send)
+
+
+def _mark_coroutine_functions():
+    # For mock's autospec, and whoever else asks before a call whether the result will have to be awaited.
+    for method in (AsyncPool.acquire, AsyncPool.release):
+        gcp_mark_coroutine_function(method)
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(method)
+        elif sys.version_info >= (3, 11):
+            method._is_coroutine = asyncio_coroutines._is_coroutine
+
+
+_mark_coroutine_functions()
 
 
 @cython.final
@@ -337,7 +671,6 @@ cdef class AsyncConnectionContext:
     def __aenter__(self):
         cdef AsyncPool pool = self.pool
         cdef Entry e
-        cdef Outcome outcome
         if self.entry is not None:
             raise RuntimeError('the connection context is entered already: call connection() once more for a second one')
         pool.check_loop()
@@ -346,9 +679,7 @@ cdef class AsyncConnectionContext:
             if e is not None:
                 self.entry = e
                 self.turn = e.turn
-                outcome = Outcome.__new__(Outcome)
-                outcome.value = e.conn_
-                return outcome
+                return new_coroutine(READY, pool, None, e.conn_)
         return pool._enter(self, self.endpoint, self.timeout)
 
     def _hold(self, Entry e):
@@ -369,5 +700,5 @@ cdef class AsyncConnectionContext:
                 )
             todo = pool.release_or_tell(e)
         if todo is None:
-            return Outcome.__new__(Outcome)
+            return DONE
         return pool._finish_release(todo)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core import LEAST_DISPOSE_TIME, MISSING, AsyncPool, Entry, SyncPool, Waiter
+from ._core import LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
 from .exceptions import PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -62,47 +62,17 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     asynchronous = True
 
-    _tasks: 'set[asyncio.Task[None]]'
-
     if TYPE_CHECKING:
-
+        # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
+        async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
+        async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(
             self, endpoint: EndpointT, timeout: float | None = None
         ) -> AbstractAsyncContextManager[ConnectionT]: ...
 
-    async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
-        """Take a connection out of the pool, or create one.
-
-        :param endpoint: where to connect, any hashable
-        :param timeout: seconds to wait at most, 0 for not at all; None means the pool's ``acquire_timeout``
-        :return: a connection that nobody else has, to be given back with :py:meth:`release`
-        :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
-        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
-        :raises EventLoopMismatch: when the pool belongs to another event loop
-        :raises TypeError: when the endpoint is not hashable
-        :raises Exception: what the connection manager raises; nothing is lost then, nor when this is cancelled
-
-        As in generic-connection-pool; those who wait are served first come, first served.
-        """
-        conn = self._try_acquire(endpoint, timeout)
-        if conn is not MISSING:
-            return conn  # type: ignore[no-any-return]
+    async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
         entry = await self._acquire_entry(endpoint, timeout)
         return entry.conn  # type: ignore[no-any-return]
-
-    async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None:
-        """Give a connection back. It is back even when this is cancelled.
-
-        :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that it was acquired for
-        :raises ConnectionNotAcquired: when it is not out, or of another endpoint; nothing is changed then
-        :raises Exception: what the manager's ``on_release`` raises; the connection is back all the same
-
-        As in generic-connection-pool: without a background collector this also disposes of connections that are due.
-        """
-        todo = self._try_release(conn, endpoint)
-        if todo is not None:
-            await self._finish_release(todo)
 
     async def _acquire_entry(self, endpoint: EndpointT, timeout: float | None) -> Entry:
         waiter = Waiter(endpoint)
@@ -123,6 +93,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         entry = await self._acquire_entry(endpoint, timeout)
         context._hold(entry)
         return entry.conn  # type: ignore[no-any-return]
+
+    def _release_without_hook(self, conn: ConnectionT, endpoint: EndpointT) -> None:
+        # Of a release that was cancelled before its first step. The hook could not be awaited any more.
+        entry = self._core.find_acquired(conn, endpoint)
+        if entry is not None:
+            self._release_entry(entry)
+            self._spawn_disposals()
 
     async def _finish_release(self, todo: object) -> None:
         if isinstance(todo, Entry):
@@ -278,10 +255,8 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
 
     asynchronous = False
 
-    _tasks: 'set[Any]'
-
     if TYPE_CHECKING:
-
+        # Compiled too.
         def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(

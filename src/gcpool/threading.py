@@ -174,6 +174,8 @@ class ConnectionPool(
             held = waiter.held
             assert held is not None
             manager.on_acquire(endpoint, held.conn)
+        if (self._checks or self._hooks_acquire) and not core.confirm(waiter):
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core
