@@ -32,7 +32,7 @@ logger = logging.getLogger(__package__)
 
 ResultT = TypeVar('ResultT')
 
-# How many connections are disposed of side by side when a pool is closed.
+# How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
 
@@ -61,6 +61,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
     asynchronous = True
+    disposals_at_once = PARALLEL_DISPOSALS
 
     if TYPE_CHECKING:
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
@@ -254,6 +255,8 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
     """The half for threads of what a pool does besides deciding. Acquire, release, disposing are compiled (SyncPool)."""
 
     asynchronous = False
+    # The collector leaves nothing among the doomed that a release could find there, and dispose of.
+    disposals_at_once = 1
 
     if TYPE_CHECKING:
         # Compiled too.

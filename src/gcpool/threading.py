@@ -194,6 +194,6 @@ class ConnectionPool(
     def _collect(self) -> float | None:
         """Dispose of what is due. Seconds until more will be; None if nothing ever is."""
         core = self._core
-        core.expired(core.now(), max(core.size, 1))
-        self._dispose_doomed()
+        while core.expired(core.now(), self.disposals_at_once):
+            self._dispose_doomed()
         return self._due_in()
