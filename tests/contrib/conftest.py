@@ -17,7 +17,7 @@ from tests.contrib.servers import (
     EchoServer,
     PostgresServer,
     has_ipv6,
-    postgres_programs,
+    running_postgres,
     tcp_listener,
 )
 
@@ -145,12 +145,5 @@ def tls_server(server_tls: ssl.SSLContext) -> Iterator[EchoServer]:
 @pytest.fixture(scope='session')
 def postgres() -> Iterator[PostgresServer]:
     """A private PostgreSQL server."""
-    programs = postgres_programs()
-    if programs is None:
-        pytest.skip('PostgreSQL is not installed: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb')
-    server = PostgresServer(programs)
-    try:
-        server.start()
+    with running_postgres() as server:
         yield server
-    finally:
-        server.stop()

@@ -293,3 +293,17 @@ def postgres_programs() -> Path | None:
         return Path(found).resolve().parent
     versions = sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'), key=lambda path: float(path.parts[-3]))
     return versions[-1].parent if versions else None
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """Start a private PostgreSQL server and stop it; where there is none the test is skipped."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip('PostgreSQL is not installed: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb')
+    server = PostgresServer(programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,128 @@
+"""A connection manager of one's own, for a protocol that wants a password first.
+
+Starts a server of its own, so it can be run as it is: python examples/custom_manager.py
+"""
+
+import socket
+import socketserver
+import threading
+from contextlib import closing
+
+from gcpool.threading import BaseConnectionManager, ConnectionPool
+
+
+class Client:
+    """A connection to a key-value store that takes a command a line and answers with a line.
+
+    :param host: host of the store
+    :param port: its port
+    :param timeout: seconds that connecting and each command may take
+    """
+
+    def __init__(self, host: str, port: int, timeout: float | None) -> None:
+        self._sock = socket.create_connection((host, port), timeout)
+        self._answers = self._sock.makefile('r', encoding='utf-8')
+
+    def ask(self, *words: str) -> str:
+        """Send a command and wait for the answer."""
+        self._sock.sendall((' '.join(words) + '\n').encode())
+        answer = self._answers.readline()
+        if not answer:
+            raise ConnectionError('the store has hung up')
+        return answer.rstrip('\n')
+
+    def close(self) -> None:
+        """Hang up."""
+        self._answers.close()
+        self._sock.close()
+
+
+Endpoint = tuple[str, int]
+
+
+class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
+    """Makes connections to the store and logs in.
+
+    :param password: what the store wants to hear
+    """
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+
+    def create(self, endpoint: Endpoint, timeout: float | None = None) -> Client:
+        """Connect and log in; whatever goes wrong, nothing is left open."""
+        client = Client(*endpoint, timeout)
+        try:
+            answer = client.ask('AUTH', self._password)
+            if answer != 'OK':
+                raise PermissionError(answer)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def dispose(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> None:
+        """Close a connection."""
+        conn.close()
+
+    def check_aliveness(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> bool:
+        """Ask an idle connection for a sign of life before it is used again."""
+        try:
+            return conn.ask('PING') == 'PONG'
+        except OSError:
+            return False
+
+
+class StoreHandler(socketserver.StreamRequestHandler):
+    """The store's side of a connection."""
+
+    values: dict[str, str] = {}  # noqa: RUF012  (one store for all connections)
+
+    def handle(self) -> None:
+        """Serve one connection."""
+        allowed = False
+        for line in self.rfile:
+            command, *words = line.decode().split()
+            if command == 'AUTH':
+                allowed = words == ['open-sesame']
+                answer = 'OK' if allowed else 'wrong password'
+            elif not allowed:
+                answer = 'who are you?'
+            elif command == 'PING':
+                answer = 'PONG'
+            elif command == 'SET':
+                self.values[words[0]] = words[1]
+                answer = 'OK'
+            else:
+                answer = self.values.get(words[0], '')
+            self.wfile.write(answer.encode() + b'\n')
+
+
+def main() -> None:
+    pool = ConnectionPool[Endpoint, Client](StoreConnectionManager('open-sesame'), acquire_timeout=5.0)
+    misinformed_pool = ConnectionPool[Endpoint, Client](StoreConnectionManager('sesame'), acquire_timeout=5.0)
+    with (
+        socketserver.ThreadingTCPServer(('127.0.0.1', 0), StoreHandler) as server,
+        closing(pool),
+        closing(misinformed_pool),
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = ('127.0.0.1', server.server_address[1])
+
+        with pool.connection(endpoint) as client:
+            print('set:', client.ask('SET', 'answer', '42'))
+        with pool.connection(endpoint) as client:
+            print('get:', client.ask('GET', 'answer'))
+        print('connections made:', pool.get_stats()['created'])
+
+        # What the manager raises reaches the caller as it is.
+        try:
+            misinformed_pool.acquire(endpoint)
+        except PermissionError as exc:
+            print('refused:', exc)
+        print('connections in the pool:', misinformed_pool.get_size())
+        server.shutdown()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,48 @@
+"""Threads that share a few PostgreSQL connections, by psycopg2.
+
+Needs a server: pip install "gcpool[psycopg2]", and then
+GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/pg_pool.py
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+from gcpool.contrib.psycopg2 import Connection, DbConnectionManager, DbEndpoint
+from gcpool.threading import ConnectionPool
+
+
+def main() -> None:
+    # One pool can serve several databases: the endpoint is a name that is chosen here.
+    manager = DbConnectionManager({'primary': {'dsn': os.environ['GCPOOL_EXAMPLE_DSN']}})
+    pool = ConnectionPool[DbEndpoint, Connection](manager, max_size=3, acquire_timeout=10.0)
+    with closing(pool):
+        with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
+            cursor.execute('DROP TABLE IF EXISTS gcpool_example')
+            cursor.execute('CREATE TABLE gcpool_example (number INTEGER)')
+
+        def insert(number: int) -> None:
+            # "with conn" is psycopg2's: commit at its end, or roll back.
+            with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
+                cursor.execute('INSERT INTO gcpool_example VALUES (%s)', (number,))
+
+        with ThreadPoolExecutor(max_workers=12) as executor:
+            for future in [executor.submit(insert, number) for number in range(100)]:
+                future.result()
+
+        # What is not committed is rolled back when the connection goes back to the pool.
+        with pool.connection('primary') as conn, conn.cursor() as cursor:
+            cursor.execute('DELETE FROM gcpool_example')
+
+        with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
+            cursor.execute('SELECT count(*), sum(number) FROM gcpool_example')
+            print('rows and sum:', cursor.fetchone())
+            cursor.execute('DROP TABLE gcpool_example')
+
+    stats = pool.get_stats()
+    print('acquired:', stats['acquires'])
+    print('connections made, at most 3:', stats['created'])
+
+
+if __name__ == '__main__':
+    main()

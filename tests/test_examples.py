@@ -1,0 +1,73 @@
+"""Every program under examples/ runs, warns of nothing and prints what it should."""
+
+import importlib.util
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contrib.servers import PostgresServer, running_postgres
+
+EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
+
+EXPECTED = {
+    'async_pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 102\nconnections made, at most 3: [123]\n',
+    'async_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 3: [123]\n',
+    'async_stream_pool': r'lengths: \[3, 10, 2, 6, 3, 3, 2, 4\]\ntimed out: .+\nlength afterwards: 11\n',
+    'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
+    'custom_manager': r'set: OK\nget: 42\nconnections made: 1\nrefused: wrong password\nconnections in the pool: 0\n',
+    'manager_hooks': (
+        r'acquired: 3\ncreated: 2\ndisposed: 2\nfound dead: 1\nreleased: 3\nin use for some time: True\n'
+    ),
+    'pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
+    'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
+    'ssl_pool': (
+        r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
+    ),
+    'tcp_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 2: [12]\n',
+    'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
+}
+NEEDS = {'async_pg_pool': 'asyncpg', 'pg_pool': 'psycopg2', 'ssl_pool': 'trustme'}
+
+
+@pytest.fixture(scope='module')
+def postgres() -> Iterator[PostgresServer]:
+    """The server for the examples that need one."""
+    with running_postgres() as server:
+        yield server
+
+
+def test_every_example_is_listed() -> None:
+    assert {path.stem for path in EXAMPLES.glob('*.py')} == set(EXPECTED)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(name, marks=pytest.mark.postgres if 'pg' in name else ()) for name in EXPECTED],
+)
+def test_example(name: str, request: pytest.FixtureRequest) -> None:
+    if 'unix' in name and not hasattr(socket, 'AF_UNIX'):
+        pytest.skip('Python has no Unix domain sockets on this system')
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f'{NEEDS[name]} is not installed')
+    environment = dict(os.environ)
+    if 'pg' in name:
+        environment['GCPOOL_EXAMPLE_DSN'] = request.getfixturevalue('postgres').dsn
+
+    result = subprocess.run(
+        [sys.executable, '-W', 'error', '-X', 'dev', str(EXAMPLES / f'{name}.py')],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+
+    assert (result.returncode, result.stderr) == (0, '')
+    assert re.fullmatch(EXPECTED[name], result.stdout), result.stdout
