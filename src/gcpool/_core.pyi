@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Any, Final, final
 
 LEAST_DISPOSE_TIME: Final[float]
+ENTERED: Final[str]
 MISSING: Final[object]
 STATES: Final[tuple[str, ...]]
 
@@ -186,7 +187,7 @@ class AsyncConnectionContext:
     def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> Awaitable[None]: ...
-    def _hold(self, e: Entry) -> None: ...
+    def _hold(self, e: Entry) -> bool: ...
 
 @final
 class PoolCoroutine:

@@ -204,6 +204,9 @@ cdef class SyncPool(PoolFacade):
         self.drain(INFINITY if deadline is None else deadline)
 
 
+ENTERED = 'the connection context is entered already: call connection() once more for a second one'
+
+
 @cython.final
 @cython.freelist(8)
 cdef class SyncConnectionContext:
@@ -212,8 +215,11 @@ cdef class SyncConnectionContext:
     def __enter__(self):
         cdef Entry e
         if self.entry is not None:
-            raise RuntimeError('the connection context is entered already: call connection() once more for a second one')
+            raise RuntimeError(ENTERED)
         e = self.pool.acquire_entry(self.endpoint, self.timeout)
+        if self.entry is not None:      # by another thread, while this one waited
+            self.pool.release_entry(e)
+            raise RuntimeError(ENTERED)
         self.entry = e
         self.turn = e.turn
         return e.conn_
@@ -672,7 +678,7 @@ cdef class AsyncConnectionContext:
         cdef AsyncPool pool = self.pool
         cdef Entry e
         if self.entry is not None:
-            raise RuntimeError('the connection context is entered already: call connection() once more for a second one')
+            raise RuntimeError(ENTERED)
         pool.check_loop()
         if not pool._checks and not pool._hooks_acquire:
             e = pool._core.take_idle(self.endpoint, pool._core.read_clock())
@@ -683,8 +689,12 @@ cdef class AsyncConnectionContext:
         return pool._enter(self, self.endpoint, self.timeout)
 
     def _hold(self, Entry e):
+        # False when another task entered it while this one waited.
+        if self.entry is not None:
+            return False
         self.entry = e
         self.turn = e.turn
+        return True
 
     def __aexit__(self, exc_type, exc, traceback):
         cdef AsyncPool pool = self.pool

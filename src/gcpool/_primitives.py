@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core import LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
+from ._core import ENTERED, LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
 from .exceptions import PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -92,7 +92,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     async def _enter(self, context: Any, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
         entry = await self._acquire_entry(endpoint, timeout)
-        context._hold(entry)
+        if not context._hold(entry):
+            await self.release(entry.conn, endpoint)
+            raise RuntimeError(ENTERED)
         return entry.conn  # type: ignore[no-any-return]
 
     def _release_without_hook(self, conn: ConnectionT, endpoint: EndpointT) -> None:
