@@ -496,11 +496,25 @@ cdef class PoolCore:
 
     cdef Entry take_idle(self, object endpoint, double now):
         """An idle connection, core ones first, or None: then :py:meth:`request` knows more."""
-        cdef EndpointPool ep = self.find(endpoint)
+        cdef EndpointPool ep
         cdef Entry e
         cdef void *p
-        if ep is None:
-            return None
+        cdef Slot *slot = NULL
+        if GCP_SHARED_STAMP:
+            # With the GIL nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one cache miss to
+            # the next: ask for all of it at once.
+            slot = table_find_slot(&self.by_identity.tables[0], <size_t><void *>endpoint)
+        if slot != NULL:
+            gcp_prefetch(<char *>slot.value + 64)
+            gcp_prefetch(slot.hint)
+            gcp_prefetch(<char *>slot.hint + 64)
+            gcp_prefetch(slot.hint_conn)
+            table_prefetch(&self.by_connection.tables[0], <size_t>slot.hint_conn)
+            ep = <EndpointPool>slot.value
+        else:
+            ep = self.find(endpoint)
+            if ep is None:
+                return None
         gcp_lock(&ep.lock)
         p = ep.core_head
         if p == NULL:
@@ -510,6 +524,9 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             return None
         e = <Entry>p
+        if slot != NULL and slot.hint != p:
+            slot.hint = p
+            slot.hint_conn = <void *>e.conn_
         idle_unlink(ep, p)
         e.state = ACQUIRED
         ep.acquired += 1

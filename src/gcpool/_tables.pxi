@@ -18,6 +18,23 @@ cdef inline void *table_find(Table *t, size_t key) noexcept nogil:
     return NULL
 
 
+cdef inline Slot *table_find_slot(Table *t, size_t key) noexcept nogil:
+    cdef size_t i
+    if t.used == 0:
+        return NULL
+    i = <size_t>(mix(key) >> t.shift)
+    while t.slots[i].value != NULL:
+        if t.slots[i].key == key:
+            return &t.slots[i]
+        i = (i + 1) & t.mask
+    return NULL
+
+
+cdef inline void table_prefetch(Table *t, size_t key) noexcept nogil:
+    if t.used:
+        gcp_prefetch(&t.slots[mix(key) >> t.shift])
+
+
 cdef void *table_find_nth(Table *t, size_t key, size_t n) noexcept nogil:
     cdef size_t i
     if t.used == 0:
@@ -38,6 +55,8 @@ cdef void table_put(Table *t, size_t key, void *value) noexcept nogil:
         i = (i + 1) & t.mask
     t.slots[i].key = key
     t.slots[i].value = value
+    t.slots[i].hint = NULL
+    t.slots[i].hint_conn = NULL
     t.used += 1
     t.version += 1
 
@@ -71,7 +90,7 @@ cdef inline int table_insert(Table *t, size_t key, void *value) noexcept:
     if t.slots == NULL:
         if table_resize(t, 8) < 0:
             return -1
-    elif (t.used + 1) * 4 > (t.mask + 1) * 3:
+    elif (t.used + 1) * 8 > (t.mask + 1) * 7:     # dense: what a cache holds counts more than a few probes
         if table_resize(t, (t.mask + 1) * 2) < 0:
             return -1
     table_put(t, key, value)
@@ -113,6 +132,7 @@ cdef inline object map_get(Map *m, size_t key):
     cdef void *found
     gcp_lock(&m.locks[s])
     found = table_find(&m.tables[s], key)
+    gcp_prefetch(<char *>found + 64)
     # The reference is taken under the lock: what is registered is alive, and is unregistered before it is let go.
     result = <object>found if found != NULL else None
     gcp_unlock(&m.locks[s])
