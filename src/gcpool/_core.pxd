@@ -140,6 +140,9 @@ cdef struct HeapItem:
     void *item          # a HeapMember, borrowed
 
 
+cdef class PoolCore
+
+
 cdef class HeapMember:
     cdef Py_ssize_t heap_index              # [core] -1: not in a heap
 
@@ -186,7 +189,8 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef void *waiter_tail                  # [ep]
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
-    cdef char padding[16]
+    cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef char padding[12]
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -209,6 +213,7 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
 
 cdef class Waiter:
     cdef readonly object endpoint           # never changes
+    cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]
     cdef Entry spare                        # [ep] the ticket that it will get, made ahead: nothing is allocated under a lock
@@ -292,6 +297,7 @@ cdef class PoolCore:
     cdef bint evict(self, double limit) noexcept
     cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept
     cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept
+    cdef bint dequeue(self, EndpointPool ep, void *p) noexcept
     cdef void starve(self, EndpointPool ep) noexcept
     cdef void *dispatch(self) noexcept
     cdef void *after_slot_freed(self, EndpointPool ep) noexcept

@@ -142,12 +142,15 @@ cdef class Waiter:
         self.state = FRESH
 
     def __dealloc__(self):
-        # Whoever made it cancels it; this is for a coroutine that was never finalised.
-        if self.state == QUEUED and self.pool is not None:
-            gcp_lock(&self.pool.lock)
-            if self.state == QUEUED:
-                waiter_unlink(self.pool, <void *>self)
-            gcp_unlock(&self.pool.lock)
+        # Whoever made it cancels it; this is for one that was dropped all the same. Its endpoint pool may have nobody
+        # else: it must be forgotten before it goes with it.
+        cdef EndpointPool ep = self.pool
+        if self.state == QUEUED and ep is not None and ep.generation == self.core.generation:
+            gcp_lock(&self.core.lock)
+            gcp_lock(&ep.lock)
+            self.core.dequeue(ep, <void *>self)
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.core.lock)
 
     @property
     def queued(self):
@@ -283,6 +286,7 @@ if hasattr(os, 'register_at_fork'):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class PoolCore:
     """The state machine. All times are seconds on one monotonic line, all sizes numbers of connections.
 
@@ -371,6 +375,13 @@ cdef class PoolCore:
         self.doomed_tail = NULL
         self.doomed_count = 0
         self.closers = NULL
+        self.acquires = 0
+        self.created_ = 0
+        self.create_errors = 0
+        self.dead_ = 0
+        self.disposed_ = 0
+        self.waits = 0
+        self.timeouts = 0
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -443,6 +454,7 @@ cdef class PoolCore:
             if new is None:
                 new = EndpointPool()
                 new.endpoint = endpoint
+                new.generation = self.generation
                 new.hash = hash_
             gcp_lock(&self.by_hash.locks[s])
             if self.by_hash.tables[s].version == version:
@@ -540,6 +552,8 @@ cdef class PoolCore:
         cdef Waiter w
         cdef double deadline
         cdef bint is_core
+        if e.generation != self.generation:
+            return 0
         gcp_lock(&ep.lock)
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
@@ -696,6 +710,16 @@ cdef class PoolCore:
         w.state = QUEUED
         self.waits += 1
 
+    cdef bint dequeue(self, EndpointPool ep, void *p) noexcept:
+        # Both locks are held. False when the waiter was not queued any more.
+        if (<Waiter>p).state != QUEUED:
+            return False
+        waiter_unlink(ep, p)
+        (<Waiter>p).state = CANCELLED
+        self.starve(ep)
+        self.forget_if_empty(ep)
+        return True
+
     cdef void starve(self, EndpointPool ep) noexcept:
         # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
         # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
@@ -802,6 +826,7 @@ cdef class PoolCore:
         w.entry = None
         while True:
             ep = self.find_or_add(w.endpoint)
+            w.core = self
             w.pool = ep
             gcp_lock(&self.lock)
             if self.is_closed:
@@ -866,12 +891,16 @@ cdef class PoolCore:
 
         :return: False when the pool was closed meanwhile: the connection is among the doomed.
         :raises ValueError: when the pool holds that connection already; the ticket is as it was
+        :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
         cdef EndpointPool ep = ticket.pool
         cdef bint served
         cdef size_t s = shard_of(<size_t><void *>conn)
         cdef int failed = 0
         cdef bint known
+        if ticket.generation != self.generation:
+            Py_INCREF(conn)     # no finalizer may end the parent's session
+            raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         gcp_lock(&self.by_connection.locks[s])
         known = table_find(&self.by_connection.tables[s], <size_t><void *>conn) != NULL
         gcp_unlock(&self.by_connection.locks[s])
@@ -912,6 +941,8 @@ cdef class PoolCore:
     cdef int fail(self, Entry ticket) except -1:
         cdef EndpointPool ep = ticket.pool
         cdef void *chain
+        if ticket.generation != self.generation:
+            return 0
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
         gcp_assert(ticket.state == CREATING)
@@ -945,6 +976,10 @@ cdef class PoolCore:
         cdef Entry e = w.entry
         cdef EndpointPool ep = e.pool
         cdef bint held
+        if e.generation != self.generation:
+            w.entry = None
+            w.state = FRESH
+            return
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
         held = e.state == ACQUIRED
@@ -987,16 +1022,16 @@ cdef class PoolCore:
         cdef Entry e
         cdef Entry corpse = w.corpse
         cdef bint waited = False
-        cdef void *chain = NULL
+        if ep is not None and ep.generation != self.generation:
+            # The process was forked meanwhile. What it waited for, or holds, is the parent's.
+            w.corpse = None
+            w.entry = None
+            w.state = CANCELLED
+            return True
         if ep is not None:
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
-            if w.state == QUEUED:
-                waiter_unlink(ep, <void *>w)
-                w.state = CANCELLED
-                waited = True
-                self.starve(ep)
-                self.forget_if_empty(ep)
+            waited = self.dequeue(ep, <void *>w)
             gcp_unlock(&ep.lock)
             if corpse is not None:
                 self.queue_doomed(corpse)
@@ -1005,7 +1040,7 @@ cdef class PoolCore:
         e = w.entry
         w.entry = None
         w.state = CANCELLED
-        if e is not None and e.generation == self.generation:
+        if e is not None:
             if e.state == CREATING:
                 self.fail(e)
             elif e.state == ACQUIRED or e.forced:
@@ -1018,16 +1053,14 @@ cdef class PoolCore:
         :return: True when it is out; False when it will be, or has been, notified.
         """
         cdef EndpointPool ep = w.pool
-        cdef bint waited = False
+        cdef bint waited
+        if ep.generation != self.generation:
+            return True
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
-        if w.state == QUEUED:
-            waiter_unlink(ep, <void *>w)
-            w.state = CANCELLED
-            waited = True
+        waited = self.dequeue(ep, <void *>w)
+        if waited:
             self.timeouts += 1
-            self.starve(ep)
-            self.forget_if_empty(ep)
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         return waited
