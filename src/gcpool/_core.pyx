@@ -1094,12 +1094,12 @@ cdef class PoolCore:
         # The pool was closed over it, and now its user is through with it: nobody will ask for it again.
         cdef EndpointPool ep = e.pool
         cdef bint gone
-        map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
         gcp_lock(&ep.lock)
+        gone = e.forced and e.state == GONE
         e.forced = False
-        gone = e.state == GONE
         gcp_unlock(&ep.lock)
         if gone:        # else it is still among the doomed, which do not own it: disposed() does this
+            map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
             self.entries.discard(e)
         return 0
 
