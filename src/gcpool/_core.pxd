@@ -207,8 +207,8 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef double used_at                     # [ep]
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release
-    cdef unsigned long long born            # set once: order of creation
     cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef char padding[12]
 
 
 cdef class Waiter:
@@ -246,14 +246,13 @@ cdef class PoolCore:
     cdef readonly int generation            # changes only in a forked child
     cdef readonly int size                  # [core]
     cdef int closing                        # [core]
-    cdef readonly int min_idle              # [core+ep of all]
-    cdef readonly int max_size              # [core]
-    cdef readonly int total_max_size        # [core]
+    cdef readonly int min_idle              # [core]; read under [ep]
+    cdef readonly int max_size              # [core]; read under [ep]
+    cdef readonly int total_max_size        # [core]; read under [ep]
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly bint collects             # never changes: a background worker closes what is due
     cdef unsigned long long stamp           # orders releases on a build with the GIL
-    cdef unsigned long long births          # [core]
     cdef unsigned long long arrivals        # [core]
     cdef void *doomed_head                  # [core] to be closed, in this order
     cdef void *doomed_tail                  # [core]
@@ -289,7 +288,7 @@ cdef class PoolCore:
     cdef int let_go(self, Entry e) except -1
     cdef int give_back(self, Entry e, double now) except -1
     cdef int release_entry(self, Entry e, double now) except -1
-    cdef bint keep_idle(self, EndpointPool ep, Entry e, double now) noexcept
+    cdef void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept
     cdef void doom(self, EndpointPool ep, Entry e) noexcept
     cdef void queue_doomed(self, Entry e) noexcept
     cdef void set_due(self) noexcept

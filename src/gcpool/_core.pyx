@@ -19,6 +19,7 @@ import sys
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject, PyObject_Hash
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -58,6 +59,9 @@ cdef enum:          # Waiter.state
     SERVED
     REFUSED         # the pool is closed
     CANCELLED
+
+# The end of a lifetime without end: after all others, and yet a deadline, so that the connection can be evicted.
+cdef double NEVER = DBL_MAX
 
 STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 
@@ -102,7 +106,9 @@ cdef class Entry(HeapMember):
 
     @property
     def endpoint(self):
-        """Where the connection leads."""
+        """Where the connection leads. AttributeError if nobody was served the entry."""
+        if self.pool is None:
+            raise AttributeError('the entry belongs to no endpoint yet')
         return self.pool.endpoint
 
     @property
@@ -579,18 +585,18 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             w.notify()
             return 0
-        is_core = ep.acquired - 1 < self.min_idle - ep.core_idle
+        is_core = ep.acquired - 1 < gcp_load_int(&self.min_idle) - ep.core_idle
         deadline = e.expires_at
         if not is_core and now + self.idle_timeout < deadline:
             deadline = now + self.idle_timeout
         if deadline < e.heap_key:       # it has to be queued earlier than it is: that takes the core's lock
             gcp_unlock(&ep.lock)
             return 1
-        self.keep_idle(ep, e, now)
+        self.keep_idle(ep, e, now, is_core)
         gcp_unlock(&ep.lock)
         return 0
 
-    cdef inline bint keep_idle(self, EndpointPool ep, Entry e, double now) noexcept:
+    cdef inline void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
         # ep.lock is held. The expiry queue is not touched: an entry whose deadline went up is looked at again when its
         # old one comes up.
         ep.acquired -= 1
@@ -602,14 +608,13 @@ cdef class PoolCore:
         else:
             ep.stamp += 1
             e.stamp = ep.stamp
-        e.is_core = ep.acquired < self.min_idle - ep.core_idle
-        if e.is_core:
+        e.is_core = is_core
+        if is_core:
             ep.core_idle += 1
             idle_append(&ep.core_head, &ep.core_tail, <void *>e)
         else:
             ep.extra_idle += 1
             idle_append(&ep.extra_head, &ep.extra_tail, <void *>e)
-        return e.is_core
 
     # -- helpers under both locks ----------------------------------------------------------------------------------
 
@@ -651,10 +656,9 @@ cdef class PoolCore:
                 gcp_unlock(&ep.lock)
                 continue
             deadline = (<Entry>p).expires_at
-            stamp = (<Entry>p).born
+            stamp = (<Entry>p).stamp
             if not (<Entry>p).is_core and (<Entry>p).used_at + self.idle_timeout < deadline:
                 deadline = (<Entry>p).used_at + self.idle_timeout
-                stamp = (<Entry>p).stamp
             if deadline == (<Entry>p).heap_key and stamp == self.expiry.items[0].stamp:
                 return p
             (<Entry>p).heap_key = deadline
@@ -921,11 +925,9 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             raise MemoryError
-        self.births += 1
         self.created_ += 1
-        ticket.born = self.births
         ticket.used_at = now
-        ticket.expires_at = now + self.max_lifetime
+        ticket.expires_at = min(now + self.max_lifetime, NEVER)
         ep.creating -= 1
         served = not self.is_closed
         if served:
@@ -1193,18 +1195,18 @@ cdef class PoolCore:
             self.starve(ep)
             chain = <void *>w
         else:
-            self.keep_idle(ep, e, now)
+            self.keep_idle(ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
             deadline = e.expires_at
             if not e.is_core and now + self.idle_timeout < deadline:
                 deadline = now + self.idle_timeout
             if deadline < e.heap_key:
                 if e.heap_key == INFINITY and e.heap_index < 0:
-                    self.expiry.push(<void *>e, deadline, e.born if e.is_core else e.stamp)
+                    self.expiry.push(<void *>e, deadline, e.stamp)
                 else:
-                    self.expiry.rekey(<void *>e, deadline, e.born if e.is_core else e.stamp)
+                    self.expiry.rekey(<void *>e, deadline, e.stamp)
                 e.heap_key = deadline
                 self.set_due()
-                if self.due_at < self.wake_at:
+                if self.due_at < self.wake_at and self.due_at < NEVER:
                     wake = True
                     self.wake_at = self.due_at
         gcp_unlock(&ep.lock)
@@ -1303,7 +1305,7 @@ cdef class PoolCore:
         due = self.due_at
         self.wake_at = due
         gcp_unlock(&self.lock)
-        return None if due == INFINITY else due
+        return None if due >= NEVER else due
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 
@@ -1444,7 +1446,7 @@ cdef class PoolCore:
         cdef int total_ = self.total_max_size if total_max_size is None else total_max_size
         gcp_lock(&self.lock)
         self.shrunk = self.shrunk or max_size_ < self.max_size or total_ < self.total_max_size
-        self.min_idle = min_idle_
+        gcp_store_int(&self.min_idle, min_idle_)
         self.max_size = max_size_
         self.total_max_size = total_
         gcp_unlock(&self.lock)
