@@ -224,6 +224,7 @@ cdef class Waiter:
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; afterwards links those to be notified
     cdef double queued_at                   # [owner]
+    cdef bint has_waited                    # [core]
 
 
 cdef class PoolCore:
@@ -281,6 +282,7 @@ cdef class PoolCore:
     cdef EndpointPool find(self, object endpoint)
     cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version)
     cdef EndpointPool find_or_add(self, object endpoint)
+    cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept
     cdef void set_alias(self, EndpointPool ep, object endpoint)
     cdef void forget_if_empty(self, EndpointPool ep) noexcept
     cdef Entry take_idle(self, object endpoint, double now)

@@ -470,27 +470,31 @@ cdef class PoolCore:
             if failed:
                 raise MemoryError
             if added:
-                try:
-                    map_insert(&self.by_identity, <size_t><void *>endpoint, <void *>new)
-                except MemoryError:
-                    map_remove(&self.by_hash, <size_t>hash_, <void *>new)
-                    raise
+                # Another thread may have found it by its hash, used it and had it forgotten.
+                gcp_lock(&new.lock)
+                if not new.forgotten:
+                    self.add_identity(new, endpoint)
+                gcp_unlock(&new.lock)
                 return new
+
+    cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept:
+        # ep.lock is held. False when there is no memory: then it is found by its hash.
+        cdef size_t s = shard_of(<size_t><void *>endpoint)
+        cdef int failed
+        gcp_lock(&self.by_identity.locks[s])
+        failed = table_insert(&self.by_identity.tables[s], <size_t><void *>endpoint, <void *>ep)
+        gcp_unlock(&self.by_identity.locks[s])
+        return not failed
 
     cdef void set_alias(self, EndpointPool ep, object endpoint):
         # Many programs build an equal endpoint somewhere else and then use that one object all the time.
         cdef object old = endpoint      # holds the reference until the lock is free again
-        cdef size_t s = shard_of(<size_t><void *>endpoint)
         gcp_lock(&ep.lock)
         if not ep.forgotten and ep.alias is not endpoint and ep.endpoint is not endpoint:
             old = ep.alias
             if old is not None:
                 map_remove(&self.by_identity, <size_t><void *>old, <void *>ep)
-            gcp_lock(&self.by_identity.locks[s])
-            if table_insert(&self.by_identity.tables[s], <size_t><void *>endpoint, <void *>ep) < 0:
-                endpoint = None         # no memory: it is found by its hash
-            gcp_unlock(&self.by_identity.locks[s])
-            ep.alias = endpoint
+            ep.alias = endpoint if self.add_identity(ep, endpoint) else None
         gcp_unlock(&ep.lock)
 
     cdef void forget_if_empty(self, EndpointPool ep) noexcept:
@@ -712,7 +716,9 @@ cdef class PoolCore:
             ep.waiter_tail = <void *>w
         ep.waiting += 1
         w.state = QUEUED
-        self.waits += 1
+        if not w.has_waited:
+            w.has_waited = True
+            self.waits += 1
 
     cdef bint dequeue(self, EndpointPool ep, void *p) noexcept:
         # Both locks are held. False when the waiter was not queued any more.
@@ -988,6 +994,7 @@ cdef class PoolCore:
         if held:
             e.state = CLOSING
             ep.acquired -= 1
+            ep.acquires -= 1
             ep.closing += 1
             self.closing += 1
             self.dead_ += 1
@@ -1164,7 +1171,11 @@ cdef class PoolCore:
             if e.forced:
                 return self.let_go(e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
-        if self.is_closed or ep.size > self.max_size or self.size > self.total_max_size:
+        if (
+            self.is_closed
+            or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
+            or self.size - self.closing > self.total_max_size
+        ):
             close = True
         elif e.expires_at <= now:
             # With a collector releases dispose of nothing, unless somebody waits for the slot.
@@ -1213,9 +1224,11 @@ cdef class PoolCore:
         if not close and not hand and self.starving.used:
             chain = self.dispatch()
         gcp_unlock(&self.lock)
-        notify_all(chain)
-        if wake and self.wake_collector is not None:
-            self.wake_collector()
+        try:
+            notify_all(chain)
+        finally:
+            if wake and self.wake_collector is not None:
+                self.wake_collector()
         return 0
 
     # -- closing connections ----------------------------------------------------------------------------------------
@@ -1346,6 +1359,7 @@ cdef class PoolCore:
         cdef void *p
         cdef void *chain
         cdef void **end
+        failure = None
         gcp_lock(&self.lock)
         gcp_store_int(&self.is_closed, 1)
         gcp_unlock(&self.lock)
@@ -1374,7 +1388,12 @@ cdef class PoolCore:
             self.forget_if_empty(ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            notify_all(chain)
+            try:
+                notify_all(chain)
+            except BaseException as exc:    # the other endpoints' waiters must not wait on
+                failure = failure or exc
+        if failure is not None:
+            raise failure
 
     def watch_empty(self, Waiter w):
         """Have a waiter notified when the pool has no connection left.

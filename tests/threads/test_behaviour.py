@@ -590,7 +590,7 @@ def test_the_statistics_count_what_happened() -> None:
             'acquired': 0,
             'waiting': 0,
             'endpoints': 1,
-            'acquires': 5,
+            'acquires': 4,
             'created': 2,
             'create_errors': 1,
             'dead': 1,
