@@ -63,6 +63,11 @@ cdef enum:          # Waiter.state
 # The end of a lifetime without end: after all others, and yet a deadline, so that the connection can be evicted.
 cdef double NEVER = DBL_MAX
 
+# How many later arrivals, for each connection that there may be, overtake somebody who waits at another endpoint before
+# that one is given a connection that they would have been handed.
+cdef enum:
+    PATIENCE = 8
+
 STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 
 cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
@@ -1161,6 +1166,7 @@ cdef class PoolCore:
         cdef bint wake = False
         cdef bint close = False
         cdef bint hand = False
+        cdef long long head, overtaken
         gcp_lock(&self.lock)
         if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
@@ -1185,9 +1191,12 @@ cdef class PoolCore:
             hand = True
             if self.starving.used and self.closing < <int>self.starving.used:
                 # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
-                # whoever came first goes first, at the price of a new connection.
+                # whoever came first goes first, at the price of a new connection. One that has some is expected to
+                # serve itself, but not for ever either: they may be out for long.
                 elder = <EndpointPool>self.starving.items[0].item
-                if elder.size == 0 and self.starving.items[0].stamp < (<Waiter>ep.waiter_head).number:
+                head = <long long>(<Waiter>ep.waiter_head).number
+                overtaken = head - <long long>self.starving.items[0].stamp
+                if overtaken > (0 if elder.size == 0 else <long long>PATIENCE * self.total_max_size):
                     hand = False
                     close = True
         elif self.starving.used and self.closing < <int>self.starving.used:
