@@ -703,12 +703,16 @@ cdef class PoolCore:
         self.size += 1
 
     cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept:
-        # Both locks are held. By number: one that was served a dead connection is the oldest, and comes first again.
+        # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It is
+        # older than nearly everybody, so its place is looked for from the front.
         cdef void *after = ep.waiter_tail
-        cdef void *following
-        while after != NULL and (<Waiter>after).number > w.number:
-            after = (<Waiter>after).prev
-        following = ep.waiter_head if after == NULL else (<Waiter>after).next
+        cdef void *following = NULL
+        if after != NULL and (<Waiter>after).number > w.number:
+            after = NULL
+            following = ep.waiter_head
+            while (<Waiter>following).number < w.number:
+                after = following
+                following = (<Waiter>following).next
         w.prev = after
         w.next = following
         if after != NULL:
