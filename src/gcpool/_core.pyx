@@ -170,8 +170,8 @@ cdef class Waiter:
 
     @property
     def refused(self):
-        """Whether the pool was closed."""
-        return self.state == REFUSED
+        """Whether the pool was closed, be it over what the waiter was served before it looked."""
+        return self.state == REFUSED or (self.entry is not None and self.entry.forced)
 
     @property
     def held(self):
