@@ -1521,6 +1521,7 @@ cdef class PoolCore:
         cdef EndpointPool ep = self.find(endpoint)
         cdef int result
         if ep is None:
+            hash_of(endpoint)       # an empty pool has not looked whether it is an endpoint at all
             return 0
         gcp_lock(&ep.lock)
         if acquired is None:
