@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from gcpool.managers import SyncConnectionManager
 from tests.support import PATIENCE, Clock, Connection, Interruption, Recorder
 
 P = ParamSpec('P')
@@ -146,6 +147,36 @@ class ForgetfulManager(BaseConnectionManager[Any, object]):
 
     async def check_aliveness(self, endpoint: Any, conn: object) -> bool:
         return self.finds_alive
+
+
+class OtherRuntimeManager(SyncConnectionManager[Any, object]):
+    """A manager for the other runtime's pool."""
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> object:
+        return object()
+
+    def dispose(self, endpoint: Any, conn: object, timeout: float | None = None) -> None:
+        pass
+
+
+class OtherRuntimeDuck:
+    """A manager for the other runtime's pool that knows nothing of gcpool."""
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> object:
+        return object()
+
+    def dispose(self, endpoint: Any, conn: object, timeout: float | None = None) -> None:
+        pass
+
+
+class Duck:
+    """A manager that knows nothing of gcpool."""
+
+    async def create(self, endpoint: Any) -> object:
+        return object()
+
+    async def dispose(self, endpoint: Any, conn: object) -> None:
+        pass
 
 
 @final

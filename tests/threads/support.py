@@ -7,6 +7,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
+from gcpool.managers import AsyncConnectionManager
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.support import PATIENCE, Clock, Connection, Interruption, Recorder
 
@@ -155,6 +156,36 @@ class ForgetfulManager(BaseConnectionManager[Any, object]):
 
     def check_aliveness(self, endpoint: Any, conn: object, timeout: float | None = None) -> bool:
         return self.finds_alive
+
+
+class OtherRuntimeManager(AsyncConnectionManager[Any, object]):
+    """A manager for the other runtime's pool."""
+
+    async def create(self, endpoint: Any) -> object:
+        return object()
+
+    async def dispose(self, endpoint: Any, conn: object) -> None:
+        pass
+
+
+class OtherRuntimeDuck:
+    """A manager for the other runtime's pool that knows nothing of gcpool."""
+
+    async def create(self, endpoint: Any) -> object:
+        return object()
+
+    async def dispose(self, endpoint: Any, conn: object) -> None:
+        pass
+
+
+class Duck:
+    """A manager that knows nothing of gcpool."""
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> object:
+        return object()
+
+    def dispose(self, endpoint: Any, conn: object, timeout: float | None = None) -> None:
+        pass
 
 
 @final
