@@ -5,6 +5,8 @@ What waits stands in ``tests/asyncio_/support.py`` and ``tests/threads/support.p
 that a test written for the one becomes a test of the other by losing its awaits.
 """
 
+import os
+import sys
 import threading
 from collections import Counter, defaultdict, deque
 from typing import Any
@@ -126,3 +128,8 @@ class Endpoint:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def program_environment() -> dict[str, str]:
+    """The environment of a Python program that finds what this one finds."""
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(path or os.curdir for path in sys.path)}
