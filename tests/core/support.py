@@ -1,0 +1,200 @@
+"""A facade for tests that does nothing by itself: the test asks the core and carries out what it answers.
+
+Time is a number that the test sets; nothing here waits, connects or closes.
+"""
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
+
+
+class Connection:
+    """A connection to nothing. The first one to ``'a'`` is called ``a1``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f'<{self.name}>'
+
+
+class Acquire:
+    """One acquire in progress."""
+
+    def __init__(self, core: PoolCore, endpoint: object, on_notify: Callable[['Acquire'], object]) -> None:
+        self.endpoint = endpoint
+        self.notified = 0
+        self.waiter = Waiter(endpoint)
+        self._on_notify = on_notify
+        self.waiter.arm(self._notify)
+
+    def _notify(self) -> None:
+        self.notified += 1
+        self._on_notify(self)
+
+    @property
+    def answer(self) -> str:
+        """What the core has answered so far: ``waits``, ``refused``, ``ticket``, ``served``, or ``nothing`` yet."""
+        waiter = self.waiter
+        answers = {
+            'waits': waiter.queued,
+            'refused': waiter.refused,
+            'ticket': waiter.has_ticket,
+            'served': waiter.held is not None and not waiter.has_ticket and not waiter.refused,
+        }
+        true = [name for name, value in answers.items() if value]
+        assert len(true) <= 1, true
+        return true[0] if true else 'nothing'
+
+    @property
+    def entry(self) -> Entry:
+        assert self.waiter.held is not None, f'{self!r} holds nothing'
+        return self.waiter.held
+
+    @property
+    def conn(self) -> Any:
+        return self.entry.conn
+
+    def __repr__(self) -> str:
+        return f'<Acquire of {self.endpoint!r}: {self.answer}>'
+
+
+class Pool:
+    """A core, what the time is, and who was notified, in this order."""
+
+    def __init__(
+        self,
+        *,
+        min_idle: int = 1,
+        max_size: int = 3,
+        total_max_size: int = 100,
+        idle_timeout: float = 10.0,
+        max_lifetime: float = 100.0,
+        collects: bool = False,
+        wake_collector: Callable[[], object] | None = None,
+    ) -> None:
+        self.now = 0.0
+        self.core = PoolCore(
+            min_idle,
+            max_size,
+            total_max_size,
+            idle_timeout,
+            max_lifetime,
+            collects,
+            clock=self.read_clock,
+            wake_collector=wake_collector,
+        )
+        self.notified: list[Acquire] = []
+        self._numbers: dict[object, int] = {}
+
+    def read_clock(self) -> float:
+        return self.now
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def ask(self, endpoint: object) -> Acquire:
+        """Ask for a connection, and leave the answer to the test."""
+        acquire = Acquire(self.core, endpoint, self.notified.append)
+        self.ask_again(acquire)
+        return acquire
+
+    def ask_again(self, acquire: Acquire) -> None:
+        queued = self.core.request(acquire.waiter, self.now)
+        assert queued == acquire.waiter.queued
+        self.core.check_invariants()
+
+    def connect(self, acquire: Acquire, conn: object = None) -> Any:
+        """Carry out a ticket."""
+        if conn is None:
+            number = self._numbers[acquire.endpoint] = self._numbers.get(acquire.endpoint, 0) + 1
+            conn = Connection(f'{acquire.endpoint}{number}')
+        assert self.core.created(acquire.entry, conn, self.now)
+        self.core.check_invariants()
+        return conn
+
+    def acquire(self, endpoint: object) -> Acquire:
+        """Ask for a connection that is ready or can be made at once."""
+        acquire = self.ask(endpoint)
+        if acquire.answer == 'ticket':
+            self.connect(acquire)
+        assert acquire.answer == 'served', acquire
+        return acquire
+
+    def acquire_all(self, endpoint: object, count: int) -> list[Acquire]:
+        return [self.acquire(endpoint) for _ in range(count)]
+
+    def release(self, *acquires: Acquire) -> None:
+        """Give back what they hold, as a facade does."""
+        for acquire in acquires:
+            entry = self.core.find_acquired(acquire.conn, acquire.endpoint)
+            if entry is not None:
+                self.core.release(entry, self.now)
+            self.core.check_invariants()
+
+    def cancel(self, acquire: Acquire) -> bool:
+        waited = self.core.cancel(acquire.waiter, self.now)
+        self.core.check_invariants()
+        return waited
+
+    def fill(self, endpoint: object, count: int) -> None:
+        """Have so many idle connections made, given back in the order of their numbers."""
+        self.release(*self.acquire_all(endpoint, count))
+
+    # -- closing --------------------------------------------------------------------------------------------------
+
+    def take_doomed(self) -> list[Entry]:
+        """What is to be closed now; none of it is closed yet."""
+        entries = []
+        while (entry := self.core.take_doomed()) is not None:
+            entries.append(entry)
+        assert self.core.doomed == 0
+        return entries
+
+    def dispose(self) -> list[str]:
+        """Close what is to be closed, one by one, and what that dooms. The names, in that order."""
+        names = []
+        while (entry := self.core.take_doomed()) is not None:
+            names.append(entry.conn.name)
+            self.core.disposed(entry)
+            self.core.check_invariants()
+        return names
+
+    def expire(self, limit: int = 1000) -> list[str]:
+        self.core.expired(self.now, limit)
+        self.core.check_invariants()
+        return self.dispose()
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    def drain_idle(self, endpoint: object) -> list[str]:
+        """Acquire all idle connections of an endpoint, and keep them. Their names, in the order they are served."""
+        names = []
+        while (entry := self.core.try_acquire(endpoint, self.now)) is not None:
+            names.append(entry.conn.name)
+            self.core.check_invariants()
+        return names
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return self.core.stats()
+
+    def count(self, *names: str) -> tuple[int, ...]:
+        stats = self.stats
+        return tuple(stats[name] for name in names)
+
+
+def living(kind: type = Entry) -> int:
+    """How many objects of a type there are; by default the entries, connections' and tickets'."""
+    gc.collect()
+    return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+def living_endpoint_pools() -> int:
+    return living(EndpointPool)
+
+
+def names(*acquires: Acquire) -> list[str]:
+    """What the acquires were served."""
+    return [acquire.conn.name for acquire in acquires]
