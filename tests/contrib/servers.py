@@ -145,12 +145,14 @@ def say_close_notify(conn: socket.socket) -> None:
         conn.setblocking(True)
 
 
-def wait_for_end(conn: socket.socket) -> None:
-    """Read until the peer has closed or reset the TCP connection; fail if it does not."""
+def wait_for_end(conn: socket.socket) -> int:
+    """Read until the peer has closed or reset the TCP connection, and tell how many bytes; fail if it does not."""
     conn.settimeout(PATIENCE)
+    received = 0
     with contextlib.suppress(ConnectionError):
-        while socket.socket.recv(conn, 65536):
-            pass
+        while data := socket.socket.recv(conn, 65536):
+            received += len(data)
+    return received
 
 
 def wait_readable(sock: 'socket.socket | int') -> None:

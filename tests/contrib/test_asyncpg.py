@@ -307,9 +307,7 @@ class Proxy:
         return {**self._postgres.dsn_params, 'port': self._server.sockets[0].getsockname()[1], 'ssl': False}
 
     def mute(self) -> None:
-        """Let nothing through any more, nor anybody in (asyncpg cancels a statement by another connection)."""
-        assert self._server is not None
-        self._server.close()
+        """Let nothing through any more."""
         self._muted = True
 
     def hang_up(self) -> None:
@@ -324,12 +322,18 @@ class Proxy:
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._server is not None
         self._server.close()
+        # Whoever has just been let in (asyncpg cancels a statement by another connection) is served in the next turns.
+        for _ in range(3):
+            await asyncio.sleep(0)
         self.hang_up()
         await asyncio.wait(self._tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        if self._muted:
+            return
         server_reader, server_writer = await asyncio.open_connection(self._postgres.host, self._postgres.port)
-        self._writers += [writer, server_writer]
+        self._writers.append(server_writer)
         self._tasks += [
             asyncio.ensure_future(self._pump(reader, server_writer)),
             asyncio.ensure_future(self._pump(server_reader, writer)),

@@ -6,6 +6,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -366,17 +367,27 @@ class TestTlsCreate:
         with SslSocketConnectionManager(client_tls).create(('localhost', 1), 10.0) as sock:
             assert sock.getpeername() == ('127.0.0.1', tls_server.port)
 
-    @linux_only
-    def test_does_not_wait_all_the_time_for_the_first_address(
+    def test_gives_each_address_its_share_of_the_time(
         self, client_tls: ssl.SSLContext, tls_server: EchoServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(contrib, '_SHORTEST_SHARE', 0.01)
+        with tcp_listener() as listener:
+            refused = listener.getsockname()
+        resolve_to(monkeypatch, refused, refused, ('127.0.0.1', tls_server.port))
+        limits: list[float | None] = []
+
+        def note(sock: socket.socket, timeout: float | None) -> AbstractContextManager[None]:
+            limits.append(timeout)
+            return socket_timeout(sock, timeout)
+
+        monkeypatch.setattr(contrib, 'socket_timeout', note)
+        # The clock stands still. Of 60 seconds: a third, half of the rest, all of it; and the handshake.
         monkeypatch.setattr(_sockets, 'time', Times(0.0))
-        with full_listener(socket.AF_INET, ('127.0.0.1', 0)) as listener:
-            resolve_to(monkeypatch, listener.getsockname(), ('127.0.0.1', tls_server.port))
-            # Of the time that is left, as the clock stands still: half, and then all.
-            with SslSocketConnectionManager(client_tls).create(('localhost', 1), 1.0) as sock:
-                assert sock.getpeername() == ('127.0.0.1', tls_server.port)
+        SslSocketConnectionManager(client_tls).create(('localhost', 1), 60.0).close()
+        assert limits == [20.0, 30.0, 60.0, 60.0]
+        # Less than 2 seconds are too short to be worth trying, so an address gets these, or all if there is less.
+        limits.clear()
+        SslSocketConnectionManager(client_tls).create(('localhost', 1), 5.0).close()
+        assert limits == [2.0, 2.5, 5.0, 5.0]
 
     def test_says_so_when_the_name_has_no_address(
         self, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch

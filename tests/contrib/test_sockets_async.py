@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
+from gcpool.contrib import socket_async
 from gcpool.contrib.socket_async import (
     Stream,
     TcpEndpoint,
@@ -299,9 +300,19 @@ class TestStreamAliveness:
         run(main)
 
     @pytest.mark.parametrize('order', [HANG_UP, RESET])
+    @pytest.mark.parametrize('kernel_tells', [True, False])
     def test_of_what_the_peer_has_closed(
-        self, run: Run, stream_manager: TcpStreamConnectionManager, stream_server: EchoServer, order: bytes
+        self,
+        run: Run,
+        stream_manager: TcpStreamConnectionManager,
+        stream_server: EchoServer,
+        order: bytes,
+        kernel_tells: bool,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        if not kernel_tells:
+            monkeypatch.setattr(socket_async, 'peer_hung_up', lambda fd: False)
+
         async def main() -> None:
             endpoint = ('localhost', stream_server.port)
             stream = await stream_manager.create(endpoint)
@@ -375,7 +386,7 @@ class TestStreamDispose:
             with conn:
                 stream[1].write(bytes(20_000_000))
                 await manager.dispose(endpoint, stream)
-                await asyncio.to_thread(wait_for_end, conn)
+                assert await asyncio.to_thread(wait_for_end, conn) < 20_000_000
 
         run(main)
 
@@ -404,7 +415,7 @@ class TestStreamDispose:
                 task = asyncio.ensure_future(manager.dispose(endpoint, stream))
                 await asyncio.sleep(0)
                 await cancel(task)
-                await asyncio.to_thread(wait_for_end, conn)
+                assert await asyncio.to_thread(wait_for_end, conn) < 20_000_000
 
         run(main)
 
