@@ -117,8 +117,8 @@ cdef extern from *:
 cdef struct Slot:
     size_t key          # an address or a hash
     void *value         # borrowed; NULL: the slot is free
-    void *hint          # PoolCore.by_identity, with the GIL: the entry served last, and its connection. Addresses to ask
-    void *hint_conn     # the memory for, never followed: they may be of what is gone
+    void *hint          # PoolCore.by_identity, with the GIL: the entry served last, and its connection. Addresses to
+    void *hint_conn     # ask the memory for, never followed: they may be of what is gone
 
 
 cdef struct Table:      # open addressing, linear probing, no tombstones
@@ -162,8 +162,8 @@ cdef class IndexedHeap:
     cdef void remove(self, void *member) noexcept
 
 
-# The order of the fields is that of two cache lines: with many endpoints a cycle costs what it misses. A line ends where the
-# comment says so (on a 64-bit build with the GIL); the sizes make the allocator begin each object at a line.
+# The order of the fields is that of two cache lines: with many endpoints a cycle costs what it misses. A line ends
+# where the comment says so (on a 64-bit build with the GIL); the sizes make the allocator begin each object at a line.
 
 cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: number of the waiter at the head
     cdef gcp_mutex lock
@@ -216,7 +216,7 @@ cdef class Waiter:
     cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]
-    cdef Entry spare                        # [ep] the ticket that it will get, made ahead: nothing is allocated under a lock
+    cdef Entry spare                        # [ep] the ticket that it may get: nothing is allocated under a lock
     cdef Entry corpse                       # [owner] found dead and not disposed of yet
     cdef object notify                      # [owner] before it is queued; called once after, outside every lock
     cdef int state                          # [ep]

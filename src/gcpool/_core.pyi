@@ -3,6 +3,22 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, final
 
+from typing_extensions import disjoint_base
+
+__all__ = [
+    'AsyncConnectionContext',
+    'AsyncPool',
+    'EndpointPool',
+    'Entry',
+    'IndexedHeap',
+    'MISSING',
+    'PoolCore',
+    'SyncConnectionContext',
+    'SyncPool',
+    'Waiter',
+    'monotonic',
+]
+
 LEAST_DISPOSE_TIME: Final[float]
 ENTERED: Final[str]
 MISSING: Final[object]
@@ -11,6 +27,7 @@ STATES: Final[tuple[str, ...]]
 def monotonic() -> float: ...
 def reset_after_fork() -> None: ...
 
+@disjoint_base
 class HeapMember: ...
 
 @final
@@ -45,6 +62,8 @@ class Waiter:
     def refused(self) -> bool: ...
     @property
     def held(self) -> Entry | None: ...
+    @property
+    def served(self) -> Entry: ...
     @property
     def has_ticket(self) -> bool: ...
     @property
@@ -120,6 +139,7 @@ class PoolCore:
     def stats(self) -> dict[str, int]: ...
     def check_invariants(self) -> None: ...
 
+@disjoint_base
 class PoolFacade:
     def __init__(
         self,
@@ -156,10 +176,11 @@ class PoolFacade:
     _worker: Any
     __orig_class__: Any
 
+@disjoint_base
 class SyncPool(PoolFacade):
     def acquire(self, endpoint: Any, timeout: float | None = None) -> Any: ...
     def release(self, conn: Any, endpoint: Any) -> None: ...
-    def connection(self, endpoint: Any, timeout: float | None = None) -> SyncConnectionContext: ...
+    def connection(self, endpoint: Any, timeout: float | None = None) -> Any: ...
     def _create_within(self, w: Waiter, timeout: float | None) -> bool: ...
     def _dispose_dead(self, w: Waiter) -> None: ...
     def _dispose_doomed(self, deadline: float | None = None) -> None: ...
@@ -171,6 +192,7 @@ class SyncConnectionContext:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
 
+@disjoint_base
 class AsyncPool(PoolFacade):
     @property
     def _loop(self) -> asyncio.AbstractEventLoop: ...
@@ -179,7 +201,7 @@ class AsyncPool(PoolFacade):
     def acquire(self, endpoint: Any, timeout: float | None = None) -> Coroutine[Any, Any, Any]: ...
     def release(self, conn: Any, endpoint: Any) -> Coroutine[Any, Any, None]: ...
     def _release_entry(self, e: Entry) -> object: ...
-    def connection(self, endpoint: Any, timeout: float | None = None) -> AsyncConnectionContext: ...
+    def connection(self, endpoint: Any, timeout: float | None = None) -> Any: ...
 
 @final
 class AsyncConnectionContext:

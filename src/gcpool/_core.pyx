@@ -3,12 +3,12 @@
 # cython: freethreading_compatible=True
 """The compiled core: the state machine of a connection pool, and the hot path of both facades.
 
-``PoolCore`` decides and does no I/O: it never blocks, never calls a connection manager, runs no user code while it holds
-a lock, and is told the time. A facade asks it (request, created, failed, release, cancel, expired, close), and carries
-out what it decided: connects for a *ticket*, waits for a *waiter* to be notified, closes what is *doomed*.
+``PoolCore`` decides and does no I/O: it never blocks, never calls a connection manager, runs no user code while it
+holds a lock, and is told the time. A facade asks it (request, created, failed, release, cancel, expired, close), and
+carries out what it decided: connects for a *ticket*, waits for a *waiter* to be notified, closes what is *doomed*.
 
-``SyncPool`` and ``AsyncPool`` are the compiled bases of the facades: acquire, release and the context manager as long as
-nothing has to be waited for.
+``SyncPool`` and ``AsyncPool`` are the compiled bases of the facades: acquire, release and the context manager as long
+as nothing has to be waited for.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 cimport cython
 
@@ -73,7 +73,6 @@ STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
 MISSING = MISSING_
 cdef object get_running_loop = running_loop
-
 
 
 def monotonic():
@@ -176,6 +175,13 @@ cdef class Waiter:
     @property
     def held(self):
         """The entry that it was served, or None."""
+        return self.entry
+
+    @property
+    def served(self):
+        """The entry that it was served. RuntimeError when it holds none."""
+        if self.entry is None:
+            raise RuntimeError('the waiter was served nothing')
         return self.entry
 
     @property
@@ -528,8 +534,8 @@ cdef class PoolCore:
         cdef void *p
         cdef Slot *slot = NULL
         if GCP_SHARED_STAMP:
-            # With the GIL nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one cache miss to
-            # the next: ask for all of it at once.
+            # With the GIL nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one cache miss
+            # to the next: ask for all of it at once.
             slot = table_find_slot(&self.by_identity.tables[0], <size_t><void *>endpoint)
         if slot != NULL:
             gcp_prefetch(<char *>slot.value + 64)
@@ -676,7 +682,7 @@ cdef class PoolCore:
         return NULL
 
     cdef bint evict(self, double limit) noexcept:
-        # Doom the idle connection whose deadline comes first, if that is not after `limit`. self.lock is held, no other.
+        # Doom the idle connection whose deadline comes first, if that is not after `limit`. Only self.lock is held.
         cdef void *p = self.settle(limit)
         cdef EndpointPool ep
         if p != NULL:
@@ -703,8 +709,8 @@ cdef class PoolCore:
         self.size += 1
 
     cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept:
-        # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It is
-        # older than nearly everybody, so its place is looked for from the front.
+        # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It
+        # is older than nearly everybody, so its place is looked for from the front.
         cdef void *after = ep.waiter_tail
         cdef void *following = NULL
         if after != NULL and (<Waiter>after).number > w.number:
@@ -1017,7 +1023,7 @@ cdef class PoolCore:
         w.state = FRESH
 
     cpdef bint confirm(self, Waiter w):
-        """Whether a waiter still holds what it was served: not if the pool was closed over it during a check or a hook."""
+        """Whether a waiter still holds what it was served: not if the pool was closed over it in a check or a hook."""
         cdef EndpointPool ep = w.entry.pool
         cdef bint held
         gcp_lock(&ep.lock)
@@ -1094,7 +1100,8 @@ cdef class PoolCore:
             if map_get(&self.inherited, <size_t><void *>conn) is not None:
                 return None
             raise ConnectionNotAcquired(
-                f'the connection {conn!r} is not of this pool (or it is closed): expected one that acquire({endpoint!r}) gave'
+                f'the connection {conn!r} is not of this pool (or it is closed): '
+                f'expected one that acquire({endpoint!r}) gave'
             )
         ep = e.pool
         if ep.endpoint is not endpoint:
@@ -1468,8 +1475,8 @@ cdef class PoolCore:
         return count
 
     def resize(self, *, min_idle=None, max_size=None, total_max_size=None):
-        """Change the limits. Room that appears goes to those who wait; what is idle beyond a lower limit is doomed, what
-        is out beyond it is closed when it comes back."""
+        """Change the limits. Room that appears goes to those who wait; what is idle beyond a lower limit is doomed,
+        what is out beyond it is closed when it comes back."""
         cdef EndpointPool ep
         cdef void *chain
         cdef void *p
@@ -1612,7 +1619,9 @@ cdef class PoolCore:
                 listed.append(<Entry>p)
                 p = (<Entry>p).next
             if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE] != len(listed):
-                problems.append(f'{ep!r}: idle {ep.core_idle}+{ep.extra_idle}, listed {len(listed)}, owned {counts[IDLE]}')
+                problems.append(
+                    f'{ep!r}: {ep.core_idle}+{ep.extra_idle} idle, {len(listed)} listed, {counts[IDLE]} owned'
+                )
             waiting = 0
             last = 0
             p = ep.waiter_head

@@ -240,10 +240,10 @@ cdef class SyncConnectionContext:
 
 cdef extern from *:
     """
-    /* Before Python 3.12 get_running_loop() asks the system for the process id at each call, which costs more than all the
-       rest of a cycle. What it looks at first is an object in the thread's dict that is made anew whenever a loop begins
-       or ends to run: while that object is the same, so is the running loop. (After a fork it is not valid any more; the
-       pool knows that by its generation.) Later versions need no such mark: there is none, and the loop is asked for. */
+    /* Before Python 3.12 get_running_loop() asks the system for the process id at each call, which costs more than all
+       the rest of a cycle. What it looks at first is an object in the thread's dict that is made anew whenever a loop
+       begins or ends to run: while that object is the same, so is the running loop. (After a fork it is not valid any
+       more; the pool knows that by its generation.) Later versions need no such mark, and have none. */
     #if PY_VERSION_HEX < 0x030C0000
       enum { GCP_HAS_LOOP_MARK = 1 };
       static void *gcp_loop_mark(void) {
@@ -402,9 +402,9 @@ cdef extern from *:
         return (PySendResult)gcp_send_of_coroutine(self, arg, (void **)result);
     }
 
-    /* From 3.12 on `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the value out of
-       the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again, while nobody
-       else holds it; gcp_forget_stop() lets go of the value when the coroutine is. */
+    /* From 3.12 on `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the value
+       out of the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again, while
+       nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. */
     #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
       static PyObject *gcp_stop = NULL;
       static int gcp_reuse_stop(PyObject *value) {
@@ -515,8 +515,8 @@ cdef Done DONE = Done()
 cdef class PoolCoroutine:
     """What ``acquire()`` and ``release()`` of an asyncio pool return: a coroutine to asyncio and to ``await``.
 
-    Compiled, since most of them never wait: they are done at their first step. One that has to wait goes on as a coroutine
-    of the facade.
+    Compiled, since most of them never wait: they are done at their first step. One that has to wait goes on as a
+    coroutine of the facade.
     """
 
     def __dealloc__(self):

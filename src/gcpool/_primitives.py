@@ -1,4 +1,4 @@
-"""What truly differs between threads and asyncio, in pairs: how to wait, connect, check, dispose, and work in the background.
+"""What truly differs between threads and asyncio, in pairs: to wait, connect, check, dispose, work in the background.
 
 ``gcpool.asyncio`` is written over the asynchronous half; ``gcpool.threading`` is generated from it, over the other.
 Each ``SyncX`` has the methods of its ``AsyncX``, without the awaits.
@@ -13,7 +13,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -83,9 +83,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             self._core.cancel(waiter, self._core.now())
             self._spawn_disposals()
             raise
-        entry = waiter.held
-        assert entry is not None
-        return entry
+        return waiter.served
 
     async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
         raise NotImplementedError
@@ -139,19 +137,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         return not give_up(waiter)
 
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
-        conn = await self._bounded(
-            self._manager.create(waiter.endpoint), 'create', deadline, timeout, waiter.endpoint
-        )
-        entry = waiter.held
-        assert entry is not None
-        return self._core.created(entry, conn, self._core.now())
+        conn = await self._bounded(self._manager.create(waiter.endpoint), 'create', deadline, timeout, waiter.endpoint)
+        return self._core.created(waiter.served, conn, self._core.now())
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
-        entry = waiter.held
-        assert entry is not None
         return bool(
             await self._bounded(
-                self._manager.check_aliveness(waiter.endpoint, entry.conn),
+                self._manager.check_aliveness(waiter.endpoint, waiter.served.conn),
                 'check_aliveness',
                 deadline,
                 timeout,
@@ -162,8 +154,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _bounded(
         self, call: Awaitable[ResultT], name: str, deadline: float | None, timeout: float | None, endpoint: object
     ) -> ResultT:
-        # Awaited in the caller's own task: between its end and the next line nothing can come, whereas a task of its own
-        # (wait_for) may end with a connection in the moment in which its caller is cancelled.
+        # Awaited in the caller's own task: between its end and the next line nothing can come, whereas a task of its
+        # own (wait_for) may end with a connection in the moment in which its caller is cancelled.
         if not inspect.isawaitable(call):
             raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
         if deadline is None:
@@ -175,7 +167,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         except (TimeoutError, asyncio.TimeoutError):
             if scope.expired():
                 raise PoolTimeout(
-                    f'{name}() for endpoint {endpoint!r} was not done when the {seconds(timeout)} of the acquire were over'
+                    f'{name}() for endpoint {endpoint!r} was not done when the {seconds(timeout)} of acquire were over'
                 ) from None
             raise
 
@@ -254,7 +246,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
 
 class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
-    """The half for threads of what a pool does besides deciding. Acquire, release, disposing are compiled (SyncPool)."""
+    """The half for threads of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
 
     asynchronous = False
     # The collector leaves nothing among the doomed that a release could find there, and dispose of.
@@ -301,9 +293,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         return self._create_within(waiter, self._left(deadline))
 
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
-        entry = waiter.held
-        assert entry is not None
-        return bool(self._manager.check_aliveness(waiter.endpoint, entry.conn, self._left(deadline)))
+        return bool(self._manager.check_aliveness(waiter.endpoint, waiter.served.conn, self._left(deadline)))
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)

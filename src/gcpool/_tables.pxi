@@ -139,17 +139,6 @@ cdef inline object map_get(Map *m, size_t key):
     return result
 
 
-cdef int map_insert(Map *m, size_t key, void *value) except -1:
-    cdef size_t s = shard_of(key)
-    cdef int failed
-    gcp_lock(&m.locks[s])
-    failed = table_insert(&m.tables[s], key, value)
-    gcp_unlock(&m.locks[s])
-    if failed:
-        raise MemoryError
-    return 0
-
-
 cdef bint map_remove(Map *m, size_t key, void *value) noexcept:
     cdef size_t s = shard_of(key)
     cdef bint removed

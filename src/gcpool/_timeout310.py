@@ -2,52 +2,70 @@
 
 import asyncio
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     """Cancels the task inside after some seconds and turns that cancellation into a TimeoutError.
 
+    Later Pythons count the cancellations of a task, by which a scope knows whether somebody else cancelled it, too. Here
+    the scope counts them itself: while it is entered it stands before the task's ``cancel``. (By what is raised it cannot
+    know: of two cancellations in one turn of the loop one arrives, and its message gets lost on the way through tasks.)
+
     :param delay: seconds
     """
+
+    _task: 'asyncio.Task[object]'
+    _timer: asyncio.Handle
+    _cancel: Any
+    _depth: int
 
     def __init__(self, delay: float):
         self._delay = delay
         self._expired = False
-        self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.Handle | None = None
+        self._cancelled = False
 
     def expired(self) -> bool:
         """Whether the time was over before the block was."""
         return self._expired
 
-    async def __aenter__(self) -> 'timeout_scope':
+    async def __aenter__(self) -> 'Self':
         loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        if self._task is None:
+        task = asyncio.current_task()
+        if task is None:
             raise RuntimeError('a time limit can only be kept inside a task')
+        self._task = task
+        self._cancel = task.cancel
+        surrounding = getattr(self._cancel, '__self__', None)
+        self._depth = surrounding._depth + 1 if isinstance(surrounding, timeout_scope) else 0
+        task.cancel = self._watch  # type: ignore[method-assign]
         if self._delay <= 0:
             self._timer = loop.call_soon(self._expire)
         else:
             self._timer = loop.call_later(self._delay, self._expire)
         return self
 
+    def _watch(self, msg: object = None) -> bool:
+        # In the place of the task's cancel(). That a scope further inside has expired is no concern of this one; that
+        # one around it has, is: then what lies between the two must not go on.
+        if not isinstance(msg, timeout_scope) or msg._task is not self._task or msg._depth < self._depth:
+            self._cancelled = True
+        return bool(self._cancel(msg))
+
     def _expire(self) -> None:
-        task = self._task
-        assert task is not None
-        future = getattr(task, '_fut_waiter', None)
-        if getattr(task, '_must_cancel', False) or (future is not None and future.cancelled()):
-            # Somebody else cancels the task in this turn of the loop: that cancellation must not turn into a timeout.
-            return
         self._expired = True
-        task.cancel(self)
+        self._task.cancel(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._timer is not None
         self._timer.cancel()
-        # A later cancellation by somebody else has put its own message in the place of ours.
-        if self._expired and isinstance(exc, asyncio.CancelledError) and exc.args == (self,):
+        if self._depth:
+            self._task.cancel = self._cancel  # type: ignore[method-assign]
+        else:
+            del self._task.cancel
+        if self._expired and not self._cancelled and isinstance(exc, asyncio.CancelledError):
             raise asyncio.TimeoutError from exc
-        if isinstance(exc, asyncio.CancelledError):
-            self._expired = False

@@ -21,9 +21,9 @@ class ConnectionPool(
 ):
     """A pool of connections to any number of endpoints.
 
-    An endpoint's first ``min_idle`` idle connections are *core*: served in turn, kept until ``max_lifetime``. The others
-    are *extra*: the last one returned is served first, and one that was not used for ``idle_timeout`` is disposed of.
-    Parameters and behaviour are those of generic-connection-pool.
+    An endpoint's first ``min_idle`` idle connections are *core*: served in turn, kept until ``max_lifetime``. The
+    others are *extra*: the last one returned is served first, and one that was not used for ``idle_timeout`` is
+    disposed of. Parameters and behaviour are those of generic-connection-pool.
 
     :param connection_manager: creates, checks and disposes of connections
     :param idle_timeout: seconds after which an unused extra connection is disposed of
@@ -99,8 +99,9 @@ class ConnectionPool(
     async def close(self, timeout: float | None = None) -> int:
         """Close the pool: refuse new acquires and those who wait, dispose of every connection.
 
-        Connections that are out are waited for, and disposed of as they come back; those that are still out when the time
-        is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the same way.
+        Connections that are out are waited for, and disposed of as they come back; those that are still out when the
+        time is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the
+        same way.
 
         :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
             0.1 s even when the time is over); None for no limit
@@ -137,41 +138,45 @@ class ConnectionPool(
         :param timeout: seconds to wait at most, None for no limit
         """
         core = self._core
-        manager = self._manager
         endpoint = waiter.endpoint
         deadline = get_deadline(core.now(), timeout)
         while True:
-            corpse = None
-            if dead:
-                core.bury(waiter)
-                corpse = waiter.dead
             signal = self._arm(waiter)
-            # It asks before the dead connection is disposed of: the slot that this frees is for it.
-            queued = core.request(waiter, core.now())
-            if corpse is not None:
-                await self._dispose_dead(waiter)
-                if self._hooks_dead:
-                    await manager.on_connection_dead(endpoint, corpse.conn)
-            if core.doomed:
-                await self._dispose_doomed()
+            queued = await self._ask(waiter, dead)
             if queued and not await self._wait(signal, deadline, core.give_up, waiter):
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
             if waiter.has_ticket:
                 if not await self._create(waiter, deadline, timeout):
-                    raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was created')
+                    raise ConnectionPoolClosedError(
+                        f'the pool was closed while a connection to {endpoint!r} was created'
+                    )
                 logger.debug('connection to %r created', endpoint)
                 break
             if not self._checks or await self._check(waiter, deadline, timeout):
                 break
             dead = True
         if self._hooks_acquire:
-            held = waiter.held
-            assert held is not None
-            await manager.on_acquire(endpoint, held.conn)
+            await self._manager.on_acquire(endpoint, waiter.served.conn)
         if (self._checks or self._hooks_acquire) and not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+
+    async def _ask(self, waiter: Waiter, dead: bool) -> bool:
+        """Ask for a connection, or another one, and close what has to be closed for that. Whether it has to wait."""
+        core = self._core
+        if dead:
+            core.bury(waiter)
+        corpse = waiter.dead
+        # It asks before the dead connection is disposed of: the slot that this frees is for it.
+        queued = core.request(waiter, core.now())
+        if corpse is not None:
+            await self._dispose_dead(waiter)
+            if self._hooks_dead:
+                await self._manager.on_connection_dead(waiter.endpoint, corpse.conn)
+        if core.doomed:
+            await self._dispose_doomed()
+        return queued
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core

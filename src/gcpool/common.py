@@ -5,7 +5,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from ._core import PoolCore
 from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnectionManager
@@ -23,7 +23,7 @@ MAX_SIZE = 2**31 - 1
 
 
 def _check_seconds(name: str, value: Any) -> float:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
     seconds = float(value)
     if math.isnan(seconds) or seconds < 0:
@@ -141,9 +141,7 @@ def make_core(
         raise ValueError(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
-    return PoolCore(
-        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector
-    )
+    return PoolCore(min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector)
 
 
 def check_facade_parameters(
@@ -164,7 +162,10 @@ def check_facade_parameters(
 class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     """What both pools show of themselves (generic-connection-pool)."""
 
-    _core: PoolCore
+    if TYPE_CHECKING:
+
+        @property
+        def _core(self) -> PoolCore: ...
 
     def get_size(self) -> int:
         """How many connections there are: idle, out, being created and being disposed of."""
@@ -173,9 +174,10 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def get_stats(self) -> dict[str, int]:
         """Gauges and counters of the whole pool.
 
-        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the pool
-        was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check), ``disposed``,
-        ``waits`` (acquires that had to wait), ``timeouts`` (acquires that waited in vain). All are numbers of things.
+        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
+        pool was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check),
+        ``disposed``, ``waits`` (acquires that had to wait), ``timeouts`` (acquires that waited in vain). All are
+        numbers of things.
         """
         return self._core.stats()
 

@@ -15,12 +15,6 @@ __all__ = [
     'PoolTimeout',
 ]
 
-if sys.version_info >= (3, 11):
-    _AsyncioTimeoutError = TimeoutError
-else:
-    # Before 3.11 asyncio had a timeout of its own, which programs written for asyncio catch.
-    from asyncio import TimeoutError as _AsyncioTimeoutError
-
 
 class BaseError(Exception):
     """Base of the errors of this package (generic-connection-pool)."""
@@ -49,12 +43,14 @@ class EventLoopMismatch(BaseError, RuntimeError):
     """An asyncio pool was used from an event loop other than the one it belongs to."""
 
 
-if _AsyncioTimeoutError is TimeoutError:
+if sys.version_info >= (3, 11):
 
     class PoolTimeout(BaseError, TimeoutError):
         """A time limit was reached. The message names what was waited for, and for how many seconds."""
 
 else:
+    # Before 3.11 asyncio had a timeout of its own, which programs written for asyncio catch.
+    from asyncio import TimeoutError as _AsyncioTimeoutError
 
-    class PoolTimeout(BaseError, TimeoutError, _AsyncioTimeoutError):  # type: ignore[no-redef, misc]
+    class PoolTimeout(BaseError, TimeoutError, _AsyncioTimeoutError):
         """A time limit was reached. The message names what was waited for, and for how many seconds."""

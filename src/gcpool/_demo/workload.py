@@ -20,7 +20,7 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
 from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpStreamEndpoint
-from gcpool.contrib.sqlite3 import SqliteConnectionManager, SqliteEndpoint
+from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
 from gcpool.exceptions import PoolTimeout
 
 MESSAGE = struct.Struct('!II')  # who asks, and which of its requests this is
@@ -150,7 +150,7 @@ class ThreadsPhase:
         self._sockets = gcpool.threading.ConnectionPool[TcpEndpoint, socket](
             _PatientSockets(), max_size=connections, total_max_size=connections, acquire_timeout=PATIENCE
         )
-        self._databases = gcpool.threading.ConnectionPool[SqliteEndpoint, sqlite3.Connection](
+        self._databases = gcpool.threading.ConnectionPool[SqliteEndpoint, PooledConnection](
             # Thrown away afterwards, and no disk is measured here.
             SqliteConnectionManager(pragmas={'synchronous': 'off'}),
             max_size=connections,

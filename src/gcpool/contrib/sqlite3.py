@@ -108,9 +108,9 @@ class PooledConnection(sqlite3.Connection):
     def end(self) -> None:
         """Close the connection as soon as that is safe: at once, if no user has it.
 
-        If one has it, the statement that he may be executing is interrupted. He may do it in another thread, and Python's
-        sqlite3 does not survive that a connection is closed in the middle of a statement. So it is closed when he asks
-        it for the next cursor (which fails), or lets go of it.
+        If one has it, the statement that he may be executing is interrupted. He may do it in another thread, and
+        Python's sqlite3 does not survive that a connection is closed in the middle of a statement. So it is closed when
+        he asks it for the next cursor (which fails), or lets go of it.
         """
         if _is_closed(self):
             return
