@@ -35,6 +35,9 @@ ResultT = TypeVar('ResultT')
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
+# Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
+COLLECTOR_PAUSE = 0.1
+
 
 def seconds(value: float | None) -> str:
     """A time limit for a message."""
@@ -354,7 +357,13 @@ class AsyncWorker:
             self._task = pool._loop.create_task(self._run(pool), name='gcpool-collector')
 
     async def _run(self, pool: Any) -> None:
-        await pool._collect()
+        try:
+            await pool._collect()
+        except asyncio.CancelledError:
+            # As all tasks of a loop that ends; if this one does not, the work goes on in a moment.
+            if not self._stopped:
+                self._timer = pool._loop.call_later(COLLECTOR_PAUSE, self._ring)
+            raise
         self._task = None
         if not self._stopped:
             self._work(pool)
