@@ -303,6 +303,7 @@ cdef class PoolCore:
     cdef void *dispatch(self) noexcept
     cdef void *after_slot_freed(self, EndpointPool ep) noexcept
     cdef void *take_closers(self) noexcept
+    cdef int call_collector(self) except -1
     cdef int fail(self, Entry ticket) except -1
     cdef list endpoint_pools(self)
     cdef void after_fork(self)
@@ -334,12 +335,14 @@ cdef class SyncPool(PoolFacade):
     cdef int dispose_entry(self, Entry e, double deadline) except -1
 
 
-cdef class SyncConnectionContext:
+cdef class SyncConnectionContext:           # [owner]
     cdef SyncPool pool
     cdef object endpoint
     cdef object timeout
-    cdef Entry entry
-    cdef unsigned int turn
+    cdef Entry entry                        # None: not entered
+    cdef unsigned int turn                  # which acquire of the entry it is
+
+    cdef int abandon(self) except -1
 
 
 cdef class AsyncPool(PoolFacade):

@@ -272,7 +272,8 @@ cdef int notify_all(void *chain) except -1:
         try:
             w.notify()
         except BaseException as exc:    # one that cannot be woken (its loop is closed) must not keep the others asleep
-            failure = failure or exc
+            if failure is None:
+                failure = exc
         chain = following
     if failure is not None:
         raise failure
@@ -1248,7 +1249,20 @@ cdef class PoolCore:
             notify_all(chain)
         finally:
             if wake and self.wake_collector is not None:
-                self.wake_collector()
+                self.call_collector()
+        return 0
+
+    cdef int call_collector(self) except -1:
+        try:
+            self.wake_collector()
+        except BaseException:
+            # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more,
+            # and if that fails too, with the next connection that is queued.
+            gcp_lock(&self.lock)
+            self.wake_at = INFINITY
+            gcp_unlock(&self.lock)
+            self.wake_collector()
+            raise
         return 0
 
     # -- closing connections ----------------------------------------------------------------------------------------
@@ -1411,7 +1425,8 @@ cdef class PoolCore:
             try:
                 notify_all(chain)
             except BaseException as exc:    # the other endpoints' waiters must not wait on
-                failure = failure or exc
+                if failure is None:
+                    failure = exc
         if failure is not None:
             raise failure
 

@@ -107,7 +107,12 @@ cdef class SyncPool(PoolFacade):
         cdef bint dead = False
         if timeout is None:
             timeout = self._acquire_timeout
-        w = Waiter(endpoint)
+        try:
+            w = Waiter(endpoint)
+        except BaseException:       # there is no memory
+            if e is not None:
+                self._core.give_back(e, self._core.read_clock())
+            raise
         try:
             if e is not None:
                 self._core.adopt(w, e)
@@ -165,7 +170,8 @@ cdef class SyncPool(PoolFacade):
             try:
                 self.dispose_entry(e, deadline)
             except BaseException as exc:
-                failure = failure or exc
+                if failure is None:
+                    failure = exc
         if failure is not None:
             raise failure
         return 0
@@ -236,6 +242,23 @@ cdef class SyncConnectionContext:
                 )
             self.pool.release_entry(e)
         return None
+
+    def __dealloc__(self):
+        if self.entry is not None:
+            self.abandon()
+
+    cdef int abandon(self) except -1:
+        # Entered and never left. From Python 3.14 on signals are looked for between __enter__ and the block that __exit__
+        # guards: where a handler raises there, this object goes, and with it what it holds. (So it is with the
+        # generators of contextlib, in any version.) A pool that is being collected as garbage owns no entries any more.
+        cdef Entry e = self.entry
+        cdef PoolCore core
+        self.entry = None
+        if self.pool is not None and self.pool._core is not None:
+            core = self.pool._core
+            if core.entries is not None and e in core.entries and e.turn == self.turn:
+                self.pool.release_entry(e)
+        return 0
 
 
 cdef extern from *:

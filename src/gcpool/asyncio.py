@@ -115,10 +115,10 @@ class ConnectionPool(
         if self._worker is not None:
             self._worker.stop()
         await self._dispose_doomed(deadline)
-        if not core.watch_empty(waiter):
-            return 0
-        logger.info('closing the pool: %d connections are still out', core.size)
         try:
+            if not core.watch_empty(waiter):
+                return 0
+            logger.info('closing the pool: %d connections are still out', core.size)
             emptied = await self._wait(signal, deadline, core.unwatch_empty, waiter)
         except BaseException:
             core.unwatch_empty(waiter)
@@ -159,7 +159,7 @@ class ConnectionPool(
             dead = True
         if self._hooks_acquire:
             await self._manager.on_acquire(endpoint, waiter.served.conn)
-        if (self._checks or self._hooks_acquire) and not core.confirm(waiter):
+        if not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
     async def _ask(self, waiter: Waiter, dead: bool) -> bool:

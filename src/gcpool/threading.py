@@ -117,10 +117,10 @@ class ConnectionPool(
         if self._worker is not None:
             self._worker.stop()
         self._dispose_doomed(deadline)
-        if not core.watch_empty(waiter):
-            return 0
-        logger.info('closing the pool: %d connections are still out', core.size)
         try:
+            if not core.watch_empty(waiter):
+                return 0
+            logger.info('closing the pool: %d connections are still out', core.size)
             emptied = self._wait(signal, deadline, core.unwatch_empty, waiter)
         except BaseException:
             core.unwatch_empty(waiter)
@@ -161,7 +161,7 @@ class ConnectionPool(
             dead = True
         if self._hooks_acquire:
             self._manager.on_acquire(endpoint, waiter.served.conn)
-        if (self._checks or self._hooks_acquire) and not core.confirm(waiter):
+        if not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
     def _ask(self, waiter: Waiter, dead: bool) -> bool:
