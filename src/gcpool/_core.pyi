@@ -6,12 +6,12 @@ from typing import Any, Final, final
 from typing_extensions import disjoint_base
 
 __all__ = [
+    'MISSING',
     'AsyncConnectionContext',
     'AsyncPool',
     'EndpointPool',
     'Entry',
     'IndexedHeap',
-    'MISSING',
     'PoolCore',
     'SyncConnectionContext',
     'SyncPool',
