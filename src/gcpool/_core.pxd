@@ -233,7 +233,7 @@ cdef class PoolCore:
     cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
     cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
     cdef Map by_connection                  # [shard] address of a connection -> Entry
-    cdef Map inherited                      # [shard] by_connection of the process that this one was forked from
+    cdef Map inherited                      # [shard] by_connection of the processes that this one was forked from
     cdef set entries                        # owns the entries (and lets the garbage collector see them)
     cdef IndexedHeap expiry                 # [core]
     cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
@@ -245,7 +245,7 @@ cdef class PoolCore:
     cdef int starving_count                 # [core]; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
     cdef readonly int generation            # changes only in a forked child
-    cdef readonly int size                  # [core]
+    cdef readonly int size                  # [core]; read without the lock
     cdef int closing                        # [core]
     cdef readonly int min_idle              # [core]; read under [ep]
     cdef readonly int max_size              # [core]; read under [ep]
@@ -307,6 +307,7 @@ cdef class PoolCore:
     cdef int fail(self, Entry ticket) except -1
     cdef list endpoint_pools(self)
     cdef void after_fork(self)
+    cdef void inherit_connections(self)
 
 
 cdef class PoolFacade:                     # set once

@@ -284,6 +284,10 @@ cdef int notify_all(void *chain) except -1:
 # The state machine
 # ---------------------------------------------------------------------------------------------------------------------
 
+cdef extern from "Python.h":
+    int PyGC_Disable()
+    int PyGC_Enable()
+
 cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
 cdef gcp_mutex cores_lock
 
@@ -292,11 +296,15 @@ def reset_after_fork():
     """In a forked child: start every pool anew, empty, and leave the parent's connections alone."""
     global cores
     cdef void *p
+    # A collection in the middle of it would run finalizers on pools that are half reset, and take some out of the list.
+    cdef int collecting = PyGC_Disable()
     memset(&cores_lock, 0, sizeof(gcp_mutex))
     p = cores
     while p != NULL:
         (<PoolCore>p).after_fork()
         p = (<PoolCore>p).following
+    if collecting:
+        PyGC_Enable()
 
 
 if hasattr(os, 'register_at_fork'):
@@ -375,8 +383,7 @@ cdef class PoolCore:
         Py_INCREF(self.expiry)
         Py_INCREF(self.starving)
         memset(&self.lock, 0, sizeof(gcp_mutex))
-        self.inherited = self.by_connection
-        memset(&self.inherited.locks, 0, sizeof(self.inherited.locks))
+        self.inherit_connections()
         memset(&self.by_identity, 0, sizeof(Map))
         memset(&self.by_hash, 0, sizeof(Map))
         memset(&self.by_connection, 0, sizeof(Map))
@@ -401,6 +408,23 @@ cdef class PoolCore:
         self.waits = 0
         self.timeouts = 0
 
+    cdef void inherit_connections(self):
+        # Those of the parent, and, where that is a forked child itself, those that it inherited.
+        cdef Table *old
+        cdef Table *new
+        cdef size_t i
+        cdef int s
+        for s in range(GCP_SHARDS):
+            old = &self.by_connection.tables[s]
+            new = &self.inherited.tables[s]
+            if new.slots == NULL:
+                new[0] = old[0]
+            elif old.slots != NULL:
+                for i in range(old.mask + 1):
+                    if old.slots[i].value != NULL:
+                        table_insert(new, old.slots[i].key, old.slots[i].value)
+        memset(&self.inherited.locks, 0, sizeof(self.inherited.locks))
+
     # -- time -----------------------------------------------------------------------------------------------------
 
     cdef inline double read_clock(self) except? -1:
@@ -419,7 +443,7 @@ cdef class PoolCore:
     cdef inline EndpointPool find(self, object endpoint):
         # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown.
         cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
-        if ep is None and (self.size > 0 or gcp_load_int(&self.starving_count)):
+        if ep is None and (gcp_load_int(&self.size) > 0 or gcp_load_int(&self.starving_count)):
             ep = self.find_equal(endpoint, hash_of(endpoint), NULL)
             if ep is not None:
                 self.set_alias(ep, endpoint)
@@ -707,7 +731,7 @@ cdef class PoolCore:
         e.generation = self.generation
         ep.size += 1
         ep.creating += 1
-        self.size += 1
+        gcp_store_int(&self.size, self.size + 1)
 
     cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept:
         # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It
@@ -978,7 +1002,7 @@ cdef class PoolCore:
             return 0
         ticket.state = GONE
         ep.size -= 1
-        self.size -= 1
+        gcp_store_int(&self.size, self.size - 1)
         self.create_errors += 1
         gcp_unlock(&ep.lock)
         chain = self.after_slot_freed(ep)
@@ -1307,7 +1331,7 @@ cdef class PoolCore:
         ep.closing -= 1
         ep.size -= 1
         self.closing -= 1
-        self.size -= 1
+        gcp_store_int(&self.size, self.size - 1)
         self.disposed_ += 1
         if not keep:
             map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
@@ -1495,14 +1519,20 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef void *chain
         cdef void *p
-        cdef int min_idle_ = self.min_idle if min_idle is None else min_idle
-        cdef int max_size_ = self.max_size if max_size is None else max_size
-        cdef int total_ = self.total_max_size if total_max_size is None else total_max_size
+        cdef int min_idle_ = -1 if min_idle is None else min_idle
+        cdef int max_size_ = -1 if max_size is None else max_size
+        cdef int total_ = -1 if total_max_size is None else total_max_size
         gcp_lock(&self.lock)
+        if min_idle_ < 0:
+            min_idle_ = self.min_idle
+        if max_size_ < 0:
+            max_size_ = self.max_size
+        if total_ < 0:
+            total_ = self.total_max_size
         self.shrunk = self.shrunk or max_size_ < self.max_size or total_ < self.total_max_size
         gcp_store_int(&self.min_idle, min_idle_)
-        self.max_size = max_size_
-        self.total_max_size = total_
+        gcp_store_int(&self.max_size, max_size_)
+        gcp_store_int(&self.total_max_size, total_)
         gcp_unlock(&self.lock)
         for ep in self.endpoint_pools():
             gcp_lock(&self.lock)

@@ -390,7 +390,7 @@ class SyncWorker:
         self._news = threading.Lock()
         self._news.acquire()
         self._name = name
-        self._pool = weakref.ref(pool, lambda _: self.wake())
+        self._pool = weakref.ref(pool, lambda _: self._ring(self._news))
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._pid = 0
@@ -398,19 +398,29 @@ class SyncWorker:
 
     def start(self) -> None:
         """Start the thread."""
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread = thread
+        thread.start()
+        # Last, so that one who is interrupted before it is followed by another.
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
 
     def wake(self) -> None:
-        """Something is due earlier than known, or the pool is gone."""
-        if self._pid != os.getpid() and not self._stopped and self._pool() is not None:
-            # The thread stayed behind in the process that this one was forked from.
-            self._news = threading.Lock()
-            self._news.acquire()
+        """Something is due earlier than known."""
+        if self._pid != os.getpid() and not self._stopped:
+            # The thread stayed behind in the process that this one was forked from. Two threads may come here at once: the
+            # later one's collector stays, the other one is told, and ends.
+            news = threading.Lock()
+            news.acquire()
+            self._news, news = news, self._news
             self.start()
+            self._ring(news)
+        self._ring(self._news)
+
+    @staticmethod
+    def _ring(news: threading.Lock) -> None:
+        # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
         try:
-            self._news.release()
+            news.release()
         except RuntimeError:
             # It was set already, and the thread has not seen it yet.
             return
@@ -419,7 +429,7 @@ class SyncWorker:
         news = self._news
         while True:
             pool = self._pool()
-            if pool is None or self._stopped:
+            if pool is None or self._stopped or self._thread is not threading.current_thread():
                 return
             try:
                 delay = pool._collect()
