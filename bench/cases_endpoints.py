@@ -18,10 +18,14 @@ __all__ = ['close', 'many_endpoints', 'memory', 'memory_of']
 
 
 def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
-    """Visit very many endpoints in no order, and as often the only one of another pool; the loop is the same."""
+    """Visit very many endpoints, and as often the only one of another pool; the loop is the same.
+
+    In the order in which they were first used, and in none: the second is what caches and their prediction do not help.
+    """
     result = Result(f'{runtime.name}: many_endpoints')
     number = settings.endpoints
-    endpoints = make_endpoints(number)
+    in_order = make_endpoints(number)
+    endpoints = list(in_order)
     # Always the same order, but neither that of creation nor that of memory.
     random.Random(number).shuffle(endpoints)
     classes = runtime.subjects.MANY_ENDPOINTS
@@ -31,7 +35,7 @@ def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
     ):
         runs: dict[str, tuple[Timed, int]] = {}
         for subject, subject_with_one in zip(present, with_one, strict=True):
-            runtime.call(subject.visit, sorted(endpoints))
+            runtime.call(subject.visit, in_order)
             runtime.call(subject_with_one.visit, endpoints[:1])
             run_with_one = _visit_one(runtime, subject_with_one, endpoints[0])
             runs[f'{subject.name}, one'] = run_with_one, calibrate(run_with_one, settings.loop_ns)
@@ -39,16 +43,21 @@ def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
             run_with_all = _visit_all(runtime, subject, endpoints)
             laps = calibrate(run_with_all, 10 * settings.loop_ns, start=1)
             runs[f'{subject.name}, {number:,}'] = _laps(run_with_all, number), laps * number
+            runs[f'{subject.name}, {number:,} in order'] = (
+                _laps(_visit_all(runtime, subject, in_order), number),
+                laps * number,
+            )
         result.samples = interleave(runs, settings.bulk_rounds)
         for subject, subject_with_one in zip(present, with_one, strict=True):
             check_reuse(subject, number)
             check_reuse(subject_with_one, 1)
     for subject in present:
-        cost = ratios(result.samples[f'{subject.name}, {number:,}'], result.samples[f'{subject.name}, one'])
-        goal = Goal('<=', 4) if subject.name == 'gcpool' else None
-        result.figures.append(
-            Figure(f'{subject.name}: cost of a cycle, {number:,} endpoints against one', cost, goal=goal)
-        )
+        for order, words in ((' in order', 'in order'), ('', 'shuffled')):
+            cost = ratios(result.samples[f'{subject.name}, {number:,}{order}'], result.samples[f'{subject.name}, one'])
+            goal = Goal('<=', 4) if subject.name == 'gcpool' else None
+            result.figures.append(
+                Figure(f'{subject.name}: cost of a cycle, {number:,} endpoints {words} against one', cost, goal=goal)
+            )
     result.figures += _against_others(result, present, f', {number:,}')
     return result
 
