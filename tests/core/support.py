@@ -105,9 +105,11 @@ class Pool:
         assert queued == acquire.waiter.queued
         self.core.check_invariants()
 
-    def connect(self, acquire: Acquire, conn: object = None) -> Any:
-        """Carry out a ticket."""
-        if conn is None:
+    def connect(self, acquire: Acquire, *made: object) -> Any:
+        """Carry out a ticket, with a new connection if not with one that the test made."""
+        if made:
+            (conn,) = made
+        else:
             number = self._numbers[acquire.endpoint] = self._numbers.get(acquire.endpoint, 0) + 1
             conn = Connection(f'{acquire.endpoint}{number}')
         assert self.core.created(acquire.entry, conn, self.now)
