@@ -60,7 +60,7 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
         environment['GCPOOL_EXAMPLE_DSN'] = request.getfixturevalue('postgres').dsn
 
     result = subprocess.run(
-        [sys.executable, '-W', 'error', '-X', 'dev', str(EXAMPLES / f'{name}.py')],
+        [sys.executable, '-W', 'error', str(EXAMPLES / f'{name}.py')],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

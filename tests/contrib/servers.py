@@ -75,10 +75,10 @@ class EchoServer:
         return port
 
     def wait_until_open(self, count: int) -> None:
-        """Wait until that many clients are connected."""
+        """Wait until a client has come, and that many are connected."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self._open) == count, PATIENCE), (
-                f'{len(self._open)} connections are open at the server, not {count}'
+            assert self._changed.wait_for(lambda: self.accepted and len(self._open) == count, PATIENCE), (
+                f'of {self.accepted} connections {len(self._open)} are open at the server, not {count}'
             )
 
     def _accept(self) -> None:

@@ -333,5 +333,5 @@ class TestDispose:
         manager.dispose('db', conn)
         user.join(PATIENCE)
         assert not user.is_alive()
-        assert isinstance(failures[0], (psycopg2.OperationalError, psycopg2.InterfaceError))
+        assert len(failures) == 1
         assert conn.closed
