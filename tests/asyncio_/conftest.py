@@ -29,6 +29,11 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
     return loop
 
 
+async def turn_over() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 def run(main: Coroutine[Any, Any, None], kind: str) -> None:
     """Run a coroutine to its end, bounded in time."""
     loop = new_loop(kind)
@@ -36,6 +41,8 @@ def run(main: Coroutine[Any, Any, None], kind: str) -> None:
     loop.set_exception_handler(lambda _loop, context: unhandled.append(context))
     try:
         loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
+        # A task of the pool's that has done its work may still have its last step before it.
+        loop.run_until_complete(turn_over())
         left = asyncio.all_tasks(loop)
     finally:
         rest = asyncio.all_tasks(loop)

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -110,11 +111,12 @@ async def test_a_served_connection_is_let_go_of_by_the_pool_s_coroutines() -> No
             await case.cycle('a')
             await asyncio.create_task(case.pool.acquire('a'))
             await case.release(case.manager.connections[-1])
+        served = [weakref.ref(conn) for conn in case.manager.connections]
         case.manager.connections.clear()
         gc.collect()
-        assert [found for found in gc.get_objects() if isinstance(found, Connection)] == []
-        # So that the books are those of an empty pool again.
-        case.manager.connections.extend(Connection('a', 0) for _ in range(case.stats['created']))
+        assert [conn() for conn in served] == [None] * 9
+        # So that the books balance.
+        case.manager.connections.extend(Connection('a', 0) for _ in served)
         for conn in case.manager.connections:
             conn.disposals = 1
 
@@ -145,14 +147,12 @@ async def test_acquire_in_an_eager_task() -> None:
     if sys.version_info >= (3, 12):
         loop = asyncio.get_running_loop()
         async with Case(HookedManager(), max_size=1) as case:
-            loop.set_task_factory(asyncio.eager_task_factory)
-            conn = await loop.create_task(case.pool.acquire('a'))
-            task = loop.create_task(case.pool.acquire('a'))
+            conn = await asyncio.Task(case.pool.acquire('a'), loop=loop, eager_start=True)
+            task = asyncio.Task(case.pool.acquire('a'), loop=loop, eager_start=True)
             assert case.stats['waiting'] == 1
-            await loop.create_task(case.pool.release(conn, 'a'))
-            conn = await task
-            await case.release(conn)
-            loop.set_task_factory(None)
+            release = asyncio.Task(case.pool.release(conn, 'a'), loop=loop, eager_start=True)
+            assert release.done()
+            await case.release(await task)
 
 
 async def test_acquire_in_gather() -> None:
