@@ -1,0 +1,177 @@
+"""Faults that only threads have: what is no Exception in a dispose, and who is served when many want one connection."""
+
+import threading
+from random import Random
+
+import pytest
+
+from gcpool.exceptions import PoolTimeout
+from tests.support import Connection, Interruption
+from tests.threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, spawn, until
+
+
+@pytest.mark.parametrize('error', [Interruption(), KeyboardInterrupt(), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize('method', ['create', 'check_aliveness', 'on_acquire', 'on_release'])
+def test_an_interruption_inside_the_manager_loses_nothing(method: str, error: BaseException) -> None:
+    with Case(HookedManager(), max_size=1, total_max_size=1) as case:
+        if method == 'check_aliveness':
+            case.cycle('a')
+        case.manager.script(method, error)
+        with pytest.raises(type(error)):
+            case.cycle('a')
+        assert case.stats['acquired'] == 0
+        # The slot can be had by another endpoint.
+        assert case.cycle('b') == 'b1'
+
+
+def test_what_is_no_exception_in_a_dispose_reaches_the_one_who_released_and_the_others_are_disposed_of() -> None:
+    with Case(min_idle=0, idle_timeout=60, dispose_batch_size=10) as case:
+        case.release(*case.acquire('a', 3))
+        case.clock.advance(60)
+        first, second = Interruption('first'), Interruption('second')
+        case.manager.script('dispose', first, None, second)
+        with pytest.raises(Interruption, match='first'):
+            case.cycle('b')
+        assert case.manager.living == ['b1']
+        assert case.stats['idle'] == case.pool.get_size() == 1
+
+
+def test_what_is_no_exception_in_the_dispose_of_an_evicted_connection_leaves_the_slot_free() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('dispose', Interruption())
+        with pytest.raises(Interruption):
+            case.pool.acquire('b')
+        assert case.pool.get_size() == 0
+        case.cycle('b')
+
+
+def test_what_is_no_exception_in_the_dispose_of_a_dead_connection_leaves_the_slot_free() -> None:
+    with Case(CheckingManager(), max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('check_aliveness', False)
+        case.manager.script('dispose', Interruption())
+        with pytest.raises(Interruption):
+            case.pool.acquire('a')
+        assert case.pool.get_size() == 0
+        assert case.cycle('a') == 'a2'
+
+
+def test_what_is_no_exception_in_a_dispose_of_close_does_not_keep_it_from_the_others() -> None:
+    with Case(min_idle=3) as case:
+        case.release(*case.acquire('a', 3))
+        case.manager.script('dispose', Interruption())
+        with pytest.raises(Interruption):
+            case.pool.close()
+        assert case.manager.living == []
+        assert case.pool.close() == 0
+
+
+def test_the_collector_logs_what_is_no_exception_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=0) as case:
+        case.manager.script('dispose', Interruption('on purpose'))
+        case.cycle('a')
+        until(lambda: any('goes on after an error' in record.getMessage() for record in caplog.records))
+        assert 'on purpose' in caplog.text
+        case.cycle('b')
+        until(lambda: case.pool.get_size() == 0)
+        caplog.clear()
+
+
+def test_a_connection_may_be_given_back_by_another_thread() -> None:
+    with Case(max_size=1) as case:
+        conn = spawn(case.pool.acquire, 'a').result()
+        spawn(case.release, conn).result()
+        assert case.pool.acquire('a') is conn
+        case.release(conn)
+
+
+def test_disposals_of_one_client_do_not_hold_up_the_others() -> None:
+    with Case(min_idle=0, idle_timeout=0, max_size=2) as case:
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        slow = case.pool.acquire('a')
+        job = spawn(case.release, slow)
+        gate.reached()
+        assert [case.cycle(endpoint) for endpoint in 'ab'] == ['a2', 'b1']
+        assert not job.done
+        gate.open()
+        job.result()
+
+
+def test_creates_of_one_client_do_not_hold_up_the_others() -> None:
+    with Case(max_size=2) as case:
+        gate = Gate()
+        case.manager.script('create', gate)
+        job = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        assert [case.cycle(endpoint) for endpoint in 'ab'] == ['a1', 'b1']
+        gate.open()
+        case.release(job.result())
+
+
+def test_hooks_of_one_client_do_not_hold_up_the_others() -> None:
+    with Case(HookedManager(), max_size=2) as case:
+        for method in ('on_acquire', 'on_release'):
+            gate = Gate()
+            case.manager.script(method, gate)
+            job = spawn(case.cycle, 'a')
+            gate.reached()
+            case.cycle('a')
+            case.cycle('b')
+            assert not job.done
+            gate.open()
+            job.result()
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize('connections', [1, 3])
+def test_many_threads_on_few_connections_are_served_in_turn(connections: int) -> None:
+    threads, cycles = 16, 15
+    with Case(max_size=connections) as case:
+        counts = [0] * threads
+        enough = threading.Event()
+
+        def client(number: int) -> None:
+            while not enough.is_set():
+                with case.pool.connection('a'):
+                    counts[number] += 1
+                    if counts[number] == cycles:
+                        enough.set()
+                    # So that there are always some to choose from.
+                    until(lambda: enough.is_set() or case.stats['waiting'] == threads - connections)
+
+        for job in [spawn(client, number) for number in range(threads)]:
+            job.result()
+        # (The pure-Python pool: 1 against 2,348.)
+        assert max(counts) - min(counts) <= 2, counts
+        assert case.stats['acquires'] == sum(counts)
+        assert case.stats['created'] == connections
+
+
+@pytest.mark.stress
+def test_no_two_threads_ever_hold_the_same_connection() -> None:
+    manager = FlakyManager(Random(0))
+    with Case(manager, min_idle=1, max_size=2, total_max_size=4, idle_timeout=1, max_lifetime=3) as case:
+        holders: dict[str, int] = {}
+        clashes: list[tuple[str, int, int]] = []
+
+        def client(number: int) -> None:
+            random = Random(number)
+            for _ in range(100):
+                case.clock.advance(random.random() / 5)
+                try:
+                    with case.pool.connection(random.choice('abc'), timeout=1) as conn:
+                        other = holders.setdefault(conn.name, number)
+                        if other != number or conn.disposals:
+                            clashes.append((conn.name, other, number))
+                        threading.Event().wait(0)
+                        holders.pop(conn.name, None)
+                except (OSError, PoolTimeout, Interruption):
+                    continue
+
+        for job in [spawn(client, number) for number in range(12)]:
+            job.result()
+        assert clashes == []
+        assert len({*case.manager.connections}) == len(case.manager.connections)
+        assert all(isinstance(conn, Connection) for conn in case.manager.connections)

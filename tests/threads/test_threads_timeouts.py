@@ -1,0 +1,111 @@
+"""What time limits a manager for threads is told: what is left of the caller's."""
+
+import logging
+import math
+
+import pytest
+
+from tests.threads.support import Case, CheckingManager, Gate, HookedManager, Manager, spawn
+
+
+@pytest.mark.parametrize(('timeout', 'told'), [(None, None), (10, 10.0), (0, 0.0), (2.5, 2.5), (math.inf, None)])
+def test_create_is_told_the_time_limit_of_the_acquire(timeout: float | None, told: float | None) -> None:
+    with Case() as case:
+        case.release(case.pool.acquire('a', timeout=timeout))
+        assert case.manager.timeouts == [told]
+
+
+def test_create_is_told_the_acquire_timeout_of_the_pool() -> None:
+    with Case(acquire_timeout=7) as case:
+        conn = case.pool.acquire('a')
+        other = case.pool.acquire('a', timeout=3)
+        with case.pool.connection('a'), case.pool.connection('a', timeout=2):
+            assert case.manager.timeouts == [7.0, 3.0, 7.0, 2.0]
+        case.release(conn, other)
+
+
+def test_create_is_told_what_the_wait_before_it_has_left() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        conn = case.pool.acquire('a')
+        job = spawn(case.pool.acquire, 'b', timeout=1000)
+        case.waiting(1)
+        case.clock.advance(400)
+        case.release(conn)
+        case.release(job.result())
+        # The dispose of a1 has no limit.
+        assert case.manager.timeouts == [None, None, 600.0]
+
+
+def test_a_manager_is_never_told_less_than_nothing() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        conn = case.pool.acquire('a')
+        job = spawn(case.pool.acquire, 'b', timeout=1000)
+        case.waiting(1)
+        case.clock.advance(5000)
+        case.release(conn)
+        case.release(job.result())
+        assert case.manager.timeouts[-1] == 0.0
+
+
+@pytest.mark.parametrize('manager_class', [CheckingManager, HookedManager])
+@pytest.mark.parametrize(('timeout', 'told'), [(None, None), (10, 10.0), (0, 0.0)])
+def test_check_aliveness_is_told_the_time_limit_of_the_acquire(
+    timeout: float | None, told: float | None, manager_class: type[Manager]
+) -> None:
+    with Case(manager_class()) as case:
+        case.cycle('a')
+        case.release(case.pool.acquire('a', timeout=timeout))
+        assert case.manager.timeouts == [None, told]
+
+
+def test_the_check_of_the_next_connection_is_told_what_is_left_after_the_first() -> None:
+    with Case(CheckingManager(), min_idle=2) as case:
+        case.release(*case.acquire('a', 2))
+        gate = Gate(False)
+        case.manager.script('check_aliveness', gate)
+        case.manager.timeouts.clear()
+        job = spawn(case.pool.acquire, 'a', timeout=1000)
+        gate.reached()
+        case.clock.advance(300)
+        gate.open()
+        case.release(job.result())
+        # Between them the dead one was disposed of.
+        assert case.manager.timeouts == [1000.0, None, 700.0]
+
+
+@pytest.mark.parametrize(('dispose_timeout', 'told'), [(None, None), (0, 0.0), (5, 5.0)])
+def test_dispose_is_told_the_dispose_timeout_of_the_pool(dispose_timeout: float | None, told: float | None) -> None:
+    with Case(min_idle=0, idle_timeout=0, dispose_timeout=dispose_timeout) as case:
+        case.cycle('a')
+        assert case.manager.timeouts == [None, told]
+
+
+@pytest.mark.parametrize(
+    ('dispose_timeout', 'timeout', 'told'),
+    [(None, None, None), (5, None, 5.0), (None, 3, 3.0), (5, 3, 3.0), (2, 3, 2.0), (None, 0, 0.1), (5, 0, 0.1)],
+)
+def test_the_disposals_of_close_are_told_what_is_left_and_at_least_a_tenth_of_a_second(
+    dispose_timeout: float | None, timeout: float | None, told: float | None
+) -> None:
+    with Case(dispose_timeout=dispose_timeout) as case:
+        case.cycle('a')
+        case.pool.close(timeout=timeout)
+        assert case.manager.timeouts == [None, told]
+
+
+def test_a_dispose_that_gives_up_is_logged_and_the_connection_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    with Case(min_idle=0, idle_timeout=0, dispose_timeout=5) as case:
+        case.manager.script('dispose', TimeoutError())
+        case.cycle('a')
+        assert case.pool.get_size() == 0
+        errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+        assert [message.partition(' timed out')[0] for message in errors] == ["disposing of a connection to 'a'"]
+
+
+def test_a_time_limit_longer_than_the_system_can_wait_is_kept() -> None:
+    with Case(max_size=1) as case:
+        conn = case.pool.acquire('a')
+        job = spawn(case.pool.acquire, 'a', timeout=1e300)
+        case.waiting(1)
+        case.release(conn)
+        case.release(job.result())
