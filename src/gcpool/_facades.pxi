@@ -105,6 +105,7 @@ cdef class SyncPool(PoolFacade):
         # however often, the waiter is cancelled, and what it holds is given back.
         cdef Waiter w
         cdef bint dead = False
+        since = None
         if timeout is None:
             timeout = self._acquire_timeout
         try:
@@ -116,6 +117,8 @@ cdef class SyncPool(PoolFacade):
         try:
             if e is not None:
                 self._core.adopt(w, e)
+                if self._checks and timeout is not None:
+                    since = self._core.now()        # a check that takes its time leaves less for what follows
                 if self._checks and not self._manager.check_aliveness(endpoint, e.conn_, timeout):
                     dead = True
                 else:
@@ -126,7 +129,7 @@ cdef class SyncPool(PoolFacade):
                             f'the pool was closed while a connection to {endpoint!r} was acquired'
                         )
                     return e
-            self._serve(w, timeout, dead)
+            self._serve(w, timeout, dead, since)
             e = w.entry
             return e
         except BaseException:

@@ -88,7 +88,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             raise
         return waiter.served
 
-    async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
+    async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
     async def _enter(self, context: Any, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
@@ -263,7 +263,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
             self, endpoint: EndpointT, timeout: float | None = None
         ) -> AbstractContextManager[ConnectionT]: ...
 
-    def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
+    def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
     def _arm(self, waiter: Waiter) -> threading.Lock:

@@ -133,15 +133,16 @@ class ConnectionPool(
         self._dispose_doomed(deadline)
         return forced
 
-    def _serve(self, waiter: Waiter, timeout: float | None, dead: bool) -> None:
+    def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
 
         :param waiter: holds nothing, or, if ``dead``, a connection that was found dead
         :param timeout: seconds to wait at most, None for no limit
+        :param since: when the time limit began to count, None for now
         """
         core = self._core
         endpoint = waiter.endpoint
-        deadline = get_deadline(core.now(), timeout)
+        deadline = get_deadline(core.now() if since is None else since, timeout)
         while True:
             signal = self._arm(waiter)
             queued = self._ask(waiter, dead)
