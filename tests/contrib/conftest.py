@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -90,11 +91,18 @@ def tcp4_server() -> Iterator[EchoServer]:
 
 
 @pytest.fixture
-def unix_server(tmp_path: Path) -> Iterator[EchoServer]:
+def socket_directory() -> Iterator[Path]:
+    """A directory for Unix sockets, whose paths have to be short (macOS: 104 bytes; tmp_path alone may be longer)."""
+    with tempfile.TemporaryDirectory(prefix='gcpool-', dir='/tmp' if Path('/tmp').is_dir() else None) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def unix_server(socket_directory: Path) -> Iterator[EchoServer]:
     """An echo server on a Unix domain socket."""
     if not hasattr(socket, 'AF_UNIX'):
         pytest.skip('Python has no Unix domain sockets on this system')
-    with EchoServer(unix_listener(tmp_path / 'echo.sock')) as server:
+    with EchoServer(unix_listener(socket_directory / 'echo.sock')) as server:
         yield server
 
 

@@ -55,10 +55,10 @@ class TestThreads:
         manager.dispose(path_of(unix_server), sock)
         assert sock.fileno() == -1
 
-    def test_failed_leaves_nothing_open(self, tmp_path: Path, open_descriptors: Callable[[], int]) -> None:
+    def test_failed_leaves_nothing_open(self, socket_directory: Path, open_descriptors: Callable[[], int]) -> None:
         before = open_descriptors()
         with pytest.raises(FileNotFoundError):
-            unix.UnixSocketConnectionManager().create(tmp_path / 'none.sock', 5.0)
+            unix.UnixSocketConnectionManager().create(socket_directory / 'none.sock', 5.0)
         assert open_descriptors() == before
 
     def test_says_what_an_endpoint_is(self) -> None:
@@ -67,8 +67,10 @@ class TestThreads:
 
     @linux_only
     @pytest.mark.parametrize('timeout', [0, 0.05])
-    def test_full_backlog_times_out(self, tmp_path: Path, open_descriptors: Callable[[], int], timeout: float) -> None:
-        path = tmp_path / 'full.sock'
+    def test_full_backlog_times_out(
+        self, socket_directory: Path, open_descriptors: Callable[[], int], timeout: float
+    ) -> None:
+        path = socket_directory / 'full.sock'
         with full_listener(socket.AF_UNIX, str(path)):
             before = open_descriptors()
             with pytest.raises(TimeoutError, match='backlog'):
@@ -76,8 +78,8 @@ class TestThreads:
             assert open_descriptors() == before
 
     @linux_only
-    def test_waits_for_room_in_the_backlog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = tmp_path / 'full.sock'
+    def test_waits_for_room_in_the_backlog(self, socket_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = socket_directory / 'full.sock'
         refused = threading.Event()
         room = threading.Event()
 
@@ -127,18 +129,20 @@ class TestAsyncioSocket:
 
         run(main)
 
-    def test_failed_leaves_nothing_open(self, run: Run, tmp_path: Path, open_descriptors: Callable[[], int]) -> None:
+    def test_failed_leaves_nothing_open(
+        self, run: Run, socket_directory: Path, open_descriptors: Callable[[], int]
+    ) -> None:
         async def main() -> None:
             before = open_descriptors()
             with pytest.raises(FileNotFoundError):
-                await unix_async.UnixSocketConnectionManager().create(tmp_path / 'none.sock')
+                await unix_async.UnixSocketConnectionManager().create(socket_directory / 'none.sock')
             assert open_descriptors() == before
 
         run(main)
 
     @linux_only
-    def test_waits_for_room_in_the_backlog(self, run: Run, tmp_path: Path) -> None:
-        path = tmp_path / 'full.sock'
+    def test_waits_for_room_in_the_backlog(self, run: Run, socket_directory: Path) -> None:
+        path = socket_directory / 'full.sock'
 
         async def main(listener: socket.socket) -> None:
             manager = unix_async.UnixSocketConnectionManager()
@@ -154,8 +158,10 @@ class TestAsyncioSocket:
             run(lambda: main(listener))
 
     @linux_only
-    def test_cancelled_leaves_nothing_open(self, run: Run, tmp_path: Path, open_descriptors: Callable[[], int]) -> None:
-        path = tmp_path / 'full.sock'
+    def test_cancelled_leaves_nothing_open(
+        self, run: Run, socket_directory: Path, open_descriptors: Callable[[], int]
+    ) -> None:
+        path = socket_directory / 'full.sock'
 
         async def main() -> None:
             before = open_descriptors()
@@ -196,18 +202,20 @@ class TestAsyncioStream:
 
         run(main)
 
-    def test_failed_leaves_nothing_open(self, run: Run, tmp_path: Path, open_descriptors: Callable[[], int]) -> None:
+    def test_failed_leaves_nothing_open(
+        self, run: Run, socket_directory: Path, open_descriptors: Callable[[], int]
+    ) -> None:
         async def main() -> None:
             before = open_descriptors()
             with pytest.raises(FileNotFoundError):
-                await unix_async.UnixSocketStreamConnectionManager().create(tmp_path / 'none.sock')
+                await unix_async.UnixSocketStreamConnectionManager().create(socket_directory / 'none.sock')
             assert open_descriptors() == before
 
         run(main)
 
     @linux_only
-    def test_waits_for_room_in_the_backlog(self, run: Run, tmp_path: Path) -> None:
-        path = tmp_path / 'full.sock'
+    def test_waits_for_room_in_the_backlog(self, run: Run, socket_directory: Path) -> None:
+        path = socket_directory / 'full.sock'
 
         async def main(listener: socket.socket) -> None:
             manager = unix_async.UnixSocketStreamConnectionManager()
@@ -222,8 +230,8 @@ class TestAsyncioStream:
         with full_listener(socket.AF_UNIX, str(path)) as listener:
             run(lambda: main(listener))
 
-    def test_aborts_if_the_peer_takes_nothing(self, run: Run, tmp_path: Path) -> None:
-        path = tmp_path / 'silent.sock'
+    def test_aborts_if_the_peer_takes_nothing(self, run: Run, socket_directory: Path) -> None:
+        path = socket_directory / 'silent.sock'
 
         async def main(listener: socket.socket) -> None:
             manager = unix_async.UnixSocketStreamConnectionManager(close_timeout=0.05)
