@@ -192,8 +192,22 @@ def full_listener(family: socket.AddressFamily, address: object) -> Iterator[soc
         yield listener
 
 
+# Stops the server and removes its directory when the tests close its standard input, or die in whatever way.
+POSTGRES_KEEPER = """
+import shutil, subprocess, sys
+directory, account, *stop = sys.argv[1:]
+sys.stdin.read()
+try:
+    account = int(account) if account else None
+    subprocess.run(stop, user=account, group=account, extra_groups=None if account is None else [], cwd=directory,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+finally:
+    shutil.rmtree(directory)
+"""
+
+
 class PostgresServer:
-    """A private PostgreSQL server in a directory of its own.
+    """A private PostgreSQL server in a directory of its own, which does not outlive the tests.
 
     :param programs: the directory of ``initdb`` and ``pg_ctl``
     """
@@ -208,6 +222,7 @@ class PostgresServer:
         # Not below pytest's directories, which only their owner may enter.
         self._directory = Path(tempfile.mkdtemp(prefix='gcpool-postgres-'))
         self._account = unprivileged_account()
+        self._keeper: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     @property
@@ -226,6 +241,14 @@ class PostgresServer:
         return f'postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}'
 
     def start(self) -> None:
+        account = '' if self._account is None else str(self._account)
+        stop = [str(self._programs / 'pg_ctl'), 'stop', '--pgdata', self._data, '--mode', 'immediate', '--wait']
+        self._keeper = subprocess.Popen(
+            [sys.executable, '-I', '-c', POSTGRES_KEEPER, str(self._directory), account, *stop],
+            stdin=subprocess.PIPE,
+            # Ctrl-C is for the tests.
+            start_new_session=True,
+        )
         password_file = self._directory / 'password'
         password_file.write_text(self.password)
         if self._account is not None:
@@ -250,11 +273,9 @@ class PostgresServer:
         self._run('pg_ctl', 'start', '--pgdata', self._data, '--log', log, '--wait', '--options', options)
 
     def stop(self) -> None:
-        try:
-            if (self._directory / 'data' / 'postmaster.pid').exists():
-                self._run('pg_ctl', 'stop', '--pgdata', self._data, '--mode', 'immediate', '--wait')
-        finally:
-            shutil.rmtree(self._directory)
+        if self._keeper is not None:
+            self._keeper.communicate(timeout=PATIENCE)
+            assert self._keeper.returncode == 0, 'the PostgreSQL server was not stopped, or its directory not removed'
 
     @property
     def _data(self) -> str:
