@@ -1,0 +1,411 @@
+"""A pool in plain Python, one step at a time: what the core has to answer, written from DESIGN.md and COMPAT.md.
+
+Lists and dicts only, everything is looked for by walking through all there is. Connections are known by number,
+acquires by the number of their arrival. Where the documents leave a choice, the comment says so.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+# So many later arrivals, for each connection that there may be, overtake somebody whose endpoint has connections of its
+# own. DESIGN.md wants a bound; this one is the core's.
+PATIENCE = 8
+
+
+class NotAcquired(Exception):
+    """Given back, and not out."""
+
+
+@dataclass(eq=False)
+class Conn:
+    """A connection, or a slot that somebody is connecting for."""
+
+    endpoint: int
+    state: str = 'creating'
+    number: int | None = None
+    expires_at: float = math.inf
+    used_at: float = 0.0
+    released: int = 0
+    core: bool = False
+    holder: 'Acq | None' = None
+    closed_over: bool = False
+
+
+@dataclass(eq=False)
+class Acq:
+    """One acquire in progress."""
+
+    endpoint: int
+    arrival: int = 0
+    state: str = 'nothing'
+    conn: Conn | None = None
+    corpse: Conn | None = None
+    has_waited: bool = False
+
+
+@dataclass
+class Model:
+    """The pool."""
+
+    min_idle: int
+    max_size: int
+    total_max_size: int
+    idle_timeout: float
+    max_lifetime: float
+    collects: bool
+
+    conns: list[Conn] = field(default_factory=list)
+    queues: dict[int, list[Acq]] = field(default_factory=dict)
+    # Each item is what was doomed in one step: lists of which any may be begun with, each in its order.
+    doomed: list[list[list[Conn]]] = field(default_factory=list)
+    notified: list[Acq] = field(default_factory=list)
+    closers: list[object] = field(default_factory=list)  # those who wait for the pool to be empty
+    told_empty: list[object] = field(default_factory=list)
+    told: float = math.inf  # until when the collector sleeps
+    wakes: int = 0
+    closed: bool = False
+    shrunk: bool = False
+    arrivals: int = 0
+    releases: int = 0
+    counters: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ('acquires', 'created', 'create_errors', 'dead', 'disposed', 'waits', 'timeouts'), 0
+        )
+    )
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def of(self, endpoint: int | None, *states: str) -> list[Conn]:
+        """The connections of an endpoint, or of all, that are in one of some states."""
+        return [
+            conn
+            for conn in self.conns
+            if (endpoint is None or conn.endpoint == endpoint) and (not states or conn.state in states)
+        ]
+
+    def out(self, endpoint: int | None) -> list[Conn]:
+        return self.of(endpoint, 'acquired', 'releasing')
+
+    def closing(self, endpoint: int | None = None) -> int:
+        return len(self.of(endpoint, 'closing'))
+
+    def idle(self, endpoint: int, core: bool) -> list[Conn]:
+        """In the order they were given back."""
+        found = [conn for conn in self.of(endpoint, 'idle') if conn.core is core]
+        return sorted(found, key=lambda conn: conn.released)
+
+    def queue(self, endpoint: int) -> list[Acq]:
+        return self.queues.get(endpoint, [])
+
+    def waiting(self) -> list[Acq]:
+        return [acq for queue in self.queues.values() for acq in queue]
+
+    def endpoints(self) -> set[int]:
+        return {conn.endpoint for conn in self.conns} | {acq.endpoint for acq in self.waiting()}
+
+    def starving(self) -> list[Acq]:
+        """The first of each endpoint's queue that may have one more connection, in the order of their arrival."""
+        heads = [queue[0] for queue in self.queues.values() if queue]
+        return sorted(
+            (head for head in heads if len(self.of(head.endpoint)) < self.max_size), key=lambda head: head.arrival
+        )
+
+    def deadline(self, conn: Conn) -> float:
+        return conn.expires_at if conn.core else min(conn.expires_at, conn.used_at + self.idle_timeout)
+
+    def first_due(self) -> Conn | None:
+        """The idle connection whose deadline comes first; of several, the one given back first."""
+        idle = self.of(None, 'idle')
+        return min(idle, key=lambda conn: (self.deadline(conn), conn.released)) if idle else None
+
+    def next_due(self) -> float | None:
+        """When the collector is to come back; it sleeps until then, or until something is due earlier."""
+        first = self.first_due()
+        self.told = math.inf if first is None else self.deadline(first)
+        return None if self.told == math.inf else self.told
+
+    def stats(self) -> dict[str, int]:
+        return {
+            'size': len(self.conns),
+            'idle': len(self.of(None, 'idle')),
+            'acquired': len(self.out(None)),
+            'waiting': len(self.waiting()),
+            'endpoints': len(self.endpoints()),
+            **self.counters,
+        }
+
+    def may_be_doomed_next(self) -> list[Conn]:
+        return [order[0] for order in self.doomed[0]] if self.doomed else []
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def doom(self, conn: Conn) -> None:
+        conn.state = 'closing'
+        self.doomed.append([[conn]])
+
+    def doom_in_any_order(self, orders: list[list[Conn]]) -> None:
+        orders = [order for order in orders if order]
+        for order in orders:
+            for conn in order:
+                conn.state = 'closing'
+        if orders:
+            self.doomed.append(orders)
+
+    def evict(self, limit: float) -> bool:
+        first = self.first_due()
+        if first is None or self.deadline(first) > limit:
+            return False
+        self.doom(first)
+        return True
+
+    def take_ticket(self, acq: Acq) -> None:
+        acq.conn = Conn(acq.endpoint, holder=acq)
+        acq.state = 'ticket'
+        self.conns.append(acq.conn)
+
+    def take_conn(self, acq: Acq, conn: Conn) -> None:
+        conn.state = 'acquired'
+        conn.holder = acq
+        acq.conn = conn
+        acq.state = 'served'
+        self.counters['acquires'] += 1
+
+    def leave_queue(self, acq: Acq) -> None:
+        queue = self.queues[acq.endpoint]
+        queue.remove(acq)
+        if not queue:
+            del self.queues[acq.endpoint]
+
+    def dispatch(self) -> None:
+        """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
+        due first: as many at a time as there are endpoints in need."""
+        while starving := self.starving():
+            if len(self.conns) < self.total_max_size:
+                acq = starving[0]
+                self.leave_queue(acq)
+                self.take_ticket(acq)
+                self.notified.append(acq)
+            elif not (self.closing() < len(starving) and self.evict(math.inf)):
+                return
+
+    def slot_freed(self) -> None:
+        self.dispatch()
+        if not self.conns:
+            self.told_empty += self.closers
+            self.closers = []
+
+    def arrive(self, acq: Acq) -> None:
+        if not acq.arrival:
+            self.arrivals += 1
+            acq.arrival = self.arrivals
+
+    # -- what is asked ------------------------------------------------------------------------------------------------
+
+    def try_acquire(self, acq: Acq, now: float) -> bool:
+        """Take what is ready. What has to be closed first is not: then it is to be asked for."""
+        ready = self.idle(acq.endpoint, core=True)[:1] or self.idle(acq.endpoint, core=False)[-1:]
+        if self.closed or not ready or ready[0].expires_at <= now:
+            return False
+        self.take_conn(acq, ready[0])
+        self.arrive(acq)
+        return True
+
+    def request(self, acq: Acq, now: float) -> None:
+        if self.closed:
+            acq.state = 'refused'
+            return
+        self.arrive(acq)
+        queue = self.queue(acq.endpoint)
+        if not queue or acq.arrival < queue[0].arrival:
+            for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
+                if conn.expires_at > now:
+                    self.take_conn(acq, conn)
+                    return
+                self.doom(conn)
+            if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
+                self.take_ticket(acq)
+                return
+        acq.state = 'waits'
+        if not acq.has_waited:
+            acq.has_waited = True
+            self.counters['waits'] += 1
+        self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
+        self.dispatch()
+
+    def created(self, acq: Acq, number: int, now: float) -> bool:
+        conn = acq.conn
+        assert conn is not None
+        conn.number = number
+        conn.used_at = now
+        conn.expires_at = now + self.max_lifetime
+        self.counters['created'] += 1
+        if self.closed:
+            acq.state = 'nothing'
+            acq.conn = None
+            self.doom(conn)
+            return False
+        self.take_conn(acq, conn)
+        return True
+
+    def failed(self, acq: Acq) -> None:
+        assert acq.conn is not None
+        self.conns.remove(acq.conn)
+        acq.conn = None
+        acq.state = 'nothing'
+        self.counters['create_errors'] += 1
+        self.slot_freed()
+
+    def bury(self, acq: Acq) -> None:
+        conn = acq.conn
+        assert conn is not None
+        acq.conn = None
+        acq.state = 'nothing'
+        if conn.closed_over:
+            conn.closed_over = False
+            return
+        conn.state = 'closing'
+        acq.corpse = conn
+        self.counters['dead'] += 1
+        self.counters['acquires'] -= 1
+
+    def begin_release(self, acq: Acq) -> bool:
+        conn = acq.conn
+        assert conn is not None
+        if conn.closed_over:
+            conn.closed_over = False
+            acq.conn = None
+            acq.state = 'nothing'
+            return False
+        conn.state = 'releasing'
+        return True
+
+    def release(self, acq: Acq, now: float) -> None:
+        conn = acq.conn
+        assert conn is not None
+        acq.conn = None
+        acq.state = 'nothing'
+        if conn.closed_over:
+            conn.closed_over = False
+            return
+        self.give_back(conn, now)
+
+    def give_back(self, conn: Conn, now: float) -> None:
+        if conn.state not in {'acquired', 'releasing'}:
+            raise NotAcquired
+        endpoint = conn.endpoint
+        conn.holder = None
+        queue = self.queue(endpoint)
+        starving = self.starving()
+        in_need = self.closing() < len(starving)
+        beyond = (
+            len(self.of(endpoint)) - self.closing(endpoint) > self.max_size
+            or len(self.conns) - self.closing() > self.total_max_size
+        )
+        over = conn.expires_at <= now and (not self.collects or queue or starving)
+        if self.closed or beyond or over:
+            self.doom(conn)
+        elif queue and not (in_need and self.waited_too_long(starving[0], queue[0])):
+            acq = queue[0]
+            self.leave_queue(acq)
+            self.take_conn(acq, conn)
+            self.notified.append(acq)
+        elif queue or in_need:
+            self.doom(conn)
+        else:
+            idle_core = len(self.idle(endpoint, core=True))
+            conn.state = 'idle'
+            conn.used_at = now
+            self.releases += 1
+            conn.released = self.releases
+            conn.core = not len(self.out(endpoint)) >= self.min_idle - idle_core
+            if self.deadline(conn) < self.told:
+                self.told = self.deadline(conn)
+                self.wakes += 1
+            self.dispatch()
+
+    def waited_too_long(self, elder: Acq, head: Acq) -> bool:
+        """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
+        handed: at once if that endpoint has no connection at all, else after a number of later arrivals."""
+        patience = PATIENCE * self.total_max_size if self.of(elder.endpoint) else 0
+        return head.arrival - elder.arrival > patience
+
+    def cancel(self, acq: Acq, now: float) -> bool:
+        waited = acq.state == 'waits'
+        conn, corpse = acq.conn, acq.corpse
+        acq.conn = acq.corpse = None
+        if waited:
+            self.leave_queue(acq)
+        if corpse is not None:
+            self.doom(corpse)
+        if conn is not None and conn.closed_over:
+            conn.closed_over = False
+        elif conn is not None and conn.state == 'creating':
+            acq.conn = conn
+            self.failed(acq)
+        elif conn is not None and conn.state == 'acquired':
+            self.give_back(conn, now)
+        acq.state = 'nothing'
+        return waited
+
+    def give_up(self, acq: Acq) -> bool:
+        if acq.state != 'waits':
+            return False
+        self.leave_queue(acq)
+        acq.state = 'nothing'
+        self.counters['timeouts'] += 1
+        return True
+
+    def take_doomed(self, conn: Conn) -> None:
+        """It is the next one to be closed."""
+        for order in self.doomed[0]:
+            if order[0] is conn:
+                order.pop(0)
+        self.doomed[0] = [order for order in self.doomed[0] if order]
+        if not self.doomed[0]:
+            self.doomed.pop(0)
+
+    def disposed(self, conn: Conn) -> None:
+        conn.state = 'gone'
+        self.conns.remove(conn)
+        self.counters['disposed'] += 1
+        self.slot_freed()
+
+    def expired(self, now: float, limit: int) -> int:
+        most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
+        count = 0
+        while count < most and self.evict(now):
+            count += 1
+        return count
+
+    def resize(self, min_idle: int, max_size: int, total_max_size: int) -> None:
+        self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
+        self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
+        orders = []
+        for endpoint in sorted(self.endpoints()):
+            # What was not used for longest; the core, which is kept longer, last.
+            idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
+            orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
+        self.doom_in_any_order(orders)
+        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf):
+            pass
+        self.dispatch()
+
+    def close(self) -> None:
+        self.closed = True
+        for queue in self.queues.values():
+            for acq in queue:
+                acq.state = 'refused'
+                self.notified.append(acq)
+        self.queues.clear()
+        self.doom_in_any_order(
+            [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())]
+        )
+
+    def doom_acquired(self) -> int:
+        out = self.out(None)
+        self.doom_in_any_order([[conn] for conn in out])
+        for conn in out:
+            conn.closed_over = True
+            if conn.holder is not None and conn.holder.state == 'served':
+                conn.holder.state = 'refused'
+        return len(out)

@@ -1,0 +1,599 @@
+"""The core against a naive model of it: any operations in any order give the same answers, and the invariants hold."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gcpool._core import Entry, PoolCore, Waiter
+from gcpool.exceptions import ConnectionNotAcquired
+from tests.conftest import FREE_THREADED
+from tests.core.model import Acq, Conn, Model
+from tests.core.support import Acquire, Connection
+
+ENDPOINTS = 4
+
+INDEX = st.integers(0, 15)
+COUNT = st.sampled_from([1, 1, 2, 4])
+ENDPOINT = st.integers(0, ENDPOINTS - 1)
+ANEW = st.booleans()
+ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
+
+
+class Endpoint:
+    """Two of them share each hash; another object of the same number is the same endpoint."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        return self.number % 2
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and self.number == other.number
+
+    def __repr__(self) -> str:
+        return f'e{self.number}'
+
+
+class Pair:
+    """An acquire: what the core made of it, and what the model did."""
+
+    def __init__(self, machine: 'PoolMachine', endpoint: int, anew: bool) -> None:
+        self.known = Acq(endpoint)
+        self.real = Acquire(
+            machine.core,
+            Endpoint(endpoint) if anew else machine.endpoints[endpoint],
+            lambda _: machine.notified.append(self),
+        )
+
+    def __repr__(self) -> str:
+        return f'{self.known.state} at {self.known.endpoint}, the core: {self.real.answer}'
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """The test is the facade: it does whatever a facade might, at any time."""
+
+    core: PoolCore
+    model: Model
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.endpoints = [Endpoint(number) for number in range(ENDPOINTS)]
+        self.notified: list[Pair] = []
+        self.in_any_order = False
+        self.active: list[Pair] = []
+        self.releasing: list[tuple[Pair, Entry]] = []
+        self.closing: list[tuple[Conn, Entry]] = []
+        self.connections: dict[int, Connection] = {}
+        self.entries: dict[int, Entry] = {}
+        self.disposals: Counter[int] = Counter()
+        self.given_back: list[tuple[Conn, Connection]] = []
+        self.closers: list[Waiter] = []
+        self.told_empty: list[Waiter] = []
+        self.wakes = 0
+        self.sound = False
+
+    @initialize(
+        min_idle=st.integers(0, 3),
+        more=st.integers(0, 3),
+        more_in_all=st.integers(0, 5),
+        idle_timeout=st.sampled_from([4.0, 4.0, 1.0, 0.0, math.inf]),
+        longer=st.sampled_from([20.0, 20.0, 20.0, 6.0, 0.0, math.inf]),
+        collects=st.booleans(),
+    )
+    def build(
+        self, min_idle: int, more: int, more_in_all: int, idle_timeout: float, longer: float, collects: bool
+    ) -> None:
+        max_size = max(min_idle + more, 1)
+        limits = (min_idle, max_size, max_size + more_in_all, idle_timeout, idle_timeout + longer, collects)
+        self.core = PoolCore(*limits, clock=lambda: self.now, wake_collector=self.wake)
+        self.model = Model(*limits)
+
+    # -- helpers ------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def step(self) -> None:
+        self.sound = False
+        if FREE_THREADED:
+            # Deadlines that tie are in the order of release only where all releases share a counter.
+            self.now += 1 / 1024
+
+    def pairs(self, *states: str) -> list[Pair]:
+        return [pair for pair in self.active if pair.known.state in states]
+
+    def pick(self, index: int, *states: str) -> Pair:
+        pairs = self.pairs(*states)
+        return pairs[index % len(pairs)]
+
+    def endpoint(self, pair: Pair, anew: bool) -> Endpoint:
+        return Endpoint(pair.known.endpoint) if anew else self.endpoints[pair.known.endpoint]
+
+    def end(self, pair: Pair) -> None:
+        self.active.remove(pair)
+
+    # -- acquiring ----------------------------------------------------------------------------------------------------
+
+    @rule(endpoint=ENDPOINT, anew=ANEW, how=ACQUIRE)
+    def acquire(self, endpoint: int, anew: bool, how: str) -> None:
+        """As a facade does: what is idle, else ask, and connect at once; or leave the answer for later."""
+        self.step()
+        self.start(endpoint, anew, how)
+
+    @rule(endpoint=ENDPOINT, count=st.integers(2, 5), how=ACQUIRE)
+    def acquire_several(self, endpoint: int, count: int, how: str) -> None:
+        """A queue at one endpoint."""
+        for _ in range(count):
+            self.step()
+            self.start(endpoint, False, how)
+
+    @rule(how=ACQUIRE, anew=ANEW)
+    def acquire_everywhere(self, how: str, anew: bool) -> None:
+        for endpoint in range(ENDPOINTS):
+            self.step()
+            self.start(endpoint, anew, how)
+
+    def start(self, endpoint: int, anew: bool, how: str) -> None:
+        pair = Pair(self, endpoint, anew)
+        self.active.append(pair)
+        if how != 'ask':
+            entry = self.core.try_acquire(pair.real.endpoint, self.now)
+            assert (entry is not None) == self.model.try_acquire(pair.known, self.now)
+            if entry is not None:
+                self.core.adopt(pair.real.waiter, entry)
+                return
+        self.model.request(pair.known, self.now)
+        assert self.core.request(pair.real.waiter, self.now) == (pair.known.state == 'waits')
+        if how == 'connect' and pair.known.state == 'ticket':
+            self.connect(pair)
+
+    def connect(self, pair: Pair) -> None:
+        number = len(self.connections) + 1
+        conn = self.connections[number] = Connection(f'c{number}')
+        entry = self.entries[number] = pair.real.entry
+        served = self.model.created(pair.known, number, self.now)
+        assert self.core.created(entry, conn, self.now) is served
+        if not served:
+            self.cancel_it(pair)
+
+    @precondition(lambda self: self.pairs('ticket'))
+    @rule(index=INDEX, count=COUNT)
+    def created(self, index: int, count: int) -> None:
+        for _ in range(count):
+            self.step()
+            if self.pairs('ticket'):
+                self.connect(self.pick(index, 'ticket'))
+
+    @precondition(lambda self: self.active)
+    @rule(index=INDEX, how=st.sampled_from(['cancel', 'give up', 'drop']))
+    def leave(self, index: int, how: str) -> None:
+        """Interrupted, wherever it is; or out of time, unless it was served in this moment; or thrown away."""
+        self.step()
+        pair = self.active[index % len(self.active)]
+        known = pair.known
+        if how == 'cancel':
+            self.cancel_it(pair)
+        elif how == 'give up' and known.has_waited:
+            gone = self.model.give_up(known)
+            assert self.core.give_up(pair.real.waiter) is gone
+            if gone:
+                self.cancel_it(pair)
+        elif how == 'drop' and known.state == 'waits' and known.corpse is None:
+            # What it held would be lost, so whoever drops a waiter that holds anything breaks the contract.
+            self.model.leave_queue(known)
+            self.end(pair)
+            pair.real.waiter = None  # type: ignore[assignment]
+
+    def cancel_it(self, pair: Pair) -> None:
+        waited = self.model.cancel(pair.known, self.now)
+        assert self.core.cancel(pair.real.waiter, self.now) is waited
+        self.end(pair)
+
+    @precondition(lambda self: self.pairs('ticket'))
+    @rule(index=INDEX)
+    def failed(self, index: int) -> None:
+        self.step()
+        pair = self.pick(index, 'ticket')
+        self.model.failed(pair.known)
+        self.core.failed(pair.real.waiter)
+        self.cancel_it(pair)
+
+    @precondition(lambda self: self.pairs('served'))
+    @rule(index=INDEX)
+    def find_dead(self, index: int) -> None:
+        self.step()
+        pair = self.pick(index, 'served')
+        self.give_up_corpse(pair)
+        self.model.bury(pair.known)
+        self.core.bury(pair.real.waiter)
+        self.model.request(pair.known, self.now)
+        self.core.request(pair.real.waiter, self.now)
+
+    @precondition(lambda self: any(pair.known.corpse for pair in self.active))
+    @rule(index=INDEX)
+    def dispose_dead(self, index: int) -> None:
+        self.step()
+        pairs = [pair for pair in self.active if pair.known.corpse]
+        self.dispose_corpse(pairs[index % len(pairs)])
+
+    def dispose_corpse(self, pair: Pair) -> None:
+        corpse = pair.known.corpse
+        assert corpse is not None
+        entry = self.core.take_corpse(pair.real.waiter)
+        assert entry is not None
+        pair.known.corpse = None
+        self.dispose(corpse, entry)
+
+    # -- giving back --------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.pairs('served', 'refused'))
+    @rule(index=INDEX, anew=ANEW, count=COUNT)
+    def release(self, index: int, anew: bool, count: int) -> None:
+        for _ in range(count):
+            self.step()
+            pairs = [pair for pair in self.pairs('served', 'refused') if pair.known.conn is not None]
+            if pairs:
+                self.give_back(pairs[index % len(pairs)], anew)
+
+    def give_back(self, pair: Pair, anew: bool) -> None:
+        conn = pair.known.conn
+        assert conn is not None
+        assert conn.number is not None
+        self.give_up_corpse(pair)
+        closed_over = conn.closed_over
+        found = self.core.find_acquired(self.connections[conn.number], self.endpoint(pair, anew))
+        assert found is (None if closed_over else self.entries[conn.number])
+        if found is not None:
+            self.core.release(found, self.now)
+        self.model.release(pair.known, self.now)
+        self.given_back.append((conn, self.connections[conn.number]))
+        self.end(pair)
+
+    def give_up_corpse(self, pair: Pair) -> None:
+        if pair.known.corpse is not None:
+            self.dispose_corpse(pair)
+
+    @precondition(lambda self: self.releasing or self.pairs('served'))
+    @rule(index=INDEX, begin=st.booleans())
+    def run_a_release_hook(self, index: int, begin: bool) -> None:
+        self.step()
+        if self.releasing and not (begin and self.pairs('served')):
+            pair, entry = self.releasing.pop(index % len(self.releasing))
+            self.core.release(entry, self.now)
+            self.model.release(pair.known, self.now)
+            return
+        pair = self.pick(index, 'served')
+        self.give_up_corpse(pair)
+        assert self.model.begin_release(pair.known)
+        assert self.core.begin_release(pair.real.entry) is True
+        self.releasing.append((pair, pair.real.entry))
+        self.end(pair)
+
+    @rule(index=INDEX)
+    def come_to_rest(self, index: int) -> None:
+        """Whoever can go on does, and all is given back, in some order; so that there are idle connections."""
+        while pairs := self.pairs('ticket', 'served', 'refused'):
+            self.step()
+            pair = pairs[index % len(pairs)]
+            if pair.known.state == 'ticket':
+                self.connect(pair)
+            elif pair.known.conn is not None:
+                self.give_back(pair, anew=False)
+            else:
+                self.cancel_it(pair)
+        self.dispose_all()
+
+    # -- what is wrong, and changes nothing ---------------------------------------------------------------------------
+
+    @rule(index=INDEX, other=INDEX, further=st.integers(1, ENDPOINTS - 1))
+    def misuse(self, index: int, other: int, further: int) -> None:
+        self.step()
+        if self.given_back:
+            self.release_twice(*self.given_back[index % len(self.given_back)])
+        with pytest.raises(ConnectionNotAcquired):
+            self.core.find_acquired(Connection('stranger'), self.endpoints[other % ENDPOINTS])
+        conns = [conn for conn in self.model.conns if conn.number is not None]
+        if conns:
+            conn = conns[other % len(conns)]
+            connection = self.connections[conn.number or 0]
+            with pytest.raises(ConnectionNotAcquired):
+                self.core.find_acquired(connection, Endpoint((conn.endpoint + further) % ENDPOINTS))
+            if self.pairs('ticket'):
+                with pytest.raises(ValueError, match='expected a new connection'):
+                    self.core.created(self.pick(index, 'ticket').real.entry, connection, self.now)
+        waiter = Waiter([])
+        with pytest.raises(TypeError, match='expected a hashable object'):
+            self.core.request(waiter, self.now)
+        assert self.core.cancel(waiter, self.now) is False
+
+    def release_twice(self, conn: Conn, connection: Connection) -> None:
+        if conn.state == 'acquired' or conn.closed_over:
+            return  # somebody else has it by now: the core cannot tell who gives it back
+        entry = self.entries[conn.number or 0]
+        with pytest.raises(ConnectionNotAcquired):
+            self.core.find_acquired(connection, self.endpoints[conn.endpoint])
+        with pytest.raises(ConnectionNotAcquired):
+            self.core.begin_release(entry)
+        if conn.state != 'releasing':
+            with pytest.raises(ConnectionNotAcquired):
+                self.core.release(entry, self.now)
+
+    # -- closing connections ------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.doomed)
+    @rule(at_once=st.booleans(), count=COUNT)
+    def take_doomed(self, at_once: bool, count: int) -> None:
+        for _ in range(count):
+            self.step()
+            if self.model.doomed:
+                self.take_one(at_once)
+
+    def take_one(self, at_once: bool) -> None:
+        entry = self.core.take_doomed()
+        assert entry is not None
+        candidates = [conn for conn in self.model.may_be_doomed_next() if self.entries[conn.number or 0] is entry]
+        assert candidates, f'{entry!r}, expected one of {self.model.may_be_doomed_next()}'
+        self.model.take_doomed(candidates[0])
+        if at_once:
+            self.dispose(candidates[0], entry)
+        else:
+            self.closing.append((candidates[0], entry))
+
+    @precondition(lambda self: self.closing)
+    @rule(index=INDEX)
+    def disposed(self, index: int) -> None:
+        self.step()
+        self.dispose(*self.closing.pop(index % len(self.closing)))
+
+    def dispose_all(self) -> None:
+        while self.closing:
+            self.dispose(*self.closing.pop())
+        while self.model.doomed:
+            self.take_one(at_once=True)
+
+    def dispose(self, conn: Conn, entry: Entry) -> None:
+        assert conn.number is not None
+        assert entry is self.entries[conn.number]
+        self.disposals[conn.number] += 1
+        self.model.disposed(conn)
+        self.core.disposed(entry)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 6.0, 24.0]), limit=st.sampled_from([None, None, 0, 1, 3]))
+    def advance(self, seconds: float, limit: int | None) -> None:
+        self.step()
+        self.now += seconds
+        if limit is not None:
+            count = self.model.expired(self.now, limit)
+            assert self.core.expired(self.now, limit) == count
+
+    @rule()
+    def next_due(self) -> None:
+        """Not after every step: asking brings the queue in order, which a pool has to do without."""
+        self.step()
+        assert self.core.next_due() == self.model.next_due()
+
+    # -- the limits and the end ---------------------------------------------------------------------------------------
+
+    @rule(min_idle=st.integers(0, 3), more=st.integers(0, 3), more_in_all=st.integers(0, 5), what=st.integers(0, 7))
+    def change(self, min_idle: int, more: int, more_in_all: int, what: int) -> None:
+        """Seldom, because few other things happen afterwards."""
+        self.step()
+        if what < 5:
+            max_size = max(min_idle + more, 1)
+            self.model.resize(min_idle, max_size, max_size + more_in_all)
+            self.core.resize(min_idle=min_idle, max_size=max_size, total_max_size=max_size + more_in_all)
+        elif what == 5 and len(self.connections) > 5:
+            self.model.close()
+            self.in_any_order = True  # of the endpoints; at each of them it is that of the arrivals
+            self.core.close()
+        elif what == 6:
+            count = self.model.doom_acquired()
+            assert self.core.doom_acquired() == count
+
+    @rule(index=INDEX, watch=st.booleans())
+    def wait_until_it_is_empty(self, index: int, watch: bool) -> None:
+        self.step()
+        if self.closers and not watch:
+            waiter = self.closers.pop(index % len(self.closers))
+            waits = waiter in self.model.closers
+            assert self.core.unwatch_empty(waiter) is waits
+            if waits:
+                self.model.closers.remove(waiter)
+            return
+        waiter = Waiter(None)
+        waiter.arm(lambda: self.told_empty.append(waiter))
+        waits = bool(self.model.conns)
+        assert self.core.watch_empty(waiter) is waits
+        if waits:
+            self.closers.append(waiter)
+            self.model.closers.append(waiter)
+
+    # -- what holds after every step ----------------------------------------------------------------------------------
+
+    @invariant()
+    def the_core_is_as_the_model(self) -> None:
+        if not hasattr(self, 'core'):
+            return
+        core, model = self.core, self.model
+        assert core.stats() == model.stats()
+        assert core.size == len(model.conns)
+        assert core.closed == model.closed
+        assert core.doomed == sum(len(order) for orders in model.doomed for order in orders)
+        for number, endpoint in enumerate(self.endpoints):
+            sizes = [len(model.of(number)), len(model.out(number)), len(model.of(number, 'idle'))]
+            assert [core.endpoint_size(endpoint, acquired) for acquired in (None, True, False)] == sizes
+        for pair in self.active:
+            known, waiter = pair.known, pair.real.waiter
+            assert pair.real.answer == known.state
+            assert core.confirm(waiter) if known.state == 'served' else True
+            held = known.conn if known.state in {'served', 'refused'} else None
+            if held is not None:
+                assert waiter.held is self.entries[held.number or 0]
+                assert waiter.held.conn is self.connections[held.number or 0]
+            assert (waiter.dead is None) == (known.corpse is None)
+            if known.corpse is not None:
+                assert waiter.dead is self.entries[known.corpse.number or 0]
+        for number, entry in self.entries.items():
+            state = next((conn.state for conn in model.conns if conn.number == number), 'gone')
+            assert entry.state_name == state
+        assert self.wakes == model.wakes
+        core.check_invariants()
+
+    @invariant()
+    def the_same_are_notified_in_the_same_order(self) -> None:
+        if not hasattr(self, 'core'):
+            return
+        real, known = [pair.known for pair in self.notified], list(self.model.notified)
+        if self.in_any_order:
+            real.sort(key=lambda acq: acq.endpoint)
+            known.sort(key=lambda acq: acq.endpoint)
+        assert real == known
+        assert set(map(id, self.told_empty)) == set(map(id, self.model.told_empty))
+        assert len(self.told_empty) == len(self.model.told_empty)
+        self.notified.clear()
+        self.model.notified.clear()
+        self.in_any_order = False
+
+    @invariant()
+    def the_design_holds(self) -> None:
+        """DESIGN.md, section 2, by its numbers: of the model, and so of the core, which is the same."""
+        if not hasattr(self, 'core'):
+            return
+        model = self.model
+        # 1. The sizes, and the caps, of slots and of what the server sees.
+        open_ = set(self.connections) - set(self.disposals)
+        assert open_ == {conn.number for conn in model.conns if conn.number is not None}
+        states = Counter(conn.state for conn in model.conns)
+        assert set(states) <= {'idle', 'acquired', 'releasing', 'creating', 'closing'}
+        if not model.shrunk:
+            assert len(model.conns) <= model.total_max_size
+            assert all(len(model.of(endpoint)) <= model.max_size for endpoint in range(ENDPOINTS))
+        # 2. One holder at a time; never served after its dispose began.
+        served = [pair.real.conn for pair in self.pairs('served')]
+        assert len({id(conn) for conn in served}) == len(served)
+        assert all(conn.state == 'acquired' for conn in (pair.known.conn for pair in self.pairs('served')) if conn)
+        # 3. Disposed of once at most (and at least: see the end).
+        assert all(count == 1 for count in self.disposals.values())
+        # 4. Nobody waits who could be served.
+        for endpoint, queue in model.queues.items():
+            assert queue
+            assert not model.of(endpoint, 'idle')
+        if model.starving():
+            assert len(model.conns) >= model.total_max_size
+            assert model.closing() or not model.of(None, 'idle')
+        # 5. In the order of their arrival.
+        for queue in model.queues.values():
+            assert [acq.arrival for acq in queue] == sorted(acq.arrival for acq in queue)
+        self.sound = True
+
+    def teardown(self) -> None:
+        # After a failure there is no end to be checked.
+        if self.sound:
+            self.finish()
+
+    def finish(self) -> None:
+        """Everything comes to its end: what is idle is served in the order of the model, and nothing is lost."""
+        taken = []
+        for number, endpoint in enumerate(self.endpoints):
+            while True:
+                known = Acq(number)
+                entry = self.core.try_acquire(endpoint, self.now)
+                assert self.model.try_acquire(known, self.now) is (entry is not None)
+                if entry is None:
+                    break
+                assert known.conn is not None
+                assert self.entries[known.conn.number or 0] is entry
+                taken.append(entry)
+        for entry in taken:
+            self.core.release(entry, self.now)
+        for pair in self.active:
+            self.core.cancel(pair.real.waiter, self.now)
+        for _, entry in self.releasing:
+            self.core.release(entry, self.now)
+        for _, entry in self.closing:
+            self.core.disposed(entry)
+        self.finish_closing()
+        self.core.check_invariants()
+        assert self.core.stats()['waiting'] == self.core.stats()['acquired'] == 0
+        self.core.close()
+        self.finish_closing()
+        self.core.check_invariants()
+        stats = self.core.stats()
+        assert (stats['size'], stats['endpoints'], stats['disposed']) == (0, 0, len(self.connections))
+        assert {entry.state_name for entry in self.entries.values()} <= {'gone'}
+        assert self.core.next_due() is None
+
+    def finish_closing(self) -> None:
+        while (entry := self.core.take_doomed()) is not None:
+            self.core.disposed(entry)
+
+
+TestPool = PoolMachine.TestCase
+TestPool.settings = hypothesis.settings(stateful_step_count=100)
+
+
+# -- the expiry queue, through the pool -------------------------------------------------------------------------------
+
+TIMES: Any = st.lists(
+    st.tuples(st.sampled_from(['release', 'take', 'wait', 'expire']), st.integers(0, 1000)), min_size=1, max_size=300
+)
+
+
+@hypothesis.given(steps=TIMES, idle_timeout=st.integers(1, 200), size=st.integers(1, 60))
+def test_connections_expire_in_the_order_of_their_deadlines(
+    steps: list[tuple[str, int]], idle_timeout: int, size: int
+) -> None:
+    """Many at random times, taken out and put back in between: a heap of their keys must stay one."""
+    core = PoolCore(0, size, size, float(idle_timeout), 1e9)
+    now = 0.0
+    out: list[Entry] = []
+    deadlines: dict[str, float] = {}
+    for number in range(size):
+        waiter = Waiter('a')
+        core.request(waiter, now)
+        entry = waiter.held
+        assert entry is not None
+        core.created(entry, Connection(f'c{number}'), now)
+        out.append(entry)
+    for kind, value in [*steps, *[('release', 0)] * size]:
+        now += 1.0
+        if kind == 'release' and out:
+            entry = out.pop(value % len(out))
+            core.release(entry, now)
+            deadlines[entry.conn.name] = now + idle_timeout
+        elif kind == 'take':
+            taken = core.try_acquire('a', now)
+            if taken is not None:
+                del deadlines[taken.conn.name]
+                out.append(taken)
+        elif kind == 'wait':
+            now += value % 50
+        elif kind == 'expire':
+            limit = value % 4 + 1
+            due = sorted((deadline, name) for name, deadline in deadlines.items() if deadline <= now)[:limit]
+            assert core.expired(now, limit) == len(due)
+            assert take_names(core) == [name for _, name in due]
+            for _, name in due:
+                del deadlines[name]
+        core.check_invariants()
+    assert core.next_due() == min(deadlines.values(), default=None)
+    order = sorted(deadlines, key=lambda name: deadlines[name])
+    assert core.expired(now + idle_timeout, size + 1) == len(order)
+    assert take_names(core) == order
+
+
+def take_names(core: PoolCore) -> list[str]:
+    names = []
+    while (entry := core.take_doomed()) is not None:
+        names.append(entry.conn.name)
+        core.disposed(entry)
+    return names
