@@ -1312,6 +1312,15 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         return e
 
+    def doom_again(self, Entry e):
+        """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and whoever was to do it cannot any more."""
+        if e.generation != self.generation:
+            return
+        gcp_lock(&self.lock)
+        gcp_assert(e.state == CLOSING)
+        self.queue_doomed(e)
+        gcp_unlock(&self.lock)
+
     cpdef disposed(self, Entry e):
         """The dispose of a connection has ended, one way or the other: its slot is free."""
         cdef EndpointPool ep = e.pool

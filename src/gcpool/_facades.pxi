@@ -204,7 +204,7 @@ cdef class SyncPool(PoolFacade):
         cdef Entry ticket = w.entry
         return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
 
-    def _dispose_dead(self, Waiter w):
+    def _dispose_dead(self, Waiter w, deadline, timeout):
         cdef Entry e = w.corpse
         w.corpse = None
         self.dispose_entry(e, INFINITY)

@@ -11,9 +11,10 @@ import math
 import os
 import sys
 import threading
+import types
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -44,6 +45,11 @@ def seconds(value: float | None) -> str:
     return 'no limit' if value is None else f'{value:g} s'
 
 
+def at_least(deadline: float | None, least: float) -> float | None:
+    """A deadline that is not before some time."""
+    return None if deadline is None else max(deadline, least)
+
+
 def get_deadline(now: float, timeout: float | None) -> float | None:
     """When a time limit will be over; None for never."""
     return None if timeout is None or timeout == math.inf else now + timeout
@@ -57,7 +63,17 @@ def get_deadline(now: float, timeout: float | None) -> float | None:
 def _notify(future: 'asyncio.Future[None]') -> None:
     # Done already: its task was cancelled, or the time is over, in this very turn of the loop.
     if not future.done():
-        future.set_result(None)
+        try:
+            future.set_result(None)
+        except RuntimeError:
+            # Its task will not run again, and gives back what it was served when its coroutine is finalised.
+            if not future.get_loop().is_closed():
+                raise
+
+
+@types.coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
 
 
 class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
@@ -126,16 +142,21 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self, signal: 'asyncio.Future[None]', deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
     ) -> bool:
         """Wait until notified (True), or give up when the time is over (False)."""
-        if deadline is None:
-            await signal
-            return True
-        remaining = deadline - self._core.now()
-        if remaining > 0 and not signal.done():
-            timer = self._loop.call_later(remaining, _notify, signal)
-            try:
+        # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
+        self._signals.add(signal)
+        try:
+            if deadline is None:
                 await signal
-            finally:
-                timer.cancel()
+                return True
+            remaining = deadline - self._core.now()
+            if remaining > 0 and not signal.done():
+                timer = self._loop.call_later(remaining, _notify, signal)
+                try:
+                    await signal
+                finally:
+                    timer.cancel()
+        finally:
+            self._signals.discard(signal)
         # Notified, or the time is over, or both: whether it was served is decided in the core.
         return not give_up(waiter)
 
@@ -177,17 +198,37 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # Disposals run in tasks of their own: a caller that is cancelled does not leave a connection half-closed, nor its
     # slot taken.
 
-    async def _dispose_dead(self, waiter: Waiter) -> None:
+    async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
         entry = self._core.take_corpse(waiter)
-        if entry is not None:
-            await asyncio.wait([self._spawn_disposal([entry], None)])
+        if entry is None:
+            return
+        task = self._spawn_disposal([entry], None)
+        patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+        done, _ = await asyncio.wait([task], timeout=patience)
+        if not done:
+            raise PoolTimeout(
+                f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
+                'of acquire were over'
+            )
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
         if tasks:
             await asyncio.wait(tasks)
 
+    def _begin_disposals(self) -> float:
+        """Dispose of what is doomed, without waiting for the end of it.
+
+        :return: until when that is worth waiting for at least
+        """
+        self._spawn_disposals()
+        return self._core.now() + LEAST_DISPOSE_TIME
+
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
+        loop = self._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine that outlived its loop. What is doomed remains so.
+            return []
         entries = []
         while (entry := self._core.take_doomed()) is not None:
             entries.append(entry)
@@ -195,34 +236,42 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         return [self._spawn_disposal(entries[lane::lanes], deadline) for lane in range(lanes)]
 
     def _spawn_disposal(self, entries: Iterable[Entry], deadline: float | None) -> 'asyncio.Task[None]':
-        queue = deque(entries)
-        task = self._loop.create_task(self._dispose_entries(queue, deadline), name='gcpool-dispose')
-        # Loops keep weak references to their tasks only.
+        disposals = self._dispose_entries(deque(entries), deadline)
+        # To its first pause: from here on it sees to all of its entries itself. A coroutine that was not begun would
+        # know nothing of it when its task is cancelled before its first step, as asyncio.run does to all at its end.
+        disposals.send(None)
+        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
+        task = loop.create_task(disposals, name='gcpool-dispose')
         self._tasks.add(task)
-
-        def ended(task: 'asyncio.Task[None]') -> None:
-            self._tasks.discard(task)
-            if queue and not self._loop_is_closed():
-                # Cancelled before it began (asyncio.run does that to every task at its end).
-                self._spawn_disposal(queue, deadline)
-
-        task.add_done_callback(ended)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _loop_is_closed(self) -> bool:
-        return self._bound_loop is None or self._bound_loop.is_closed()
 
     async def _dispose_entries(self, queue: 'deque[Entry]', deadline: float | None) -> None:
         failure: BaseException | None = None
-        while queue:
-            entry = queue.popleft()
+        try:
             try:
-                await self._dispose_entry(entry, deadline)
-            except BaseException as exc:
-                # Somebody may be waiting for each of the other slots: first go on.
-                failure = failure or exc
-            while (entry_ := self._core.take_doomed()) is not None:
-                queue.append(entry_)
+                await _pause()
+            except asyncio.CancelledError as exc:
+                failure = exc
+            while queue:
+                if isinstance(failure, asyncio.CancelledError):
+                    # By a loop that ends, and waits for this: it must not wait for ever.
+                    deadline = self._core.now()
+                entry = queue.popleft()
+                try:
+                    await self._dispose_entry(entry, deadline)
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:
+                    # Somebody may be waiting for each of the other slots: first go on.
+                    if failure is None:
+                        failure = exc
+                while (entry_ := self._core.take_doomed()) is not None:
+                    queue.append(entry_)
+        finally:
+            # Its loop was closed, and nothing can be awaited any more.
+            for entry in queue:
+                self._core.doom_again(entry)
         if failure is not None:
             raise failure
 
@@ -298,6 +347,10 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         return bool(self._manager.check_aliveness(waiter.endpoint, waiter.served.conn, self._left(deadline)))
 
+    def _begin_disposals(self) -> float:
+        self._dispose_doomed()
+        return 0.0
+
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)
 
@@ -335,38 +388,36 @@ class AsyncWorker:
         pool = self._pool()
         if pool is None:
             return
-        if self._task is not None and not self._task.done() and self._task.get_loop() is pool._loop:
+        if self._task is not None and not self._task.done() and self._task.get_loop() is pool._bound_loop:
             # When it is done it looks what is due next.
             return
         self._work(pool)
 
-    def _work(self, pool: Any) -> None:
-        delay = pool._due_in()
-        if delay is None:
+    def _work(self, pool: Any, least: float = 0.0) -> None:
+        loop = pool._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine that outlived its loop gave a connection back.
             return
-        if delay > 0:
-            self._timer = pool._loop.call_later(delay, self._ring)
-        else:
-            self._task = pool._loop.create_task(self._run(pool), name='gcpool-collector')
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = pool._due_in()
+        self._timer = None if delay is None else loop.call_later(max(delay, least), self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         self.wakeups += 1
         pool = self._pool()
         if pool is not None and not self._stopped:
-            self._task = pool._loop.create_task(self._run(pool), name='gcpool-collector')
+            self._task = task = pool._bound_loop.create_task(pool._collect(), name='gcpool-collector')
+            task.add_done_callback(self._ended)
 
-    async def _run(self, pool: Any) -> None:
-        try:
-            await pool._collect()
-        except asyncio.CancelledError:
-            # As all tasks of a loop that ends; if this one does not, the work goes on in a moment.
-            if not self._stopped:
-                self._timer = pool._loop.call_later(COLLECTOR_PAUSE, self._ring)
-            raise
+    def _ended(self, task: 'asyncio.Task[Any]') -> None:
         self._task = None
-        if not self._stopped:
-            self._work(pool)
+        pool = self._pool()
+        if pool is not None and not self._stopped:
+            # Cancelled, maybe before its first step: as all tasks of a loop that ends. If this one does not, the work
+            # goes on in a moment.
+            self._work(pool, COLLECTOR_PAUSE if task.cancelled() else 0.0)
 
     def stop(self) -> None:
         """Do not work any more; what is being disposed of goes on."""

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     """Cancels the task inside after some seconds and turns that cancellation into a TimeoutError.
 
-    Later Pythons count the cancellations of a task, by which a scope knows whether somebody else cancelled it, too. Here
-    the scope counts them itself: while it is entered it stands before the task's ``cancel``. (By what is raised it cannot
-    know: of two cancellations in one turn of the loop one arrives, and its message gets lost on the way through tasks.)
+    Later Pythons count the cancellations of a task, by which a scope knows whether somebody else cancelled it, too.
+    Here the scope watches itself: while it is entered it stands before the task's ``cancel``. (By what is raised it
+    cannot know: of two cancellations in one turn of the loop one arrives, and where that comes through another task its
+    message is lost.)
 
     :param delay: seconds
     """
@@ -40,7 +41,7 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
         self._task = task
         self._cancel = task.cancel
         surrounding = getattr(self._cancel, '__self__', None)
-        self._depth = surrounding._depth + 1 if isinstance(surrounding, timeout_scope) else 0
+        self._depth = surrounding._depth + 1 if isinstance(surrounding, timeout_scope) else 0  # noqa: SLF001
         task.cancel = self._watch  # type: ignore[method-assign]
         if self._delay <= 0:
             self._timer = loop.call_soon(self._expire)
@@ -51,9 +52,13 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     def _watch(self, msg: object = None) -> bool:
         # In the place of the task's cancel(). That a scope further inside has expired is no concern of this one; that
         # one around it has, is: then what lies between the two must not go on.
-        if not isinstance(msg, timeout_scope) or msg._task is not self._task or msg._depth < self._depth:
+        if not (isinstance(msg, timeout_scope) and msg.is_within(self)):
             self._cancelled = True
         return bool(self._cancel(msg))
+
+    def is_within(self, other: 'timeout_scope') -> bool:
+        """Whether this is the other one, or entered inside of it."""
+        return self._task is other._task and self._depth >= other._depth  # noqa: SLF001
 
     def _expire(self) -> None:
         self._expired = True

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from ._core import Waiter
-from ._primitives import AsyncRuntime, AsyncWorker, get_deadline, seconds
+from ._primitives import AsyncRuntime, AsyncWorker, at_least, get_deadline, seconds
 from .common import BaseConnectionPool, Hooks, check_facade_parameters, check_manager, check_optional_seconds, make_core
 from .exceptions import ConnectionPoolClosedError, PoolTimeout
 from .managers import AsyncConnectionManager as BaseConnectionManager
@@ -83,6 +83,7 @@ class ConnectionPool(
             hooks_dead=hooks.dead,
         )
         self._tasks = set()
+        self._signals = set()
         self._worker = worker
         if worker is not None:
             worker.start()
@@ -143,8 +144,8 @@ class ConnectionPool(
         deadline = get_deadline(core.now() if since is None else since, timeout)
         while True:
             signal = self._arm(waiter)
-            queued = await self._ask(waiter, dead)
-            if queued and not await self._wait(signal, deadline, core.give_up, waiter):
+            queued, least = await self._ask(waiter, dead, deadline, timeout)
+            if queued and not await self._wait(signal, at_least(deadline, least), core.give_up, waiter):
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
@@ -163,21 +164,25 @@ class ConnectionPool(
         if not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
-    async def _ask(self, waiter: Waiter, dead: bool) -> bool:
-        """Ask for a connection, or another one, and close what has to be closed for that. Whether it has to wait."""
+    async def _ask(
+        self, waiter: Waiter, dead: bool, deadline: float | None, timeout: float | None
+    ) -> tuple[bool, float]:
+        """Ask for a connection, or another one, and close what has to be closed for that.
+
+        :return: whether it has to wait, and until when at least, even if its time is over: for what it had closed
+        """
         core = self._core
         if dead:
             core.bury(waiter)
         corpse = waiter.dead
         # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
+        least = self._begin_disposals() if core.doomed else 0.0
         if corpse is not None:
-            await self._dispose_dead(waiter)
+            await self._dispose_dead(waiter, deadline, timeout)
             if self._hooks_dead:
                 await self._manager.on_connection_dead(waiter.endpoint, corpse.conn)
-        if core.doomed:
-            await self._dispose_doomed()
-        return queued
+        return queued, least
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core
