@@ -1,0 +1,562 @@
+"""Every operation, interfered with at every one of its awaits: cancelled, thrown into, closed, out of time.
+
+Each time the books have to balance afterwards, what the operation held must have gone to whoever waited, and the
+cancellation must have had its effect.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
+from tests.asyncio_.stepping import (
+    CANCELLATIONS,
+    DAY,
+    HOUR,
+    LOOPS,
+    BareManager,
+    ClosedByHand,
+    Connection,
+    Interference,
+    StagedManager,
+    World,
+    cancel_when_done,
+    cancel_while_suspended,
+    catch,
+    close_by_hand,
+    hand_timed,
+    let_time_pass,
+    run,
+    throw,
+    turns,
+    until,
+)
+
+POINTS = 2
+
+# Turns of the loop within which asyncio carries out what was begun.
+HOLD = 8
+
+
+class Boom(Exception):
+    """An error of a manager or of a program."""
+
+
+class Quake(BaseException):
+    """One that ``except Exception`` does not catch."""
+
+
+class Scenario(NamedTuple):
+    """An operation, and the circumstances under which it is suspended where ``places`` says."""
+
+    name: str
+    places: set[str]
+    operate: 'Callable[[World], Any]'
+    prepare: 'Callable[[World], Any] | None' = None
+    manager: type[BareManager] = StagedManager
+    settings: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def later(world: World, action: 'Callable[[], Any]') -> None:
+    """Do something when the operation has been suspended for some turns, whatever becomes of it."""
+
+    async def wait_and_act() -> None:
+        await turns(12)
+        await action()
+
+    world.spawn(wait_and_act())
+
+
+# -- circumstances ----------------------------------------------------------------------------------------------------
+
+
+async def one_idle(world: World) -> None:
+    await world.filled('a')
+
+
+async def one_idle_while_other_is_due(world: World) -> None:
+    await world.filled('b')
+    hand_timed().advance(999.5 * DAY)
+    await world.filled('a')
+    hand_timed().advance(DAY)
+
+
+async def one_dead(world: World) -> None:
+    await world.filled('a')
+    world.manager.created[0].dead = True
+
+
+async def one_out(world: World) -> None:
+    conn = await world.acquire('a')
+    later(world, lambda: world.release(conn))
+
+
+async def one_out_dead(world: World) -> None:
+    conn = await world.acquire('a')
+    conn.dead = True
+    later(world, lambda: world.release(conn))
+
+
+async def one_failing(world: World) -> None:
+    world.manager.failures['create'] = Boom()
+    world.manager.points = 6
+
+    async def fail() -> None:
+        with pytest.raises(Boom):
+            await world.pool.acquire('a')
+
+    world.spawn(fail())
+    await until(lambda: world.manager.calls['create'], 'it connects')
+
+
+async def other_idle(world: World) -> None:
+    await world.filled('b')
+
+
+async def other_out(world: World) -> None:
+    conn = await world.acquire('b')
+    later(world, lambda: world.release(conn))
+
+
+async def one_to_release(world: World) -> None:
+    await world.acquire('a')
+
+
+async def one_to_release_awaited(world: World) -> None:
+    await world.acquire('a')
+    world.spawn(world.visit('a'))
+    await until(lambda: world.pool.get_stats()['waiting'], 'somebody waits')
+
+
+async def one_to_release_awaited_elsewhere(world: World) -> None:
+    await world.acquire('a')
+    world.spawn(world.visit('b'))
+    await until(lambda: world.pool.get_stats()['waiting'], 'somebody waits')
+
+
+async def one_to_release_others_due(world: World) -> None:
+    conn = await world.acquire('a')
+    await world.filled('b', 'b', 'b')
+    hand_timed().advance(2 * HOUR)
+    assert list(world.out) == [conn]
+
+
+async def idle_here_and_there(world: World) -> None:
+    await world.filled('a', 'b', 'c')
+
+
+async def one_awaited(world: World) -> None:
+    await one_out(world)
+
+    async def be_refused() -> None:
+        with pytest.raises(ConnectionPoolClosedError):
+            await world.pool.acquire('a')
+
+    world.spawn(be_refused())
+    await until(lambda: world.pool.get_stats()['waiting'], 'somebody waits')
+
+
+# -- operations -------------------------------------------------------------------------------------------------------
+
+
+async def acquire(world: World) -> Connection:
+    return await world.acquire('a')
+
+
+async def acquire_in_an_hour(world: World) -> Connection:
+    return await world.acquire('a', HOUR)
+
+
+async def enter(world: World) -> None:
+    await world.visit_with('a')
+
+
+async def enter_in_an_hour(world: World) -> None:
+    await world.visit_with('a', HOUR)
+
+
+async def release(world: World) -> None:
+    (conn,) = world.out
+    await world.release(conn)
+
+
+async def leave(world: World) -> None:
+    # Entering does not suspend it, so that those that are counted are those of the exit.
+    async with world.pool.connection('a') as conn:
+        world.take(conn)
+        world.let_go(conn)
+
+
+async def close(world: World) -> None:
+    assert await world.pool.close() == 0
+
+
+async def close_in_an_hour(world: World) -> None:
+    assert await world.pool.close(HOUR) == 0
+
+
+EXCEPTIONS = {Boom, TimeoutError, asyncio.TimeoutError, Quake, KeyboardInterrupt, SystemExit, GeneratorExit}
+
+CHECK = {'check_aliveness', 'on_acquire'}
+CREATE = {'create', 'on_acquire'}
+DEAD = {'check_aliveness', 'pool', 'on_connection_dead', *CREATE}
+TOTAL = {'total_max_size': 1}
+NOTHING_IDLE = {'idle_timeout': 0, 'min_idle': 0}
+
+
+def acquires() -> list[Scenario]:
+    found = []
+    for operate, name in ((acquire, 'acquire'), (acquire_in_an_hour, 'acquire_with_limit')):
+        found += [
+            Scenario(f'{name}_connecting', CREATE, operate),
+            Scenario(f'{name}_connecting_bare', {'create'}, operate, manager=BareManager),
+            Scenario(f'{name}_checking', CHECK, operate, one_idle),
+            Scenario(f'{name}_finding_it_dead', DEAD, operate, one_dead),
+            Scenario(f'{name}_waiting', {'pool', *CHECK}, operate, one_out),
+            Scenario(f'{name}_waiting_bare', {'pool'}, operate, one_out, BareManager),
+            Scenario(f'{name}_waiting_for_a_dead_one', DEAD, operate, one_out_dead),
+            Scenario(f'{name}_waiting_for_a_slot', {'pool', *CREATE}, operate, one_failing),
+            Scenario(f'{name}_evicting', {'pool', *CREATE}, operate, other_idle, settings=TOTAL),
+            Scenario(f'{name}_waiting_elsewhere', {'pool', *CREATE}, operate, other_out, settings=TOTAL),
+        ]
+    return found
+
+
+def enters() -> list[Scenario]:
+    more = {'on_release'}
+    return [
+        Scenario('enter_connecting', CREATE | more, enter, None),
+        Scenario('enter_checking', CHECK | more, enter, one_idle),
+        Scenario('enter_with_limit_finding_it_dead', DEAD | more, enter_in_an_hour, one_dead),
+        Scenario('enter_with_limit_waiting', {'pool', *CHECK} | more, enter_in_an_hour, one_out),
+        Scenario('enter_evicting_bare', {'pool', 'create'}, enter, other_idle, BareManager, TOTAL),
+    ]
+
+
+ACQUIRES = acquires() + enters()
+RELEASES = [
+    Scenario('release', {'on_release'}, release, one_to_release),
+    Scenario('release_disposing', {'pool'}, release, one_to_release, BareManager, NOTHING_IDLE),
+    Scenario('release_hook_disposing', {'on_release', 'pool'}, release, one_to_release, settings=NOTHING_IDLE),
+    Scenario('release_handing_over', {'on_release'}, release, one_to_release_awaited),
+    Scenario(
+        'release_for_elsewhere', {'on_release', 'pool'}, release, one_to_release_awaited_elsewhere, settings=TOTAL
+    ),
+    Scenario(
+        'release_of_others',
+        {'on_release', 'pool'},
+        release,
+        one_to_release_others_due,
+        settings={'max_size': 3, 'min_idle': 1},
+    ),
+    Scenario('leave_disposing', {'pool'}, leave, one_idle_while_other_is_due, BareManager),
+]
+CLOSES = [
+    Scenario('close', {'pool'}, close, idle_here_and_there),
+    Scenario('close_waiting', {'pool'}, close, one_out),
+    Scenario('close_refusing', {'pool'}, close, one_awaited),
+    Scenario('close_waiting_with_limit', {'pool'}, close_in_an_hour, one_out),
+]
+SCENARIOS = ACQUIRES + RELEASES + CLOSES
+
+each_loop = pytest.mark.parametrize('kind', LOOPS)
+each_scenario = pytest.mark.parametrize('scenario', SCENARIOS, ids=repr)
+
+
+async def play(
+    scenario: Scenario,
+    interference: Interference,
+    wrap: 'Callable[[Any], Any] | None' = None,
+    *,
+    rivals: int = 0,
+    points: int = POINTS,
+) -> 'asyncio.Task[Any]':
+    """Run an operation, see what becomes of the others and of the pool.
+
+    :param wrap: what runs the operation; it is awaited in a task
+    :param rivals: how many want a connection behind it
+    :return: the operation's task, done
+    """
+    world = World(scenario.manager(0), **scenario.settings)
+    if scenario.prepare is not None:
+        await scenario.prepare(world)
+    world.manager.points = points
+
+    def rivals_come() -> None:
+        for _ in range(rivals if scenario in ACQUIRES else 0):
+            world.spawn(world.visit('a'))
+
+    interference.at_first = rivals_come
+    driven = interference.drive(scenario.operate(world))
+    task = asyncio.get_running_loop().create_task(driven if wrap is None else wrap(driven))
+    await until(task.done, f'{scenario} ends, {world.pool!r}, {interference.places}')
+    if not task.cancelled() and isinstance(task.result(), Connection):
+        await world.release(task.result())
+    # Nothing else happens now: whoever waits has to be served by what has happened.
+    await world.at_rest()
+    if not world.pool._core.closed:
+        # What the operation left undone is all there.
+        await world.visit('a')
+        await world.visit('b')
+    await world.end(('a', 'b'))
+    assert hand_timed().pending_timers() == 0
+    return task
+
+
+async def count(scenario: Scenario) -> int:
+    interference = Interference()
+    task = await play(scenario, interference)
+    task.result()
+    return len(interference.places)
+
+
+@each_loop
+@each_scenario
+def test_where_it_is_suspended(kind: str, scenario: Scenario) -> None:
+    """The others test nothing where an operation is not suspended."""
+
+    async def main() -> None:
+        interference = Interference()
+        task = await play(scenario, interference)
+        task.result()
+        assert set(interference.places) == scenario.places
+        assert len(interference.places) >= len(scenario.places)
+
+    run(kind, main)
+
+
+@each_loop
+@each_scenario
+@pytest.mark.parametrize('cancel', CANCELLATIONS, ids=lambda act: act.__name__)
+def test_cancelled_at_each_await(kind: str, scenario: Scenario, cancel: Any) -> None:
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            for rivals in (0, 2):
+                interference = Interference(cancel, {number})
+                task = await play(scenario, interference, rivals=rivals)
+                assert interference.acted == 1
+                assert task.cancelled(), f'cancelled at {number} of {interference.places}, and went on'
+                if sys.version_info >= (3, 11):
+                    assert task.cancelling() == 1
+
+    run(kind, main)
+
+
+class From:
+    """All numbers from one on."""
+
+    def __init__(self, least: int):
+        self._least = least
+
+    def __contains__(self, number: object) -> bool:
+        assert isinstance(number, int)
+        return number >= self._least
+
+
+@each_loop
+@each_scenario
+def test_cancelled_again_while_it_cleans_up(kind: str, scenario: Scenario) -> None:
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            interference = Interference(cancel_while_suspended, From(number))
+            task = await play(scenario, interference, rivals=1)
+            assert interference.acted >= 1
+            assert task.cancelled()
+
+    run(kind, main)
+
+
+@each_loop
+@each_scenario
+def test_thrown_into_at_each_await(kind: str, scenario: Scenario) -> None:
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            for exc_type in EXCEPTIONS:
+                exc = exc_type()
+                interference = Interference(throw(exc), {number})
+                task = await play(scenario, interference, catch, rivals=1)
+                assert interference.acted == 1
+                assert task.result() is exc
+
+    run(kind, main)
+
+
+@each_loop
+@each_scenario
+def test_closed_at_each_await(kind: str, scenario: Scenario) -> None:
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            interference = Interference(close_by_hand, {number})
+            task = await play(scenario, interference, catch, rivals=1)
+            assert isinstance(task.result(), ClosedByHand)
+
+    run(kind, main)
+
+
+@each_loop
+@pytest.mark.parametrize('scenario', [s for s in ACQUIRES if 'with_limit' in s.name], ids=repr)
+def test_time_limit_over_at_each_await(kind: str, scenario: Scenario) -> None:
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            for rivals in (0, 1):
+                interference = Interference(let_time_pass, {number})
+                task = await play(scenario, interference, catch, rivals=rivals)
+                exc = task.result()
+                if interference.places[number] in {'on_acquire', 'on_release'}:
+                    # The hooks take the time that they take, as in generic-connection-pool and with threads.
+                    assert exc is None or isinstance(exc, Connection)
+                    continue
+                assert isinstance(exc, PoolTimeout), f'{exc!r} at {number} of {interference.places}'
+                assert isinstance(exc, asyncio.TimeoutError)
+                assert '3600 s' in str(exc)
+
+    run(kind, main)
+
+
+@each_loop
+@pytest.mark.parametrize('scenario', [s for s in ACQUIRES if 'with_limit' in s.name], ids=repr)
+def test_cancelled_when_the_time_is_over(kind: str, scenario: Scenario) -> None:
+    """In one turn of the loop: whichever came first, the cancellation must not get lost."""
+
+    def cancel_then_expire(awaited: Any, coro: Any) -> None:
+        cancel_while_suspended(awaited, coro)
+        let_time_pass(awaited, coro)
+
+    def expire_then_cancel(awaited: Any, coro: Any) -> None:
+        let_time_pass(awaited, coro)
+        cancel_while_suspended(awaited, coro)
+
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            for act in (cancel_then_expire, expire_then_cancel):
+                interference = Interference(act, {number})
+                task = await play(scenario, interference, rivals=1)
+                assert task.cancelled(), f'{act.__name__} at {number} of {interference.places}'
+
+    run(kind, main)
+
+
+# -- what surrounds the operation -------------------------------------------------------------------------------------
+
+SURROUNDED = [s for s in SCENARIOS if not s.name.startswith('enter')]
+
+
+def a_minute_passes(awaited: Any, coro: Any) -> None:
+    hand_timed().advance(90.0)
+
+
+@each_loop
+@pytest.mark.parametrize('scenario', SURROUNDED, ids=repr)
+def test_outer_wait_for_fires(kind: str, scenario: Scenario) -> None:
+    async def surround(driven: Any) -> Any:
+        try:
+            return await asyncio.wait_for(driven, 60.0)
+        except asyncio.TimeoutError as exc:
+            return exc
+        finally:
+            await turns()
+
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            interference = Interference(a_minute_passes, {number}, HOLD)
+            task = await play(scenario, interference, surround, rivals=1)
+            result = task.result()
+            assert isinstance(result, asyncio.TimeoutError)
+            assert not isinstance(result, PoolTimeout)
+
+    run(kind, main)
+
+
+if sys.version_info >= (3, 11):
+
+    @each_loop
+    @pytest.mark.parametrize('act', [a_minute_passes, let_time_pass], ids=lambda act: act.__name__)
+    @pytest.mark.parametrize('scenario', SURROUNDED, ids=repr)
+    def test_outer_timeout_fires(kind: str, scenario: Scenario, act: Any) -> None:
+        async def surround(driven: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            scope = asyncio.timeout(60.0)
+            with pytest.raises(TimeoutError):
+                async with scope:
+                    await driven
+            assert scope.expired()
+            assert task.cancelling() == 0
+            await turns()
+
+        async def main() -> None:
+            for number in range(await count(scenario)):
+                interference = Interference(act, {number}, HOLD)
+                task = await play(scenario, interference, surround, rivals=1)
+                task.result()
+
+        run(kind, main)
+
+    @each_loop
+    @pytest.mark.parametrize('scenario', SURROUNDED, ids=repr)
+    def test_task_group_ends_with_the_error_of_another_task(kind: str, scenario: Scenario) -> None:
+        async def fail() -> None:
+            raise Boom
+
+        async def play_in_group(number: int) -> None:
+            group = asyncio.TaskGroup()
+
+            def other_fails(awaited: Any, coro: Any) -> None:
+                group.create_task(fail())
+
+            async def be_in_group(driven: Any) -> None:
+                async with group:
+                    with pytest.raises(asyncio.CancelledError):
+                        await driven
+                    raise asyncio.CancelledError
+
+            async def surround(driven: Any) -> None:
+                task = asyncio.current_task()
+                assert task is not None
+                exc = await catch(be_in_group(driven))
+                assert [type(each) for each in exc.exceptions] == [Boom]
+                assert task.cancelling() == 0
+                await turns()
+
+            interference = Interference(other_fails, {number}, HOLD)
+            task = await play(scenario, interference, surround, rivals=1)
+            task.result()
+
+        async def main() -> None:
+            for number in range(await count(scenario)):
+                await play_in_group(number)
+
+        run(kind, main)
+
+
+if sys.version_info >= (3, 12):
+
+    @each_loop
+    @each_scenario
+    def test_cancelled_at_each_await_among_eager_tasks(kind: str, scenario: Scenario) -> None:
+        async def main() -> None:
+            for number in range(await count(scenario)):
+                for cancel in CANCELLATIONS:
+                    interference = Interference(cancel, {number})
+                    task = await play(scenario, interference, rivals=2)
+                    assert interference.acted == 1
+                    assert task.cancelled()
+
+        run(kind, main, eager=True)
+
+
+@each_loop
+@each_scenario
+def test_cancelled_at_each_await_in_debug_mode(kind: str, scenario: Scenario) -> None:
+    async def main() -> None:
+        for number in range(await count(scenario)):
+            task = await play(scenario, Interference(cancel_when_done, {number}), rivals=1)
+            assert task.cancelled()
+
+    run(kind, main, debug=True)
