@@ -245,18 +245,21 @@ class Player:
         return seconds
 
 
+class RestlessClock(Clock):
+    """Lets a moment pass whenever somebody looks at it.
+
+    The other pool waits for that; and so no two things happen at the same time, which the pools order each in its way.
+    """
+
+    def __call__(self) -> float:
+        self.advance(1e-7)
+        return self.time
+
+
 @contextmanager
 def other_clock() -> Iterator[Clock]:
-    """Sets the time of generic-connection-pool by hand.
-
-    Each look at it lets a moment pass: that pool waits for it, and no two things happen at the same time, whose order
-    gcpool knows by itself.
-    """
-    clock = Clock()
-
-    def monotonic() -> float:
-        clock.advance(1e-7)
-        return clock.time
+    """Sets the time of generic-connection-pool by hand."""
+    monotonic = RestlessClock()
 
     def info(endpoint: object, conn: object) -> object:
         return generic_connection_pool.common.ConnectionInfo(endpoint, conn, monotonic(), monotonic())
@@ -267,7 +270,7 @@ def other_clock() -> Iterator[Clock]:
         mock.patch.object(generic_connection_pool.threading.pool, 'ConnectionInfo', info),
         mock.patch.object(generic_connection_pool.asyncio.pool, 'ConnectionInfo', info),
     ):
-        yield clock
+        yield monotonic
 
 
 def compare(runtime: str, script: Script) -> None:
@@ -279,7 +282,7 @@ def compare(runtime: str, script: Script) -> None:
     )
     with other_clock() as clock:
         expected = Player(subject_class(theirs.ConnectionPool, script.options), script, clock.advance).play()
-    clock = Clock()
+    clock = RestlessClock()
     subject = subject_class(ours.ConnectionPool, {**script.options, '_clock': clock})
     found = Player(subject, script, clock.advance).play()
     for ours_seen, theirs_seen in zip(found, expected, strict=True):
