@@ -147,6 +147,8 @@ cdef class Waiter:
     """
 
     def __init__(self, object endpoint):
+        if self.spare is not None or self.core is not None:
+            raise RuntimeError('a waiter is for one acquire: expected a new one')
         self.endpoint = endpoint
         self.spare = Entry()
         self.state = FRESH
@@ -161,6 +163,8 @@ cdef class Waiter:
             self.core.dequeue(ep, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
+        elif self.core is not None and self.entry is not None and self.entry.state == CREATING:
+            self.core.fail(self.entry)
 
     @property
     def queued(self):
@@ -252,6 +256,13 @@ cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     (<Waiter>p).prev = NULL
     (<Waiter>p).next = NULL
     ep.waiting -= 1
+
+
+cdef inline EndpointPool pool_of(Entry e):
+    # Entries and waiters can be made by hand. Those that no core served lead nowhere.
+    if e is None or e.pool is None:
+        raise RuntimeError('there is no entry, or one that no pool ever served')
+    return e.pool
 
 
 cdef inline void count_acquired(EndpointPool ep, Entry e) noexcept:
@@ -850,7 +861,9 @@ cdef class PoolCore:
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
-        w.pool = e.pool
+        if w is None:
+            raise TypeError('expected a Waiter, got None')
+        w.pool = pool_of(e)
         w.entry = e
         w.state = SERVED
         gcp_lock(&self.lock)
@@ -859,7 +872,7 @@ cdef class PoolCore:
             w.number = self.arrivals
         gcp_unlock(&self.lock)
 
-    def request(self, Waiter w, double now):
+    def request(self, Waiter w not None, double now):
         """Serve a waiter an idle connection or a ticket, or queue it, or refuse it: its properties tell.
 
         A connection that has to be closed first is put among the doomed: dispose of those, then wait.
@@ -871,9 +884,10 @@ cdef class PoolCore:
         cdef void *p
         cdef void *chain = NULL
         cdef bint queued = False
+        if w.state == QUEUED or w.entry is not None:
+            raise RuntimeError('the waiter waits already, or holds what it was served')
         if w.spare is None:
             w.spare = Entry()
-        w.entry = None
         while True:
             ep = self.find_or_add(w.endpoint)
             w.core = self
@@ -936,14 +950,14 @@ cdef class PoolCore:
         notify_all(chain)
         return queued
 
-    def created(self, Entry ticket, object conn, double now):
+    def created(self, Entry ticket not None, object conn, double now):
         """Turn a ticket into an acquired connection.
 
         :return: False when the pool was closed meanwhile: the connection is among the doomed.
         :raises ValueError: when the pool holds that connection already; the ticket is as it was
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
-        cdef EndpointPool ep = ticket.pool
+        cdef EndpointPool ep = pool_of(ticket)
         cdef bint served
         cdef size_t s = shard_of(<size_t><void *>conn)
         cdef int failed = 0
@@ -1010,19 +1024,19 @@ cdef class PoolCore:
         notify_all(chain)
         return 0
 
-    def failed(self, Waiter w):
+    def failed(self, Waiter w not None):
         """Give a ticket back: there is no connection. Its slot goes to whoever waits for one."""
-        cdef Entry e = w.entry
+        cdef Entry e = w.served
         w.entry = None
         w.state = CANCELLED
         self.fail(e)
 
-    def bury(self, Waiter w):
+    def bury(self, Waiter w not None):
         """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead`), and the waiter to ask
         again before that, so that nobody comes between. Nothing is to be disposed of when the pool was closed over it
         during the check."""
         cdef Entry e = w.entry
-        cdef EndpointPool ep = e.pool
+        cdef EndpointPool ep = pool_of(e)
         cdef bint held
         if e.generation != self.generation:
             w.entry = None
@@ -1049,14 +1063,14 @@ cdef class PoolCore:
 
     cpdef bint confirm(self, Waiter w):
         """Whether a waiter still holds what it was served: not if the pool was closed over it in a check or a hook."""
-        cdef EndpointPool ep = w.entry.pool
+        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
         cdef bint held
         gcp_lock(&ep.lock)
         held = w.entry.state == ACQUIRED
         gcp_unlock(&ep.lock)
         return held
 
-    def take_corpse(self, Waiter w):
+    def take_corpse(self, Waiter w not None):
         """The entry that was found dead, for whoever disposes of it now."""
         e = w.corpse
         w.corpse = None
@@ -1067,10 +1081,14 @@ cdef class PoolCore:
 
         :return: True when it was still waiting, so that it will not be notified.
         """
-        cdef EndpointPool ep = w.pool
+        cdef EndpointPool ep
         cdef Entry e
-        cdef Entry corpse = w.corpse
+        cdef Entry corpse
         cdef bint waited = False
+        if w is None:
+            raise TypeError('expected a Waiter, got None')
+        ep = w.pool
+        corpse = w.corpse
         if ep is not None and ep.generation != self.generation:
             # The process was forked meanwhile. What it waited for, or holds, is the parent's.
             w.corpse = None
@@ -1096,13 +1114,15 @@ cdef class PoolCore:
                 self.give_back(e, now)
         return waited
 
-    def give_up(self, Waiter w):
+    def give_up(self, Waiter w not None):
         """A waiter's time is over: take it out of the queue unless it was served or refused in this very moment.
 
         :return: True when it is out; False when it will be, or has been, notified.
         """
         cdef EndpointPool ep = w.pool
         cdef bint waited
+        if ep is None:
+            return False
         if ep.generation != self.generation:
             return True
         gcp_lock(&self.lock)
@@ -1169,7 +1189,7 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not acquired
         :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
         """
-        cdef EndpointPool ep = e.pool
+        cdef EndpointPool ep = pool_of(e)
         cdef int state
         if e.generation != self.generation:
             return False
@@ -1189,6 +1209,7 @@ cdef class PoolCore:
 
         :raises ConnectionNotAcquired: when it is not out; nothing is changed then
         """
+        pool_of(e)
         if self.release_entry(e, now):
             self.give_back(e, now)
 
@@ -1312,8 +1333,9 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         return e
 
-    def doom_again(self, Entry e):
-        """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and whoever was to do it cannot any more."""
+    def doom_again(self, Entry e not None):
+        """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and who was to do it cannot any more."""
+        pool_of(e)
         if e.generation != self.generation:
             return
         gcp_lock(&self.lock)
@@ -1323,7 +1345,7 @@ cdef class PoolCore:
 
     cpdef disposed(self, Entry e):
         """The dispose of a connection has ended, one way or the other: its slot is free."""
-        cdef EndpointPool ep = e.pool
+        cdef EndpointPool ep = pool_of(e)
         cdef void *chain
         cdef bint keep
         if e.generation != self.generation:
@@ -1463,7 +1485,7 @@ cdef class PoolCore:
         if failure is not None:
             raise failure
 
-    def watch_empty(self, Waiter w):
+    def watch_empty(self, Waiter w not None):
         """Have a waiter notified when the pool has no connection left.
 
         :return: False when that is so already
@@ -1479,7 +1501,7 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         return queued
 
-    def unwatch_empty(self, Waiter w):
+    def unwatch_empty(self, Waiter w not None):
         """Take a waiter out again.
 
         :return: True when it was still waiting, so that it will not be notified

@@ -2,6 +2,9 @@
 # The compiled bases of the facades
 # ---------------------------------------------------------------------------------------------------------------------
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(void *)
+
 cdef object logger = logging.getLogger('gcpool')
 
 # Seconds that a dispose gets when the time of close() is over already.
@@ -17,12 +20,27 @@ cdef inline int check_timeout(object timeout) except -1:
     return 0
 
 
+# The core of a pool that was made without its __init__: nothing is ever found in it, so that only what comes after that
+# has to look.
+cdef PoolCore UNBUILT = PoolCore(0, 0, 0, 0.0, 0.0)
+PyObject_GC_UnTrack(<void *>UNBUILT)    # it is no pool of the program's, and never garbage
+
+
+cdef int check_built(PoolFacade pool) except -1:
+    if pool._core is UNBUILT:
+        raise RuntimeError(f'{type(pool).__qualname__}.__init__() was not called: expected super().__init__(manager)')
+    return 0
+
+
 cdef class PoolFacade:
     """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
+    def __cinit__(self):
+        self._core = UNBUILT
+
     def __init__(
         self,
-        PoolCore core,
+        PoolCore core not None,
         object manager,
         *,
         object acquire_timeout,
@@ -33,6 +51,9 @@ cdef class PoolFacade:
         bint hooks_release,
         bint hooks_dead,
     ):
+        if self._core is not UNBUILT:
+            # What is out of the old core must not come back to a new one.
+            raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
         self._manager = manager
         self._acquire_timeout = acquire_timeout
@@ -106,6 +127,7 @@ cdef class SyncPool(PoolFacade):
         cdef Waiter w
         cdef bint dead = False
         since = None
+        check_built(self)
         if timeout is None:
             timeout = self._acquire_timeout
         try:
@@ -199,20 +221,22 @@ cdef class SyncPool(PoolFacade):
             self._core.disposed(e)
         return 0
 
-    def _create_within(self, Waiter w, timeout):
+    def _create_within(self, Waiter w not None, timeout):
         # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
-        cdef Entry ticket = w.entry
+        cdef Entry ticket = w.served
         return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
 
-    def _dispose_dead(self, Waiter w, deadline, timeout):
+    def _dispose_dead(self, Waiter w not None, deadline, timeout):
         cdef Entry e = w.corpse
         w.corpse = None
-        self.dispose_entry(e, INFINITY)
+        if e is not None:
+            self.dispose_entry(e, INFINITY)
 
     def _dispose_doomed(self, deadline=None):
         self.drain(INFINITY if deadline is None else deadline)
 
 
+NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'
 ENTERED = 'the connection context is entered already: call connection() once more for a second one'
 
 
@@ -225,6 +249,8 @@ cdef class SyncConnectionContext:
         cdef Entry e
         if self.entry is not None:
             raise RuntimeError(ENTERED)
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
         e = self.pool.acquire_entry(self.endpoint, self.timeout)
         if self.entry is not None:      # by another thread, while this one waited
             self.pool.release_entry(e)
@@ -251,7 +277,7 @@ cdef class SyncConnectionContext:
             self.abandon()
 
     cdef int abandon(self) except -1:
-        # Entered and never left. From Python 3.14 on signals are looked for between __enter__ and the block that __exit__
+        # Entered and never left. From 3.14 on signals are looked for between __enter__ and the block that __exit__
         # guards: where a handler raises there, this object goes, and with it what it holds. (So it is with the
         # generators of contextlib, in any version.) A pool that is being collected as garbage owns no entries any more.
         cdef Entry e = self.entry
@@ -306,6 +332,7 @@ cdef class AsyncPool(PoolFacade):
     cdef int bind(self) except -1:
         cdef object loop = get_running_loop()
         cdef void *mark
+        check_built(self)
         if loop is not self.loop or self.loop_generation != self._core.generation:
             if self.loop is not None and self.loop_generation == self._core.generation:
                 raise EventLoopMismatch(
@@ -391,6 +418,7 @@ cdef class AsyncPool(PoolFacade):
         """Give an entry back, its hook done. MISSING when there is closing to do, else None."""
         cdef PoolCore core = self._core
         cdef double now = core.read_clock()
+        pool_of(e)
         if core.release_entry(e, now):
             core.give_back(e, now)
         if not core.collects and gcp_load_double(&core.due_at) <= now:
@@ -425,6 +453,7 @@ cdef extern from *:
     static gcp_send_function gcp_send_of_coroutine;
 
     static PySendResult gcp_am_send(PyObject *self, PyObject *arg, PyObject **result) {
+        *result = NULL;
         return (PySendResult)gcp_send_of_coroutine(self, arg, (void **)result);
     }
 
@@ -434,13 +463,20 @@ cdef extern from *:
     #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
       static PyObject *gcp_stop = NULL;
       static int gcp_reuse_stop(PyObject *value) {
-          if (gcp_stop == NULL || Py_REFCNT(gcp_stop) != 1) {
-              Py_XDECREF(gcp_stop);
+          PyStopIterationObject *stop = (PyStopIterationObject *)gcp_stop;
+          PyObject *old;
+          /* Whoever caught it by hand left a traceback in it, and with that the frames of his functions. */
+          if (stop == NULL || Py_REFCNT(stop) != 1 || stop->traceback || stop->context || stop->cause || stop->dict) {
+              Py_CLEAR(gcp_stop);
               gcp_stop = PyObject_CallNoArgs(PyExc_StopIteration);
               if (gcp_stop == NULL) return 0;
+              stop = (PyStopIterationObject *)gcp_stop;
           }
-          Py_XSETREF(((PyStopIterationObject *)gcp_stop)->value, Py_NewRef(value));
+          old = stop->value;
+          stop->value = Py_NewRef(value);
           PyErr_SetRaisedException(Py_NewRef(gcp_stop));
+          /* Last: its finalizer may come back here. The one that is raised is not taken for another value then. */
+          Py_XDECREF(old);
           return 1;
       }
       static void gcp_forget_stop(void) {
@@ -475,7 +511,8 @@ cdef extern from *:
         return NULL;
     }
 
-    /* Cython has no spelling for am_send, and its __next__ can only return a value by raising. The type is final. */
+    /* Cython has no spelling for am_send, and its __next__ can only return a value by raising. The type is final. (What
+       it has as __next__ stays for those who call that by its name.) */
     static void gcp_install_send(PyObject *type, gcp_send_function send) {
         gcp_send_of_coroutine = send;
         ((PyTypeObject *)type)->tp_iternext = gcp_iternext;
@@ -498,6 +535,7 @@ cdef extern from "Python.h":
 cdef enum:          # PoolCoroutine.kind
     ACQUIRE
     RELEASE
+    LEAVE           # the end of a context, the rest of a release
     READY           # has a value to return and nothing to do
 
 cdef enum:          # PoolCoroutine.state
@@ -563,13 +601,15 @@ cdef class PoolCoroutine:
         return self
 
     def __next__(self):
-        # Replaced by gcp_iternext; it is here so that the type has the slot.
-        raise NotImplementedError
+        # For those who call it by its name; the slot is gcp_iternext's.
+        return self.send(None)
 
     cdef object first_step(self):
         # What it returns, or MISSING when the inner coroutine has to go on.
         cdef AsyncPool pool = self.pool
         self.state = FINISHED
+        if pool is None:
+            raise RuntimeError(NO_POOL)
         if self.kind == ACQUIRE:
             value = pool.acquire_ready(self.endpoint, self.argument)
             if value is not MISSING_:
@@ -580,6 +620,8 @@ cdef class PoolCoroutine:
             if todo is None:
                 return None
             self.inner = pool._finish_release(todo)
+        elif self.kind == LEAVE:
+            self.inner = pool._finish_release(self.argument)
         else:
             return self.argument
         self.state = WAITING
@@ -606,8 +648,11 @@ cdef class PoolCoroutine:
                 exc = exc.with_traceback(traceback)
         if state == NOT_STARTED:
             self.state = FINISHED
-            if self.kind == RELEASE:
-                self.pool._release_without_hook(self.argument, self.endpoint)
+            if self.pool is not None:
+                if self.kind == RELEASE:
+                    self.pool._release_without_hook(self.argument, self.endpoint)
+                elif self.kind == LEAVE:
+                    self.pool._leave_without_hook(self.argument)
             inner = _nothing()
         elif state == WAITING:
             inner = self.inner
@@ -705,6 +750,8 @@ cdef class AsyncConnectionContext:
         cdef Entry e
         if self.entry is not None:
             raise RuntimeError(ENTERED)
+        if pool is None:
+            raise RuntimeError(NO_POOL)
         pool.check_loop()
         if not pool._checks and not pool._hooks_acquire:
             e = pool._core.take_idle(self.endpoint, pool._core.read_clock())
@@ -714,8 +761,10 @@ cdef class AsyncConnectionContext:
                 return new_coroutine(READY, pool, None, e.conn_)
         return pool._enter(self, self.endpoint, self.timeout)
 
-    def _hold(self, Entry e):
+    def _hold(self, Entry e not None):
         # False when another task entered it while this one waited.
+        if self.pool is None or e.pool is None:
+            raise RuntimeError(NO_POOL)
         if self.entry is not None:
             return False
         self.entry = e
@@ -737,4 +786,4 @@ cdef class AsyncConnectionContext:
             todo = pool.release_or_tell(e)
         if todo is None:
             return DONE
-        return pool._finish_release(todo)
+        return new_coroutine(LEAVE, pool, None, todo)

@@ -118,8 +118,12 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         # Of a release that was cancelled before its first step. The hook could not be awaited any more.
         entry = self._core.find_acquired(conn, endpoint)
         if entry is not None:
-            self._release_entry(entry)
-            self._spawn_disposals()
+            self._leave_without_hook(entry)
+
+    def _leave_without_hook(self, todo: object) -> None:
+        if isinstance(todo, Entry):
+            self._release_entry(todo)
+        self._spawn_disposals()
 
     async def _finish_release(self, todo: object) -> None:
         if isinstance(todo, Entry):
