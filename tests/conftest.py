@@ -125,3 +125,10 @@ def no_pool_thread_survives() -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     alive = sorted(thread.name for thread in left if thread.is_alive())
     assert not alive, f'threads of the pool are still alive {THREAD_GRACE} s after the test: {alive}'
+
+
+@pytest.fixture
+def error(request: pytest.FixtureRequest) -> BaseException:
+    """An exception to raise, made for each test: one that was raised holds on to the frames that it went through."""
+    made: BaseException = request.param()
+    return made

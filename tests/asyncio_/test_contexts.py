@@ -20,7 +20,9 @@ async def test_a_context_acquires_and_gives_back(manager_class: type[Manager]) -
 
 
 @MANAGERS
-@pytest.mark.parametrize('error', [KeyError('mine'), Interruption()], ids=['Exception', 'BaseException'])
+@pytest.mark.parametrize(
+    'error', [lambda: KeyError('mine'), Interruption], ids=['Exception', 'BaseException'], indirect=True
+)
 async def test_an_exception_in_the_body_gives_the_connection_back_and_goes_on(
     manager_class: type[Manager], error: BaseException
 ) -> None:

@@ -22,7 +22,9 @@ from tests.asyncio_.support import (
 )
 from tests.support import Connection, Interruption
 
-ERRORS = pytest.mark.parametrize('error', [OSError('broken'), Interruption()], ids=['Exception', 'BaseException'])
+ERRORS = pytest.mark.parametrize(
+    'error', [lambda: OSError('broken'), Interruption], ids=['Exception', 'BaseException'], indirect=True
+)
 
 
 def without_counters(case: Case) -> dict[str, int]:

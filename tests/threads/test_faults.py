@@ -23,7 +23,9 @@ from tests.threads.support import (
     spawn,
 )
 
-ERRORS = pytest.mark.parametrize('error', [OSError('broken'), Interruption()], ids=['Exception', 'BaseException'])
+ERRORS = pytest.mark.parametrize(
+    'error', [lambda: OSError('broken'), Interruption], ids=['Exception', 'BaseException'], indirect=True
+)
 
 
 def without_counters(case: Case) -> dict[str, int]:
