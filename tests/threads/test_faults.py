@@ -236,9 +236,11 @@ def test_on_release_that_raises_at_the_end_of_a_context_reaches_the_caller(error
 @pytest.mark.parametrize(
     ('error', 'message'),
     [
-        (OSError('broken pipe'), "disposing of a connection to 'a' failed: OSError: broken pipe"),
-        (TimeoutError('too slow'), "disposing of a connection to 'a' timed out: too slow"),
+        (lambda: OSError('broken pipe'), "disposing of a connection to 'a' failed: OSError: broken pipe"),
+        (lambda: TimeoutError('too slow'), "disposing of a connection to 'a' timed out: too slow"),
     ],
+    ids=['failed', 'timed out'],
+    indirect=['error'],
 )
 def test_dispose_that_raises_is_logged_and_the_connection_counts_as_gone(
     error: Exception, message: str, caplog: pytest.LogCaptureFixture
