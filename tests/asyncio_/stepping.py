@@ -83,6 +83,10 @@ class HandTimed:
         if not timer.cancelled():
             timer._run()
 
+    def close(self) -> None:
+        self._timers.clear()
+        super().close()  # type: ignore[misc]
+
     def pending_timers(self) -> int:
         """How many timers have neither gone off nor been cancelled."""
         return sum(not timer.cancelled() for _, _, timer in self._timers)
@@ -252,6 +256,11 @@ class Interference:
     async def drive(self, coro: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Be the coroutine."""
         result: ResultT = await self._pass_on(coro)
+        return result
+
+    async def drive_call(self, function: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
+        """Be a coroutine that is made when this begins: garbage is finalised in order of age, from the outside then."""
+        result: ResultT = await self._pass_on(function())
         return result
 
     @types.coroutine
