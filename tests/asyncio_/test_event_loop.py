@@ -346,6 +346,36 @@ async def test_a_dispose_that_takes_longer_than_dispose_timeout_is_cancelled_and
 
 
 @pytest.mark.parametrize('timeout', [0, 0.01])
+async def test_an_acquire_does_not_wait_longer_than_it_may_for_a_connection_to_be_closed_for_it(timeout: float) -> None:
+    async with Case(max_size=1, total_max_size=1) as case:
+        await case.cycle('a')
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        with pytest.raises(PoolTimeout, match="no connection to 'b' became free"):
+            await case.pool.acquire('b', timeout=timeout)
+        assert case.pool.get_size() == 1
+        gate.open()
+        await case.cycle('c')
+
+
+@pytest.mark.parametrize('manager_class', [CheckingManager, HookedManager])
+@pytest.mark.parametrize('timeout', [0, 0.01])
+async def test_an_acquire_does_not_wait_longer_than_it_may_for_a_dead_connection_to_be_disposed_of(
+    timeout: float, manager_class: type[Manager]
+) -> None:
+    async with Case(manager_class(), max_size=1) as case:
+        await case.cycle('a')
+        gate = Gate()
+        case.manager.script('check_aliveness', False)
+        case.manager.script('dispose', gate)
+        with pytest.raises(PoolTimeout, match=r"dispose\(\) of a dead connection to 'a' was not done"):
+            await case.pool.acquire('a', timeout=timeout)
+        assert case.pool.get_size() == 1
+        gate.open()
+        assert await case.cycle('a') == 'a2'
+
+
+@pytest.mark.parametrize('timeout', [0, 0.01])
 async def test_close_does_not_wait_longer_for_a_dispose_than_it_may(timeout: float) -> None:
     async with Case(min_idle=3) as case:
         await case.release(*await case.acquire('a', 3))
