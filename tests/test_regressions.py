@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -215,3 +216,32 @@ def test_the_next_method_by_its_name() -> None:
         assert await pool.close() == 0
 
     asyncio.run(program())
+
+
+# -- code of the program's own under a lock ----------------------------------------------------------------------------
+
+
+def test_an_endpoint_that_is_forgotten_while_it_is_compared() -> None:
+    pool: Any = None
+    stats: list[dict[str, int]] = []
+
+    class Endpoint:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            pool._core.expired(math.inf, 0)
+            pool._dispose_doomed()
+            return False
+
+        def __del__(self) -> None:
+            stats.append(pool.get_stats())
+
+    pool = gcpool.threading.ConnectionPool(Manager())
+    with pool.connection(Endpoint()):
+        pass
+    # The first search meets the old endpoint; while it compares, that one's only connection goes, and it goes itself.
+    assert pool.get_endpoint_pool_size(Endpoint()) == 0
+    assert len(stats) == 2
+    assert stats[0]['size'] == 0
+    pool.close()

@@ -485,6 +485,7 @@ cdef class PoolCore:
             if ep.endpoint is endpoint or ep.endpoint == endpoint:
                 return ep
             n += 1
+            ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
 
     cdef EndpointPool find_or_add(self, object endpoint):
         cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
@@ -1482,6 +1483,7 @@ cdef class PoolCore:
             except BaseException as exc:    # the other endpoints' waiters must not wait on
                 if failure is None:
                     failure = exc
+            w = None        # it may go with that, and not under the lock
         if failure is not None:
             raise failure
 
