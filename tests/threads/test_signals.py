@@ -3,12 +3,12 @@
 Each program runs in a process of its own, where it may do with signals and the main thread what it likes.
 """
 
-import subprocess
 import sys
 
 import pytest
 
-from tests.support import PATIENCE, program_environment
+from tests.support import PATIENCE
+from tests.threads.programs import run_program
 from tests.threads.signal_programs import SIGNALS
 
 pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='signals interrupt nothing there')
@@ -16,109 +16,93 @@ pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='signals interru
 names = pytest.mark.parametrize('name', SIGNALS)
 
 
-def run_program(name: str, *arguments: object) -> None:
-    """Run a function of signal_programs.py in a process of its own, warnings being errors."""
-    call = f'{name}({", ".join(map(repr, arguments))})'
-    program = f'from tests.threads.signal_programs import {name}; {call}; print("done")'
-    finished = subprocess.run(
-        [sys.executable, '-W', 'error', '-X', 'faulthandler', '-c', program],
-        env=program_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
-    assert (finished.returncode, finished.stdout) == (0, 'done\n')
-
-
 @names
 @pytest.mark.parametrize('timeout', [None, PATIENCE])
 def test_an_interrupted_wait_for_a_connection_leaves_the_queue(name: str, timeout: float | None) -> None:
-    run_program('wait_for_a_connection', name, timeout)
+    run_program('signal_programs', 'wait_for_a_connection', name, timeout)
 
 
 @names
 def test_an_interrupted_wait_for_a_slot_closes_nothing(name: str) -> None:
-    run_program('wait_for_a_slot', name)
+    run_program('signal_programs', 'wait_for_a_slot', name)
 
 
 @names
 def test_an_interrupted_wait_leaves_its_place_to_the_next(name: str) -> None:
-    run_program('wait_behind_a_waiter', name)
+    run_program('signal_programs', 'wait_behind_a_waiter', name)
 
 
 @names
 def test_an_interrupted_create_frees_its_slot(name: str) -> None:
-    run_program('in_create', name)
+    run_program('signal_programs', 'in_create', name)
 
 
 @names
 def test_the_slot_of_an_interrupted_create_goes_to_one_who_waits(name: str) -> None:
-    run_program('in_create_before_another', name)
+    run_program('signal_programs', 'in_create_before_another', name)
 
 
 @names
 @pytest.mark.parametrize('method', ['check_aliveness', 'on_acquire'])
 def test_a_connection_goes_back_or_to_the_next_when_its_check_or_hook_is_interrupted(name: str, method: str) -> None:
-    run_program('on_the_way_out', name, method)
+    run_program('signal_programs', 'on_the_way_out', name, method)
 
 
 @names
 def test_a_new_connection_is_kept_when_its_hook_is_interrupted(name: str) -> None:
-    run_program('on_acquire_of_a_new_connection', name)
+    run_program('signal_programs', 'on_acquire_of_a_new_connection', name)
 
 
 @names
 def test_a_connection_is_back_or_with_the_next_when_on_release_is_interrupted(name: str) -> None:
-    run_program('on_the_way_back', name)
+    run_program('signal_programs', 'on_the_way_back', name)
 
 
 @names
 @pytest.mark.parametrize('method', ['dispose', 'on_connection_dead', 'create'])
 def test_a_dead_connection_is_gone_when_what_follows_is_interrupted(name: str, method: str) -> None:
-    run_program('dead', name, method)
+    run_program('signal_programs', 'dead', name, method)
 
 
 @names
 def test_an_interrupted_dispose_does_not_keep_the_others_from_being_disposed_of(name: str) -> None:
-    run_program('disposing_in_a_release', name)
+    run_program('signal_programs', 'disposing_in_a_release', name)
 
 
 @names
 def test_an_eviction_that_is_interrupted_leaves_a_free_slot(name: str) -> None:
-    run_program('evicting', name)
+    run_program('signal_programs', 'evicting', name)
 
 
 @names
 def test_an_interrupted_close_has_closed_the_pool_and_can_be_called_again(name: str) -> None:
-    run_program('closing', name)
+    run_program('signal_programs', 'closing', name)
 
 
 def test_the_collector_is_told_though_its_waking_is_interrupted() -> None:
-    run_program('waking_the_collector')
+    run_program('signal_programs', 'waking_the_collector')
 
 
 @pytest.mark.parametrize('rival_count', [0, 3])
 @pytest.mark.parametrize('hooks', [False, True])
 def test_contexts_interrupted_anywhere_lose_nothing(hooks: bool, rival_count: int) -> None:
-    run_program('storm_over_contexts', hooks, rival_count)
+    run_program('signal_programs', 'storm_over_contexts', hooks, rival_count)
 
 
 @pytest.mark.parametrize('rival_count', [0, 3])
 @pytest.mark.parametrize('hooks', [False, True])
 def test_acquire_and_release_interrupted_anywhere_inside_lose_nothing(hooks: bool, rival_count: int) -> None:
-    run_program('storm_over_acquires', hooks, rival_count)
+    run_program('signal_programs', 'storm_over_acquires', hooks, rival_count)
 
 
 def test_what_an_interrupted_caller_loses_is_closed_and_counted_with_the_pool() -> None:
-    run_program('storm_over_careless_callers')
+    run_program('signal_programs', 'storm_over_careless_callers')
 
 
 @pytest.mark.parametrize('hooks', [False, True])
 def test_a_close_interrupted_anywhere_can_be_called_again(hooks: bool) -> None:
-    run_program('storm_over_closing', hooks)
+    run_program('signal_programs', 'storm_over_closing', hooks)
 
 
 def test_a_collector_survives_that_releases_are_interrupted_anywhere() -> None:
-    run_program('storm_over_a_collector')
+    run_program('signal_programs', 'storm_over_a_collector')

@@ -1,0 +1,520 @@
+"""The programs that ``test_fork.py`` runs, each in a process of its own, which forks.
+
+What a child must not do is seen at the other ends of the parent's connections, which are real sockets: nothing may come
+out there but what the parent sent.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import ipaddress
+import itertools
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gcpool.asyncio
+from gcpool.contrib.socket import TcpSocketConnectionManager
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
+from gcpool.threading import BaseConnectionManager, ConnectionPool
+from tests.support import PATIENCE
+from tests.threads.support import Job, spawn, until
+
+FORKS = 3 if os.environ.get('GCPOOL_QUICK') == '1' else 10
+
+
+def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bool = False) -> None:
+    """Run a function in a forked child, which has to end well.
+
+    :param child: the function
+    :param beside_threads: whether this process has more than one thread, of which Python 3.12 and later warn
+    :param exit_normally: whether the child then ends as a program that calls ``sys.exit()`` here; else it just ends
+    """
+    reader, writer = os.pipe()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        try:
+            child()
+        except BaseException:  # noqa: BLE001 - the parent is told
+            os.write(writer, traceback.format_exc().encode())
+            os._exit(1)
+        if exit_normally:
+            raise SystemExit(0)
+        os._exit(0)
+    os.close(writer)
+    expected = [DeprecationWarning] if beside_threads and sys.version_info >= (3, 12) else []
+    assert [warning.category for warning in caught] == expected
+    said = b''
+    # The end of the child is the end of its end of the pipe.
+    while True:
+        if not select.select([reader], [], [], 2 * PATIENCE)[0]:
+            os.kill(pid, signal.SIGKILL)
+            raise AssertionError('the child does not end')
+        part = os.read(reader, 65536)
+        if not part:
+            break
+        said += part
+    os.close(reader)
+    status = os.waitpid(pid, 0)[1]
+    if (status, said) != (0, b''):
+        raise AssertionError(f'the child ended with {status} and said:\n{said.decode()}')
+
+
+class Line:
+    """A connection of sockets. Its end is said at the other end, be it closed or collected as garbage."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair()
+        self.far.setblocking(False)
+        self.disposals = 0
+
+    def __del__(self) -> None:
+        if self.near.fileno() >= 0:
+            self.end(b'dropped')
+
+    def end(self, words: bytes) -> None:
+        self.near.sendall(words)
+        self.near.close()
+        self.far.close()
+
+    def heard(self) -> bytes:
+        """What has come out at the other end."""
+        try:
+            return self.far.recv(1000)
+        except BlockingIOError:
+            return b''
+
+    def check(self) -> None:
+        """Nothing was sent that this process did not send, and what it sends comes out."""
+        assert self.heard() == b''
+        self.near.sendall(b'hello')
+        assert self.heard() == b'hello'
+        assert self.disposals == 0
+
+
+class LineManager(BaseConnectionManager[str, Line]):
+    """Takes no lock that a thread may hold while the process is forked."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.hook: Callable[[str], object] | None = None
+
+    def call(self, name: str) -> None:
+        if self.hook is not None:
+            self.hook(name)
+
+    def create(self, endpoint: str, timeout: float | None = None) -> Line:
+        self.call('create')
+        line = Line()
+        self.lines.append(line)
+        return line
+
+    def dispose(self, endpoint: str, conn: Line, timeout: float | None = None) -> None:
+        conn.disposals += 1
+        conn.end(b'bye')
+        self.call('dispose')
+
+
+class HookedLineManager(LineManager):
+    """Overrides every method."""
+
+    def check_aliveness(self, endpoint: str, conn: Line, timeout: float | None = None) -> bool:
+        self.call('check_aliveness')
+        return True
+
+    def on_acquire(self, endpoint: str, conn: Line) -> None:
+        self.call('on_acquire')
+
+    def on_release(self, endpoint: str, conn: Line) -> None:
+        self.call('on_release')
+
+
+def check_fresh(pool: ConnectionPool[str, Line]) -> None:
+    """In a child: there is nothing in the pool, and it works."""
+    assert pool.get_size() == 0
+    assert not pool.is_full
+    assert set(pool.get_stats().values()) == {0}
+    assert pool.get_endpoint_pool_size('a') == 0
+    pool._core.check_invariants()
+    first = pool.acquire('a')
+    with pool.connection('a') as second:
+        assert second is not first
+        first.check()
+        second.check()
+    pool.release(first, 'a')
+    # What is due already is disposed of.
+    assert pool.get_stats()['created'] == 2
+    assert pool.get_stats()['acquired'] == 0
+    pool._core.check_invariants()
+
+
+class Rivals:
+    """Threads that are always somewhere in the pool."""
+
+    def __init__(self, pool: ConnectionPool[str, Line], count: int) -> None:
+        self._pool = pool
+        self._done = threading.Event()
+        self.cycles = itertools.count()
+        self._jobs: list[Job[None]] = [spawn(self._work, 'abc'[number % 3]) for number in range(count)]
+
+    def _work(self, endpoint: str) -> None:
+        while not self._done.is_set():
+            with self._pool.connection(endpoint):
+                next(self.cycles)
+                time.sleep(0)
+
+    def stop(self) -> None:
+        self._done.set()
+        for job in self._jobs:
+            job.result()
+
+
+@contextlib.contextmanager
+def busy_pool(manager: LineManager, **options: Any) -> Iterator[ConnectionPool[str, Line]]:
+    """A pool with other threads in it: they wait, connect, close, evict. In the end all is accounted for."""
+    pool: ConnectionPool[str, Line] = ConnectionPool(
+        manager, **{'max_size': 4, 'total_max_size': 6, 'idle_timeout': 0.0005, 'max_lifetime': 0.005, **options}
+    )
+    rivals = Rivals(pool, 8)
+    yield pool
+    rivals.stop()
+    pool._core.check_invariants()
+    assert pool.close(PATIENCE) == 0
+    assert [line.disposals for line in manager.lines if line.disposals != 1] == []
+
+
+def child_starts_empty(collector: bool, hooks: bool) -> None:
+    manager = HookedLineManager() if hooks else LineManager()
+    with busy_pool(manager, background_collector=collector) as pool, pool.connection('a') as held:
+        raw = pool.acquire('b')
+
+        def child() -> None:
+            check_fresh(pool)
+            # What is the parent's stays so, and giving it back is nothing.
+            pool.release(held, 'a')
+            pool.release(raw, 'b')
+            pool.release(raw, 'b')
+            assert pool.get_stats()['acquired'] == 0
+            own = pool.acquire('b')
+            assert own not in {held, raw}
+            pool.release(own, 'b')
+            try:
+                pool.release(own, 'b')
+            except ConnectionNotAcquired:
+                assert pool.close(PATIENCE) == 0
+            else:
+                raise AssertionError('a second release was not refused')
+            assert held.disposals == raw.disposals == 0
+
+        for _ in range(FORKS):
+            fork(child, beside_threads=True)
+            held.check()
+            raw.check()
+        pool.release(raw, 'b')
+
+
+def child_leaves_the_parent_s_block(exit_normally: bool) -> None:
+    """The child goes on after the fork inside of ``with`` blocks, to the end of the program if it ends normally."""
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=4)
+    idle = pool.acquire('b')
+    pool.release(idle, 'b')
+    with pool.connection('a') as held:
+        raw = pool.acquire('a')
+        if exit_normally:
+            fork(lambda: check_fresh(pool), beside_threads=False, exit_normally=True)
+        else:
+
+            def child() -> None:
+                context.__exit__(None, None, None)
+                check_fresh(pool)
+                assert entered.disposals == 0
+
+            context = pool.connection('a')
+            entered = context.__enter__()
+            fork(child, beside_threads=False)
+            entered.check()
+            context.__exit__(None, None, None)
+        held.check()
+        raw.check()
+        idle.check()
+        pool.release(raw, 'a')
+    assert pool.get_stats()['acquired'] == 0
+    pool._core.check_invariants()
+    pool.close()
+    assert {line.disposals for line in manager.lines} == {1}
+
+
+def child_exits_beside_threads() -> None:
+    """The child ends as programs end, with finalizers, while its parent's other threads were in the pool."""
+    manager = LineManager()
+    with busy_pool(manager, background_collector=True) as pool, pool.connection('a') as held:
+        raw = pool.acquire('b')
+        fork(lambda: check_fresh(pool), beside_threads=True, exit_normally=True)
+        held.check()
+        raw.check()
+        pool.release(raw, 'b')
+
+
+def child_forks() -> None:
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=4)
+    line = pool.acquire('a')
+
+    def child() -> None:
+        check_fresh(pool)
+        own = pool.acquire('a')
+
+        def grandchild() -> None:
+            check_fresh(pool)
+            pool.release(line, 'a')
+            pool.release(own, 'a')
+            assert pool.get_stats()['acquired'] == 0
+            pool.close()
+
+        # It has a thread.
+        faulthandler.cancel_dump_traceback_later()
+        fork(grandchild, beside_threads=False)
+        own.check()
+        pool.release(own, 'a')
+        pool.close()
+
+    fork(child, beside_threads=False)
+    line.check()
+    pool.release(line, 'a')
+    pool.close()
+
+
+def fork_in_another_thread() -> None:
+    manager = LineManager()
+    with busy_pool(manager) as pool, pool.connection('a') as held:
+
+        def child() -> None:
+            check_fresh(pool)
+            pool.close()
+
+        spawn(fork, child, beside_threads=True).result()
+        held.check()
+
+
+def fork_in_a_method(method: str) -> None:
+    """A manager's method forks, and the child goes on there. What the method was called for is the parent's."""
+    manager = HookedLineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=2, min_idle=0)
+    parent = os.getpid()
+    if method != 'create':
+        pool.release(pool.acquire('a'), 'a')
+    children: list[int] = []
+
+    def hook(name: str) -> None:
+        if name == method and not children:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', DeprecationWarning)
+                children.append(os.fork())
+
+    def use() -> None:
+        conn = pool.acquire('a')
+        pool.release(conn, 'a')
+        if method == 'dispose':
+            pool._core.expired(pool._core.now() + 1000.0, 1)
+            pool._dispose_doomed()
+
+    manager.hook = hook
+    try:
+        use()
+    except RuntimeError:
+        # A connection that two processes made is of no use to the one that does not own it.
+        if method != 'create' or os.getpid() == parent:
+            raise
+    if os.getpid() != parent:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        manager.hook = None
+        try:
+            assert pool.get_size() == 0
+            pool._core.check_invariants()
+            use()
+            use()
+            pool.close()
+            pool._core.check_invariants()
+        except BaseException:  # noqa: BLE001 - the parent sees the status
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(children[0], 0)[1] == 0
+    if method != 'dispose':
+        manager.lines[0].check()
+    pool._core.check_invariants()
+    pool.close()
+    assert [line.disposals for line in manager.lines] == [1]
+
+
+def closed_pool() -> None:
+    pool: ConnectionPool[str, Line] = ConnectionPool(LineManager())
+    pool.close()
+
+    def child() -> None:
+        try:
+            pool.acquire('a')
+        except ConnectionPoolClosedError:
+            pool.close()
+        else:
+            raise AssertionError('the pool is open')
+
+    fork(child, beside_threads=False)
+
+
+def collector_in_the_child() -> None:
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, min_idle=0, idle_timeout=0.001, background_collector=True)
+    line = pool.acquire('a')
+
+    def collector_count() -> int:
+        return sum(thread.name == 'gcpool-collector' for thread in threading.enumerate())
+
+    def child() -> None:
+        # It has no thread while there is nothing for it to do.
+        assert collector_count() == 0
+        own = pool.acquire('a')
+        pool.release(own, 'a')
+        until(lambda: own.disposals == 1)
+        assert collector_count() == 1
+        pool.release(line, 'a')
+        pool.close()
+        until(lambda: collector_count() == 0)
+        assert line.disposals == 0
+
+    fork(child, beside_threads=True)
+    line.check()
+    pool.release(line, 'a')
+    until(lambda: line.disposals == 1)
+    pool.close()
+
+
+def forgotten_in_the_child() -> None:
+    """A child that lets go of its parent's pool sends nothing either."""
+    pools: list[ConnectionPool[str, Line]] = [
+        ConnectionPool(LineManager(), background_collector=collector) for collector in (False, True)
+    ]
+    lines = [pool.acquire('a') for pool in pools]
+
+    def child() -> None:
+        pools.clear()
+
+    fork(child, beside_threads=True)
+    for pool, line in zip(pools, lines, strict=True):
+        line.check()
+        pool.release(line, 'a')
+        pool.close()
+
+
+class AsyncLineManager(gcpool.asyncio.BaseConnectionManager[str, Line]):
+    """The same for asyncio."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.on_disposed: Callable[[], object] | None = None
+
+    async def create(self, endpoint: str) -> Line:
+        line = Line()
+        self.lines.append(line)
+        return line
+
+    async def dispose(self, endpoint: str, conn: Line) -> None:
+        await asyncio.sleep(0)
+        conn.disposals += 1
+        conn.end(b'bye')
+        if self.on_disposed is not None:
+            self.on_disposed()
+
+
+def asyncio_pool(collector: bool) -> None:
+    """Its loop runs in the parent while it forks; the child runs another one."""
+    manager = AsyncLineManager()
+    pool: gcpool.asyncio.ConnectionPool[str, Line] = gcpool.asyncio.ConnectionPool(
+        manager, max_size=2, min_idle=0, idle_timeout=0.001, background_collector=collector
+    )
+
+    async def use(theirs: Line) -> None:
+        assert pool.get_size() == 0
+        await pool.release(theirs, 'a')
+        first = await pool.acquire('a')
+        async with pool.connection('a') as second:
+            waiting = asyncio.create_task(pool.acquire('a'))
+            await asyncio.sleep(0)
+            assert pool.get_stats()['waiting'] == 1
+            second.check()
+        assert await waiting is second
+        await pool.release(first, 'a')
+        await pool.release(second, 'a')
+        if collector:
+            disposed = asyncio.Event()
+
+            def look() -> None:
+                if first.disposals == second.disposals == 1:
+                    disposed.set()
+
+            manager.on_disposed = look
+            look()
+            await asyncio.wait_for(disposed.wait(), PATIENCE)
+        await pool.close()
+        pool._core.check_invariants()
+        assert theirs.disposals == 0
+
+    def child(theirs: Line) -> None:
+        asyncio.run(use(theirs))
+
+    async def main() -> None:
+        line = await pool.acquire('a')
+        waiting = [asyncio.create_task(pool.acquire('a')) for _ in range(3)]
+        await asyncio.sleep(0)
+        fork(lambda: child(line), beside_threads=False)
+        line.check()
+        await pool.release(line, 'a')
+        for task in waiting:
+            await pool.release(await task, 'a')
+        await pool.close()
+        pool._core.check_invariants()
+        assert {line.disposals for line in manager.lines} == {1}
+
+    asyncio.run(main())
+
+
+def tcp_connections() -> None:
+    """The manager of the package and a server that answers: the parent's connection works when the child is gone."""
+    from tests.contrib.servers import EchoServer, tcp_listener
+
+    def converse(conn: socket.socket, words: bytes) -> None:
+        conn.sendall(words)
+        assert conn.recv(1000) == words
+
+    with EchoServer(tcp_listener()) as server:
+        endpoint = (ipaddress.IPv4Address('127.0.0.1'), server.port)
+        pool: ConnectionPool[Any, socket.socket] = ConnectionPool(TcpSocketConnectionManager(), max_size=2)
+        with pool.connection(endpoint) as conn:
+            converse(conn, b'before')
+
+            def child() -> None:
+                with pool.connection(endpoint) as own:
+                    assert own.getsockname() != conn.getsockname()
+                    converse(own, b'in the child')
+                pool.release(conn, endpoint)
+                assert pool.close() == 0
+
+            fork(child, beside_threads=True)
+            converse(conn, b'after')
+        with pool.connection(endpoint) as again:
+            assert again is conn
+            converse(again, b'again')
+        pool.close()
