@@ -5,6 +5,7 @@ import collections.abc
 import gc
 import inspect
 import logging
+import math
 import sys
 import threading
 import warnings
@@ -384,6 +385,14 @@ async def test_close_does_not_wait_longer_for_a_dispose_than_it_may(timeout: flo
         assert await case.pool.close(timeout=timeout) == 1
         assert case.pool.get_size() == case.manager.open.total() == 0
         await case.release(held)
+
+
+@pytest.mark.parametrize('dispose_timeout', [math.inf, 1e300])
+async def test_an_endless_dispose_timeout_is_none(dispose_timeout: float) -> None:
+    async with Case(min_idle=0, idle_timeout=0, dispose_timeout=dispose_timeout) as case:
+        case.manager.script('dispose', Pause(3))
+        await case.cycle('a')
+        assert case.pool.get_size() == 0
 
 
 async def test_dispose_timeout_bounds_the_disposals_of_close() -> None:

@@ -336,6 +336,48 @@ def test_with_all_connections_out_at_the_total_limit_an_acquire_waits() -> None:
         case.release(b1, c1)
 
 
+def test_one_who_waits_at_max_size_has_no_idle_connection_of_another_endpoint_closed() -> None:
+    with Case(max_size=1, total_max_size=2) as case:
+        a1 = case.pool.acquire('a')
+        case.cycle('b')
+        job = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        case.release(a1)
+        assert job.result() is a1
+        case.release(a1)
+        assert case.manager.calls == ['create a', 'create b']
+
+
+@pytest.mark.parametrize('given_back', ['a', 'b'])
+def test_one_who_waits_at_the_total_limit_takes_what_comes_back_first(given_back: str) -> None:
+    with Case(max_size=2, total_max_size=2) as case:
+        out = {endpoint: case.pool.acquire(endpoint) for endpoint in 'ab'}
+        job = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        case.manager.take_calls()
+        case.release(out.pop(given_back))
+        served = job.result()
+        assert case.manager.calls == ([] if given_back == 'a' else ['dispose b1', 'create a'])
+        case.release(served, *out.values())
+
+
+def test_those_who_need_a_slot_at_the_same_time_have_one_idle_connection_closed_each() -> None:
+    with Case(min_idle=3, max_size=3, total_max_size=3) as case:
+        case.release(*case.acquire('a', 3))
+        gates = [Gate(), Gate()]
+        case.manager.script('dispose', *gates)
+        jobs = []
+        for gate, endpoint in zip(gates, 'bc', strict=True):
+            jobs.append(spawn(case.pool.acquire, endpoint))
+            gate.reached()
+        assert case.cycle('a') == 'a3'
+        for gate in gates:
+            gate.open()
+        assert sorted([(job.result()).name for job in jobs]) == ['b1', 'c1']
+        assert case.manager.living == ['a3', 'b1', 'c1']
+        case.release(*case.manager.connections[3:])
+
+
 def test_a_slot_counts_until_its_dispose_has_ended() -> None:
     with Case(idle_timeout=0, min_idle=0, max_size=1) as case:
         gate = Gate()
@@ -403,7 +445,7 @@ def test_acquire_timeout_is_the_limit_of_those_that_say_nothing() -> None:
         case.release(conn)
 
 
-@pytest.mark.parametrize('timeout', [None, math.inf])
+@pytest.mark.parametrize('timeout', [None, math.inf, 1e300])
 def test_without_a_time_limit_an_acquire_waits_for_as_long_as_it_takes(timeout: float | None) -> None:
     with Case(max_size=1) as case:
         conn = case.pool.acquire('a')

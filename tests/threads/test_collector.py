@@ -33,6 +33,22 @@ def test_an_extra_connection_is_disposed_of_when_it_is_due_though_nobody_calls_t
         assert case.manager.living == []
 
 
+def test_the_collector_disposes_of_all_that_is_due_whatever_dispose_batch_size_is() -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=SHORT, dispose_batch_size=1) as case:
+        case.release(*case.acquire('a', 5))
+        case.clock.advance(SHORT)
+        until(lambda: case.pool.get_size() == 0)
+
+
+def test_a_deadline_farther_than_the_system_can_wait_is_kept() -> None:
+    with Case(background_collector=True, min_idle=1, idle_timeout=SHORT, max_lifetime=1e300) as case:
+        a1, a2 = case.acquire('a', 2)
+        case.release(a1, a2)
+        case.clock.advance(SHORT)
+        until(lambda: case.pool.get_size() == 1)
+        assert case.manager.living == ['a2']
+
+
 def test_a_core_connection_is_disposed_of_when_its_lifetime_is_over() -> None:
     with Case(background_collector=True, min_idle=1, idle_timeout=SHORT, max_lifetime=2 * SHORT) as case:
         case.cycle('core')

@@ -71,8 +71,8 @@ def test_the_collector_logs_what_is_no_exception_and_goes_on(caplog: pytest.LogC
     with Case(background_collector=True, min_idle=0, idle_timeout=0) as case:
         case.manager.script('dispose', Interruption('on purpose'))
         case.cycle('a')
-        until(lambda: any('goes on after an error' in record.getMessage() for record in caplog.records))
-        assert 'on purpose' in caplog.text
+        until(lambda: 'Interruption: on purpose' in caplog.text)
+        assert 'goes on after an error' in caplog.text
         case.cycle('b')
         until(lambda: case.pool.get_size() == 0)
         caplog.clear()
@@ -143,8 +143,8 @@ def test_many_threads_on_few_connections_are_served_in_turn(connections: int) ->
 
         for job in [spawn(client, number) for number in range(threads)]:
             job.result()
-        # (The pure-Python pool: 1 against 2,348.)
-        assert max(counts) - min(counts) <= 2, counts
+        # Some are faster than others between being served and giving back. (The pure-Python pool: 1 against 2,348.)
+        assert min(counts) >= cycles // 2, counts
         assert case.stats['acquires'] == sum(counts)
         assert case.stats['created'] == connections
 
