@@ -245,3 +245,64 @@ def test_an_endpoint_that_is_forgotten_while_it_is_compared() -> None:
     assert len(stats) == 2
     assert stats[0]['size'] == 0
     pool.close()
+
+
+def test_connection_does_what_a_subclass_does_in_acquire_and_release() -> None:
+    done = []
+
+    class Pool(gcpool.threading.ConnectionPool[str, Connection]):
+        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
+            done.append('acquire')
+            return super().acquire(endpoint, timeout)
+
+        def release(self, conn: Connection, endpoint: str) -> None:
+            done.append('release')
+            super().release(conn, endpoint)
+
+    pool = Pool(Manager())
+    with pool.connection('a') as conn:
+        assert isinstance(conn, Connection)
+        assert done == ['acquire']
+    assert done == ['acquire', 'release']
+    assert pool.get_stats()['idle'] == 1
+
+
+def test_connection_does_what_a_subclass_does_in_acquire_and_release_on_asyncio() -> None:
+    done = []
+
+    class Pool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        async def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
+            done.append('acquire')
+            return await super().acquire(endpoint, timeout)
+
+        async def release(self, conn: Connection, endpoint: str) -> None:
+            done.append('release')
+            await super().release(conn, endpoint)
+
+    async def main() -> None:
+        pool = Pool(AsyncManager())
+        async with pool.connection('a') as conn:
+            assert isinstance(conn, Connection)
+        assert done == ['acquire', 'release']
+        assert pool.get_stats()['idle'] == 1
+
+    asyncio.run(main())
+
+
+def test_a_release_that_is_closed_before_its_first_step_releases() -> None:
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(ReleaseHook())
+        conn = await pool.acquire('a')
+        pool.release(conn, 'a').close()
+        assert pool.get_stats()['idle'] == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize('name', ['idle_timeout', 'max_lifetime', 'acquire_timeout', 'dispose_timeout'])
+def test_seconds_beyond_all_floats_are_refused_by_name(name: str) -> None:
+    limits: dict[str, Any] = {name: 10**400}
+    with pytest.raises(ValueError, match=f'{name}=1000'):
+        gcpool.threading.ConnectionPool(Manager(), **limits)
+    with pytest.raises(ValueError, match='timeout 1000'):
+        gcpool.threading.ConnectionPool(Manager()).acquire('a', timeout=10**400)

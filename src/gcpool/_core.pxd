@@ -320,6 +320,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_acquire
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
+    cdef readonly bint _overridden
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
     cdef public object _tasks
@@ -376,3 +377,4 @@ cdef class PoolCoroutine:                   # [owner]
     cdef int state
 
     cdef object first_step(self)
+    cdef int end_unbegun(self) except -1

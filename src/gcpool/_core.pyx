@@ -966,26 +966,33 @@ cdef class PoolCore:
         if ticket.generation != self.generation:
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
-        gcp_lock(&self.by_connection.locks[s])
-        known = table_find(&self.by_connection.tables[s], <size_t><void *>conn) != NULL
-        gcp_unlock(&self.by_connection.locks[s])
-        if known:
-            raise ValueError(
-                f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
-                'expected a new connection'
-            )
         ticket.conn_ = conn             # from here on cancel() has it disposed of
-        self.entries.add(ticket)
+        try:
+            self.entries.add(ticket)
+        except MemoryError:
+            Py_INCREF(ticket)           # nobody else owns it until then
+            raise
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
         gcp_assert(ticket.state == CREATING)
         gcp_lock(&self.by_connection.locks[s])
-        failed = table_insert(&self.by_connection.tables[s], <size_t><void *>conn, <void *>ticket)
+        known = table_find(&self.by_connection.tables[s], <size_t><void *>conn) != NULL
+        if not known:
+            failed = table_insert(&self.by_connection.tables[s], <size_t><void *>conn, <void *>ticket)
         gcp_unlock(&self.by_connection.locks[s])
         if failed:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             raise MemoryError
+        if known:
+            ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.lock)
+            self.entries.discard(ticket)
+            raise ValueError(
+                f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
+                'expected a new connection'
+            )
         self.created_ += 1
         ticket.used_at = now
         ticket.expires_at = min(now + self.max_lifetime, NEVER)
@@ -1335,7 +1342,7 @@ cdef class PoolCore:
         return e
 
     def doom_again(self, Entry e not None):
-        """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and who was to do it cannot any more."""
+        """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
         pool_of(e)
         if e.generation != self.generation:
             return

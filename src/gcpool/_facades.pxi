@@ -15,9 +15,12 @@ LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 cdef inline int check_timeout(object timeout) except -1:
     if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
         raise TypeError(f'timeout {timeout!r} of type {type(timeout).__name__}: expected seconds as a float, or None')
-    if not timeout >= 0:
-        raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more')
-    return 0
+    try:
+        if <double>timeout >= 0:
+            return 0
+    except OverflowError:
+        pass                # an int beyond all floats
+    raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more, or inf for no limit')
 
 
 # The core of a pool that was made without its __init__: nothing is ever found in it, so that only what comes after that
@@ -55,6 +58,9 @@ cdef class PoolFacade:
             # What is out of the old core must not come back to a new one.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
+        base = SyncPool if isinstance(self, SyncPool) else AsyncPool
+        # What a subclass does in its own acquire() and release() has to happen in connection(), too.
+        self._overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
         self._manager = manager
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
@@ -107,9 +113,12 @@ cdef class SyncPool(PoolFacade):
         :param endpoint: where to connect, any hashable
         :param timeout: seconds to wait at most, as for :py:meth:`acquire`, which also says what entering raises
         """
-        cdef SyncConnectionContext context = SyncConnectionContext.__new__(SyncConnectionContext)
+        cdef SyncConnectionContext context
         if timeout is not None:
             check_timeout(timeout)
+        if self._overridden:
+            return self._connection_by_methods(endpoint, timeout)
+        context = SyncConnectionContext.__new__(SyncConnectionContext)
         context.pool = self
         context.endpoint = endpoint
         context.timeout = timeout
@@ -431,9 +440,12 @@ cdef class AsyncPool(PoolFacade):
         :param endpoint: where to connect, any hashable
         :param timeout: seconds to wait at most, as for :py:meth:`acquire`, which also says what entering raises
         """
-        cdef AsyncConnectionContext context = AsyncConnectionContext.__new__(AsyncConnectionContext)
+        cdef AsyncConnectionContext context
         if timeout is not None:
             check_timeout(timeout)
+        if self._overridden:
+            return self._connection_by_methods(endpoint, timeout)
+        context = AsyncConnectionContext.__new__(AsyncConnectionContext)
         context.pool = self
         context.endpoint = endpoint
         context.timeout = timeout
@@ -627,6 +639,16 @@ cdef class PoolCoroutine:
         self.state = WAITING
         return MISSING_
 
+    cdef int end_unbegun(self) except -1:
+        # A task was cancelled before its first step, or a task group that is shutting down did not take the coroutine.
+        self.state = FINISHED
+        if self.pool is not None:
+            if self.kind == RELEASE:
+                self.pool._release_without_hook(self.argument, self.endpoint)
+            elif self.kind == LEAVE:
+                self.pool._leave_without_hook(self.argument)
+        return 0
+
     def send(self, value):
         """Go on, as ``send()`` of a coroutine."""
         cdef void *result = NULL
@@ -647,12 +669,7 @@ cdef class PoolCoroutine:
             if traceback is not None:
                 exc = exc.with_traceback(traceback)
         if state == NOT_STARTED:
-            self.state = FINISHED
-            if self.pool is not None:
-                if self.kind == RELEASE:
-                    self.pool._release_without_hook(self.argument, self.endpoint)
-                elif self.kind == LEAVE:
-                    self.pool._leave_without_hook(self.argument)
+            self.end_unbegun()
             inner = _nothing()
         elif state == WAITING:
             inner = self.inner
@@ -666,8 +683,10 @@ cdef class PoolCoroutine:
             raise
 
     def close(self):
-        """End it, as ``close()`` of a coroutine."""
+        """End it, as ``close()`` of a coroutine. A release that was not begun is done first."""
         inner = self.inner
+        if self.state == NOT_STARTED:
+            self.end_unbegun()
         self.state = FINISHED
         self.inner = None
         if inner is not None:
@@ -695,6 +714,11 @@ cdef class PoolCoroutine:
     def cr_running(self):
         """Whether it is being executed."""
         return False if self.inner is None else self.inner.cr_running
+
+    @property
+    def cr_suspended(self):
+        """Whether it waits."""
+        return self.state == WAITING and not self.cr_running
 
 
 cdef int coroutine_send(object self, object value, void **result) except -1:

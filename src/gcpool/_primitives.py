@@ -14,8 +14,8 @@ import threading
 import types
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core import ENTERED, LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
@@ -93,6 +93,16 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
         entry = await self._acquire_entry(endpoint, timeout)
         return entry.conn  # type: ignore[no-any-return]
+
+    @asynccontextmanager
+    async def _connection_by_methods(
+        self, endpoint: EndpointT, timeout: float | None
+    ) -> AsyncGenerator[ConnectionT, None]:
+        conn = await self.acquire(endpoint, timeout)
+        try:
+            yield conn
+        finally:
+            await self.release(conn, endpoint)
 
     async def _acquire_entry(self, endpoint: EndpointT, timeout: float | None) -> Entry:
         waiter = Waiter(endpoint)
@@ -316,6 +326,14 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
             self, endpoint: EndpointT, timeout: float | None = None
         ) -> AbstractContextManager[ConnectionT]: ...
 
+    @contextmanager
+    def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
+        conn = self.acquire(endpoint, timeout)
+        try:
+            yield conn
+        finally:
+            self.release(conn, endpoint)
+
     def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
@@ -462,8 +480,8 @@ class SyncWorker:
     def wake(self) -> None:
         """Something is due earlier than known."""
         if self._pid != os.getpid() and not self._stopped:
-            # The thread stayed behind in the process that this one was forked from. Two threads may come here at once: the
-            # later one's collector stays, the other one is told, and ends.
+            # The thread stayed behind in the process that this one was forked from. Two threads may come here at once:
+            # the later one's collector stays, the other one is told, and ends.
             news = threading.Lock()
             news.acquire()
             self._news, news = news, self._news

@@ -25,7 +25,10 @@ MAX_SIZE = 2**31 - 1
 def _check_seconds(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise ValueError(f'{name}={value!r}: expected seconds that a float can hold, or inf for no end') from None
     if math.isnan(seconds) or seconds < 0:
         raise ValueError(f'{name}={value!r}: expected seconds, 0 or more')
     return seconds
