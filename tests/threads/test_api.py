@@ -5,10 +5,11 @@
 import inspect
 import weakref
 from typing import Any, Generic, get_origin, get_type_hints
+from unittest.mock import Mock
 
 import pytest
 
-import gcpool
+import gcpool.threading
 from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.support import Connection
 from tests.threads.support import Case, HookedManager, Manager
@@ -173,6 +174,24 @@ def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
     assert (pool.taken, conn.name) == (1, 'a1')
     pool.release(conn, 'a')
     assert pool.close() == 0
+
+
+def test_a_mock_made_from_the_base_class_will_do_for_a_manager() -> None:
+    manager = Mock(spec=BaseConnectionManager)
+    pool: ConnectionPool[str, Any] = ConnectionPool(manager)
+    for _ in range(2):
+        with pool.connection('a') as conn:
+            assert conn is manager.create.return_value
+    assert pool.close() == 0
+    assert [name for name, _, _ in manager.mock_calls if '()' not in name] == [
+        'create',
+        'on_acquire',
+        'on_release',
+        'check_aliveness',
+        'on_acquire',
+        'on_release',
+        'dispose',
+    ]
 
 
 def test_one_manager_may_serve_several_pools() -> None:
