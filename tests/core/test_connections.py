@@ -47,6 +47,7 @@ def whole_life(pool: Pool, conns: list[object]) -> None:
         assert acquire.conn is conn
     for acquire, conn in zip(acquires, conns, strict=True):
         found = pool.core.find_acquired(conn, 'a')
+        assert found is not None
         assert found is acquire.entry
         pool.core.release(found, pool.now)
         with pytest.raises(BaseError):

@@ -438,7 +438,7 @@ class PoolMachine(RuleBasedStateMachine):
             held = known.conn if known.state in {'served', 'refused'} else None
             if held is not None:
                 assert waiter.held is self.entries[held.number or 0]
-                assert waiter.held.conn is self.connections[held.number or 0]
+                assert waiter.served.conn is self.connections[held.number or 0]
             assert (waiter.dead is None) == (known.corpse is None)
             if known.corpse is not None:
                 assert waiter.dead is self.entries[known.corpse.number or 0]
