@@ -65,7 +65,7 @@ def test_a_pool_in_a_cycle_with_its_connections_and_hooks_is_collected() -> None
     waiting = pool.ask('a')
     waiting.pool = pool  # type: ignore[attr-defined]
     core = weakref.ref(pool.core)
-    del pool, acquire, waiting, everything  # pyright: ignore[reportPossiblyUnbound]
+    del pool, acquire, waiting, everything  # pyright: ignore[reportPossiblyUnboundVariable]
     gc.collect()
     assert core() is None
 
@@ -127,7 +127,7 @@ def test_what_was_closed_over_its_holder_is_let_go_when_that_gives_it_back() -> 
     del acquires
     for conn in conns:
         assert pool.core.find_acquired(conn, 'a') is None
-    del conn, conns  # pyright: ignore[reportPossiblyUnbound]
+    del conn, conns  # pyright: ignore[reportPossiblyUnboundVariable]
     assert (living(Entry), living(Connection)) == (0, 0)
 
 
