@@ -61,9 +61,14 @@ class HandTimed:
         self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         assert isinstance(self, asyncio.AbstractEventLoop)
+        if self.is_closed():
+            raise RuntimeError('Event loop is closed')
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        self._timer_number += 1
-        heapq.heappush(self._timers, (when, self._timer_number, timer))
+        if when <= self._time:
+            self.call_soon(self._ring, timer)
+        else:
+            self._timer_number += 1
+            heapq.heappush(self._timers, (when, self._timer_number, timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -524,6 +529,7 @@ class World:
         self.tasks.clear()
         self.compare()
         assert self.pool.get_stats()['waiting'] == 0
+        assert not self.pool._signals
 
     def compare(self) -> None:
         """Compare the books."""

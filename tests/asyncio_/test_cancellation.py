@@ -224,6 +224,9 @@ def acquires() -> list[Scenario]:
             Scenario(f'{name}_waiting_for_a_slot', {'pool', *CREATE}, operate, one_failing),
             Scenario(f'{name}_evicting', {'pool', *CREATE}, operate, other_idle, settings=TOTAL),
             Scenario(f'{name}_waiting_elsewhere', {'pool', *CREATE}, operate, other_out, settings=TOTAL),
+            Scenario(f'{name}_connecting_alone', CREATE, operate, settings=TOTAL),
+            Scenario(f'{name}_checking_alone', CHECK, operate, one_idle, settings=TOTAL),
+            Scenario(f'{name}_waiting_alone', {'pool', *CHECK}, operate, one_out, settings=TOTAL),
         ]
     return found
 
@@ -289,8 +292,9 @@ async def play(
     world.manager.points = points
 
     def rivals_come() -> None:
-        for _ in range(rivals if scenario in ACQUIRES else 0):
-            world.spawn(world.visit('a'))
+        for number in range(rivals if scenario in ACQUIRES else 0):
+            # Where there is but one connection for all endpoints, also of another one.
+            world.spawn(world.visit('b' if scenario.settings == TOTAL and number % 2 == 0 else 'a'))
 
     interference.at_first = rivals_come
     driven = interference.drive(scenario.operate(world))

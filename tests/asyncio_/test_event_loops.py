@@ -54,10 +54,12 @@ def new_loops(kind: str) -> Iterator[Any]:
 
 
 def advance_for_a_while(loop: Any, turns_left: int = 200) -> None:
-    """Let the clock go while the loop runs."""
+    """Let the clock go while the loop runs, and stop what does not end for all that."""
     loop.advance(1.0)
-    if turns_left and not loop.is_closed():
+    if turns_left:
         loop.call_soon(advance_for_a_while, loop, turns_left - 1)
+    else:
+        loop.stop()
 
 
 # -- loops that end ---------------------------------------------------------------------------------------------------
@@ -285,6 +287,70 @@ def test_a_loop_is_closed_under_an_operation(kind: str, scenario: Scenario) -> N
 
 
 @each_loop
+@pytest.mark.parametrize('steps', range(5))
+def test_a_loop_is_closed_under_many_disposals(kind: str, steps: int) -> None:
+    """One task disposes of several connections then."""
+    messages: list[str] = []
+    with no_complaints():
+        loop = new_loop(kind)
+        loop.set_exception_handler(lambda _loop, context: messages.append(context['message']))
+
+        async def main() -> World:
+            world = World(BareManager(0), max_size=150, total_max_size=150)
+            conns = [await world.acquire('a') for _ in range(150)]
+            for conn in conns:
+                await world.release(conn)
+            world.manager.points = 3
+            asyncio.get_running_loop().create_task(world.pool.close())
+            await turns(steps)
+            return world
+
+        world = loop.run_until_complete(main())
+        loop.close()
+        core = world.pool._core
+        del world.pool
+        with warnings.catch_warnings():
+            # When it was not begun.
+            warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+            gc.collect()
+        core.check_invariants()
+        assert set(messages) == {DESTROYED}
+        disposed = [conn for conn in world.manager.created if conn.disposals]
+        assert len(disposed) == core.stats()['disposed'] == (64 if steps > 2 else len(disposed))
+        assert all(conn.disposals == 1 and conn.closed for conn in disposed)
+        # The others are in the books.
+        assert core.size == 150 - len(disposed) == core.doomed + core.stats()['idle']
+
+
+@each_loop
+@pytest.mark.parametrize('steps', range(6))
+def test_a_loop_ends_while_the_collector_works(kind: str, steps: int) -> None:
+    """More becomes due while the loop ends, of those who are cancelled."""
+    with new_loops(kind) as loop:
+
+        async def main() -> World:
+            world = World(BareManager(1), background_collector=True, max_size=4, min_idle=0, idle_timeout=0)
+
+            async def hold() -> None:
+                async with world.pool.connection('a'):
+                    await asyncio.get_running_loop().create_future()
+
+            for _ in range(3):
+                world.spawn(hold())
+            await until(lambda: world.pool.get_stats()['acquired'] == 3, 'they have connections')
+            world.spawn(world.visit('a'))
+            await until(lambda: world.pool.get_stats()['idle'] or len(world.manager.created) > 3, 'one more comes')
+            await turns(steps)
+            return world
+
+        world = loop.run_until_complete(main())
+        close_loop(loop)
+        world.pool._core.check_invariants()
+        assert world.pool.get_stats()['acquired'] == 0
+        assert all(conn.disposals <= 1 for conn in world.manager.created)
+
+
+@each_loop
 @each_manager
 def test_a_loop_is_closed_under_a_collector(kind: str, manager: Any) -> None:
     for steps in range(8):
@@ -316,10 +382,16 @@ def test_a_loop_is_closed_under_a_collector(kind: str, manager: Any) -> None:
 # -- coroutines that are ended outside of their loop ------------------------------------------------------------------
 
 
-async def drive_by_hand(coro: Any, steps: int) -> None:
-    """Take a coroutine to one of its suspensions, in no task of its own."""
+async def drive_by_hand(coro: Any, steps: int) -> bool:
+    """Take a coroutine to one of its suspensions, in no task of its own.
+
+    :return: whether it got there
+    """
     for step in range(steps + 1):
-        awaited = coro.send(None)
+        try:
+            awaited = coro.send(None)
+        except StopIteration:
+            return False
         if awaited is not None:
             awaited._asyncio_future_blocking = False
         if step < steps:
@@ -327,6 +399,7 @@ async def drive_by_hand(coro: Any, steps: int) -> None:
                 await turns(1)
             else:
                 await until(awaited.done, 'it can go on')
+    return True
 
 
 @each_loop
@@ -349,7 +422,7 @@ def test_a_coroutine_is_ended_while_its_loop_does_not_run(kind: str, scenario: S
                     await until(lambda: world.pool.get_size() or world.pool.get_stats()['waiting'], 'it has begun')
                     world.spawn(world.visit('a'))
                 await until(driving.done, 'it is suspended there')
-                driving.result()
+                assert driving.result()
                 return world
 
             world = loop.run_until_complete(main())
@@ -365,6 +438,44 @@ def test_a_coroutine_is_ended_while_its_loop_does_not_run(kind: str, scenario: S
                 await world.end('ab')
 
             loop.run_until_complete(rest())
+
+
+@each_loop
+@pytest.mark.parametrize('scenario', [s for s in SCENARIOS if 'with_limit' not in s.name], ids=repr)
+@pytest.mark.parametrize('background_collector', [True, False])
+def test_a_coroutine_is_ended_when_its_loop_is_closed(
+    kind: str, scenario: Scenario, background_collector: bool
+) -> None:
+    """The pool is good for nothing any more, but its books balance."""
+    for number in range(suspensions(kind, scenario)):
+        messages: list[str] = []
+        with no_complaints():
+            loop = new_loop(kind)
+            loop.set_exception_handler(lambda _loop, context, told=messages: told.append(context['message']))
+
+            async def main(number: int = number) -> tuple[World, Any]:
+                settings = {**scenario.settings, 'background_collector': background_collector}
+                world = World(scenario.manager(0), **settings)
+                if scenario.prepare is not None:
+                    await scenario.prepare(world)
+                world.manager.points = POINTS
+                coro = scenario.operate(world)
+                # Where the collector disposes instead, it is suspended less often.
+                assert await drive_by_hand(coro, number) or background_collector
+                return world, coro
+
+            world, coro = loop.run_until_complete(main())
+            loop.close()
+            coro.close()
+            world.pool._core.check_invariants()
+            world.tasks.clear()
+            del world.pool
+            with warnings.catch_warnings():
+                # A collector's task that had not begun.
+                warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+                gc.collect()
+            assert set(messages) <= {DESTROYED}
+            assert all(conn.disposals <= 1 for conn in world.manager.created)
 
 
 @each_loop
