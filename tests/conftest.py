@@ -72,6 +72,15 @@ def pytest_report_header() -> str:
     return f'core: {core}{quick}{threading_model}'
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # What a Python does not have cannot be tested on it: that is no test left out, which a skip would be.
+    marks = {item: item.get_closest_marker('since_python') for item in items}
+    later = [item for item, mark in marks.items() if mark is not None and sys.version_info < mark.args]
+    if later:
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]
+
+
 def note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     # An expected failure is reported as skipped, too.
     if report.skipped and not hasattr(report, 'wasxfail'):

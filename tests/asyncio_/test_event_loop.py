@@ -143,7 +143,7 @@ async def test_acquire_in_a_task(how: str, manager_class: type[Manager]) -> None
         assert case.stats['idle'] == 1
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason='Python 3.12 has eager tasks')
+@pytest.mark.since_python(3, 12)
 async def test_acquire_in_an_eager_task() -> None:
     if sys.version_info >= (3, 12):
         loop = asyncio.get_running_loop()
@@ -189,7 +189,7 @@ async def test_acquire_from_another_thread_through_the_loop() -> None:
         assert not thread.is_alive()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.11 has task groups')
+@pytest.mark.since_python(3, 11)
 async def test_clients_in_a_task_group() -> None:
     if sys.version_info >= (3, 11):
         async with Case(max_size=2) as case:
@@ -205,7 +205,7 @@ async def test_clients_in_a_task_group() -> None:
             assert case.stats['created'] == 2
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.11 has task groups')
+@pytest.mark.since_python(3, 11)
 async def test_a_task_group_that_fails_gives_back_what_its_tasks_held_or_waited_for() -> None:
     if sys.version_info >= (3, 11):
         async with Case(HookedManager(), max_size=2) as case:
@@ -266,7 +266,7 @@ async def test_wait_for_around_an_acquire_whose_manager_hangs(method: str) -> No
         await case.cycle('a')
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.11 has asyncio.timeout')
+@pytest.mark.since_python(3, 11)
 async def test_a_timeout_scope_around_an_acquire_fires_and_nothing_is_lost() -> None:
     if sys.version_info >= (3, 11):
         async with Case(max_size=1) as case:
@@ -280,7 +280,7 @@ async def test_a_timeout_scope_around_an_acquire_fires_and_nothing_is_lost() -> 
             await case.release(conn)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python 3.11 has asyncio.timeout')
+@pytest.mark.since_python(3, 11)
 async def test_a_timeout_scope_that_lasts_longer_than_the_acquire_s_own_limit_does_not_fire() -> None:
     if sys.version_info >= (3, 11):
         async with Case(max_size=1) as case:
