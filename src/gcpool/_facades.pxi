@@ -251,6 +251,7 @@ ENTERED = 'the connection context is entered already: call connection() once mor
 
 @cython.final
 @cython.freelist(8)
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class SyncConnectionContext:
     """What ``pool.connection()`` returns. It can be entered again after it was left."""
 
