@@ -43,8 +43,8 @@ async def test_acquire_and_release_return_coroutines() -> None:
             assert inspect.isawaitable(coroutine)
             assert isinstance(coroutine, collections.abc.Coroutine)
             coroutine.close()
-            # The release that was closed before its first step has released.
-            assert case.stats['idle'] == 1
+        # The release that was closed before its first step has released.
+        assert case.stats['idle'] == 1
 
 
 @pytest.mark.parametrize('name', ['acquire', 'release', 'close', 'get_endpoint_pool_size'])
