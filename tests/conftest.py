@@ -15,6 +15,7 @@ Environment:
 import gc
 import importlib
 import os
+import signal
 import sys
 import sysconfig
 import threading
@@ -70,6 +71,13 @@ def pytest_report_header() -> str:
     except pytest.UsageError as error:
         core = str(error)
     return f'core: {core}{quick}{threading_model}'
+
+
+def pytest_sessionstart() -> None:
+    # A shell without job control has what it starts in the background ignore Ctrl-C, and that is handed down to every
+    # program that a test starts and interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
