@@ -153,7 +153,7 @@ cdef class SyncPool(PoolFacade):
                 if self._checks and not self._manager.check_aliveness(endpoint, e.conn_, timeout):
                     dead = True
                 else:
-                    if self._hooks_acquire:
+                    if self._hooks_acquire and self._core.confirm(w):
                         self._manager.on_acquire(endpoint, e.conn_)
                     if not self._core.confirm(w):
                         raise ConnectionPoolClosedError(

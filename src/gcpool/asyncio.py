@@ -156,10 +156,11 @@ class ConnectionPool(
                     )
                 logger.debug('connection to %r created', endpoint)
                 break
-            if not self._checks or await self._check(waiter, deadline, timeout):
+            # No method of the manager is to see a connection that the pool was closed over, and that is closed by now.
+            if not self._checks or not core.confirm(waiter) or await self._check(waiter, deadline, timeout):
                 break
             dead = True
-        if self._hooks_acquire:
+        if self._hooks_acquire and core.confirm(waiter):
             await self._manager.on_acquire(endpoint, waiter.served.conn)
         if not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')

@@ -220,6 +220,45 @@ def test_cancelled_and_the_pool_closed_in_one_turn(kind: str) -> None:
     run(kind, main)
 
 
+@each_loop
+def test_the_hooks_do_not_see_what_the_pool_was_closed_over(kind: str) -> None:
+    """Closed, and the time of close() over, after the hand-over or a check and before what comes next."""
+
+    class ClosingManager(StagedManager):
+        world: World
+
+        async def check_aliveness(self, endpoint: str, conn: Connection) -> bool:
+            alive = await super().check_aliveness(endpoint, conn)
+            await self.world.pool.close(0)
+            return alive
+
+    async def main() -> None:
+        manager = ClosingManager(1)
+        manager.world = world = World(manager)
+        conn = await world.acquire('a')
+        (task,) = await queue_up(world, 'a')
+        await world.release(conn)
+        await until(task.done, 'it is refused')
+        with pytest.raises(ConnectionPoolClosedError):
+            task.result()
+        assert manager.calls['on_acquire'] == 1
+        await world.end()
+
+        world = World(StagedManager(0))
+        conn = await world.acquire('a')
+        (task,) = await queue_up(world, 'a')
+        await world.release(conn)
+        # It has been handed the connection, and has not run yet.
+        assert await world.pool.close(0) == 1
+        await until(task.done, 'it is refused')
+        with pytest.raises(ConnectionPoolClosedError):
+            task.result()
+        assert world.manager.calls['check_aliveness'] == 0
+        await world.end()
+
+    run(kind, main)
+
+
 # -- before the first step --------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gcpool.exceptions import PoolTimeout
+from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
 from tests.asyncio_.stepping import (
     LOOPS,
     Connection,
@@ -38,7 +38,7 @@ class Quake(BaseException):
 
 
 # What a client may see.
-EXPECTED = (Boom, Quake, PoolTimeout, asyncio.TimeoutError, asyncio.CancelledError)
+EXPECTED = (Boom, Quake, PoolTimeout, ConnectionPoolClosedError, asyncio.TimeoutError, asyncio.CancelledError)
 
 
 class ErraticManager(StagedManager):
@@ -49,6 +49,13 @@ class ErraticManager(StagedManager):
         self.chance = chance
         self.log = log
         self.erratic = True
+        self.forced = False
+
+    async def dispose(self, endpoint: str, conn: Connection) -> None:
+        if self.forced:
+            # close() does not wait for ever for its user.
+            conn.user = None
+        await super().dispose(endpoint, conn)
 
     async def pass_through(self, name: str) -> None:
         self.log.append(name)
@@ -69,6 +76,13 @@ class ErraticManager(StagedManager):
         if self.erratic and self.chance.random() < 0.1:
             conn.dead = True
         return await super().check_aliveness(endpoint, conn)
+
+
+def beside(coro: Any) -> 'asyncio.Task[Any]':
+    """A task of whose end nobody need know: whoever awaits it may be cancelled first."""
+    task: asyncio.Task[Any] = asyncio.ensure_future(coro)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 class Storm:
@@ -128,15 +142,12 @@ class Storm:
             await self.use(conn)
         finally:
             if self.chance.random() < 0.3:
-                release = asyncio.ensure_future(self.world.pool.release(conn, endpoint))
-                # Whoever leaves it to itself does not want to know how it ends.
-                release.add_done_callback(lambda done: done.cancelled() or done.exception())
-                await asyncio.shield(release)
+                await asyncio.shield(beside(self.world.pool.release(conn, endpoint)))
             else:
                 await self.world.pool.release(conn, endpoint)
 
     async def by_wait_for(self, endpoint: str) -> None:
-        await asyncio.wait_for(self.by_context(endpoint), self.chance.choice((1.0, 10.0, 40.0)))
+        await asyncio.wait_for(beside(self.by_context(endpoint)), self.chance.choice((1.0, 10.0, 40.0)))
 
     async def by_gather(self, endpoint: str) -> None:
         other = self.chance.choice(ENDPOINTS)
@@ -187,6 +198,25 @@ class Storm:
     def check_faults(self) -> None:
         assert not self.world.manager.faults, self.world.manager.faults
 
+    async def close(self) -> None:
+        """Close the pool in the middle of it, and wait for nobody for long."""
+        self.ending = True
+        manager = self.world.manager
+        assert isinstance(manager, ErraticManager)
+        manager.forced = True
+        closing = [asyncio.get_running_loop().create_task(self.world.pool.close(limit)) for limit in (30.0, 3.0, None)]
+        closing[self.chance.randrange(2)].cancel()
+        await turns(2)
+        closing[2].cancel()
+
+        def closed() -> bool:
+            hand_timed().advance(0.5)
+            return all(task.done() for task in closing)
+
+        await until(closed, 'it closes')
+        assert any(not task.cancelled() and task.result() >= 0 for task in closing)
+        self.world.pool._core.check_invariants()
+
     async def subside(self) -> None:
         """End it, and look at what is left."""
         self.ending = True
@@ -210,9 +240,11 @@ class Storm:
         await self.world.end(ENDPOINTS)
 
 
-async def play(seed: int) -> list[str]:
+async def play(seed: int, *, close: bool = False) -> list[str]:
     storm = Storm(seed)
     await storm.blow()
+    if close:
+        await storm.close()
     await storm.subside()
     stats = storm.world.pool.get_stats()
     storm.log.append(f'{stats}')
@@ -227,8 +259,9 @@ async def play(seed: int) -> list[str]:
 @pytest.mark.stress
 @pytest.mark.parametrize('kind', LOOPS)
 @pytest.mark.parametrize('seed', SEEDS)
-def test_storm(kind: str, seed: int) -> None:
-    run(kind, lambda: play(seed))
+@pytest.mark.parametrize('close', [False, True])
+def test_storm(kind: str, seed: int, close: bool) -> None:
+    run(kind, lambda: play(seed, close=close))
 
 
 @pytest.mark.parametrize('kind', LOOPS)
