@@ -87,13 +87,13 @@ coverage: $(VENV)/.built $(VENV)/.group-test
 	@echo 'The compiled core:'
 	cd build/trace && $(COVERAGE) report --include='*/gcpool/_core.pyx,*/gcpool/*.pxi' --fail-under=$(CORE_COVERAGE)
 
-# Per cent of the lines of the core that these tests must reach. Left out are those that run programs of their own, which
-# are not traced, and those that collect garbage at every allocation, which take minutes when they are.
-CORE_COVERAGE ?= 80
+# Per cent of the lines of the core that these tests must reach. Tracing runs Python code between any two lines of the core,
+# so that a region that the GIL makes atomic is not: what is traced are tests of one thread. Left out, too, are those that run
+# programs of their own, and those that collect garbage at every allocation, which take minutes when they are traced.
+CORE_COVERAGE ?= 60
 COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py,$(wildcard tests/core/test_*.py)) \
-	$(foreach half,asyncio_ threads,$(wildcard $(addprefix tests/$(half)/test_,$(addsuffix .py, \
-		api bad_input behaviour close collector contexts event_loop faults stress threads_faults threads_timeouts)))) \
-	tests/test_regressions.py)
+	$(addprefix tests/asyncio_/test_,$(addsuffix .py,api bad_input behaviour close contexts event_loop faults)) \
+	$(addprefix tests/threads/test_,$(addsuffix .py,api bad_input)))
 
 # The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
 INSTALLED := .venv-installed
