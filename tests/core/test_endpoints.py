@@ -402,6 +402,22 @@ def test_a_table_that_grows_and_shrinks_during_a_comparison_is_searched_anew() -
     assert pool.count('endpoints', 'size') == (0, 0)
 
 
+def test_an_endpoint_is_found_though_one_before_it_is_forgotten_during_the_search() -> None:
+    """Both have one hash: a search that went on by count would leave out the second one, which is the first now."""
+    pool = Pool(min_idle=0, idle_timeout=10.0)
+    first, second = Reentrant('b', 7), Endpoint('a', 7)
+    pool.release(connected(pool, first, 'of b'))
+    pool.now = 5.0
+    pool.release(connected(pool, second, 'of a'))
+    pool.now = 10.0
+    first.actions = [pool.expire]
+    entry = pool.core.try_acquire(Endpoint('a', 7), pool.now)
+    assert first.actions == []
+    assert entry is not None
+    assert entry.conn.name == 'of a'
+    assert pool.count('endpoints') == (1,)
+
+
 def test_a_release_during_which_the_connection_is_given_back_is_an_error() -> None:
     pool = Pool()
     known = Reentrant('a', 7)

@@ -328,20 +328,22 @@ def test_endpoints_that_come_to_want_a_slot_without_a_request_have_room_among_th
 
 def test_the_room_among_those_that_want_a_slot_outlives_those_that_leave() -> None:
     count = 300
-    pool = Pool(min_idle=0, max_size=1, total_max_size=count)
-    holders = [pool.acquire(endpoint) for endpoint in range(count)]
-    own = [pool.ask(endpoint) for endpoint in range(count)]
-    others = [pool.ask(-1 - index) for index in range(count)]
-    for acquire in others[1:]:
-        assert pool.core.cancel(acquire.waiter, pool.now)
+    pool = Pool(max_size=1, total_max_size=count)
+    holders = [Acquire(pool.core, endpoint, pool.notified.append) for endpoint in range(count)]
+    for acquire in holders:
+        assert pool.core.request(acquire.waiter, pool.now) is False
+    own = [Acquire(pool.core, endpoint, pool.notified.append) for endpoint in range(count)]
+    others = [Acquire(pool.core, -1 - index, pool.notified.append) for index in range(count)]
+    for acquire in own + others:
+        assert pool.core.request(acquire.waiter, pool.now) is True
+    for acquire in others:
+        assert pool.core.cancel(acquire.waiter, pool.now) is True
     pool.core.check_invariants()
-    pool.now = 100.0
-    for holder in holders:
-        pool.core.release(holder.entry, pool.now)
+    pool.core.resize(max_size=2)  # now all want a slot, and there is none
     pool.core.check_invariants()
-    pool.dispose()
-    assert [acquire.answer for acquire in [*own, others[0]]].count('ticket') == count
-    assert pool.count('waiting') == (1,)
+    pool.core.resize(total_max_size=2 * count)
+    pool.core.check_invariants()
+    assert pool.notified == own
 
 
 # -- resize -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
-from tests.conftest import QUICK
+from tests.conftest import FREE_THREADED, QUICK
 from tests.core.support import Acquire, Connection, Pool, living
 
 # -- live objects -----------------------------------------------------------------------------------------------------
@@ -174,6 +174,29 @@ def test_the_endpoint_of_the_last_waiter_that_is_dropped_is_forgotten() -> None:
     assert pool.dispose() == ['a1']
 
 
+def test_a_ticket_that_is_dropped_gives_its_slot_to_the_next_one() -> None:
+    pool = Pool(max_size=1)
+    ticket = Silent(pool, 'a')
+    assert ticket.waiter.has_ticket
+    waiting = pool.ask('a')
+    del ticket
+    gc.collect()
+    pool.core.check_invariants()
+    assert (waiting.answer, waiting.notified) == ('ticket', 1)
+    assert pool.count('size', 'endpoints', 'create_errors') == (1, 1, 1)
+
+
+def test_the_endpoint_of_a_ticket_that_is_dropped_is_forgotten() -> None:
+    pool = Pool()
+    tickets = [Silent(pool, f'a{number}') for number in range(20)]
+    assert pool.count('endpoints', 'size') == (20, 20)
+    del tickets
+    gc.collect()
+    pool.core.check_invariants()
+    assert pool.count('endpoints', 'size') == (0, 0)
+    assert living(EndpointPool) == 0
+
+
 def test_waiters_that_are_dropped_together_with_the_pool_do_no_harm() -> None:
     pool = Pool(max_size=1, total_max_size=1)
     holder = pool.acquire('a')
@@ -219,6 +242,8 @@ class TrashyPool:
     def trash(self) -> None:
         if self.open and Trash.live < 50:
             Trash(self)
+        if FREE_THREADED and self.rng.random() < 0.05:
+            gc.collect()  # there allocations are counted by the hundred
 
     def use(self) -> None:
         if not self.open or self.depth > 2:
