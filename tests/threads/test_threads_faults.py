@@ -138,7 +138,7 @@ def test_many_threads_on_few_connections_are_served_in_turn(connections: int) ->
                     counts[number] += 1
                     if counts[number] == cycles:
                         enough.set()
-                    # So that there are some to choose from: all but those who hold one or are about to come back.
+                    # So that there are some to choose from: all but those who hold one or are coming back.
                     until(lambda: enough.is_set() or case.stats['waiting'] > threads - 2 * connections)
 
         for job in [spawn(client, number) for number in range(threads)]:
