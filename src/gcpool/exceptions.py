@@ -1,18 +1,24 @@
 """Everything that gcpool raises on its own account.
 
-An exception of a connection manager is never wrapped: it reaches the caller as it is.
+An exception of a connection manager is never wrapped by the pool: it reaches the caller as it is. The managers of
+:py:mod:`gcpool.contrib` say which endpoint could not be connected to: see :py:class:`ConnectError`.
 """
 
 import sys
+from typing import Any
 
 __all__ = [
     'BaseError',
+    'ConnectError',
+    'ConnectTimeout',
     'ConnectionNotAcquired',
     'ConnectionPoolClosedError',
     'ConnectionPoolIsFull',
     'ConnectionPoolNotFound',
+    'DiscardConnection',
     'EventLoopMismatch',
     'PoolTimeout',
+    'UnknownEndpoint',
 ]
 
 
@@ -39,6 +45,13 @@ class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
     """
 
 
+class DiscardConnection(BaseError):
+    """Raised by a connection manager's ``on_release``: the connection is in doubt and must not be served again.
+
+    The pool disposes of it; ``release`` returns as if nothing had been raised.
+    """
+
+
 class EventLoopMismatch(BaseError, RuntimeError):
     """An asyncio pool was used from an event loop other than the one it belongs to."""
 
@@ -54,3 +67,36 @@ else:
 
     class PoolTimeout(BaseError, TimeoutError, _AsyncioTimeoutError):
         """A time limit was reached. The message names what was waited for, and for how many seconds."""
+
+
+class ConnectError(BaseError):
+    """A connection could not be made. Raised by the managers of :py:mod:`gcpool.contrib` for databases and services.
+
+    The message names the endpoint and says what to do; the driver's own error is the cause, and, as far as Python lets
+    a class inherit from both, the error is one of the driver's class as well: who caught that goes on to.
+
+    :param message: what went wrong, and what to do
+    :param endpoint: where the connection was to lead
+    """
+
+    def __init__(self, message: str = '', endpoint: Any = None):
+        super().__init__(message)
+        self.message = message
+        self.endpoint = endpoint
+
+    def __str__(self) -> str:
+        # Some drivers' classes put their own text together, KeyError shows a repr.
+        return self.message
+
+    def __reduce__(self) -> Any:
+        # Copied as the class that has a name: the one that is the driver's class as well is made when it is needed.
+        kind = next(base for base in type(self).__mro__ if globals().get(base.__name__) is base)
+        return kind, (self.message, self.endpoint)
+
+
+class UnknownEndpoint(ConnectError, KeyError):
+    """The connection manager was not told how to reach the endpoint."""
+
+
+class ConnectTimeout(ConnectError, PoolTimeout):
+    """The time limit was over before the connection was made."""

@@ -62,10 +62,27 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
         :param endpoint: where the connection leads
         :param conn: the connection
+        :raise DiscardConnection: the connection is in doubt: the pool disposes of it, and the release returns
         """
 
+    def is_broken(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
+        """Tell whether a connection is unfit after its user's block raised.
+
+        Called by ``pool.connection()`` when the block inside raises anything, also cancellation or KeyboardInterrupt.
+        True makes the pool dispose of the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
+        endpoint's other idle connections are checked before they are served. It should look at what the driver knows,
+        and not ask the server.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param exc: what the block raised, and raises on
+        :return: True for a connection that is closed, or in a state that cannot be mended. When this raises, the
+            connection is disposed of as well.
+        """
+        return False
+
     def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when ``check_aliveness`` was false, after the connection was disposed of.
+        """Called when ``check_aliveness`` was false or ``is_broken`` true, after the connection was disposed of.
 
         :param endpoint: where the connection led
         :param conn: the connection, closed
@@ -122,10 +139,27 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
         :param endpoint: where the connection leads
         :param conn: the connection
+        :raise DiscardConnection: the connection is in doubt: the pool disposes of it, and the release returns
         """
 
+    async def is_broken(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
+        """Tell whether a connection is unfit after its user's block raised.
+
+        Called by ``pool.connection()`` when the block inside raises anything, also cancellation or KeyboardInterrupt.
+        True makes the pool dispose of the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
+        endpoint's other idle connections are checked before they are served. It should look at what the driver knows,
+        and not ask the server.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param exc: what the block raised, and raises on
+        :return: True for a connection that is closed, or in a state that cannot be mended. When this raises, the
+            connection is disposed of as well.
+        """
+        return False
+
     async def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when ``check_aliveness`` was false, after the connection was disposed of.
+        """Called when ``check_aliveness`` was false or ``is_broken`` true, after the connection was disposed of.
 
         :param endpoint: where the connection led
         :param conn: the connection, closed

@@ -1,0 +1,86 @@
+"""What the managers raise when a connection cannot be made: a gcpool error that is the driver's, too."""
+
+import functools
+import socket
+from collections.abc import Hashable, Iterable
+from typing import NoReturn
+
+from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
+
+__all__ = ['advice_for_os_error', 'raise_connect_error', 'raise_connect_timeout', 'unknown_endpoint']
+
+
+@functools.cache
+def _error_class(driver_class: type[BaseException]) -> type[ConnectError]:
+    """A class that is both, or ConnectError where Python cannot lay out such objects."""
+    if issubclass(driver_class, ConnectError):
+        return driver_class
+    try:
+        return type('ConnectError', (ConnectError, driver_class), {'__module__': ConnectError.__module__})
+    except TypeError:
+        return ConnectError
+
+
+def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -> NoReturn:
+    """Raise that ``endpoint`` could not be connected to.
+
+    :param endpoint: where the connection was to lead
+    :param cause: what the driver raised
+    :param advice: what the reader of the message can do about it
+    :raise ConnectError: always; an instance of the class of ``cause``, too, with its attributes
+    """
+    kind = _error_class(type(cause))  # type: ignore[arg-type]
+    message = f'no connection to endpoint {endpoint!r} could be made: {_first_line(cause)}; {advice}'
+    # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an error
+    # off its args.
+    error = kind.__new__(kind, *cause.args)
+    error.args = cause.args
+    if isinstance(error, OSError):
+        OSError.__init__(error, *cause.args)
+    error.__dict__.update(cause.__dict__)
+    error.message = message
+    error.endpoint = endpoint
+    raise error from cause
+
+
+def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: float | None) -> NoReturn:
+    """Raise that connecting took too long.
+
+    :param endpoint: where the connection was to lead
+    :param cause: what the driver raised
+    :param timeout: seconds that connecting was allowed to take, None if the limit was the driver's own
+    :raise ConnectTimeout: always
+    """
+    limit = 'in time' if timeout is None else f'within {timeout:g} s'
+    raise ConnectTimeout(
+        f'no connection to endpoint {endpoint!r} could be made {limit}: {_first_line(cause)}; '
+        'is the server reachable, or is the time limit too short?',
+        endpoint,
+    ) from cause
+
+
+def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashable]) -> UnknownEndpoint:
+    """The error to raise for an endpoint that the manager was not told about.
+
+    :param endpoint: what was asked for
+    :param parameter: the name of the manager's parameter that lists the endpoints
+    :param known: the endpoints in it (without their parameters, which hold passwords)
+    """
+    return UnknownEndpoint(
+        f'endpoint {endpoint!r} is not in {parameter}, which has {list(known)!r}; add it, or ask for one of those',
+        endpoint,
+    )
+
+
+def advice_for_os_error(exc: OSError) -> str:
+    """What to do about a host that cannot be reached."""
+    if isinstance(exc, socket.gaierror):
+        return 'check the host name: it does not resolve'
+    if isinstance(exc, ConnectionRefusedError):
+        return 'check that the server is running and listens on that host and port'
+    return 'check host and port, and whether the network lets the connection through'
+
+
+def _first_line(exc: BaseException) -> str:
+    text = str(exc).strip()
+    return f'{type(exc).__name__}: {text.splitlines()[0]}' if text else type(exc).__name__
