@@ -303,8 +303,13 @@ class TestRelease:
 
 
 def start_sleeping(conn: Connection) -> tuple[threading.Thread, list[Exception]]:
-    """Let a thread execute a statement that would take an hour, and return when the connection is busy with it."""
+    """Let a thread execute a statement that would take an hour, and return when the connection is busy with it.
+
+    The transaction is open before: psycopg2's own BEGIN would make the connection busy for a moment, and then not.
+    """
     failures: list[Exception] = []
+    execute(conn, 'SELECT 1')
+    assert conn.info.transaction_status == extensions.TRANSACTION_STATUS_INTRANS
 
     def sleep() -> None:
         try:
