@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 import trustme
 
+from tests.contrib.mariadb import MariadbServer, running_mariadb
 from tests.contrib.servers import (
     PATIENCE,
     EchoServer,
@@ -154,4 +155,11 @@ def tls_server(server_tls: ssl.SSLContext) -> Iterator[EchoServer]:
 def postgres() -> Iterator[PostgresServer]:
     """A private PostgreSQL server."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def mariadb() -> Iterator[MariadbServer]:
+    """A private MariaDB server. Tests that restart it or set what it accepts leave it running as they found it."""
+    with running_mariadb() as server:
         yield server

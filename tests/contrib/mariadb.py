@@ -1,0 +1,298 @@
+"""A private MariaDB server that can be killed, restarted and told to refuse."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import pytest
+import trustme
+
+from tests.contrib.servers import PATIENCE, tcp_listener, unprivileged_account
+
+# Runs the server as its child, does as it is told by lines on standard input ("start", "stop" or "kill") and answers each
+# with a line, empty if that was done. When the tests close its standard input, or die in whatever way, it ends the
+# server and removes its directory.
+KEEPER = """
+import queue, shutil, subprocess, sys, threading
+
+directory, account, *command = sys.argv[1:]
+account = int(account) if account else None
+server = None
+
+def follow(stream, states):
+    with stream, open(directory + '/log', 'ab', 0) as log:
+        for line in stream:
+            log.write(line)
+            if b'ready for connections' in line:
+                states.put('')
+    states.put('the server ended while it started')
+
+def start():
+    global server
+    server = subprocess.Popen(command, user=account, group=account, extra_groups=None if account is None else [],
+                              cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE)
+    states = queue.Queue()
+    threading.Thread(target=follow, args=(server.stderr, states), daemon=True).start()
+    return states.get()
+
+def end(kill):
+    if server is not None:
+        server.kill() if kill else server.terminate()
+        server.wait()
+    return ''
+
+try:
+    for line in sys.stdin:
+        order = line.strip()
+        print(start() if order == 'start' else end(order == 'kill'), flush=True)
+finally:
+    end(True)
+    shutil.rmtree(directory)
+"""
+
+# The error number of a server that has no room.
+TOO_MANY_CONNECTIONS = 1040
+
+
+@final
+class MariadbServer:
+    """A private MariaDB server in a directory of its own, which does not outlive the tests.
+
+    ``user`` is an ordinary account. What is asked and ordered here goes by the server's administrator, on a connection
+    made for it, which the server also accepts when it is full.
+
+    :param server: the path of ``mariadbd``
+    :param install: the path of ``mariadb-install-db``
+    """
+
+    user = 'gcpool'
+    password = 'not-a-secret'
+    database = 'gcpool'
+    host = '127.0.0.1'
+    max_connections = 60
+
+    def __init__(self, server: Path, install: Path) -> None:
+        self._server = server
+        self._install = install
+        # Not below pytest's directories, which only their owner may enter.
+        self._directory = Path(tempfile.mkdtemp(prefix='gcpool-mariadb-'))
+        self._account = unprivileged_account()
+        self._keeper: subprocess.Popen[str] | None = None
+        self.authority = trustme.CA()
+        self.port = 0
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What to connect with, as the drivers name it. The server also offers TLS, to who trusts ``authority``."""
+        return {
+            'host': self.host,
+            'port': self.port,
+            'user': self.user,
+            'password': self.password,
+            'database': self.database,
+        }
+
+    @property
+    def url(self) -> str:
+        return f'mysql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}'
+
+    @property
+    def socket_path(self) -> str:
+        """The path of its Unix domain socket."""
+        return str(self._directory / 'socket')
+
+    def open(self) -> None:
+        """Make the database and start the server. Once; :py:meth:`close` is to follow, whatever this raises."""
+        data = self._directory / 'data'
+        self._write_certificate()
+        if self._account is not None:
+            for path in (self._directory, *self._directory.iterdir()):
+                os.chown(path, self._account, -1)
+        self._install_database(data)
+        with tcp_listener(self.host) as free:
+            self.port = free.getsockname()[1]
+        settings = {
+            'datadir': data,
+            'bind-address': self.host,
+            'port': self.port,
+            'socket': self.socket_path,
+            'pid-file': self._directory / 'pid',
+            'skip-name-resolve': 1,
+            'max-connections': self.max_connections,
+            'ssl-cert': self._directory / 'certificate',
+            'ssl-key': self._directory / 'key',
+            'max-allowed-packet': '64M',
+            'innodb-buffer-pool-size': '16M',
+            'innodb-flush-log-at-trx-commit': 0,
+            # Tests that wait for a lock of another connection should not wait for long when they fail.
+            'innodb-lock-wait-timeout': 10,
+        }
+        options = [f'--{name}={value}' for name, value in settings.items()]
+        account = '' if self._account is None else str(self._account)
+        self._keeper = subprocess.Popen(
+            [
+                *(sys.executable, '-I', '-c', KEEPER, str(self._directory), account),
+                *(str(self._server), '--no-defaults', *options),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the tests.
+            start_new_session=True,
+        )
+        self.start()
+        self.execute(f'CREATE DATABASE {self.database}')
+        self.execute(f"CREATE USER {self.user}@'%' IDENTIFIED BY '{self.password}'")
+        self.execute(f'GRANT ALL ON {self.database}.* TO {self.user}')
+
+    def close(self) -> None:
+        """End the server and remove its directory."""
+        if self._keeper is None:
+            shutil.rmtree(self._directory)
+            return
+        self._keeper.communicate(timeout=PATIENCE)
+        assert self._keeper.returncode == 0, 'the MariaDB server was not ended, or its directory not removed'
+
+    def start(self) -> None:
+        """Start the server, on the port and the data that it has had, and wait until it accepts connections."""
+        self._order('start')
+
+    def stop(self) -> None:
+        """Shut the server down, as an administrator would, and wait until it has ended."""
+        self._order('stop')
+
+    def kill(self) -> None:
+        """Send the server SIGKILL, and wait until it has ended."""
+        self._order('kill')
+
+    def restart(self) -> None:
+        """Kill the server, and start it again."""
+        self.kill()
+        self.start()
+
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
+        """Execute a statement as the administrator.
+
+        :return: the rows
+        """
+        import pymysql
+
+        with (
+            contextlib.closing(
+                pymysql.connect(
+                    host=self.host,
+                    port=self.port,
+                    user='root',
+                    autocommit=True,
+                    ssl_disabled=True,
+                    connect_timeout=int(PATIENCE),
+                    read_timeout=PATIENCE,
+                )
+            ) as conn,
+            conn.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def sessions(self) -> list[int]:
+        """The ids of the sessions that the server has, the administrator's not among them.
+
+        A session of a client that has just closed its connection may still be there for a moment.
+        """
+        rows = self.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{self.user}' ORDER BY id")
+        return [int(row[0]) for row in rows]
+
+    def wait_for_sessions(self, count: int) -> None:
+        """Wait until the server has that many sessions; fail if it does not come to that."""
+        deadline = time.monotonic() + PATIENCE
+        while len(sessions := self.sessions()) != count:
+            assert time.monotonic() < deadline, f'the server has {len(sessions)} sessions, not {count}'
+            # Nothing tells when a session ends.
+            threading.Event().wait(0.02)
+
+    def kill_session(self, session: int) -> None:
+        """End a session, as an administrator would; its client is sent an error, and the connection is closed."""
+        self.execute(f'KILL {session}')
+
+    def kill_sessions(self) -> list[int]:
+        """End all sessions but the administrator's.
+
+        :return: their ids
+        """
+        sessions = self.sessions()
+        self.execute(f'KILL USER {self.user}')
+        return sessions
+
+    def set_max_connections(self, count: int | None) -> None:
+        """Set how many connections the server accepts.
+
+        :param count: at least 10, which is what the server makes of less; None for what it has been in the beginning
+        """
+        self.execute(f'SET GLOBAL max_connections = {self.max_connections if count is None else count}')
+
+    def _order(self, order: str) -> None:
+        assert self._keeper is not None
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write(f'{order}\n')
+        self._keeper.stdin.flush()
+        # The limit on the test is the bound of this wait.
+        answer = self._keeper.stdout.readline()
+        log = self._directory / 'log'
+        assert answer == '\n', f'{order} failed: {answer}{log.read_text() if log.exists() else ""}'
+
+    def _install_database(self, data: Path) -> None:
+        result = subprocess.run(
+            [
+                *(str(self._install), '--no-defaults', f'--datadir={data}', f'--tmpdir={self._directory}'),
+                *('--auth-root-authentication-method=normal', '--skip-test-db', '--skip-name-resolve'),
+                '--innodb-buffer-pool-size=16M',
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self._directory,
+            timeout=4 * PATIENCE,
+            check=False,
+            user=self._account,
+            group=self._account,
+            extra_groups=[] if self._account else None,
+        )
+        assert result.returncode == 0, f'{self._install} failed:\n{result.stdout}'
+
+    def _write_certificate(self) -> None:
+        certificate = self.authority.issue_cert(self.host)
+        (self._directory / 'key').write_bytes(certificate.private_key_pem.bytes())
+        (self._directory / 'certificate').write_bytes(b''.join(pem.bytes() for pem in certificate.cert_chain_pems))
+
+
+def mariadb_programs() -> tuple[Path, Path] | None:
+    """The paths of the server and of the program that makes its first database; those of MySQL are others."""
+    path = os.pathsep.join((os.environ.get('PATH', os.defpath), '/usr/sbin', '/usr/local/sbin'))
+    server, install = (shutil.which(name, path=path) for name in ('mariadbd', 'mariadb-install-db'))
+    return (Path(server), Path(install)) if server and install else None
+
+
+@contextlib.contextmanager
+def running_mariadb() -> Iterator[MariadbServer]:
+    """Start a private MariaDB server and end it; where there is none the test is skipped."""
+    programs = mariadb_programs()
+    if programs is None:
+        pytest.skip('MariaDB is not installed: mariadbd and mariadb-install-db are neither on PATH nor in /usr/sbin')
+    pytest.importorskip('pymysql', reason='PyMySQL is not installed, by which the tests look after the server')
+    server = MariadbServer(*programs)
+    try:
+        server.open()
+        yield server
+    finally:
+        server.close()
