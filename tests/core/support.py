@@ -23,9 +23,12 @@ class Connection:
 class Acquire:
     """One acquire in progress."""
 
+    # A collection may take an instance's attributes before the waiter of another one is finalised, which notifies it.
+    notified = 0
+    _on_notify: Callable[['Acquire'], object] = staticmethod(lambda acquire: None)
+
     def __init__(self, core: PoolCore, endpoint: object, on_notify: Callable[['Acquire'], object]) -> None:
         self.endpoint = endpoint
-        self.notified = 0
         self.waiter = Waiter(endpoint)
         self._on_notify = on_notify
         self.waiter.arm(self._notify)
