@@ -17,8 +17,8 @@ import trustme
 
 from tests.contrib.servers import PATIENCE, tcp_listener, unprivileged_account
 
-# Runs the server as its child, does as it is told by lines on standard input ("start", "stop" or "kill") and answers each
-# with a line, empty if that was done. When the tests close its standard input, or die in whatever way, it ends the
+# Runs the server as its child, does as it is told by lines on standard input ("start", "stop" or "kill") and answers
+# each with a line, empty if that was done. When the tests close its standard input, or die in whatever way, it ends the
 # server and removes its directory.
 KEEPER = """
 import queue, shutil, subprocess, sys, threading
@@ -58,9 +58,6 @@ finally:
     end(True)
     shutil.rmtree(directory)
 """
-
-# The error number of a server that has no room.
-TOO_MANY_CONNECTIONS = 1040
 
 
 @final

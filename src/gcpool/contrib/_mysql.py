@@ -1,0 +1,86 @@
+"""What the managers of MySQL and MariaDB connections share: the numbers of errors, and what follows from them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gcpool.contrib._errors import unknown_endpoint
+
+__all__ = ['Parameters', 'advice_for_error', 'ends_session', 'error_number', 'is_reply', 'parameters_of']
+
+Parameters = Mapping[str, Mapping[str, Any]]
+
+# The drivers' own errors, by the numbers of the C client: the server sends none of these.
+_FIRST_CLIENT_ERROR = 2000
+_LAST_CLIENT_ERROR = 2999
+
+_OUT_OF_SYNC = 2014
+
+# After these the server closes the connection, or has closed it.
+_LAST_WORDS = frozenset(
+    {
+        1053,  # the server shuts down
+        1080,  # forcing close of the thread
+        1152,  # aborted connection
+        1158,  # error reading communication packets
+        1159,  # timeout reading them
+        1160,  # error writing them
+        1161,  # timeout writing them
+        1184,  # aborted connection, before the login was complete
+        1927,  # MariaDB: the connection was killed
+        4031,  # MySQL: disconnected for inactivity
+    }
+)
+
+_ADVICE = {
+    1040: 'raise max_connections of the server, or let the pools hold fewer connections',
+    1044: 'check the name of the database, and whether the user may use it',
+    1045: 'check user and password',
+    1049: 'check the name of the database, or create it',
+    1129: 'the server has blocked this host after errors: FLUSH HOSTS on the server lifts that',
+    1130: 'allow this host for the user on the server',
+    1203: 'raise max_user_connections, or let the pools hold fewer connections',
+    1226: 'raise the limits of the user on the server, or let the pools hold fewer connections',
+    1698: 'check user and password, and by which plugin the server checks them',
+    2026: 'check the TLS settings on both sides',
+    2054: 'check by which plugin the server checks the password',
+    2059: 'check by which plugin the server checks the password',
+}
+
+
+def parameters_of(
+    params: Parameters | Callable[[str], Any],
+    endpoint: str,
+) -> Any:
+    """Look up, or ask for, the parameters of an endpoint.
+
+    :raise UnknownEndpoint: ``params`` is a mapping without it
+    """
+    if callable(params):
+        return params(endpoint)
+    try:
+        return params[endpoint]
+    except KeyError:
+        raise unknown_endpoint(endpoint, 'params', params) from None
+
+
+def error_number(exc: BaseException) -> int:
+    """The number of an error, of the server or of the client; 0 for an error without one."""
+    number = exc.args[0] if exc.args else None
+    return number if isinstance(number, int) else 0
+
+
+def is_reply(exc: BaseException) -> bool:
+    """Whether an error of a driver is an answer of the server, and so the end of the statement's protocol."""
+    number = error_number(exc)
+    return number > 0 and not _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
+
+
+def ends_session(exc: BaseException) -> bool:
+    """Whether an error of a driver says that the connection is lost, or that the server is about to close it."""
+    number = error_number(exc)
+    return number in _LAST_WORDS or _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
+
+
+def advice_for_error(exc: BaseException) -> str:
+    """What to do about a server that does not accept the connection."""
+    return _ADVICE.get(error_number(exc), 'see what the server says')

@@ -1,0 +1,317 @@
+"""MySQL and MariaDB connections made by PyMySQL, for :py:class:`gcpool.threading.ConnectionPool`."""
+
+import contextlib
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._mysql import advice_for_error, ends_session, is_reply, parameters_of
+from gcpool.contrib._sockets import poll_once, shut_down
+from gcpool.exceptions import DiscardConnection
+from gcpool.managers import SyncConnectionManager as BaseConnectionManager
+
+try:
+    from pymysql import connections, err
+    from pymysql.constants import SERVER_STATUS
+except ModuleNotFoundError as exc:
+    raise ImportError('gcpool.contrib.pymysql needs PyMySQL: pip install "gcpool[pymysql]"', name=exc.name) from exc
+
+__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters']
+
+DbEndpoint = str
+DbParameters = Mapping[DbEndpoint, Mapping[str, Any]] | Callable[[DbEndpoint], Mapping[str, Any]]
+
+if TYPE_CHECKING:
+
+    class _DriverConnection(connections.Connection[Any]):
+        """What PyMySQL's connection has beside its interface, and is used here."""
+
+        server_status: int
+        _sock: socket.socket | None
+        _rfile: Any
+        _result: Any
+        _read_timeout: float | None
+        _write_timeout: float | None
+        _read_packet: Callable[..., Any]
+
+        def _execute_command(self, command: int, sql: str | bytes) -> None: ...
+        def _read_ok_packet(self) -> Any: ...
+        def _read_query_result(self, unbuffered: bool = False) -> int: ...
+
+else:
+    _DriverConnection = connections.Connection
+
+# PyMySQL's own default, for connecting to a host; here for all until the connection can be used.
+_CONNECT_TIMEOUT = 10.0
+# A timeout of 0 would make the socket non-blocking.
+_SHORTEST_TIMEOUT = 1e-6
+# Seconds that sending the five bytes of a good-bye may take. They do not wait, unless what is before them does.
+_QUIT_TIMEOUT = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Connection(_DriverConnection):
+    """PyMySQL's connection, which also knows whether the server still owes it an answer.
+
+    PyMySQL keeps the server's status, but does not take it from the end of a result set: a ``SELECT`` that began a
+    transaction does not show there. So this notes when the status is of before the last statement.
+    """
+
+    #: Whether autocommit was on when the connection was made.
+    initial_autocommit = False
+    _awaiting_reply = False
+    _status_is_old = False
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the last statement's answer was read to its end, and another statement may be sent."""
+        result = self._result
+        if result is None:
+            return not self._awaiting_reply
+        return not (result.unbuffered_active or result.has_next)
+
+    @property
+    def may_be_in_transaction(self) -> bool:
+        """Whether a transaction is open, or one may be that the server has not yet told of."""
+        if self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            return True
+        return self._status_is_old and not self.get_autocommit()
+
+    def has_unread(self) -> bool:
+        """Whether something has arrived that was not read, or the connection has ended. Costs no round trip."""
+        sock = self._sock
+        if sock is None or any(poll_once(sock.fileno())):
+            return True
+        # The kernel has nothing, but the driver's buffer may.
+        timeout = sock.gettimeout()
+        sock.settimeout(0)
+        try:
+            return bool(self._rfile.peek(1))
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError:
+            return True
+        finally:
+            sock.settimeout(timeout)
+
+    def is_quiet(self) -> bool:
+        """Whether the server has neither ended the connection nor said anything that was not asked for."""
+        return self._sock is not None and not any(poll_once(self._sock.fileno()))
+
+    def restore(self) -> None:
+        """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
+        if self.may_be_in_transaction:
+            self.rollback()
+        if self.get_autocommit() != self.initial_autocommit:
+            self.autocommit(self.initial_autocommit)
+
+    @contextlib.contextmanager
+    def limited(self, seconds: float) -> Generator[None, None, None]:
+        """Let all packets read and written in the block together take no longer than some seconds."""
+        deadline = time.monotonic() + seconds
+        configured = self._read_timeout, self._write_timeout
+
+        def renew() -> None:
+            left = max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)
+            self._read_timeout, self._write_timeout = (min(left, limit or left) for limit in configured)
+
+        def read_packet(*args: Any) -> Any:
+            renew()
+            return super(Connection, self)._read_packet(*args)
+
+        renew()
+        # On the instance, and only for this block: reading rows should not cost more.
+        self._read_packet = read_packet
+        try:
+            yield
+        finally:
+            del self._read_packet
+            self._read_timeout, self._write_timeout = configured
+
+    def end(self) -> None:
+        """Close the connection, with a good-bye if it is in order; may be called from another thread, and twice."""
+        polite = self.in_order
+        result, self._result = self._result, None
+        if result is not None:
+            # It would read on when it is collected, from a connection that is closed.
+            result.unbuffered_active = False
+        sock, reader = self._sock, self._rfile
+        if sock is None:
+            return
+        if polite:
+            self._write_timeout = _QUIT_TIMEOUT
+            self.close()
+            return
+        # The one who waits for the answer is woken by this, and gives the reader free.
+        shut_down(sock)
+        reader.close()
+        sock.close()
+        self._rfile = self._sock = None
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
+        self._awaiting_reply = self._status_is_old = True
+        try:
+            super()._execute_command(command, sql)
+        finally:
+            self._awaiting_reply = self._status_is_old = True
+
+    def _read_ok_packet(self) -> Any:
+        with self._reading_reply():
+            packet = super()._read_ok_packet()
+        self._status_is_old = False
+        return packet
+
+    def _read_query_result(self, unbuffered: bool = False) -> int:
+        try:
+            affected = super()._read_query_result(unbuffered)
+        except err.MySQLError as exc:
+            self._awaiting_reply = not is_reply(exc)
+            raise
+        self._awaiting_reply = False
+        self._status_is_old = self._result.server_status is None
+        return affected
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """As PyMySQL's."""
+        with self._reading_reply():
+            super().set_character_set(charset, collation)
+
+    def show_warnings(self) -> Any:
+        """As PyMySQL's."""
+        with self._reading_reply():
+            return super().show_warnings()  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def _reading_reply(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except err.MySQLError as exc:
+            self._awaiting_reply = not is_reply(exc)
+            raise
+        self._awaiting_reply = False
+
+
+class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
+    """Makes connections with PyMySQL.
+
+    When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
+    it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
+    not read to its end (of an unbuffered cursor, or further result sets) is disposed of. Other settings of the session
+    (``SET``, ``USE``, ``LOCK TABLES``, temporary tables) stay as the user leaves them.
+
+    :param params: for each endpoint (a name for the database, chosen freely) the parameters of
+        :py:func:`pymysql.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable that
+        returns them for an endpoint, called at each connect: so credentials may change.
+    :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
+        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
+    """
+
+    def __init__(self, params: DbParameters, *, ping: bool = False) -> None:
+        self._params = params
+        self._ping = ping
+
+    def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
+        """Connect.
+
+        :param endpoint: a key of ``params``
+        :param timeout: seconds that it may take until the connection can be used, if that is less than
+            ``connect_timeout`` in the parameters (default 10); None for that one. A host with several addresses may
+            take as long for each; the name's resolution cannot be interrupted.
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the connection cannot be made; a :py:class:`pymysql.err.MySQLError` as well
+        :raise UnknownEndpoint: the endpoint is not in ``params``
+        """
+        params = dict(parameters_of(self._params, endpoint))
+        limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
+        if timeout is not None:
+            limit = min(limit, max(timeout, _SHORTEST_TIMEOUT))
+        conn = Connection(**{**params, 'connect_timeout': limit, 'defer_connect': True})
+        try:
+            with conn.limited(limit):
+                conn.connect()
+        except err.MySQLError as exc:
+            # What PyMySQL made its own error of.
+            origin = getattr(exc, 'original_exception', None) or exc.__context__
+            if isinstance(origin, TimeoutError):
+                raise_connect_timeout(endpoint, exc, limit)
+            advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(exc)
+            raise_connect_error(endpoint, exc, advice)
+        conn.initial_autocommit = conn.get_autocommit()
+        return conn
+
+    def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
+        """Close a connection, without waiting for the server.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection; one whose user waits for an answer (a pool can be closed over it) is cut off, and
+            the user gets PyMySQL's error of a lost connection
+        :param timeout: not needed
+        """
+        conn.end()
+
+    def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
+        """Tell whether a connection is open, and the server has said nothing that was not asked for.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection
+        :param timeout: seconds that the answer to ``ping`` may take, if that is less than ``read_timeout`` in the
+            parameters; None for that one. With 0 there is no time to ask, and only the kernel is. After a check that
+            took too long the connection is closed.
+        """
+        if not (conn.open and conn.in_order and conn.is_quiet()):
+            return False
+        if self._ping and (timeout is None or timeout > 0):
+            return _answers(conn, timeout)
+        return True
+
+    def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
+        """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
+
+        How long a server that does not answer is waited for is ``read_timeout`` in the parameters of the connection,
+        which PyMySQL does not limit by default.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection
+        :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
+            rolled back
+        """
+        if not conn.open:
+            raise DiscardConnection(f'the connection to {endpoint!r} is closed')
+        if not conn.in_order or conn.has_unread():
+            raise DiscardConnection(f'the connection to {endpoint!r} has an answer that was not read to its end')
+        try:
+            conn.restore()
+        except err.MySQLError as exc:
+            logger.warning('a connection to %r cannot be rolled back, it is disposed of: %s', endpoint, exc)
+            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+
+    def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
+        """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection
+        :param exc: what the block raised
+        """
+        if not conn.open or not conn.in_order:
+            return True
+        if isinstance(exc, err.InterfaceError) or (isinstance(exc, err.MySQLError) and ends_session(exc)):
+            return True
+        return conn.has_unread()
+
+
+def _answers(conn: Connection, timeout: float | None) -> bool:
+    try:
+        if timeout is None:
+            conn.ping(reconnect=False)
+        else:
+            with conn.limited(timeout):
+                conn.ping(reconnect=False)
+    except err.MySQLError:
+        return False
+    return True
