@@ -392,6 +392,16 @@ def unprivileged_account() -> int | None:
     return pwd.getpwnam('nobody').pw_uid
 
 
+@contextlib.contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """Let a process of a server do nothing for a while: its connections stay open, and nobody answers on them."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def processes_of_the_system() -> list[tuple[int, int, str]]:
     """The id, the parent's id and the state (Z: has ended) of every process."""
     listed = subprocess.run(['ps', '-A', '-o', 'pid=,ppid=,stat='], capture_output=True, text=True, check=True)

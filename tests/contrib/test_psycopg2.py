@@ -1,15 +1,17 @@
 """The manager of psycopg2 connections, alone, against a private PostgreSQL server."""
 
+import contextlib
 import logging
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.contrib.servers import PATIENCE, PostgresServer, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, PostgresServer, frozen, tcp_listener, wait_for_end, wait_readable
 
 psycopg2 = pytest.importorskip('psycopg2')
 
@@ -17,6 +19,8 @@ from psycopg2 import extensions  # noqa: E402
 
 from gcpool.contrib import psycopg2 as contrib  # noqa: E402
 from gcpool.contrib.psycopg2 import Connection, DbConnectionManager  # noqa: E402
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint  # noqa: E402
+from gcpool.threading import ConnectionPool  # noqa: E402
 
 pytestmark = pytest.mark.postgres
 
@@ -56,6 +60,15 @@ def on_server(postgres: PostgresServer) -> Iterator[Callable[[str], Any]]:
     conn.close()
 
 
+@pytest.fixture
+def limited_role(postgres: PostgresServer, on_server: Callable[[str], Any]) -> Iterator[str]:
+    """A user that may have one session, with the password of the other one."""
+    on_server('CREATE ROLE limited LOGIN CONNECTION LIMIT 1; SELECT 1')
+    on_server(f"ALTER ROLE limited PASSWORD '{postgres.password}'; SELECT 1")
+    yield 'limited'
+    on_server('DROP ROLE limited; SELECT 1')
+
+
 def kill(conn: Connection, on_server: Callable[[str], Any]) -> None:
     """Let the server end a connection, and wait until that has arrived."""
     assert on_server(f'SELECT pg_terminate_backend({conn.info.backend_pid}, 30000)')
@@ -83,36 +96,119 @@ class TestCreate:
         params['db'] = postgres.dsn_params
         manager.dispose('db', manager.create('db'))
 
+    def test_takes_a_string(self, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn})
+        for timeout in (None, 20.0):
+            conn = manager.create('db', timeout)
+            assert fetch(conn, 'SELECT current_user') == postgres.user
+            manager.dispose('db', conn)
+
     def test_says_which_endpoints_there_are(self, postgres: PostgresServer) -> None:
         manager = DbConnectionManager({'db': postgres.dsn_params, 'other': postgres.dsn_params})
         with pytest.raises(
-            KeyError, match=r"endpoint 'none' is not in dsn_params, which has \['db', 'other'\]"
+            UnknownEndpoint, match=r"endpoint 'none' is not in dsn_params, which has \['db', 'other'\]"
         ) as caught:
             manager.create('none')
+        assert isinstance(caught.value, KeyError)
+        assert caught.value.endpoint == 'none'
         assert postgres.password not in str(caught.value)
 
     def test_refused_is_the_drivers_error(self) -> None:
         with tcp_listener() as listener:
             port = listener.getsockname()[1]
         manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
-        for timeout in (None, 5.0, 0):
-            with pytest.raises(psycopg2.OperationalError, match='refused'):
+        for timeout in (None, 5.0):
+            with pytest.raises(psycopg2.OperationalError, match=r"'db' .* refused.* server is running") as caught:
                 manager.create('db', timeout)
+            assert isinstance(caught.value, ConnectError)
+            assert type(caught.value.__cause__) is psycopg2.OperationalError
 
-    def test_wrong_password_is_the_drivers_error(self, postgres: PostgresServer) -> None:
-        manager = DbConnectionManager({'db': {**postgres.dsn_params, 'password': 'wrong'}})
-        with pytest.raises(psycopg2.OperationalError, match='authentication failed'):
+    @pytest.mark.parametrize(
+        ('changes', 'advice'),
+        [
+            ({'password': 'wrong'}, 'check user, password'),
+            ({'user': 'nobody-knows'}, 'check user, password'),
+            ({'database': 'none'}, 'check the name of the database'),
+            ({'host': 'no-such-host.invalid'}, 'check the host name'),
+        ],
+    )
+    def test_says_what_to_do(self, postgres: PostgresServer, changes: dict[str, Any], advice: str) -> None:
+        manager = DbConnectionManager({'db': {**postgres.dsn_params, **changes}})
+        with contextlib.closing(ConnectionPool[str, Connection](manager)) as pool:
+            with pytest.raises(psycopg2.OperationalError, match=f"endpoint 'db' .*; {advice}") as caught:
+                pool.acquire('db', timeout=20.0)
+            assert pool.get_size() == 0
+        assert isinstance(caught.value, ConnectError)
+        assert caught.value.endpoint == 'db'
+        assert type(caught.value.__cause__) is psycopg2.OperationalError
+        assert postgres.password not in str(caught.value)
+
+    def test_too_many_connections(
+        self, postgres: PostgresServer, on_server: Callable[[str], Any], limited_role: str
+    ) -> None:
+        manager = DbConnectionManager({'db': {**postgres.dsn_params, 'user': limited_role}})
+        conn = manager.create('db')
+        with pytest.raises(psycopg2.OperationalError, match='lower max_size') as caught:
             manager.create('db', 20.0)
+        assert isinstance(caught.value, ConnectError)
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    @pytest.mark.parametrize(
+        'params',
+        [{'dsn': 'not-a-secret'}, {'dsn': 'postgresql://gcpool:not-a-secret@[::1'}, {'port': '1', 'x': 'y'}],
+    )
+    def test_shows_nothing_of_parameters_that_cannot_be_read(
+        self, params: dict[str, Any], timeout: float | None
+    ) -> None:
+        manager = DbConnectionManager({'db': params})
+        with pytest.raises(ConnectError, match=r"endpoint 'db' .* check its entry in dsn_params") as caught:
+            manager.create('db', timeout)
+        assert caught.value.__cause__ is not None
+        shown = ''.join(traceback.format_exception(caught.value))
+        assert 'not-a-secret' not in shown
 
     def test_times_out(self, silent_listener: socket.socket) -> None:
         host, port = silent_listener.getsockname()
         manager = DbConnectionManager({'db': {'host': host, 'port': port, 'password': 'not-a-secret'}})
-        with pytest.raises(TimeoutError, match=r"database 'db' .* 0\.01 seconds") as caught:
+        with pytest.raises(ConnectTimeout, match=r"endpoint 'db' .* 0\.01 s:") as caught:
             manager.create('db', 0.01)
         assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
         assert 'not-a-secret' not in f'{caught.value} {caught.value.__cause__}'
+        assert caught.value.endpoint == 'db'
         with silent_listener.accept()[0] as conn:
             wait_for_end(conn)
+
+    def test_says_so_when_the_limit_was_its_own(self, silent_listener: socket.socket) -> None:
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {'host': host, 'port': port, 'connect_timeout': 1}})
+        with pytest.raises(ConnectTimeout, match='in time') as caught:
+            manager.create('db')
+        assert isinstance(caught.value.__cause__, psycopg2.OperationalError)
+
+    def test_closes_what_comes_too_late(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        may_connect, closed = threading.Event(), threading.Event()
+
+        def connect(**kwargs: Any) -> Any:
+            assert may_connect.wait(PATIENCE)
+            return object()
+
+        monkeypatch.setattr(psycopg2, 'connect', connect)
+        monkeypatch.setattr(contrib, '_close', lambda conn: closed.set())
+        with pytest.raises(ConnectTimeout):
+            DbConnectionManager({'db': {'host': 'x'}}).create('db', 0.01)
+        may_connect.set()
+        assert closed.wait(PATIENCE)
+
+    def test_connects_where_no_thread_can_be_started(
+        self, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, 'start', start)
+        manager = DbConnectionManager({'db': postgres.dsn_params})
+        manager.dispose('db', manager.create('db', 20.0))
 
     @pytest.mark.parametrize(
         ('timeout', 'params', 'expected'),
@@ -183,6 +279,29 @@ class TestAliveness:
         manager.dispose('db', conn)
         assert conn.closed
 
+    def test_a_ping_that_is_not_answered_closes(self, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params}, ping=True)
+        conn = manager.create('db')
+        with frozen(conn.info.backend_pid):
+            assert not manager.check_aliveness('db', conn, 0.05)
+        assert conn.closed
+        assert not manager.check_aliveness('db', conn)
+
+    def test_interrupted_closes(
+        self, manager: DbConnectionManager, conn: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(conn: Connection) -> bool:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(contrib, '_is_connected', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            manager.check_aliveness('db', conn)
+        assert conn.closed
+
+    def test_of_one_in_a_transaction(self, manager: DbConnectionManager, conn: Connection) -> None:
+        execute(conn, 'SELECT 1')
+        assert not manager.check_aliveness('db', conn)
+
     def test_takes_in_what_the_server_says_unasked(
         self, manager: DbConnectionManager, conn: Connection, on_server: Callable[[str], Any]
     ) -> None:
@@ -239,14 +358,15 @@ class TestRelease:
         assert manager.check_aliveness('db', conn)
         assert fetch(conn, "SELECT to_regclass('left_open')") is None
 
-    def test_lets_a_user_have_closed_it(self, manager: DbConnectionManager) -> None:
+    def test_discards_what_a_user_has_closed(self, manager: DbConnectionManager) -> None:
         conn = manager.create('db')
         conn.close()
-        manager.on_release('db', conn)
+        with pytest.raises(DiscardConnection, match="'db' was given back closed"):
+            manager.on_release('db', conn)
         assert not manager.check_aliveness('db', conn)
         manager.dispose('db', conn)
 
-    def test_closes_what_the_server_has_ended(
+    def test_discards_what_the_server_has_ended(
         self,
         manager: DbConnectionManager,
         conn: Connection,
@@ -255,35 +375,48 @@ class TestRelease:
     ) -> None:
         execute(conn, 'SELECT 1')
         kill(conn, on_server)
-        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'):
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'), pytest.raises(DiscardConnection) as caught:
             manager.on_release('db', conn)
         assert "'db'" in caplog.text
+        assert isinstance(caught.value.__cause__, psycopg2.Error)
         assert conn.closed
 
-    def test_closes_one_in_a_two_phase_commit_and_leaves_it_prepared(
+    def test_discards_what_is_not_rolled_back_in_time(self, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager({'db': postgres.dsn_params}, rollback_timeout=0.05)
+        conn = manager.create('db')
+        execute(conn, 'SELECT 1')
+        manager_with_time = DbConnectionManager({'db': postgres.dsn_params}, rollback_timeout=3600.0)
+        manager_with_time.on_release('db', conn)
+        execute(conn, 'SELECT 1')
+        with frozen(conn.info.backend_pid), pytest.raises(DiscardConnection):
+            manager.on_release('db', conn)
+        manager.dispose('db', conn)
+
+    def test_discards_one_in_a_two_phase_commit_and_leaves_it_prepared(
         self, manager: DbConnectionManager, on_server: Callable[[str], Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         conn = manager.create('db')
         conn.tpc_begin('gcpool-test')
         execute(conn, 'SELECT 1')
         conn.tpc_prepare()
-        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'):
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'), pytest.raises(DiscardConnection):
             manager.on_release('db', conn)
-        assert conn.closed
         assert 'two-phase' in caplog.text
+        manager.dispose('db', conn)
         assert on_server("SELECT count(*) FROM pg_prepared_xacts WHERE gid = 'gcpool-test'") == 1
         on_server_conn = manager.create('db')
         on_server_conn.tpc_rollback('gcpool-test')
         manager.dispose('db', on_server_conn)
 
-    def test_closes_one_in_the_middle_of_a_statement(
+    def test_discards_one_in_the_middle_of_a_statement(
         self, manager: DbConnectionManager, caplog: pytest.LogCaptureFixture
     ) -> None:
         conn = manager.create('db')
         user, failures = start_sleeping(conn)
-        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'):
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'), pytest.raises(DiscardConnection):
             manager.on_release('db', conn)
         assert 'a statement is being executed' in caplog.text
+        manager.dispose('db', conn)
         user.join(PATIENCE)
         assert not user.is_alive()
         assert len(failures) == 1
@@ -292,7 +425,7 @@ class TestRelease:
     def test_closes_when_interrupted(
         self, manager: DbConnectionManager, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt(conn: Connection) -> None:
+        def interrupt(conn: Connection, timeout: float | None) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(contrib, '_roll_back', interrupt)
@@ -300,6 +433,32 @@ class TestRelease:
         with pytest.raises(KeyboardInterrupt):
             manager.on_release('db', conn)
         assert conn.closed
+
+
+class TestIsBroken:
+    def test_not_after_an_error_of_a_statement(self, manager: DbConnectionManager, conn: Connection) -> None:
+        with pytest.raises(psycopg2.errors.DivisionByZero) as caught:
+            execute(conn, 'SELECT 1/0')
+        assert not manager.is_broken('db', conn, caught.value)
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+
+    def test_after_the_server_has_ended_it(
+        self, manager: DbConnectionManager, conn: Connection, on_server: Callable[[str], Any]
+    ) -> None:
+        kill(conn, on_server)
+        with pytest.raises(psycopg2.OperationalError) as caught:
+            execute(conn, 'SELECT 1')
+        assert manager.is_broken('db', conn, caught.value)
+
+    def test_while_a_statement_is_being_executed(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        user, _ = start_sleeping(conn)
+        assert manager.is_broken('db', conn, KeyboardInterrupt())
+        manager.dispose('db', conn)
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert manager.is_broken('db', conn, KeyboardInterrupt())
 
 
 def start_sleeping(conn: Connection) -> tuple[threading.Thread, list[Exception]]:

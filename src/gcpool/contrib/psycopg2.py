@@ -4,13 +4,23 @@ The names and signatures are those of ``generic_connection_pool.contrib.psycopg2
 """
 
 import logging
-import math
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from gcpool.contrib._sockets import poll_once, shut_down
+from gcpool.contrib._errors import raise_connect_error, raise_connect_timeout
+from gcpool.contrib._postgres import (
+    SHORTEST_CONNECT,
+    advice_for,
+    call_within,
+    cut_off_after,
+    params_of,
+    raise_bad_params,
+    shorter_connect_timeout,
+    shut_down_descriptor,
+)
+from gcpool.contrib._sockets import poll_once
+from gcpool.exceptions import DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
@@ -23,13 +33,11 @@ __all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters']
 
 DbEndpoint = str
 Connection = extensions.connection
-DsnParameters = Mapping[DbEndpoint, Mapping[str, Any]]
+DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
 
-# libpq never gives up sooner, so what fails before that fails for another reason. It goes by another clock than this.
-_LIBPQ_SHORTEST_TIMEOUT = 1.0
-_CLOCK_TOLERANCE = 0.1
 # A server that sends notifications faster than they are read should not hold up a check for ever.
 _MOST_MESSAGES = 10
+_BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
 logger = logging.getLogger(__name__)
 
@@ -41,41 +49,47 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     (``autocommit``, the isolation level, ``SET``) stay as the user leaves them.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`psycopg2.connect`; it is looked up at each connect, so endpoints may be added later
+        :py:func:`psycopg2.connect`, or a DSN; it is looked up at each connect, so endpoints may be added later
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
+    :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
+        given up, None for no limit but that of TCP. Each such rollback costs a thread then.
     """
 
-    def __init__(self, dsn_params: DsnParameters, *, ping: bool = False) -> None:
+    def __init__(self, dsn_params: DsnParameters, *, ping: bool = False, rollback_timeout: float | None = None) -> None:
         self._dsn_params = dsn_params
         self._ping = ping
+        self._rollback_timeout = rollback_timeout
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
 
         :param endpoint: a key of ``dsn_params``
-        :param timeout: seconds that connecting may take, for each host if there are several, if that is less than
-            ``connect_timeout`` in ``dsn_params``; None for that one. libpq counts in whole seconds (rounded up here)
-            and before version 17 takes 2 at the least.
-        :raise TimeoutError: the time is over
-        :raise psycopg2.OperationalError: the connection cannot be made
-        :raise KeyError: the endpoint is not in ``dsn_params``
+        :param timeout: seconds that connecting may take (a quarter of a second at the least), None for
+            ``connect_timeout`` in ``dsn_params``, which otherwise holds if it is less. With a limit the connection is
+            made in a thread: libpq counts in whole seconds for each host, and not the time to resolve its name.
+        :raise gcpool.exceptions.ConnectTimeout: the time is over
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg2.OperationalError`, too
+        :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
-        params = dict(_dsn_params_of(self._dsn_params, endpoint))
-        if timeout is not None:
-            params['connect_timeout'] = _connect_timeout(timeout, params)
+        given = params_of(self._dsn_params, endpoint, 'dsn_params')
+        params = {'dsn': given} if isinstance(given, str) else dict(given)
         began = time.monotonic()
         try:
-            conn: Connection = psycopg2.connect(**params)
+            return _connect(params, timeout)
+        except TimeoutError:
+            error = psycopg2.OperationalError('the server did not answer in time')
+            raise_connect_timeout(endpoint, error, timeout)
         except psycopg2.OperationalError as exc:
-            took = time.monotonic() - began + _CLOCK_TOLERANCE
-            if timeout is not None and took >= max(timeout, _LIBPQ_SHORTEST_TIMEOUT):
-                raise TimeoutError(f'database {endpoint!r} did not accept a connection in {timeout} seconds') from exc
-            raise
-        return conn
+            if 'timeout expired' in str(exc):
+                in_time = timeout is None or time.monotonic() - began < timeout
+                raise_connect_timeout(endpoint, exc, None if in_time else timeout)
+            raise_connect_error(endpoint, exc, advice_for(str(exc)))
+        except (psycopg2.ProgrammingError, TypeError, ValueError) as exc:
+            raise_bad_params(endpoint, type(exc), 'dsn_params')
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection.
+        """Close a connection. It does not wait for the server.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
@@ -83,67 +97,78 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             answer: that wait is ended, for closing would have to wait for it.
         """
         if not conn.closed and conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE:
-            sock = socket.socket(fileno=conn.fileno())
-            try:
-                shut_down(sock)
-            finally:
-                # The descriptor belongs to libpq.
-                sock.detach()
+            shut_down_descriptor(conn.fileno())
         conn.close()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
 
         :param endpoint: a key of ``dsn_params``
-        :param conn: the connection, with no transaction open
-        :param timeout: not needed without ``ping``, which never waits; with it the wait for an answer cannot be bounded
-            by psycopg2 (``tcp_user_timeout`` in ``dsn_params`` bounds it)
+        :param conn: the connection; it is in doubt unless no transaction is open
+        :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
+            Without ``ping`` nothing waits.
         """
-        if conn.closed:
+        if conn.closed or conn.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
             return False
         try:
-            return _is_connected(conn) and (not self._ping or _answers(conn))
+            return _is_connected(conn) and (not self._ping or _answers(conn, timeout))
         except psycopg2.Error:
+            self.dispose(endpoint, conn)
             return False
+        except BaseException:
+            self.dispose(endpoint, conn)
+            raise
+
+    def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
+        """Tell whether a connection is lost, or still busy with a statement, after its user's block raised.
+
+        :param endpoint: a key of ``dsn_params``
+        :param conn: the connection
+        :param exc: what the block raised; it does not matter
+        """
+        return bool(conn.closed) or conn.get_transaction_status() in _BUSY_OR_LOST
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open; no round trip if there is none.
 
-        A connection that cannot be rolled back (broken, or in the middle of a statement or of a two-phase commit) is
-        closed (and that is logged), so that nobody is given it.
-
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
+        :raise gcpool.exceptions.DiscardConnection: it is closed, or cannot be rolled back (broken, or in the middle of
+            a statement or of a two-phase commit)
         """
         if conn.closed:
-            return
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
         try:
-            _roll_back(conn)
+            _roll_back(conn, self._rollback_timeout)
         except psycopg2.Error as exc:
-            logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
-            self.dispose(endpoint, conn)
+            logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, exc)
+            raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
         except BaseException:
             self.dispose(endpoint, conn)
             raise
 
 
-def _dsn_params_of(dsn_params: DsnParameters, endpoint: DbEndpoint) -> Mapping[str, Any]:
-    try:
-        return dsn_params[endpoint]
-    except KeyError:
-        # Without the parameters: they hold passwords.
-        raise KeyError(f'endpoint {endpoint!r} is not in dsn_params, which has {list(dsn_params)}') from None
+def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
+    if timeout is None:
+        return _plain_connect(params)
+    params['connect_timeout'] = shorter_connect_timeout(timeout, _configured_timeout(params))
+    return call_within(lambda: _plain_connect(params), _close, max(timeout, SHORTEST_CONNECT))
 
 
-def _connect_timeout(timeout: float, params: Mapping[str, Any]) -> int:
-    limit = max(math.ceil(timeout), 1)
+def _plain_connect(params: Mapping[str, Any]) -> Connection:
+    conn: Connection = psycopg2.connect(**params)
+    return conn
+
+
+def _close(conn: Connection) -> None:
+    conn.close()
+
+
+def _configured_timeout(params: Mapping[str, Any]) -> Any:
     configured = params.get('connect_timeout')
     if configured is None and params.get('dsn'):
-        configured = psycopg2.extensions.parse_dsn(params['dsn']).get('connect_timeout')
-    # To libpq 0 and less mean no limit.
-    if configured is not None and 0 < int(configured) < limit:
-        return int(configured)
-    return limit
+        configured = extensions.parse_dsn(params['dsn']).get('connect_timeout')
+    return configured
 
 
 def _is_connected(conn: Connection) -> bool:
@@ -159,27 +184,32 @@ def _is_connected(conn: Connection) -> bool:
     return True
 
 
-def _answers(conn: Connection) -> bool:
+def _answers(conn: Connection, timeout: float | None) -> bool:
     autocommit = conn.autocommit
     # Otherwise psycopg2 begins a transaction before the statement. Switching costs no round trip.
     conn.autocommit = True
     try:
-        with conn.cursor() as cursor:
+        with cut_off_after(conn.fileno(), timeout) as was_cut_off, conn.cursor() as cursor:
             cursor.execute('SELECT 1')
     finally:
         if not conn.closed:
             conn.autocommit = autocommit
-    return True
+    return not was_cut_off()
 
 
-def _roll_back(conn: Connection) -> None:
+def _roll_back(conn: Connection, timeout: float | None) -> None:
     transaction = conn.get_transaction_status()
     if transaction == extensions.TRANSACTION_STATUS_ACTIVE:
         # libpq would first wait for the end of it.
         raise psycopg2.InterfaceError('a statement is being executed')
-    if conn.status != extensions.STATUS_READY:
-        conn.rollback()
-    elif transaction != extensions.TRANSACTION_STATUS_IDLE:
-        # A BEGIN in autocommit mode, which conn.rollback() knows nothing of.
-        with conn.cursor() as cursor:
-            cursor.execute('ROLLBACK')
+    if transaction == extensions.TRANSACTION_STATUS_IDLE and conn.status == extensions.STATUS_READY:
+        return
+    with cut_off_after(conn.fileno(), timeout) as was_cut_off:
+        if conn.status != extensions.STATUS_READY:
+            conn.rollback()
+        else:
+            # A BEGIN in autocommit mode, which conn.rollback() knows nothing of.
+            with conn.cursor() as cursor:
+                cursor.execute('ROLLBACK')
+    if was_cut_off():
+        raise psycopg2.OperationalError('the server did not answer in time')

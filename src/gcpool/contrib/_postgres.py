@@ -1,0 +1,199 @@
+"""What the managers of PostgreSQL connections share: time limits that libpq does not have, advice, bad parameters."""
+
+import contextlib
+import math
+import socket
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from concurrent import futures
+from typing import Any, NoReturn, TypeVar
+
+from gcpool.contrib._errors import raise_connect_error, unknown_endpoint
+from gcpool.contrib._sockets import shut_down
+
+__all__ = [
+    'SHORTEST_CONNECT',
+    'advice_for',
+    'call_within',
+    'cut_off_after',
+    'params_of',
+    'raise_bad_params',
+    'shorter_connect_timeout',
+    'shut_down_descriptor',
+]
+
+ResultT = TypeVar('ResultT')
+ParamsT = TypeVar('ParamsT')
+
+#: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
+SHORTEST_CONNECT = 0.25
+
+# By SQLSTATE, and by what the message says: while connecting, libpq passes on the text and not the code.
+_ADVICE: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
+    (
+        ('53300',),
+        ('too many clients', 'too many connections', 'remaining connection slots'),
+        "the server has no connection left: lower max_size, or raise the server's max_connections",
+    ),
+    (
+        ('28P01', '28000'),
+        ('authentication failed', 'no password supplied', 'pg_hba.conf', 'role "'),
+        'check user, password and the pg_hba.conf of the server',
+    ),
+    (('3D000',), ('database "',), 'check the name of the database, or create it'),
+    (
+        ('57P03', '57P01'),
+        ('starting up', 'shutting down', 'not yet accepting', 'not accepting', 'in recovery mode'),
+        'the server is starting or stopping: try again',
+    ),
+    ((), ('could not translate host name', 'resolve host'), 'check the host name: it does not resolve'),
+    ((), ('refused', 'No such file'), 'check that the server is running and listens on that host and port'),
+    ((), ('SSL', 'TLS', 'certificate'), 'check sslmode and the certificates'),
+)
+
+
+def advice_for(text: str, sqlstate: str | None = None) -> str:
+    """What to do about a failed connect.
+
+    :param text: the message of the server or of libpq
+    :param sqlstate: the code of the server's error, where the driver knows it
+    """
+    for sqlstates, words, advice in _ADVICE:
+        if sqlstate in sqlstates or (sqlstate is None and any(word in text for word in words)):
+            return advice
+    return 'check the parameters, and whether the server can be reached'
+
+
+def params_of(source: Mapping[Any, ParamsT] | Callable[[Any], ParamsT], endpoint: Hashable, parameter: str) -> ParamsT:
+    """Look up how to reach an endpoint.
+
+    :param source: the manager's parameter: a mapping by endpoint, or a callable of the endpoint
+    :param endpoint: what to look up
+    :param parameter: the name of the manager's parameter
+    :raise UnknownEndpoint: the mapping does not have it
+    """
+    if callable(source):
+        return source(endpoint)
+    try:
+        return source[endpoint]
+    except KeyError:
+        # Without the parameters: they hold passwords.
+        raise unknown_endpoint(endpoint, parameter, source) from None
+
+
+def raise_bad_params(endpoint: Hashable, kind: type[Exception], parameter: str) -> NoReturn:
+    """Raise that the parameters of an endpoint make no sense to the driver.
+
+    Without the driver's error: its message quotes what it could not read, which may be the password.
+
+    :param endpoint: where the connection was to lead
+    :param kind: the class of the driver's error
+    :param parameter: the name of the manager's parameter
+    :raise ConnectError: always
+    """
+    cause = kind('the driver cannot read its connection parameters (not shown, they may hold a password)')
+    raise_connect_error(endpoint, cause, f'check its entry in {parameter}')
+
+
+def shorter_connect_timeout(timeout: float, configured: Any) -> int:
+    """The ``connect_timeout`` for libpq, in whole seconds: the shorter one of a time limit and what is configured.
+
+    :param timeout: seconds that connecting may take
+    :param configured: the user's own ``connect_timeout``, None if there is none; 0 and less mean no limit to libpq
+    """
+    limit = max(math.ceil(timeout), 1)
+    return min(limit, int(configured)) if configured is not None and int(configured) > 0 else limit
+
+
+def call_within(call: Callable[[], ResultT], undo: Callable[[ResultT], object], timeout: float) -> ResultT:
+    """Call something that blocks, and do not wait for it longer than that.
+
+    It is called in a thread: libpq resolves host names without a time limit, and counts the time of the rest in whole
+    seconds, for each host anew. What comes too late is undone there.
+
+    :param call: what to call
+    :param undo: called with the result that nobody waits for any more
+    :param timeout: seconds to wait
+    :raise TimeoutError: the time is over
+    """
+    outcome: futures.Future[ResultT] = futures.Future()
+    try:
+        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
+    except RuntimeError:
+        # The interpreter shuts down, or there are too many threads: the driver's own limit is better than none.
+        return call()
+    try:
+        return outcome.result(timeout)
+    except BaseException as exc:
+        if outcome.cancel():
+            if isinstance(exc, futures.TimeoutError):
+                raise TimeoutError(f'it took longer than {timeout:g} seconds') from None
+            raise
+        if outcome.exception() is not exc:
+            # It ended at the last moment.
+            if isinstance(exc, futures.TimeoutError):
+                return outcome.result()
+            if outcome.exception() is None:
+                undo(outcome.result())
+        raise
+    finally:
+        # The traceback of what it holds leads here.
+        del outcome
+
+
+def _settle(outcome: 'futures.Future[ResultT]', call: Callable[[], ResultT], undo: Callable[[ResultT], object]) -> None:
+    try:
+        result = call()
+    except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
+        with contextlib.suppress(futures.InvalidStateError):
+            outcome.set_exception(exc)
+    else:
+        try:
+            outcome.set_result(result)
+        except futures.InvalidStateError:
+            undo(result)
+    finally:
+        del outcome
+
+
+def shut_down_descriptor(fd: int) -> None:
+    """End both directions of a socket that belongs to somebody else (libpq): who waits for it is woken up."""
+    sock = socket.socket(fileno=fd)
+    try:
+        shut_down(sock)
+    finally:
+        sock.detach()
+
+
+@contextlib.contextmanager
+def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]]:
+    """Shut a socket down unless the block ends in time: so ends a wait for the peer that has no limit of its own.
+
+    :param fd: the descriptor, which must stay open during the block
+    :param timeout: seconds, None for no limit
+    :return: of the context: tells whether it was cut off. Ask at the end of the block.
+    """
+    lock = threading.Lock()
+    ended = False
+    was_cut_off = False
+
+    def cut_off() -> None:
+        nonlocal was_cut_off
+        with lock:
+            # The descriptor is somebody else's when the block has ended.
+            if not ended:
+                was_cut_off = True
+                shut_down_descriptor(fd)
+
+    if timeout is None:
+        yield lambda: False
+        return
+    timer = threading.Timer(timeout, cut_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda: was_cut_off
+    finally:
+        with lock:
+            ended = True
+        timer.cancel()
