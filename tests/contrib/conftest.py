@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from tests.contrib.mariadb import MariadbServer, running_mariadb
+from tests.contrib.redis_server import RedisServer, running_redis
 from tests.contrib.servers import (
     PATIENCE,
     EchoServer,
@@ -163,3 +164,17 @@ def mariadb() -> Iterator[MariadbServer]:
     """A private MariaDB server. Tests that restart it or set what it accepts leave it running as they found it."""
     with running_mariadb() as server:
         yield server
+
+
+@pytest.fixture(scope='session')
+def redis_process() -> Iterator[RedisServer]:
+    """A private Redis server."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(redis_process: RedisServer) -> RedisServer:
+    """A private Redis server that runs, whatever the tests before have done to it; they may kill and restart it."""
+    redis_process.ensure_started()
+    return redis_process

