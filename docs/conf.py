@@ -1,0 +1,30 @@
+"""How Sphinx builds these pages: make docs."""
+
+import gcpool
+
+project = 'gcpool'
+author = 'The gcpool developers'
+project_copyright = author
+version = release = gcpool.__version__
+
+extensions = ['myst_parser', 'sphinx.ext.autodoc']
+source_suffix = {'.md': 'markdown'}
+exclude_patterns = ['_build']
+nitpicky = True
+# References to the interface must lead somewhere. Besides, the docstrings refer to Python and to the drivers, which
+# cannot be looked up without a network, and to the inside of gcpool.
+nitpick_ignore_regex = [(r'py:.*', r'(?!gcpool\.(threading|asyncio|exceptions)\b).*')]
+
+html_theme = 'furo'
+html_title = f'gcpool {release}'
+html_copy_source = False
+html_show_sphinx = False
+
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'signature'
+autodoc_typehints_format = 'short'
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 100
+
+myst_enable_extensions = ['deflist']
+myst_heading_anchors = 3
