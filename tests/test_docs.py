@@ -30,6 +30,8 @@ import pytest
 import tomli
 import trustme
 
+from tests.contrib.mariadb import running_mariadb
+from tests.contrib.redis_server import running_redis
 from tests.contrib.servers import PATIENCE, EchoServer, running_postgres, tcp_listener
 from tests.pages import ROOT, Block, UnclearBlock, blocks_of, links_of, page_name, pages
 from tests.support import program_environment
@@ -126,6 +128,18 @@ def unix_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def postgres_url() -> Iterator[str]:
     with running_postgres() as server:
         yield server.dsn
+
+
+@pytest.fixture(scope='module')
+def mysql_url() -> Iterator[str]:
+    with running_mariadb() as server:
+        yield server.url
+
+
+@pytest.fixture(scope='module')
+def redis_url() -> Iterator[str]:
+    with running_redis() as server:
+        yield server.url
 
 
 class HttpHandler(BaseHTTPRequestHandler):
