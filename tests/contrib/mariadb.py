@@ -3,18 +3,20 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, final
 
 import pytest
 import trustme
 
+from gcpool.contrib._sockets import shut_down
 from tests.contrib.servers import PATIENCE, tcp_listener, unprivileged_account
 
 # Runs the server as its child, does as it is told by lines on standard input ("start", "stop" or "kill") and answers
@@ -216,6 +218,13 @@ class MariadbServer:
             # Nothing tells when a session ends.
             threading.Event().wait(0.02)
 
+    def wait_for_statement(self, session: int, statement: str) -> None:
+        """Wait until the server is executing a statement for a session."""
+        deadline = time.monotonic() + PATIENCE
+        query = f'SELECT info FROM information_schema.processlist WHERE id = {session}'
+        while (rows := self.execute(query)) != [(statement,)]:
+            assert time.monotonic() < deadline, f'the server does not execute {statement!r} but {rows}'
+
     def kill_session(self, session: int) -> None:
         """End a session, as an administrator would; its client is sent an error, and the connection is closed."""
         self.execute(f'KILL {session}')
@@ -271,6 +280,80 @@ class MariadbServer:
         certificate = self.authority.issue_cert(self.host)
         (self._directory / 'key').write_bytes(certificate.private_key_pem.bytes())
         (self._directory / 'certificate').write_bytes(b''.join(pem.bytes() for pem in certificate.cert_chain_pems))
+
+
+@final
+class Proxy:
+    """Stands between clients and a server, in threads of its own, and falls silent when told to.
+
+    :param port: the server's, on loopback
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._listener = tcp_listener()
+        self._muted = threading.Event()
+        self._stopping = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def mute(self) -> None:
+        """Let nothing through any more, and leave the connections open."""
+        self._muted.set()
+
+    def __enter__(self) -> 'Proxy':
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopping.set()
+        # Wakes the acceptor, which nothing else does on every system.
+        with socket.socket() as sock:
+            sock.connect(self._listener.getsockname())
+            self._threads[0].join(PATIENCE)
+        self._listener.close()
+        for sock in self._sockets:
+            shut_down(sock)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), 'a thread of the proxy does not end'
+        for sock in self._sockets:
+            sock.close()
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            self._sockets.append(client)
+            if self._stopping.is_set():
+                return
+            try:
+                server = socket.create_connection(('127.0.0.1', self._server_port))
+            except OSError:
+                shut_down(client)
+                continue
+            self._sockets.append(server)
+            self._start(self._pump, client, server)
+            self._start(self._pump, server, client)
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                if not self._muted.is_set():
+                    target.sendall(data)
+        except OSError:
+            # The end of it, as good as any.
+            pass
+        shut_down(target)
 
 
 def mariadb_programs() -> tuple[Path, Path] | None:

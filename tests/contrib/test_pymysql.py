@@ -1,0 +1,788 @@
+"""The manager of PyMySQL connections, alone and in a pool, against a private MariaDB server."""
+
+import contextlib
+import logging
+import pickle
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from gcpool.threading import ConnectionPool
+from tests.contrib.mariadb import MariadbServer, Proxy
+from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+
+pymysql = pytest.importorskip('pymysql')
+
+from pymysql import converters, cursors, err  # noqa: E402
+from pymysql.constants import FIELD_TYPE  # noqa: E402
+
+from gcpool.contrib.pymysql import Connection, DbConnectionManager, DbEndpoint  # noqa: E402
+
+
+@pytest.fixture
+def manager(mariadb: MariadbServer) -> DbConnectionManager:
+    return DbConnectionManager({'db': mariadb.params})
+
+
+@pytest.fixture
+def conn(manager: DbConnectionManager) -> Iterator[Connection]:
+    conn = manager.create('db')
+    yield conn
+    manager.dispose('db', conn)
+
+
+@pytest.fixture
+def table(mariadb: MariadbServer) -> Iterator[str]:
+    """The name of an empty table with a column n, a key."""
+    name = f'{mariadb.database}.numbers'
+    mariadb.execute(f'CREATE TABLE {name} (n INT PRIMARY KEY) ENGINE=InnoDB')
+    yield name
+    mariadb.execute(f'DROP TABLE {name}')
+
+
+@pytest.fixture
+def new_pool(manager: DbConnectionManager) -> Iterator[Callable[..., ConnectionPool[DbEndpoint, Connection]]]:
+    pools: list[ConnectionPool[DbEndpoint, Connection]] = []
+
+    def make(**parameters: Any) -> ConnectionPool[DbEndpoint, Connection]:
+        pools.append(ConnectionPool(parameters.pop('manager', manager), acquire_timeout=PATIENCE, **parameters))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def fetch(conn: Connection, query: str) -> Any:
+    with conn.cursor() as cursor:
+        cursor.execute(query)
+        row = cursor.fetchone()
+        return row and row[0]
+
+
+def execute(conn: Connection, statement: str) -> None:
+    with conn.cursor() as cursor:
+        cursor.execute(statement)
+
+
+@contextlib.contextmanager
+def commands_sent(conn: Connection) -> Iterator[list[bytes]]:
+    """Records what is sent."""
+    sent: list[bytes] = []
+    write = conn._write_bytes  # type: ignore[attr-defined]
+
+    def record(data: bytes) -> None:
+        sent.append(data[5:])
+        write(data)
+
+    conn._write_bytes = record  # type: ignore[attr-defined]
+    try:
+        yield sent
+    finally:
+        del conn._write_bytes  # type: ignore[attr-defined]
+
+
+def sock_of(conn: Connection) -> socket.socket:
+    assert conn._sock is not None
+    return conn._sock
+
+
+def session_of(conn: Connection) -> int:
+    return int(conn.thread_id())  # type: ignore[no-untyped-call]
+
+
+def end_session(mariadb: MariadbServer, conn: Connection) -> None:
+    """Let the server end a connection, and wait until that has arrived."""
+    mariadb.kill_session(session_of(conn))
+    wait_readable(sock_of(conn))
+
+
+def start_sleeping(mariadb: MariadbServer, conn: Connection) -> tuple[threading.Thread, list[Exception]]:
+    """Let a thread execute a statement that would take an hour, and return when the server is busy with it."""
+    failures: list[Exception] = []
+
+    def sleep() -> None:
+        try:
+            execute(conn, 'SELECT SLEEP(3600)')
+        except Exception as exc:  # noqa: BLE001
+            failures.append(exc)
+
+    user = threading.Thread(target=sleep, daemon=True)
+    user.start()
+    mariadb.wait_for_statement(session_of(conn), 'SELECT SLEEP(3600)')
+    return user, failures
+
+
+def end_statement(mariadb: MariadbServer, conn: Connection) -> None:
+    """Let the server end a connection in the middle of a statement, and raise what that raises."""
+    user, failures = start_sleeping(mariadb, conn)
+    mariadb.kill_session(session_of(conn))
+    user.join(PATIENCE)
+    assert not user.is_alive()
+    raise failures[0]
+
+
+class TestCreate:
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    @pytest.mark.parametrize('tls', [True, False])
+    def test_connects(self, mariadb: MariadbServer, timeout: float | None, tls: bool) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'ssl_disabled': not tls}})
+        conn = manager.create('db', timeout)
+        assert fetch(conn, 'SELECT USER()') == f'{mariadb.user}@127.0.0.1'
+        assert bool(conn.get_autocommit()) is False
+        # The limit was only for connecting.
+        assert sock_of(conn).gettimeout() is None
+        manager.dispose('db', conn)
+        assert not conn.open
+
+    def test_keeps_the_timeouts_of_the_parameters(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'read_timeout': 40, 'write_timeout': 50}})
+        conn = manager.create('db', 20.0)
+        assert (conn._read_timeout, conn._write_timeout) == (40, 50)
+        assert fetch(conn, 'SELECT 1') == 1
+        assert sock_of(conn).gettimeout() == 40
+        manager.dispose('db', conn)
+
+    def test_by_a_unix_socket(self, mariadb: MariadbServer) -> None:
+        if not hasattr(socket, 'AF_UNIX'):
+            pytest.skip('Python has no Unix domain sockets on this system')
+        manager = DbConnectionManager(
+            {'db': {'unix_socket': mariadb.socket_path, 'user': mariadb.user, 'password': mariadb.password}}
+        )
+        conn = manager.create('db', 20.0)
+        assert sock_of(conn).family == socket.AF_UNIX
+        assert manager.check_aliveness('db', conn)
+        end_session(mariadb, conn)
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+
+    def test_takes_endpoints_added_later(self, mariadb: MariadbServer) -> None:
+        params: dict[str, dict[str, Any]] = {}
+        manager = DbConnectionManager(params)
+        params['db'] = mariadb.params
+        manager.dispose('db', manager.create('db'))
+
+    def test_asks_for_the_parameters_at_each_connect(self, mariadb: MariadbServer) -> None:
+        passwords = iter(['outdated', mariadb.password])
+        asked: list[str] = []
+
+        def params(endpoint: str) -> dict[str, Any]:
+            asked.append(endpoint)
+            return {**mariadb.params, 'password': next(passwords)}
+
+        manager = DbConnectionManager(params)
+        with pytest.raises(ConnectError):
+            manager.create('db')
+        manager.dispose('db', manager.create('db'))
+        assert asked == ['db', 'db']
+
+    def test_leaves_the_parameters_alone(self, mariadb: MariadbServer) -> None:
+        params = {'db': {**mariadb.params, 'connect_timeout': 30}}
+        manager = DbConnectionManager(params)
+        manager.dispose('db', manager.create('db', 20.0))
+        assert params == {'db': {**mariadb.params, 'connect_timeout': 30}}
+
+    def test_says_which_endpoints_there_are(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': mariadb.params, 'other': mariadb.params})
+        with pytest.raises(UnknownEndpoint, match=r"'none' is not in params, which has \['db', 'other'\]") as caught:
+            manager.create('none')
+        assert isinstance(caught.value, KeyError)
+        assert mariadb.password not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ('params', 'number', 'advice'),
+        [
+            ({'password': 'wrong-secret'}, 1045, 'check user and password'),
+            ({'user': 'nobody-known', 'password': 'wrong-secret'}, 1045, 'check user and password'),
+            ({'database': 'mysql'}, 1044, 'check the name of the database, and whether the user may use it'),
+            ({'host': 'host.invalid'}, 2003, 'check the host name: it does not resolve'),
+        ],
+    )
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    def test_says_what_to_do(
+        self,
+        mariadb: MariadbServer,
+        open_descriptors: Callable[[], int],
+        params: dict[str, Any],
+        number: int,
+        advice: str,
+        timeout: float | None,
+    ) -> None:
+        manager = DbConnectionManager({'primary': {**mariadb.params, **params}})
+        before = open_descriptors()
+        with pytest.raises(ConnectError, match=f"endpoint 'primary' .*{advice}") as caught:
+            manager.create('primary', timeout)
+        assert isinstance(caught.value, err.OperationalError)
+        assert type(caught.value.__cause__) is err.OperationalError
+        assert caught.value.args[0] == number
+        assert caught.value.endpoint == 'primary'
+        assert 'secret' not in f'{caught.value} {caught.value.__cause__}'
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        del caught
+        assert open_descriptors() == before
+
+    def test_of_a_database_that_does_not_exist(self, mariadb: MariadbServer) -> None:
+        mariadb.execute(f'GRANT SELECT ON `missing%`.* TO {mariadb.user}')
+        manager = DbConnectionManager({'db': {**mariadb.params, 'database': 'missing'}})
+        with pytest.raises(ConnectError, match='check the name of the database, or create it') as caught:
+            manager.create('db')
+        assert caught.value.args[0] == 1049
+
+    def test_of_a_server_that_is_not_there(self) -> None:
+        with tcp_listener() as listener:
+            port = listener.getsockname()[1]
+        manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
+        for timeout in (None, 5.0):
+            with pytest.raises(ConnectError, match='check that the server is running') as caught:
+                manager.create('db', timeout)
+            assert isinstance(caught.value, err.OperationalError)
+
+    def test_of_a_server_that_has_no_room(self, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        mariadb.wait_for_sessions(0)
+        mariadb.set_max_connections(10)
+        conns: list[Connection] = []
+        try:
+            for _ in range(10):
+                conns.append(manager.create('db', 20.0))  # noqa: PERF401  (those that were made are disposed of)
+            with pytest.raises(ConnectError, match='raise max_connections') as caught:
+                manager.create('db', 20.0)
+            assert caught.value.args[0] == 1040
+            manager.dispose('db', conns.pop())
+            mariadb.wait_for_sessions(9)
+            conns.append(manager.create('db', 20.0))
+        finally:
+            mariadb.set_max_connections(None)
+            for conn in conns:
+                manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('by_parameter', [True, False])
+    def test_times_out_where_nothing_is_said(self, silent_listener: socket.socket, by_parameter: bool) -> None:
+        host, port = silent_listener.getsockname()
+        params = {'host': host, 'port': port, 'password': 'not-a-secret'}
+        if by_parameter:
+            params['connect_timeout'] = 0.05
+        manager = DbConnectionManager({'db': params})
+        with pytest.raises(ConnectTimeout, match=r"endpoint 'db' .*within 0\.05 s") as caught:
+            manager.create('db', PATIENCE if by_parameter else 0.05)
+        assert isinstance(caught.value, TimeoutError)
+        assert isinstance(caught.value.__cause__, err.OperationalError)
+        assert 'secret' not in f'{caught.value} {caught.value.__cause__}'
+        with silent_listener.accept()[0] as conn:
+            wait_for_end(conn)
+
+    @pytest.mark.parametrize('timeout', [0, 0.0])
+    def test_with_no_time_at_all(self, silent_listener: socket.socket, timeout: float) -> None:
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {'host': host, 'port': port}})
+        with pytest.raises(ConnectTimeout):
+            manager.create('db', timeout)
+
+    @pytest.mark.parametrize('tls', [True, False])
+    def test_times_out_in_the_middle_of_the_login(
+        self, mariadb: MariadbServer, silent_listener: socket.socket, tls: bool
+    ) -> None:
+        with socket.create_connection((mariadb.host, mariadb.port)) as sock:
+            wait_readable(sock)
+            greeting = sock.recv(4096)
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {**mariadb.params, 'host': host, 'port': port, 'ssl_disabled': not tls}})
+        with ThreadPoolExecutor(1) as executor:
+            creation = executor.submit(manager.create, 'db', 0.3)
+            with silent_listener.accept()[0] as server:
+                server.sendall(greeting)
+                # Less than what would be sent if it got any further.
+                assert wait_for_end(server) > 0
+            with pytest.raises(ConnectTimeout):
+                creation.result(PATIENCE)
+
+    def test_all_answers_together_may_take_the_time(self, mariadb: MariadbServer) -> None:
+        # Every answer comes in less than the limit, all of them do not.
+        conn = Connection(**mariadb.params, defer_connect=True)
+        limits: list[float] = []
+        with conn.limited(20.0):
+            read = conn._read_packet
+
+            def note(*args: Any) -> Any:
+                packet = read(*args)
+                assert conn._read_timeout is not None
+                limits.append(conn._read_timeout)
+                return packet
+
+            conn._read_packet = note
+            conn.connect()
+        assert len(limits) > 3
+        assert limits == sorted(limits, reverse=True)
+        assert limits[0] < 20.0
+        assert len(set(limits)) == len(limits)
+        conn.end()
+
+
+class TestAliveness:
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('autocommit', [True, False])
+    def test_of_an_idle_one(self, mariadb: MariadbServer, ping: bool, autocommit: bool) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}}, ping=ping)
+        conn = manager.create('db')
+        for timeout in (None, PATIENCE):
+            with commands_sent(conn) as sent:
+                assert manager.check_aliveness('db', conn, timeout)
+            assert sent == ([b''] if ping else [])
+        assert fetch(conn, 'SELECT @@in_transaction') == 0
+        manager.dispose('db', conn)
+        assert not manager.check_aliveness('db', conn)
+
+    def test_asks_only_the_kernel_if_there_is_no_time(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': mariadb.params}, ping=True)
+        conn = manager.create('db')
+        with commands_sent(conn) as sent:
+            assert manager.check_aliveness('db', conn, 0)
+        assert sent == []
+        end_session(mariadb, conn)
+        assert not manager.check_aliveness('db', conn, 0)
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('tls', [True, False])
+    def test_of_what_the_server_has_ended(self, mariadb: MariadbServer, ping: bool, tls: bool) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'ssl_disabled': not tls}}, ping=ping)
+        conn = manager.create('db')
+        assert fetch(conn, 'SELECT 1') == 1
+        end_session(mariadb, conn)
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+        assert not conn.open
+
+    def test_of_what_a_server_that_was_killed_has_left(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': mariadb.params})
+        conn = manager.create('db')
+        mariadb.restart()
+        wait_readable(sock_of(conn))
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+        manager.dispose('db', manager.create('db'))
+
+    @pytest.mark.parametrize('configured', [None, 0.05])
+    def test_of_what_does_not_answer(self, mariadb: MariadbServer, configured: float | None) -> None:
+        with Proxy(mariadb.port) as proxy:
+            params = {**mariadb.params, 'port': proxy.port}
+            manager = DbConnectionManager({'db': params}, ping=True)
+            conn = manager.create('db')
+            conn._read_timeout = configured
+            proxy.mute()
+            assert not manager.check_aliveness('db', conn, 0.05 if configured is None else None)
+            # Its answer may still come, and must not be taken for another.
+            assert not conn.open
+            assert not manager.check_aliveness('db', conn)
+            manager.dispose('db', conn)
+
+    def test_of_one_with_an_answer_that_nobody_read(self, manager: DbConnectionManager, conn: Connection) -> None:
+        conn._execute_command(3, 'SELECT 1')
+        wait_readable(sock_of(conn))
+        assert not manager.check_aliveness('db', conn)
+
+
+class TestRelease:
+    def test_sends_nothing_if_there_is_nothing_to_do(self, manager: DbConnectionManager, conn: Connection) -> None:
+        with commands_sent(conn) as sent:
+            manager.on_release('db', conn)
+        execute(conn, 'SELECT 2')
+        conn.commit()
+        with commands_sent(conn) as sent:
+            manager.on_release('db', conn)
+        assert sent == []
+        execute(conn, 'SELECT 2')
+        execute(conn, 'COMMIT')
+        with commands_sent(conn) as sent:
+            manager.on_release('db', conn)
+        assert sent == []
+
+    @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM numbers'])
+    def test_sends_nothing_in_autocommit_mode(self, mariadb: MariadbServer, table: str, statement: str) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
+        conn = manager.create('db')
+        execute(conn, statement)
+        with pytest.raises(err.ProgrammingError):
+            execute(conn, 'this is no SQL')
+        with commands_sent(conn) as sent:
+            manager.on_release('db', conn)
+        assert sent == []
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('autocommit', [True, False])
+    @pytest.mark.parametrize('then', [None, 'SELECT 1', 'this is no SQL'])
+    def test_rolls_back_what_is_open(
+        self, mariadb: MariadbServer, table: str, autocommit: bool, then: str | None
+    ) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
+        conn = manager.create('db')
+        if autocommit:
+            execute(conn, 'BEGIN')
+        execute(conn, 'INSERT INTO numbers VALUES (1)')
+        if then:
+            with contextlib.suppress(err.ProgrammingError):
+                execute(conn, then)
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+        assert fetch(conn, 'SELECT @@in_transaction') == 0
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+        manager.dispose('db', conn)
+
+    def test_ends_the_snapshot_that_a_select_began(
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, table: str
+    ) -> None:
+        # The end of a result set says that a transaction is open, and PyMySQL does not take that in.
+        assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 0
+        mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+        assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 0
+        manager.on_release('db', conn)
+        assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 1
+        conn.rollback()
+
+    def test_ends_the_transaction_of_a_statement_that_failed(
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, table: str
+    ) -> None:
+        mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+        with pytest.raises(err.IntegrityError):
+            execute(conn, 'INSERT INTO numbers VALUES (1)')
+        manager.on_release('db', conn)
+        # The failed statement's lock on the row is gone.
+        mariadb.execute(f'DELETE FROM {table}')
+
+    @pytest.mark.parametrize('initial', [True, False])
+    @pytest.mark.parametrize('by_sql', [True, False])
+    def test_restores_autocommit(self, mariadb: MariadbServer, table: str, initial: bool, by_sql: bool) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': initial}})
+        conn = manager.create('db')
+        if by_sql:
+            execute(conn, f'SET autocommit = {int(not initial)}')
+        else:
+            conn.autocommit(not initial)
+        execute(conn, 'BEGIN')
+        execute(conn, 'INSERT INTO numbers VALUES (1)')
+        manager.on_release('db', conn)
+        assert conn.get_autocommit() is initial
+        assert fetch(conn, 'SELECT @@autocommit') == initial
+        # Switching it on would have committed.
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+        manager.dispose('db', conn)
+
+    def test_takes_the_servers_autocommit_for_the_initial_one(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': None}})
+        conn = manager.create('db')
+        assert conn.initial_autocommit is True
+        with commands_sent(conn) as sent:
+            manager.on_release('db', conn)
+        assert sent == []
+        manager.dispose('db', conn)
+
+    def test_keeps_one_after_any_finished_command(
+        self, manager: DbConnectionManager, conn: Connection, mariadb: MariadbServer
+    ) -> None:
+        conn.ping(reconnect=False)
+        conn.show_warnings()
+        conn.set_character_set('utf8mb4')
+        conn.select_db(mariadb.database)
+        assert conn.in_order
+        conn.show_warnings()
+        assert conn.in_order
+        with pytest.raises(err.OperationalError):
+            conn.select_db('mysql')
+        assert conn.in_order
+        with pytest.raises(err.OperationalError):
+            conn.set_character_set('utf8mb4', 'latin1_swedish_ci')
+        assert conn.in_order
+        with pytest.raises(err.ProgrammingError):
+            execute(conn, 'this is no SQL')
+        assert conn.in_order
+        with conn.cursor(cursors.SSCursor) as cursor:
+            cursor.execute('SELECT seq FROM seq_1_to_1000')
+            assert len(cursor.fetchall()) == 1000
+        with conn.cursor(cursors.SSCursor) as cursor:
+            # The cursor reads the rest when it is closed.
+            cursor.execute('SELECT seq FROM seq_1_to_1000')
+            assert cursor.fetchone() == (1,)
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+        assert fetch(conn, 'SELECT 1') == 1
+
+    @pytest.mark.parametrize('read', [0, 1, 1000])
+    def test_discards_one_with_rows_left_unread(
+        self, manager: DbConnectionManager, conn: Connection, read: int
+    ) -> None:
+        cursor = conn.cursor(cursors.SSCursor)
+        cursor.execute('SELECT seq FROM seq_1_to_1000')
+        for _ in range(read):
+            assert cursor.fetchone()
+        # All rows were read, but not that they are all.
+        with commands_sent(conn) as sent, pytest.raises(DiscardConnection):
+            manager.on_release('db', conn)
+        assert sent == []
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+        # Of a connection that is closed nothing is read.
+        cursor.close()
+
+    def test_discards_one_with_further_results(self, mariadb: MariadbServer) -> None:
+        multi_statements = 1 << 16
+        manager = DbConnectionManager({'db': {**mariadb.params, 'client_flag': multi_statements}})
+        for results, discarded in ((2, True), (3, False)):
+            conn = manager.create('db')
+            cursor = conn.cursor()
+            cursor.execute('SELECT 1; SELECT 2; SELECT 3')
+            for _ in range(results - 1):
+                assert cursor.nextset()
+            with contextlib.ExitStack() as stack:
+                if discarded:
+                    stack.enter_context(pytest.raises(DiscardConnection))
+                manager.on_release('db', conn)
+            manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('rows', [1, 3])
+    def test_discards_one_whose_rows_could_not_be_converted(self, mariadb: MariadbServer, rows: int) -> None:
+        def fail(value: str) -> None:
+            raise ValueError(value)
+
+        conv = {**converters.conversions, FIELD_TYPE.LONG: fail, FIELD_TYPE.LONGLONG: fail}
+        manager = DbConnectionManager({'db': {**mariadb.params, 'conv': conv}})
+        conn = manager.create('db')
+        with pytest.raises(ValueError, match='1'):
+            execute(conn, f'SELECT seq FROM seq_1_to_{rows}')
+        assert manager.is_broken('db', conn, ValueError())
+        with pytest.raises(DiscardConnection):
+            manager.on_release('db', conn)
+        manager.dispose('db', conn)
+
+    def test_discards_one_with_something_left_in_the_drivers_buffer(
+        self, manager: DbConnectionManager, conn: Connection
+    ) -> None:
+        conn._execute_command(3, 'SELECT 1')
+        wait_readable(sock_of(conn))
+        conn._read_packet()
+        # As if the driver took that for all.
+        conn._awaiting_reply = False
+        assert conn.is_quiet()
+        assert conn.has_unread()
+        with pytest.raises(DiscardConnection):
+            manager.on_release('db', conn)
+
+    def test_discards_one_that_the_user_has_closed(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        conn.close()
+        with pytest.raises(DiscardConnection):
+            manager.on_release('db', conn)
+        assert not manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+
+    def test_discards_what_the_server_has_ended(
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection
+    ) -> None:
+        execute(conn, 'SELECT 1')
+        end_session(mariadb, conn)
+        with pytest.raises(DiscardConnection):
+            manager.on_release('db', conn)
+
+    def test_discards_what_cannot_be_rolled_back(
+        self, mariadb: MariadbServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with Proxy(mariadb.port) as proxy:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}})
+            conn = manager.create('db')
+            execute(conn, 'BEGIN')
+            conn._read_timeout = 0.05
+            proxy.mute()
+            with (
+                caplog.at_level(logging.WARNING, 'gcpool.contrib.pymysql'),
+                pytest.raises(DiscardConnection) as caught,
+            ):
+                manager.on_release('db', conn)
+            assert "'db' cannot be rolled back" in caplog.text
+            assert isinstance(caught.value.__cause__, err.OperationalError)
+            assert not conn.open
+            manager.dispose('db', conn)
+
+
+class TestBroken:
+    def test_not_after_an_error_of_the_user(self, manager: DbConnectionManager, conn: Connection) -> None:
+        execute(conn, 'SELECT 1')
+        for exc in (ValueError(), OSError(2, 'no such file'), TimeoutError(), KeyboardInterrupt(), GeneratorExit()):
+            assert not manager.is_broken('db', conn, exc)
+
+    def test_not_after_an_answer_of_the_server(self, manager: DbConnectionManager, conn: Connection) -> None:
+        for statement in ('this is no SQL', 'SELECT * FROM missing', 'SELECT 1 + (SELECT 1 UNION SELECT 2)'):
+            with pytest.raises(err.MySQLError) as caught:
+                execute(conn, statement)
+            assert not manager.is_broken('db', conn, caught.value)
+        assert fetch(conn, 'SELECT 1') == 1
+
+    def test_after_the_server_has_ended_it(
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection
+    ) -> None:
+        mariadb.kill_session(session_of(conn))
+        wait_readable(sock_of(conn))
+        assert manager.is_broken('db', conn, ValueError())
+        with pytest.raises(err.MySQLError) as caught:
+            execute(conn, 'SELECT 1')
+        assert manager.is_broken('db', conn, caught.value)
+
+    def test_in_the_middle_of_a_statement(
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection
+    ) -> None:
+        user, failures = start_sleeping(mariadb, conn)
+        assert manager.is_broken('db', conn, KeyboardInterrupt())
+        mariadb.kill_session(session_of(conn))
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert manager.is_broken('db', conn, failures[0])
+
+    @pytest.mark.parametrize(
+        ('exc', 'broken'),
+        [
+            (err.OperationalError(2006, 'gone'), True),
+            (err.OperationalError(2013, 'lost'), True),
+            (err.OperationalError(1053, 'shutdown in progress'), True),
+            (err.OperationalError(1927, 'killed'), True),
+            (err.OperationalError(1205, 'lock wait timeout'), False),
+            (err.OperationalError('without a number'), False),
+            (err.InterfaceError(0, ''), True),
+            (err.ProgrammingError(), False),
+        ],
+    )
+    def test_by_what_the_error_says(
+        self, manager: DbConnectionManager, conn: Connection, exc: Exception, broken: bool
+    ) -> None:
+        assert manager.is_broken('db', conn, exc) is broken
+
+    def test_after_a_read_timeout(self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection) -> None:
+        conn._read_timeout = 0.05
+        with pytest.raises(err.OperationalError) as caught:
+            execute(conn, 'SELECT SLEEP(3600)')
+        assert manager.is_broken('db', conn, caught.value)
+        mariadb.kill_sessions()
+
+    @pytest.mark.parametrize('exception', [ValueError, GeneratorExit, KeyboardInterrupt])
+    def test_with_rows_left_unread(
+        self, manager: DbConnectionManager, conn: Connection, exception: type[BaseException]
+    ) -> None:
+        cursor = conn.cursor(cursors.SSCursor)
+        cursor.execute('SELECT seq FROM seq_1_to_1000')
+        assert manager.is_broken('db', conn, exception())
+        manager.dispose('db', conn)
+
+
+class TestDispose:
+    def test_says_good_bye(self, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        before = int(mariadb.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")[0][1])
+        conn = manager.create('db')
+        manager.dispose('db', conn)
+        assert not conn.open
+        mariadb.wait_for_sessions(0)
+        assert int(mariadb.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")[0][1]) == before
+
+    def test_twice(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        manager.dispose('db', conn)
+        manager.dispose('db', conn)
+        assert not conn.open
+
+    def test_what_the_user_has_closed(self, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        conn.close()
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('tls', [True, False])
+    def test_ends_a_running_statement(self, mariadb: MariadbServer, tls: bool) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'ssl_disabled': not tls}})
+        conn = manager.create('db')
+        user, failures = start_sleeping(mariadb, conn)
+        manager.dispose('db', conn)
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert isinstance(failures[0], err.OperationalError)
+        assert not conn.open
+        mariadb.kill_sessions()
+
+    @pytest.mark.parametrize('unread', [True, False])
+    def test_does_not_wait_for_a_server_that_says_nothing(
+        self, mariadb: MariadbServer, open_descriptors: Callable[[], int], unread: bool
+    ) -> None:
+        with Proxy(mariadb.port) as proxy:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}})
+            conn = manager.create('db')
+            before = open_descriptors()
+            if unread:
+                conn.cursor(cursors.SSCursor).execute('SELECT seq FROM seq_1_to_100000')
+            proxy.mute()
+            manager.dispose('db', conn)
+            assert not conn.open
+            assert open_descriptors() == before - 1
+
+
+class TestInAPool:
+    def test_serves_no_connection_that_was_in_doubt(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        pool = new_pool(max_size=1)
+        with pool.connection('db') as first:
+            cursor = first.cursor(cursors.SSCursor)
+            cursor.execute('SELECT seq FROM seq_1_to_1000')
+        assert not first.open
+        second = pool.acquire('db')
+        pool.release(second, 'db')
+        with pytest.raises(err.OperationalError), pool.connection('db'):
+            end_statement(mariadb, second)
+        assert not second.open
+        with pool.connection('db') as third:
+            assert fetch(third, 'SELECT 3') == 3
+        with pool.connection('db') as fourth:
+            assert fourth is third
+        assert pool.get_stats()['created'] == 3
+        mariadb.wait_for_sessions(1)
+
+    def test_goes_on_after_the_server_was_restarted(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        pool = new_pool(max_size=3)
+        with pool.connection('db') as first, pool.connection('db') as second:
+            assert first is not second
+        mariadb.kill()
+        try:
+            for conn in (first, second):
+                wait_readable(sock_of(conn))
+            with pytest.raises(ConnectError), pool.connection('db'):
+                pass
+        finally:
+            mariadb.start()
+        with pool.connection('db') as third:
+            assert fetch(third, 'SELECT 3') == 3
+        assert not first.open
+        assert not second.open
+        mariadb.wait_for_sessions(1)
+
+    def test_counts_nothing_for_what_could_not_be_made(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        pool = new_pool(max_size=1, manager=DbConnectionManager({'db': {**mariadb.params, 'password': 'wrong'}}))
+        for endpoint in ('db', 'none'):
+            for _ in range(2):
+                with pytest.raises(ConnectError, match=repr(endpoint)):
+                    pool.acquire(endpoint)
+        assert pool.get_size() == 0
+
+    def test_many_threads(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        pool = new_pool(max_size=3)
+
+        def ask(number: int) -> int:
+            with pool.connection('db') as conn:
+                return int(fetch(conn, f'SELECT {number}'))
+
+        with ThreadPoolExecutor(12) as executor:
+            assert list(executor.map(ask, range(200))) == list(range(200))
+        pool.close()
+        mariadb.wait_for_sessions(0)
