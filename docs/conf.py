@@ -1,5 +1,10 @@
 """How Sphinx builds these pages: make docs."""
 
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
 import gcpool
 
 project = 'gcpool'
@@ -28,3 +33,14 @@ python_maximum_signature_line_length = 100
 
 myst_enable_extensions = ['deflist']
 myst_heading_anchors = 3
+
+
+def leave_out_private_parameters(*event: Any) -> tuple[str | None, str | None]:
+    """Show no parameter that is there for the tests."""
+    signature, returns = event[-2:]
+    return signature and re.sub(r', _\w+: [^=]+ = [^,)]+', '', signature), returns
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect('autodoc-process-signature', leave_out_private_parameters)
