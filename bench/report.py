@@ -31,6 +31,7 @@ _DISTRIBUTIONS = [
     'asyncpg',
     'asyncio-connection-pool',
     'aiosqlitepool',
+    'redis',
 ]
 
 

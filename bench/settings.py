@@ -21,6 +21,9 @@ class Settings:
     #: how many tasks queue for one connection
     queued: tuple[int, ...]
     queue_rounds: int
+    #: rounds of the cases on real servers, and nanoseconds that one measurement takes there at the least
+    server_rounds: int
+    server_ns: int
 
 
 FULL = Settings(
@@ -32,6 +35,8 @@ FULL = Settings(
     bulk_rounds=3,
     queued=(2_500, 5_000, 10_000),
     queue_rounds=5,
+    server_rounds=5,
+    server_ns=600_000_000,
 )
 
 #: To see that it runs, and about where things are; not for publishing.
@@ -44,4 +49,6 @@ QUICK = Settings(
     bulk_rounds=2,
     queued=(1_000, 2_000, 4_000),
     queue_rounds=3,
+    server_rounds=3,
+    server_ns=80_000_000,
 )

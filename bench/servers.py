@@ -1,0 +1,323 @@
+"""Compare gcpool with other pools on real servers: ``python -m bench.servers``.
+
+PostgreSQL and Redis are private ones on loopback, started from what is installed and stopped in the end.
+"""
+
+import argparse
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from . import report, servers_asyncio, servers_report, servers_spike, servers_threads
+from .measure import Figure, Goal, Timed, calibrate, interleave
+from .runtimes import Runtime, all_runtimes, check_reuse, opened
+from .servers_measure import (
+    ALL_SERVED,
+    LEAST_OF_MOST,
+    MEASURES,
+    SPIKE_MEASURES,
+    THROUGHPUT,
+    WAIT_99,
+    Load,
+    LoadResult,
+    compare,
+)
+from .settings import FULL, QUICK, Settings
+
+__all__ = ['CONNECTIONS', 'WORKERS', 'Peer', 'Servers', 'load', 'main', 'spike']
+
+CONNECTIONS = 8
+WORKERS = {'threads': 16, 'asyncio': 64}
+
+#: what PostgreSQL is asked; the second takes it 1 ms
+STATEMENTS = {'select_1': ('SELECT 1', 1), '1_ms': ('SELECT 1 FROM pg_sleep(0.001)', 1)}
+
+KEY, VALUE = 'gcpool', b'a value of some length, as a session or a small document has it'
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What gcpool is held against in a case: goals for its throughput and its 99th percentile, in the other's.
+
+    :ivar in_turn: whether it serves those who wait in turn. If not, hardly anybody who is served has waited, some are
+        not served at all, and its percentiles say nothing.
+    """
+
+    name: str
+    throughput: Goal | None = None
+    wait_99: Goal | None = None
+    in_turn: bool = False
+
+
+class Servers:
+    """The servers of a run, each started when a case first needs it."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+
+    @functools.cached_property
+    def postgres(self) -> str:
+        """The connection string of a PostgreSQL server."""
+        from tests.contrib.servers import running_postgres
+
+        return self._stack.enter_context(running_postgres()).dsn
+
+    @functools.cached_property
+    def redis(self) -> tuple[str, int]:
+        """Host and port of a Redis server that has the key."""
+        import redis
+
+        from tests.contrib.redis_server import running_redis
+
+        server = self._stack.enter_context(running_redis())
+        with contextlib.closing(redis.Redis(server.host, server.port)) as client:
+            client.set(KEY, VALUE)
+        return server.host, server.port
+
+
+Case = Callable[[Settings, Servers], LoadResult]
+
+
+def _cases(runtime: Runtime) -> dict[str, Case]:
+    """Return the cases of a runtime by name, in the order of the table."""
+    cases = _threads_cases(runtime) if runtime.name == 'threads' else _asyncio_cases(runtime)
+    return {f'{runtime.name}.{name}': case for name, case in cases.items()}
+
+
+def _threads_cases(runtime: Runtime) -> dict[str, Case]:
+    cases: dict[str, Case] = {}
+    for name, (statement, answer) in STATEMENTS.items():
+        has_goal = name == 'select_1'
+        cases[f'psycopg_{name}'] = functools.partial(
+            load,
+            runtime,
+            f'psycopg, {statement}',
+            lambda servers: servers_threads.psycopg_subjects(servers.postgres, CONNECTIONS),
+            servers_threads.select(statement, answer),
+            [
+                Peer('SQLAlchemy QueuePool', throughput=Goal('>=', 1) if has_goal else None),
+                Peer('psycopg_pool', in_turn=True),
+                Peer('generic_connection_pool'),
+            ],
+            # Who is served how often is a random walk, which evens out as it goes on.
+            length=5 if has_goal else 1,
+            fairness=Goal('>=', 0.95) if has_goal else None,
+        )
+    cases['redis_get'] = functools.partial(
+        load,
+        runtime,
+        'Redis, GET',
+        lambda servers: servers_threads.redis_subjects(servers.redis, CONNECTIONS),
+        servers_threads.redis_get(KEY, VALUE),
+        [Peer('BlockingConnectionPool'), Peer('generic_connection_pool')],
+    )
+    cases['spike'] = functools.partial(spike, runtime, servers_spike.threads_subjects)
+    return cases
+
+
+def _asyncio_cases(runtime: Runtime) -> dict[str, Case]:
+    cases: dict[str, Case] = {}
+    for name, (statement, answer) in STATEMENTS.items():
+        at_least, at_most = (Goal('>=', 1), Goal('<=', 1)) if name == 'select_1' else (None, None)
+        cases[f'asyncpg_{name}'] = functools.partial(
+            load,
+            runtime,
+            f'asyncpg, {statement}',
+            lambda servers: servers_asyncio.asyncpg_subjects(servers.postgres, CONNECTIONS),
+            servers_asyncio.fetch(statement, answer),
+            [
+                Peer('asyncpg', at_least, at_most, in_turn=True),
+                Peer('asyncpg without its reset', in_turn=True),
+                Peer('generic_connection_pool'),
+            ],
+        )
+        cases[f'psycopg_{name}'] = functools.partial(
+            load,
+            runtime,
+            f'psycopg, {statement}',
+            lambda servers: servers_asyncio.psycopg_subjects(servers.postgres, CONNECTIONS),
+            servers_asyncio.select(statement, answer),
+            [Peer('psycopg_pool', at_least, at_most, in_turn=True), Peer('generic_connection_pool')],
+        )
+    cases['redis_get'] = functools.partial(
+        load,
+        runtime,
+        'Redis, GET',
+        lambda servers: servers_asyncio.redis_subjects(servers.redis, CONNECTIONS),
+        servers_asyncio.redis_get(KEY, VALUE),
+        [Peer('BlockingConnectionPool'), Peer('generic_connection_pool')],
+    )
+    cases['spike'] = functools.partial(spike, runtime, servers_spike.asyncio_subjects)
+    return cases
+
+
+def load(
+    runtime: Runtime,
+    text: str,
+    make_subjects: Callable[[Servers], Sequence[Any]],
+    query: Callable[[Any], Any],
+    peers: Sequence[Peer],
+    settings: Settings,
+    servers: Servers,
+    length: int = 1,
+    fairness: Goal | None = None,
+) -> LoadResult:
+    """Let many workers query over few connections, as fast as they can.
+
+    :param length: how many times as long as usual a measurement takes
+    :param fairness: the goal for how often gcpool's workers are served
+    """
+    workers = WORKERS[runtime.name]
+    result = LoadResult(f'{runtime.name}: {text}, {workers} on {CONNECTIONS}', measures=MEASURES)
+    try:
+        subjects = make_subjects(servers)
+    except (pytest.skip.Exception, ImportError) as reason:
+        result.missing['the server'] = str(reason)
+        return result
+    with opened(runtime, subjects, result) as present:
+        runs: dict[str, tuple[Timed, int]] = {}
+        created = {}
+        for subject in present:
+            loads = result.add(subject.name, subject.note)
+            run = _worker_run(runtime, subject, query, workers, loads)
+            runs[subject.name] = run, calibrate(run, length * settings.server_ns, start=8 * workers)
+            loads.clear()
+            created[subject] = subject.created
+            if subject.bounded and subject.created > CONNECTIONS:
+                raise RuntimeError(f'{subject.name} made {subject.created} connections, its limit is {CONNECTIONS}')
+        result.samples = interleave(runs, settings.server_rounds)
+        for subject in present:
+            if subject.bounded:
+                check_reuse(subject, created[subject])
+
+    for peer in peers:
+        compare(result, THROUGHPUT, peer.name, peer.throughput)
+        if peer.in_turn:
+            compare(result, WAIT_99, peer.name, peer.wait_99)
+    if 'gcpool' in result.loads:
+        result.figures.append(
+            Figure(f'gcpool: {LEAST_OF_MOST.text}', result.values('gcpool', LEAST_OF_MOST), unit='', goal=fairness)
+        )
+    return result
+
+
+def _worker_run(runtime: Runtime, subject: Any, query: Callable[[Any], Any], workers: int, loads: list[Load]) -> Timed:
+    def run(quota: int) -> int:
+        waits: list[int] = []
+        elapsed, served = runtime.contend(_serve(runtime)(subject, query, waits), workers, quota, 0.0)
+        if sum(served) != quota or len(waits) != quota:
+            raise RuntimeError(f'{subject.name} served {sum(served)} times instead of {quota}')
+        loads.append(Load(elapsed, served, waits))
+        return elapsed
+
+    return run
+
+
+def spike(
+    runtime: Runtime,
+    make_subjects: Callable[[], Sequence[Any]],
+    settings: Settings,
+    servers: Servers,
+) -> LoadResult:
+    """Let everybody come at once to a pool that was just opened and has its minimum of connections."""
+    text = f'spike of {servers_spike.REQUESTS} on {servers_spike.MINIMUM} to {servers_spike.MOST}'
+    result = LoadResult(f'{runtime.name}: {text}', measures=SPIKE_MEASURES)
+    with opened(runtime, make_subjects(), result) as present:
+        names = [subject.name for subject in present]
+    runs: dict[str, tuple[Timed, int]] = {}
+    for subject in make_subjects():
+        if subject.name in names:
+            runs[subject.name] = _spike_run(runtime, subject, result.add(subject.name)), servers_spike.REQUESTS
+    result.samples = interleave(runs, settings.server_rounds)
+    for name in names[1:]:
+        compare(result, ALL_SERVED, name)
+    return result
+
+
+def _spike_run(runtime: Runtime, subject: Any, loads: list[Load]) -> Timed:
+    def run(requests: int) -> int:
+        before = subject.created
+        runtime.call(subject.open)
+        try:
+            runtime.call(servers_spike.warm_up if runtime.name == 'threads' else servers_spike.warm_up_async, subject)
+            if subject.created - before != servers_spike.MINIMUM:
+                raise RuntimeError(f'{subject.name} made {subject.created - before} connections to begin with')
+            before = subject.created
+            waits: list[int] = []
+            serve = _serve(runtime)(subject, lambda conn: conn.query(), waits)
+            # One ticket for each: who is through does not come again.
+            elapsed, served = runtime.contend(
+                lambda _tickets, quota, hold: serve(iter((0, quota)), quota, hold), requests, requests, 0.0
+            )
+            loads.append(Load(elapsed, served, waits, subject.created - before))
+        finally:
+            runtime.call(subject.close)
+        return elapsed
+
+    return run
+
+
+def _serve(runtime: Runtime) -> Callable[..., Any]:
+    return servers_threads.serve if runtime.name == 'threads' else servers_asyncio.serve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m bench.servers', description=__doc__)
+    parser.add_argument('--quick', action='store_true', help='fewer and shorter rounds')
+    parser.add_argument('-k', metavar='WORD', default='', help='only the cases whose name contains WORD')
+    parser.add_argument('--list', action='store_true', help='print the names of the cases and do nothing')
+    parser.add_argument('--json', metavar='FILE', type=Path, help='write all figures to FILE, too')
+    parser.add_argument(
+        '--results',
+        metavar='DIR',
+        type=Path,
+        default=Path(__file__).parent / 'results',
+        help='where a run of all cases leaves its figures and its chart (default: %(default)s)',
+    )
+    options = parser.parse_args(arguments)
+    settings = QUICK if options.quick else FULL
+    progress = Console(stderr=True)
+    # Wide enough for every line where there is no terminal to say how wide it is.
+    out = Console() if sys.stdout.isatty() else Console(width=120)
+
+    with all_runtimes() as runtimes:
+        chosen = {name: case for runtime in runtimes for name, case in _cases(runtime).items() if options.k in name}
+        if options.list:
+            out.print(*chosen, sep='\n')
+            return 0
+        if not chosen:
+            parser.error(f'no case has {options.k!r} in its name; --list names them')
+        results = []
+        with contextlib.ExitStack() as stack:
+            servers = Servers(stack)
+            for number, (name, case) in enumerate(chosen.items(), start=1):
+                started = perf_counter()
+                with progress.status(f'{number}/{len(chosen)} {name}'):
+                    results.append(case(settings, servers))
+                progress.print(f'{number:2}/{len(chosen)} {name}: {perf_counter() - started:.1f} s', highlight=False)
+
+    servers_report.print_notes(results, out)
+    servers_report.print_loads(results, out)
+    report.print_table(results, out)
+    figures = [result.with_absolute() for result in results]
+    if options.json:
+        report.write_json(figures, settings, options.json)
+    if not options.k:
+        stem = options.results / ('servers-quick' if options.quick else 'servers')
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        report.write_json(figures, settings, stem.with_suffix('.json'))
+        charts = servers_report.draw_chart(results, stem)
+        out.print('Written:', *(path.name for path in (stem.with_suffix('.json'), *charts)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What is measured on a server: how much gets through, how long a connection is waited for, who is served how often."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .measure import Figure, Goal, Result, ratios
+
+__all__ = [
+    'ALL_SERVED',
+    'LEAST_OF_MOST',
+    'MEASURES',
+    'OPENED',
+    'SPIKE_MEASURES',
+    'THROUGHPUT',
+    'WAIT_99',
+    'WAIT_LONGEST',
+    'WAIT_MEDIAN',
+    'Load',
+    'LoadResult',
+    'Measure',
+    'compare',
+    'percentile',
+]
+
+
+@dataclass(frozen=True)
+class Load:
+    """One round of one subject."""
+
+    #: nanoseconds from the start until the last worker was done
+    elapsed: int
+    #: how often each worker was served
+    served: Sequence[int]
+    #: nanoseconds that each acquire took, of all workers
+    waits: Sequence[int]
+    #: connections that were opened meanwhile
+    opened: int = 0
+
+    @property
+    def throughput(self) -> float:
+        """Requests a second."""
+        return sum(self.served) * 1e9 / self.elapsed
+
+    @property
+    def wait_median(self) -> float:
+        """Milliseconds."""
+        return statistics.median(self.waits) / 1e6
+
+    @property
+    def wait_99(self) -> float:
+        """Milliseconds, of which 99 of 100 waits took no more."""
+        return percentile(self.waits, 99) / 1e6
+
+    @property
+    def wait_longest(self) -> float:
+        """Milliseconds. Where some workers are not served at all until the others are done, only this shows it."""
+        return max(self.waits) / 1e6
+
+    @property
+    def least_of_most(self) -> float:
+        """How often the worker that was served least was served, in terms of the one that was served most."""
+        return min(self.served) / max(self.served)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that every round of every subject has."""
+
+    text: str
+    unit: str
+    of: Callable[[Load], float]
+
+
+THROUGHPUT = Measure('throughput', ' /s', lambda load: load.throughput)
+WAIT_MEDIAN = Measure('median wait', ' ms', lambda load: load.wait_median)
+WAIT_99 = Measure('p99 wait', ' ms', lambda load: load.wait_99)
+WAIT_LONGEST = Measure('longest wait', ' ms', lambda load: load.wait_longest)
+LEAST_OF_MOST = Measure('least/most served', '', lambda load: load.least_of_most)
+OPENED = Measure('connections opened', '', lambda load: load.opened)
+ALL_SERVED = Measure('all served after', ' ms', lambda load: load.elapsed / 1e6)
+
+MEASURES = [THROUGHPUT, WAIT_MEDIAN, WAIT_99, WAIT_LONGEST, LEAST_OF_MOST]
+SPIKE_MEASURES = [OPENED, ALL_SERVED, WAIT_MEDIAN, WAIT_99]
+
+
+@dataclass
+class LoadResult(Result):
+    """What one case has measured."""
+
+    unit: str = 'ns/query'
+    measures: Sequence[Measure] = ()
+    #: name of the subject -> its rounds
+    loads: dict[str, list[Load]] = field(default_factory=dict)
+    #: name of the subject -> what it does when a connection is taken and given back
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, note: str = '') -> list[Load]:
+        """Enter a subject and return the list for its rounds."""
+        if note:
+            self.notes[name] = note
+        self.loads[name] = []
+        return self.loads[name]
+
+    def values(self, subject: str, measure: Measure) -> list[float]:
+        """One value a round."""
+        return [measure.of(load) for load in self.loads[subject]]
+
+    def with_absolute(self) -> Result:
+        """Return the result with the measures of each subject, as they are, before the comparisons."""
+        own = [
+            Figure(f'{name}: {measure.text}', self.values(name, measure), unit=measure.unit)
+            for name in self.loads
+            for measure in self.measures
+        ]
+        return dataclasses.replace(self, figures=own + self.figures)
+
+
+def percentile(values: Sequence[int], percent: int) -> int:
+    """Return the smallest of the values that ``percent`` per cent of them do not exceed (the nearest rank)."""
+    if not values:
+        raise ValueError('there is no percentile of nothing')
+    rank = -(-len(values) * percent // 100)
+    return sorted(values)[max(rank, 1) - 1]
+
+
+def compare(result: LoadResult, measure: Measure, other: str, goal: Goal | None = None) -> None:
+    """Add a figure of gcpool in terms of another subject, round by round; nothing if one of them is missing."""
+    if 'gcpool' not in result.loads or other not in result.loads:
+        return
+    values = ratios(result.values('gcpool', measure), result.values(other, measure))
+    result.figures.append(Figure(f'gcpool: {measure.text}, in that of {other}', values, goal=goal))
