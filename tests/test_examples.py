@@ -21,10 +21,28 @@ EXPECTED = {
     'async_stream_pool': r'lengths: \[3, 10, 2, 6, 3, 3, 2, 4\]\ntimed out: .+\nlength afterwards: 11\n',
     'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
     'custom_manager': r'set: OK\nget: 42\nconnections made: 1\nrefused: wrong password\nconnections in the pool: 0\n',
+    'gevent_pool': (
+        r'right answers: 100\nacquired: 105\nstill out or waiting: 0\nconnections made, at most 5: [12345]\n'
+    ),
     'manager_hooks': (
         r'acquired: 3\ncreated: 2\ndisposed: 2\nfound dead: 1\nreleased: 3\nin use for some time: True\n'
     ),
     'pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
+    'prometheus_hooks': (
+        r'gcpool_connect_seconds_count{endpoint="HOST:PORT"} 2\.0\n'
+        r'gcpool_created_total{endpoint="HOST:PORT"} 2\.0\n'
+        r'gcpool_disposed_total{endpoint="HOST:PORT"} 1\.0\n'
+        r'gcpool_dead_total{endpoint="HOST:PORT"} 1\.0\n'
+        r'gcpool_in_use{endpoint="HOST:PORT"} 1\.0\n'
+        r'gcpool_pool_size{pool="echo"} 1\.0\n'
+        r'gcpool_pool_idle{pool="echo"} 0\.0\n'
+        r'gcpool_pool_acquired{pool="echo"} 1\.0\n'
+        r'gcpool_pool_waiting{pool="echo"} 0\.0\n'
+        r'gcpool_pool_endpoints{pool="echo"} 1\.0\n'
+        r'gcpool_pool_acquires_total{pool="echo"} 4\.0\n'
+        r'(gcpool_pool_\w+_total{pool="echo"} [012]\.0\n)+'
+        r'in use after the end: 0\.0\n'
+    ),
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
@@ -32,7 +50,15 @@ EXPECTED = {
     'tcp_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 2: [12]\n',
     'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
 }
-NEEDS = {'async_pg_pool': 'asyncpg', 'pg_pool': 'psycopg2', 'ssl_pool': 'trustme'}
+NEEDS = {
+    'async_pg_pool': 'asyncpg',
+    'gevent_pool': 'gevent',
+    'pg_pool': 'psycopg2',
+    'prometheus_hooks': 'prometheus_client',
+    'ssl_pool': 'trustme',
+}
+# Run by tests/test_services.py: others ask them for something.
+SERVICES = {'celery_fork', 'fastapi_service', 'flask_service', 'gunicorn_preload'}
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +69,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def test_every_example_is_listed() -> None:
-    assert {path.stem for path in EXAMPLES.glob('*.py')} == set(EXPECTED)
+    assert {path.stem for path in EXAMPLES.glob('*.py')} == set(EXPECTED) | SERVICES
 
 
 @pytest.mark.parametrize(

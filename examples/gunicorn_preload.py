@@ -1,0 +1,47 @@
+"""A pool that is made, and used, before gunicorn forks its workers.
+
+A connection must not be used by two processes. A worker finds the pool empty, opens connections of its own, and leaves
+those of the process it was forked from alone, so nothing has to be done in gunicorn's hooks.
+
+Needs a server, and a system that can fork: pip install gunicorn "gcpool[psycopg2]", and then
+GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database \
+    gunicorn --preload --workers 2 --threads 8 --chdir examples gunicorn_preload:app
+curl http://127.0.0.1:8000/
+"""
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from gcpool.contrib.psycopg2 import Connection, DbConnectionManager, DbEndpoint
+from gcpool.threading import ConnectionPool
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+pool = ConnectionPool[DbEndpoint, Connection](
+    DbConnectionManager({'primary': {'dsn': os.environ['GCPOOL_EXAMPLE_DSN']}}), max_size=4, acquire_timeout=5.0
+)
+
+
+def backend_pid() -> int:
+    """Which of the server's processes is at the other end of a connection from the pool."""
+    with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
+        cursor.execute('SELECT pg_backend_pid()')
+        (pid,) = cursor.fetchone() or (0,)
+    return int(pid)
+
+
+# With --preload this runs once, before the fork. It leaves an idle connection in the pool of the parent process.
+PRELOADED_BY = {'process': os.getpid(), 'backend': backend_pid()}
+
+
+def app(_environ: 'WSGIEnvironment', start_response: 'StartResponse') -> list[bytes]:
+    """Answer with who is connected to whom."""
+    answer = {
+        'preloaded by': PRELOADED_BY,
+        'answered by': {'process': os.getpid(), 'backend': backend_pid()},
+        'pool of this worker': pool.get_stats(),
+    }
+    start_response('200 OK', [('Content-Type', 'application/json')])
+    return [json.dumps(answer).encode()]

@@ -1,0 +1,142 @@
+"""Figures for Prometheus: what a manager's hooks see for each endpoint, and what the pool counts itself.
+
+Starts an echo server of its own, so it can be run as it is:
+pip install prometheus-client, and then python examples/prometheus_hooks.py
+"""
+
+import select
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from ipaddress import IPv4Address
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gcpool.contrib.socket import TcpEndpoint, TcpSocketConnectionManager
+from gcpool.threading import ConnectionPool
+
+
+class MeasuredConnectionManager(TcpSocketConnectionManager):
+    """Counts for each endpoint. The pool calls a manager from any thread; the metrics are made for that.
+
+    :param registry: where the figures are shown
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.connect_seconds = Histogram(
+            'gcpool_connect_seconds', 'Time that connecting took', ['endpoint'], registry=registry
+        )
+        self.created = Counter('gcpool_created', 'Connections made', ['endpoint'], registry=registry)
+        self.disposed = Counter('gcpool_disposed', 'Connections closed', ['endpoint'], registry=registry)
+        self.dead = Counter('gcpool_dead', 'Connections found dead', ['endpoint'], registry=registry)
+        self.in_use = Gauge('gcpool_in_use', 'Connections that somebody has', ['endpoint'], registry=registry)
+        self._used: set[socket.socket] = set()
+
+    def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
+        """Count a connection that was made, and the time that it took."""
+        with self.connect_seconds.labels(label(endpoint)).time():
+            conn = super().create(endpoint, timeout)
+        self.created.labels(label(endpoint)).inc()
+        return conn
+
+    def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
+        """Count a connection that is closed."""
+        self.disposed.labels(label(endpoint)).inc()
+        # One that is broken, or still out when its pool is closed, is disposed of without having been released.
+        self._no_longer_used(endpoint, conn)
+        super().dispose(endpoint, conn, timeout)
+
+    def on_acquire(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
+        """Count a connection as used."""
+        self._used.add(conn)
+        self.in_use.labels(label(endpoint)).inc()
+
+    def on_release(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
+        """Count it as used no longer."""
+        self._no_longer_used(endpoint, conn)
+
+    def on_connection_dead(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
+        """Count a connection that was lost while it was idle, or broke while it was used."""
+        self.dead.labels(label(endpoint)).inc()
+
+    def _no_longer_used(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
+        try:
+            self._used.remove(conn)
+        except KeyError:
+            return
+        self.in_use.labels(label(endpoint)).dec()
+
+
+def label(endpoint: TcpEndpoint) -> str:
+    """Name an endpoint."""
+    host, port = endpoint
+    return f'{host}:{port}'
+
+
+class PoolCollector(Collector):
+    """Reads the pool's own figures whenever Prometheus asks. Needs no hook, and costs nothing in between.
+
+    :param name: what to call the pool
+    :param pool: the pool, for threads or for asyncio
+    """
+
+    def __init__(self, name: str, pool: ConnectionPool[Any, Any]) -> None:
+        self._name = name
+        self._pool = pool
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the figures of this moment."""
+        stats = self._pool.get_stats()
+        for gauge in ('size', 'idle', 'acquired', 'waiting', 'endpoints'):
+            now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Now: {gauge}', labels=['pool'])
+            now.add_metric([self._name], stats.pop(gauge))
+            yield now
+        for counter, count in stats.items():
+            so_far = CounterMetricFamily(f'gcpool_pool_{counter}', f'So far: {counter}', labels=['pool'])
+            so_far.add_metric([self._name], count)
+            yield so_far
+
+
+class EchoHandler(socketserver.BaseRequestHandler):
+    """Sends back what a client sends, but hangs up when told to quit."""
+
+    def handle(self) -> None:
+        """Serve one connection."""
+        while (data := self.request.recv(1024)) and data != b'quit':
+            self.request.sendall(data)
+
+
+def main() -> None:
+    registry = CollectorRegistry()
+    pool = ConnectionPool[TcpEndpoint, socket.socket](MeasuredConnectionManager(registry), acquire_timeout=5.0)
+    registry.register(PoolCollector('echo', pool))
+    with socketserver.ThreadingTCPServer(('127.0.0.1', 0), EchoHandler) as server, closing(pool):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = (IPv4Address('127.0.0.1'), server.server_address[1])
+
+        for message in (b'hello', b'quit', b'hello again'):
+            with pool.connection(endpoint) as sock:
+                sock.sendall(message)
+                # The answer, or that the server has hung up.
+                select.select([sock], [], [], 5.0)
+                if message != b'quit':
+                    sock.recv(1024)
+
+        with pool.connection(endpoint):
+            # A service calls prometheus_client.start_http_server(9000, registry=registry) once instead.
+            page = generate_latest(registry).decode()
+        server.shutdown()
+
+    for line in page.splitlines():
+        if not line.startswith('#') and '_created{' not in line and '_bucket{' not in line and '_sum{' not in line:
+            print(line.replace(label(endpoint), 'HOST:PORT'))
+    print('in use after the end:', registry.get_sample_value('gcpool_in_use', {'endpoint': label(endpoint)}))
+
+
+if __name__ == '__main__':
+    main()
