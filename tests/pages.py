@@ -90,6 +90,15 @@ def blocks_of(text: str, first_line: int = 0) -> Iterator[Block]:
         raise UnclearBlock(f'{comment[0].strip()!r} at the end does not stand before a block')
 
 
+def inline_code_of(text: str) -> list[str]:
+    """Give the code that stands within sentences.
+
+    :param text: the page
+    """
+    tokens = MarkdownIt('commonmark').parse(text)
+    return [child.content for token in tokens for child in token.children or () if child.type == 'code_inline']
+
+
 def links_of(text: str) -> list[str]:
     """Give what the links and pictures of a page lead to.
 

@@ -36,7 +36,7 @@ import gcpool.threading
 from tests.contrib.mariadb import running_mariadb
 from tests.contrib.redis_server import running_redis
 from tests.contrib.servers import PATIENCE, EchoServer, running_postgres, tcp_listener
-from tests.pages import ROOT, Block, UnclearBlock, blocks_of, links_of, page_name, pages
+from tests.pages import ROOT, Block, UnclearBlock, blocks_of, inline_code_of, links_of, page_name, pages
 from tests.support import program_environment
 
 # What stands in the code of the pages, and the fixture that says what it is replaced by.
@@ -64,7 +64,13 @@ DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctr
 SHELL = {'', 'sh'}
 
 PROJECT = tomli.loads((ROOT / 'pyproject.toml').read_text())
-BLOCKS = {page_name(page): list(blocks_of(page.read_text())) for page in pages()}
+BLOCKS: dict[str, list[Block]] = {}
+UNCLEAR: dict[str, str] = {}
+for path in pages():
+    try:
+        BLOCKS[page_name(path)] = list(blocks_of(path.read_text()))
+    except UnclearBlock as exc:
+        UNCLEAR[page_name(path)] = str(exc)
 
 
 def blocks_in(languages: set[str]) -> list[Any]:
@@ -315,6 +321,12 @@ def test_shell_blocks(block: Block) -> None:
     assert not list(shell_faults(block.code))
 
 
+@pytest.mark.parametrize('page', BLOCKS)
+def test_commands_in_sentences(page: str) -> None:
+    commands = [code for code in inline_code_of((ROOT / page).read_text()) if re.match('(pip|make) ', code)]
+    assert not [fault for command in commands for fault in shell_faults(command)]
+
+
 @pytest.mark.parametrize('block', blocks_in({'{eval-rst}'}))
 def test_rst_only_takes_docstrings(block: Block) -> None:
     for line in block.code.splitlines():
@@ -334,7 +346,7 @@ def test_every_language_is_dealt_with(page: str) -> None:
 
 
 def test_every_page_is_looked_at() -> None:
-    # The pages of a documentation are those that Sphinx takes, which are all with this suffix.
+    assert not UNCLEAR
     assert {'README.md', 'docs/index.md', 'docs/quickstart.md', 'docs/managers.md'} <= set(BLOCKS)
     assert {'README.md', 'docs/quickstart.md', 'docs/managers.md', 'docs/parameters.md'} <= set(PYTHON_PAGES)
     others = {path.suffix for path in (ROOT / 'docs').rglob('*') if path.is_file()} - {'.md', '.svg', '.pyc'}
