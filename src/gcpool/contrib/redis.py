@@ -11,10 +11,12 @@ Use one with ``send_command`` and ``read_response``, or with redis-py's client: 
 :py:func:`async_client_of`.
 """
 
+import asyncio
 import functools
 import inspect
 import os
 import ssl
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -34,6 +36,11 @@ except ModuleNotFoundError as exc:
 import redis.asyncio.connection
 import redis.connection
 from redis.maint_notifications import MaintNotificationsConfig
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout as timeout_scope
+else:
+    from gcpool._timeout310 import timeout_scope
 
 __all__ = [
     'AsyncConnection',
@@ -369,6 +376,26 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         self._unread -= 1
         return response
 
+    async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        # The handshake.
+        await self._in_time(functools.partial(super().on_connect_check_health, *args, **kwargs))
+
+    async def _in_time(self, do: Callable[[], Awaitable[None]]) -> None:
+        limit = self.socket_timeout
+        if limit is None:
+            await do()
+            return
+        # With a limit of its own redis-py sends by asyncio.wait_for, which before Python 3.12 may swallow a
+        # cancellation, that of a pool whose time is over as well.
+        self.socket_timeout = None
+        try:
+            async with timeout_scope(limit):
+                await do()
+        except asyncio.TimeoutError as exc:
+            raise redis.TimeoutError(f'no answer within {limit} s') from exc
+        finally:
+            self.socket_timeout = limit
+
     async def end(self, timeout: float) -> None:
         """Close it for good: abort it if that takes more than ``timeout`` seconds."""
         self._ended = True
@@ -405,7 +432,7 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
     async def answers(self) -> bool:
         """Ask the server for a sign of life."""
         try:
-            await self._send_ping()
+            await self._in_time(self._send_ping)
         except (redis.RedisError, OSError):
             await self.disconnect(nowait=True)
             return False
@@ -602,7 +629,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
 
         :param endpoint: a key of ``endpoints``
-        :raise ConnectTimeout: redis-py's ``socket_connect_timeout`` or ``socket_timeout`` is over
+        :raise ConnectTimeout: redis-py's ``socket_connect_timeout``, or for the handshake ``socket_timeout``, is over
         :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """

@@ -1,0 +1,973 @@
+# redis-py has hints at half of its methods.
+# mypy: allow-untyped-calls
+"""The managers of redis-py's connections, alone and in pools, against private Redis servers."""
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trustme
+
+import gcpool.asyncio
+import gcpool.threading
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from tests.contrib.conftest import Run
+from tests.contrib.redis_server import RedisServer, running_redis
+from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+
+redis = pytest.importorskip('redis')
+
+from gcpool.contrib.redis import (  # noqa: E402
+    AsyncConnection,
+    AsyncRedisConnectionManager,
+    Connection,
+    RedisConnectionManager,
+    async_client_of,
+    client_of,
+)
+
+ResultT = TypeVar('ResultT')
+
+
+@pytest.fixture(scope='module')
+def guarded_server() -> Iterator[RedisServer]:
+    """A server that wants a password and takes few clients."""
+    with running_redis(password='not-a-secret', maxclients=5) as server:
+        yield server
+
+
+@pytest.fixture
+def manager(redis_server: RedisServer) -> RedisConnectionManager:
+    return RedisConnectionManager({'db': redis_server.url})
+
+
+@pytest.fixture
+def conn(manager: RedisConnectionManager) -> Iterator[Connection]:
+    conn = manager.create('db')
+    yield conn
+    manager.dispose('db', conn)
+
+
+@pytest.fixture
+def async_manager(redis_server: RedisServer) -> AsyncRedisConnectionManager:
+    return AsyncRedisConnectionManager({'db': redis_server.url})
+
+
+@pytest.fixture
+def run_with_conn(run: Run, async_manager: AsyncRedisConnectionManager) -> Callable[..., Any]:
+    """Runs a coroutine function with a connection for asyncio."""
+
+    def run_with_conn(main: Callable[[AsyncConnection], Coroutine[Any, Any, ResultT]]) -> ResultT:
+        async def with_conn() -> ResultT:
+            conn = await async_manager.create('db')
+            try:
+                return await main(conn)
+            finally:
+                await async_manager.dispose('db', conn)
+
+        return run(with_conn)
+
+    return run_with_conn
+
+
+def ask(conn: Connection, *command: Any) -> Any:
+    conn.send_command(*command)
+    return conn.read_response()
+
+
+async def ask_async(conn: AsyncConnection, *command: Any) -> Any:
+    await conn.send_command(*command)
+    return await conn.read_response()
+
+
+def client_id(conn: Connection) -> int:
+    return int(ask(conn, 'CLIENT', 'ID'))
+
+
+def fd_of(conn: Connection | AsyncConnection) -> int:
+    if isinstance(conn, Connection):
+        sock = conn._get_socket()
+        assert sock is not None
+        return sock.fileno()
+    assert conn._writer is not None
+    return int(conn._writer.get_extra_info('socket').fileno())
+
+
+async def until_eof(conn: AsyncConnection) -> None:
+    """Wait until the event loop has seen the connection's end."""
+    while conn._reader is not None and not conn._reader.at_eof():  # noqa: ASYNC110  (nothing tells)
+        await asyncio.sleep(0)
+
+
+class TestCreate:
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    @pytest.mark.parametrize('protocol', [2, 3])
+    def test_from_a_url(self, redis_server: RedisServer, timeout: float | None, protocol: int) -> None:
+        url = f'redis://{redis_server.host}:{redis_server.port}/3?client_name=of-the-test&protocol={protocol}'
+        manager = RedisConnectionManager({'db': url})
+        conn = manager.create('db', timeout)
+        info = ask(conn, 'CLIENT', 'INFO')
+        assert b'name=of-the-test' in info
+        assert b' db=3 ' in info
+        assert f'resp={protocol}'.encode() in info
+        assert manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+        assert not conn.is_connected
+
+    def test_from_parameters(self, redis_server: RedisServer) -> None:
+        manager = RedisConnectionManager(
+            {
+                'tcp': {'host': redis_server.host, 'port': redis_server.port, 'db': 2},
+                'url': {'url': redis_server.url, 'client_name': 'of-the-test'},
+                'path': {'path': redis_server.socket_path},
+                'socket': {'unix_socket_path': str(redis_server.socket_path)},
+                'class': {'connection_class': redis.UnixDomainSocketConnection, 'path': str(redis_server.socket_path)},
+                'unix': f'unix://{redis_server.socket_path}?db=1',
+            }
+        )
+        expected = {'tcp': b' db=2 ', 'url': b' name=of-the-test ', 'unix': b' db=1 '}
+        for endpoint in ('tcp', 'url', 'path', 'socket', 'class', 'unix'):
+            conn = manager.create(endpoint, 20.0)
+            info = ask(conn, 'CLIENT', 'INFO')
+            assert expected.get(endpoint, b'/redis.sock:0 ') in info
+            manager.dispose(endpoint, conn)
+
+    def test_asks_a_function_at_each_connect(self, guarded_server: RedisServer) -> None:
+        passwords = iter(['wrong', guarded_server.password])
+
+        def parameters(endpoint: str) -> dict[str, Any]:
+            assert endpoint == 'db'
+            return {'url': f'redis://{guarded_server.host}:{guarded_server.port}', 'password': next(passwords)}
+
+        manager = RedisConnectionManager(parameters)
+        with pytest.raises(redis.AuthenticationError):
+            manager.create('db', 20.0)
+        conn = manager.create('db', 20.0)
+        assert ask(conn, 'PING') == b'PONG'
+        manager.dispose('db', conn)
+        guarded_server.wait_for_clients(0)
+
+    def test_async(self, redis_server: RedisServer, run: Run) -> None:
+        async def parameters(endpoint: str) -> Any:
+            await asyncio.sleep(0)
+            return {'url': redis_server.url, 'client_name': endpoint}
+
+        async def main() -> None:
+            of_function = AsyncRedisConnectionManager(parameters)
+            of_unix = AsyncRedisConnectionManager({'name': {'path': redis_server.socket_path, 'client_name': 'name'}})
+            for manager in (of_function, of_unix):
+                conn = await manager.create('name')
+                assert b' name=name ' in await ask_async(conn, 'CLIENT', 'INFO')
+                assert await manager.check_aliveness('name', conn)
+                await manager.on_release('name', conn)
+                await manager.dispose('name', conn)
+                assert not conn.is_connected
+
+        run(main)
+
+    def test_keeps_the_configured_timeout(self, redis_server: RedisServer) -> None:
+        manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': 33.0}})
+        conn = manager.create('db', 20.0)
+        for _ in range(2):
+            assert conn.socket_timeout == 33.0
+            sock = conn._get_socket()
+            assert sock is not None
+            assert sock.gettimeout() == 33.0
+            assert manager.check_aliveness('db', conn, 5.0)
+        manager.dispose('db', conn)
+
+    @pytest.mark.skipif(not hasattr(ssl, 'HAS_TLSv1_3'), reason='Python has no TLS')
+    def test_tls(self, authority: trustme.CA, tmp_path: Path, run: Run) -> None:
+        certificate = authority.issue_cert('localhost', '127.0.0.1')
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / 'server.pem')
+        authority.cert_pem.write_to_path(tmp_path / 'ca.pem')
+        with tcp_listener() as free:
+            port = free.getsockname()[1]
+        pem = str(tmp_path / 'server.pem')
+        options = ['--tls-cert-file', pem, '--tls-key-file', pem, '--tls-ca-cert-file', str(tmp_path / 'ca.pem')]
+        with running_redis('--tls-port', str(port), *options, '--tls-auth-clients', 'no') as server:
+            url = f'rediss://127.0.0.1:{port}'
+            params = {'ok': f'{url}?ssl_ca_certs={tmp_path / "ca.pem"}', 'stranger': url}
+            manager = RedisConnectionManager(params)
+            conn = manager.create('ok', 20.0)
+            for _ in range(3):
+                assert ask(conn, 'PING') == b'PONG'
+                assert manager.check_aliveness('ok', conn)
+            with pytest.raises(ConnectError, match='its certificate is trusted') as caught:
+                manager.create('stranger', 20.0)
+            assert isinstance(caught.value, redis.ConnectionError)
+            server.kill_clients()
+            wait_readable(fd_of(conn))
+            assert not manager.check_aliveness('ok', conn)
+            manager.dispose('ok', conn)
+
+            async def main() -> None:
+                manager = AsyncRedisConnectionManager(params)
+                conn = await manager.create('ok')
+                for _ in range(3):
+                    assert await ask_async(conn, 'PING') == b'PONG'
+                    assert await manager.check_aliveness('ok', conn)
+                with pytest.raises(ConnectError, match='its certificate is trusted'):
+                    await manager.create('stranger')
+                server.kill_clients()
+                wait_readable(fd_of(conn))
+                await until_eof(conn)
+                assert not await manager.check_aliveness('ok', conn)
+                await manager.dispose('ok', conn)
+
+            run(main)
+            server.wait_for_clients(0)
+
+
+class TestErrors:
+    def create(self, run: Run, params: Any, endpoint: str = 'db') -> list[Exception]:
+        """What both managers raise."""
+
+        async def main() -> Exception:
+            with pytest.raises(Exception) as caught:
+                await AsyncRedisConnectionManager(params).create(endpoint)
+            return caught.value
+
+        with pytest.raises(Exception) as caught:
+            RedisConnectionManager(params).create(endpoint, 20.0)
+        return [caught.value, run(main)]
+
+    def test_unknown_endpoint(self, run: Run) -> None:
+        for exc in self.create(run, {'db': 'redis://:not-a-secret@localhost'}, 'none'):
+            assert isinstance(exc, UnknownEndpoint)
+            assert str(exc) == (
+                "endpoint 'none' is not in endpoints, which has ['db']; add it, or ask for one of those"
+            )
+
+        def parameters(endpoint: str) -> str:
+            return {'db': 'redis://localhost'}[endpoint]
+
+        for exc in self.create(run, parameters, 'none'):
+            assert isinstance(exc, UnknownEndpoint)
+            assert "'none' is not known to the function" in str(exc)
+
+    def test_wrong_password(self, guarded_server: RedisServer, run: Run) -> None:
+        url = f'redis://:another@{guarded_server.host}:{guarded_server.port}'
+        for params in (url, f'{url}?protocol=2', url.replace(':another@', '')):
+            for exc in self.create(run, {'db': params}):
+                assert isinstance(exc, ConnectError)
+                assert isinstance(exc, redis.AuthenticationError)
+                assert isinstance(exc.__cause__, redis.AuthenticationError)
+                assert "endpoint 'db'" in str(exc)
+                assert 'check user name and password' in str(exc)
+                assert 'another' not in f'{exc!r}{exc}'
+        guarded_server.wait_for_clients(0)
+
+    def test_host_that_does_not_resolve(self, run: Run) -> None:
+        for exc in self.create(run, {'db': 'redis://no-such-host.invalid'}):
+            assert isinstance(exc, ConnectError)
+            assert isinstance(exc, redis.ConnectionError)
+            assert 'does not resolve' in str(exc)
+
+    def test_refused(self, run: Run) -> None:
+        with tcp_listener() as listener:
+            port = listener.getsockname()[1]
+        for exc in self.create(run, {'db': {'host': '127.0.0.1', 'port': port}}):
+            assert isinstance(exc, ConnectError)
+            assert isinstance(exc, redis.ConnectionError)
+            assert 'check that the server is running' in str(exc)
+
+    def test_too_many_clients(self, guarded_server: RedisServer, run: Run) -> None:
+        manager = RedisConnectionManager({'db': guarded_server.url})
+        conns = [manager.create('db') for _ in range(5)]
+        try:
+            for exc in self.create(run, {'db': guarded_server.url}):
+                assert isinstance(exc, ConnectError)
+                assert isinstance(exc, redis.ConnectionError)
+                assert 'raise its maxclients' in str(exc)
+        finally:
+            for conn in conns:
+                manager.dispose('db', conn)
+        guarded_server.wait_for_clients(0)
+
+    def test_database_that_does_not_exist(self, redis_server: RedisServer, run: Run) -> None:
+        for exc in self.create(run, {'db': f'redis://{redis_server.host}:{redis_server.port}/99'}):
+            assert isinstance(exc, ConnectError)
+            assert isinstance(exc, redis.ResponseError)
+            assert 'check the number of the database' in str(exc)
+        redis_server.wait_for_clients(0)
+
+    @pytest.mark.parametrize('url', ['http://:not-a-secret@localhost', 'redis://:not-a-secret#x@localhost'])
+    def test_a_url_that_is_none(self, run: Run, url: str) -> None:
+        for exc in self.create(run, {'db': url}):
+            assert isinstance(exc, ConnectError)
+            assert "the URL of endpoint 'db'" in str(exc)
+            assert 'secret' not in f'{exc!r}{exc}{exc.__cause__}'
+
+    def test_parameters_that_are_none(self, run: Run) -> None:
+        for exc in self.create(run, {'db': 6379}):
+            assert isinstance(exc, TypeError)
+
+    def test_a_server_of_another_kind(self, run: Run) -> None:
+        with tcp_listener() as listener:
+
+            def answer() -> None:
+                for _ in range(2):
+                    with listener.accept()[0] as conn:
+                        conn.sendall(b'220 mail.example.com ESMTP\r\n')
+                        wait_for_end(conn)
+
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            for exc in self.create(run, {'db': {'host': '127.0.0.1', 'port': listener.getsockname()[1]}}):
+                assert isinstance(exc, ConnectError)
+                assert isinstance(exc, redis.RedisError)
+                assert 'is a Redis server' in str(exc)
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+    @pytest.mark.parametrize('words', ['', '*1\r\n'])
+    def test_times_out(self, silent_listener: socket.socket, words: str) -> None:
+        host, port = silent_listener.getsockname()
+        manager = RedisConnectionManager({'db': {'host': host, 'port': port, 'password': 'not-a-secret'}})
+        began = time.monotonic()
+        with pytest.raises(ConnectTimeout, match=r"endpoint 'db' could be made within 0\.2 s") as caught:
+            manager.create('db', 0.2)
+        assert time.monotonic() - began < 0.2 + 0.5
+        assert isinstance(caught.value.__cause__, redis.TimeoutError)
+        assert 'not-a-secret' not in f'{caught.value} {caught.value.__cause__}'
+        with silent_listener.accept()[0] as conn:
+            wait_for_end(conn)
+
+    def test_no_step_of_the_handshake_has_the_whole_time(self) -> None:
+        with tcp_listener() as listener:
+
+            def answer() -> None:
+                with listener.accept()[0] as conn:
+                    while conn.recv(1000):
+                        if ended.wait(0.15):
+                            return
+                        conn.sendall(b'+OK\r\n')
+
+            ended = threading.Event()
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            host, port = listener.getsockname()
+            manager = RedisConnectionManager({'db': f'redis://{host}:{port}/1?protocol=2&client_name=x'})
+            # Four replies: CLIENT SETNAME, SETINFO twice, SELECT.
+            with pytest.raises(ConnectTimeout):
+                manager.create('db', 0.4)
+            ended.set()
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+    def test_time_limit_of_redis_py(self, silent_listener: socket.socket, run: Run) -> None:
+        host, port = silent_listener.getsockname()
+        for exc in self.create(run, {'db': {'host': host, 'port': port, 'socket_timeout': 0.05}}):
+            assert isinstance(exc, ConnectTimeout)
+            with silent_listener.accept()[0] as conn:
+                wait_for_end(conn)
+
+    def test_cancelled(self, silent_listener: socket.socket, run: Run) -> None:
+        host, port = silent_listener.getsockname()
+
+        async def main() -> None:
+            manager = AsyncRedisConnectionManager({'db': {'host': host, 'port': port}})
+            task = asyncio.ensure_future(manager.create('db'))
+            loop = asyncio.get_running_loop()
+            conn, _ = await loop.run_in_executor(None, silent_listener.accept)
+            with conn:
+                # It is in the midst of the handshake.
+                conn.settimeout(PATIENCE)
+                assert await loop.run_in_executor(None, conn.recv, 1000)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await loop.run_in_executor(None, wait_for_end, conn)
+
+        run(main)
+
+
+#: Commands that leave a connection unfit, and what is said of it.
+UNFIT: dict[str, tuple[list[list[Any]], str]] = {
+    'unread': ([['GET', 'k']], '1 replies were not read'),
+    'several': ([['PING'], ['PING']], '2 replies were not read'),
+    'multi': ([['MULTI'], ['SET', 'k', 'v']], 'MULTI was sent on it'),
+    'watch': ([['WATCH', 'k']], 'WATCH was sent on it'),
+    'select': ([['SELECT', 5]], 'database 5 is selected'),
+    'select bytes': ([[b'select', b'5']], 'database 5 is selected'),
+    'select in multi': ([['SELECT', 5], ['MULTI'], ['SELECT', 0], ['DISCARD']], 'SELECT was sent on it within'),
+    'monitor': ([['MONITOR']], 'MONITOR was sent on it'),
+    'subscribe': ([['SUBSCRIBE', 'channel']], 'SUBSCRIBE was sent on it'),
+    'name': ([['CLIENT SETNAME', 'x']], 'CLIENT SETNAME was sent on it'),
+    'no-evict': ([['client', 'no-evict', 'on']], 'CLIENT NO-EVICT was sent on it'),
+    'reset': ([['RESET']], 'RESET was sent on it'),
+    'exec refused': ([['MULTI'], ['EXEC', 'x']], 'MULTI was sent on it'),
+}
+FIT: dict[str, list[list[Any]]] = {
+    'nothing': [],
+    'get': [['GET', 'k']],
+    'error': [['INCR', 'text']],
+    'multi': [['MULTI'], ['SET', 'k', 'v'], ['EXEC']],
+    'discarded': [['MULTI'], ['SET', 'k', 'v'], ['DISCARD']],
+    'unwatched': [['WATCH', 'k'], ['UNWATCH']],
+    'watched': [['WATCH', 'k'], ['MULTI'], ['EXEC']],
+    'selected back': [['SELECT', 5], ['SELECT', 0]],
+    'client': [['CLIENT', 'LIST'], ['CLIENT GETNAME']],
+}
+
+
+class TestState:
+    @pytest.mark.parametrize('name', UNFIT)
+    def test_unfit(self, manager: RedisConnectionManager, conn: Connection, name: str) -> None:
+        commands, reason = UNFIT[name]
+        for command in commands:
+            conn.send_command(*command)
+            if 'replies' not in reason:
+                try:
+                    conn.read_response(push_request=True)
+                except redis.ResponseError:
+                    assert 'refused' in name
+        self.check_unfit(manager, conn, reason)
+
+    def check_unfit(self, manager: RedisConnectionManager, conn: Connection, reason: str) -> None:
+        with pytest.raises(DiscardConnection, match=f"connection to 'db' is unfit: {reason}"):
+            manager.on_release('db', conn)
+        assert not manager.check_aliveness('db', conn)
+        assert manager.is_broken('db', conn, ValueError())
+
+    @pytest.mark.parametrize('name', UNFIT)
+    def test_unfit_async(
+        self,
+        async_manager: AsyncRedisConnectionManager,
+        run_with_conn: Callable[..., None],
+        name: str,
+    ) -> None:
+        commands, reason = UNFIT[name]
+
+        async def main(conn: AsyncConnection) -> None:
+            for command in commands:
+                await conn.send_command(*command)
+                if 'replies' not in reason:
+                    try:
+                        await conn.read_response(push_request=True)
+                    except redis.ResponseError:
+                        assert 'refused' in name
+            with pytest.raises(DiscardConnection, match=reason):
+                await async_manager.on_release('db', conn)
+            assert not await async_manager.check_aliveness('db', conn)
+            assert await async_manager.is_broken('db', conn, ValueError())
+
+        run_with_conn(main)
+
+    @pytest.mark.parametrize('name', FIT)
+    def test_fit(self, manager: RedisConnectionManager, conn: Connection, name: str) -> None:
+        ask(conn, 'SET', 'text', 'x')
+        for command in FIT[name]:
+            try:
+                ask(conn, *command)
+            except redis.ResponseError:
+                assert name == 'error'
+        self.check_fit(manager, conn)
+
+    def check_fit(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+        assert not manager.is_broken('db', conn, ValueError())
+
+    @pytest.mark.parametrize('name', FIT)
+    def test_fit_async(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None], name: str
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            await ask_async(conn, 'SET', 'text', 'x')
+            for command in FIT[name]:
+                try:
+                    await ask_async(conn, *command)
+                except redis.ResponseError:
+                    assert name == 'error'
+            await async_manager.on_release('db', conn)
+            assert await async_manager.check_aliveness('db', conn)
+            assert not await async_manager.is_broken('db', conn, ValueError())
+
+        run_with_conn(main)
+
+    def test_without_replies(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        conn.send_command('CLIENT', 'REPLY', 'OFF')
+        self.check_unfit(manager, conn, 'CLIENT REPLY was sent on it')
+
+    def test_bytes_that_somebody_else_has_packed(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        conn.send_packed_command([b'PING\r\nPING\r\n'])
+        assert [conn.read_response(), conn.read_response()] == [b'PONG', b'PONG']
+        self.check_unfit(manager, conn, 'bytes were sent on it')
+
+    def test_passwords_are_not_named(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        with pytest.raises(redis.ResponseError):
+            ask(conn, 'AUTH', 'x', 'not-a-secret', 'y')
+        with pytest.raises(DiscardConnection) as caught:
+            manager.on_release('db', conn)
+        assert 'secret' not in str(caught.value)
+
+    def test_pipeline_of_raw_commands(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        conn.send_packed_command(conn.pack_commands([('SET', 'k', 1), ('INCR', 'k'), ('GET', 'k')]))
+        assert manager.is_broken('db', conn, ValueError())
+        assert [conn.read_response() for _ in range(3)] == [b'OK', 2, b'2']
+        self.check_fit(manager, conn)
+
+    def test_more_replies_than_were_asked_for(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        ask(conn, 'CLIENT', 'INFO')
+        conn._get_socket().sendall(b'PING\r\n')  # type: ignore[union-attr]
+        wait_readable(fd_of(conn))
+        assert not manager.check_aliveness('db', conn)
+
+    def test_a_reply_in_the_buffer_that_nobody_asked_for(
+        self, manager: RedisConnectionManager, conn: Connection
+    ) -> None:
+        sock = conn._get_socket()
+        assert sock is not None
+        sock.sendall(b'PING\r\n')
+        wait_readable(sock)
+        # Both replies arrive in one piece: taking the first in takes the second as well.
+        conn.send_command('ECHO', 'x')
+        deadline = time.monotonic() + PATIENCE
+        while sock.recv(100, socket.MSG_PEEK).count(b'\r\n') < 3:
+            assert time.monotonic() < deadline
+        assert conn.read_response() == b'PONG'
+        assert not manager.check_aliveness('db', conn)
+
+    def test_more_replies_than_were_asked_for_async(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            assert await async_manager.check_aliveness('db', conn)
+            assert conn._writer is not None
+            conn._writer.write(b'PING\r\n')
+            # The loop has not seen the answer when the check looks.
+            while await async_manager.check_aliveness('db', conn):
+                wait_readable(fd_of(conn))
+            await asyncio.sleep(0.01)
+            # Now it has.
+            assert not await async_manager.check_aliveness('db', conn)
+
+        run_with_conn(main)
+
+    @pytest.mark.parametrize('exc', [redis.ConnectionError(), redis.TimeoutError()])
+    def test_errors_of_connections(self, manager: RedisConnectionManager, conn: Connection, exc: Exception) -> None:
+        assert manager.is_broken('db', conn, exc)
+
+    def test_a_timeout_of_a_command(self, redis_server: RedisServer) -> None:
+        manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': 0.05}})
+        conn = manager.create('db', 20.0)
+        with pytest.raises(redis.TimeoutError) as caught:
+            ask(conn, 'BLPOP', 'nothing', 0)
+        assert manager.is_broken('db', conn, caught.value)
+        assert manager.is_broken('db', conn, ValueError())
+        with pytest.raises(DiscardConnection, match='it is closed'):
+            manager.on_release('db', conn)
+        # redis-py connects again when the next command is sent, which is all right as long as it is in use.
+        assert ask(conn, 'PING') == b'PONG'
+        self.check_fit(manager, conn)
+        manager.dispose('db', conn)
+
+    def test_a_reply_that_could_not_be_read(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        conn.socket_timeout = 0.05
+        conn.update_current_socket_timeout(0.05)
+        conn.send_command('BLPOP', 'nothing', 0)
+        with pytest.raises(redis.TimeoutError):
+            conn.read_response(disconnect_on_error=False)
+        assert conn.is_connected
+        self.check_unfit(manager, conn, 'reading a reply from it failed')
+
+    def test_cancelled_half_way(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            await conn.send_command('BLPOP', 'nothing', 0)
+            task = asyncio.ensure_future(conn.read_response())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await async_manager.is_broken('db', conn, asyncio.CancelledError())
+
+        run_with_conn(main)
+
+    def test_cancelled_between_sending_and_reading(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            await conn.send_command('GET', 'k')
+            assert conn.is_connected
+            assert await async_manager.is_broken('db', conn, asyncio.CancelledError())
+
+        run_with_conn(main)
+
+    def test_a_reply_that_may_have_timed_out(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            await conn.send_command('BLPOP', 'nothing', 0)
+            assert await conn.read_response(timeout=0.01) is None
+            assert await async_manager.is_broken('db', conn, ValueError())
+
+        run_with_conn(main)
+
+    def test_reconnecting_begins_anew(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        ask(conn, 'MULTI')
+        conn.send_command('SELECT', 3)
+        conn.disconnect()
+        assert manager.is_broken('db', conn, ValueError())
+        assert ask(conn, 'SELECT', 3) == b'OK'
+        self.check_unfit(manager, conn, 'database 3 is selected')
+        conn.disconnect()
+        assert ask(conn, 'PING') == b'PONG'
+        self.check_fit(manager, conn)
+
+
+class TestAliveness:
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_sends_something_only_with_ping(self, redis_server: RedisServer, ping: bool) -> None:
+        manager = RedisConnectionManager({'db': redis_server.url}, ping=ping)
+        conn = manager.create('db')
+        observer = manager.create('db')
+        number = client_id(conn)
+        assert manager.check_aliveness('db', conn, 5.0)
+        info = ask(observer, 'CLIENT', 'LIST', 'ID', number).decode()
+        assert f' cmd={"ping" if ping else "client|id"} ' in info
+        assert manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+        manager.dispose('db', observer)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_of_what_the_server_has_ended(self, redis_server: RedisServer, ping: bool) -> None:
+        manager = RedisConnectionManager({'db': redis_server.url}, ping=ping)
+        conn = manager.create('db')
+        assert redis_server.kill_clients() == 1
+        wait_readable(fd_of(conn))
+        assert not manager.check_aliveness('db', conn, 5.0)
+        manager.dispose('db', conn)
+
+    def test_of_a_server_that_crashed(self, redis_server: RedisServer) -> None:
+        manager = RedisConnectionManager({'db': redis_server.url})
+        conn = manager.create('db')
+        redis_server.kill()
+        wait_readable(fd_of(conn))
+        assert not manager.check_aliveness('db', conn)
+        with pytest.raises(ConnectError):
+            manager.create('db', 5.0)
+        redis_server.start()
+        manager.dispose('db', conn)
+        conn = manager.create('db', 5.0)
+        assert manager.check_aliveness('db', conn)
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_async(self, redis_server: RedisServer, run: Run, ping: bool) -> None:
+        manager = AsyncRedisConnectionManager({'db': redis_server.url}, ping=ping)
+
+        async def main() -> None:
+            conn = await manager.create('db')
+            assert await manager.check_aliveness('db', conn)
+            assert redis_server.kill_clients() == 1
+            wait_readable(fd_of(conn))
+            # The loop has had no chance to see it.
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+            conn = await manager.create('db')
+            redis_server.kill_clients()
+            await until_eof(conn)
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_a_ping_that_is_not_answered(self, silent_server: 'SilentServer', run: Run) -> None:
+        params = {'db': {'host': '127.0.0.1', 'port': silent_server.port, 'protocol': 2, 'driver_info': None}}
+        manager = RedisConnectionManager(params, ping=True)
+        conn = manager.create('db')
+        began = time.monotonic()
+        assert not manager.check_aliveness('db', conn, 0.1)
+        assert time.monotonic() - began < 0.1 + 0.5
+        assert not conn.is_connected
+        manager.dispose('db', conn)
+
+        async def main() -> None:
+            manager = AsyncRedisConnectionManager(params, ping=True)
+            conn = await manager.create('db')
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(manager.check_aliveness('db', conn), 0.1)
+            # Cut off half-way: the next check says so.
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+
+class SilentServer:
+    """Lets clients connect, and says nothing."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.port: int = listener.getsockname()[1]
+
+
+@pytest.fixture
+def silent_server(silent_listener: socket.socket) -> SilentServer:
+    return SilentServer(silent_listener)
+
+
+class TestDispose:
+    def test_twice(self, redis_server: RedisServer, manager: RedisConnectionManager) -> None:
+        conn = manager.create('db')
+        manager.dispose('db', conn)
+        manager.dispose('db', conn, 0.0)
+        assert not manager.check_aliveness('db', conn)
+        redis_server.wait_for_clients(0)
+
+    def test_it_does_not_connect_again(self, redis_server: RedisServer, manager: RedisConnectionManager) -> None:
+        conn = manager.create('db')
+        client: Any = client_of(conn)
+        manager.dispose('db', conn)
+        for use in (conn.connect, lambda: conn.send_command('PING'), client.ping):
+            with pytest.raises(redis.ConnectionError, match='closed by its pool'):
+                use()
+        assert redis_server.count_clients() == 0
+
+    def test_ends_a_wait(self, redis_server: RedisServer, manager: RedisConnectionManager) -> None:
+        conn = manager.create('db')
+        number = client_id(conn)
+        failures: list[Exception] = []
+
+        def wait() -> None:
+            try:
+                ask(conn, 'BLPOP', 'nothing', 0)
+            except redis.ConnectionError as exc:
+                failures.append(exc)
+
+        user = threading.Thread(target=wait, daemon=True)
+        user.start()
+        deadline = time.monotonic() + PATIENCE
+        while ' cmd=blpop ' not in redis_server.command(f'CLIENT LIST ID {number}'):
+            assert time.monotonic() < deadline
+        manager.dispose('db', conn)
+        user.join(PATIENCE)
+        assert not user.is_alive()
+        assert len(failures) == 1
+        redis_server.wait_for_clients(0)
+
+    def test_async(self, redis_server: RedisServer, async_manager: AsyncRedisConnectionManager, run: Run) -> None:
+        async def main() -> None:
+            conn = await async_manager.create('db')
+            client: Any = async_client_of(conn)
+            await conn.send_command('BLPOP', 'nothing', 0)
+            task = asyncio.ensure_future(conn.read_response())
+            await asyncio.sleep(0)
+            await async_manager.dispose('db', conn)
+            await async_manager.dispose('db', conn)
+            with pytest.raises(redis.ConnectionError):
+                await task
+            for use in (conn.connect, lambda: conn.send_command('PING'), client.ping):
+                with pytest.raises(redis.ConnectionError, match='closed by its pool'):
+                    await use()
+
+        run(main)
+        redis_server.wait_for_clients(0)
+
+    def test_async_with_a_server_that_takes_nothing(self, silent_listener: socket.socket, run: Run) -> None:
+        host, port = silent_listener.getsockname()
+
+        async def main() -> None:
+            manager = AsyncRedisConnectionManager(
+                {'db': {'host': host, 'port': port, 'protocol': 2, 'driver_info': None}}, close_timeout=0.05
+            )
+            conn = await manager.create('db')
+            assert conn._writer is not None
+            conn._writer.write(bytes(50_000_000))
+            await manager.dispose('db', conn)
+            conn = await manager.create('db')
+            assert conn._writer is not None
+            conn._writer.write(bytes(50_000_000))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    AsyncRedisConnectionManager({}, close_timeout=PATIENCE).dispose('db', conn), 0.05
+                )
+            assert not conn.is_connected
+
+        run(main)
+        for _ in range(2):
+            with silent_listener.accept()[0] as accepted:
+                wait_for_end(accepted)
+
+    def test_of_a_stranger(self, manager: RedisConnectionManager, async_manager: AsyncRedisConnectionManager) -> None:
+        with pytest.raises(TypeError, match='was not made by RedisConnectionManager'):
+            manager.check_aliveness('db', redis.Connection())
+        with pytest.raises(TypeError, match='was not made by AsyncRedisConnectionManager'):
+            async_client_of(redis.asyncio.Connection())
+
+
+class TestClient:
+    def test_commands(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        client: Any = client_of(conn)
+        assert client_of(conn) is client
+        assert client.set('k', 'v')
+        assert client.get('k') == b'v'
+        assert client.pipeline().incr('n').delete('n').execute()[1] == 1
+        assert client.pipeline(transaction=False).set('k', 1).get('k').execute() == [True, b'1']
+        assert client.client_id() == client_id(conn)
+        client.close()
+        assert client.get('k') == b'1'
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+
+    def test_transaction(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        client: Any = client_of(conn)
+        client.set('n', 1)
+        with client.pipeline() as pipeline:
+            pipeline.watch('n')
+            # The connection is the pipeline's.
+            with pytest.raises(redis.MaxConnectionsError, match='one at a time'):
+                client.get('n')
+            number = int(pipeline.get('n'))
+            pipeline.multi()
+            pipeline.set('n', number + 1)
+            assert pipeline.execute() == [True]
+        assert client.get('n') == b'2'
+        manager.on_release('db', conn)
+
+    def test_pubsub(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        with client_of(conn).pubsub() as pubsub:
+            pubsub.subscribe('channel')
+            message = pubsub.get_message(timeout=PATIENCE)
+            assert message is not None
+            assert message['type'] == 'subscribe'
+        assert manager.is_broken('db', conn, ValueError())
+
+    def test_of_decoded_responses(self, redis_server: RedisServer) -> None:
+        manager = RedisConnectionManager({'db': f'{redis_server.url}?decode_responses=1'})
+        manager = RedisConnectionManager({'db': {'url': redis_server.url, 'decode_responses': True}})
+        conn = manager.create('db')
+        client: Any = client_of(conn)
+        client.set('k', 'ü')
+        assert client.get('k') == 'ü'
+        assert ask(conn, 'GET', 'k') == 'ü'
+        manager.dispose('db', conn)
+
+    def test_async(self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            client: Any = async_client_of(conn)
+            assert async_client_of(conn) is client
+            assert await client.set('k', 'v')
+            assert await client.get('k') == b'v'
+            assert await client.pipeline().set('k', 1).get('k').execute() == [True, b'1']
+            async with client.pipeline() as pipeline:
+                await pipeline.watch('k')
+                with pytest.raises(redis.MaxConnectionsError, match='one at a time'):
+                    await client.get('k')
+                pipeline.multi()
+                pipeline.set('k', 2)
+                assert await pipeline.execute() == [True]
+            await client.aclose()
+            assert await client.get('k') == b'2'
+            await async_manager.on_release('db', conn)
+            assert await async_manager.check_aliveness('db', conn)
+
+        run_with_conn(main)
+
+
+class TestPool:
+    def test_unfit_ones_are_replaced(self, redis_server: RedisServer, manager: RedisConnectionManager) -> None:
+        pool = gcpool.threading.ConnectionPool[Any, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+        try:
+            with pool.connection('db') as conn:
+                first = client_id(conn)
+            with pool.connection('db') as conn:
+                assert client_id(conn) == first
+                ask(conn, 'SELECT', 4)
+            with pool.connection('db') as conn:
+                second = client_id(conn)
+                assert second != first
+                assert b' db=0 ' in ask(conn, 'CLIENT', 'INFO')
+
+            def fail_half_way() -> None:
+                with pool.connection('db') as conn:
+                    conn.send_command('PING')
+                    raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                fail_half_way()
+            with pool.connection('db') as conn:
+                third = client_id(conn)
+                assert third != second
+            with pytest.raises(ZeroDivisionError), pool.connection('db') as conn:
+                raise ZeroDivisionError
+            with pool.connection('db') as conn:
+                assert client_id(conn) == third
+            redis_server.wait_for_clients(1)
+        finally:
+            pool.close()
+        redis_server.wait_for_clients(0)
+
+    def test_restart_of_the_server(self, redis_server: RedisServer, manager: RedisConnectionManager) -> None:
+        pool = gcpool.threading.ConnectionPool[Any, Connection](manager, max_size=3, min_idle=3)
+        try:
+            conns = [pool.acquire('db', PATIENCE) for _ in range(3)]
+            for conn in conns:
+                pool.release(conn, 'db')
+            redis_server.restart()
+            for _ in range(5):
+                with pool.connection('db', PATIENCE) as conn:
+                    assert ask(conn, 'PING') == b'PONG'
+            assert not any(conn.is_connected for conn in conns)
+        finally:
+            pool.close()
+        redis_server.wait_for_clients(0)
+
+    def test_wrong_credentials_count_for_nothing(self, guarded_server: RedisServer) -> None:
+        url = guarded_server.url.replace('not-a-secret', 'wrong')
+        pool = gcpool.threading.ConnectionPool[Any, Connection](RedisConnectionManager({'db': url}), max_size=1)
+        for _ in range(3):
+            with pytest.raises(redis.AuthenticationError):
+                pool.acquire('db', PATIENCE)
+        assert pool.get_size() == 0
+        pool.close()
+        guarded_server.wait_for_clients(0)
+
+    def test_async(self, redis_server: RedisServer, async_manager: AsyncRedisConnectionManager, run: Run) -> None:
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[Any, AsyncConnection](async_manager, max_size=2)
+            try:
+
+                async def increment() -> None:
+                    async with pool.connection('db', PATIENCE) as conn:
+                        await async_client_of(conn).incr('async-pool')
+
+                await asyncio.gather(*(increment() for _ in range(50)))
+                async with pool.connection('db', PATIENCE) as conn:
+                    assert await async_client_of(conn).getdel('async-pool') == b'50'
+
+                # Cancelled while it waits for a reply.
+                waiting = asyncio.Event()
+
+                async def wait() -> None:
+                    async with pool.connection('db', PATIENCE) as conn:
+                        await conn.send_command('BLPOP', 'nothing', 0)
+                        waiting.set()
+                        await conn.read_response()
+
+                task = asyncio.ensure_future(wait())
+                await waiting.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                async with pool.connection('db', PATIENCE) as first, pool.connection('db', PATIENCE) as second:
+                    assert await ask_async(first, 'PING') == b'PONG'
+                    assert await ask_async(second, 'PING') == b'PONG'
+
+                redis_server.restart()
+                async with pool.connection('db', PATIENCE) as conn:
+                    assert await ask_async(conn, 'PING') == b'PONG'
+            finally:
+                await pool.close()
+
+        run(main)
+        redis_server.wait_for_clients(0)
