@@ -63,12 +63,12 @@ OPTIONAL = {
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
 
-PROJECT = tomli.loads((ROOT / 'pyproject.toml').read_text())
+PROJECT = tomli.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
 BLOCKS: dict[str, list[Block]] = {}
 UNCLEAR: dict[str, str] = {}
 for path in pages():
     try:
-        BLOCKS[page_name(path)] = list(blocks_of(path.read_text()))
+        BLOCKS[page_name(path)] = list(blocks_of(path.read_text(encoding='utf-8')))
     except UnclearBlock as exc:
         UNCLEAR[page_name(path)] = str(exc)
 
@@ -290,7 +290,7 @@ def pip_faults(arguments: list[str]) -> Iterator[str]:
 
 def shell_faults(script: str) -> Iterator[str]:
     """What is wrong about the commands of a block."""
-    targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
     for line in script.replace('\\\n', ' ').splitlines():
         try:
             words = shlex.split(line, comments=True)
@@ -323,7 +323,9 @@ def test_shell_blocks(block: Block) -> None:
 
 @pytest.mark.parametrize('page', BLOCKS)
 def test_commands_in_sentences(page: str) -> None:
-    commands = [code for code in inline_code_of((ROOT / page).read_text()) if re.match('(pip|make) ', code)]
+    commands = [
+        code for code in inline_code_of((ROOT / page).read_text(encoding='utf-8')) if re.match('(pip|make) ', code)
+    ]
     assert not [fault for command in commands for fault in shell_faults(command)]
 
 
@@ -374,7 +376,11 @@ def test_the_defaults_are_shown(pool: type) -> None:
 
 @pytest.mark.parametrize('page', BLOCKS)
 def test_links_lead_somewhere(page: str) -> None:
-    targets = [target.partition('#')[0] for target in links_of((ROOT / page).read_text()) if '://' not in target]
+    targets = [
+        target.partition('#')[0]
+        for target in links_of((ROOT / page).read_text(encoding='utf-8'))
+        if '://' not in target
+    ]
     missing = [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()]
     assert not missing
 
