@@ -8,7 +8,7 @@ curl -X POST http://127.0.0.1:8000/visits/ann
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import asyncpg
 from fastapi import Depends, FastAPI, Request
@@ -18,7 +18,7 @@ from gcpool.asyncio import ConnectionPool
 from gcpool.contrib.asyncpg import DbConnectionManager, DbEndpoint
 from gcpool.exceptions import ConnectError, PoolTimeout
 
-Connection = asyncpg.Connection[asyncpg.Record]
+Connection: TypeAlias = 'asyncpg.Connection[asyncpg.Record]'
 
 
 @asynccontextmanager

@@ -1,0 +1,227 @@
+"""The examples that are services: each runs as its users run it, is asked for a lot at once, and ends when told to."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, final
+
+import pytest
+
+from tests.contrib.servers import PostgresServer, running_postgres
+from tests.support import PATIENCE, program_environment
+
+EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
+
+# The clients are more than the connections of any service's pool.
+REQUESTS = 60
+CLIENTS = 16
+
+pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='there no signal asks a program to end')
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return pytest.mark.skipif(bool(missing), reason=f'not installed: {", ".join(missing)}')
+
+
+@final
+class Service:
+    """A program that serves until it is told to end. What it says is collected, on both of its streams.
+
+    :param command: the program's arguments, after the interpreter's
+    :param settings: environment variables of its own
+    """
+
+    def __init__(self, *command: str, **settings: str) -> None:
+        self._said: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self._process = subprocess.Popen(
+            # Development mode shows what is otherwise silent, such as connections that nobody closes.
+            [sys.executable, '-X', 'dev', '-u', *command],
+            env={**program_environment(), **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._listener = threading.Thread(target=self._listen, name='service-listener', daemon=True)
+
+    def __enter__(self) -> 'Service':
+        self._listener.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process.poll() is None:
+            # With the processes that it has forked.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE)
+        self._listener.join(PATIENCE)
+        assert not self._listener.is_alive()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self._said.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def said(self) -> str:
+        with self._news:
+            return ''.join(self._said)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until it says something."""
+        with self._news:
+            self._news.wait_for(lambda: self._ended or re.search(pattern, ''.join(self._said)), PATIENCE)
+            found = re.search(pattern, ''.join(self._said))
+        assert found, f'{pattern} does not come, but:\n{self.said}'
+        return found
+
+    @property
+    def url(self) -> str:
+        """Where it serves: each of them says that once it listens, at a port that the system has chosen."""
+        return self.wait_for(r'http://127\.0\.0\.1:[1-9]\d*')[0]
+
+    def ask(self, path: str, method: str = 'GET') -> Any:
+        """Send one request, and wait for the answer."""
+        request = urllib.request.Request(self.url + path, method=method)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    def ask_at_once(self, path: str, method: str = 'GET') -> list[Any]:
+        """Send many requests, from many clients."""
+        with ThreadPoolExecutor(CLIENTS) as executor:
+            return list(executor.map(lambda _: self.ask(path, method), range(REQUESTS)))
+
+    def end(self) -> None:
+        """Tell it to end, and look at how it does."""
+        self._process.send_signal(signal.SIGTERM)
+        # Some end by the signal, after they have cleaned up.
+        assert self._process.wait(PATIENCE) in {0, -signal.SIGTERM}, self.said
+        self._listener.join(PATIENCE)
+        for fault in ('Traceback', 'ResourceWarning', 'RuntimeWarning', 'never awaited'):
+            assert fault not in self.said, self.said
+
+
+@pytest.fixture(scope='module')
+def postgres() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+def check_visits(service: Service) -> None:
+    """Of many visits at once each is counted, on at most four connections, and none stays out."""
+    counts = [
+        answer if isinstance(answer, int) else answer['visits'] for answer in service.ask_at_once('/visits/ann', 'POST')
+    ]
+    assert sorted(counts) == list(range(1, REQUESTS + 1))
+    visits = service.ask('/visits/ann')
+    assert visits in (REQUESTS, {'name': 'ann', 'visits': REQUESTS})
+    stats = service.ask('/pool')
+    assert stats['acquires'] >= REQUESTS + 2
+    assert 1 <= stats['created'] <= 4
+    assert (stats['acquired'], stats['waiting'], stats['timeouts']) == (0, 0, 0)
+
+
+@pytest.mark.postgres
+@needs('fastapi', 'uvicorn', 'asyncpg')
+def test_fastapi(postgres: PostgresServer) -> None:
+    command = ('-m', 'uvicorn', '--app-dir', str(EXAMPLES), '--port', '0', 'fastapi_service:app')
+    with Service(*command, GCPOOL_EXAMPLE_DSN=postgres.dsn) as service:
+        check_visits(service)
+        service.end()
+        assert 'Application shutdown complete' in service.said
+
+
+@needs('flask')
+def test_flask(tmp_path: Path) -> None:
+    database = tmp_path / 'visits.db'
+    with Service(str(EXAMPLES / 'flask_service.py'), '0', GCPOOL_EXAMPLE_DATABASE=str(database)) as service:
+        check_visits(service)
+        service.end()
+    # The last connection that is closed tidies up: nothing but the database is left.
+    assert list(tmp_path.iterdir()) == [database]
+
+
+@pytest.mark.postgres
+@needs('gunicorn', 'psycopg2')
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+def test_gunicorn_with_an_app_loaded_before_the_fork(postgres: PostgresServer) -> None:
+    options = ('--preload', '--workers', '2', '--threads', '8', '--bind', '127.0.0.1:0', '--no-control-socket')
+    command = ('-m', 'gunicorn', *options, '--chdir', str(EXAMPLES), 'gunicorn_preload:app')
+    with Service(*command, GCPOOL_EXAMPLE_DSN=postgres.dsn) as service:
+        answers = service.ask_at_once('/')
+        parent = answers[0]['preloaded by']
+
+        # Each connection is of one process, and none the one that the parent opened before the fork.
+        owners: dict[int, set[int]] = {}
+        for answer in answers:
+            assert answer['preloaded by'] == parent
+            owners.setdefault(answer['answered by']['backend'], set()).add(answer['answered by']['process'])
+            assert 1 <= answer['pool of this worker']['created'] <= 4
+        assert all(len(processes) == 1 for processes in owners.values()), owners
+        assert parent['backend'] not in owners
+        assert parent['process'] not in set.union(*owners.values())
+
+        # A worker that ends closes its own connections, and not the parent's.
+        worker = answers[0]['answered by']['process']
+        os.kill(worker, signal.SIGTERM)
+        service.wait_for(rf'Worker exiting \(pid: {worker}\)')
+        its_own = {backend for backend, processes in owners.items() if processes == {worker}}
+        deadline = time.monotonic() + PATIENCE
+        while its_own & (left := sessions(postgres)):
+            assert time.monotonic() < deadline, f'still open: {its_own & left}'
+        assert parent['backend'] in left
+        assert service.ask('/')['preloaded by'] == parent
+
+        service.end()
+    postgres.wait_for_sessions(0)
+
+
+def sessions(postgres: PostgresServer) -> set[int]:
+    """Which of the server's processes serve somebody."""
+    return set(
+        map(int, postgres.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'").split())
+    )
+
+
+@needs('celery')
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+def test_celery_with_processes_forked_from_one_that_used_the_pool(tmp_path: Path) -> None:
+    settings = {'GCPOOL_EXAMPLE_DIRECTORY': str(tmp_path)}
+    command = ('-m', 'celery', '--workdir', str(EXAMPLES), '--app', 'celery_fork', 'worker', '--concurrency', '2')
+    with Service(*command, **settings) as worker:
+        result = subprocess.run(
+            [sys.executable, '-X', 'dev', str(EXAMPLES / 'celery_fork.py')],
+            env={**program_environment(), **settings},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=3 * PATIENCE,
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, ''), worker.said
+        assert re.fullmatch(
+            r'rows and sum: \(20, 190\)\nworker processes, at most 2: [12]\n'
+            r'connections opened by each of them: \{1\}\n',
+            result.stdout,
+        ), result.stdout
+        worker.end()
