@@ -190,7 +190,8 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
-    cdef char padding[12]
+    cdef unsigned int suspicion             # [ep] how often a connection that was thought alive was found dead
+    cdef char padding[8]
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -203,12 +204,14 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef char state                         # [ep]
     cdef char is_core                       # [ep] says which idle list
     cdef char forced                        # [ep] closed while it was out: its release is nothing
+    cdef char broken                        # [owner] unfit: its release disposes of it
     cdef unsigned int turn                  # [ep] how often it was acquired
     cdef double used_at                     # [ep]
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release
     cdef int generation                     # never changes; PoolCore.generation at birth
-    cdef char padding[12]
+    cdef unsigned int trust                 # [ep] EndpointPool.suspicion when it was last known to be alive
+    cdef char padding[8]
 
 
 cdef class Waiter:
@@ -225,6 +228,8 @@ cdef class Waiter:
     cdef void *next                         # [ep]; afterwards links those to be notified
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
+    cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
+    cdef bint news                          # [owner] whether that connection was thought alive until then
 
 
 cdef class PoolCore:
@@ -265,6 +270,7 @@ cdef class PoolCore:
     cdef unsigned long long created_        # [core]
     cdef unsigned long long create_errors   # [core]
     cdef unsigned long long dead_           # [core]
+    cdef unsigned long long broken_         # [core]
     cdef unsigned long long disposed_       # [core]
     cdef unsigned long long waits           # [core]
     cdef unsigned long long timeouts        # [core]
@@ -279,13 +285,17 @@ cdef class PoolCore:
     cpdef bint confirm(self, Waiter w)
     cpdef bint begin_release(self, Entry e) except -1
     cpdef release(self, Entry e, double now)
+    cpdef bint doubts(self, Waiter w, double now, double interval)
+    cpdef begin_check(self, Waiter w)
+    cpdef end_check(self, Waiter w)
+    cpdef bint condemn(self, Entry e) except -1
     cdef EndpointPool find(self, object endpoint)
     cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version)
     cdef EndpointPool find_or_add(self, object endpoint)
     cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept
     cdef void set_alias(self, EndpointPool ep, object endpoint)
     cdef void forget_if_empty(self, EndpointPool ep) noexcept
-    cdef Entry take_idle(self, object endpoint, double now)
+    cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_out(self, object conn, object endpoint)
     cdef int let_go(self, Entry e) except -1
     cdef int give_back(self, Entry e, double now) except -1
@@ -320,6 +330,10 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_acquire
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
+    cdef readonly bint _hooks_broken
+    cdef readonly double _check_interval
+    cdef double fresh_for                   # _check_interval, or 0 where nothing is ever checked
+    cdef readonly object _check_timeout
     cdef readonly bint _overridden
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
@@ -332,6 +346,9 @@ cdef class SyncPool(PoolFacade):
     cdef Entry acquire_entry(self, object endpoint, object timeout)
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e)
     cdef int release_entry(self, Entry e) except -1
+    cdef int finish_release(self, Entry e) except -1
+    cdef int release_after_error(self, Entry e, object exc) except -1
+    cdef int discard_entry(self, Entry e) except -1
     cdef int abandon(self, Waiter w) except -1
     cdef int drain(self, double deadline) except -1
     cdef int dispose_entry(self, Entry e, double deadline) except -1
@@ -357,6 +374,7 @@ cdef class AsyncPool(PoolFacade):
     cdef object acquire_ready(self, object endpoint, object timeout)
     cdef object release_ready(self, object conn, object endpoint)
     cdef object release_or_tell(self, Entry e)
+    cdef int abandon_entry(self, Entry e, unsigned int turn) except -1
     cpdef object _release_entry(self, Entry e)
 
 

@@ -27,9 +27,15 @@ from libc.string cimport memset
 cimport cython
 
 from asyncio import coroutines as asyncio_coroutines
+from asyncio import _get_running_loop as running_loop_or_none
 from asyncio import get_running_loop as running_loop
 
-from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, EventLoopMismatch
+from gcpool.exceptions import (
+    ConnectionNotAcquired,
+    ConnectionPoolClosedError,
+    DiscardConnection,
+    EventLoopMismatch,
+)
 
 __all__ = [
     'AsyncConnectionContext',
@@ -124,6 +130,15 @@ cdef class Entry(HeapMember):
     def turn_count(self):
         """How often the connection was acquired."""
         return self.turn
+
+    @property
+    def is_broken(self):
+        """Whether its holder said that it is unfit (:py:meth:`break_`)."""
+        return bool(self.broken)
+
+    def break_(self):
+        """Have the next release dispose of it. Called by its holder."""
+        self.broken = True
 
     def __repr__(self):
         return f'<Entry {STATES[self.state]} at {id(self):#x}>'
@@ -415,6 +430,7 @@ cdef class PoolCore:
         self.created_ = 0
         self.create_errors = 0
         self.dead_ = 0
+        self.broken_ = 0
         self.disposed_ = 0
         self.waits = 0
         self.timeouts = 0
@@ -564,8 +580,11 @@ cdef class PoolCore:
 
     # -- the hot path ----------------------------------------------------------------------------------------------
 
-    cdef Entry take_idle(self, object endpoint, double now):
-        """An idle connection, core ones first, or None: then :py:meth:`request` knows more."""
+    cdef Entry take_idle(self, object endpoint, double now, double interval):
+        """An idle connection, core ones first, or None: then :py:meth:`request` knows more.
+
+        :param interval: seconds; None, too, when it was not used within them, or is suspect. 0: never mind.
+        """
         cdef EndpointPool ep
         cdef Entry e
         cdef void *p
@@ -591,6 +610,9 @@ cdef class PoolCore:
             p = ep.extra_tail
         # Where somebody waits nothing is idle, so this overtakes nobody.
         if p == NULL or gcp_load_int(&self.is_closed) or (<Entry>p).expires_at <= now:
+            gcp_unlock(&ep.lock)
+            return None
+        if interval > 0 and (now - (<Entry>p).used_at >= interval or (<Entry>p).trust != ep.suspicion):
             gcp_unlock(&ep.lock)
             return None
         e = <Entry>p
@@ -631,6 +653,7 @@ cdef class PoolCore:
             w = <Waiter>ep.waiter_head
             waiter_unlink(ep, <void *>w)
             e.state = ACQUIRED
+            e.used_at = now
             count_acquired(ep, e)
             w.entry = e
             w.state = SERVED
@@ -858,7 +881,7 @@ cdef class PoolCore:
 
     def try_acquire(self, object endpoint, double now):
         """An idle connection's entry, or None when none is ready. Nothing is created, nobody waits."""
-        return self.take_idle(endpoint, now)
+        return self.take_idle(endpoint, now, 0)
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
@@ -995,6 +1018,7 @@ cdef class PoolCore:
             )
         self.created_ += 1
         ticket.used_at = now
+        ticket.trust = ep.suspicion
         ticket.expires_at = min(now + self.max_lifetime, NEVER)
         ep.creating -= 1
         served = not self.is_closed
@@ -1039,6 +1063,78 @@ cdef class PoolCore:
         w.state = CANCELLED
         self.fail(e)
 
+    # -- aliveness --------------------------------------------------------------------------------------------------
+    # What a check finds out about one connection says something about the endpoint's others: when one that was thought
+    # alive turns out to be dead, all that were not looked at since are suspect.
+
+    cpdef bint doubts(self, Waiter w, double now, double interval):
+        """Whether the connection that a waiter was served has to be checked before it is used.
+
+        :param interval: seconds within which a connection that was used is taken to be alive, unless it is suspect
+        """
+        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
+        cdef bint doubtful
+        gcp_lock(&ep.lock)
+        doubtful = not now - w.entry.used_at < interval or w.entry.trust != ep.suspicion
+        gcp_unlock(&ep.lock)
+        return doubtful
+
+    cpdef begin_check(self, Waiter w):
+        """The connection that a waiter was served is about to be checked. Until :py:meth:`end_check` it is suspect."""
+        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
+        gcp_lock(&ep.lock)
+        w.suspicion = ep.suspicion
+        w.news = w.entry.trust == ep.suspicion
+        w.entry.trust = ep.suspicion - 1
+        gcp_unlock(&ep.lock)
+
+    cpdef end_check(self, Waiter w):
+        """The connection that a waiter was served was alive. If another one was found dead meanwhile, it is suspect
+        again: it may have been asked before the server went."""
+        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
+        gcp_lock(&ep.lock)
+        w.entry.trust = w.suspicion
+        gcp_unlock(&ep.lock)
+
+    cpdef bint condemn(self, Entry e) except -1:
+        """Take a connection that is out, and unfit, out of use for good.
+
+        :raises ConnectionNotAcquired: when it is not out
+        :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
+            over it, or a fork lies between)
+        """
+        cdef EndpointPool ep = pool_of(e)
+        cdef int state
+        if e.generation != self.generation:
+            return False
+        gcp_lock(&self.lock)
+        gcp_lock(&ep.lock)
+        state = e.state
+        if state == ACQUIRED or state == RELEASING:
+            e.state = CLOSING
+            ep.acquired -= 1
+            ep.closing += 1
+            self.closing += 1
+            self.broken_ += 1
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&self.lock)
+        if state == ACQUIRED or state == RELEASING:
+            return True
+        if not e.forced:
+            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
+        self.let_go(e)
+        return False
+
+    def suspect(self, Entry e not None):
+        """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect."""
+        cdef EndpointPool ep = pool_of(e)
+        if e.generation != self.generation:
+            return
+        gcp_lock(&ep.lock)
+        if e.trust == ep.suspicion:
+            ep.suspicion += 1
+        gcp_unlock(&ep.lock)
+
     def bury(self, Waiter w not None):
         """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead`), and the waiter to ask
         again before that, so that nobody comes between. Nothing is to be disposed of when the pool was closed over it
@@ -1060,6 +1156,8 @@ cdef class PoolCore:
             ep.closing += 1
             self.closing += 1
             self.dead_ += 1
+            if w.news:          # else it was suspect already, and so are all others
+                ep.suspicion += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         if held:
@@ -1274,6 +1372,7 @@ cdef class PoolCore:
             Py_INCREF(w)
             waiter_unlink(ep, <void *>w)
             e.state = ACQUIRED
+            e.used_at = now
             count_acquired(ep, e)
             w.entry = e
             w.state = SERVED
@@ -1653,6 +1752,7 @@ cdef class PoolCore:
             'created': self.created_,
             'create_errors': self.create_errors,
             'dead': self.dead_,
+            'broken': self.broken_,
             'disposed': self.disposed_,
             'waits': self.waits,
             'timeouts': self.timeouts,

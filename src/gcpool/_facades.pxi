@@ -53,6 +53,9 @@ cdef class PoolFacade:
         bint hooks_acquire,
         bint hooks_release,
         bint hooks_dead,
+        bint hooks_broken,
+        double check_interval,
+        object check_timeout,
     ):
         if self._core is not UNBUILT:
             # What is out of the old core must not come back to a new one.
@@ -69,6 +72,17 @@ cdef class PoolFacade:
         self._hooks_acquire = hooks_acquire
         self._hooks_release = hooks_release
         self._hooks_dead = hooks_dead
+        self._hooks_broken = hooks_broken
+        self._check_interval = check_interval
+        self.fresh_for = check_interval if checks else 0.0
+        self._check_timeout = check_timeout
+
+    def _must_check(self, Waiter w not None):
+        # Whether what a waiter was served has to be checked first. Not if the pool was closed over it: it is closed by
+        # now, and no method of the manager is to see it.
+        if not self._checks or not self._core.confirm(w):
+            return False
+        return self.fresh_for <= 0 or self._core.doubts(w, self._core.now(), self.fresh_for)
 
 
 cdef class SyncPool(PoolFacade):
@@ -125,8 +139,8 @@ cdef class SyncPool(PoolFacade):
         return context
 
     cdef inline Entry acquire_entry(self, object endpoint, object timeout):
-        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock())
-        if e is None or self._checks or self._hooks_acquire:
+        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock(), self.fresh_for)
+        if e is None or self._hooks_acquire or (self._checks and self.fresh_for <= 0):
             e = self.acquire_slowly(endpoint, timeout, e)
         return e
 
@@ -148,10 +162,13 @@ cdef class SyncPool(PoolFacade):
         try:
             if e is not None:
                 self._core.adopt(w, e)
-                if self._checks and timeout is not None:
-                    since = self._core.now()        # a check that takes its time leaves less for what follows
-                if self._checks and not self._manager.check_aliveness(endpoint, e.conn_, timeout):
-                    dead = True
+                # With an interval, take_idle() leaves to _serve() what needs a check.
+                if self._checks and self.fresh_for <= 0:
+                    if timeout is not None:
+                        since = self._core.now()    # a check that takes its time leaves less for what follows
+                    dead = not self._check_within(w, timeout)
+                if dead:
+                    pass
                 else:
                     if self._hooks_acquire and self._core.confirm(w):
                         self._manager.on_acquire(endpoint, e.conn_)
@@ -173,13 +190,56 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int release_entry(self, Entry e) except -1:
+        if (self._hooks_release or e.broken) and not self._core.begin_release(e):
+            return 0
+        return self.finish_release(e)
+
+    cdef int release_after_error(self, Entry e, object exc) except -1:
+        # The block of a context raised, and the manager can tell whether that broke the connection.
+        cdef PoolCore core = self._core
+        if not core.begin_release(e):
+            return 0
+        e.broken = True             # until the manager says something else
+        try:
+            try:
+                e.broken = bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc))
+            except Exception as failure:
+                logger.error(
+                    'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                    e.pool.endpoint, type(failure).__name__, failure,
+                )
+        finally:
+            self.finish_release(e)
+        return 0
+
+    cdef int discard_entry(self, Entry e) except -1:
+        cdef PoolCore core = self._core
+        core.suspect(e)
+        if not core.condemn(e):
+            return 0
+        try:
+            self.dispose_entry(e, INFINITY)
+            if self._hooks_dead:
+                self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
+        finally:
+            self.drain(INFINITY)
+        return 0
+
+    cdef int finish_release(self, Entry e) except -1:
+        # The rest of it: with a hook begin_release() came before.
         cdef PoolCore core = self._core
         cdef double now
+        if e.broken:
+            return self.discard_entry(e)
         if self._hooks_release:
-            if not core.begin_release(e):
-                return 0
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
+            except DiscardConnection as exc:
+                logger.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
+                if core.condemn(e):
+                    core.doom_again(e)
+                self.drain(INFINITY)
+                return 0
             except BaseException:
                 core.release(e, core.read_clock())
                 self.drain(INFINITY)
@@ -235,6 +295,26 @@ cdef class SyncPool(PoolFacade):
         cdef Entry ticket = w.served
         return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
 
+    def _check_within(self, Waiter w not None, timeout):
+        # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
+        cdef Entry e = w.served
+        cdef bint alive
+        limit = timeout
+        own = self._check_timeout is not None and (timeout is None or self._check_timeout < timeout)
+        if own:
+            limit = self._check_timeout
+        self._core.begin_check(w)
+        try:
+            alive = bool(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
+        except TimeoutError as exc:
+            if not own:
+                raise
+            logger.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
+            alive = False
+        if alive:
+            self._core.end_check(w)
+        return alive
+
     def _dispose_dead(self, Waiter w not None, deadline, timeout):
         cdef Entry e = w.corpse
         w.corpse = None
@@ -279,7 +359,10 @@ cdef class SyncConnectionContext:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
                 )
-            self.pool.release_entry(e)
+            if exc is not None and self.pool._hooks_broken:
+                self.pool.release_after_error(e, exc)
+            else:
+                self.pool.release_entry(e)
         return None
 
     def __dealloc__(self):
@@ -403,9 +486,9 @@ cdef class AsyncPool(PoolFacade):
         self.check_loop()
         if timeout is not None:
             check_timeout(timeout)
-        if self._checks or self._hooks_acquire:
+        if self._hooks_acquire or (self._checks and self.fresh_for <= 0):
             return MISSING_
-        e = self._core.take_idle(endpoint, self._core.read_clock())
+        e = self._core.take_idle(endpoint, self._core.read_clock(), self.fresh_for)
         if e is None:
             return MISSING_
         return e.conn_
@@ -419,8 +502,21 @@ cdef class AsyncPool(PoolFacade):
             return None
         return self.release_or_tell(e)
 
+    cdef int abandon_entry(self, Entry e, unsigned int turn) except -1:
+        # Its holder is being finalised, wherever that is: the loop belongs to a thread. A pool that is being collected
+        # as garbage owns no entries any more.
+        if self._core.entries is None or e not in self._core.entries or e.turn != turn or self.loop is None:
+            return 0
+        if e.state != ACQUIRED and e.state != RELEASING:
+            return 0
+        if running_loop_or_none() is self.loop:
+            self._leave_without_hook(e)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._leave_without_hook, e)
+        return 0
+
     cdef object release_or_tell(self, Entry e):
-        if self._hooks_release:
+        if self._hooks_release or e.broken:
             return e if self._core.begin_release(e) else None
         return self._release_entry(e)
 
@@ -549,6 +645,7 @@ cdef enum:          # PoolCoroutine.kind
     ACQUIRE
     RELEASE
     LEAVE           # the end of a context, the rest of a release
+    LEAVE_AFTER_ERROR   # the end of one whose block raised: the manager is asked about the connection
     READY           # has a value to return and nothing to do
 
 cdef enum:          # PoolCoroutine.state
@@ -599,6 +696,11 @@ cdef class PoolCoroutine:
     def __dealloc__(self):
         gcp_forget_stop()
         if self.state == NOT_STARTED and self.kind != READY:
+            if self.kind >= LEAVE and self.pool is not None and isinstance(self.argument, Entry):
+                # The end of a context, and nobody will go on with it.
+                if self.pool._core is not None:
+                    (<Entry>self.argument).broken |= self.kind == LEAVE_AFTER_ERROR
+                    self.pool.abandon_entry(self.argument, (<Entry>self.argument).turn)
             PyErr_WarnEx(
                 RuntimeWarning,
                 b"coroutine 'ConnectionPool.acquire' was never awaited"
@@ -635,6 +737,8 @@ cdef class PoolCoroutine:
             self.inner = pool._finish_release(todo)
         elif self.kind == LEAVE:
             self.inner = pool._finish_release(self.argument)
+        elif self.kind == LEAVE_AFTER_ERROR:
+            self.inner = pool._release_after_error(self.argument, self.endpoint)
         else:
             return self.argument
         self.state = WAITING
@@ -647,6 +751,9 @@ cdef class PoolCoroutine:
             if self.kind == RELEASE:
                 self.pool._release_without_hook(self.argument, self.endpoint)
             elif self.kind == LEAVE:
+                self.pool._leave_without_hook(self.argument)
+            elif self.kind == LEAVE_AFTER_ERROR:
+                (<Entry>self.argument).broken = True    # in doubt: nobody was asked
                 self.pool._leave_without_hook(self.argument)
         return 0
 
@@ -767,8 +874,14 @@ _mark_coroutine_functions()
 
 @cython.final
 @cython.freelist(8)
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class AsyncConnectionContext:
     """What ``pool.connection()`` returns. It can be entered again after it was left."""
+
+    def __dealloc__(self):
+        # Entered and never left: a signal handler raised between __aenter__ and the first step of what that returned.
+        if self.entry is not None and self.pool is not None and self.pool._core is not None:
+            self.pool.abandon_entry(self.entry, self.turn)
 
     def __aenter__(self):
         cdef AsyncPool pool = self.pool
@@ -778,8 +891,8 @@ cdef class AsyncConnectionContext:
         if pool is None:
             raise RuntimeError(NO_POOL)
         pool.check_loop()
-        if not pool._checks and not pool._hooks_acquire:
-            e = pool._core.take_idle(self.endpoint, pool._core.read_clock())
+        if not pool._hooks_acquire and not (pool._checks and pool.fresh_for <= 0):
+            e = pool._core.take_idle(self.endpoint, pool._core.read_clock(), pool.fresh_for)
             if e is not None:
                 self.entry = e
                 self.turn = e.turn
@@ -808,6 +921,10 @@ cdef class AsyncConnectionContext:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
                 )
+            if exc is not None and pool._hooks_broken:
+                if pool._core.begin_release(e):
+                    return new_coroutine(LEAVE_AFTER_ERROR, pool, exc, e)
+                return DONE
             todo = pool.release_or_tell(e)
         if todo is None:
             return DONE

@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core import ENTERED, LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
-from .exceptions import PoolTimeout
+from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 if sys.version_info >= (3, 11):
@@ -101,6 +101,12 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         conn = await self.acquire(endpoint, timeout)
         try:
             yield conn
+        except BaseException as exc:
+            if self._hooks_broken:
+                entry = self._core.find_acquired(conn, endpoint)
+                if entry is not None:
+                    await self._judge(entry, exc)
+            raise
         finally:
             await self.release(conn, endpoint)
 
@@ -132,13 +138,73 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     def _leave_without_hook(self, todo: object) -> None:
         if isinstance(todo, Entry):
-            self._release_entry(todo)
+            if todo.is_broken:
+                self._doom(todo)
+            else:
+                self._release_entry(todo)
         self._spawn_disposals()
+
+    def _doom(self, entry: Entry) -> None:
+        if self._core.condemn(entry):
+            self._core.doom_again(entry)
+
+    async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
+        """The end of a context whose block raised. The entry is being released."""
+        try:
+            await self._judge(entry, exc)
+        except BaseException:
+            self._leave_without_hook(entry)
+            raise
+        if entry.is_broken or self._hooks_release:
+            await self._finish_release(entry)
+        elif self._release_entry(entry) is not None:
+            await self._dispose_doomed()
+
+    async def _judge(self, entry: Entry, exc: BaseException) -> None:
+        """Ask the manager whether what its user's block raised broke a connection."""
+        broken = True
+        try:
+            broken = self._manager.is_broken(entry.endpoint, entry.conn, exc)
+            if inspect.isawaitable(broken):
+                verdict, broken = broken, True
+                broken = await verdict
+        except Exception as failure:
+            broken = True
+            logger.error(
+                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                entry.endpoint,
+                type(failure).__name__,
+                failure,
+            )
+        finally:
+            if broken:
+                entry.break_()
+
+    async def _discard(self, entry: Entry) -> None:
+        """Dispose of what is broken. Cancelled, this leaves it to the task that disposes of it."""
+        self._core.suspect(entry)
+        if not self._core.condemn(entry):
+            return
+        loop = self._bound_loop
+        if loop is None or loop.is_closed():
+            self._core.doom_again(entry)
+            return
+        await asyncio.wait([self._spawn_disposal([entry], None)])
+        if self._hooks_dead:
+            await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
     async def _finish_release(self, todo: object) -> None:
         if isinstance(todo, Entry):
+            if todo.is_broken:
+                await self._discard(todo)
+                return
             try:
                 await self._manager.on_release(todo.endpoint, todo.conn)
+            except DiscardConnection as exc:
+                logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
+                self._doom(todo)
+                await self._dispose_doomed()
+                return
             except BaseException:
                 self._core.release(todo, self._core.now())
                 self._spawn_disposals()
@@ -179,23 +245,38 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         return self._core.created(waiter.served, conn, self._core.now())
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
-        return bool(
-            await self._bounded(
-                self._manager.check_aliveness(waiter.endpoint, waiter.served.conn),
-                'check_aliveness',
-                deadline,
-                timeout,
-                waiter.endpoint,
-            )
-        )
+        core = self._core
+        endpoint = waiter.endpoint
+        core.begin_check(waiter)
+        call = self._manager.check_aliveness(endpoint, waiter.served.conn)
+        limit = self._check_timeout
+        if limit is None or (deadline is not None and deadline <= core.now() + limit):
+            alive = bool(await self._bounded(call, 'check_aliveness', deadline, timeout, endpoint))
+        else:
+            self._expect_awaitable(call, 'check_aliveness')
+            scope = timeout_scope(limit)
+            try:
+                async with scope:
+                    alive = bool(await call)
+            except (TimeoutError, asyncio.TimeoutError):
+                if not scope.expired():
+                    raise
+                logger.info('a check of a connection to %r took longer than %s', endpoint, seconds(limit))
+                alive = False
+        if alive:
+            core.end_check(waiter)
+        return alive
+
+    def _expect_awaitable(self, call: object, name: str) -> None:
+        if not inspect.isawaitable(call):
+            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
 
     async def _bounded(
         self, call: Awaitable[ResultT], name: str, deadline: float | None, timeout: float | None, endpoint: object
     ) -> ResultT:
         # Awaited in the caller's own task: between its end and the next line nothing can come, whereas a task of its
         # own (wait_for) may end with a connection in the moment in which its caller is cancelled.
-        if not inspect.isawaitable(call):
-            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
+        self._expect_awaitable(call, name)
         if deadline is None:
             return await call
         scope = timeout_scope(max(deadline - self._core.now(), 0.0))
@@ -331,8 +412,30 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         conn = self.acquire(endpoint, timeout)
         try:
             yield conn
+        except BaseException as exc:
+            if self._hooks_broken:
+                entry = self._core.find_acquired(conn, endpoint)
+                if entry is not None:
+                    self._judge(entry, exc)
+            raise
         finally:
             self.release(conn, endpoint)
+
+    def _judge(self, entry: Entry, exc: BaseException) -> None:
+        """Ask the manager whether what its user's block raised broke a connection."""
+        broken = True
+        try:
+            broken = self._manager.is_broken(entry.endpoint, entry.conn, exc)
+        except Exception as failure:
+            logger.error(
+                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                entry.endpoint,
+                type(failure).__name__,
+                failure,
+            )
+        finally:
+            if broken:
+                entry.break_()
 
     def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
@@ -367,7 +470,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         return self._create_within(waiter, self._left(deadline))
 
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
-        return bool(self._manager.check_aliveness(waiter.endpoint, waiter.served.conn, self._left(deadline)))
+        return self._check_within(waiter, self._left(deadline))
 
     def _begin_disposals(self) -> float:
         self._dispose_doomed()

@@ -6,7 +6,15 @@ from typing import Generic
 
 from ._core import Waiter
 from ._primitives import AsyncRuntime, AsyncWorker, at_least, get_deadline, seconds
-from .common import BaseConnectionPool, Hooks, check_facade_parameters, check_manager, check_optional_seconds, make_core
+from .common import (
+    BaseConnectionPool,
+    Hooks,
+    check_check_parameters,
+    check_facade_parameters,
+    check_manager,
+    check_optional_seconds,
+    make_core,
+)
 from .exceptions import ConnectionPoolClosedError, PoolTimeout
 from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
@@ -36,6 +44,11 @@ class ConnectionPool(
     :param background_collector: whether a background worker disposes of what is due. If not, each release does.
     :param dispose_batch_size: how many connections one release disposes of at most; 0 for ``int(log2(size + 1)) + 1``
     :param dispose_timeout: seconds that one disposal may take; None for no limit
+    :param check_interval: seconds within which a connection that was used is served without ``check_aliveness``; 0 for
+        a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's others from before are
+        suspect, and are checked before they are served, however recently they were used.
+    :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
+        what is left of the acquire's time limit, which then ends the acquire.
     :raises TypeError: when a parameter is of a wrong type, the manager one for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -53,12 +66,15 @@ class ConnectionPool(
         background_collector: bool = False,
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
+        check_interval: float = 0.0,
+        check_timeout: float | None = None,
         _clock: Callable[[], float] | None = None,
     ):
         check_manager(connection_manager, asynchronous=AsyncRuntime.asynchronous)
         acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
             acquire_timeout, dispose_timeout, dispose_batch_size, background_collector
         )
+        check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
         worker = AsyncWorker(self, 'gcpool-collector') if background_collector else None
         core = make_core(
@@ -81,6 +97,9 @@ class ConnectionPool(
             hooks_acquire=hooks.acquire,
             hooks_release=hooks.release,
             hooks_dead=hooks.dead,
+            hooks_broken=hooks.broken,
+            check_interval=check_interval,
+            check_timeout=check_timeout,
         )
         self._tasks = set()
         self._signals = set()
@@ -156,8 +175,7 @@ class ConnectionPool(
                     )
                 logger.debug('connection to %r created', endpoint)
                 break
-            # No method of the manager is to see a connection that the pool was closed over, and that is closed by now.
-            if not self._checks or not core.confirm(waiter) or await self._check(waiter, deadline, timeout):
+            if not self._must_check(waiter) or await self._check(waiter, deadline, timeout):
                 break
             dead = True
         if self._hooks_acquire and core.confirm(waiter):

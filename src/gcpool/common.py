@@ -13,6 +13,7 @@ from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnec
 __all__ = [
     'BaseConnectionPool',
     'Hooks',
+    'check_check_parameters',
     'check_facade_parameters',
     'check_manager',
     'check_optional_seconds',
@@ -60,10 +61,12 @@ class Hooks:
     :param base: the base class whose methods do nothing
     """
 
-    NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead')
+    NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
 
     def __init__(self, manager: object, base: type):
-        self.checks, self.acquire, self.release, self.dead = (self._has(manager, base, name) for name in self.NAMES)
+        self.checks, self.acquire, self.release, self.dead, self.broken = (
+            self._has(manager, base, name) for name in self.NAMES
+        )
 
     @staticmethod
     def _has(manager: object, base: type, name: str) -> bool:
@@ -162,6 +165,15 @@ def check_facade_parameters(
     )
 
 
+def check_check_parameters(check_interval: float, check_timeout: float | None) -> tuple[float, float | None]:
+    """Check the parameters of aliveness checks."""
+    check_interval = _check_seconds('check_interval', check_interval)
+    limit = check_optional_seconds('check_timeout', check_timeout)
+    if limit == 0:
+        raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
+    return check_interval, limit
+
+
 class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     """What both pools show of themselves (generic-connection-pool)."""
 
@@ -169,6 +181,10 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
         @property
         def _core(self) -> PoolCore: ...
+        @property
+        def _check_interval(self) -> float: ...
+        @property
+        def _check_timeout(self) -> float | None: ...
 
     def get_size(self) -> int:
         """How many connections there are: idle, out, being created and being disposed of."""
@@ -178,9 +194,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """Gauges and counters of the whole pool.
 
         Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
-        pool was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check),
-        ``disposed``, ``waits`` (acquires that had to wait), ``timeouts`` (acquires that waited in vain). All are
-        numbers of things.
+        pool was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check), ``broken``
+        (unfit when they came back, by what the manager said), ``disposed``, ``waits`` (acquires that had to wait),
+        ``timeouts`` (acquires that waited in vain). All are numbers of things.
         """
         return self._core.stats()
 
@@ -208,6 +224,16 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def total_max_size(self) -> int:
         """How many connections there may be."""
         return self._core.total_max_size
+
+    @property
+    def check_interval(self) -> float:
+        """Seconds within which a connection that was used is served without a check (HikariCP, pgxpool)."""
+        return self._check_interval
+
+    @property
+    def check_timeout(self) -> float | None:
+        """Seconds that one check may take, None for what is left of the acquire's time limit."""
+        return self._check_timeout
 
     @property
     def is_full(self) -> bool:

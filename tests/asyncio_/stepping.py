@@ -220,7 +220,7 @@ async def in_turns(count: int) -> None:
 # Interfering
 # ---------------------------------------------------------------------------------------------------------------------
 
-HOOKS = ('create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead')
+HOOKS = ('create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
 
 
 def place(coro: Any) -> str:
@@ -454,6 +454,15 @@ class StagedManager(BareManager):
         if not conn.closed:
             self.faults.append(f'{conn!r} is dead and was not disposed of first')
         await self.pass_through('on_connection_dead')
+
+
+class JudgingManager(StagedManager):
+    """Tells, too, whether an exception broke a connection: if it is dead."""
+
+    async def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
+        self.see('is_broken', endpoint, conn)
+        await self.pass_through('is_broken')
+        return conn.dead
 
 
 class World:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from gcpool.exceptions import DiscardConnection
 from gcpool.managers import SyncConnectionManager
 from tests.support import PATIENCE, Clock, Connection, Interruption, Recorder
 
@@ -110,7 +111,14 @@ class HookedManager(CheckingManager):
         await follow(self.begin('on_connection_dead', conn))
 
 
-class FlakyManager(HookedManager):
+class JudgingManager(HookedManager):
+    """Tells, too, whether an exception broke a connection; as a script says, else not."""
+
+    async def is_broken(self, endpoint: Any, conn: Connection, exc: BaseException) -> bool:
+        return bool(await follow(self.begin('is_broken', conn)))
+
+
+class FlakyManager(JudgingManager):
     """Lets the others work at each call, and then fails at random.
 
     :param random: where the chance comes from
@@ -128,6 +136,10 @@ class FlakyManager(HookedManager):
             outcome = Interruption(name) if fate < 0.02 and name != 'dispose' else OSError(name)
         elif fate < 0.2 and name == 'check_aliveness':
             outcome = False
+        elif fate < 0.3 and name == 'on_release':
+            outcome = DiscardConnection(name)
+        elif fate < 0.3 and name == 'is_broken':
+            outcome = True
         return Pause(self._random.randrange(3), outcome)
 
 

@@ -40,11 +40,12 @@ BAD_COUNTS = [
 BAD_PARAMETERS = [
     *[
         (name, *bad)
-        for name in ('idle_timeout', 'max_lifetime')
+        for name in ('idle_timeout', 'max_lifetime', 'check_interval')
         for bad in [*BAD_SECONDS, (None, TypeError, 'expected seconds as a float, got NoneType')]
     ],
-    *[(name, *bad) for name in ('acquire_timeout', 'dispose_timeout') for bad in BAD_SECONDS],
+    *[(name, *bad) for name in ('acquire_timeout', 'dispose_timeout', 'check_timeout') for bad in BAD_SECONDS],
     *[(name, *bad) for name in ('min_idle', 'max_size', 'total_max_size', 'dispose_batch_size') for bad in BAD_COUNTS],
+    ('check_timeout', 0, ValueError, 'expected more than 0 seconds'),
     ('max_size', 0, ValueError, 'expected 1 or more'),
     ('total_max_size', 0, ValueError, 'expected 1 or more'),
     ('background_collector', None, TypeError, 'expected a bool, got NoneType'),
@@ -107,6 +108,8 @@ class Three:
         {'idle_timeout': Fraction(1, 3), 'max_lifetime': 1},
         {'acquire_timeout': None, 'dispose_timeout': None},
         {'acquire_timeout': 0, 'dispose_timeout': 0},
+        {'check_interval': 0, 'check_timeout': 1e-9},
+        {'check_interval': math.inf, 'check_timeout': math.inf},
         {'acquire_timeout': math.inf, 'dispose_timeout': math.inf},
         {'min_idle': 0, 'max_size': 1, 'total_max_size': 1},
         {'min_idle': 10, 'max_size': 10, 'total_max_size': 10},

@@ -635,6 +635,7 @@ async def test_the_statistics_count_what_happened() -> None:
             'created': 2,
             'create_errors': 1,
             'dead': 1,
+            'broken': 0,
             'disposed': 1,
             'waits': 2,
             'timeouts': 1,

@@ -29,6 +29,7 @@ class Conn:
     core: bool = False
     holder: 'Acq | None' = None
     closed_over: bool = False
+    suspect: bool = False
 
 
 @dataclass(eq=False)
@@ -41,6 +42,9 @@ class Acq:
     conn: Conn | None = None
     corpse: Conn | None = None
     has_waited: bool = False
+    checks: bool = False
+    news: bool = True
+    outdated: bool = False
 
 
 @dataclass
@@ -69,7 +73,7 @@ class Model:
     releases: int = 0
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ('acquires', 'created', 'create_errors', 'dead', 'disposed', 'waits', 'timeouts'), 0
+            ('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'), 0
         )
     )
 
@@ -166,6 +170,8 @@ class Model:
     def take_conn(self, acq: Acq, conn: Conn) -> None:
         conn.state = 'acquired'
         conn.holder = acq
+        acq.checks = False
+        acq.news = True
         acq.conn = conn
         acq.state = 'served'
         self.counters['acquires'] += 1
@@ -265,8 +271,45 @@ class Model:
             return
         conn.state = 'closing'
         acq.corpse = conn
+        if acq.checks and acq.news:
+            self.suspect_others(conn)
         self.counters['dead'] += 1
         self.counters['acquires'] -= 1
+
+    def suspect_others(self, conn: Conn) -> None:
+        """What was thought to be alive is dead. So are those that are being checked, whatever comes out."""
+        for other in self.of(conn.endpoint):
+            other.suspect = other.number is not None
+            if other.holder is not None:
+                other.holder.outdated = True
+
+    def begin_check(self, acq: Acq) -> None:
+        assert acq.conn is not None
+        acq.checks = True
+        acq.outdated = False
+        acq.news = not acq.conn.suspect
+        acq.conn.suspect = True
+
+    def end_check(self, acq: Acq) -> None:
+        assert acq.conn is not None
+        acq.checks = False
+        acq.conn.suspect = acq.outdated
+
+    def doubts(self, acq: Acq, now: float, interval: float) -> bool:
+        assert acq.conn is not None
+        return acq.conn.suspect or now - acq.conn.used_at >= interval
+
+    def discard(self, acq: Acq, suspicious: bool) -> None:
+        """Its holder says that it is unfit."""
+        conn = acq.conn
+        assert conn is not None
+        acq.conn = None
+        acq.state = 'nothing'
+        if suspicious and not conn.suspect:
+            self.suspect_others(conn)
+        conn.state = 'closing'
+        conn.holder = None
+        self.counters['broken'] += 1
 
     def begin_release(self, acq: Acq) -> bool:
         conn = acq.conn
@@ -307,6 +350,7 @@ class Model:
         elif queue and not (in_need and self.waited_too_long(starving[0], queue[0])):
             acq = queue[0]
             self.leave_queue(acq)
+            conn.used_at = now
             self.take_conn(acq, conn)
             self.notified.append(acq)
         elif queue or in_need:

@@ -237,11 +237,45 @@ class PoolMachine(RuleBasedStateMachine):
         self.cancel_it(pair)
 
     @precondition(lambda self: self.pairs('served'))
+    @rule(index=INDEX, alive=st.booleans())
+    def check(self, index: int, alive: bool) -> None:
+        """To its end, or the end is another step's."""
+        self.step()
+        pair = self.pick(index, 'served')
+        self.model.begin_check(pair.known)
+        self.core.begin_check(pair.real.waiter)
+        if alive:
+            self.model.end_check(pair.known)
+            self.core.end_check(pair.real.waiter)
+
+    @precondition(lambda self: self.pairs('served'))
+    @rule(index=INDEX, suspicious=st.booleans(), at_once=st.booleans())
+    def discard(self, index: int, suspicious: bool, at_once: bool) -> None:
+        self.step()
+        pair = self.pick(index, 'served')
+        conn = pair.known.conn
+        assert conn is not None
+        self.give_up_corpse(pair)
+        entry = pair.real.entry
+        if suspicious:
+            self.core.suspect(entry)
+        self.model.discard(pair.known, suspicious)
+        assert self.core.condemn(entry)
+        if at_once:
+            self.dispose(conn, entry)
+        else:
+            self.closing.append((conn, entry))
+        self.end(pair)
+
+    @precondition(lambda self: self.pairs('served'))
     @rule(index=INDEX)
     def find_dead(self, index: int) -> None:
         self.step()
         pair = self.pick(index, 'served')
         self.give_up_corpse(pair)
+        if not pair.known.checks:
+            self.model.begin_check(pair.known)
+            self.core.begin_check(pair.real.waiter)
         self.model.bury(pair.known)
         self.core.bury(pair.real.waiter)
         self.model.request(pair.known, self.now)
@@ -468,6 +502,9 @@ class PoolMachine(RuleBasedStateMachine):
             known, waiter = pair.known, pair.real.waiter
             assert pair.real.answer == known.state
             assert core.confirm(waiter) if known.state == 'served' else True
+            if known.state == 'served':
+                for interval in (0.0, 0.5, math.inf):
+                    assert core.doubts(waiter, self.now, interval) is model.doubts(known, self.now, interval)
             held = known.conn if known.state in {'served', 'refused'} else None
             if held is not None:
                 assert waiter.held is self.entries[held.number or 0]

@@ -14,6 +14,7 @@ NOTHING = {
     'created': 0,
     'create_errors': 0,
     'dead': 0,
+    'broken': 0,
     'disposed': 0,
     'waits': 0,
     'timeouts': 0,

@@ -24,6 +24,8 @@ DEFAULTS = {
     'background_collector': False,
     'dispose_batch_size': 0,
     'dispose_timeout': None,
+    'check_interval': 0.0,
+    'check_timeout': None,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -31,6 +33,8 @@ PROPERTIES = {
     'min_idle': 3,
     'max_size': 4,
     'total_max_size': 5,
+    'check_interval': 6.5,
+    'check_timeout': 7.5,
 }
 
 
@@ -54,7 +58,7 @@ def test_the_properties_tell_the_parameters() -> None:
     options: dict[str, Any] = PROPERTIES
     pool = ConnectionPool(Manager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int]
+    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int, float, float]
     assert pool.is_full is False
 
 

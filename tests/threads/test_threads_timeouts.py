@@ -109,3 +109,46 @@ def test_a_time_limit_longer_than_the_system_can_wait_is_kept() -> None:
         case.waiting(1)
         case.release(conn)
         case.release(job.result())
+
+
+@pytest.mark.parametrize(
+    ('timeout', 'check_timeout', 'told'),
+    [(None, 2.5, 2.5), (10, 2.5, 2.5), (2.5, 10, 2.5), (0, 10, 0.0), (10, None, 10.0), (None, math.inf, math.inf)],
+)
+def test_check_aliveness_is_told_the_shorter_one_of_two_limits(
+    timeout: float | None, check_timeout: float | None, told: float | None
+) -> None:
+    with Case(CheckingManager(), check_timeout=check_timeout) as case:
+        case.cycle('a')
+        case.release(case.pool.acquire('a', timeout=timeout))
+        assert case.manager.timeouts == [None, told]
+
+
+@pytest.mark.parametrize('manager_class', [CheckingManager, HookedManager])
+def test_a_connection_that_does_not_answer_within_the_check_timeout_is_dead(manager_class: type[Manager]) -> None:
+    with Case(manager_class(), check_timeout=2.5) as case:
+        case.cycle('a')
+        case.manager.script('check_aliveness', TimeoutError('no answer'))
+        assert case.cycle('a') == 'a2'
+        assert case.stats['dead'] == 1
+
+
+def test_a_check_that_takes_all_the_time_of_the_acquire_ends_it() -> None:
+    with Case(CheckingManager(), check_timeout=10) as case:
+        case.cycle('a')
+        case.manager.script('check_aliveness', TimeoutError('no answer'))
+        with pytest.raises(TimeoutError, match='no answer'):
+            case.pool.acquire('a', timeout=5)
+        assert (case.stats['dead'], case.stats['idle']) == (0, 1)
+
+
+def test_a_check_of_what_was_waited_for_is_bounded_too() -> None:
+    with Case(CheckingManager(), max_size=1, check_timeout=2.5) as case:
+        conn = case.pool.acquire('a')
+        job = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        case.manager.script('check_aliveness', TimeoutError('no answer'))
+        case.release(conn)
+        other = job.result()
+        assert other.name == 'a2'
+        case.release(other)

@@ -1,0 +1,81 @@
+"""A signal handler may raise between two steps of ``async with``: what was entered and is never left comes back."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+
+from tests.asyncio_.support import Case, HookedManager, JudgingManager, Manager, until
+from tests.support import PATIENCE
+
+
+@pytest.mark.parametrize('manager_class', [Manager, HookedManager])
+async def test_a_context_that_was_entered_and_dropped(manager_class: type[Manager]) -> None:
+    async with Case(manager_class()) as case:
+        await case.cycle('a')
+        context = case.pool.connection('a')
+        await context.__aenter__()
+        assert case.stats['acquired'] == 1
+        del context
+        await until(lambda: case.stats['acquired'] == 0)
+        assert await case.cycle('a') == 'a1'
+
+
+async def test_a_context_whose_entering_was_not_awaited() -> None:
+    async with Case() as case:
+        await case.cycle('a')
+        context = case.pool.connection('a')
+        entering = context.__aenter__()
+        assert case.stats['acquired'] == 1
+        del context, entering
+        assert case.stats['acquired'] == 0
+
+
+async def test_a_context_in_a_cycle() -> None:
+    async with Case() as case:
+        await case.cycle('a')
+        holder: list[object] = [case.pool.connection('a')]
+        holder.append(holder)
+        await holder[0].__aenter__()  # type: ignore[attr-defined]
+        del holder
+        gc.collect()
+        assert case.stats['acquired'] == 0
+
+
+async def test_a_context_that_another_thread_drops() -> None:
+    async with Case() as case:
+        await case.cycle('a')
+        contexts = [case.pool.connection('a')]
+        await contexts[0].__aenter__()
+        thread = threading.Thread(target=contexts.clear)
+        thread.start()
+        await asyncio.get_running_loop().run_in_executor(None, thread.join, PATIENCE)
+        await until(lambda: case.stats['acquired'] == 0)
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+@pytest.mark.parametrize('error', [None, OSError('mine')], ids=['left', 'left with an error'])
+async def test_a_leaving_that_was_not_awaited(error: Exception | None) -> None:
+    async with Case(JudgingManager()) as case:
+        await case.cycle('a')
+        context = case.pool.connection('a')
+        await context.__aenter__()
+        leaving = context.__aexit__(None if error is None else type(error), error, None)
+        assert case.stats['acquired'] == 1
+        with pytest.warns(RuntimeWarning, match='never awaited'):
+            del leaving
+        await until(lambda: case.stats['acquired'] == 0)
+        # Nobody was asked whether the error broke it.
+        await until(lambda: case.manager.living == (['a1'] if error is None else []))
+
+
+async def test_a_context_that_was_left_and_dropped_gives_nothing_back_twice() -> None:
+    async with Case() as case:
+        context = case.pool.connection('a')
+        async with context:
+            pass
+        holder = await case.pool.acquire('a')
+        del context
+        assert case.stats['acquired'] == 1
+        await case.release(holder)
