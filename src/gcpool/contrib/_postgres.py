@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import socket
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 ResultT = TypeVar('ResultT')
+EndpointT = TypeVar('EndpointT', bound=Hashable)
 ParamsT = TypeVar('ParamsT')
 
 #: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
@@ -64,16 +66,14 @@ def advice_for(text: str, sqlstate: str | None = None) -> str:
     return 'check the parameters, and whether the server can be reached'
 
 
-def params_of(source: Mapping[Any, ParamsT] | Callable[[Any], ParamsT], endpoint: Hashable, parameter: str) -> ParamsT:
+def params_of(source: Mapping[EndpointT, ParamsT], endpoint: EndpointT, parameter: str) -> ParamsT:
     """Look up how to reach an endpoint.
 
-    :param source: the manager's parameter: a mapping by endpoint, or a callable of the endpoint
+    :param source: the manager's parameter, by endpoint
     :param endpoint: what to look up
     :param parameter: the name of the manager's parameter
     :raise UnknownEndpoint: the mapping does not have it
     """
-    if callable(source):
-        return source(endpoint)
     try:
         return source[endpoint]
     except KeyError:
@@ -81,17 +81,17 @@ def params_of(source: Mapping[Any, ParamsT] | Callable[[Any], ParamsT], endpoint
         raise unknown_endpoint(endpoint, parameter, source) from None
 
 
-def raise_bad_params(endpoint: Hashable, kind: type[Exception], parameter: str) -> NoReturn:
+def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool) -> NoReturn:
     """Raise that the parameters of an endpoint make no sense to the driver.
 
-    Without the driver's error: its message quotes what it could not read, which may be the password.
-
     :param endpoint: where the connection was to lead
-    :param kind: the class of the driver's error
+    :param cause: the driver's error
     :param parameter: the name of the manager's parameter
+    :param quotes: the message may quote what the driver could not read, which may be the password: do not show it
     :raise ConnectError: always
     """
-    cause = kind('the driver cannot read its connection parameters (not shown, they may hold a password)')
+    if quotes:
+        cause = type(cause)('the driver cannot read its connection string (not shown, it may hold a password)')
     raise_connect_error(endpoint, cause, f'check its entry in {parameter}')
 
 
@@ -102,7 +102,10 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
     :param configured: the user's own ``connect_timeout``, None if there is none; 0 and less mean no limit to libpq
     """
     limit = max(math.ceil(timeout), 1)
-    return min(limit, int(configured)) if configured is not None and int(configured) > 0 else limit
+    if configured is None:
+        configured = os.environ.get('PGCONNECT_TIMEOUT') or 0
+    seconds = int(float(configured))
+    return min(limit, seconds) if seconds > 0 else limit
 
 
 def call_within(call: Callable[[], ResultT], undo: Callable[[ResultT], object], timeout: float) -> ResultT:

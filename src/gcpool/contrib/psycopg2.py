@@ -86,7 +86,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                 raise_connect_timeout(endpoint, exc, None if in_time else timeout)
             raise_connect_error(endpoint, exc, advice_for(str(exc)))
         except (psycopg2.ProgrammingError, TypeError, ValueError) as exc:
-            raise_bad_params(endpoint, type(exc), 'dsn_params')
+            raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
         """Close a connection. It does not wait for the server.

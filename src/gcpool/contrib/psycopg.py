@@ -1,0 +1,633 @@
+"""PostgreSQL connections made by psycopg 3, for the pools of both runtimes.
+
+:py:class:`ConnectionManager` is for :py:class:`gcpool.threading.ConnectionPool`, :py:class:`AsyncConnectionManager` for
+:py:class:`gcpool.asyncio.ConnectionPool`. psycopg's asynchronous connections do not work on Windows' default event loop
+(``ProactorEventLoop``).
+"""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import selectors
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
+from operator import attrgetter
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, overload
+from weakref import WeakKeyDictionary
+
+from gcpool.contrib._errors import raise_connect_error, raise_connect_timeout
+from gcpool.contrib._postgres import (
+    SHORTEST_CONNECT,
+    advice_for,
+    call_within,
+    cut_off_after,
+    params_of,
+    raise_bad_params,
+    shorter_connect_timeout,
+    shut_down_descriptor,
+)
+from gcpool.contrib._sockets import poll_once
+from gcpool.exceptions import ConnectError, DiscardConnection
+from gcpool.managers import AsyncConnectionManager as BaseAsyncConnectionManager
+from gcpool.managers import SyncConnectionManager as BaseConnectionManager
+
+try:
+    import psycopg
+    from psycopg import AsyncConnection, Connection
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.errors import ConnectionTimeout
+    from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+    from psycopg.pq.abc import PGconn
+    from psycopg.rows import TupleRow
+except ModuleNotFoundError as exc:
+    raise ImportError('gcpool.contrib.psycopg needs psycopg: pip install "gcpool[psycopg]"', name=exc.name) from exc
+
+__all__ = [
+    'AsyncConnection',
+    'AsyncConnectionManager',
+    'AsyncConninfoSource',
+    'Connection',
+    'ConnectionManager',
+    'Conninfo',
+    'ConninfoSource',
+    'DbEndpoint',
+]
+
+DbEndpoint: TypeAlias = str
+
+#: A connection string or URI, or the parameters of :py:meth:`psycopg.Connection.connect`.
+Conninfo: TypeAlias = str | Mapping[str, Any]
+
+_EndpointT = TypeVar('_EndpointT', bound=Hashable)
+_DefaultEndpointT = TypeVar('_DefaultEndpointT', bound=Hashable)
+_ConnT = TypeVar('_ConnT', bound=Connection[Any])
+_AsyncConnT = TypeVar('_AsyncConnT', bound=AsyncConnection[Any])
+
+#: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too.
+ConninfoSource: TypeAlias = (
+    Mapping[_EndpointT, Conninfo | Callable[[_EndpointT], Conninfo]] | Callable[[_EndpointT], Conninfo]
+)
+#: The same, and the callables may be coroutine functions.
+AsyncConninfoSource: TypeAlias = (
+    Mapping[_EndpointT, Conninfo | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]]
+    | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]
+)
+
+# A server that sends notifications faster than they are read should not hold up a check for ever.
+_MOST_MESSAGES = 10
+# Seconds that a thread or task has to leave a connection that is closed under it.
+_PATIENCE_WITH_USER = 0.1
+
+# What a user may change on a connection, and is taken back without asking the server. The first need the connection's
+# setters.
+_SETTINGS_WITH_SETTERS = ('autocommit', 'isolation_level', 'read_only', 'deferrable')
+_SETTINGS = (*_SETTINGS_WITH_SETTERS, 'prepare_threshold', 'row_factory', 'cursor_factory', 'server_cursor_factory')
+_settings_of = attrgetter(*_SETTINGS)
+
+logger = logging.getLogger(__name__)
+
+
+class ConnectionManager(BaseConnectionManager[_EndpointT, _ConnT], Generic[_EndpointT, _ConnT]):
+    """Makes connections with :py:meth:`psycopg.Connection.connect`.
+
+    When a connection is given back, a transaction that the user left open is rolled back, and what the user changed of
+    its ``autocommit``, ``isolation_level``, ``read_only``, ``deferrable``, ``prepare_threshold`` and factories is taken
+    back. What was changed at the server (``SET``, ``LISTEN``, temporary tables) stays. A connection left in the middle
+    of a statement, a stream, a ``COPY``, a pipeline or a two-phase commit is discarded.
+
+    :param conninfo: how to reach each endpoint (any hashable; often a name for the database): a mapping of endpoints to
+        connection strings, or to mappings of the parameters of :py:meth:`psycopg.Connection.connect`, or to callables
+        of the endpoint that return either; or one such callable for all. It is asked at each connect, so that endpoints
+        may be added and credentials change.
+    :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
+    :param connection_class: whose ``connect`` is called
+    :param configure: called with each new connection; it must leave no transaction open
+    :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
+        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
+    :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
+        given up, None for no limit but that of TCP. Each such rollback costs a thread then.
+    :raise TypeError: ``conninfo`` is neither a mapping nor callable
+    """
+
+    @overload
+    def __init__(
+        self: 'ConnectionManager[_DefaultEndpointT, Connection[TupleRow]]',
+        conninfo: ConninfoSource[_DefaultEndpointT],
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        configure: Callable[[Connection[TupleRow]], object] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        conninfo: ConninfoSource[_EndpointT],
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        connection_class: type[_ConnT],
+        configure: Callable[[_ConnT], object] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        conninfo: Any,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        connection_class: type[Any] = Connection,
+        configure: Callable[[Any], object] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+    ) -> None:
+        _check_source(conninfo)
+        self._conninfo = conninfo
+        self._kwargs = dict(kwargs or {})
+        self._connection_class: type[_ConnT] = connection_class
+        self._configure = configure
+        self._ping = ping
+        self._rollback_timeout = rollback_timeout
+        self._settings: WeakKeyDictionary[_ConnT, tuple[Any, ...]] = WeakKeyDictionary()
+
+    def create(self, endpoint: _EndpointT, timeout: float | None = None) -> _ConnT:
+        """Connect.
+
+        :param endpoint: known to ``conninfo``
+        :param timeout: seconds that connecting may take (a quarter of a second at the least), without the time of the
+            callables; None for ``connect_timeout`` in the parameters, which otherwise holds if it is less. With a limit
+            the connection is made in a thread: psycopg counts in whole seconds for each host, and not the time to
+            resolve its name.
+        :raise gcpool.exceptions.ConnectTimeout: the time is over
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
+        :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
+        """
+        params = _params(endpoint, _look_up(self._conninfo, endpoint), self._kwargs)
+        try:
+            conn = self._connect(params, timeout)
+        except (psycopg.Error, TimeoutError) as exc:
+            _raise_typed(endpoint, params, exc, timeout)
+        try:
+            if self._configure is not None:
+                self._configure(conn)
+            _check_configured(endpoint, conn)
+            self._settings[conn] = _settings_of(conn)
+        except BaseException:
+            self.dispose(endpoint, conn)
+            raise
+        return conn
+
+    def _connect(self, params: dict[str, Any], timeout: float | None) -> _ConnT:
+        if timeout is None:
+            return self._connect_by_psycopg(params)
+        limited = {**params, 'connect_timeout': _connect_timeout(timeout, params)}
+        return call_within(lambda: self._connect_by_psycopg(limited), _close, max(timeout, SHORTEST_CONNECT))
+
+    def _connect_by_psycopg(self, params: dict[str, Any]) -> _ConnT:
+        try:
+            return self._connection_class.connect(**params)
+        except BaseException as exc:
+            _let_go(exc)
+            raise
+
+    def dispose(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> None:
+        """Close a connection. It does not wait for the server.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param timeout: not needed. A pool closed in a hurry also disposes of a connection whose user waits for an
+            answer: that wait is ended, and the user has a moment to leave the connection.
+        """
+        if _cut_off_user(conn):
+            locked = conn.lock.acquire(timeout=_PATIENCE_WITH_USER)
+            try:
+                _close(conn)
+            finally:
+                if locked:
+                    conn.lock.release()
+        else:
+            _close(conn)
+
+    def check_aliveness(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> bool:
+        """Tell whether a connection is open. Without ``ping`` it asks only the kernel.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection; it is in doubt unless no transaction is open
+        :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
+            Without ``ping`` nothing waits.
+        """
+        try:
+            return _is_connected(conn) and (not self._ping or _answers(conn.pgconn, timeout))
+        except psycopg.Error:
+            _abort(conn)
+            return False
+        except BaseException:
+            _abort(conn)
+            raise
+
+    def is_broken(self, endpoint: _EndpointT, conn: _ConnT, exc: BaseException) -> bool:
+        """Tell whether a connection is lost, or in the middle of something, after its user's block raised.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param exc: what the block raised; it does not matter
+        """
+        return _why_unfit(conn) is not None
+
+    def on_release(self, endpoint: _EndpointT, conn: _ConnT) -> None:
+        """Roll back the transaction that the user left open, and take back settings; no round trip if there is none.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :raise gcpool.exceptions.DiscardConnection: it is closed, in the middle of something, or cannot be rolled back
+        """
+        _check_fit(endpoint, conn)
+        try:
+            if conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                with cut_off_after(conn.pgconn.socket, self._rollback_timeout) as was_cut_off:
+                    conn.rollback()
+                if was_cut_off():
+                    raise psycopg.OperationalError('the server did not answer in time')
+            for name, value in _changed_settings(conn, self._settings):
+                setattr(conn, name, value)
+        except psycopg.Error as exc:
+            _discard(endpoint, exc)
+        except BaseException:
+            _abort(conn)
+            raise
+
+
+class AsyncConnectionManager(BaseAsyncConnectionManager[_EndpointT, _AsyncConnT], Generic[_EndpointT, _AsyncConnT]):
+    """Makes connections with :py:meth:`psycopg.AsyncConnection.connect`.
+
+    What it does with a connection that is given back, :py:class:`ConnectionManager` says.
+
+    :param conninfo: how to reach each endpoint, as for :py:class:`ConnectionManager`; callables may be coroutine
+        functions
+    :param kwargs: parameters of :py:meth:`psycopg.AsyncConnection.connect` for every endpoint (``conninfo`` has
+        precedence)
+    :param connection_class: whose ``connect`` is called
+    :param configure: a coroutine function, called with each new connection; it must leave no transaction open
+    :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
+        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
+    :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
+        given up, None for no limit but that of TCP
+    :raise TypeError: ``conninfo`` is neither a mapping nor callable
+    """
+
+    @overload
+    def __init__(
+        self: 'AsyncConnectionManager[_DefaultEndpointT, AsyncConnection[TupleRow]]',
+        conninfo: AsyncConninfoSource[_DefaultEndpointT],
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        configure: Callable[[AsyncConnection[TupleRow]], Awaitable[object]] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        conninfo: AsyncConninfoSource[_EndpointT],
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        connection_class: type[_AsyncConnT],
+        configure: Callable[[_AsyncConnT], Awaitable[object]] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        conninfo: Any,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        connection_class: type[Any] = AsyncConnection,
+        configure: Callable[[Any], Awaitable[object]] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+    ) -> None:
+        _check_source(conninfo)
+        self._conninfo = conninfo
+        self._kwargs = dict(kwargs or {})
+        self._connection_class: type[_AsyncConnT] = connection_class
+        self._configure = configure
+        self._ping = ping
+        self._rollback_timeout = rollback_timeout
+        self._settings: WeakKeyDictionary[_AsyncConnT, tuple[Any, ...]] = WeakKeyDictionary()
+
+    async def create(self, endpoint: _EndpointT) -> _AsyncConnT:
+        """Connect. Cancelled half-way it leaves nothing open.
+
+        :param endpoint: known to ``conninfo``
+        :raise gcpool.exceptions.ConnectTimeout: psycopg's ``connect_timeout`` is over
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
+        :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
+        """
+        found = _look_up(self._conninfo, endpoint)
+        params = _params(endpoint, await found if inspect.isawaitable(found) else found, self._kwargs)
+        try:
+            conn = await self._connection_class.connect(**params)
+        except psycopg.Error as exc:
+            _let_go(exc)
+            _raise_typed(endpoint, params, exc, None)
+        except BaseException as exc:
+            _let_go(exc)
+            raise
+        try:
+            if self._configure is not None:
+                await self._configure(conn)
+            _check_configured(endpoint, conn)
+            self._settings[conn] = _settings_of(conn)
+        except BaseException:
+            _abort(conn)
+            raise
+        return conn
+
+    async def dispose(self, endpoint: _EndpointT, conn: _AsyncConnT) -> None:
+        """Close a connection. It does not wait for the server.
+
+        A pool closed in a hurry also disposes of a connection whose user waits for an answer: that wait is ended, and
+        the user has a moment to leave the connection.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        """
+        locked = False
+        try:
+            if _cut_off_user(conn):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    locked = await asyncio.wait_for(conn.lock.acquire(), _PATIENCE_WITH_USER)
+            await conn.close()
+        finally:
+            _abort(conn)
+            if locked:
+                conn.lock.release()
+
+    async def check_aliveness(self, endpoint: _EndpointT, conn: _AsyncConnT) -> bool:
+        """Tell whether a connection is open. Without ``ping`` it asks only the kernel, and waits for nothing.
+
+        Cancelled half-way it leaves the connection closed.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection; it is in doubt unless no transaction is open
+        """
+        try:
+            return _is_connected(conn) and (not self._ping or await _answers_async(conn.pgconn))
+        except psycopg.Error:
+            _abort(conn)
+            return False
+        except BaseException:
+            _abort(conn)
+            raise
+
+    async def is_broken(self, endpoint: _EndpointT, conn: _AsyncConnT, exc: BaseException) -> bool:
+        """Tell whether a connection is lost, or in the middle of something, after its user's block raised.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param exc: what the block raised; it does not matter
+        """
+        return _why_unfit(conn) is not None
+
+    async def on_release(self, endpoint: _EndpointT, conn: _AsyncConnT) -> None:
+        """Roll back the transaction that the user left open, and take back settings; no round trip if there is none.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :raise gcpool.exceptions.DiscardConnection: it is closed, in the middle of something, or cannot be rolled back
+        """
+        _check_fit(endpoint, conn)
+        try:
+            if conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                await self._roll_back(conn)
+            for name, value in _changed_settings(conn, self._settings):
+                if name in _SETTINGS_WITH_SETTERS:
+                    await getattr(conn, f'set_{name}')(value)
+                else:
+                    setattr(conn, name, value)
+        except psycopg.Error as exc:
+            _discard(endpoint, exc)
+        except BaseException:
+            _abort(conn)
+            raise
+
+    async def _roll_back(self, conn: _AsyncConnT) -> None:
+        # In a task, since psycopg answers a cancellation by asking the server to cancel, which may take many seconds if
+        # that is dead: this end of the connection is shut down instead.
+        rollback = asyncio.ensure_future(conn.rollback())
+        try:
+            done, _ = await asyncio.wait((rollback,), timeout=self._rollback_timeout)
+        except asyncio.CancelledError:
+            await _end_by_shutdown(conn, rollback)
+            raise
+        if not done:
+            await _end_by_shutdown(conn, rollback)
+            raise psycopg.OperationalError('the server did not answer in time')
+        rollback.result()
+
+
+async def _end_by_shutdown(conn: AsyncConnection[Any], operation: 'asyncio.Future[None]') -> None:
+    # Looked at, so that nobody is told that it was not.
+    operation.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    if not conn.closed:
+        shut_down_descriptor(conn.pgconn.socket)
+    try:
+        # One turn or two of the loop.
+        await asyncio.wait((operation,), timeout=_PATIENCE_WITH_USER)
+    finally:
+        _abort(conn)
+
+
+def _check_source(conninfo: object) -> None:
+    if not callable(conninfo) and not isinstance(conninfo, Mapping):
+        raise TypeError(
+            'conninfo must be a mapping of endpoints to connection strings or parameters, or a callable of the '
+            f'endpoint, not {type(conninfo).__name__}'
+        )
+
+
+def _look_up(source: Any, endpoint: Hashable) -> Any:
+    if callable(source):
+        return source(endpoint)
+    found = params_of(source, endpoint, 'conninfo')
+    return found(endpoint) if callable(found) else found
+
+
+def _params(endpoint: Hashable, conninfo: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(conninfo, str):
+        return {**kwargs, 'conninfo': conninfo}
+    if isinstance(conninfo, Mapping):
+        return {**kwargs, **conninfo}
+    # Without the value, whatever it is.
+    raise TypeError(
+        f'conninfo of endpoint {endpoint!r} must be a string or a mapping of parameters, not {type(conninfo).__name__}'
+    )
+
+
+def _connect_timeout(timeout: float, params: Mapping[str, Any]) -> int:
+    configured = params.get('connect_timeout')
+    if configured is None and params.get('conninfo'):
+        configured = conninfo_to_dict(params['conninfo']).get('connect_timeout')
+    try:
+        return shorter_connect_timeout(timeout, configured)
+    except ValueError:
+        raise psycopg.ProgrammingError(f'bad value for connect_timeout: {configured!r}') from None
+
+
+def _raise_typed(
+    endpoint: Hashable, params: Mapping[str, Any], exc: psycopg.Error | TimeoutError, timeout: float | None
+) -> NoReturn:
+    if isinstance(exc, TimeoutError):
+        raise_connect_timeout(endpoint, ConnectionTimeout('the server did not answer in time'), timeout)
+    if isinstance(exc, ConnectionTimeout):
+        raise_connect_timeout(endpoint, exc, None)
+    if isinstance(exc, psycopg.ProgrammingError):
+        raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
+    raise_connect_error(endpoint, exc, advice_for(str(exc), exc.sqlstate))
+
+
+def _let_go(exc: BaseException) -> None:
+    """Close what a failed connect has opened: psycopg leaves that to the end of its own, which the error refers to."""
+    traceback.clear_frames(exc.__traceback__)
+
+
+def _check_configured(endpoint: Hashable, conn: Connection[Any] | AsyncConnection[Any]) -> None:
+    status = conn.pgconn.transaction_status
+    if status != TransactionStatus.IDLE:
+        raise ConnectError(
+            f'configure left the connection to endpoint {endpoint!r} in status {TransactionStatus(status).name}; '
+            'let it commit, or use autocommit',
+            endpoint,
+        )
+
+
+def _why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
+    """What is left of the last user's work that cannot be mended; None if there is nothing."""
+    if conn.closed:
+        return 'closed'
+    if conn.pgconn.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
+        return 'in the middle of a statement'
+    if conn.pgconn.pipeline_status != PipelineStatus.OFF:
+        return 'in pipeline mode'
+    if conn.lock.locked():
+        # Also by a generator that was not read to its end.
+        return 'in use'
+    # psycopg has no public way to know: after tpc_prepare() there is no transaction in the session any more.
+    if getattr(conn, '_tpc', None) is not None:
+        return 'in a two-phase commit'
+    return None
+
+
+def _check_fit(endpoint: Hashable, conn: Connection[Any] | AsyncConnection[Any]) -> None:
+    why = _why_unfit(conn)
+    if why is not None:
+        if not conn.closed:
+            logger.warning('discarding a connection to %r that was given back %s', endpoint, why)
+        raise DiscardConnection(f'a connection to {endpoint!r} was given back {why}')
+
+
+def _discard(endpoint: Hashable, exc: psycopg.Error) -> NoReturn:
+    logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, exc)
+    raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
+
+
+def _changed_settings(conn: Any, settings: 'WeakKeyDictionary[Any, tuple[Any, ...]]') -> list[tuple[str, Any]]:
+    at_first, now = settings.get(conn), _settings_of(conn)
+    if at_first is None or at_first == now:
+        return []
+    return [
+        (name, value)
+        for name, value, current in zip(_SETTINGS, at_first, now, strict=True)
+        if value is not current and value != current
+    ]
+
+
+def _is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    pgconn = conn.pgconn
+    if conn.closed or pgconn.transaction_status != TransactionStatus.IDLE:
+        return False
+    for _ in range(_MOST_MESSAGES):
+        readable, finished = poll_once(pgconn.socket)
+        if finished:
+            return False
+        if not readable:
+            break
+        # The server may speak unasked: a notification, or that it shuts down. This takes in what has arrived (psycopg
+        # delivers notifications with the next statement) and fails if that was the end; it sends nothing.
+        pgconn.consume_input()
+        if pgconn.is_busy():
+            return False
+    return not conn.closed
+
+
+def _ask(pgconn: PGconn) -> Generator[None, None, bool]:
+    """Send an empty statement and read the answer; yields when that has not arrived.
+
+    Not by a cursor: that would begin a transaction, and ask a dead server to cancel when it is cut off.
+    """
+    pgconn.send_query(b'')
+    pgconn.flush()
+    answered = False
+    while True:
+        pgconn.consume_input()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                return answered and pgconn.transaction_status == TransactionStatus.IDLE
+            answered = result.status == ExecStatus.EMPTY_QUERY
+        yield
+
+
+def _answers(pgconn: PGconn, timeout: float | None) -> bool:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    asking = _ask(pgconn)
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        while True:
+            try:
+                next(asking)
+            except StopIteration as stop:
+                return cast('bool', stop.value)
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if not selector.select(left):
+                raise psycopg.OperationalError('the server did not answer in time')
+
+
+async def _answers_async(pgconn: PGconn) -> bool:
+    loop = asyncio.get_running_loop()
+    asking, arrived, fd = _ask(pgconn), asyncio.Event(), pgconn.socket
+    loop.add_reader(fd, arrived.set)
+    try:
+        while True:
+            arrived.clear()
+            try:
+                next(asking)
+            except StopIteration as stop:
+                return cast('bool', stop.value)
+            await arrived.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+def _cut_off_user(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """End the wait of whoever waits for an answer on a connection; False if it is not in the middle of a statement."""
+    if conn.closed or conn.pgconn.transaction_status != TransactionStatus.ACTIVE:
+        return False
+    shut_down_descriptor(conn.pgconn.socket)
+    return True
+
+
+def _close(conn: Connection[Any]) -> None:
+    # The goodbye is sent without waiting.
+    conn.close()
+    _abort(conn)
+
+
+def _abort(conn: Connection[Any] | AsyncConnection[Any]) -> None:
+    # Also closes the socket of a connection that is lost, which psycopg takes for closed.
+    conn.pgconn.finish()
