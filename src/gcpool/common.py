@@ -194,9 +194,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """Gauges and counters of the whole pool.
 
         Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
-        pool was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check), ``broken``
-        (unfit when they came back, by what the manager said), ``disposed``, ``waits`` (acquires that had to wait),
-        ``timeouts`` (acquires that waited in vain). All are numbers of things.
+        pool was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check),
+        ``broken`` (unfit when they came back, by what the manager said), ``disposed``, ``waits`` (acquires that had to
+        wait), ``timeouts`` (acquires that waited in vain). All are numbers of things.
         """
         return self._core.stats()
 

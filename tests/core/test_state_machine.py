@@ -685,6 +685,7 @@ def test_what_is_closed_before_it_is_due_leaves_the_others_in_order(
     for endpoint in doomed:
         if left[endpoint]:
             taken = core.try_acquire(endpoint, 24.0)
+            assert taken is not None
             assert taken is entries[left[endpoint].pop(0)]
             waiter = Waiter(endpoint)
             core.adopt(waiter, taken)

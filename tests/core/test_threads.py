@@ -135,6 +135,7 @@ class Client:
             core.cancel(waiter, case.clock())
         else:
             found = core.find_acquired(held.conn, Endpoint(number))
+            assert found is not None
             assert found is held
             if rng.random() < 0.2:
                 assert core.begin_release(found)
