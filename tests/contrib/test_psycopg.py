@@ -451,13 +451,13 @@ class TestRelease:
 
     def test_takes_settings_back(self, postgres: PostgresServer) -> None:
         manager = ConnectionManager({'db': postgres.dsn}, kwargs={'prepare_threshold': 7})
-        conn = manager.create('db')
+        conn: Any = manager.create('db')
         conn.autocommit = True
         conn.read_only = True
         conn.deferrable = True
         conn.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
         conn.prepare_threshold = None
-        conn.row_factory = dict_row  # type: ignore[assignment]
+        conn.row_factory = dict_row
         conn.cursor_factory = psycopg.ClientCursor
         conn.execute('SELECT 1')
         manager.on_release('db', conn)
@@ -690,6 +690,25 @@ class TestInPool:
                 assert fetch(second, 'SELECT 1') == 1
             assert first.closed
             assert pool.get_size() == 1
+
+    def test_discards_what_is_in_doubt(self, manager: 'ConnectionManager[str, Any]') -> None:
+        with contextlib.closing(gcpool.threading.ConnectionPool[str, Any](manager, max_size=1)) as pool:
+            with pool.connection('db') as left_busy:
+                left_busy.pgconn.send_query(b'SELECT 1')
+            assert left_busy.closed
+            assert pool.get_size() == 0
+            with pytest.raises(LookupError), pool.connection('db') as failed:
+                failed.pgconn.send_query(b'SELECT 1')
+                raise LookupError
+            assert failed.closed
+            with pool.connection('db') as kept:
+                fetch(kept, 'SELECT 1')
+            with pytest.raises(LookupError), pool.connection('db') as again:
+                assert again is kept
+                fetch(again, 'SELECT 1')
+                raise LookupError
+            with pool.connection('db') as again:
+                assert again is kept
 
     def test_serves_many(self, manager: 'ConnectionManager[str, Any]') -> None:
         failures: list[BaseException] = []
@@ -1211,6 +1230,22 @@ class TestAsyncInPool:
 
             await asyncio.gather(*(work() for _ in range(8)))
             assert pool.get_stats()['created'] <= 3
+            await pool.close()
+
+        run(main)
+
+    def test_discards_what_is_in_doubt(self, run: Run, async_manager: 'AsyncConnectionManager[str, Any]') -> None:
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[str, Any](async_manager, max_size=1)
+            async with pool.connection('db') as left_busy:
+                left_busy.pgconn.send_query(b'SELECT 1')
+            assert left_busy.closed
+            assert pool.get_size() == 0
+            with pytest.raises(LookupError):
+                async with pool.connection('db') as failed:
+                    failed.pgconn.send_query(b'SELECT 1')
+                    raise LookupError
+            assert failed.closed
             await pool.close()
 
         run(main)
