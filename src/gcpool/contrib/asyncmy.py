@@ -1,0 +1,286 @@
+"""MySQL and MariaDB connections made by asyncmy, for :py:class:`gcpool.asyncio.ConnectionPool`.
+
+asyncmy rather than aiomysql, since in 2026 it is the better kept of the two: with releases every few weeks, wheels for
+every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is cancelled.
+"""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._mysql import advice_for_error, ends_session, is_reply, parameters_of
+from gcpool.contrib._sockets import poll_once
+from gcpool.exceptions import DiscardConnection
+from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
+
+try:
+    from asyncmy import connection, errors
+    from asyncmy.constants import COMMAND, SERVER_STATUS
+except ModuleNotFoundError as exc:
+    raise ImportError('gcpool.contrib.asyncmy needs asyncmy: pip install "gcpool[asyncmy]"', name=exc.name) from exc
+
+__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters']
+
+DbEndpoint = str
+DbParameters = (
+    Mapping[DbEndpoint, Mapping[str, Any]]
+    | Callable[[DbEndpoint], Mapping[str, Any]]
+    | Callable[[DbEndpoint], Awaitable[Mapping[str, Any]]]
+)
+
+if TYPE_CHECKING:
+
+    class _DriverConnection(connection.Connection):
+        """What asyncmy's connection has beside its interface, and is used here."""
+
+        server_status: int
+
+        def __init__(self, **params: Any) -> None: ...
+        async def autocommit(self, value: bool) -> None: ...
+        async def prepare(self, query: Any) -> Any: ...
+        async def show_warnings(self) -> Any: ...
+
+        _connected: bool
+        _deprecate_eof: bool
+        _proto: Any
+        _read_timeout: float | None
+        _result: Any
+        _transport: asyncio.Transport | None
+
+        async def _execute_command(self, command: int, sql: str | bytes) -> None: ...
+        async def _read_ok_packet(self) -> Any: ...
+        async def _read_query_result(self, unbuffered: bool = False) -> None: ...
+
+else:
+    _DriverConnection = connection.Connection
+
+# asyncmy's own default, for connecting to a host; here for all until the connection can be used.
+_CONNECT_TIMEOUT = 10.0
+
+_BULK_EXECUTE = 0xFA
+# asyncmy reads the answers to these in places of its own, and to the first there is none.
+_READ_ELSEWHERE = frozenset({COMMAND.COM_STMT_CLOSE, COMMAND.COM_STMT_EXECUTE, _BULK_EXECUTE})
+
+# asyncio.TimeoutError is an OSError only since Python 3.11.
+_TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
+
+logger = logging.getLogger(__name__)
+
+
+class Connection(_DriverConnection):
+    """asyncmy's connection, which also knows whether the server still owes it an answer.
+
+    Where the server's status has no bit set, asyncmy takes it for not told, and what a statement that failed has begun
+    is not told at all. So this takes the status in, and notes when it is of before the last statement.
+    """
+
+    #: Whether autocommit was on when the connection was made.
+    initial_autocommit = False
+    _awaiting_reply = False
+    _status_is_old = False
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the last statement's answer was read to its end, and another statement may be sent."""
+        if not self._connected:
+            return False
+        result = self._result
+        if result is None:
+            return not self._awaiting_reply
+        return not (result.unbuffered_active or result.has_next)
+
+    @property
+    def may_be_in_transaction(self) -> bool:
+        """Whether a transaction is open, or one may be that the server has not yet told of."""
+        if self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            return True
+        return self._status_is_old and not self.get_autocommit()
+
+    def is_quiet(self) -> bool:
+        """Whether the server has neither ended the connection nor said anything that was not read; no round trip."""
+        proto, transport = self._proto, self._transport
+        if transport is None or transport.is_closing() or proto.eof or proto.exc is not None:
+            return False
+        if proto.length > proto.pos:
+            return False
+        # What the event loop has not seen yet.
+        return not any(poll_once(transport.get_extra_info('socket').fileno()))
+
+    async def restore(self) -> None:
+        """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
+        if self.may_be_in_transaction:
+            await self.rollback()
+        if self.get_autocommit() != self.initial_autocommit:
+            await self.autocommit(self.initial_autocommit)
+
+    async def end(self, timeout: float) -> None:
+        """Close the connection, with a good-bye if it is in order; abort it if that takes too long.
+
+        :param timeout: seconds
+        """
+        polite = self.in_order
+        result, self._result = self._result, None
+        if result is not None:
+            result.unbuffered_active = False
+        proto = self._proto
+        try:
+            if polite:
+                await asyncio.wait_for(self.ensure_closed(), timeout)
+        except (*_TIMEOUTS, OSError, errors.MySQLError) as exc:
+            logger.debug('a connection was aborted, it could not be closed: %r', exc)
+        finally:
+            self.close()
+            # Not the connection's own, which it forgets before all that was written is sent.
+            transport = None if proto is None else proto.transport
+            if transport is not None:
+                transport.abort()
+        if proto is not None and transport is not None:
+            await proto.wait_closed()
+
+    async def _execute_command(self, command: int, sql: str | bytes) -> None:
+        # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
+        self._awaiting_reply = self._status_is_old = True
+        await super()._execute_command(command, sql)
+        self._status_is_old = True
+        self._awaiting_reply = command not in _READ_ELSEWHERE
+
+    async def _read_ok_packet(self) -> Any:
+        packet = await self._reply_of(super()._read_ok_packet())
+        self._status_is_old = False
+        return packet
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        await self._reply_of(super()._read_query_result(unbuffered))
+        result = self._result
+        told = result.field_count == 0 or (self._deprecate_eof and not result.unbuffered_active)
+        if told:
+            self.server_status = result.server_status
+        self._status_is_old = not told
+
+    async def prepare(self, query: Any) -> Any:
+        """As asyncmy's."""
+        return await self._reply_of(super().prepare(query))
+
+    async def set_charset(self, charset: Any) -> None:
+        """As asyncmy's."""
+        await self._reply_of(super().set_charset(charset))
+
+    async def show_warnings(self) -> Any:
+        """As asyncmy's."""
+        return await self._reply_of(super().show_warnings())
+
+    async def _reply_of(self, reading: Awaitable[Any]) -> Any:
+        try:
+            reply = await reading
+        except errors.MySQLError as exc:
+            self._awaiting_reply = not is_reply(exc)
+            raise
+        self._awaiting_reply = False
+        return reply
+
+
+class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
+    """Makes connections with asyncmy.
+
+    When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
+    it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
+    not read to its end (a statement that was cancelled, an unbuffered cursor, further result sets) is disposed of.
+    Other settings of the session (``SET``, ``USE``, ``LOCK TABLES``, temporary tables) stay as the user leaves them.
+
+    :param params: for each endpoint (a name for the database, chosen freely) the parameters of
+        :py:func:`asyncmy.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable, or
+        coroutine function, that returns them for an endpoint, called at each connect: so credentials may change.
+    :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
+        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
+    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted
+    """
+
+    def __init__(self, params: DbParameters, *, ping: bool = False, close_timeout: float = 1.0) -> None:
+        self._params = params
+        self._ping = ping
+        self._close_timeout = close_timeout
+
+    async def create(self, endpoint: DbEndpoint) -> Connection:
+        """Connect. It may take ``connect_timeout`` of the parameters (default 10 seconds) until it can be used.
+
+        :param endpoint: a key of ``params``
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the connection cannot be made; an :py:class:`asyncmy.errors.MySQLError` as well
+        :raise UnknownEndpoint: the endpoint is not in ``params``
+        """
+        params = parameters_of(self._params, endpoint)
+        if inspect.isawaitable(params):
+            params = await params
+        limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
+        conn = Connection(**params)
+        try:
+            await asyncio.wait_for(conn.connect(), limit)
+        except BaseException as exc:
+            # asyncmy has closed it, but that may have yet to happen.
+            await conn.end(0)
+            origin = exc.__cause__ if isinstance(exc, errors.MySQLError) else exc
+            if isinstance(origin, _TIMEOUTS):
+                raise_connect_timeout(endpoint, exc, limit)
+            if isinstance(exc, errors.MySQLError):
+                advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(exc)
+                raise_connect_error(endpoint, exc, advice)
+            raise
+        conn.initial_autocommit = conn.get_autocommit()
+        return conn
+
+    async def dispose(self, endpoint: DbEndpoint, conn: Connection) -> None:
+        """Close a connection; abort it if that takes too long or is cancelled, or if it is in the middle of something.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection; one whose user waits for an answer (a pool can be closed over it) is cut off, and
+            the user gets asyncmy's error of a lost connection
+        """
+        await conn.end(self._close_timeout)
+
+    async def check_aliveness(self, endpoint: DbEndpoint, conn: Connection) -> bool:
+        """Tell whether a connection is open, and the server has said nothing that was not asked for.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection. One whose answer to ``ping`` is no longer waited for is closed.
+        """
+        if not (conn.in_order and conn.is_quiet()):
+            return False
+        if self._ping:
+            try:
+                await conn.ping(reconnect=False)
+            except errors.MySQLError:
+                return False
+        return True
+
+    async def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
+        """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
+
+        How long a server that does not answer is waited for is ``read_timeout`` in the parameters of the connection,
+        which asyncmy does not limit by default.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection
+        :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
+            rolled back
+        """
+        if not (conn.in_order and conn.is_quiet()):
+            raise DiscardConnection(f'the connection to {endpoint!r} is closed or was not read to its end')
+        try:
+            await conn.restore()
+        except errors.MySQLError as exc:
+            logger.warning('a connection to %r cannot be rolled back, it is disposed of: %s', endpoint, exc)
+            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+
+    async def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
+        """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.
+
+        :param endpoint: a key of ``params``
+        :param conn: the connection
+        :param exc: what the block raised
+        """
+        if not (conn.in_order and conn.is_quiet()):
+            return True
+        return isinstance(exc, errors.InterfaceError) or (isinstance(exc, errors.MySQLError) and ends_session(exc))
