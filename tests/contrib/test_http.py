@@ -1,0 +1,490 @@
+"""The manager of http.client's connections, alone and in pools, against servers on loopback."""
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, final
+
+import pytest
+
+from gcpool.contrib.http import Connection, HttpConnectionManager
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from gcpool.threading import ConnectionPool
+from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the path, or as the path says."""
+
+    protocol_version = 'HTTP/1.1'
+
+    def do_GET(self) -> None:
+        body = self.path.encode()
+        if self.path == '/none':
+            self.send_response(204)
+            self.end_headers()
+            return
+        self.send_response(200)
+        if self.path == '/chunked':
+            self.send_header('Transfer-Encoding', 'chunked')
+            self.end_headers()
+            self.wfile.write(b'3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n')
+            return
+        if self.path == '/bye':
+            self.send_header('Connection', 'close')
+        if self.path == '/endless':
+            self.close_connection = True
+            self.end_headers()
+            self.wfile.write(b'until the end')
+            return
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        if self.command != 'HEAD':
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """An HTTP server that knows its connections."""
+
+    daemon_threads = True
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(('127.0.0.1', 0), Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.scheme = 'http' if tls is None else 'https'
+        self.accepted = 0
+        self.open: set[socket.socket] = set()
+        self.changed = threading.Condition()
+
+    @property
+    def url(self) -> str:
+        return f'{self.scheme}://localhost:{self.server_port}'
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.changed:
+            self.accepted += 1
+            self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.changed:
+            self.open.discard(request)
+            self.changed.notify_all()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # The client is gone, or does not trust the certificate: which of it is what the tests look at over there.
+        pass
+
+    def hang_up(self) -> None:
+        """End every connection."""
+        with self.changed:
+            for request in self.open:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
+
+    def wait_until_open(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.open) == count, PATIENCE)
+
+
+@contextlib.contextmanager
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    with Server(tls) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
+            server.hang_up()
+            server.wait_until_open(0)
+
+
+@pytest.fixture(params=['http', 'https'])
+def server(request: pytest.FixtureRequest, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> Iterator[Server]:
+    with running(server_tls if request.param == 'https' else None) as server:
+        yield server
+
+
+@pytest.fixture
+def manager(client_tls: ssl.SSLContext) -> HttpConnectionManager:
+    return HttpConnectionManager(timeout=PATIENCE, ssl_context=client_tls)
+
+
+@pytest.fixture
+def conn(server: Server, manager: HttpConnectionManager) -> Iterator[Connection]:
+    conn = manager.create(server.url)
+    yield conn
+    manager.dispose(server.url, conn)
+
+
+@final
+class Script:
+    """A server that answers each request on its one connection with the next of some byte strings."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._listener = tcp_listener()
+        self.url = f'http://127.0.0.1:{self._listener.getsockname()[1]}'
+        self._answers = answers
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> 'Script':
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._thread.join(PATIENCE)
+        self._listener.close()
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        conn = self._listener.accept()[0]
+        with conn:
+            conn.settimeout(PATIENCE)
+            for answer in self._answers:
+                received = b''
+                while not received.endswith(b'\r\n\r\n'):
+                    data = conn.recv(65536)
+                    if not data:
+                        return
+                    received += data
+                conn.sendall(answer)
+            wait_for_end(conn)
+
+
+def get(conn: Connection, path: str) -> bytes:
+    conn.request('GET', path)
+    return conn.getresponse().read()
+
+
+def check_fit(manager: HttpConnectionManager, conn: Connection) -> None:
+    assert not manager.is_broken('http://x', conn, ValueError())
+    manager.on_release('http://x', conn)
+    assert manager.check_aliveness('http://x', conn)
+
+
+def check_unfit(manager: HttpConnectionManager, conn: Connection, reason: str) -> None:
+    assert manager.is_broken('http://x', conn, ValueError())
+    with pytest.raises(DiscardConnection, match=f"'http://x' is unfit: {reason}"):
+        manager.on_release('http://x', conn)
+    assert not manager.check_aliveness('http://x', conn)
+
+
+class TestCreate:
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    def test_endpoints(self, server: Server, manager: HttpConnectionManager, timeout: float | None) -> None:
+        for endpoint in (server.url, server.url + '/', (server.scheme, 'localhost', server.server_port)):
+            conn = manager.create(endpoint, timeout)
+            assert get(conn, '/x') == b'/x'
+            assert conn.sock.gettimeout() == PATIENCE
+            manager.dispose(endpoint, conn)
+        server.wait_until_open(0)
+
+    @pytest.mark.parametrize(
+        ('endpoint', 'expected'),
+        [
+            ('http://example.com', ('example.com', 80)),
+            ('https://example.com/', ('example.com', 443)),
+            ('http://[::1]:8080', ('::1', 8080)),
+            (('https', 'example.com', 8443), ('example.com', 8443)),
+        ],
+    )
+    def test_where_to(
+        self, monkeypatch: pytest.MonkeyPatch, manager: HttpConnectionManager, endpoint: Any, expected: Any
+    ) -> None:
+        asked: list[Any] = []
+
+        def connect(host: str, port: int, deadline: float | None) -> socket.socket:
+            asked.append((host, port))
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr('gcpool.contrib.http._connect', connect)
+        with pytest.raises(ConnectionRefusedError):
+            manager.create(endpoint)
+        assert asked == [expected]
+
+    @pytest.mark.parametrize(
+        'endpoint',
+        [
+            *('ftp://localhost', 'localhost', 'http://', 'http://localhost/path', 'http://localhost:x', 'http://[::1'),
+            *('http://localhost?query', ('http', 'localhost'), ('ftp', 'localhost', 80), ('http', '', 80), 80),
+        ],
+    )
+    def test_no_endpoint(self, manager: HttpConnectionManager, endpoint: Any) -> None:
+        with pytest.raises(UnknownEndpoint, match="write 'http://host:port'") as caught:
+            manager.create(endpoint)
+        assert repr(endpoint) in str(caught.value)
+
+    def test_password_in_the_endpoint(self, manager: HttpConnectionManager) -> None:
+        with pytest.raises(UnknownEndpoint, match='Authorization') as caught:
+            manager.create('http://me:not-a-secret@localhost')
+        assert 'secret' not in str(caught.value)
+
+    def test_refused(self, manager: HttpConnectionManager) -> None:
+        with tcp_listener() as listener:
+            port = listener.getsockname()[1]
+        with pytest.raises(ConnectError, match='check that the server is running') as caught:
+            manager.create(('http', '127.0.0.1', port), 20.0)
+        assert isinstance(caught.value, ConnectionRefusedError)
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+    def test_host_that_does_not_resolve(self, manager: HttpConnectionManager) -> None:
+        with pytest.raises(ConnectError, match='does not resolve') as caught:
+            manager.create('http://no-such-host.invalid', 20.0)
+        assert isinstance(caught.value, socket.gaierror)
+        with pytest.raises(ConnectError, match='check the host name'):
+            manager.create('http://' + 'x' * 100)
+
+    def test_certificate_that_is_not_trusted(self, server_tls: ssl.SSLContext) -> None:
+        with running(server_tls) as server:
+            with pytest.raises(ConnectError, match='its certificate is trusted') as caught:
+                HttpConnectionManager().create(server.url, 20.0)
+            assert isinstance(caught.value, ssl.SSLCertVerificationError)
+            server.wait_until_open(0)
+
+    @pytest.mark.parametrize(('own', 'given'), [(0.2, None), (0.2, 20.0), (None, 0.2)])
+    def test_times_out(
+        self, silent_listener: socket.socket, client_tls: ssl.SSLContext, own: float | None, given: float | None
+    ) -> None:
+        manager = HttpConnectionManager(timeout=own, ssl_context=client_tls)
+        began = time.monotonic()
+        with pytest.raises(ConnectTimeout, match='could be made within'):
+            manager.create(('https', '127.0.0.1', silent_listener.getsockname()[1]), given)
+        assert time.monotonic() - began < 0.2 + 0.5
+        with silent_listener.accept()[0] as conn:
+            wait_for_end(conn)
+
+
+class TestState:
+    def test_unused(self, manager: HttpConnectionManager, conn: Connection) -> None:
+        check_fit(manager, conn)
+        # With TLS 1.3 a ticket may have come in the meantime.
+        assert get(conn, '/x') == b'/x'
+        check_fit(manager, conn)
+
+    @pytest.mark.parametrize('path', ['/x', '/chunked', '/none', '/'])
+    def test_read_to_its_end(self, server: Server, manager: HttpConnectionManager, conn: Connection, path: str) -> None:
+        for _ in range(3):
+            get(conn, path)
+            check_fit(manager, conn)
+        assert server.accepted == 1
+
+    @pytest.mark.parametrize(('method', 'path'), [('HEAD', '/x'), ('GET', '/none')])
+    def test_nothing_to_read(
+        self, server: Server, manager: HttpConnectionManager, conn: Connection, method: str, path: str
+    ) -> None:
+        for _ in range(2):
+            conn.request(method, path)
+            conn.getresponse()
+            check_fit(manager, conn)
+        assert get(conn, '/x') == b'/x'
+        assert server.accepted == 1
+
+    def test_a_body_that_was_sent(self, manager: HttpConnectionManager, conn: Connection) -> None:
+        conn.request('POST', '/', b'x' * 100_000)
+        assert len(conn.getresponse().read()) == 100_000
+        check_fit(manager, conn)
+
+    @pytest.mark.parametrize('path', ['/x', '/chunked'])
+    @pytest.mark.parametrize('amount', [0, 1])
+    def test_half_read(self, manager: HttpConnectionManager, conn: Connection, path: str, amount: int) -> None:
+        conn.request('GET', path)
+        response = conn.getresponse()
+        assert len(response.read(amount)) == amount
+        check_unfit(manager, conn, 'a response was not read to its end')
+
+    def test_no_response_asked_for(self, manager: HttpConnectionManager, conn: Connection) -> None:
+        conn.request('GET', '/x')
+        check_unfit(manager, conn, 'a request was begun')
+
+    def test_half_a_request(self, manager: HttpConnectionManager, conn: Connection) -> None:
+        conn.putrequest('GET', '/x')
+        check_unfit(manager, conn, 'a request was begun')
+
+    def test_a_response_that_did_not_come_in_time(self, manager: HttpConnectionManager) -> None:
+        with Script(b'HTTP/1.1 200 OK\r\n') as script:
+            conn = manager.create(script.url)
+            conn.sock.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                get(conn, '/')
+            check_unfit(manager, conn, 'a request was begun')
+            manager.dispose(script.url, conn)
+
+    @pytest.mark.parametrize('path', ['/bye', '/endless'])
+    def test_the_last_response(self, manager: HttpConnectionManager, conn: Connection, path: str) -> None:
+        assert get(conn, path)
+        check_unfit(manager, conn, 'it is closed')
+
+    def test_the_last_response_half_read(self, server: Server, manager: HttpConnectionManager) -> None:
+        conn = manager.create(server.url)
+        conn.request('GET', '/bye')
+        response = conn.getresponse()
+        response.read(1)
+        check_unfit(manager, conn, 'it is closed')
+        # The response holds the socket.
+        manager.dispose(server.url, conn)
+        assert response.isclosed()
+        server.wait_until_open(0)
+
+    def test_connecting_again_by_itself(self, server: Server, manager: HttpConnectionManager, conn: Connection) -> None:
+        get(conn, '/bye')
+        assert get(conn, '/x') == b'/x'
+        check_fit(manager, conn)
+        assert server.accepted == 2
+
+    def test_closed_while_idle(self, server: Server, manager: HttpConnectionManager, conn: Connection) -> None:
+        get(conn, '/x')
+        manager.on_release(server.url, conn)
+        server.hang_up()
+        wait_readable(conn.sock)
+        assert not manager.check_aliveness(server.url, conn)
+
+    @pytest.mark.parametrize('surplus', [b'H', b'HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx'])
+    @pytest.mark.parametrize('body', [b'Content-Length: 2\r\n\r\nok', b'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n'])
+    def test_more_than_the_response(self, manager: HttpConnectionManager, body: bytes, surplus: bytes) -> None:
+        with Script(b'HTTP/1.1 200 OK\r\n' + body + surplus) as script:
+            conn = manager.create(script.url)
+            get(conn, '/')
+            check_unfit(manager, conn, 'there is more behind the response')
+            manager.dispose(script.url, conn)
+
+    def test_bytes_that_come_later(self, server: Server, manager: HttpConnectionManager, conn: Connection) -> None:
+        get(conn, '/x')
+        manager.on_release(server.url, conn)
+        conn.sock.sendall(b'GET /y HTTP/1.1\r\n\r\n')
+        wait_readable(conn.sock)
+        assert not manager.check_aliveness(server.url, conn)
+
+    def test_another_protocol(self, manager: HttpConnectionManager) -> None:
+        with Script(b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n') as script:
+            conn = manager.create(script.url)
+            get(conn, '/')
+            check_unfit(manager, conn, 'it was switched to another protocol')
+            manager.dispose(script.url, conn)
+
+    def test_timeout_of_the_user(self, manager: HttpConnectionManager, conn: Connection) -> None:
+        conn.timeout = 1.0
+        conn.sock.settimeout(1.0)
+        get(conn, '/x')
+        check_fit(manager, conn)
+        assert (conn.timeout, conn.sock.gettimeout()) == (PATIENCE, PATIENCE)
+
+
+class TestDispose:
+    def test_twice(self, server: Server, manager: HttpConnectionManager) -> None:
+        conn = manager.create(server.url)
+        manager.dispose(server.url, conn)
+        manager.dispose(server.url, conn, 0.0)
+        assert not manager.check_aliveness(server.url, conn)
+        server.wait_until_open(0)
+
+    def test_it_does_not_connect_again(self, server: Server, manager: HttpConnectionManager) -> None:
+        conn = manager.create(server.url)
+        manager.dispose(server.url, conn)
+        with pytest.raises(http.client.NotConnected, match='closed by its pool'):
+            conn.request('GET', '/x')
+        assert server.accepted == 1
+
+    def test_ends_a_wait(self, manager: HttpConnectionManager) -> None:
+        with Script(b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n') as script:
+            conn = manager.create(script.url)
+            conn.request('GET', '/')
+            response = conn.getresponse()
+            outcomes: list[bytes | Exception] = []
+            begun = threading.Event()
+
+            def read() -> None:
+                begun.set()
+                try:
+                    outcomes.append(response.read())
+                except (http.client.HTTPException, OSError, ValueError, AttributeError) as exc:
+                    outcomes.append(exc)
+
+            user = threading.Thread(target=read, daemon=True)
+            user.start()
+            assert begun.wait(PATIENCE)
+            manager.dispose(script.url, conn)
+            user.join(PATIENCE)
+            assert not user.is_alive()
+            # If it had not begun to wait, the response was closed already and has nothing.
+            assert outcomes == [b''] or isinstance(outcomes[0], Exception)
+
+    def test_of_a_stranger(self, manager: HttpConnectionManager) -> None:
+        with pytest.raises(TypeError, match='was not made by HttpConnectionManager'):
+            manager.dispose('http://x', http.client.HTTPConnection('x'))
+
+
+class TestPool:
+    def test_keeps_alive(self, server: Server, manager: HttpConnectionManager) -> None:
+        pool = ConnectionPool[Any, Connection](manager, max_size=2, acquire_timeout=PATIENCE)
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                for number in range(20):
+                    with pool.connection(server.url) as conn:
+                        assert get(conn, f'/{number}') == f'/{number}'.encode()
+            except BaseException as exc:  # noqa: BLE001  (handed to the test)
+                failures.append(exc)
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert not failures
+        assert server.accepted <= 2
+        pool.close()
+        server.wait_until_open(0)
+
+    def test_replaces_what_is_unfit(self, server: Server, manager: HttpConnectionManager) -> None:
+        pool = ConnectionPool[Any, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+
+        def half_read() -> None:
+            with pool.connection(server.url) as conn:
+                conn.request('GET', '/some')
+                conn.getresponse().read(1)
+
+        def fail() -> None:
+            with pool.connection(server.url) as conn:
+                conn.request('GET', '/some')
+                raise ZeroDivisionError
+
+        def finish() -> None:
+            with pool.connection(server.url) as conn:
+                assert get(conn, '/bye') == b'/bye'
+
+        uses: list[Callable[[], None]] = [half_read, fail, finish, server.hang_up]
+        for used, use in enumerate(uses):
+            if use is fail:
+                with pytest.raises(ZeroDivisionError):
+                    use()
+            else:
+                use()
+            with pool.connection(server.url) as conn:
+                assert get(conn, '/x') == b'/x'
+                assert get(conn, '/y') == b'/y'
+            assert server.accepted == used + 2
+        pool.close()
+        server.wait_until_open(0)
