@@ -1,0 +1,297 @@
+"""One small class for each driver: how to make its manager, use a connection, and bound what the driver does.
+
+The bounds are those that a program sets in the parameters of its connections, where the driver has them.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, final
+
+import pytest
+
+from tests.outages.backends import PASSWORD, USER
+from tests.outages.load import AsyncClient, Client, ThreadsClient
+
+__all__ = ['DRIVERS', 'Driver']
+
+# Seconds that an acquire may take in these tests, that the answer to a request or a rollback is waited for, and that
+# a check may take.
+ACQUIRE_TIMEOUT = 0.6
+ANSWER_TIMEOUT = 0.6
+CHECK_TIMEOUT = 0.2
+
+Address = tuple[str, int]
+
+
+class Driver(ABC):
+    """A driver with its manager.
+
+    Sync drivers have plain methods where async ones have coroutines.
+    """
+
+    name: str
+    #: The module of the manager, and its class.
+    module: str
+    manager_class = 'DbConnectionManager'
+    #: What to pip install.
+    requires: str
+    backend: str
+    client_class: type[Client] = ThreadsClient
+    #: Whether a request ends in time when the server is connected but silent. If not, it does when packets are dropped.
+    bounds_silence = True
+
+    @abstractmethod
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        """What the manager is made with."""
+
+    @abstractmethod
+    def request(self, conn: Any) -> Any:
+        """Ask the server something; raises within ANSWER_TIMEOUT if there is no answer."""
+
+    @abstractmethod
+    def leave_open(self, conn: Any) -> Any:
+        """Leave the connection as its next user must not find it."""
+
+    def client(self, addresses: Mapping[str, Address], *, ping: bool, **pool_parameters: Any) -> Client:
+        """Make a pool with one endpoint for each address, and a client of it."""
+        pytest.importorskip(self.requires)
+        manager_class = getattr(importlib.import_module(self.module), self.manager_class)
+        return self.client_class(
+            manager_class,
+            self.arguments(addresses, ping),
+            timeout=ACQUIRE_TIMEOUT,
+            request=self.request,
+            **pool_parameters,
+        )
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def libpq_params(address: Address) -> dict[str, Any]:
+    # tcp_user_timeout ends the wait for an acknowledgement, in milliseconds; the keepalives end a wait for an answer.
+    return {
+        'host': address[0],
+        'port': address[1],
+        'user': USER,
+        'password': PASSWORD,
+        'dbname': 'postgres',
+        'sslmode': 'disable',
+        'gssencmode': 'disable',
+        'tcp_user_timeout': int(ANSWER_TIMEOUT * 1000),
+    }
+
+
+@final
+class Psycopg2(Driver):
+    name = 'psycopg2'
+    module = 'gcpool.contrib.psycopg2'
+    requires = 'psycopg2'
+    backend = 'postgres'
+    bounds_silence = False
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        params = {endpoint: libpq_params(address) for endpoint, address in addresses.items()}
+        return {'dsn_params': params, 'ping': ping, 'rollback_timeout': ANSWER_TIMEOUT}
+
+    def request(self, conn: Any) -> Any:
+        conn.autocommit = True
+        with conn.cursor() as cursor:
+            cursor.execute('SELECT 1')
+            assert cursor.fetchone() == (1,)
+
+    def leave_open(self, conn: Any) -> Any:
+        conn.autocommit = False
+        with conn.cursor() as cursor:
+            cursor.execute('SELECT 1')
+
+
+@final
+class Asyncpg(Driver):
+    name = 'asyncpg'
+    module = 'gcpool.contrib.asyncpg'
+    requires = 'asyncpg'
+    backend = 'postgres'
+    client_class = AsyncClient
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        params = {
+            endpoint: {
+                'host': address[0],
+                'port': address[1],
+                'user': USER,
+                'password': PASSWORD,
+                'database': 'postgres',
+                'ssl': False,
+                'command_timeout': ANSWER_TIMEOUT,
+            }
+            for endpoint, address in addresses.items()
+        }
+        return {'dsn_params': params, 'ping': ping}
+
+    async def request(self, conn: Any) -> Any:
+        assert await conn.fetchval('SELECT 1', timeout=ANSWER_TIMEOUT) == 1
+
+    async def leave_open(self, conn: Any) -> Any:
+        await conn.execute('BEGIN')
+
+
+def mysql_params(address: Address) -> dict[str, Any]:
+    return {'host': address[0], 'port': address[1], 'user': USER, 'password': PASSWORD, 'database': 'gcpool'}
+
+
+@final
+class Pymysql(Driver):
+    name = 'pymysql'
+    module = 'gcpool.contrib.pymysql'
+    requires = 'pymysql'
+    backend = 'mariadb'
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        params = {
+            endpoint: {
+                **mysql_params(address),
+                'read_timeout': ANSWER_TIMEOUT,
+                'write_timeout': ANSWER_TIMEOUT,
+            }
+            for endpoint, address in addresses.items()
+        }
+        return {'params': params, 'ping': ping}
+
+    def request(self, conn: Any) -> Any:
+        with conn.cursor() as cursor:
+            cursor.execute('DO 1')
+
+    def leave_open(self, conn: Any) -> Any:
+        conn.begin()
+
+
+@final
+class Psycopg(Driver):
+    name = 'psycopg'
+    module = 'gcpool.contrib.psycopg'
+    manager_class = 'ConnectionManager'
+    requires = 'psycopg'
+    backend = 'postgres'
+    bounds_silence = False
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        return psycopg_arguments(addresses, ping)
+
+    def request(self, conn: Any) -> Any:
+        assert conn.execute('SELECT 1').fetchone() == (1,)
+
+    def leave_open(self, conn: Any) -> Any:
+        conn.execute('BEGIN')
+
+
+@final
+class PsycopgAsync(Driver):
+    name = 'psycopg-async'
+    module = 'gcpool.contrib.psycopg'
+    manager_class = 'AsyncConnectionManager'
+    requires = 'psycopg'
+    backend = 'postgres'
+    client_class = AsyncClient
+    # A request that is cancelled waits for the server to say so.
+    bounds_silence = False
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        return psycopg_arguments(addresses, ping)
+
+    async def request(self, conn: Any) -> Any:
+        cursor = await conn.execute('SELECT 1')
+        assert await cursor.fetchone() == (1,)
+
+    async def leave_open(self, conn: Any) -> Any:
+        await conn.execute('BEGIN')
+
+
+def psycopg_arguments(addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+    params = {endpoint: {**libpq_params(address), 'autocommit': True} for endpoint, address in addresses.items()}
+    return {'conninfo': params, 'ping': ping, 'rollback_timeout': ANSWER_TIMEOUT}
+
+
+@final
+class Asyncmy(Driver):
+    name = 'asyncmy'
+    module = 'gcpool.contrib.asyncmy'
+    requires = 'asyncmy'
+    backend = 'mariadb'
+    client_class = AsyncClient
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        params = {
+            endpoint: {**mysql_params(address), 'read_timeout': ANSWER_TIMEOUT}
+            for endpoint, address in addresses.items()
+        }
+        return {'params': params, 'ping': ping}
+
+    async def request(self, conn: Any) -> Any:
+        async with conn.cursor() as cursor:
+            await cursor.execute('DO 1')
+
+    async def leave_open(self, conn: Any) -> Any:
+        await conn.begin()
+
+
+@final
+class Redis(Driver):
+    name = 'redis'
+    module = 'gcpool.contrib.redis'
+    manager_class = 'RedisConnectionManager'
+    requires = 'redis'
+    backend = 'redis'
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        return redis_arguments(addresses, ping)
+
+    def request(self, conn: Any) -> Any:
+        conn.send_command('ECHO', 'something')
+        assert conn.read_response() == b'something'
+
+    def leave_open(self, conn: Any) -> Any:
+        conn.send_command('MULTI')
+        conn.read_response()
+
+
+@final
+class RedisAsync(Driver):
+    name = 'redis-async'
+    module = 'gcpool.contrib.redis'
+    manager_class = 'AsyncRedisConnectionManager'
+    requires = 'redis'
+    backend = 'redis'
+    client_class = AsyncClient
+
+    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+        return redis_arguments(addresses, ping)
+
+    async def request(self, conn: Any) -> Any:
+        await conn.send_command('ECHO', 'something')
+        assert await conn.read_response() == b'something'
+
+    async def leave_open(self, conn: Any) -> Any:
+        await conn.send_command('MULTI')
+        await conn.read_response()
+
+
+def redis_arguments(addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+    endpoints = {
+        endpoint: {'host': address[0], 'port': address[1], 'socket_timeout': ANSWER_TIMEOUT}
+        for endpoint, address in addresses.items()
+    }
+    return {'endpoints': endpoints, 'ping': ping}
+
+
+DRIVERS: tuple[Driver, ...] = (
+    Psycopg2(),
+    Psycopg(),
+    PsycopgAsync(),
+    Asyncpg(),
+    Pymysql(),
+    Asyncmy(),
+    Redis(),
+    RedisAsync(),
+)

@@ -1,0 +1,293 @@
+"""A service keeps serving through an outage of its server: only what is in flight fails, nothing leaks, all recovers.
+
+Each test runs once for each driver, in its own runtime, against a real server.
+"""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+import gcpool.exceptions
+from tests.outages.backends import Backend
+from tests.outages.drivers import ACQUIRE_TIMEOUT, ANSWER_TIMEOUT, CHECK_TIMEOUT, Driver
+from tests.outages.load import OVERSHOOT, Attempt, Client, messages
+from tests.outages.proxy import Proxy
+
+# No worker ever waits for another one's connection, so that what an acquire takes is its own affair.
+WORKERS = 4
+MAX_SIZE = 6
+# How often each worker must get through before and after, on the average.
+ROUNDS = 5
+
+MakeClient = Callable[..., Client]
+
+
+def assert_bounded(attempts: list[Attempt]) -> None:
+    """No call of the pool outlasts its time limit, or the one of the driver for a rollback."""
+    late = [
+        attempt
+        for attempt in attempts
+        if attempt.acquire_took > attempt.timeout + OVERSHOOT or attempt.release_took > ANSWER_TIMEOUT + OVERSHOOT
+    ]
+    assert not late
+
+
+def assert_only_in_flight_failed(attempts: list[Attempt], began: float, ended: float) -> None:
+    """What failed was tried during the outage, at least in part; and no connection failed two of its users."""
+    failures = [attempt for attempt in attempts if attempt.failed]
+    assert not messages(attempt for attempt in failures if not attempt.overlaps(began, ended))
+    failed = [attempt.number for attempt in failures if attempt.number is not None]
+    assert len(failed) == len(set(failed))
+
+
+def assert_healthy(client: Client, endpoint: str) -> None:
+    """Nothing is out, every connection works, and each that was lost was disposed of once."""
+    ledger = client.ledger
+    stats = client.stats()
+    assert (stats['acquired'], stats['waiting']) == (0, 0)
+    numbers = client.fill(endpoint, MAX_SIZE)
+    assert ledger.open(endpoint) == set(numbers)
+    assert client.size(endpoint) == MAX_SIZE
+    assert not client.visit(endpoint).failed
+    assert_disposed_once(client)
+
+
+def assert_disposed_once(client: Client) -> None:
+    ledger = client.ledger
+    assert [number for number, count in ledger.disposed.items() if count != 1] == []
+    assert [number for number, count in ledger.dead.items() if count != 1] == []
+
+
+def close(client: Client, *servers: Backend) -> None:
+    """Close the pool: neither it nor a server has anything left."""
+    assert client.close_pool(ACQUIRE_TIMEOUT) <= ACQUIRE_TIMEOUT + OVERSHOOT
+    assert_disposed_once(client)
+    stats = client.stats()
+    assert (stats['size'], stats['acquired'], stats['idle'], stats['waiting']) == (0, 0, 0, 0)
+    assert len(client.ledger.disposed) == len(client.ledger.endpoints)
+    for server in servers:
+        server.wait_for_sessions(0)
+
+
+def test_server_killed_and_restarted_under_load(
+    driver: Driver,
+    backend: Backend,
+    other_backend: Backend,
+    make_client: MakeClient,
+    record_property: Callable[[str, object], None],
+) -> None:
+    client = make_client(
+        {'main': (backend.host, backend.port), 'other': (other_backend.host, other_backend.port)}, max_size=MAX_SIZE
+    )
+    stale = set(client.fill('main', MAX_SIZE))
+    client.start_load('main', WORKERS)
+    client.start_load('other', 1)
+    client.wait_for_successes('main', WORKERS * ROUNDS)
+
+    killed = time.monotonic()
+    backend.kill()
+    client.wait_for_failures('main', WORKERS * ROUNDS, since=killed)
+    backend.start_again()
+    accepts = time.monotonic()
+    first = client.visit('main')
+    assert not first.failed, first
+    client.wait_for_successes('main', WORKERS * ROUNDS, since=accepts)
+    client.wait_for_successes('other', ROUNDS, since=killed)
+    client.stop_load()
+
+    record_property('first_acquire_under_load_ms', round(first.acquire_took * 1000, 1))
+    assert_only_in_flight_failed(client.attempts('main'), killed, accepts)
+    assert_bounded(client.attempts())
+    assert not messages(client.failures('other'))
+    assert_healthy(client, 'main')
+    assert stale <= set(client.ledger.disposed)
+    backend.wait_for_sessions(client.size('main'))
+    other_backend.wait_for_sessions(client.size('other'))
+    close(client, backend, other_backend)
+
+
+def test_first_acquire_after_a_restart(
+    driver: Driver,
+    backend: Backend,
+    make_client: MakeClient,
+    record_property: Callable[[str, object], None],
+) -> None:
+    client = make_client({'main': (backend.host, backend.port)}, max_size=MAX_SIZE)
+    stale = client.fill('main', MAX_SIZE)
+    backend.kill()
+    backend.start_again()
+    first = client.visit('main')
+    record_property('first_acquire_ms', round(first.acquire_took * 1000, 1))
+    print(f'\n{driver}: the first acquire after the restart took {first.acquire_took * 1000:.1f} ms')
+    assert not first.failed, first
+    # None of those who find the other connections dead fails either.
+    assert_healthy(client, 'main')
+    assert set(stale) == set(client.ledger.disposed)
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+def test_sessions_terminated_by_an_administrator(driver: Driver, backend: Backend, make_client: MakeClient) -> None:
+    client = make_client({'main': (backend.host, backend.port)}, max_size=MAX_SIZE)
+    stale = set(client.fill('main', MAX_SIZE))
+    client.start_load('main', WORKERS)
+    client.wait_for_successes('main', WORKERS * ROUNDS)
+
+    began = time.monotonic()
+    ended_sessions = backend.terminate_sessions()
+    ended = time.monotonic()
+    client.wait_for_successes('main', WORKERS * ROUNDS, since=ended)
+    client.stop_load()
+
+    assert ended_sessions >= MAX_SIZE
+    assert_only_in_flight_failed(client.attempts('main'), began, ended)
+    # The server was there all the time.
+    assert not messages(attempt for attempt in client.failures('main') if attempt.failed != 'request')
+    assert len(client.failures('main')) <= ended_sessions
+    assert_bounded(client.attempts())
+    assert_healthy(client, 'main')
+    assert stale <= set(client.ledger.disposed)
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+def test_idle_sessions_terminated(driver: Driver, backend: Backend, make_client: MakeClient) -> None:
+    client = make_client({'main': (backend.host, backend.port)}, max_size=MAX_SIZE)
+    stale = client.fill('main', MAX_SIZE)
+    assert backend.terminate_sessions() == MAX_SIZE
+    # Nobody notices.
+    assert not client.visit('main').failed
+    assert_healthy(client, 'main')
+    assert set(client.ledger.disposed) == set(stale)
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+@pytest.mark.parametrize('outage', ['drops', 'delays', 'resets'])
+def test_network_out_under_load(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient, outage: str
+) -> None:
+    with Proxy(backend.host, backend.port) as other_proxy:
+        client = make_client(
+            {'main': (proxy.host, proxy.port), 'other': (other_proxy.host, other_proxy.port)},
+            ping=True,
+            max_size=MAX_SIZE,
+            check_timeout=CHECK_TIMEOUT,
+        )
+        client.fill('main', MAX_SIZE)
+        client.start_load('main', WORKERS)
+        client.start_load('other', 1)
+        client.wait_for_successes('main', WORKERS * ROUNDS)
+
+        began = time.monotonic()
+        if outage == 'drops':
+            proxy.drops()
+        elif outage == 'delays':
+            proxy.delays(5.0)
+        else:
+            proxy.resets()
+        out = time.monotonic()
+        if driver.bounds_silence or outage != 'delays':
+            # Each is in flight once.
+            client.wait_for_failures('main', WORKERS, since=began)
+        during = client.visit('main')
+        assert during.failed == 'acquire', during
+        proxy.passes()
+        ended = time.monotonic()
+        first = client.visit('main')
+        assert not first.failed, first
+        client.wait_for_successes('main', WORKERS * ROUNDS, since=ended)
+        client.wait_for_successes('other', ROUNDS, since=out)
+        client.stop_load()
+
+        assert_only_in_flight_failed(client.attempts('main'), began, ended)
+        assert_bounded(client.attempts())
+        assert not messages(client.failures('other'))
+        assert_healthy(client, 'main')
+        backend.wait_for_sessions(client.size('main') + client.size('other'))
+        close(client, backend)
+
+
+def test_server_refuses_too_many_connections(driver: Driver, backend: Backend, make_client: MakeClient) -> None:
+    client = make_client({'main': (backend.host, backend.port)}, max_size=MAX_SIZE)
+    limit = WORKERS // 2
+    backend.limit_sessions(limit)
+    try:
+        began = time.monotonic()
+        client.start_load('main', WORKERS)
+        client.wait_for_failures('main', WORKERS * ROUNDS)
+        # Those who have got in go on.
+        client.wait_for_successes('main', WORKERS * ROUNDS)
+        assert client.ledger.open('main')
+        assert len(client.ledger.open('main')) <= limit
+    finally:
+        backend.limit_sessions(None)
+    ended = time.monotonic()
+    client.wait_for_successes('main', WORKERS * ROUNDS, since=ended)
+    client.stop_load()
+
+    failures = client.failures('main')
+    assert_only_in_flight_failed(client.attempts('main'), began, ended)
+    for failure in failures:
+        assert failure.failed == 'acquire', failure
+        assert failure.error is not None
+        assert issubclass(failure.error, gcpool.exceptions.ConnectError), failure
+        assert "'main'" in failure.message
+    assert client.stats()['create_errors'] == len(failures)
+    assert not client.ledger.disposed
+    assert_bounded(client.attempts())
+    assert_healthy(client, 'main')
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+def test_half_open_connections(driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient) -> None:
+    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=MAX_SIZE, check_timeout=CHECK_TIMEOUT)
+    stale = set(client.fill('main', MAX_SIZE))
+    client.start_load('main', WORKERS)
+    client.wait_for_successes('main', WORKERS * ROUNDS)
+    began = time.monotonic()
+    proxy.half_opens()
+    ended = time.monotonic()
+    client.wait_for_successes('main', WORKERS * ROUNDS, since=ended)
+    client.stop_load()
+
+    assert_only_in_flight_failed(client.attempts('main'), began, ended)
+    assert not messages(attempt for attempt in client.failures('main') if attempt.failed != 'request')
+    assert_bounded(client.attempts())
+    assert_healthy(client, 'main')
+    assert stale <= set(client.ledger.disposed)
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+@pytest.mark.parametrize('outage', ['drops', 'holds'])
+def test_release_into_a_black_hole(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient, outage: str
+) -> None:
+    client = make_client({'main': (proxy.host, proxy.port)}, max_size=MAX_SIZE)
+    took = client.leave_open('main', driver.leave_open, proxy.drops if outage == 'drops' else proxy.holds)
+    assert took <= ANSWER_TIMEOUT + OVERSHOOT
+    # It could not be mended, so nobody is given it.
+    assert client.size('main') == 0
+    assert client.ledger.disposed == {0: 1}
+    proxy.passes()
+    assert not client.visit('main').failed
+    backend.wait_for_sessions(1)
+    close(client, backend)
+
+
+@pytest.mark.parametrize('outage', ['drops', 'holds'])
+def test_close_in_a_black_hole(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient, outage: str
+) -> None:
+    client = make_client({'main': (proxy.host, proxy.port)}, max_size=MAX_SIZE)
+    client.fill('main', 3)
+    if outage == 'drops':
+        proxy.drops()
+    else:
+        proxy.holds()
+    close(client)
+    proxy.passes()
+    backend.wait_for_sessions(0)

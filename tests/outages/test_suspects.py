@@ -1,0 +1,105 @@
+"""After one dead connection is found the others of its endpoint are checked before they are served."""
+
+from collections.abc import Callable
+
+from tests.outages.backends import Backend
+from tests.outages.drivers import CHECK_TIMEOUT, Driver
+from tests.outages.load import Client
+from tests.outages.proxy import Proxy
+
+IDLE = 3
+
+MakeClient = Callable[..., Client]
+
+
+def filled(make_client: MakeClient, proxy: Proxy, other_proxy: Proxy) -> tuple[Client, list[int], list[int]]:
+    """A client whose pool checks nothing that was used lately, and the connections to its two endpoints."""
+    client = make_client(
+        {'main': (proxy.host, proxy.port), 'other': (other_proxy.host, other_proxy.port)},
+        ping=True,
+        max_size=IDLE,
+        check_interval=3600.0,
+        check_timeout=CHECK_TIMEOUT,
+    )
+    idle = client.fill('main', IDLE)
+    others = client.fill('other', IDLE)
+    assert sorted(client.fill('main', IDLE)) == sorted(idle)
+    assert client.ledger.checks == []
+    return client, idle, others
+
+
+def close(client: Client, backend: Backend) -> None:
+    client.close_pool(10.0)
+    assert all(count == 1 for count in client.ledger.disposed.values())
+    assert len(client.ledger.disposed) == len(client.ledger.endpoints)
+    backend.wait_for_sessions(0)
+
+
+def test_one_request_fails_for_all_dead_connections(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
+) -> None:
+    with Proxy(backend.host, backend.port) as other_proxy:
+        client, idle, others = filled(make_client, proxy, other_proxy)
+        proxy.half_opens()
+        failed = client.visit('main')
+        assert failed.failed == 'request', failed
+        assert client.ledger.disposed == {failed.number: 1}
+
+        new = client.fill('main', IDLE)
+        # Each of the others was checked, once, and found dead.
+        assert sorted(client.ledger.checks) == sorted(set(idle) - {failed.number})
+        assert set(client.ledger.disposed) == set(idle)
+        assert not set(new) & set(idle)
+        # The new ones are no suspects, and the other endpoint's never were.
+        assert not client.visit('main').failed
+        assert sorted(client.fill('other', IDLE)) == sorted(others)
+        assert len(client.ledger.checks) == IDLE - 1
+        close(client, backend)
+
+
+def test_suspects_that_live_are_served_and_no_longer_suspect(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
+) -> None:
+    with Proxy(backend.host, backend.port) as other_proxy:
+        client, _, others = filled(make_client, proxy, other_proxy)
+        living: list[int] = []
+
+        def lose_all_but_two_new_ones() -> None:
+            proxy.half_opens()
+            for _ in range(IDLE - 1):
+                # One after the other finds a dead one, and the second one's fails by the check already.
+                client.visit('main')
+            living.extend(client.fill('main', IDLE - 1))
+            client.ledger.checks.clear()
+
+        failed = client.visit('main', lose_all_but_two_new_ones)
+        assert failed.failed == 'request', failed
+        assert failed.number not in living
+        assert client.ledger.checks == []
+
+        # These two are from before that was found.
+        assert set(client.fill('main', IDLE - 1)) == set(living)
+        assert sorted(client.ledger.checks) == sorted(living)
+        assert set(client.fill('main', IDLE - 1)) == set(living)
+        assert len(client.ledger.checks) == IDLE - 1
+        assert sorted(client.fill('other', IDLE)) == sorted(others)
+        assert len(client.ledger.checks) == IDLE - 1
+        close(client, backend)
+
+
+def test_a_connection_made_after_the_find_is_no_suspect(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
+) -> None:
+    with Proxy(backend.host, backend.port) as other_proxy:
+        client, idle, _ = filled(make_client, proxy, other_proxy)
+        proxy.resets()
+        proxy.passes()
+        assert client.visit('main').failed == 'request'
+        # Finds all of them, and makes new ones.
+        client.fill('main', IDLE)
+        assert set(client.ledger.disposed) == set(idle)
+        checks = len(client.ledger.checks)
+        for _ in range(IDLE):
+            assert not client.visit('main').failed
+        assert len(client.ledger.checks) == checks
+        close(client, backend)
