@@ -252,22 +252,22 @@ class RedisBlockingPool(RedisPool):
 
 
 def serve(
-    subject: Subject, query: Callable[[Any], Awaitable[None]], waits: list[int]
+    subject: Subject, query: Callable[[Any], Awaitable[None]], waits: list[list[int]]
 ) -> Callable[[Iterator[int], int, float], Awaitable[int]]:
     """Make what each of many tasks does: for each ticket take a connection, query, give it back.
 
-    :param waits: gets the nanoseconds that each acquire has taken
+    :param waits: gets the nanoseconds that each acquire has taken, one list a worker
     """
 
     async def work(tickets: Iterator[int], quota: int, _hold: float) -> int:
-        served = 0
+        own: list[int] = []
         while next(tickets) < quota:
             asked = perf_counter_ns()
             async with subject.connection() as conn:
-                waits.append(perf_counter_ns() - asked)
+                own.append(perf_counter_ns() - asked)
                 await query(conn)
-            served += 1
-        return served
+        waits.append(own)
+        return len(own)
 
     return work
 

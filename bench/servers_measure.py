@@ -12,6 +12,7 @@ __all__ = [
     'LEAST_OF_MOST',
     'MEASURES',
     'OPENED',
+    'SHORTEST_OF_LONGEST',
     'SPIKE_MEASURES',
     'THROUGHPUT',
     'WAIT_99',
@@ -33,10 +34,15 @@ class Load:
     elapsed: int
     #: how often each worker was served
     served: Sequence[int]
-    #: nanoseconds that each acquire took, of all workers
-    waits: Sequence[int]
+    #: nanoseconds that each acquire took, one list a worker
+    waits: Sequence[Sequence[int]]
     #: connections that were opened meanwhile
     opened: int = 0
+
+    @property
+    def all_waits(self) -> list[int]:
+        """Nanoseconds, of all workers."""
+        return [wait for waits in self.waits for wait in waits]
 
     @property
     def throughput(self) -> float:
@@ -46,22 +52,32 @@ class Load:
     @property
     def wait_median(self) -> float:
         """Milliseconds."""
-        return statistics.median(self.waits) / 1e6
+        return statistics.median(self.all_waits) / 1e6
 
     @property
     def wait_99(self) -> float:
         """Milliseconds, of which 99 of 100 waits took no more."""
-        return percentile(self.waits, 99) / 1e6
+        return percentile(self.all_waits, 99) / 1e6
 
     @property
     def wait_longest(self) -> float:
         """Milliseconds. Where some workers are not served at all until the others are done, only this shows it."""
-        return max(self.waits) / 1e6
+        return max(self.all_waits) / 1e6
 
     @property
     def least_of_most(self) -> float:
         """How often the worker that was served least was served, in terms of the one that was served most."""
         return min(self.served) / max(self.served)
+
+    @property
+    def shortest_of_longest(self) -> float:
+        """The mean wait of the worker that waited least, in terms of that of the one that waited most.
+
+        The pool's part in who is served how often. The rest is the server's and the machine's, which may keep a worker
+        for long in the middle of its query.
+        """
+        means = [statistics.fmean(waits) for waits in self.waits if waits]
+        return min(means) / max(means)
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,7 @@ WAIT_MEDIAN = Measure('median wait', ' ms', lambda load: load.wait_median)
 WAIT_99 = Measure('p99 wait', ' ms', lambda load: load.wait_99)
 WAIT_LONGEST = Measure('longest wait', ' ms', lambda load: load.wait_longest)
 LEAST_OF_MOST = Measure('least/most served', '', lambda load: load.least_of_most)
+SHORTEST_OF_LONGEST = Measure('shortest/longest mean wait', '', lambda load: load.shortest_of_longest)
 OPENED = Measure('connections opened', '', lambda load: load.opened)
 ALL_SERVED = Measure('all served after', ' ms', lambda load: load.elapsed / 1e6)
 

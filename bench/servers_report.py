@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .measure import quartiles
-from .servers_measure import LEAST_OF_MOST, THROUGHPUT, WAIT_99, LoadResult, Measure
+from .servers_measure import WAIT_MEDIAN, LoadResult, Measure
 
 __all__ = ['draw_chart', 'print_loads', 'print_notes']
 
@@ -51,10 +51,14 @@ def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
 
     drawn = [result for result in results if result.loads]
     figure, rows = plt.subplots(
-        len(drawn), 3, figsize=(16, 2.2 * len(drawn)), layout='constrained', squeeze=False, sharey='row'
+        len(drawn), 4, figsize=(20, 2.2 * len(drawn)), layout='constrained', squeeze=False, sharey='row'
     )
     for axes, result in zip(rows, drawn, strict=True):
-        measures = [THROUGHPUT, WAIT_99, LEAST_OF_MOST] if THROUGHPUT in result.measures else result.measures[:3]
+        measures = (
+            result.measures
+            if len(result.measures) == 4
+            else [measure for measure in result.measures if measure != WAIT_MEDIAN]
+        )
         for axis, measure in zip(axes, measures, strict=True):
             _draw_bars(axis, result, measure)
         axes[0].set_title(result.case, loc='left', fontweight='bold')

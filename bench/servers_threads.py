@@ -6,6 +6,8 @@ says in ``note`` what it does when a connection is taken and given back: all of 
 
 import abc
 import contextlib
+import queue
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from importlib import import_module
 from time import perf_counter_ns
@@ -16,6 +18,7 @@ from .noop import ENDPOINT
 __all__ = [
     'GcPool',
     'GenericConnectionPool',
+    'NoPool',
     'PsycopgPool',
     'RedisBlockingPool',
     'RedisPool',
@@ -197,6 +200,48 @@ class SqlAlchemy(Subject):
             proxy.close()
 
 
+class NoPool(Subject):
+    """A connection for each thread: how fast and how even it goes where nothing is shared but the machine."""
+
+    name = 'no pool: a connection for each thread'
+    note = 'nothing'
+    bounded = False
+
+    def __init__(self, connect: Callable[[], Any], threads: int) -> None:
+        """:param threads: how many there are at a time; the connections are made before"""
+        super().__init__()
+        self._connect = connect
+        self._threads = threads
+
+    def open(self) -> None:
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(self._threads):
+            self._free.put(self._connect())
+            self.count_connection()
+        self._of_thread = threading.local()
+
+    def close(self) -> None:
+        for _ in range(self._threads):
+            self._free.get().close()
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Any]:
+        if not hasattr(self._of_thread, 'lent'):
+            self._of_thread.lent = _Lent(self._free)
+        yield self._of_thread.lent.conn
+
+
+class _Lent:
+    """A connection that is given back when its thread has ended."""
+
+    def __init__(self, free: 'queue.SimpleQueue[Any]') -> None:
+        self._free = free
+        self.conn = free.get()
+
+    def __del__(self) -> None:
+        self._free.put(self.conn)
+
+
 class RedisPool(Subject):
     """redis.ConnectionPool, which never waits: every thread has a connection of its own."""
 
@@ -244,11 +289,11 @@ class RedisBlockingPool(RedisPool):
 
 
 def serve(
-    subject: Subject, query: Callable[[Any], None], waits: list[int]
+    subject: Subject, query: Callable[[Any], None], waits: list[list[int]]
 ) -> Callable[[Iterator[int], int, float], int]:
     """Make what each of many threads does: for each ticket take a connection, query, give it back.
 
-    :param waits: gets the nanoseconds that each acquire has taken
+    :param waits: gets the nanoseconds that each acquire has taken, one list a worker
     """
 
     def work(tickets: Iterator[int], quota: int, _hold: float) -> int:
@@ -258,13 +303,15 @@ def serve(
             with subject.connection() as conn:
                 own.append(perf_counter_ns() - asked)
                 query(conn)
-        waits.extend(own)
+        waits.append(own)
         return len(own)
 
     return work
 
 
-def psycopg_subjects(conninfo: str, size: int) -> list[Subject]:
+def psycopg_subjects(conninfo: str, size: int, threads: int) -> list[Subject]:
+    """:param threads: how many the pools are shared by"""
+
     def make_manager() -> Any:
         contrib: Any = import_module('gcpool.contrib.psycopg')
         return contrib.ConnectionManager({ENDPOINT: conninfo}, kwargs={'autocommit': True})
@@ -278,6 +325,7 @@ def psycopg_subjects(conninfo: str, size: int) -> list[Subject]:
         PsycopgPool(conninfo, min_size=size, max_size=size, kwargs={'autocommit': True}),
         SqlAlchemy(connect, pool_size=size, max_overflow=0),
         GenericConnectionPool(make_manager, note, max_size=size),
+        NoPool(connect, threads),
     ]
 
 

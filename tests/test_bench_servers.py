@@ -100,18 +100,26 @@ def test_there_is_no_percentile_of_nothing() -> None:
 
 
 def test_a_load_is_told_in_seconds_and_milliseconds() -> None:
-    load = Load(elapsed=500_000_000, served=[40, 50, 60], waits=[*[1_000_000] * 148, 5_000_000, 9_000_000], opened=2)
+    waits = [[1_000_000] * 40, [1_000_000] * 50, [*[1_000_000] * 58, 5_000_000, 9_000_000]]
+    load = Load(elapsed=500_000_000, served=[40, 50, 60], waits=waits, opened=2)
     assert load.throughput == 300
     assert load.wait_median == 1
     assert load.wait_99 == 5
     assert load.wait_longest == 9
     assert load.least_of_most == pytest.approx(2 / 3)
+    assert load.shortest_of_longest == pytest.approx(60 / 72)
+
+
+def test_who_was_not_served_has_not_waited() -> None:
+    load = Load(elapsed=1, served=[0, 2, 2], waits=[[], [3, 5], [6, 10]])
+    assert load.least_of_most == 0
+    assert load.shortest_of_longest == 0.5
 
 
 def test_comparisons_are_taken_round_by_round() -> None:
     result = LoadResult('case', measures=MEASURES)
-    result.add('gcpool').extend(Load(elapsed, [10], [elapsed]) for elapsed in (100, 200, 400))
-    result.add('peer').extend(Load(elapsed, [10], [elapsed]) for elapsed in (200, 800, 200))
+    result.add('gcpool').extend(Load(elapsed, [10], [[elapsed]]) for elapsed in (100, 200, 400))
+    result.add('peer').extend(Load(elapsed, [10], [[elapsed]]) for elapsed in (200, 800, 200))
     compare(result, THROUGHPUT, 'peer', Goal('>=', 1))
     compare(result, WAIT_99, 'peer')
     compare(result, THROUGHPUT, 'absent')
@@ -124,7 +132,7 @@ def test_comparisons_are_taken_round_by_round() -> None:
 
 def test_the_measures_themselves_are_figures_of_what_is_written() -> None:
     result = LoadResult('case', measures=SPIKE_MEASURES)
-    result.add('pool').append(Load(2_000_000, [1, 1], [1_000_000, 1_000_000], opened=3))
+    result.add('pool').append(Load(2_000_000, [1, 1], [[1_000_000], [1_000_000]], opened=3))
     figures = {figure.text: figure.values for figure in result.with_absolute().figures}
     assert figures[f'pool: {OPENED.text}'] == [3]
     assert figures[f'pool: {ALL_SERVED.text}'] == [2]
@@ -137,13 +145,14 @@ def test_every_query_is_counted_for_who_sent_it() -> None:
     assert {name: len(loads) for name, loads in result.loads.items()} == {'gcpool': 3, 'other': 3}
     for load in [load for loads in result.loads.values() for load in loads]:
         assert len(load.served) == servers.WORKERS['threads']
-        assert sum(load.served) == len(load.waits)
+        assert sorted(load.served) == sorted(map(len, load.waits))
         assert load.opened == 0
     assert len(own.queries) > sum(sum(load.served) for load in result.loads['gcpool']), 'the warm-up is not a round'
     assert [(figure.text.split(',')[0], figure.goal) for figure in result.figures] == [
         ('gcpool: throughput', Goal('>=', 1)),
         ('gcpool: p99 wait', Goal('<=', 1)),
         ('gcpool: least/most served', None),
+        ('gcpool: shortest/longest mean wait', None),
     ]
 
 
