@@ -3,16 +3,19 @@
 import asyncio
 import logging
 import socket
+import traceback
 from typing import Any
 
 import pytest
 
 from tests.contrib.conftest import Run
-from tests.contrib.servers import PostgresServer, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, PostgresServer, frozen, tcp_listener, wait_for_end, wait_readable
 
 asyncpg = pytest.importorskip('asyncpg')
 
+from gcpool.asyncio import ConnectionPool  # noqa: E402
 from gcpool.contrib.asyncpg import Connection, DbConnectionManager  # noqa: E402
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint  # noqa: E402
 
 pytestmark = pytest.mark.postgres
 
@@ -56,12 +59,24 @@ class TestCreate:
 
         run(main)
 
+    def test_takes_a_string(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn})
+            conn = await manager.create('db', 20.0)
+            assert await conn.fetchval('SELECT current_user') == postgres.user
+            await manager.dispose('db', conn)
+
+        run(main)
+
     def test_says_which_endpoints_there_are(
         self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
     ) -> None:
         async def main() -> None:
-            with pytest.raises(KeyError, match=r"endpoint 'none' is not in dsn_params, which has \['db'\]") as caught:
+            with pytest.raises(
+                UnknownEndpoint, match=r"endpoint 'none' is not in dsn_params, which has \['db'\]"
+            ) as caught:
                 await manager.create('none')
+            assert isinstance(caught.value, KeyError)
             assert postgres.password not in str(caught.value)
 
         run(main)
@@ -72,16 +87,65 @@ class TestCreate:
 
         async def main() -> None:
             manager = DbConnectionManager[Any]({'db': {'host': '127.0.0.1', 'port': port}})
-            with pytest.raises(ConnectionRefusedError):
+            with pytest.raises(ConnectionRefusedError, match=r"'db' .* server is running") as caught:
                 await manager.create('db')
+            assert isinstance(caught.value, ConnectError)
 
         run(main)
 
-    def test_wrong_password_is_the_drivers_error(self, run: Run, postgres: PostgresServer) -> None:
+    @pytest.mark.parametrize(
+        ('changes', 'kind', 'advice'),
+        [
+            ({'password': 'wrong'}, 'InvalidPasswordError', 'check user, password'),
+            ({'user': 'nobody-knows'}, 'InvalidPasswordError', 'check user, password'),
+            ({'database': 'none'}, 'InvalidCatalogNameError', 'check the name of the database'),
+            ({'host': 'no-such-host.invalid'}, None, 'check the host name'),
+            ({'prot': 'x'}, None, 'check its entry in dsn_params'),
+            ({'port': 'x'}, None, 'check its entry in dsn_params'),
+        ],
+    )
+    def test_says_what_to_do(
+        self, run: Run, postgres: PostgresServer, changes: dict[str, Any], kind: str | None, advice: str
+    ) -> None:
         async def main() -> None:
-            manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, 'password': 'wrong'}})
-            with pytest.raises(asyncpg.InvalidPasswordError):
+            manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, **changes}})
+            pool = ConnectionPool[str, Any](manager)
+            # Twice: asyncpg makes its errors by classes that it looks up, and must not come upon those of gcpool.
+            for _ in range(2):
+                with pytest.raises(ConnectError, match=rf"endpoint 'db' .*; {advice}") as caught:
+                    await pool.acquire('db', timeout=20.0)
+                assert pool.get_size() == 0
+                assert caught.value.endpoint == 'db'
+                assert caught.value.__cause__ is not None
+                assert isinstance(caught.value, type(caught.value.__cause__))
+                assert not isinstance(caught.value.__cause__, ConnectError)
+                assert kind is None or type(caught.value.__cause__).__name__ == kind
+                assert postgres.password not in str(caught.value)
+            await pool.close()
+
+        run(main)
+
+    def test_too_many_connections(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            await on_server(
+                postgres, f"CREATE ROLE limited_async LOGIN CONNECTION LIMIT 1 PASSWORD '{postgres.password}'"
+            )
+            manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, 'user': 'limited_async'}})
+            conn = await manager.create('db')
+            with pytest.raises(asyncpg.TooManyConnectionsError, match='lower max_size') as caught:
                 await manager.create('db')
+            assert isinstance(caught.value, ConnectError)
+            await manager.dispose('db', conn)
+            await on_server(postgres, 'DROP ROLE limited_async')
+
+        run(main)
+
+    @pytest.mark.parametrize('dsn', ['not-a-secret', 'postgresql://gcpool:not-a-secret@[::1', 'x://:not-a-secret@y'])
+    def test_shows_nothing_of_a_dsn_that_cannot_be_read(self, run: Run, dsn: str) -> None:
+        async def main() -> None:
+            with pytest.raises(ConnectError, match=r"endpoint 'db' .* check its entry in dsn_params") as caught:
+                await DbConnectionManager[Any]({'db': dsn}).create('db')
+            assert 'not-a-secret' not in ''.join(traceback.format_exception(caught.value))
 
         run(main)
 
@@ -89,8 +153,10 @@ class TestCreate:
         async def main() -> None:
             host, port = silent_listener.getsockname()
             manager = DbConnectionManager[Any]({'db': {'host': host, 'port': port, 'timeout': 3600.0}})
-            with pytest.raises(asyncio.TimeoutError):
+            with pytest.raises(asyncio.TimeoutError) as caught:
                 await manager.create('db', 0.05)
+            assert isinstance(caught.value, ConnectTimeout)
+            assert caught.value.endpoint == 'db'
             conn, _ = await asyncio.to_thread(silent_listener.accept)
             with conn:
                 await asyncio.to_thread(wait_for_end, conn)
@@ -146,6 +212,73 @@ class TestAliveness:
             await on_server(postgres, f'SELECT pg_terminate_backend({conn.get_server_pid()})')
             assert not await manager.check_aliveness('db', conn)
             await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_without_ping_finds_an_end_that_the_loop_has_not_seen(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        conns: list[Connection[Any]] = []
+
+        async def connect() -> None:
+            conns.append(await manager.create('db'))
+
+        async def check() -> None:
+            # The loop has not turned since the server ended it.
+            assert not conns[0].is_closed()
+            assert not await manager.check_aliveness('db', conns[0])
+            await manager.dispose('db', conns[0])
+
+        run(connect)
+        assert postgres.query(f'SELECT pg_terminate_backend({conns[0].get_server_pid()}, 30000)') == 't'
+        run(check)
+
+    def test_lets_the_loop_take_in_what_the_server_says_unasked(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        heard: list[Any] = []
+        conns: list[Connection[Any]] = []
+
+        async def connect() -> None:
+            conns.append(await manager.create('db'))
+            await conns[0].add_listener('gcpool', lambda _conn, _pid, _channel, payload: heard.append(payload))
+
+        async def check() -> None:
+            assert await manager.check_aliveness('db', conns[0])
+            assert await conns[0].fetchval('SELECT 1') == 1
+            assert heard == ['hello']
+            await conns[0].remove_listener('gcpool', lambda *_: None)
+            await manager.dispose('db', conns[0])
+
+        run(connect)
+        postgres.query("SELECT pg_notify('gcpool', 'hello')")
+        run(check)
+
+    def test_of_one_in_a_transaction(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await conn.execute('BEGIN')
+            assert not await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('cancelled', [True, False])
+    def test_a_ping_that_is_cut_off_closes(self, run: Run, postgres: PostgresServer, cancelled: bool) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, ping=True)
+            conn = await manager.create('db')
+            with frozen(conn.get_server_pid()):
+                if cancelled:
+                    task = asyncio.ensure_future(manager.check_aliveness('db', conn))
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.wait((task,))
+                    assert task.cancelled()
+                else:
+                    assert not await manager.check_aliveness('db', conn, 0.05)
+                assert conn.is_closed()
+            assert not await manager.check_aliveness('db', conn)
 
         run(main)
 
@@ -205,15 +338,67 @@ class TestRelease:
         # Not the fixture's runner: that does not let anything be reported.
         asyncio.run(main())
 
-    def test_lets_a_user_have_closed_it(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+    def test_discards_what_a_user_has_closed(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
         async def main() -> None:
             conn = await manager.create('db')
             await conn.close()
-            await manager.on_release('db', conn)
+            with pytest.raises(DiscardConnection, match="'db' was given back closed"):
+                await manager.on_release('db', conn)
+            assert await manager.is_broken('db', conn, ValueError())
             assert not await manager.check_aliveness('db', conn)
             await manager.dispose('db', conn)
 
         run(main)
+
+    def test_discards_one_that_is_being_cancelled(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            pid = conn.get_server_pid()
+            task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            assert await manager.is_broken('db', conn, asyncio.CancelledError())
+            assert not await manager.check_aliveness('db', conn)
+            with pytest.raises(DiscardConnection, match='being cancelled'):
+                await manager.on_release('db', conn)
+            await manager.dispose('db', conn, PATIENCE)
+            assert conn.is_closed()
+            # The server does not go on with it.
+            while await on_server(postgres, f'SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}'):
+                pass
+
+        run(main)
+
+    def test_keeps_one_that_was_cancelled(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            with pytest.raises(asyncio.TimeoutError):
+                await conn.execute('SELECT pg_sleep(3600)', timeout=0.01)
+            # The next operation waits until the server has cancelled that one.
+            assert await conn.fetchval('SELECT 1') == 1
+            assert not await manager.is_broken('db', conn, asyncio.TimeoutError())
+            await manager.on_release('db', conn)
+            assert await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_discards_what_is_not_rolled_back_in_time(self, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, rollback_timeout=0.05)
+            conn = await manager.create('db')
+            await conn.execute('BEGIN')
+            with frozen(conn.get_server_pid()):
+                with pytest.raises(DiscardConnection, match='cannot be rolled back'):
+                    await manager.on_release('db', conn)
+                assert conn.is_closed()
+            await manager.dispose('db', conn)
+
+        # Not the fixture's runner: that does not let anything be reported, as asyncpg does here.
+        asyncio.run(main())
 
     @pytest.mark.parametrize('cancelled', [True, False])
     def test_aborts_what_cannot_be_rolled_back(
@@ -233,11 +418,38 @@ class TestRelease:
                     proxy.hang_up()
                 await asyncio.wait((task,))
                 assert task.cancelled() is cancelled
+                if not cancelled:
+                    assert isinstance(task.exception(), DiscardConnection)
                 assert conn.is_closed()
 
         with caplog.at_level(logging.WARNING, 'gcpool.contrib.asyncpg'):
             asyncio.run(main())
-        assert ("aborted a connection to 'db'" in caplog.text) is not cancelled
+        assert ("discarding a connection to 'db'" in caplog.text) is not cancelled
+
+
+class TestInPool:
+    def test_discards_what_is_in_doubt(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Any](manager, max_size=1)
+            used: list[Connection[Any]] = []
+
+            async def work() -> None:
+                async with pool.connection('db') as conn:
+                    used.append(conn)
+                    await conn.execute('SELECT pg_sleep(3600)')
+
+            task = asyncio.ensure_future(work())
+            while not used:  # noqa: ASYNC110  (the loop has to turn)
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            assert used[0].is_closed()
+            assert pool.get_size() == 0
+            async with pool.connection('db') as conn:
+                assert await conn.fetchval('SELECT 1') == 1
+            await pool.close()
+
+        run(main)
 
 
 class TestDispose:

@@ -8,6 +8,10 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._postgres import advice_for, params_of, raise_bad_params
+from gcpool.contrib._sockets import poll_once
+from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
 try:
@@ -23,7 +27,7 @@ else:
 __all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'RecordT']
 
 DbEndpoint = str
-DsnParameters = Mapping[DbEndpoint, Mapping[str, Any]]
+DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
 RecordT = TypeVar('RecordT', bound=asyncpg.Record)
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ _CONNECTION_ERRORS = (
     OSError,
     asyncio.TimeoutError,
 )
+# A server that sends notifications faster than they are read should not hold up a check for ever.
+_MOST_MESSAGES = 10
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):
@@ -44,19 +50,31 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
     A transaction that the user left open is rolled back when the connection is given back, by asyncpg's
     ``Connection.reset``: that says so to the event loop's exception handler, and also takes back the session's
-    settings, listeners and locks. A connection given back in order is left as it is.
+    settings, listeners and locks. A connection given back in order is left as it is. One whose last operation is still
+    being cancelled (a task was cancelled, a ``timeout`` was over) is discarded.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`asyncpg.connect`; it is looked up at each connect, so endpoints may be added later
-    :param ping: ask the server at each aliveness check (a round trip). Otherwise a connection is alive until the event
-        loop has seen its end, which does not find a server behind a proxy that keeps the connection open.
+        :py:func:`asyncpg.connect`, or a DSN; it is looked up at each connect, so endpoints may be added later. For
+        credentials that change, ``password`` may be a function.
+    :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
+        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted
+    :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
+        given up, None for no limit but that of TCP
     """
 
-    def __init__(self, dsn_params: DsnParameters, *, ping: bool = False, close_timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        dsn_params: DsnParameters,
+        *,
+        ping: bool = False,
+        close_timeout: float = 1.0,
+        rollback_timeout: float | None = None,
+    ) -> None:
         self._dsn_params = dsn_params
         self._ping = ping
         self._close_timeout = close_timeout
+        self._rollback_timeout = rollback_timeout
 
     async def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> 'Connection[RecordT]':
         """Connect.
@@ -64,19 +82,25 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param endpoint: a key of ``dsn_params``
         :param timeout: seconds that connecting may take, None for ``timeout`` in ``dsn_params`` (asyncpg's default is
             60). A pool does not pass it, it cancels.
-        :raise TimeoutError: the time is over
-        :raise asyncpg.PostgresError: the server does not accept the connection
-        :raise OSError: the server cannot be reached
-        :raise KeyError: the endpoint is not in ``dsn_params``
+        :raise gcpool.exceptions.ConnectTimeout: the time is over
+        :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`asyncpg.PostgresError` or
+            :py:exc:`OSError`, too
+        :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
-        try:
-            params: dict[str, Any] = dict(self._dsn_params[endpoint])
-        except KeyError:
-            # Without the parameters: they hold passwords.
-            raise KeyError(f'endpoint {endpoint!r} is not in dsn_params, which has {list(self._dsn_params)}') from None
+        given = params_of(self._dsn_params, endpoint, 'dsn_params')
+        params: dict[str, Any] = {'dsn': given} if isinstance(given, str) else dict(given)
         if timeout is not None:
             params['timeout'] = timeout
-        return cast('Connection[RecordT]', await asyncpg.connect(**params))
+        try:
+            return cast('Connection[RecordT]', await asyncpg.connect(**params))
+        except (asyncio.TimeoutError, TimeoutError) as exc:
+            raise_connect_timeout(endpoint, exc, timeout)
+        except OSError as exc:
+            raise_connect_error(endpoint, exc, advice_for_os_error(exc))
+        except (asyncpg.PostgresError, asyncpg.InternalClientError) as exc:
+            raise_connect_error(endpoint, exc, advice_for(str(exc), getattr(exc, 'sqlstate', None)))
+        except (asyncpg.InterfaceError, TypeError, ValueError) as exc:
+            raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
 
     async def dispose(
         self,
@@ -107,34 +131,76 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     ) -> bool:
         """Tell whether a connection is open and, with ``ping``, whether the server answers.
 
+        Cut off while it waits for the answer it leaves the connection closed.
+
         :param endpoint: a key of ``dsn_params``
-        :param conn: the connection
+        :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it, it cancels.
         """
-        if conn.is_closed():
+        if _is_lost_or_busy(conn) or conn.is_in_transaction() or not await _is_connected(conn):
             return False
         if self._ping:
             try:
                 await conn.execute('SELECT 1', timeout=timeout)
             except _CONNECTION_ERRORS:
+                conn.terminate()
                 return False
+            except BaseException:
+                conn.terminate()
+                raise
         return True
+
+    async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
+        """Tell whether a connection is lost, or still being cancelled, after its user's block raised.
+
+        :param endpoint: a key of ``dsn_params``
+        :param conn: the connection
+        :param exc: what the block raised; it does not matter
+        """
+        return _is_lost_or_busy(conn)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
         """Roll back the transaction that the user left open; no round trip if there is none.
 
-        A connection that cannot be rolled back is aborted (and that is logged), so that nobody is given it.
-
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
+        :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being cancelled, or it
+            cannot be rolled back
         """
-        if conn.is_closed() or not conn.is_in_transaction():
+        if conn.is_closed():
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+        if _is_lost_or_busy(conn):
+            # Not aborted here: as long as it is being closed, the server may be told to cancel.
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back while a statement is being cancelled')
+        if not conn.is_in_transaction():
             return
         try:
-            await conn.reset()
+            await conn.reset(timeout=self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()
-            logger.warning('aborted a connection to %r that cannot be rolled back: %s', endpoint, exc)
+            logger.warning('discarding a connection to %r that cannot be rolled back: %r', endpoint, exc)
+            raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
         except BaseException:
             conn.terminate()
             raise
+
+
+def _is_lost_or_busy(conn: Any) -> bool:
+    # As asyncpg's own pool looks at it.
+    return bool(conn.is_closed() or conn._protocol._is_cancelling())  # noqa: SLF001
+
+
+async def _is_connected(conn: Any) -> bool:
+    fd = conn._transport.get_extra_info('socket').fileno()  # noqa: SLF001
+    for _ in range(_MOST_MESSAGES):
+        readable, finished = poll_once(fd)
+        if finished:
+            return False
+        if not readable:
+            break
+        # The server may speak unasked: a notification, or that it shuts down. The event loop takes that in, asyncpg
+        # closes the connection if it was the end.
+        await asyncio.sleep(0)
+        if conn.is_closed():
+            return False
+    return True
