@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         async def _execute_command(self, command: int, sql: str | bytes) -> None: ...
         async def _read_ok_packet(self) -> Any: ...
         async def _read_query_result(self, unbuffered: bool = False) -> None: ...
+        def _write_bytes(self, data: bytes) -> None: ...
 
 else:
     _DriverConnection = connection.Connection
@@ -60,12 +61,16 @@ else:
 # asyncmy's own default, for connecting to a host; here for all until the connection can be used.
 _CONNECT_TIMEOUT = 10.0
 
+_QUIT = b'\x01\x00\x00\x00\x01'
 _BULK_EXECUTE = 0xFA
 # asyncmy reads the answers to these in places of its own, and to the first there is none.
 _READ_ELSEWHERE = frozenset({COMMAND.COM_STMT_CLOSE, COMMAND.COM_STMT_EXECUTE, _BULK_EXECUTE})
 
 # asyncio.TimeoutError is an OSError only since Python 3.11.
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
+
+# Seconds after which a cancellation is repeated that has had no effect.
+_CANCELLATION_REPEATED = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -121,24 +126,28 @@ class Connection(_DriverConnection):
 
         :param timeout: seconds
         """
-        polite = self.in_order
+        polite = self.in_order and self.is_quiet()
         result, self._result = self._result, None
         if result is not None:
             result.unbuffered_active = False
         proto = self._proto
+        if proto is None:
+            return
+        # Not awaited as it is: a cancellation would reach the future itself, of which asyncmy has only this one.
+        closed = (proto._closed_waiter,)  # noqa: SLF001
         try:
             if polite:
-                await asyncio.wait_for(self.ensure_closed(), timeout)
-        except (*_TIMEOUTS, OSError, errors.MySQLError) as exc:
-            logger.debug('a connection was aborted, it could not be closed: %r', exc)
+                self._write_bytes(_QUIT)
+                self.close()
+                await asyncio.wait(closed, timeout=timeout)
+        except errors.MySQLError as exc:
+            logger.debug('a connection is aborted, it could not be closed: %r', exc)
         finally:
             self.close()
             # Not the connection's own, which it forgets before all that was written is sent.
-            transport = None if proto is None else proto.transport
-            if transport is not None:
-                transport.abort()
-        if proto is not None and transport is not None:
-            await proto.wait_closed()
+            if proto.transport is not None:
+                proto.transport.abort()
+        await asyncio.wait(closed, timeout=timeout)
 
     async def _execute_command(self, command: int, sql: str | bytes) -> None:
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
@@ -163,10 +172,6 @@ class Connection(_DriverConnection):
     async def prepare(self, query: Any) -> Any:
         """As asyncmy's."""
         return await self._reply_of(super().prepare(query))
-
-    async def set_charset(self, charset: Any) -> None:
-        """As asyncmy's."""
-        await self._reply_of(super().set_charset(charset))
 
     async def show_warnings(self) -> Any:
         """As asyncmy's."""
@@ -217,10 +222,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
         conn = Connection(**params)
         try:
-            await asyncio.wait_for(conn.connect(), limit)
+            await _connect(conn, limit)
         except BaseException as exc:
             # asyncmy has closed it, but that may have yet to happen.
-            await conn.end(0)
+            await conn.end(self._close_timeout)
             origin = exc.__cause__ if isinstance(exc, errors.MySQLError) else exc
             if isinstance(origin, _TIMEOUTS):
                 raise_connect_timeout(endpoint, exc, limit)
@@ -284,3 +289,35 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if not (conn.in_order and conn.is_quiet()):
             return True
         return isinstance(exc, errors.InterfaceError) or (isinstance(exc, errors.MySQLError) and ends_session(exc))
+
+
+async def _connect(conn: Connection, limit: float) -> None:
+    task = asyncio.ensure_future(conn.connect())
+    try:
+        await asyncio.wait((task,), timeout=limit)
+        timed_out = not task.done()
+    finally:
+        await _cancel(task)
+    if timed_out:
+        raise asyncio.TimeoutError('the server does not answer')
+    task.result()
+
+
+async def _cancel(task: 'asyncio.Future[Any]') -> None:
+    """Cancel a task, if it is not done, and see to it that it ends.
+
+    asyncmy connects by ``asyncio.wait_for``, which before Python 3.12 forgets a cancellation that arrives when what it
+    waits for is just done; then asyncmy goes on, and waits for the server.
+    """
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
+        task.cancel()
+        try:
+            await asyncio.wait((task,), timeout=_CANCELLATION_REPEATED)
+        except asyncio.CancelledError as exc:
+            interruption = exc
+    if interruption is not None:
+        raise interruption
+    if not task.cancelled():
+        # Now it counts as retrieved, also if nobody asks for it.
+        task.exception()

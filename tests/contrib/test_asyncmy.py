@@ -1,0 +1,906 @@
+"""The manager of asyncmy connections, alone and in a pool, against a private MariaDB server."""
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gcpool.asyncio import ConnectionPool
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from tests.contrib.conftest import Run
+from tests.contrib.mariadb import MariadbServer, Proxy
+from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+
+asyncmy = pytest.importorskip('asyncmy')
+
+from asyncmy import converters, errors  # noqa: E402
+from asyncmy.constants import FIELD_TYPE  # noqa: E402
+from asyncmy.cursors import SSCursor  # noqa: E402
+
+from gcpool.contrib.asyncmy import Connection, DbConnectionManager  # noqa: E402
+
+
+@pytest.fixture
+def manager(mariadb: MariadbServer) -> DbConnectionManager:
+    return DbConnectionManager({'db': mariadb.params})
+
+
+@pytest.fixture
+def table(mariadb: MariadbServer) -> Iterator[str]:
+    """The name of an empty table with a column n, a key."""
+    name = f'{mariadb.database}.async_numbers'
+    mariadb.execute(f'CREATE TABLE {name} (n INT PRIMARY KEY) ENGINE=InnoDB')
+    yield name
+    mariadb.execute(f'DROP TABLE {name}')
+
+
+@pytest.fixture
+def tls(mariadb: MariadbServer) -> ssl.SSLContext:
+    """TLS settings that trust the server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    mariadb.authority.configure_trust(context)
+    return context
+
+
+@contextlib.asynccontextmanager
+async def connected(manager: DbConnectionManager) -> AsyncIterator[Connection]:
+    conn = await manager.create('db')
+    try:
+        yield conn
+    finally:
+        await manager.dispose('db', conn)
+
+
+async def warm_up(mariadb: MariadbServer) -> None:
+    """Let the event loop open what it needs for its first connection."""
+    async with connected(DbConnectionManager({'db': mariadb.params})):
+        pass
+
+
+async def fetch(conn: Connection, query: str) -> Any:
+    async with conn.cursor() as cursor:
+        await cursor.execute(query)
+        row = await cursor.fetchone()
+        return row and row[0]
+
+
+async def execute(conn: Connection, statement: str) -> None:
+    async with conn.cursor() as cursor:
+        await cursor.execute(statement)
+
+
+@contextlib.contextmanager
+def commands_sent(conn: Connection) -> Iterator[list[bytes]]:
+    """Records what is sent."""
+    sent: list[bytes] = []
+    write = conn._write_bytes
+
+    def record(data: bytes) -> None:
+        sent.append(data[5:])
+        write(data)
+
+    conn._write_bytes = record  # type: ignore[method-assign]
+    try:
+        yield sent
+    finally:
+        del conn._write_bytes
+
+
+def descriptor_of(conn: Connection) -> int:
+    assert conn._transport is not None
+    descriptor: int = conn._transport.get_extra_info('socket').fileno()
+    return descriptor
+
+
+def end_session(mariadb: MariadbServer, conn: Connection) -> None:
+    """Let the server end a connection, and wait until that has arrived; the event loop does not see it."""
+    mariadb.kill_session(conn.thread_id())
+    wait_readable(descriptor_of(conn))
+
+
+async def start_sleeping(mariadb: MariadbServer, conn: Connection) -> 'asyncio.Task[None]':
+    """Start a task that executes a statement that would take an hour, and return when the server is busy with it."""
+    task = asyncio.create_task(execute(conn, 'SELECT SLEEP(3600)'))
+    await asyncio.to_thread(mariadb.wait_for_statement, conn.thread_id(), 'SELECT SLEEP(3600)')
+    return task
+
+
+class TestCreate:
+    def test_connects(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            assert await fetch(conn, 'SELECT USER()') == f'{mariadb.user}@127.0.0.1'
+            assert conn.get_autocommit() is False
+            await manager.dispose('db', conn)
+            assert not conn.connected
+
+        run(main)
+
+    def test_by_tls(self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': tls}})
+            async with connected(manager) as conn:
+                await execute(conn, "SHOW STATUS LIKE 'Ssl_cipher'")
+                assert conn._transport is not None
+                assert conn._transport.get_extra_info('cipher')
+                assert await manager.check_aliveness('db', conn)
+                end_session(mariadb, conn)
+                assert not await manager.check_aliveness('db', conn)
+
+        run(main)
+
+    def test_by_a_unix_socket(self, run: Run, mariadb: MariadbServer) -> None:
+        if not hasattr(socket, 'AF_UNIX'):
+            pytest.skip('Python has no Unix domain sockets on this system')
+
+        async def main() -> None:
+            params = {'unix_socket': mariadb.socket_path, 'user': mariadb.user, 'password': mariadb.password}
+            async with connected(DbConnectionManager({'db': params})) as conn:
+                assert await fetch(conn, 'SELECT 1') == 1
+
+        run(main)
+
+    def test_takes_endpoints_added_later(self, run: Run, mariadb: MariadbServer) -> None:
+        async def main() -> None:
+            params: dict[str, dict[str, Any]] = {}
+            manager = DbConnectionManager(params)
+            params['db'] = mariadb.params
+            await manager.dispose('db', await manager.create('db'))
+
+        run(main)
+
+    @pytest.mark.parametrize('asynchronous', [True, False])
+    def test_asks_for_the_parameters_at_each_connect(
+        self, run: Run, mariadb: MariadbServer, asynchronous: bool
+    ) -> None:
+        passwords = iter(['outdated', mariadb.password])
+        asked: list[str] = []
+
+        def params(endpoint: str) -> dict[str, Any]:
+            asked.append(endpoint)
+            return {**mariadb.params, 'password': next(passwords)}
+
+        async def fetch_params(endpoint: str) -> dict[str, Any]:
+            await asyncio.sleep(0)
+            return params(endpoint)
+
+        async def main() -> None:
+            manager = DbConnectionManager(fetch_params if asynchronous else params)
+            with pytest.raises(ConnectError):
+                await manager.create('db')
+            await manager.dispose('db', await manager.create('db'))
+            assert asked == ['db', 'db']
+
+        run(main)
+
+    def test_says_which_endpoints_there_are(self, run: Run, mariadb: MariadbServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': mariadb.params, 'other': mariadb.params})
+            with pytest.raises(
+                UnknownEndpoint, match=r"'none' is not in params, which has \['db', 'other'\]"
+            ) as caught:
+                await manager.create('none')
+            assert isinstance(caught.value, KeyError)
+            assert mariadb.password not in str(caught.value)
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        ('params', 'number', 'advice'),
+        [
+            ({'password': 'wrong-secret'}, 1045, 'check user and password'),
+            ({'user': 'nobody-known', 'password': 'wrong-secret'}, 1045, 'check user and password'),
+            ({'database': 'mysql'}, 1044, 'check the name of the database, and whether the user may use it'),
+            ({'host': 'host.invalid'}, 2003, 'check the host name: it does not resolve'),
+        ],
+    )
+    def test_says_what_to_do(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        open_descriptors: Callable[[], int],
+        params: dict[str, Any],
+        number: int,
+        advice: str,
+    ) -> None:
+        async def main() -> None:
+            await warm_up(mariadb)
+            manager = DbConnectionManager({'primary': {**mariadb.params, **params}})
+            before = open_descriptors()
+            with pytest.raises(ConnectError, match=f"endpoint 'primary' .*{advice}") as caught:
+                await manager.create('primary')
+            assert open_descriptors() == before
+            assert isinstance(caught.value, errors.OperationalError)
+            assert type(caught.value.__cause__) is errors.OperationalError
+            assert caught.value.args[0] == number
+            assert caught.value.endpoint == 'primary'
+            assert 'secret' not in f'{caught.value} {caught.value.__cause__}'
+            assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+        run(main)
+
+    def test_of_a_database_that_does_not_exist(self, run: Run, mariadb: MariadbServer) -> None:
+        mariadb.execute(f'GRANT SELECT ON `missing%`.* TO {mariadb.user}')
+
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'database': 'missing'}})
+            with pytest.raises(ConnectError, match='check the name of the database, or create it') as caught:
+                await manager.create('db')
+            assert caught.value.args[0] == 1049
+
+        run(main)
+
+    def test_of_a_server_that_is_not_there(self, run: Run) -> None:
+        with tcp_listener() as listener:
+            port = listener.getsockname()[1]
+
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
+            with pytest.raises(ConnectError, match='check that the server is running') as caught:
+                await manager.create('db')
+            assert isinstance(caught.value, errors.OperationalError)
+
+        run(main)
+
+    def test_of_a_server_that_has_no_room(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            conns = [await manager.create('db') for _ in range(10)]
+            with pytest.raises(ConnectError, match='raise max_connections') as caught:
+                await manager.create('db')
+            assert caught.value.args[0] == 1040
+            for conn in conns:
+                await manager.dispose('db', conn)
+
+        mariadb.wait_for_sessions(0)
+        mariadb.set_max_connections(10)
+        try:
+            run(main)
+        finally:
+            mariadb.set_max_connections(None)
+
+    @pytest.mark.parametrize('by_tls', [True, False])
+    @pytest.mark.parametrize('greeted', [True, False])
+    def test_times_out_where_nothing_is_said(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        tls: ssl.SSLContext,
+        silent_listener: socket.socket,
+        by_tls: bool,
+        greeted: bool,
+    ) -> None:
+        with socket.create_connection((mariadb.host, mariadb.port)) as sock:
+            wait_readable(sock)
+            greeting = sock.recv(4096)
+        host, port = silent_listener.getsockname()
+
+        def serve() -> None:
+            with silent_listener.accept()[0] as server:
+                if greeted:
+                    server.sendall(greeting)
+                wait_for_end(server)
+
+        async def main() -> None:
+            params = {**mariadb.params, 'host': host, 'port': port, 'connect_timeout': 0.2}
+            if by_tls:
+                params['ssl'] = tls
+            manager = DbConnectionManager({'db': params})
+            serving = asyncio.create_task(asyncio.to_thread(serve))
+            with pytest.raises(ConnectTimeout, match=r"endpoint 'db' .*within 0\.2 s") as caught:
+                await manager.create('db')
+            assert isinstance(caught.value, asyncio.TimeoutError)
+            await serving
+
+        run(main)
+
+    @pytest.mark.parametrize('greeted', [True, False])
+    def test_leaves_nothing_open_when_it_is_cancelled(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        silent_listener: socket.socket,
+        open_descriptors: Callable[[], int],
+        greeted: bool,
+    ) -> None:
+        with socket.create_connection((mariadb.host, mariadb.port)) as sock:
+            wait_readable(sock)
+            greeting = sock.recv(4096)
+        host, port = silent_listener.getsockname()
+
+        async def main() -> None:
+            await warm_up(mariadb)
+            manager = DbConnectionManager({'db': {**mariadb.params, 'host': host, 'port': port}})
+            before = open_descriptors()
+            creation = asyncio.create_task(manager.create('db'))
+            server, _ = await asyncio.to_thread(silent_listener.accept)
+            with server:
+                if greeted:
+                    server.sendall(greeting)
+                    # The login, which nobody answers.
+                    await asyncio.to_thread(wait_readable, server)
+                creation.cancel()
+                await asyncio.wait((creation,))
+                assert creation.cancelled()
+                await asyncio.to_thread(wait_for_end, server)
+            assert open_descriptors() == before
+
+        run(main)
+
+    def test_leaves_nothing_open_wherever_it_is_cancelled(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, open_descriptors: Callable[[], int]
+    ) -> None:
+        async def main() -> None:
+            await warm_up(mariadb)
+            before = open_descriptors()
+            for turns in range(60):
+                creation = asyncio.create_task(manager.create('db'))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                creation.cancel()
+                await asyncio.wait((creation,))
+                if not creation.cancelled():
+                    await manager.dispose('db', creation.result())
+            assert open_descriptors() == before
+
+        run(main)
+        mariadb.wait_for_sessions(0)
+
+
+class TestAliveness:
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('autocommit', [True, False])
+    def test_of_an_idle_one(self, run: Run, mariadb: MariadbServer, ping: bool, autocommit: bool) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}}, ping=ping)
+            conn = await manager.create('db')
+            with commands_sent(conn) as sent:
+                assert await manager.check_aliveness('db', conn)
+            assert sent == ([b''] if ping else [])
+            assert await fetch(conn, 'SELECT @@in_transaction') == 0
+            await manager.dispose('db', conn)
+            assert not await manager.check_aliveness('db', conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('seen', [True, False])
+    def test_of_what_the_server_has_ended(self, run: Run, mariadb: MariadbServer, ping: bool, seen: bool) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': mariadb.params}, ping=ping)
+            async with connected(manager) as conn:
+                end_session(mariadb, conn)
+                if seen:
+                    await conn._proto.wait_closed()
+                assert not await manager.check_aliveness('db', conn)
+
+        run(main)
+
+    def test_of_what_says_something_unasked(self, run: Run, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                await conn._execute_command(3, 'SELECT 1')
+                # As if that had not been sent.
+                conn._awaiting_reply = False
+                wait_readable(descriptor_of(conn))
+                assert not await manager.check_aliveness('db', conn)
+                await conn._proto.wait_for_data(4)
+                assert not await manager.check_aliveness('db', conn)
+
+        run(main)
+
+    def test_of_what_does_not_answer(self, run: Run, mariadb: MariadbServer) -> None:
+        async def main() -> None:
+            with Proxy(mariadb.port) as proxy:
+                manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}}, ping=True)
+                async with connected(manager) as conn:
+                    proxy.mute()
+                    with pytest.raises(asyncio.TimeoutError):
+                        await asyncio.wait_for(manager.check_aliveness('db', conn), 0.05)
+                    # Its answer may still come, and must not be taken for another.
+                    assert not await manager.check_aliveness('db', conn)
+                    assert not conn.connected
+
+        run(main)
+
+
+class TestRelease:
+    def test_sends_nothing_if_there_is_nothing_to_do(self, run: Run, manager: DbConnectionManager, table: str) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                for statements in (
+                    [],
+                    ['SELECT 1'],
+                    ['INSERT INTO async_numbers VALUES (1)', 'ROLLBACK'],
+                    ['SELECT * FROM async_numbers', 'COMMIT'],
+                ):
+                    for statement in statements:
+                        await execute(conn, statement)
+                    with commands_sent(conn) as sent:
+                        await manager.on_release('db', conn)
+                    assert sent == []
+                await execute(conn, 'SELECT * FROM async_numbers')
+                await conn.commit()
+                with commands_sent(conn) as sent:
+                    await manager.on_release('db', conn)
+                assert sent == []
+
+        run(main)
+
+    @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM async_numbers'])
+    def test_sends_nothing_in_autocommit_mode(
+        self, run: Run, mariadb: MariadbServer, table: str, statement: str
+    ) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
+            async with connected(manager) as conn:
+                await execute(conn, statement)
+                with pytest.raises(errors.ProgrammingError):
+                    await execute(conn, 'this is no SQL')
+                with commands_sent(conn) as sent:
+                    await manager.on_release('db', conn)
+                assert sent == []
+
+        run(main)
+
+    @pytest.mark.parametrize('autocommit', [True, False])
+    @pytest.mark.parametrize('then', [None, 'SELECT 1', 'this is no SQL'])
+    @pytest.mark.parametrize('prepared', [True, False])
+    def test_rolls_back_what_is_open(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        table: str,
+        autocommit: bool,
+        then: str | None,
+        prepared: bool,
+    ) -> None:
+        async def main() -> None:
+            params = {**mariadb.params, 'autocommit': autocommit, 'stmt_cache_size': 10 if prepared else 0}
+            manager = DbConnectionManager({'db': params})
+            async with connected(manager) as conn:
+                if autocommit:
+                    await execute(conn, 'BEGIN')
+                async with conn.cursor() as cursor:
+                    for number in range(2):
+                        await cursor.execute('INSERT INTO async_numbers VALUES (%s)', (number,))
+                    for number in range(2):
+                        await cursor.execute('SELECT n FROM async_numbers WHERE n = %s', (number,))
+                        assert [tuple(row) for row in await cursor.fetchall()] == [(number,)]
+                if then:
+                    with contextlib.suppress(errors.ProgrammingError):
+                        await execute(conn, then)
+                await manager.on_release('db', conn)
+                assert await manager.check_aliveness('db', conn)
+                assert await fetch(conn, 'SELECT @@in_transaction') == 0
+                assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+
+        run(main)
+
+    @pytest.mark.parametrize('unbuffered', [True, False])
+    def test_ends_the_snapshot_that_a_select_began(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, table: str, unbuffered: bool
+    ) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+
+                async def count() -> Any:
+                    async with conn.cursor(SSCursor if unbuffered else None) as cursor:
+                        await cursor.execute('SELECT COUNT(*) FROM async_numbers')
+                        return (await cursor.fetchone())[0]
+
+                assert await count() == 0
+                mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+                assert await count() == 0
+                await manager.on_release('db', conn)
+                assert await count() == 1
+
+        run(main)
+
+    def test_ends_the_transaction_of_a_statement_that_failed(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, table: str
+    ) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+                with pytest.raises(errors.IntegrityError):
+                    await execute(conn, 'INSERT INTO async_numbers VALUES (1)')
+                await manager.on_release('db', conn)
+                # The failed statement's lock on the row is gone.
+                mariadb.execute(f'DELETE FROM {table}')
+
+        run(main)
+
+    @pytest.mark.parametrize('initial', [True, False])
+    @pytest.mark.parametrize('by_sql', [True, False])
+    def test_restores_autocommit(
+        self, run: Run, mariadb: MariadbServer, table: str, initial: bool, by_sql: bool
+    ) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': initial}})
+            async with connected(manager) as conn:
+                if by_sql:
+                    await execute(conn, f'SET autocommit = {int(not initial)}')
+                else:
+                    await conn.autocommit(not initial)
+                await execute(conn, 'BEGIN')
+                await execute(conn, 'INSERT INTO async_numbers VALUES (1)')
+                await manager.on_release('db', conn)
+                assert conn.get_autocommit() is initial
+                assert await fetch(conn, 'SELECT @@autocommit') == initial
+                # Switching it on would have committed.
+                assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+
+        run(main)
+
+    def test_keeps_one_after_any_finished_command(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                finished: list[Callable[[], Awaitable[Any]]] = [
+                    lambda: conn.ping(reconnect=False),
+                    conn.show_warnings,
+                    lambda: conn.select_db(mariadb.database),
+                ]
+                failing: list[Callable[[], Awaitable[Any]]] = [
+                    lambda: conn.select_db('mysql'),
+                    lambda: conn.prepare('this is no SQL'),
+                    lambda: execute(conn, 'this is no SQL'),
+                ]
+                for command in finished:
+                    await command()
+                    assert conn.in_order
+                for command in failing:
+                    with pytest.raises(errors.MySQLError):
+                        await command()
+                    assert conn.in_order
+                async with await conn.prepare('SELECT ?') as statement:
+                    assert conn.in_order
+                    await statement.execute((1,))
+                    assert conn.in_order
+                assert conn.in_order
+                async with conn.cursor(SSCursor) as cursor:
+                    # The cursor reads the rest when it is closed.
+                    await cursor.execute('SELECT seq FROM seq_1_to_1000')
+                    assert await cursor.fetchone() == (1,)
+                await manager.on_release('db', conn)
+                assert await manager.check_aliveness('db', conn)
+                assert await fetch(conn, 'SELECT 1') == 1
+
+        run(main)
+
+    @pytest.mark.parametrize('read', [0, 1, 100_000])
+    def test_discards_one_with_rows_left_unread(self, run: Run, manager: DbConnectionManager, read: int) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                cursor = conn.cursor(SSCursor)
+                await cursor.execute('SELECT seq FROM seq_1_to_100000')
+                for _ in range(read):
+                    assert await cursor.fetchone()
+                with commands_sent(conn) as sent, pytest.raises(DiscardConnection):
+                    await manager.on_release('db', conn)
+                assert sent == []
+                assert not await manager.check_aliveness('db', conn)
+
+        run(main)
+
+    def test_discards_one_with_further_results(self, run: Run, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            for results, discarded in ((2, True), (3, False)):
+                async with connected(manager) as conn:
+                    cursor = conn.cursor()
+                    await cursor.execute('SELECT 1; SELECT 2; SELECT 3')
+                    for _ in range(results - 1):
+                        assert await cursor.nextset()
+                    with contextlib.ExitStack() as stack:
+                        if discarded:
+                            stack.enter_context(pytest.raises(DiscardConnection))
+                        await manager.on_release('db', conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('rows', [1, 3])
+    def test_discards_one_whose_rows_could_not_be_converted(self, run: Run, mariadb: MariadbServer, rows: int) -> None:
+        def fail(value: str) -> None:
+            raise ValueError(value)
+
+        async def main() -> None:
+            conv = {**converters.conversions, FIELD_TYPE.LONG: fail, FIELD_TYPE.LONGLONG: fail}
+            manager = DbConnectionManager({'db': {**mariadb.params, 'conv': conv}})
+            async with connected(manager) as conn:
+                with pytest.raises(ValueError, match='1'):
+                    await execute(conn, f'SELECT seq FROM seq_1_to_{rows}')
+                assert await manager.is_broken('db', conn, ValueError())
+                with pytest.raises(DiscardConnection):
+                    await manager.on_release('db', conn)
+
+        run(main)
+
+    def test_discards_one_that_the_user_has_closed(self, run: Run, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            for polite in (True, False):
+                conn = await manager.create('db')
+                if polite:
+                    await conn.ensure_closed()
+                else:
+                    conn.close()
+                with pytest.raises(DiscardConnection):
+                    await manager.on_release('db', conn)
+                assert not await manager.check_aliveness('db', conn)
+                await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_discards_what_the_server_has_ended(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                await execute(conn, 'SELECT 1')
+                end_session(mariadb, conn)
+                with pytest.raises(DiscardConnection):
+                    await manager.on_release('db', conn)
+
+        run(main)
+
+    def test_discards_what_cannot_be_rolled_back(
+        self, run: Run, mariadb: MariadbServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            with Proxy(mariadb.port) as proxy:
+                manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}})
+                async with connected(manager) as conn:
+                    await execute(conn, 'BEGIN')
+                    conn._read_timeout = 0.05
+                    proxy.mute()
+                    with pytest.raises(DiscardConnection) as caught:
+                        await manager.on_release('db', conn)
+                    assert isinstance(caught.value.__cause__, errors.OperationalError)
+                    assert not conn.in_order
+
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.asyncmy'):
+            run(main)
+        assert "'db' cannot be rolled back" in caplog.text
+
+
+class TestBroken:
+    def test_not_after_an_error_of_the_user(self, run: Run, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                await execute(conn, 'SELECT 1')
+                for exc in (ValueError(), OSError(2, 'no such file'), TimeoutError(), asyncio.CancelledError()):
+                    assert not await manager.is_broken('db', conn, exc)
+
+        run(main)
+
+    def test_not_after_an_answer_of_the_server(self, run: Run, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                for statement in ('this is no SQL', 'SELECT * FROM missing', 'SELECT 1 + (SELECT 1 UNION SELECT 2)'):
+                    with pytest.raises(errors.MySQLError) as caught:
+                        await execute(conn, statement)
+                    assert not await manager.is_broken('db', conn, caught.value)
+                assert await fetch(conn, 'SELECT 1') == 1
+
+        run(main)
+
+    def test_in_the_middle_of_a_statement(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                task = await start_sleeping(mariadb, conn)
+                assert await manager.is_broken('db', conn, ValueError())
+                mariadb.kill_session(conn.thread_id())
+                with pytest.raises(errors.MySQLError) as caught:
+                    await task
+                assert await manager.is_broken('db', conn, caught.value)
+
+        run(main)
+
+    def test_when_a_statement_was_cancelled(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                task = await start_sleeping(mariadb, conn)
+                task.cancel()
+                await asyncio.wait((task,))
+                assert task.cancelled()
+                assert await manager.is_broken('db', conn, asyncio.CancelledError())
+                assert not await manager.check_aliveness('db', conn)
+            mariadb.kill_sessions()
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        ('exc', 'broken'),
+        [
+            (errors.OperationalError(2006, 'gone'), True),
+            (errors.OperationalError(2013, 'lost'), True),
+            (errors.OperationalError(1053, 'shutdown in progress'), True),
+            (errors.OperationalError(1927, 'killed'), True),
+            (errors.OperationalError(1205, 'lock wait timeout'), False),
+            (errors.OperationalError('without a number'), False),
+            (errors.InterfaceError(0, ''), True),
+            (errors.ProgrammingError(), False),
+        ],
+    )
+    def test_by_what_the_error_says(self, run: Run, manager: DbConnectionManager, exc: Exception, broken: bool) -> None:
+        async def main() -> None:
+            async with connected(manager) as conn:
+                assert await manager.is_broken('db', conn, exc) is broken
+
+        run(main)
+
+
+class TestDispose:
+    def test_says_good_bye(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        def aborted() -> int:
+            return int(mariadb.execute("SHOW GLOBAL STATUS LIKE 'Aborted_clients'")[0][1])
+
+        async def main() -> None:
+            conn = await manager.create('db')
+            await manager.dispose('db', conn)
+            assert not conn.connected
+            await manager.dispose('db', conn)
+
+        mariadb.wait_for_sessions(0)
+        before = aborted()
+        run(main)
+        mariadb.wait_for_sessions(0)
+        assert aborted() == before
+
+    @pytest.mark.parametrize('by_tls', [True, False])
+    def test_ends_a_running_statement(
+        self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext, by_tls: bool
+    ) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': tls if by_tls else None}})
+            conn = await manager.create('db')
+            task = await start_sleeping(mariadb, conn)
+            await manager.dispose('db', conn)
+            with pytest.raises(errors.MySQLError):
+                await task
+            mariadb.kill_sessions()
+
+        run(main)
+
+    @pytest.mark.parametrize('by_tls', [True, False])
+    @pytest.mark.parametrize('writing', [True, False])
+    def test_does_not_wait_for_a_server_that_says_nothing(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        tls: ssl.SSLContext,
+        open_descriptors: Callable[[], int],
+        by_tls: bool,
+        writing: bool,
+    ) -> None:
+        async def main() -> None:
+            with Proxy(mariadb.port) as proxy:
+                params = {**mariadb.params, 'port': proxy.port, 'ssl': tls if by_tls else None}
+                manager = DbConnectionManager({'db': params}, close_timeout=0.05)
+                conn = await manager.create('db')
+                before = open_descriptors()
+                proxy.mute()
+                if writing:
+                    task = asyncio.create_task(execute(conn, f'SELECT {"1" * 10_000_000}'))
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.wait((task,))
+                await manager.dispose('db', conn)
+                assert not conn.connected
+                assert open_descriptors() == before - 1
+
+        run(main)
+
+    def test_aborts_when_it_is_cancelled(
+        self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext, open_descriptors: Callable[[], int]
+    ) -> None:
+        async def main() -> None:
+            with Proxy(mariadb.port) as proxy:
+                params = {**mariadb.params, 'port': proxy.port, 'ssl': tls}
+                manager = DbConnectionManager({'db': params}, close_timeout=3600.0)
+                conn = await manager.create('db')
+                before = open_descriptors()
+                proxy.mute()
+                closed = conn._proto._closed_waiter
+                task = asyncio.create_task(manager.dispose('db', conn))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait((task,))
+                assert task.cancelled()
+                await closed
+                assert open_descriptors() == before - 1
+
+        run(main)
+
+
+class TestInAPool:
+    def test_serves_no_connection_that_was_in_doubt(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+            async with pool.connection('db') as first:
+                await first.cursor(SSCursor).execute('SELECT seq FROM seq_1_to_100000')
+            assert not first.connected
+
+            asleep: asyncio.Queue[Connection] = asyncio.Queue()
+
+            async def sleep() -> None:
+                async with pool.connection('db') as conn:
+                    await asleep.put(conn)
+                    await execute(conn, 'SELECT SLEEP(3600)')
+
+            task = asyncio.create_task(sleep())
+            second = await asleep.get()
+            await asyncio.to_thread(mariadb.wait_for_statement, second.thread_id(), 'SELECT SLEEP(3600)')
+            task.cancel()
+            await asyncio.wait((task,))
+            assert not second.connected
+
+            async with pool.connection('db') as third:
+                assert await fetch(third, 'SELECT 3') == 3
+            async with pool.connection('db') as fourth:
+                assert fourth is third
+            assert pool.get_stats()['created'] == 3
+            await pool.close()
+            mariadb.kill_session(second.thread_id())
+
+        run(main)
+        mariadb.wait_for_sessions(0)
+
+    def test_goes_on_after_the_server_was_restarted(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](manager, max_size=3, acquire_timeout=PATIENCE)
+            async with pool.connection('db') as first, pool.connection('db') as second:
+                assert first is not second
+            mariadb.kill()
+            try:
+                for conn in (first, second):
+                    wait_readable(descriptor_of(conn))
+                with pytest.raises(ConnectError):
+                    await pool.acquire('db')
+            finally:
+                mariadb.start()
+            async with pool.connection('db') as third:
+                assert await fetch(third, 'SELECT 3') == 3
+            await pool.close()
+
+        run(main)
+        mariadb.wait_for_sessions(0)
+
+    def test_counts_nothing_for_what_could_not_be_made(self, run: Run, mariadb: MariadbServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'password': 'wrong'}})
+            pool = ConnectionPool[str, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+            for endpoint in ('db', 'none'):
+                for _ in range(2):
+                    with pytest.raises(ConnectError, match=repr(endpoint)):
+                        await pool.acquire(endpoint)
+            assert pool.get_size() == 0
+            await pool.close()
+
+        run(main)
+
+    def test_many_tasks(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](manager, max_size=3, acquire_timeout=PATIENCE)
+
+            async def ask(number: int) -> int:
+                async with pool.connection('db') as conn:
+                    return int(await fetch(conn, f'SELECT {number}'))
+
+            assert await asyncio.gather(*map(ask, range(200))) == list(range(200))
+            await pool.close()
+
+        run(main)
+        mariadb.wait_for_sessions(0)
