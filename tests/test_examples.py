@@ -18,6 +18,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
 EXPECTED = {
     'async_pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 102\nconnections made, at most 3: [123]\n',
     'async_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 3: [123]\n',
+    'async_psycopg_pool': (
+        r'sum of squares: 328350\ntimed out\nsix times six: 36\nacquired: 102\nconnections left: 0\n'
+    ),
     'async_stream_pool': r'lengths: \[3, 10, 2, 6, 3, 3, 2, 4\]\ntimed out: .+\nlength afterwards: 11\n',
     'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
     'custom_manager': r'set: OK\nget: 42\nconnections made: 1\nrefused: wrong password\nconnections in the pool: 0\n',
@@ -43,6 +46,7 @@ EXPECTED = {
         r'(gcpool_pool_\w+_total{pool="echo"} [012]\.0\n)+'
         r'in use after the end: 0\.0\n'
     ),
+    'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
@@ -52,9 +56,11 @@ EXPECTED = {
 }
 NEEDS = {
     'async_pg_pool': 'asyncpg',
+    'async_psycopg_pool': 'psycopg',
     'gevent_pool': 'gevent',
     'pg_pool': 'psycopg2',
     'prometheus_hooks': 'prometheus_client',
+    'psycopg_pool': 'psycopg',
     'ssl_pool': 'trustme',
 }
 # Run by tests/test_services.py: others ask them for something.
