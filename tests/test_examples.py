@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contrib.mariadb import MariadbServer, running_mariadb
 from tests.contrib.servers import PostgresServer, running_postgres
 
 EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
@@ -23,6 +24,10 @@ EXPECTED = {
     ),
     'async_stream_pool': r'lengths: \[3, 10, 2, 6, 3, 3, 2, 4\]\ntimed out: .+\nlength afterwards: 11\n',
     'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
+    'asyncmy_pool': (
+        r'(connecting to primary\n){2,4}rows and sum: \(100, 4950\)\nacquired: 104\n'
+        r'connections made, at most 4: [234]\n'
+    ),
     'custom_manager': r'set: OK\nget: 42\nconnections made: 1\nrefused: wrong password\nconnections in the pool: 0\n',
     'gevent_pool': (
         r'right answers: 100\nacquired: 105\nstill out or waiting: 0\nconnections made, at most 5: [12345]\n'
@@ -47,6 +52,7 @@ EXPECTED = {
         r'in use after the end: 0\.0\n'
     ),
     'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
+    'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
@@ -57,10 +63,12 @@ EXPECTED = {
 NEEDS = {
     'async_pg_pool': 'asyncpg',
     'async_psycopg_pool': 'psycopg',
+    'asyncmy_pool': 'asyncmy',
     'gevent_pool': 'gevent',
     'pg_pool': 'psycopg2',
     'prometheus_hooks': 'prometheus_client',
     'psycopg_pool': 'psycopg',
+    'pymysql_pool': 'pymysql',
     'ssl_pool': 'trustme',
 }
 # Run by tests/test_services.py: others ask them for something.
@@ -71,6 +79,13 @@ SERVICES = {'celery_fork', 'fastapi_service', 'flask_service', 'gunicorn_preload
 def postgres() -> Iterator[PostgresServer]:
     """The server for the examples that need one."""
     with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope='module')
+def mariadb() -> Iterator[MariadbServer]:
+    """The server for the examples that need one."""
+    with running_mariadb() as server:
         yield server
 
 
@@ -90,6 +105,8 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
     environment = dict(os.environ)
     if 'pg' in name:
         environment['GCPOOL_EXAMPLE_DSN'] = request.getfixturevalue('postgres').dsn
+    if 'my' in name:
+        environment['GCPOOL_EXAMPLE_MYSQL'] = request.getfixturevalue('mariadb').url
 
     result = subprocess.run(
         [sys.executable, '-W', 'error', str(EXAMPLES / f'{name}.py')],

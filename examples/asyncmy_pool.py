@@ -1,0 +1,68 @@
+"""Tasks that share a few MySQL or MariaDB connections, by asyncmy.
+
+Needs a server: pip install "gcpool[asyncmy]", and then
+GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database python examples/asyncmy_pool.py
+"""
+
+import asyncio
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from gcpool.asyncio import ConnectionPool
+from gcpool.contrib.asyncmy import Connection, DbConnectionManager, DbEndpoint
+
+
+async def parameters(endpoint: DbEndpoint) -> dict[str, Any]:
+    """Asked at each connect: here a password that changes from time to time would be fetched."""
+    print('connecting to', endpoint)
+    server = urlsplit(os.environ['GCPOOL_EXAMPLE_MYSQL'])
+    return {
+        'host': server.hostname,
+        'port': server.port,
+        'user': server.username,
+        'password': server.password,
+        'database': server.path.lstrip('/'),
+        # A server that does not answer is not waited for without end.
+        'read_timeout': 30,
+    }
+
+
+async def main() -> None:
+    pool = ConnectionPool[DbEndpoint, Connection](DbConnectionManager(parameters), max_size=3, acquire_timeout=10.0)
+    try:
+        async with pool.connection('primary') as conn, conn.cursor() as cursor:
+            await cursor.execute('CREATE TABLE gcpool_async_example (number INTEGER)')
+
+        async def insert(number: int) -> None:
+            async with pool.connection('primary') as conn, conn.cursor() as cursor:
+                await cursor.execute('INSERT INTO gcpool_async_example VALUES (%s)', (number,))
+                await conn.commit()
+
+        await asyncio.gather(*(insert(number) for number in range(100)))
+
+        # What is not committed is rolled back when the connection goes back to the pool.
+        async with pool.connection('primary') as conn, conn.cursor() as cursor:
+            await cursor.execute('DELETE FROM gcpool_async_example')
+
+        # A statement that is cancelled leaves its connection in the middle of an answer: nobody else is given it.
+        async with pool.connection('primary') as conn, conn.cursor() as cursor:
+            sleeping = asyncio.create_task(cursor.execute('SELECT SLEEP(60)'))
+            await asyncio.sleep(0)
+            sleeping.cancel()
+            await asyncio.wait((sleeping,))
+
+        async with pool.connection('primary') as conn, conn.cursor() as cursor:
+            await cursor.execute('SELECT count(*), CAST(sum(number) AS SIGNED) FROM gcpool_async_example')
+            print('rows and sum:', await cursor.fetchone())
+            await cursor.execute('DROP TABLE gcpool_async_example')
+    finally:
+        await pool.close()
+
+    stats = pool.get_stats()
+    print('acquired:', stats['acquires'])
+    print('connections made, at most 4:', stats['created'])
+
+
+if __name__ == '__main__':
+    asyncio.run(main())
