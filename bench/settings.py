@@ -39,7 +39,7 @@ FULL = Settings(
     queue_rounds=5,
     server_rounds=5,
     server_ns=400_000_000,
-    server_long_ns=4_000_000_000,
+    server_long_ns=3_000_000_000,
 )
 
 #: To see that it runs, and about where things are; not for publishing.
