@@ -20,7 +20,9 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gcpool.contrib._errors import raise_connect_error
 from gcpool.contrib._sockets import deadline_after, time_left
+from gcpool.exceptions import ConnectTimeout
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 __all__ = ['IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'SqliteEndpoint']
@@ -105,6 +107,11 @@ class PooledConnection(sqlite3.Connection):
                     given_out.close()
             self._given_out.clear()
 
+    @property
+    def has_given_out(self) -> bool:
+        """Whether somebody still holds a cursor or blob."""
+        return bool(self._given_out)
+
     def end(self) -> None:
         """Close the connection as soon as that is safe: at once, if no user has it.
 
@@ -184,13 +191,27 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         :param timeout: seconds that setting the pragmas may wait for another connection's lock, if that is less than
             the manager's timeout
         :return: a connection for any thread
-        :raise TimeoutError: the time is over
-        :raise sqlite3.Error: the database cannot be opened, or a pragma cannot be set
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the ``sqlite3.Error`` that
+            was the cause
         :raise TypeError: ``endpoint`` is no path
         """
         deadline = deadline_after(timeout)
+        path = os.fspath(endpoint)
+        try:
+            return self._open(endpoint, path, deadline)
+        except sqlite3.OperationalError as exc:
+            if _is_busy(exc):
+                advice = 'another connection has it locked: give the manager a longer timeout'
+            else:
+                advice = 'check that its directory exists and may be written to, and the pragmas'
+            raise_connect_error(endpoint, exc, advice)
+        except sqlite3.DatabaseError as exc:
+            raise_connect_error(endpoint, exc, 'check that the file is a database of SQLite')
+
+    def _open(self, endpoint: SqliteEndpoint, path: str, deadline: float | None) -> PooledConnection:
         conn = sqlite3.connect(
-            os.fspath(endpoint),
+            path,
             timeout=self._timeout,
             detect_types=self._detect_types,
             isolation_level=self._isolation_level,
@@ -200,7 +221,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             uri=self._uri,
         )
         try:
-            self._set_pragmas(conn, deadline)
+            self._set_pragmas(endpoint, conn, deadline)
             conn.remember_file()
             if sys.version_info >= (3, 12) and self._autocommit is not None:
                 # Not before: with False a transaction is open from here on, and many pragmas do nothing within one.
@@ -210,7 +231,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise
         return conn
 
-    def _set_pragmas(self, conn: PooledConnection, deadline: float | None) -> None:
+    def _set_pragmas(self, endpoint: SqliteEndpoint, conn: PooledConnection, deadline: float | None) -> None:
         for statement in self._pragmas:
             left = time_left(deadline)
             bounded = left is not None and left < self._timeout
@@ -221,7 +242,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                 conn.execute(statement).fetchall()
             except sqlite3.OperationalError as exc:
                 if bounded and _is_busy(exc):
-                    raise TimeoutError(f'the database was locked too long for {statement!r}') from exc
+                    raise ConnectTimeout(
+                        f'no connection to endpoint {endpoint!r} could be made in time: it was locked too long for '
+                        f'{statement!r}; who holds a transaction open?',
+                        endpoint,
+                    ) from exc
                 raise
             if bounded:
                 _set_busy_timeout(conn, self._timeout)
@@ -274,6 +299,15 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         except sqlite3.Error as exc:
             logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
             conn.close()
+
+    def is_broken(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
+        """Tell whether the connection is closed; what else a user leaves behind can be mended.
+
+        :param endpoint: path
+        :param conn: the connection
+        :param exc: what the user's block raised
+        """
+        return _is_closed(conn)
 
 
 def _roll_back(conn: PooledConnection) -> None:

@@ -1,0 +1,257 @@
+# aiosqlite has no hints at some of its methods.
+# mypy: allow-untyped-calls
+"""SQLite databases by aiosqlite, for :py:class:`gcpool.asyncio.ConnectionPool`.
+
+An endpoint is the path of a database. aiosqlite runs a thread for each connection: a pool saves starting one each time,
+and bounds how many there are. What a user leaves behind does not reach the next one, as is told in
+:py:mod:`gcpool.contrib.sqlite3`, and neither does a statement that is still being executed when its task was cancelled.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from gcpool.contrib.sqlite3 import IsolationLevel, PooledConnection, SqliteEndpoint, _is_closed, _roll_back
+from gcpool.contrib.sqlite3 import SqliteConnectionManager as _SyncManager
+from gcpool.exceptions import DiscardConnection
+from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
+
+try:
+    import aiosqlite
+except ModuleNotFoundError as exc:
+    raise ImportError(
+        'gcpool.contrib.aiosqlite needs aiosqlite: pip install "gcpool[aiosqlite]"', name=exc.name
+    ) from exc
+
+__all__ = ['Connection', 'SqliteConnectionManager', 'SqliteEndpoint']
+
+# Seconds that a thread with nothing left to do may take to end.
+_THREAD_END = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Connection(aiosqlite.Connection):
+    """aiosqlite's connection, which knows whether its thread is at work, and always ends it.
+
+    aiosqlite's own thread dies of telling an event loop that is closed by then, as happens after a cancellation.
+    """
+
+    def __init__(self, connector: Callable[[], PooledConnection], iter_chunk_size: int) -> None:
+        super().__init__(connector, iter_chunk_size)
+        self._raw: PooledConnection | None = None
+        self._ending = False
+        # One is written by the event loop's thread, the other by the connection's.
+        self._begun = 0
+        self._through = 0
+
+    def _hand_over(self, fn: Callable[[], Any]) -> 'asyncio.Future[Any]':
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._tx.put_nowait((None, functools.partial(_call, fn, loop, future)))
+        return future
+
+    async def _connect(self) -> 'Connection':
+        try:
+            self._connection = await self._hand_over(self._open)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _open(self) -> PooledConnection:
+        self._raw = cast('PooledConnection', self._connector())
+        return self._raw
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self._running or self._connection is None:
+            raise ValueError('the connection is closed')
+        self._begun += 1
+        return await self._hand_over(functools.partial(self._count, fn, *args, **kwargs))
+
+    def _count(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            self._through += 1
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the thread executes something, or has it before it: also for a task that was cancelled."""
+        return self._begun != self._through
+
+    @property
+    def raw(self) -> PooledConnection | None:
+        """The connection of sqlite3, None if it is closed."""
+        return None if self._ending or self._raw is None or _is_closed(self._raw) else self._raw
+
+    def stop(self) -> 'asyncio.Future[Any] | None':
+        """Let the thread close the database and end when it has done what it was told before."""
+        self._running = False
+        try:
+            return self._hand_over(self._close_in_thread)
+        except RuntimeError:
+            # No event loop is running: aiosqlite calls this from __del__, too.
+            self._tx.put_nowait((None, self._close_in_thread))
+            return None
+
+    def _close_in_thread(self) -> None:
+        if self._raw is not None:
+            # aiosqlite does not know the database if opening it was cancelled.
+            self._raw.close()
+        # In this thread it finds no event loop that it would tell.
+        super().stop()
+
+    async def end(self, timeout: float) -> None:
+        """Interrupt what is being executed, close the database and end the thread.
+
+        Whatever it does that cannot be interrupted it does to its end, but this does not wait longer than ``timeout``
+        seconds.
+        """
+        if self._ending:
+            return
+        self._ending = True
+        if self._raw is not None and self.is_busy:
+            with contextlib.suppress(sqlite3.ProgrammingError):
+                # Unless it was closed at that very moment.
+                self._raw.interrupt()
+        if not self._running:
+            # The user has closed it.
+            return
+        stopped = self.stop()
+        if stopped is not None:
+            await asyncio.wait((stopped,), timeout=timeout)
+            if stopped.done():
+                self._thread.join(_THREAD_END)
+
+
+def _call(fn: Callable[[], Any], loop: asyncio.AbstractEventLoop, future: 'asyncio.Future[Any]') -> None:
+    try:
+        result = fn()
+    except BaseException as exc:  # noqa: BLE001  (it is raised where it was called for)
+        tell = functools.partial(future.set_exception, exc)
+    else:
+        tell = functools.partial(future.set_result, result)
+    # The loop may be closed; nobody waits then.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_unless_done, future, tell)
+
+
+def _unless_done(future: 'asyncio.Future[Any]', tell: Callable[[], None]) -> None:
+    if not future.done():
+        tell()
+
+
+class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection]):
+    """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
+
+    :param timeout: seconds that a statement waits for another connection's lock
+    :param detect_types: see :py:func:`sqlite3.connect`
+    :param isolation_level: see :py:func:`sqlite3.connect`
+    :param autocommit: see :py:func:`sqlite3.connect` (Python 3.12), None for its default
+    :param cached_statements: statements that a connection keeps prepared
+    :param uri: paths are URIs
+    :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
+    :param iter_chunk_size: rows that aiosqlite reads at once when a cursor is iterated
+    :param close_timeout: seconds that closing waits for a statement that does not end when it is interrupted; the
+        connection is closed, and its thread ends, when the statement does
+    :raise ValueError: a pragma's name is none, or ``autocommit`` is used before Python 3.12
+    :raise sqlite3.NotSupportedError: SQLite was built without thread safety
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 5.0,
+        detect_types: int = 0,
+        isolation_level: IsolationLevel = 'DEFERRED',
+        autocommit: bool | None = None,
+        cached_statements: int = 128,
+        uri: bool = False,
+        pragmas: Mapping[str, str | float] | None = None,
+        iter_chunk_size: int = 64,
+        close_timeout: float = 1.0,
+    ) -> None:
+        self._sync = _SyncManager(
+            timeout=timeout,
+            detect_types=detect_types,
+            isolation_level=isolation_level,
+            autocommit=autocommit,
+            cached_statements=cached_statements,
+            uri=uri,
+            pragmas=pragmas,
+        )
+        self._iter_chunk_size = iter_chunk_size
+        self._close_timeout = close_timeout
+
+    async def create(self, endpoint: SqliteEndpoint) -> Connection:
+        """Open a database and set the pragmas, in a thread of its own.
+
+        Cancelled half-way, it does not wait for the thread, which ends as soon as no lock holds it up.
+
+        :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
+        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the ``sqlite3.Error`` that
+            was the cause
+        :raise TypeError: ``endpoint`` is no path
+        """
+        conn = Connection(functools.partial(self._sync.create, endpoint), self._iter_chunk_size)
+        # Ends the thread if that fails.
+        await conn
+        return conn
+
+    async def dispose(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
+        """Close a connection and end its thread; a statement that is being executed is interrupted.
+
+        :param endpoint: path
+        :param conn: the connection
+        """
+        await conn.end(self._close_timeout)
+
+    async def check_aliveness(self, endpoint: SqliteEndpoint, conn: Connection) -> bool:
+        """Tell whether a connection is open and at rest, and its path still leads to the file that it has open.
+
+        No statement is executed, and nothing is handed to the thread.
+
+        :param endpoint: path
+        :param conn: the connection
+        """
+        raw = conn.raw
+        return raw is not None and not conn.is_busy and not raw.file_was_replaced()
+
+    async def on_release(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
+        """Close the cursors and roll back the transaction that the user left open; no thread is asked if there is none.
+
+        :param endpoint: path
+        :param conn: the connection
+        :raise DiscardConnection: it is closed, still executes something, or cannot be rolled back
+        """
+        raw = conn.raw
+        if raw is None:
+            raise DiscardConnection(f'the connection to {endpoint!r} is closed')
+        if conn.is_busy:
+            raise DiscardConnection(f'the connection to {endpoint!r} still executes a statement')
+        if raw.in_transaction or raw.has_given_out:
+            try:
+                await conn._execute(_tidy_up, raw)  # noqa: SLF001
+            except sqlite3.Error as exc:
+                logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
+                raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+
+    async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:
+        """Tell whether the connection is closed, or its thread at work for a task that was cancelled.
+
+        :param endpoint: path
+        :param conn: the connection
+        :param exc: what the user's block raised
+        """
+        return conn.raw is None or conn.is_busy
+
+
+def _tidy_up(raw: PooledConnection) -> None:
+    raw.take_back()
+    if raw.in_transaction:
+        _roll_back(raw)

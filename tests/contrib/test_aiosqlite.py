@@ -1,0 +1,378 @@
+"""The manager of aiosqlite's connections, alone and in pools, on real files."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gcpool.asyncio
+from gcpool.exceptions import ConnectError, DiscardConnection
+from tests.contrib.conftest import Run
+from tests.contrib.servers import PATIENCE
+
+aiosqlite = pytest.importorskip('aiosqlite')
+
+from gcpool.contrib.aiosqlite import Connection, SqliteConnectionManager, SqliteEndpoint  # noqa: E402
+
+#: Keeps a thread at work until it is interrupted.
+ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n'
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith('Thread-'):
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f'{thread} does not end'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / 'test.db'
+    with sqlite3.connect(path) as conn:
+        conn.execute('CREATE TABLE t (n INTEGER)')
+    conn.close()
+    return path
+
+
+@pytest.fixture
+def manager() -> SqliteConnectionManager:
+    return SqliteConnectionManager()
+
+
+async def fetch(conn: Connection, statement: str) -> Any:
+    async with conn.execute(statement) as cursor:
+        row = await cursor.fetchone()
+        return row and row[0]
+
+
+async def start_endless(conn: Connection) -> 'asyncio.Task[Any]':
+    """A task that waits for a statement that does not end, which the thread has begun."""
+    begun = threading.Event()
+
+    def begin() -> int:
+        begun.set()
+        return 1
+
+    await conn.create_function('begin', 0, begin)
+    task = asyncio.ensure_future(fetch(conn, ENDLESS.replace('SELECT 1 ', 'SELECT begin() ')))
+    assert await asyncio.get_running_loop().run_in_executor(None, begun.wait, PATIENCE)
+    return task
+
+
+async def cancel(task: 'asyncio.Task[Any]') -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class TestCreate:
+    def test_opens(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            for endpoint in (path, str(path)):
+                conn = await manager.create(endpoint)
+                assert await fetch(conn, 'SELECT count(*) FROM t') == 0
+                assert await manager.check_aliveness(endpoint, conn)
+                await manager.dispose(endpoint, conn)
+
+        run(main)
+
+    def test_parameters(self, path: Path, run: Run) -> None:
+        async def main() -> None:
+            manager = SqliteConnectionManager(
+                uri=True, pragmas={'foreign_keys': True}, isolation_level='IMMEDIATE', timeout=3.0
+            )
+            conn = await manager.create(f'file:{path}?mode=ro')
+            assert await fetch(conn, 'PRAGMA foreign_keys') == 1
+            assert await fetch(conn, 'PRAGMA busy_timeout') == 3000
+            assert conn.isolation_level == 'IMMEDIATE'
+            with pytest.raises(sqlite3.OperationalError, match='readonly'):
+                await conn.execute('INSERT INTO t VALUES (1)')
+            await manager.dispose('x', conn)
+
+        run(main)
+        with pytest.raises(ValueError, match='is no name of a pragma'):
+            SqliteConnectionManager(pragmas={'x; DROP TABLE t': 1})
+
+    def test_a_directory_that_does_not_exist(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        endpoint = path.parent / 'none' / 'test.db'
+
+        async def main() -> None:
+            with pytest.raises(ConnectError, match='check that its directory exists') as caught:
+                await manager.create(endpoint)
+            assert isinstance(caught.value, sqlite3.OperationalError)
+            assert repr(endpoint) in str(caught.value)
+
+        run(main)
+
+    def test_no_path(self, manager: SqliteConnectionManager, run: Run) -> None:
+        async def main() -> None:
+            with pytest.raises(TypeError, match='PathLike'):
+                await manager.create(5)  # type: ignore[arg-type]
+
+        run(main)
+
+    def test_a_file_that_is_no_database(self, tmp_path: Path, run: Run) -> None:
+        endpoint = tmp_path / 'text'
+        endpoint.write_text('no database at all, but long enough to be looked at' * 100)
+
+        async def main() -> None:
+            with pytest.raises(ConnectError, match='check that the file is a database') as caught:
+                await SqliteConnectionManager(pragmas={'journal_mode': 'wal'}).create(endpoint)
+            assert isinstance(caught.value, sqlite3.DatabaseError)
+
+        run(main)
+
+    def test_locked_and_cancelled(self, path: Path, run: Run) -> None:
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute('BEGIN EXCLUSIVE')
+
+        async def main() -> None:
+            with pytest.raises(ConnectError, match='give the manager a longer timeout') as caught:
+                await SqliteConnectionManager(timeout=0.05, pragmas={'journal_mode': 'wal'}).create(path)
+            assert isinstance(caught.value, sqlite3.OperationalError)
+            manager = SqliteConnectionManager(timeout=PATIENCE, pragmas={'journal_mode': 'wal'})
+            task = asyncio.ensure_future(manager.create(path))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(task, 0.05)
+            # Nobody waits for it; it closes the database when it has it.
+            holder.execute('ROLLBACK')
+            holder.close()
+
+        run(main)
+
+    def test_cancelled_before_it_has_begun(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            for turns in range(4):
+                task = asyncio.ensure_future(manager.create(path))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                try:
+                    conn = await task
+                except asyncio.CancelledError:
+                    pass
+                else:
+                    await manager.dispose(path, conn)
+
+        run(main)
+
+
+class TestState:
+    def test_nothing_to_mend(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            await conn.execute('INSERT INTO t VALUES (1)')
+            await conn.commit()
+            begun = conn._begun
+            await manager.on_release(path, conn)
+            assert await manager.check_aliveness(path, conn)
+            assert not await manager.is_broken(path, conn, ValueError())
+            # Nothing was handed to the thread.
+            assert conn._begun == begun
+            await manager.dispose(path, conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('autocommit', [None, True, False])
+    def test_rolls_back(self, path: Path, run: Run, autocommit: bool | None) -> None:
+        if autocommit is not None and sys.version_info < (3, 12):
+            pytest.skip('autocommit needs Python 3.12')
+
+        async def main() -> None:
+            manager = SqliteConnectionManager(autocommit=autocommit)
+            conn = await manager.create(path)
+            if autocommit:
+                await conn.execute('BEGIN')
+            await conn.execute('INSERT INTO t VALUES (1)')
+            assert conn.in_transaction
+            assert not await manager.is_broken(path, conn, ValueError())
+            await manager.on_release(path, conn)
+            assert autocommit is False or not conn.in_transaction
+            assert await fetch(conn, 'SELECT count(*) FROM t') == 0
+            await manager.dispose(path, conn)
+
+        run(main)
+
+    def test_closes_cursors(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            cursor = await conn.execute('SELECT 1 UNION SELECT 2')
+            assert await cursor.fetchone() == (1,)
+            await manager.on_release(path, conn)
+            with pytest.raises(sqlite3.ProgrammingError, match='closed cursor'):
+                await cursor.fetchone()
+            assert await manager.check_aliveness(path, conn)
+            await manager.dispose(path, conn)
+
+        run(main)
+
+    def test_cancelled_in_a_statement(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            await cancel(await start_endless(conn))
+            assert await manager.is_broken(path, conn, asyncio.CancelledError())
+            with pytest.raises(DiscardConnection, match='still executes a statement'):
+                await manager.on_release(path, conn)
+            assert not await manager.check_aliveness(path, conn)
+            await manager.dispose(path, conn)
+            assert not conn._thread.is_alive()
+
+        run(main)
+
+    def test_closed_by_its_user(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            await conn.close()
+            with pytest.raises(ValueError, match='active connection'):
+                await conn.execute('SELECT 1')
+            assert not conn.is_busy
+            assert not await manager.check_aliveness(path, conn)
+            assert await manager.is_broken(path, conn, ValueError())
+            with pytest.raises(DiscardConnection, match='is closed'):
+                await manager.on_release(path, conn)
+            await manager.dispose(path, conn)
+
+        run(main)
+
+    @pytest.mark.skipif(sys.platform == 'win32', reason='an open file cannot be replaced')
+    def test_a_file_that_was_replaced(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            sqlite3.connect(path.with_name('new.db')).close()
+            path.with_name('new.db').touch()
+            os.replace(path.with_name('new.db'), path)
+            assert not await manager.check_aliveness(path, conn)
+            await manager.dispose(path, conn)
+
+        run(main)
+
+    def test_a_rollback_that_fails(
+        self, manager: SqliteConnectionManager, path: Path, run: Run, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            await conn.execute('INSERT INTO t VALUES (1)')
+            await conn.set_authorizer(lambda *what: sqlite3.SQLITE_DENY)
+            with (
+                caplog.at_level(logging.WARNING, 'gcpool.contrib.aiosqlite'),
+                pytest.raises(DiscardConnection, match='cannot be rolled back'),
+            ):
+                await manager.on_release(path, conn)
+            assert 'cannot be rolled back' in caplog.text
+            await manager.dispose(path, conn)
+
+        run(main)
+
+
+class TestDispose:
+    def test_twice(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            await manager.dispose(path, conn)
+            assert not conn._thread.is_alive()
+            await manager.dispose(path, conn)
+            assert not await manager.check_aliveness(path, conn)
+            with pytest.raises(ValueError, match=r'closed|active connection'):
+                await conn.execute('SELECT 1')
+
+        run(main)
+
+    def test_interrupts(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
+        async def main() -> None:
+            conn = await manager.create(path)
+            task = await start_endless(conn)
+            await manager.dispose(path, conn)
+            with pytest.raises(sqlite3.OperationalError, match='interrupted'):
+                await task
+            assert not conn._thread.is_alive()
+
+        run(main)
+
+    def test_does_not_wait_for_what_cannot_be_interrupted(self, path: Path, run: Run) -> None:
+        async def main() -> None:
+            manager = SqliteConnectionManager(close_timeout=0.05)
+            conn = await manager.create(path)
+            begun, go_on = threading.Event(), threading.Event()
+
+            def hold() -> int:
+                begun.set()
+                return int(go_on.wait(PATIENCE))
+
+            await conn.create_function('hold', 0, hold)
+            task = asyncio.ensure_future(fetch(conn, 'SELECT hold()'))
+            assert await asyncio.get_running_loop().run_in_executor(None, begun.wait, PATIENCE)
+            began = time.monotonic()
+            await manager.dispose(path, conn)
+            assert time.monotonic() - began < PATIENCE / 2
+            assert conn._thread.is_alive()
+            go_on.set()
+            # Either the statement was interrupted in the end, or its cursor can do no more.
+            with contextlib.suppress(sqlite3.OperationalError, ValueError):
+                await task
+            await asyncio.get_running_loop().run_in_executor(None, conn._thread.join, PATIENCE)
+            assert not conn._thread.is_alive()
+
+        run(main)
+
+
+class TestPool:
+    def test_tasks(self, path: Path, run: Run, open_descriptors: Callable[[], int]) -> None:
+        async def main() -> None:
+            before = open_descriptors()
+            manager = SqliteConnectionManager(timeout=PATIENCE, pragmas={'journal_mode': 'wal'})
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](manager, max_size=3)
+            try:
+
+                async def insert(number: int) -> None:
+                    async with pool.connection(path, PATIENCE) as conn:
+                        await conn.execute('INSERT INTO t VALUES (?)', (number,))
+                        if number % 2:
+                            await conn.commit()
+
+                await asyncio.gather(*(insert(number) for number in range(40)))
+                async with pool.connection(path, PATIENCE) as conn:
+                    assert await fetch(conn, 'SELECT count(*) FROM t') == 20
+                assert pool.get_stats()['created'] <= 3
+
+                async def run_for_ever() -> None:
+                    async with pool.connection(path, PATIENCE) as conn:
+                        disturbed.append(conn)
+                        await (await start_endless(conn))
+
+                disturbed: list[Connection] = []
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(run_for_ever(), 0.5)
+                async with pool.connection(path, PATIENCE) as conn:
+                    assert conn not in disturbed
+                    assert await fetch(conn, 'SELECT count(*) FROM t') == 20
+            finally:
+                await pool.close()
+            assert not disturbed[0]._thread.is_alive()
+            assert open_descriptors() == before
+
+        run(main)
+
+    def test_a_database_that_cannot_be_opened_counts_for_nothing(
+        self, manager: SqliteConnectionManager, tmp_path: Path, run: Run
+    ) -> None:
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](manager, max_size=1)
+            for _ in range(3):
+                with pytest.raises(ConnectError):
+                    await pool.acquire(tmp_path / 'none' / 'x.db', PATIENCE)
+            assert pool.get_size() == 0
+            await pool.close()
+
+        run(main)
