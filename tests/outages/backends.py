@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import final
 
-import pymysql
-
 from tests.contrib.mariadb import MariadbServer, running_mariadb
 from tests.contrib.redis_server import RedisServer, running_redis
 from tests.contrib.servers import PATIENCE, PostgresServer, running_postgres
@@ -96,6 +94,8 @@ class MariadbBackend(Backend):
         return len(self._sessions())
 
     def terminate_sessions(self) -> int:
+        import pymysql
+
         sessions = self._sessions()
         for session in sessions:
             # It may have ended by itself.

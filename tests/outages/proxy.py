@@ -51,6 +51,8 @@ class _Pair:
         self.server = server
         self.lines = (_Line(client, server), _Line(server, client))
         self.half_open = False
+        # Whether the client has spoken last.
+        self.owes_answer = False
 
 
 @final
@@ -121,7 +123,8 @@ class Proxy:
     def half_opens(self) -> None:
         """End the server's side of the connections there are, as when its machine lost power and is up again.
 
-        The clients are told when they send something: by a reset. Connections that come are forwarded.
+        The clients are told when they send something, or have sent something that was not answered: by a reset.
+        Connections that come are forwarded.
         """
         self._order(self._half_open)
 
@@ -205,12 +208,14 @@ class Proxy:
 
     def _half_open(self) -> None:
         self._set(_Mode.PASSES)
-        for pair in self._pairs:
+        for pair in list(self._pairs):
             pair.half_open = True
-            for line in pair.lines:
-                line.chunks.clear()
-            self._unwatch(pair.server)
-            pair.server.close()
+            if pair.owes_answer or any(line.chunks for line in pair.lines):
+                # TCP would send it again, or ask.
+                self._abort(pair)
+            else:
+                self._unwatch(pair.server)
+                pair.server.close()
 
     def _watch(self) -> None:
         wanted = {self._bell: selectors.EVENT_READ}
@@ -295,6 +300,7 @@ class Proxy:
         if pair.half_open:
             raise ConnectionAbortedError('the server knows nothing of this connection')
         line.read_to_end = not data
+        pair.owes_answer = line.source is pair.client
         line.chunks.append((time.monotonic() + self._delay, data))
 
     @staticmethod

@@ -103,7 +103,8 @@ def test_resets(proxy: Proxy) -> None:
         proxy.resets()
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-    with connect(proxy) as client, pytest.raises(ConnectionResetError):
+    # It may already be told while it connects.
+    with pytest.raises(ConnectionResetError), connect(proxy) as client:
         client.recv(1)
     proxy.passes()
     with connect(proxy) as client:
@@ -137,9 +138,20 @@ def test_half_opens() -> None:
             assert ask(client, b'after') == b'after'
 
 
+def test_half_opens_and_resets_who_waits_for_an_answer() -> None:
+    with tcp_listener() as listener, Proxy(*listener.getsockname()) as proxy, connect(proxy) as client:
+        client.sendall(b'a question')
+        server, _ = listener.accept()
+        with server:
+            assert server.recv(100) == b'a question'
+            proxy.half_opens()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
 def test_resets_those_who_come_while_the_server_is_down() -> None:
     listener = tcp_listener()
     address = listener.getsockname()
     listener.close()
-    with Proxy(*address) as proxy, connect(proxy) as client, pytest.raises(ConnectionResetError):
+    with Proxy(*address) as proxy, pytest.raises(ConnectionResetError), connect(proxy) as client:
         client.recv(1)

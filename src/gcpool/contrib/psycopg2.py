@@ -96,9 +96,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param timeout: not needed. A pool closed in a hurry also disposes of a connection whose user waits for an
             answer: that wait is ended, for closing would have to wait for it.
         """
-        if not conn.closed and conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE:
-            shut_down_descriptor(conn.fileno())
-        conn.close()
+        _end(conn)
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
@@ -113,10 +111,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         try:
             return _is_connected(conn) and (not self._ping or _answers(conn, timeout))
         except psycopg2.Error:
-            self.dispose(endpoint, conn)
+            _end(conn)
             return False
         except BaseException:
-            self.dispose(endpoint, conn)
+            _end(conn)
             raise
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
@@ -144,7 +142,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, exc)
             raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
         except BaseException:
-            self.dispose(endpoint, conn)
+            _end(conn)
             raise
 
 
@@ -161,6 +159,13 @@ def _plain_connect(params: Mapping[str, Any]) -> Connection:
 
 
 def _close(conn: Connection) -> None:
+    conn.close()
+
+
+# Not by dispose(), which the pool calls once for each connection, and a subclass may count.
+def _end(conn: Connection) -> None:
+    if not conn.closed and conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE:
+        shut_down_descriptor(conn.fileno())
     conn.close()
 
 
