@@ -12,15 +12,20 @@ from pathlib import Path
 import pytest
 
 from tests.contrib.mariadb import MariadbServer, running_mariadb
+from tests.contrib.redis_server import RedisServer, running_redis
 from tests.contrib.servers import PostgresServer, running_postgres
 
 EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
 
 EXPECTED = {
+    'aiosqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
     'async_pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 102\nconnections made, at most 3: [123]\n',
     'async_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 3: [123]\n',
     'async_psycopg_pool': (
         r'sum of squares: 328350\ntimed out\nsix times six: 36\nacquired: 102\nconnections left: 0\n'
+    ),
+    'async_redis_pool': (
+        r"counted: b'100'\nnothing came\nb'my own reply'\nacquired: 103\nconnections made, at most 4: [234]\n"
     ),
     'async_stream_pool': r'lengths: \[3, 10, 2, 6, 3, 3, 2, 4\]\ntimed out: .+\nlength afterwards: 11\n',
     'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
@@ -32,6 +37,7 @@ EXPECTED = {
     'gevent_pool': (
         r'right answers: 100\nacquired: 105\nstill out or waiting: 0\nconnections made, at most 5: [12345]\n'
     ),
+    'http_pool': (r"right answers: 100\nconnections made, at most 3: [123]\nb'/half'\nnext answer is right: True\n"),
     'manager_hooks': (
         r'acquired: 3\ncreated: 2\ndisposed: 2\nfound dead: 1\nreleased: 3\nin use for some time: True\n'
     ),
@@ -53,6 +59,9 @@ EXPECTED = {
     ),
     'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
     'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
+    'redis_pool': (
+        r"counted and deleted: \[b'100', 1\]\nb'my own reply'\nacquired: 103\nconnections made, at most 4: [234]\n"
+    ),
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
@@ -61,14 +70,17 @@ EXPECTED = {
     'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
 }
 NEEDS = {
+    'aiosqlite_pool': 'aiosqlite',
     'async_pg_pool': 'asyncpg',
     'async_psycopg_pool': 'psycopg',
+    'async_redis_pool': 'redis',
     'asyncmy_pool': 'asyncmy',
     'gevent_pool': 'gevent',
     'pg_pool': 'psycopg2',
     'prometheus_hooks': 'prometheus_client',
     'psycopg_pool': 'psycopg',
     'pymysql_pool': 'pymysql',
+    'redis_pool': 'redis',
     'ssl_pool': 'trustme',
 }
 # Run by tests/test_services.py: others ask them for something.
@@ -86,6 +98,13 @@ def postgres() -> Iterator[PostgresServer]:
 def mariadb() -> Iterator[MariadbServer]:
     """The server for the examples that need one."""
     with running_mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope='module')
+def redis_server() -> Iterator[RedisServer]:
+    """The server for the examples that need one."""
+    with running_redis() as server:
         yield server
 
 
@@ -107,6 +126,8 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
         environment['GCPOOL_EXAMPLE_DSN'] = request.getfixturevalue('postgres').dsn
     if 'my' in name:
         environment['GCPOOL_EXAMPLE_MYSQL'] = request.getfixturevalue('mariadb').url
+    if 'redis' in name:
+        environment['GCPOOL_EXAMPLE_REDIS'] = request.getfixturevalue('redis_server').url
 
     result = subprocess.run(
         [sys.executable, '-W', 'error', str(EXAMPLES / f'{name}.py')],

@@ -56,8 +56,6 @@ __all__ = [
 ]
 
 RedisEndpoint = Hashable
-Connection = redis.connection.AbstractConnection
-AsyncConnection = redis.asyncio.connection.AbstractConnection
 #: A URL, or the parameters of redis-py's connection.
 Parameters = str | Mapping[str, Any]
 Endpoints = Mapping[Any, Parameters] | Callable[[Any], Parameters]
@@ -439,7 +437,13 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         return True
 
 
-async def _can_read(conn: AsyncConnection) -> bool:
+#: One of redis-py's connections that knows whether it is fit for the next user.
+Connection = _PooledConnection
+#: The same for asyncio.
+AsyncConnection = _AsyncPooledConnection
+
+
+async def _can_read(conn: _AsyncPooledConnection) -> bool:
     # The name it had until redis-py 8.
     can_read = conn.can_read if hasattr(conn, 'can_read') else conn.can_read_destructive
     return bool(await can_read())
