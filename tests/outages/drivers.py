@@ -4,6 +4,7 @@ The bounds are those that a program sets in the parameters of its connections, w
 """
 
 import importlib
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, final
@@ -17,11 +18,16 @@ __all__ = ['DRIVERS', 'Driver']
 
 # Seconds that an acquire may take in these tests, that the answer to a request or a rollback is waited for, and that
 # a check may take.
-ACQUIRE_TIMEOUT = 0.6
-ANSWER_TIMEOUT = 0.6
+ACQUIRE_TIMEOUT = 0.5
+ANSWER_TIMEOUT = 0.5
 CHECK_TIMEOUT = 0.2
 
 Address = tuple[str, int]
+
+
+def unique() -> int:
+    """What an answer is told by that is somebody else's."""
+    return random.getrandbits(30)
 
 
 class Driver(ABC):
@@ -47,7 +53,7 @@ class Driver(ABC):
 
     @abstractmethod
     def request(self, conn: Any) -> Any:
-        """Ask the server something; raises within ANSWER_TIMEOUT if there is no answer."""
+        """Ask the server something; raises within ANSWER_TIMEOUT if there is no answer, or if it is the wrong one."""
 
     @abstractmethod
     def leave_open(self, conn: Any) -> Any:
@@ -98,8 +104,9 @@ class Psycopg2(Driver):
     def request(self, conn: Any) -> Any:
         conn.autocommit = True
         with conn.cursor() as cursor:
-            cursor.execute('SELECT 1')
-            assert cursor.fetchone() == (1,)
+            number = unique()
+            cursor.execute(f'SELECT {number}')
+            assert cursor.fetchone() == (number,)
 
     def leave_open(self, conn: Any) -> Any:
         conn.autocommit = False
@@ -131,7 +138,8 @@ class Asyncpg(Driver):
         return {'dsn_params': params, 'ping': ping}
 
     async def request(self, conn: Any) -> Any:
-        assert await conn.fetchval('SELECT 1', timeout=ANSWER_TIMEOUT) == 1
+        number = unique()
+        assert await conn.fetchval(f'SELECT {number}', timeout=ANSWER_TIMEOUT) == number
 
     async def leave_open(self, conn: Any) -> Any:
         await conn.execute('BEGIN')
@@ -161,7 +169,9 @@ class Pymysql(Driver):
 
     def request(self, conn: Any) -> Any:
         with conn.cursor() as cursor:
-            cursor.execute('DO 1')
+            number = unique()
+            cursor.execute(f'SELECT {number}')
+            assert cursor.fetchone() == (number,)
 
     def leave_open(self, conn: Any) -> Any:
         conn.begin()
@@ -180,7 +190,8 @@ class Psycopg(Driver):
         return psycopg_arguments(addresses, ping)
 
     def request(self, conn: Any) -> Any:
-        assert conn.execute('SELECT 1').fetchone() == (1,)
+        number = unique()
+        assert conn.execute(f'SELECT {number}').fetchone() == (number,)
 
     def leave_open(self, conn: Any) -> Any:
         conn.execute('BEGIN')
@@ -201,8 +212,9 @@ class PsycopgAsync(Driver):
         return psycopg_arguments(addresses, ping)
 
     async def request(self, conn: Any) -> Any:
-        cursor = await conn.execute('SELECT 1')
-        assert await cursor.fetchone() == (1,)
+        number = unique()
+        cursor = await conn.execute(f'SELECT {number}')
+        assert await cursor.fetchone() == (number,)
 
     async def leave_open(self, conn: Any) -> Any:
         await conn.execute('BEGIN')
@@ -230,7 +242,9 @@ class Asyncmy(Driver):
 
     async def request(self, conn: Any) -> Any:
         async with conn.cursor() as cursor:
-            await cursor.execute('DO 1')
+            number = unique()
+            await cursor.execute(f'SELECT {number}')
+            assert await cursor.fetchone() == (number,)
 
     async def leave_open(self, conn: Any) -> Any:
         await conn.begin()
@@ -248,8 +262,9 @@ class Redis(Driver):
         return redis_arguments(addresses, ping)
 
     def request(self, conn: Any) -> Any:
-        conn.send_command('ECHO', 'something')
-        assert conn.read_response() == b'something'
+        number = unique()
+        conn.send_command('ECHO', number)
+        assert conn.read_response() == str(number).encode()
 
     def leave_open(self, conn: Any) -> Any:
         conn.send_command('MULTI')
@@ -269,8 +284,9 @@ class RedisAsync(Driver):
         return redis_arguments(addresses, ping)
 
     async def request(self, conn: Any) -> Any:
-        await conn.send_command('ECHO', 'something')
-        assert await conn.read_response() == b'something'
+        number = unique()
+        await conn.send_command('ECHO', number)
+        assert await conn.read_response() == str(number).encode()
 
     async def leave_open(self, conn: Any) -> Any:
         await conn.send_command('MULTI')

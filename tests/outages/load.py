@@ -47,7 +47,7 @@ class Attempt:
     release_took: float = 0.0
     #: Of the connection, None if there was none.
     number: int | None = None
-    #: 'acquire', 'request' or 'release' where it failed, '' where nothing did.
+    #: 'acquire', 'request', 'answer' (a wrong one) or 'release' where it failed, '' where nothing did.
     failed: str = ''
     error: type[BaseException] | None = None
     message: str = ''
@@ -197,8 +197,11 @@ class Client(ABC):
         """
 
     @abstractmethod
-    def start_load(self, endpoint: str, workers: int) -> None:
-        """Have that many workers visit an endpoint again and again."""
+    def start_load(self, endpoint: str, workers: int, hold: float = 0.0) -> None:
+        """Have that many workers visit an endpoint again and again.
+
+        :param hold: seconds for which each keeps its connection before the request
+        """
 
     @abstractmethod
     def stop_load(self) -> None:
@@ -301,7 +304,7 @@ class ThreadsClient(Client):
         try:
             self._request(conn)
         except Exception as exc:  # noqa: BLE001  (counted)
-            attempt.fails('request', exc)
+            attempt.fails('answer' if isinstance(exc, AssertionError) else 'request', exc)
             raised = sys.exc_info()
         began = time.monotonic()
         try:
@@ -319,18 +322,18 @@ class ThreadsClient(Client):
             self.pool.release(conn, endpoint)
         return [self.ledger.number(conn) for conn in connections]
 
-    def start_load(self, endpoint: str, workers: int) -> None:
+    def start_load(self, endpoint: str, workers: int, hold: float = 0.0) -> None:
         threads = [
-            threading.Thread(target=self._work, args=(endpoint,), name='load', daemon=True) for _ in range(workers)
+            threading.Thread(target=self._work, args=(endpoint, hold), name='load', daemon=True) for _ in range(workers)
         ]
         self._threads += threads
         for thread in threads:
             thread.start()
 
-    def _work(self, endpoint: str) -> None:
+    def _work(self, endpoint: str, hold: float) -> None:
         try:
             while not self._stopping.wait(PACE):
-                self.visit(endpoint)
+                self.visit(endpoint, lambda: self._stopping.wait(hold))
         except BaseException as exc:
             self._errors.append(exc)
             raise
@@ -391,7 +394,7 @@ class AsyncClient(Client):
         attempt: Attempt = self._call(self._visit(endpoint, meanwhile))
         return attempt
 
-    async def _visit(self, endpoint: str, meanwhile: Callable[[], object] | None = None) -> Attempt:
+    async def _visit(self, endpoint: str, meanwhile: Callable[[], object] | None = None, hold: float = 0.0) -> Attempt:
         attempt = Attempt(endpoint, self.timeout, time.monotonic())
         context = self.pool.connection(endpoint, self.timeout)
         try:
@@ -404,11 +407,13 @@ class AsyncClient(Client):
         attempt.number = self.ledger.number(conn)
         if meanwhile is not None:
             await self._loop.run_in_executor(None, meanwhile)
+        if hold:
+            await asyncio.sleep(hold)
         raised: tuple[Any, Any, Any] = (None, None, None)
         try:
             await self._request(conn)
         except Exception as exc:  # noqa: BLE001  (counted)
-            attempt.fails('request', exc)
+            attempt.fails('answer' if isinstance(exc, AssertionError) else 'request', exc)
             raised = sys.exc_info()
         began = time.monotonic()
         try:
@@ -430,12 +435,14 @@ class AsyncClient(Client):
         found: list[int] = self._call(fill())
         return found
 
-    def start_load(self, endpoint: str, workers: int) -> None:
-        self._tasks += [asyncio.run_coroutine_threadsafe(self._work(endpoint), self._loop) for _ in range(workers)]
+    def start_load(self, endpoint: str, workers: int, hold: float = 0.0) -> None:
+        self._tasks += [
+            asyncio.run_coroutine_threadsafe(self._work(endpoint, hold), self._loop) for _ in range(workers)
+        ]
 
-    async def _work(self, endpoint: str) -> None:
+    async def _work(self, endpoint: str, hold: float) -> None:
         while not self._stopping.is_set():
-            await self._visit(endpoint)
+            await self._visit(endpoint, hold=hold)
             await asyncio.sleep(PACE)
 
     def stop_load(self) -> None:

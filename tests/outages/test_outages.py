@@ -10,7 +10,7 @@ import pytest
 
 import gcpool.exceptions
 from tests.outages.backends import Backend
-from tests.outages.drivers import ACQUIRE_TIMEOUT, ANSWER_TIMEOUT, CHECK_TIMEOUT, Driver
+from tests.outages.drivers import ACQUIRE_TIMEOUT, ANSWER_TIMEOUT, CHECK_TIMEOUT, DRIVERS, Driver
 from tests.outages.load import OVERSHOOT, Attempt, Client, messages
 from tests.outages.proxy import Proxy
 
@@ -19,6 +19,8 @@ WORKERS = 4
 MAX_SIZE = 6
 # How often each worker must get through before and after, on the average.
 ROUNDS = 5
+# Seconds for which each keeps a connection, so that others need one of their own, and some are out at any time.
+HOLD = 0.01
 
 MakeClient = Callable[..., Client]
 
@@ -36,19 +38,20 @@ def assert_bounded(attempts: list[Attempt]) -> None:
 def assert_only_in_flight_failed(attempts: list[Attempt], began: float, ended: float) -> None:
     """What failed was tried during the outage, at least in part; and no connection failed two of its users."""
     failures = [attempt for attempt in attempts if attempt.failed]
+    assert not messages(attempt for attempt in failures if attempt.failed not in {'acquire', 'request'})
     assert not messages(attempt for attempt in failures if not attempt.overlaps(began, ended))
     failed = [attempt.number for attempt in failures if attempt.number is not None]
     assert len(failed) == len(set(failed))
 
 
-def assert_healthy(client: Client, endpoint: str) -> None:
+def assert_healthy(client: Client, endpoint: str, max_size: int = MAX_SIZE) -> None:
     """Nothing is out, every connection works, and each that was lost was disposed of once."""
     ledger = client.ledger
     stats = client.stats()
     assert (stats['acquired'], stats['waiting']) == (0, 0)
-    numbers = client.fill(endpoint, MAX_SIZE)
+    numbers = client.fill(endpoint, max_size)
     assert ledger.open(endpoint) == set(numbers)
-    assert client.size(endpoint) == MAX_SIZE
+    assert client.size(endpoint) == max_size
     assert not client.visit(endpoint).failed
     assert_disposed_once(client)
 
@@ -81,7 +84,7 @@ def test_server_killed_and_restarted_under_load(
         {'main': (backend.host, backend.port), 'other': (other_backend.host, other_backend.port)}, max_size=MAX_SIZE
     )
     stale = set(client.fill('main', MAX_SIZE))
-    client.start_load('main', WORKERS)
+    client.start_load('main', WORKERS, HOLD)
     client.start_load('other', 1)
     client.wait_for_successes('main', WORKERS * ROUNDS)
 
@@ -131,7 +134,7 @@ def test_first_acquire_after_a_restart(
 def test_sessions_terminated_by_an_administrator(driver: Driver, backend: Backend, make_client: MakeClient) -> None:
     client = make_client({'main': (backend.host, backend.port)}, max_size=MAX_SIZE)
     stale = set(client.fill('main', MAX_SIZE))
-    client.start_load('main', WORKERS)
+    client.start_load('main', WORKERS, HOLD)
     client.wait_for_successes('main', WORKERS * ROUNDS)
 
     began = time.monotonic()
@@ -176,7 +179,7 @@ def test_network_out_under_load(
             check_timeout=CHECK_TIMEOUT,
         )
         client.fill('main', MAX_SIZE)
-        client.start_load('main', WORKERS)
+        client.start_load('main', WORKERS, HOLD)
         client.start_load('other', 1)
         client.wait_for_successes('main', WORKERS * ROUNDS)
 
@@ -188,11 +191,11 @@ def test_network_out_under_load(
         else:
             proxy.resets()
         out = time.monotonic()
-        if driver.bounds_silence or outage != 'delays':
-            # Each is in flight once.
-            client.wait_for_failures('main', WORKERS, since=began)
         during = client.visit('main')
         assert during.failed == 'acquire', during
+        if driver.bounds_silence or outage != 'delays':
+            # Those who were about to wait for an answer are through with it by then.
+            client.wait_for_failures('main', WORKERS, since=began)
         proxy.passes()
         ended = time.monotonic()
         first = client.visit('main')
@@ -215,7 +218,7 @@ def test_server_refuses_too_many_connections(driver: Driver, backend: Backend, m
     backend.limit_sessions(limit)
     try:
         began = time.monotonic()
-        client.start_load('main', WORKERS)
+        client.start_load('main', WORKERS, HOLD)
         client.wait_for_failures('main', WORKERS * ROUNDS)
         # Those who have got in go on.
         client.wait_for_successes('main', WORKERS * ROUNDS)
@@ -245,7 +248,7 @@ def test_server_refuses_too_many_connections(driver: Driver, backend: Backend, m
 def test_half_open_connections(driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient) -> None:
     client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=MAX_SIZE, check_timeout=CHECK_TIMEOUT)
     stale = set(client.fill('main', MAX_SIZE))
-    client.start_load('main', WORKERS)
+    client.start_load('main', WORKERS, HOLD)
     client.wait_for_successes('main', WORKERS * ROUNDS)
     began = time.monotonic()
     proxy.half_opens()
@@ -258,6 +261,46 @@ def test_half_open_connections(driver: Driver, backend: Backend, proxy: Proxy, m
     assert_bounded(client.attempts())
     assert_healthy(client, 'main')
     assert stale <= set(client.ledger.disposed)
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+@pytest.mark.parametrize(
+    'driver', [driver for driver in DRIVERS if driver.name in {'pymysql', 'asyncpg'}], ids=repr, indirect=True
+)
+def test_those_who_wait_for_others_in_an_outage(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
+) -> None:
+    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=2, check_timeout=CHECK_TIMEOUT)
+    client.start_load('main', 2 * WORKERS, HOLD)
+    client.wait_for_successes('main', WORKERS * ROUNDS)
+    began = time.monotonic()
+    proxy.drops()
+    client.wait_for_failures('main', 2 * WORKERS, since=began)
+    proxy.passes()
+    # Whoever holds a slot by then still waits for a server that did not hear of it.
+    ended = time.monotonic() + ACQUIRE_TIMEOUT
+    client.wait_for_successes('main', WORKERS * ROUNDS, since=ended)
+    client.stop_load()
+    assert_only_in_flight_failed(client.attempts('main'), began, ended)
+    assert_bounded(client.attempts())
+    assert_healthy(client, 'main', 2)
+    backend.wait_for_sessions(2)
+    close(client, backend)
+
+
+def test_a_check_without_a_time_limit_in_a_black_hole(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
+) -> None:
+    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=MAX_SIZE)
+    client.fill('main', 2)
+    proxy.holds()
+    # The time of the acquire goes into the first check.
+    assert client.visit('main').failed == 'acquire'
+    proxy.passes()
+    assert not client.visit('main').failed
+    assert_bounded(client.attempts())
+    assert_healthy(client, 'main')
     backend.wait_for_sessions(MAX_SIZE)
     close(client, backend)
 
