@@ -144,6 +144,7 @@ class Connection(_DriverConnection):
             logger.debug('a connection is aborted, it could not be closed: %r', exc)
         finally:
             self.close()
+            self._connected = False
             # Not the connection's own, which it forgets before all that was written is sent.
             if proto.transport is not None:
                 proto.transport.abort()
