@@ -48,7 +48,11 @@ _ADVICE: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
         ('starting up', 'shutting down', 'not yet accepting', 'not accepting', 'in recovery mode'),
         'the server is starting or stopping: try again',
     ),
-    ((), ('could not translate host name', 'resolve host'), 'check the host name: it does not resolve'),
+    (
+        (),
+        ('could not translate host name', 'resolve host', 'Name or service not known', 'nodename nor servname'),
+        'check the host name: it does not resolve',
+    ),
     ((), ('refused', 'No such file'), 'check that the server is running and listens on that host and port'),
     ((), ('SSL', 'TLS', 'certificate'), 'check sslmode and the certificates'),
 )

@@ -114,13 +114,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param conn: the connection
         :param timeout: seconds to use in place of the manager's ``close_timeout``
         """
+        limit = self._close_timeout if timeout is None else timeout
         try:
-            await conn.close(timeout=self._close_timeout if timeout is None else timeout)
+            # Before 0.32 asyncpg's own limit does not cover the cancellation of a statement that is being executed.
+            await asyncio.wait_for(conn.close(timeout=limit), limit)
         except _CONNECTION_ERRORS as exc:
-            conn.terminate()
+            _abort(conn)
             logger.debug('a connection to %r was aborted, it could not be closed: %r', endpoint, exc)
         except BaseException:
-            conn.terminate()
+            _abort(conn)
             raise
 
     async def check_aliveness(
@@ -183,6 +185,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         except BaseException:
             conn.terminate()
             raise
+
+
+def _abort(conn: Any) -> None:
+    conn.terminate()
+    # Before 0.32 asyncpg does not do that for a connection that is being closed.
+    conn._transport.abort()  # noqa: SLF001
 
 
 def _is_lost_or_busy(conn: Any) -> bool:
