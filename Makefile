@@ -3,7 +3,9 @@
 #   make demo       what the pool does, live
 #   make test       the tests; then on a build with assertions; then traced, with the coverage of the core
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
+#   make docs       the documentation, into build/docs
 #   make bench      the pool beside its peers
+#   make bench-servers  the pool beside the drivers' own, on a real PostgreSQL and Redis
 #   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
 #   make generate   the threading half from the asyncio half
 #   make format     formats and sorts what the linters would complain about
@@ -29,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 CORE := $(wildcard src/gcpool/*.pyx src/gcpool/*.pxi src/gcpool/*.pxd) setup.py
 SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
-.PHONY: demo test test-plain test-assert coverage test-installed lint bench wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-installed lint docs bench bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -60,6 +62,12 @@ demo: $(VENV)/.built
 bench: $(VENV)/.built $(VENV)/.group-bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
+bench-servers: $(VENV)/.built $(VENV)/.group-bench
+	$(BIN)/python -m bench.servers $(BENCH_ARGS)
+
+docs: $(VENV)/.built $(VENV)/.group-docs
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs build/docs
+
 # ---- tests --------------------------------------------------------------------------------------------------------
 
 test: test-plain test-assert coverage
@@ -69,7 +77,7 @@ test-plain: $(VENV)/.built $(VENV)/.group-test
 
 test-assert: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python .github/scripts/build_variant.py assert build/assert
-	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
+	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST) -m 'not outage and not program'
 
 # Tracing is slow, so the quick form. It runs in the directory that the paths in the traced core are relative to. The
 # second report fails unless the core is in it: with a wrong switch at build or at run it vanishes, and the first one
@@ -102,7 +110,8 @@ test-installed: dist/.built
 	$(PYTHON) -m venv $(INSTALLED)
 	$(INSTALLED)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(INSTALLED)/bin/python -m pip --disable-pip-version-check install --quiet --group test dist/*.tar.gz
-	GCPOOL_EXPECT_BUILD=$(INSTALLED) GCPOOL_QUICK=1 $(INSTALLED)/bin/python -m pytest --quiet $(PYTEST_ARGS)
+	GCPOOL_EXPECT_BUILD=$(INSTALLED) GCPOOL_QUICK=1 $(INSTALLED)/bin/python -m pytest --quiet -m 'not outage and not program' \
+		$(PYTEST_ARGS)
 	@rm -rf $(INSTALLED)
 
 # ---- distribution -------------------------------------------------------------------------------------------------

@@ -39,6 +39,9 @@ hypothesis.settings.register_profile('quick', deadline=None, print_blob=True, ma
 hypothesis.settings.register_profile('thorough', deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE') or ('quick' if QUICK else 'default'))
 
+# Files with tests that run programs of the repository, whatever the core was built like.
+PROGRAM_TESTS = frozenset({'test_demo.py', 'test_docs.py', 'test_examples.py', 'test_services.py'})
+
 skipped: dict[str, str] = {}
 
 
@@ -80,7 +83,15 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # By the file, before -m selects: these run once, in the plain build.
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        if path.parts[0] == 'outages':
+            item.add_marker('outage')
+        elif path.name in PROGRAM_TESTS:
+            item.add_marker('program')
     # What a Python does not have cannot be tested on it: that is no test left out, which a skip would be.
     marks = {item: item.get_closest_marker('since_python') for item in items}
     later = [item for item, mark in marks.items() if mark is not None and sys.version_info < mark.args]
