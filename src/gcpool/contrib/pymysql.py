@@ -261,14 +261,16 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param endpoint: a key of ``params``
         :param conn: the connection
         :param timeout: seconds that the answer to ``ping`` may take, if that is less than ``read_timeout`` in the
-            parameters; None for that one. With 0 there is no time to ask, and only the kernel is. After a check that
-            took too long the connection is closed.
+            parameters; None for that one. After a check that took too long the connection is closed.
+        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
         if not (conn.open and conn.in_order and conn.is_quiet()):
             return False
-        if self._ping and (timeout is None or timeout > 0):
-            return _answers(conn, timeout)
-        return True
+        if not self._ping:
+            return True
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError(f'no time is left to ask whether a connection to {endpoint!r} is alive')
+        return _answers(conn, timeout)
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
