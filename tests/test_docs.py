@@ -11,6 +11,7 @@ The pages connect to servers of the tests: addresses of ``PLACES`` in the code a
 """
 
 import ast
+import importlib
 import importlib.util
 import inspect
 import json
@@ -28,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli
 import trustme
 
 import gcpool.asyncio
@@ -63,7 +63,9 @@ OPTIONAL = {
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}
 SHELL = {'', 'sh'}
 
-PROJECT = tomli.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
+# pytest brings it along where Python has none.
+toml = importlib.import_module('tomllib' if sys.version_info >= (3, 11) else 'tomli')
+PROJECT = toml.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
 BLOCKS: dict[str, list[Block]] = {}
 UNCLEAR: dict[str, str] = {}
 for path in pages():
