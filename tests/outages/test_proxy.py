@@ -11,6 +11,8 @@ import pytest
 from tests.contrib.servers import PATIENCE, EchoServer, tcp_listener
 from tests.outages.proxy import CAN_DROP, Proxy
 
+pytestmark = pytest.mark.outage
+
 # Seconds in which nothing is to come; a longer wait would not prove more.
 QUIET = 0.1
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.outages.backends import Backend
 from tests.outages.drivers import CHECK_TIMEOUT, Driver
 from tests.outages.load import Client
 from tests.outages.proxy import Proxy
 
 IDLE = 3
+
+pytestmark = pytest.mark.outage
 
 MakeClient = Callable[..., Client]
 
