@@ -1,4 +1,4 @@
-"""A connection manager of one's own, for a protocol that wants a password first.
+"""A connection manager of one's own, for a protocol that wants a password first, and has one answer after the other.
 
 Starts a server of its own, so it can be run as it is: python examples/custom_manager.py
 """
@@ -6,8 +6,10 @@ Starts a server of its own, so it can be run as it is: python examples/custom_ma
 import socket
 import socketserver
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 
+from gcpool.exceptions import DiscardConnection
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 
 
@@ -16,19 +18,24 @@ class Client:
 
     :param host: host of the store
     :param port: its port
-    :param timeout: seconds that connecting and each command may take
+    :param timeout: seconds that connecting may take
     """
 
     def __init__(self, host: str, port: int, timeout: float | None) -> None:
         self._sock = socket.create_connection((host, port), timeout)
         self._answers = self._sock.makefile('r', encoding='utf-8')
+        self.in_step = True
 
-    def ask(self, *words: str) -> str:
-        """Send a command and wait for the answer."""
+    def ask(self, *words: str, timeout: float | None = 5.0) -> str:
+        """Send a command and wait for the answer, for so many seconds."""
+        # Whoever asks next must not get the answer to a question that was given up.
+        self.in_step = False
+        self._sock.settimeout(timeout)
         self._sock.sendall((' '.join(words) + '\n').encode())
         answer = self._answers.readline()
         if not answer:
             raise ConnectionError('the store has hung up')
+        self.in_step = True
         return answer.rstrip('\n')
 
     def close(self) -> None:
@@ -53,7 +60,7 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
         """Connect and log in; whatever goes wrong, nothing is left open."""
         client = Client(*endpoint, timeout)
         try:
-            answer = client.ask('AUTH', self._password)
+            answer = client.ask('AUTH', self._password, timeout=timeout)
             if answer != 'OK':
                 raise PermissionError(answer)
         except BaseException:
@@ -68,9 +75,18 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
     def check_aliveness(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> bool:
         """Ask an idle connection for a sign of life before it is used again."""
         try:
-            return conn.ask('PING') == 'PONG'
+            return conn.ask('PING', timeout=timeout) == 'PONG'
         except OSError:
             return False
+
+    def is_broken(self, endpoint: Endpoint, conn: Client, exc: BaseException) -> bool:
+        """Tell whether a connection is unfit after a ``with`` block raised: it is closed then, and not served again."""
+        return not conn.in_step
+
+    def on_release(self, endpoint: Endpoint, conn: Client) -> None:
+        """Have a connection closed that came back, by ``release()`` or at the end of a block, when it is unfit."""
+        if not conn.in_step:
+            raise DiscardConnection('a command was sent whose answer nobody has read')
 
 
 class StoreHandler(socketserver.StreamRequestHandler):
@@ -79,7 +95,12 @@ class StoreHandler(socketserver.StreamRequestHandler):
     values: dict[str, str] = {}  # noqa: RUF012  (one store for all connections)
 
     def handle(self) -> None:
-        """Serve one connection."""
+        """Serve one connection, until the client hangs up, be it in the middle of a command."""
+        with suppress(ConnectionError):
+            self.serve()
+
+    def serve(self) -> None:
+        """Answer commands."""
         allowed = False
         for line in self.rfile:
             command, *words = line.decode().split()
@@ -90,6 +111,9 @@ class StoreHandler(socketserver.StreamRequestHandler):
                 answer = 'who are you?'
             elif command == 'PING':
                 answer = 'PONG'
+            elif command == 'SLEEP':
+                time.sleep(float(words[0]))
+                answer = 'good morning'
             elif command == 'SET':
                 self.values[words[0]] = words[1]
                 answer = 'OK'
@@ -111,6 +135,16 @@ def main() -> None:
 
         with pool.connection(endpoint) as client:
             print('set:', client.ask('SET', 'answer', '42'))
+        with pool.connection(endpoint) as client:
+            print('get:', client.ask('GET', 'answer'))
+        print('connections made:', pool.get_stats()['created'])
+
+        # The answer will come, but to nobody: the next one has a connection of his own.
+        try:
+            with pool.connection(endpoint) as client:
+                client.ask('SLEEP', '0.1', timeout=0.01)
+        except TimeoutError as exc:
+            print('given up:', exc)
         with pool.connection(endpoint) as client:
             print('get:', client.ask('GET', 'answer'))
         print('connections made:', pool.get_stats()['created'])

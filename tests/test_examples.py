@@ -33,7 +33,11 @@ EXPECTED = {
         r'(connecting to primary\n){2,4}rows and sum: \(100, 4950\)\nacquired: 104\n'
         r'connections made, at most 4: [234]\n'
     ),
-    'custom_manager': r'set: OK\nget: 42\nconnections made: 1\nrefused: wrong password\nconnections in the pool: 0\n',
+    'custom_manager': (
+        r'set: OK\nget: 42\nconnections made: 1\n'
+        r'given up: timed out\nget: 42\nconnections made: 2\n'
+        r'refused: wrong password\nconnections in the pool: 0\n'
+    ),
     'gevent_pool': (
         r'right answers: 100\nacquired: 105\nstill out or waiting: 0\nconnections made, at most 5: [12345]\n'
     ),
