@@ -198,7 +198,7 @@ def imported_modules(code: str) -> set[str]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names.update((node.module, *(f'{node.module}.{alias.name}' for alias in node.names)))
     return {name.removeprefix('gcpool.contrib.').split('.')[0] for name in names}
 
 
