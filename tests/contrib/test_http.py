@@ -404,7 +404,8 @@ class TestDispose:
         manager.dispose(server.url, conn)
         with pytest.raises(http.client.NotConnected, match='closed by its pool'):
             conn.request('GET', '/x')
-        assert server.accepted == 1
+        # Which it may still be about to accept.
+        assert server.accepted <= 1
 
     def test_ends_a_wait(self, manager: HttpConnectionManager) -> None:
         with Script(b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n') as script:

@@ -913,7 +913,7 @@ class TestPool:
                 assert client_id(conn) == third
             redis_server.wait_for_clients(1)
         finally:
-            pool.close()
+            pool.close(PATIENCE)
         redis_server.wait_for_clients(0)
 
     def test_restart_of_the_server(self, redis_server: RedisServer, manager: RedisConnectionManager) -> None:
@@ -928,7 +928,7 @@ class TestPool:
                     assert ask(conn, 'PING') == b'PONG'
             assert not any(conn.is_connected for conn in conns)
         finally:
-            pool.close()
+            pool.close(PATIENCE)
         redis_server.wait_for_clients(0)
 
     def test_wrong_credentials_count_for_nothing(self, guarded_server: RedisServer) -> None:

@@ -423,7 +423,7 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         if finished or (readable and writer.get_extra_info('ssl_object') is None):
             return False
         try:
-            return not await _can_read(self)
+            return not await self.can_read()
         except (redis.RedisError, OSError):
             return False
 
@@ -441,12 +441,6 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
 Connection = _PooledConnection
 #: The same for asyncio.
 AsyncConnection = _AsyncPooledConnection
-
-
-async def _can_read(conn: _AsyncPooledConnection) -> bool:
-    # The name it had until redis-py 8.
-    can_read = conn.can_read if hasattr(conn, 'can_read') else conn.can_read_destructive
-    return bool(await can_read())
 
 
 @functools.cache
