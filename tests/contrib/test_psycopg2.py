@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ psycopg2 = pytest.importorskip('psycopg2')
 from psycopg2 import extensions  # noqa: E402
 
 from gcpool.contrib import psycopg2 as contrib  # noqa: E402
+from gcpool.contrib._postgres import call_within  # noqa: E402
 from gcpool.contrib.psycopg2 import Connection, DbConnectionManager  # noqa: E402
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint  # noqa: E402
 from gcpool.threading import ConnectionPool  # noqa: E402
@@ -238,6 +240,54 @@ class TestCreate:
         monkeypatch.setattr(psycopg2, 'connect', lambda **kwargs: passed.update(kwargs))
         DbConnectionManager({'db': {'dbname': 'x', 'connect_timeout': 7}}).create('db')
         assert passed == {'dbname': 'x', 'connect_timeout': 7}
+
+
+def never(result: object) -> None:
+    pytest.fail(f'{result!r} was undone')
+
+
+class TestCallWithin:
+    def test_gives_the_result_or_the_error(self) -> None:
+        assert call_within(lambda: 42, never, PATIENCE) == 42
+        for error in (ValueError('its own'), TimeoutError('its own')):
+
+            def fail(error: Exception = error) -> None:
+                raise error
+
+            with pytest.raises(type(error), match='its own') as caught:
+                call_within(fail, never, PATIENCE)
+            assert caught.value is error
+
+    @pytest.mark.parametrize('too_late', [True, False])
+    def test_interrupted_undoes(self, monkeypatch: pytest.MonkeyPatch, too_late: bool) -> None:
+        self.interrupt(monkeypatch, KeyboardInterrupt(), too_late)
+        may_end, undone = threading.Event(), threading.Event()
+        if not too_late:
+            may_end.set()
+        with pytest.raises(KeyboardInterrupt):
+            call_within(lambda: may_end.wait(PATIENCE), lambda result: undone.set(), PATIENCE)
+        may_end.set()
+        assert undone.wait(PATIENCE)
+
+    def test_takes_what_comes_at_the_last_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.interrupt(monkeypatch, futures.TimeoutError(), too_late=False)
+        assert call_within(lambda: 42, never, PATIENCE) == 42
+
+    def interrupt(self, monkeypatch: pytest.MonkeyPatch, exc: BaseException, too_late: bool) -> None:
+        """Let the first wait for a result end by an exception: before there is one, or just after."""
+
+        class Future(futures.Future[Any]):
+            interrupted = False
+
+            def result(self, timeout: float | None = None) -> Any:
+                if self.interrupted:
+                    return super().result(timeout)
+                self.interrupted = True
+                if not too_late:
+                    super().result(PATIENCE)
+                raise exc
+
+        monkeypatch.setattr(futures, 'Future', Future)
 
 
 class TestAliveness:
