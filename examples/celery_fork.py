@@ -8,6 +8,7 @@ celery --workdir examples --app celery_fork worker --concurrency 2
 and in another terminal, in the same directory: python examples/celery_fork.py
 """
 
+import atexit
 import os
 from pathlib import Path
 
@@ -29,6 +30,7 @@ app.conf.broker_transport_options = {
 pool = ConnectionPool[SqliteEndpoint, PooledConnection](
     SqliteConnectionManager(pragmas={'journal_mode': 'wal'}), max_size=4, acquire_timeout=5.0
 )
+atexit.register(pool.close)
 
 # This leaves an idle connection in the pool of the process that forks.
 with pool.connection(DATABASE) as conn, conn:
@@ -51,7 +53,6 @@ def main() -> None:
         (processes,) = conn.execute('SELECT count(DISTINCT process) FROM numbers').fetchone()
     print('worker processes, at most 2:', processes)
     print('connections opened by each of them:', {of_process['created'] for of_process in stats})
-    pool.close()
 
 
 if __name__ == '__main__':

@@ -510,6 +510,8 @@ def real_threads() -> None:
 def fork() -> None:
     pool, manager = make_pool(max_size=2, background_collector=True, idle_timeout=0.01, min_idle=0)
     conn = pool.acquire('a')
+    # It watches in a thread, which the child would not have, and of which Python 3.12 would warn.
+    faulthandler.cancel_dump_traceback_later()
     pid = os.fork()
     if not pid:
         signal.alarm(int(PATIENCE))
