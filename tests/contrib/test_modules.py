@@ -9,7 +9,7 @@ import pytest
 
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
 
-# COMPAT: what a program written for generic_connection_pool imports.
+# What programs import; of the first ones also those that were written for generic_connection_pool.
 NAMES = {
     'socket': [
         'Hostname',
@@ -38,6 +38,12 @@ NAMES = {
     'psycopg2': ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters'],
     'asyncpg': ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters'],
     'sqlite3': ['SqliteConnectionManager', 'SqliteEndpoint'],
+    'aiosqlite': ['Connection', 'SqliteConnectionManager', 'SqliteEndpoint'],
+    'psycopg': ['AsyncConnection', 'AsyncConnectionManager', 'Connection', 'ConnectionManager', 'DbEndpoint'],
+    'pymysql': ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters'],
+    'asyncmy': ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters'],
+    'redis': ['AsyncConnection', 'AsyncRedisConnectionManager', 'Connection', 'RedisConnectionManager', 'RedisEndpoint'],
+    'http': ['Connection', 'HttpConnectionManager', 'HttpEndpoint'],
 }
 
 
@@ -70,11 +76,11 @@ def test_says_so_where_there_are_no_unix_sockets(name: str, monkeypatch: pytest.
         importlib.import_module(name)
 
 
-@pytest.mark.parametrize('driver', ['psycopg2', 'asyncpg'])
+@pytest.mark.parametrize('driver', ['psycopg', 'psycopg2', 'asyncpg', 'pymysql', 'asyncmy', 'redis', 'aiosqlite'])
 def test_says_what_to_install_for_a_driver(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f'gcpool.contrib.{driver}'
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, driver, None)
-    with pytest.raises(ImportError, match=rf'{name} needs {driver}: pip install "gcpool\[{driver}\]"') as caught:
+    with pytest.raises(ImportError, match=rf'(?i){name} needs {driver}: pip install "gcpool\[{driver}\]"') as caught:
         importlib.import_module(name)
     assert caught.value.name == driver
