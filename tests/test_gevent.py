@@ -96,3 +96,4 @@ def test_a_forked_child_starts_empty() -> None:
 
 def test_a_pool_that_is_older_than_the_patches() -> None:
     run('pool_older_than_the_patches(collects=False)', order='patch later')
+    run('pool_older_than_the_patches(collects=True)', order='patch later')

@@ -568,15 +568,16 @@ class SyncWorker:
         self._name = name
         self._pool = weakref.ref(pool, lambda _: self._ring(self._news))
         self._stopped = False
-        self._thread: threading.Thread | None = None
+        self._token = object()
         self._pid = 0
         self.wakeups = 0
 
     def start(self) -> None:
         """Start the thread."""
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread = thread
-        thread.start()
+        # The thread knows by it whether another one has taken its place. Who it is itself it may not know any more:
+        # gevent's monkey-patching changes what the current thread is taken to be.
+        token = self._token = object()
+        threading.Thread(target=self._run, args=(token,), name=self._name, daemon=True).start()
         # Last, so that one who is interrupted before it is followed by another.
         self._pid = os.getpid()
 
@@ -601,11 +602,11 @@ class SyncWorker:
             # It was set already, and the thread has not seen it yet.
             return
 
-    def _run(self) -> None:
+    def _run(self, token: object) -> None:
         news = self._news
         while True:
             pool = self._pool()
-            if pool is None or self._stopped or self._thread is not threading.current_thread():
+            if pool is None or self._stopped or self._token is not token:
                 return
             try:
                 delay = pool._collect()
