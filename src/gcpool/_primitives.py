@@ -607,6 +607,9 @@ class SyncWorker:
         while True:
             pool = self._pool()
             if pool is None or self._stopped or self._token is not token:
+                # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot
+                # end in order; this makes it known.
+                threading.current_thread()
                 return
             try:
                 delay = pool._collect()
