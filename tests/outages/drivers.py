@@ -14,13 +14,10 @@ import pytest
 from tests.outages.backends import PASSWORD, USER
 from tests.outages.load import AsyncClient, Client, ThreadsClient
 
-__all__ = ['DRIVERS', 'Driver']
+__all__ = ['ANSWER_TIMEOUT', 'DRIVERS', 'Driver']
 
-# Seconds that an acquire may take in these tests, that the answer to a request or a rollback is waited for, and that
-# a check may take.
-ACQUIRE_TIMEOUT = 0.5
+# Seconds that the answer to a request or a rollback is waited for.
 ANSWER_TIMEOUT = 0.5
-CHECK_TIMEOUT = 0.2
 
 Address = tuple[str, int]
 
@@ -59,14 +56,17 @@ class Driver(ABC):
     def leave_open(self, conn: Any) -> Any:
         """Leave the connection as its next user must not find it."""
 
-    def client(self, addresses: Mapping[str, Address], *, ping: bool, **pool_parameters: Any) -> Client:
-        """Make a pool with one endpoint for each address, and a client of it."""
+    def client(self, addresses: Mapping[str, Address], *, ping: bool, timeout: float, **pool_parameters: Any) -> Client:
+        """Make a pool with one endpoint for each address, and a client of it.
+
+        :param timeout: seconds that each acquire of the client may take
+        """
         pytest.importorskip(self.requires)
         manager_class = getattr(importlib.import_module(self.module), self.manager_class)
         return self.client_class(
             manager_class,
             self.arguments(addresses, ping),
-            timeout=ACQUIRE_TIMEOUT,
+            timeout=timeout,
             request=self.request,
             **pool_parameters,
         )

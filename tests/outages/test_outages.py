@@ -10,13 +10,16 @@ import pytest
 
 import gcpool.exceptions
 from tests.outages.backends import Backend
-from tests.outages.drivers import ACQUIRE_TIMEOUT, ANSWER_TIMEOUT, CHECK_TIMEOUT, DRIVERS, Driver
+from tests.outages.drivers import ANSWER_TIMEOUT, DRIVERS, Driver
 from tests.outages.load import OVERSHOOT, Attempt, Client, messages
 from tests.outages.proxy import Proxy
 
 # No worker ever waits for another one's connection, so that what an acquire takes is its own affair.
 WORKERS = 4
 MAX_SIZE = 6
+# Seconds that acquires, and each check, may take of a server that does not answer.
+ACQUIRE_TIMEOUT = 0.5
+CHECK_TIMEOUT = 0.2
 # How often each worker must get through before and after, on the average.
 ROUNDS = 5
 # Seconds for which each keeps a connection, so that others need one of their own, and some are out at any time.
@@ -177,6 +180,7 @@ def test_network_out_under_load(
         client = make_client(
             {'main': (proxy.host, proxy.port), 'other': (other_proxy.host, other_proxy.port)},
             ping=True,
+            timeout=ACQUIRE_TIMEOUT,
             max_size=MAX_SIZE,
             check_timeout=CHECK_TIMEOUT,
         )
@@ -248,7 +252,7 @@ def test_server_refuses_too_many_connections(driver: Driver, backend: Backend, m
 
 
 def test_half_open_connections(driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient) -> None:
-    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=MAX_SIZE, check_timeout=CHECK_TIMEOUT)
+    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=MAX_SIZE, check_timeout=10.0)
     stale = set(client.fill('main', MAX_SIZE))
     client.start_load('main', WORKERS, HOLD)
     client.wait_for_successes('main', WORKERS * ROUNDS)
@@ -273,7 +277,9 @@ def test_half_open_connections(driver: Driver, backend: Backend, proxy: Proxy, m
 def test_those_who_wait_for_others_in_an_outage(
     driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
 ) -> None:
-    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=2, check_timeout=CHECK_TIMEOUT)
+    client = make_client(
+        {'main': (proxy.host, proxy.port)}, ping=True, timeout=ACQUIRE_TIMEOUT, max_size=2, check_timeout=CHECK_TIMEOUT
+    )
     client.start_load('main', 2 * WORKERS, HOLD)
     client.wait_for_successes('main', WORKERS * ROUNDS)
     began = time.monotonic()
@@ -294,13 +300,34 @@ def test_those_who_wait_for_others_in_an_outage(
 def test_a_check_without_a_time_limit_in_a_black_hole(
     driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
 ) -> None:
-    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, max_size=MAX_SIZE)
+    client = make_client({'main': (proxy.host, proxy.port)}, ping=True, timeout=ACQUIRE_TIMEOUT, max_size=MAX_SIZE)
     # The time of the acquire goes into the first check. For a second one there is none.
     client.fill('main', 2)
     proxy.holds()
     assert client.visit('main').failed == 'acquire'
     proxy.passes()
     assert not client.visit('main').failed
+    assert_bounded(client.attempts())
+    assert_healthy(client, 'main')
+    backend.wait_for_sessions(MAX_SIZE)
+    close(client, backend)
+
+
+@pytest.mark.parametrize('driver', [driver for driver in DRIVERS if driver.bounds_silence], ids=repr, indirect=True)
+def test_an_answer_that_comes_late_is_nobody_elses(
+    driver: Driver, backend: Backend, proxy: Proxy, make_client: MakeClient
+) -> None:
+    client = make_client({'main': (proxy.host, proxy.port)}, max_size=MAX_SIZE)
+    (number,) = client.fill('main', 1)
+    proxy.holds()
+    given_up = client.visit('main')
+    assert (given_up.number, given_up.failed) == (number, 'request'), given_up
+    proxy.passes()
+    for _ in range(2):
+        visit = client.visit('main')
+        assert not visit.failed, visit
+        assert visit.number != number
+    assert client.ledger.disposed == {number: 1}
     assert_bounded(client.attempts())
     assert_healthy(client, 'main')
     backend.wait_for_sessions(MAX_SIZE)

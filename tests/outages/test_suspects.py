@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.outages.backends import Backend
-from tests.outages.drivers import CHECK_TIMEOUT, Driver
+from tests.outages.drivers import Driver
 from tests.outages.load import Client
 from tests.outages.proxy import Proxy
 
@@ -25,7 +25,7 @@ def filled(
         ping=True,
         max_size=IDLE,
         check_interval=3600.0,
-        check_timeout=CHECK_TIMEOUT,
+        check_timeout=10.0,
     )
     filled = client.fill('main', idle)
     others = client.fill('other', IDLE)
