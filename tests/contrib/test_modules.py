@@ -42,7 +42,7 @@ NAMES = {
     'psycopg': ['AsyncConnection', 'AsyncConnectionManager', 'Connection', 'ConnectionManager', 'DbEndpoint'],
     'pymysql': ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters'],
     'asyncmy': ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters'],
-    'redis': ['AsyncConnection', 'AsyncRedisConnectionManager', 'Connection', 'RedisConnectionManager', 'RedisEndpoint'],
+    'redis': ['AsyncConnection', 'AsyncRedisConnectionManager', 'Connection', 'RedisConnectionManager'],
     'http': ['Connection', 'HttpConnectionManager', 'HttpEndpoint'],
 }
 

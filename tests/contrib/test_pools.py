@@ -282,6 +282,7 @@ class AsyncKind:
     use: Callable[[Any], Coroutine[Any, Any, None]]
     end_by_server: Callable[[Any], Coroutine[Any, Any, None]]
     await_all_closed: Callable[[], None] = lambda: None
+    knows_its_protocol: bool = False
 
 
 async def use_async_socket(sock: socket.socket) -> None:
@@ -383,7 +384,9 @@ def asyncpg(request: pytest.FixtureRequest) -> AsyncKind:
         await other.close()
         await ended.wait()
 
-    return AsyncKind(recording(AsyncRecorder, DbConnectionManager, {'db': params}), 'db', use, kill)
+    return AsyncKind(
+        recording(AsyncRecorder, DbConnectionManager, {'db': params}), 'db', use, kill, knows_its_protocol=True
+    )
 
 
 @pytest.fixture(
@@ -478,7 +481,7 @@ class TestAsyncio:
 
         run_with_pool(main)
 
-    def test_a_cancelled_user_gives_back_what_works(
+    def test_a_cancelled_user_leaves_what_works(
         self, async_kind: AsyncKind, run_with_pool: Callable[[Any], None]
     ) -> None:
         async def main(pool: gcpool.asyncio.ConnectionPool[Any, Any]) -> None:
@@ -497,7 +500,8 @@ class TestAsyncio:
             assert holder.cancelled()
             async with pool.connection(async_kind.endpoint) as conn:
                 await async_kind.use(conn)
-            assert len(async_kind.manager.created) == 1
+            # Of a plain socket nobody knows whether an answer is still to come.
+            assert len(async_kind.manager.created) == (1 if async_kind.knows_its_protocol else 2)
 
         run_with_pool(main)
 

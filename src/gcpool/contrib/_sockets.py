@@ -3,6 +3,7 @@
 Everything here that differs between platforms stands in :py:func:`poll_once`.
 """
 
+import asyncio
 import select
 import socket
 import ssl
@@ -14,6 +15,7 @@ from typing import TypeVar
 __all__ = [
     'BACKLOG_RETRY',
     'IpAddress',
+    'cut_off_half_way',
     'deadline_after',
     'peer_hung_up',
     'shut_down',
@@ -63,6 +65,12 @@ else:
             return False, False
         flags = events[0][1]
         return bool(flags & select.POLLIN), bool(flags & _FINISHED)
+
+
+def cut_off_half_way(exc: BaseException) -> bool:
+    """Tell whether what a user's block raised may have left an answer unread, or a question half-sent."""
+    # asyncio.TimeoutError is an OSError only since Python 3.11.
+    return isinstance(exc, (OSError, EOFError, asyncio.TimeoutError)) or not isinstance(exc, Exception)
 
 
 def peer_hung_up(fd: int) -> bool:

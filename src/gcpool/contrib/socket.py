@@ -16,6 +16,7 @@ from typing import Generic
 
 from gcpool.contrib._sockets import (
     IpAddress,
+    cut_off_half_way,
     deadline_after,
     shut_down,
     socket_is_alive,
@@ -101,6 +102,18 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         """
         return socket_is_alive(conn)
 
+    def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
+        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
+        anything that is no Exception (a cancellation, an interruption).
+
+        What the protocol makes of other errors only its user knows.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param exc: what the user's block raised
+        """
+        return cut_off_half_way(exc)
+
 
 class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a TLS socket is alive (see the module)."""
@@ -113,6 +126,18 @@ class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
         :param timeout: not needed, this never waits
         """
         return tls_socket_is_alive(conn)
+
+    def is_broken(self, endpoint: EndpointT, conn: tls.SSLSocket, exc: BaseException) -> bool:
+        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
+        anything that is no Exception (a cancellation, an interruption).
+
+        What the protocol makes of other errors only its user knows.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param exc: what the user's block raised
+        """
+        return cut_off_half_way(exc)
 
 
 class TcpSocketConnectionManager(

@@ -14,6 +14,7 @@ from typing import Generic
 
 from gcpool.contrib._sockets import (
     IpAddress,
+    cut_off_half_way,
     peer_hung_up,
     shut_down,
     socket_is_alive,
@@ -56,6 +57,18 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         """
         return socket_is_alive(conn)
 
+    async def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
+        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
+        anything that is no Exception (a cancellation, an interruption).
+
+        What the protocol makes of other errors only its user knows.
+
+        :param endpoint: where the connection leads
+        :param conn: the socket
+        :param exc: what the user's block raised
+        """
+        return cut_off_half_way(exc)
+
 
 class StreamAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a stream, with TLS or without, is alive (see the module)."""
@@ -71,6 +84,18 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
             return False
         sock = writer.get_extra_info('socket')
         return sock is None or not peer_hung_up(sock.fileno())
+
+    async def is_broken(self, endpoint: EndpointT, conn: Stream, exc: BaseException) -> bool:
+        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
+        anything that is no Exception (a cancellation, an interruption).
+
+        What the protocol makes of other errors only its user knows.
+
+        :param endpoint: where the connection leads
+        :param conn: the stream
+        :param exc: what the user's block raised
+        """
+        return cut_off_half_way(exc)
 
 
 class TcpSocketConnectionManager(
