@@ -176,7 +176,7 @@ class ConnectionManager(BaseConnectionManager[_EndpointT, _ConnT], Generic[_Endp
             _check_configured(endpoint, conn)
             self._settings[conn] = _settings_of(conn)
         except BaseException:
-            self.dispose(endpoint, conn)
+            _abort(conn)
             raise
         return conn
 
