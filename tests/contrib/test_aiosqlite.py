@@ -185,11 +185,15 @@ class TestState:
 
         run(main)
 
-    @pytest.mark.parametrize('autocommit', [None, True, False])
+    @pytest.mark.parametrize(
+        'autocommit',
+        [
+            None,
+            pytest.param(True, marks=pytest.mark.since_python(3, 12)),
+            pytest.param(False, marks=pytest.mark.since_python(3, 12)),
+        ],
+    )
     def test_rolls_back(self, path: Path, run: Run, autocommit: bool | None) -> None:
-        if autocommit is not None and sys.version_info < (3, 12):
-            pytest.skip('autocommit needs Python 3.12')
-
         async def main() -> None:
             manager = SqliteConnectionManager(autocommit=autocommit)
             conn = await manager.create(path)
