@@ -12,11 +12,12 @@
 #   make clean      removes whatever of this was made
 #
 # PYTHON chooses the interpreter of .venv when that is made, PYTEST_ARGS goes to every run of pytest, DEMO_ARGS to the
-# demo, BENCH_ARGS to the benchmark.
+# demo, BENCH_ARGS to the benchmark; PYTEST_WORKERS is how many tests run at a time (0: one, in the process itself).
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
@@ -26,7 +27,8 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+PARALLEL := --numprocesses $(PYTEST_WORKERS) --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 CORE := $(wildcard src/gcpool/*.pyx src/gcpool/*.pxi src/gcpool/*.pxd) setup.py
 SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
@@ -110,7 +112,7 @@ test-installed: dist/.built
 	$(PYTHON) -m venv $(INSTALLED)
 	$(INSTALLED)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(INSTALLED)/bin/python -m pip --disable-pip-version-check install --quiet --group test dist/*.tar.gz
-	GCPOOL_EXPECT_BUILD=$(INSTALLED) GCPOOL_QUICK=1 $(INSTALLED)/bin/python -m pytest --quiet -m 'not outage and not program' \
+	GCPOOL_EXPECT_BUILD=$(INSTALLED) GCPOOL_QUICK=1 $(INSTALLED)/bin/python -m pytest --quiet $(PARALLEL) -m 'not outage and not program' \
 		$(PYTEST_ARGS)
 	@rm -rf $(INSTALLED)
 

@@ -100,6 +100,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in later]
 
 
+def pytest_collection_finish() -> None:
+    # Many tests collect garbage, and should not look at thousands of collected tests each time.
+    gc.collect()
+    gc.freeze()
+
+
 def note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     # An expected failure is reported as skipped, too.
     if report.skipped and not hasattr(report, 'wasxfail'):

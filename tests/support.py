@@ -6,6 +6,7 @@ that a test written for the one becomes a test of the other by losing its awaits
 """
 
 import os
+import re
 import sys
 import threading
 from collections import Counter, defaultdict, deque
@@ -128,6 +129,11 @@ class Endpoint:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def shown(value: object) -> str:
+    """Name a test's parameter, the same in each process that collects it."""
+    return re.sub(r' at 0x\w+', '', repr(value))
 
 
 def program_environment() -> dict[str, str]:

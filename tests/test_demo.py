@@ -95,7 +95,12 @@ def test_quick_demo_reports_and_checks_both_phases(tmp_path: Path) -> None:
     # Every cycle needs an acquire, and the broken ones another.
     assert all(c + r >= done for c, r, done in zip(created, reused, cycles, strict=True))
     # Both TCP pools lost what they had to the kill; the database lost nothing.
-    dead = numbers(output, 'connections found dead')
+    dead = [
+        found + broken
+        for found, broken in zip(
+            numbers(output, 'connections found dead'), numbers(output, 'connections broken in use'), strict=True
+        )
+    ]
     assert dead[0] > 0
     assert dead[1] == 0
     assert dead[2] > 0
@@ -352,7 +357,7 @@ def test_report_is_ascii_where_the_output_is() -> None:
     assert 'FAILED  it is not' in text
 
 
-STATS = ('created', 'acquires', 'dead', 'waits')
+STATS = ('created', 'acquires', 'dead', 'broken', 'waits')
 
 
 @pytest.mark.parametrize(('shares', 'index'), [([5, 5, 5, 5], 1.0), ([8, 0, 0, 0], 0.25), ([3, 1], 0.8)])

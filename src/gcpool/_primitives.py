@@ -383,7 +383,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 async with timeout_scope(timeout):
                     await self._manager.dispose(endpoint, entry.conn)
         except (TimeoutError, asyncio.TimeoutError) as exc:
-            logger.error('disposing of a connection to %r timed out: %s', endpoint, exc)
+            # That of the time limit has no text.
+            reason = str(exc) or f'the limit was {seconds(timeout)}'
+            logger.error('disposing of a connection to %r timed out: %s', endpoint, reason)
         except Exception as exc:
             logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
         else:

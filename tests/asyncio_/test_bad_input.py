@@ -9,7 +9,7 @@ import pytest
 
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 from tests.asyncio_.support import Case, Duck, HookedManager, Manager, OtherRuntimeDuck, OtherRuntimeManager
-from tests.support import Endpoint
+from tests.support import Endpoint, shown
 
 NAN = math.nan
 
@@ -119,7 +119,7 @@ class Three:
         {'background_collector': False},
         {'background_collector': 0},
     ],
-    ids=repr,
+    ids=shown,
 )
 async def test_parameters_at_the_edge_are_accepted(options: dict[str, Any]) -> None:
     async with Case(**options) as case:
@@ -168,7 +168,7 @@ class WithAValueForAHook(Manager):
         (OtherRuntimeManager(), ['OtherRuntimeManager', 'for the other runtime']),
         (OtherRuntimeDuck(), ['OtherRuntimeDuck', 'coroutine function']),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
     with pytest.raises(TypeError) as caught:
@@ -212,7 +212,7 @@ BAD_TIMEOUTS = pytest.mark.parametrize(
         (1j, TypeError),
         ([], TypeError),
     ],
-    ids=repr,
+    ids=shown,
 )
 
 
@@ -257,7 +257,7 @@ async def test_a_bad_time_limit_of_close_is_refused_and_the_pool_stays_open(
 
 
 @pytest.mark.parametrize('used', [False, True])
-@pytest.mark.parametrize('endpoint', [['a'], {}, {1}, ('a', [])], ids=repr)
+@pytest.mark.parametrize('endpoint', [['a'], {}, {1}, ('a', [])], ids=shown)
 async def test_an_endpoint_that_cannot_be_hashed_is_refused_and_changes_nothing(endpoint: Any, used: bool) -> None:
     async with Case() as case:
         if used:

@@ -703,7 +703,8 @@ class TestDispose:
         manager.dispose('db', conn)
         user.join(PATIENCE)
         assert not user.is_alive()
-        assert isinstance(failures[0], err.OperationalError)
+        # PyMySQL may find what it was reading from gone between two packets, and says so in this way.
+        assert isinstance(failures[0], (err.OperationalError, AttributeError))
         assert not conn.open
         mariadb.kill_sessions()
 

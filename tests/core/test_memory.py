@@ -349,7 +349,6 @@ def test_garbage_that_is_collected_at_any_allocation_may_use_the_pool(seed: int)
             trashy.use()
     finally:
         gc.set_threshold(*threshold)
-        gc.unfreeze()
     trashy.finish()
     gc.collect()
     assert Trash.live == 0

@@ -24,8 +24,7 @@ def cycle() -> None:
 
 def cycle_with_a_collector() -> None:
     pool: ConnectionPool[Any, Any] = ConnectionPool(manager, background_collector=True)
-    assert pool._worker is not None
-    thread = pool._worker._thread
+    (thread,) = (thread for thread in threading.enumerate() if thread.name.startswith('gcpool'))
     pool.release(pool.acquire('a'), 'a')
     del pool
     thread.join()

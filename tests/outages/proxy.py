@@ -147,7 +147,12 @@ class Proxy:
                 done.set()
 
         self._orders.append(carry_out)
-        self._button.send(b'!')
+        try:
+            self._button.send(b'!')
+        except OSError:
+            # The thread was awake, and has ended by this order before it could be woken for it.
+            if not self._stopping:
+                raise
         assert done.wait(PATIENCE), 'the proxy does not do as it is told'
         if failure:
             raise failure[0]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gcpool.threading import BaseConnectionManager, ConnectionPool
-from tests.support import Endpoint
+from tests.support import Endpoint, shown
 from tests.threads.support import Case, Duck, HookedManager, Manager, OtherRuntimeDuck, OtherRuntimeManager
 
 NAN = math.nan
@@ -120,7 +120,7 @@ class Three:
         {'background_collector': False},
         {'background_collector': 0},
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_parameters_at_the_edge_are_accepted(options: dict[str, Any]) -> None:
     with Case(**options) as case:
@@ -169,7 +169,7 @@ class WithAValueForAHook(Manager):
         (OtherRuntimeManager(), ['OtherRuntimeManager', 'for the other runtime']),
         (OtherRuntimeDuck(), ['OtherRuntimeDuck', 'coroutine function']),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
     with pytest.raises(TypeError) as caught:
@@ -213,7 +213,7 @@ BAD_TIMEOUTS = pytest.mark.parametrize(
         (1j, TypeError),
         ([], TypeError),
     ],
-    ids=repr,
+    ids=shown,
 )
 
 
@@ -256,7 +256,7 @@ def test_a_bad_time_limit_of_close_is_refused_and_the_pool_stays_open(timeout: A
 
 
 @pytest.mark.parametrize('used', [False, True])
-@pytest.mark.parametrize('endpoint', [['a'], {}, {1}, ('a', [])], ids=repr)
+@pytest.mark.parametrize('endpoint', [['a'], {}, {1}, ('a', [])], ids=shown)
 def test_an_endpoint_that_cannot_be_hashed_is_refused_and_changes_nothing(endpoint: Any, used: bool) -> None:
     with Case() as case:
         if used:

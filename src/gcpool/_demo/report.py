@@ -113,6 +113,7 @@ class Report:
             ('connections created', [f'{c.stats["created"]:,}' for c in columns]),
             ('connections reused', [f'{c.stats["acquires"] - c.stats["created"]:,}' for c in columns]),
             ('connections found dead', [f'{c.stats["dead"]:,}' for c in columns]),
+            ('connections broken in use', [f'{c.stats["broken"]:,}' for c in columns]),
             ('acquires that waited', [f'{c.stats["waits"]:,}' for c in columns]),
             ('errors, each asked again:', ['' for _ in columns]),
             ('  connecting failed', [f'{c.tally.refused:,}' for c in columns]),

@@ -246,13 +246,10 @@ class ThreadsPhase:
                 with self._sockets.connection(self._server) as conn:
                     acquired = True
                     tally.waits.append(time.perf_counter() - began)
-                    try:
-                        conn.sendall(message)
-                        answer = _receive(conn, len(message))
-                    except BaseException:
-                        # What is left of the answer must not be the next request's: a closed connection is found dead.
-                        conn.close()
-                        raise
+                    # If this fails, what is left of the answer is not the next request's: the manager says that the
+                    # connection is broken.
+                    conn.sendall(message)
+                    answer = _receive(conn, len(message))
             except PoolTimeout:
                 tally.timed_out += 1
             except OSError:
@@ -433,13 +430,8 @@ class TasksPhase:
                 async with self._pool.connection(self._server) as (reader, writer):
                     acquired = True
                     tally.waits.append(time.perf_counter() - began)
-                    try:
-                        writer.write(message)
-                        answer = await reader.readexactly(len(message))
-                    except BaseException:
-                        # As above, and also for a task that is cancelled here.
-                        writer.close()
-                        raise
+                    writer.write(message)
+                    answer = await reader.readexactly(len(message))
             except PoolTimeout:
                 tally.timed_out += 1
             except (OSError, asyncio.IncompleteReadError):

@@ -250,7 +250,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
 
         :param endpoint: a key of ``params``
         :param conn: the connection; one whose user waits for an answer (a pool can be closed over it) is cut off, and
-            the user gets PyMySQL's error of a lost connection
+            the user gets an error, mostly PyMySQL's own of a lost connection
         :param timeout: not needed
         """
         conn.end()
