@@ -314,6 +314,34 @@ class TestState:
         assert len(response.read(amount)) == amount
         check_unfit(manager, conn, 'a response was not read to its end')
 
+    @pytest.mark.parametrize(
+        'head', [b'Content-Length: 10\r\n\r\n12345', b'Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n']
+    )
+    def test_closed_half_read(self, manager: HttpConnectionManager, head: bytes) -> None:
+        # The rest is yet to come, so that there is nothing to be seen of it.
+        answer = b'HTTP/1.1 200 OK\r\n' + head
+        with Script(answer, b'HTTP/1.1 204 No Content\r\n\r\n') as script:
+            conn = manager.create(script.url)
+            conn.request('GET', '/')
+            with conn.getresponse() as response:
+                assert response.read(5) == b'12345'
+            check_unfit(manager, conn, 'a response was closed before its end')
+            # Nor does another request on it make it good.
+            get(conn, '/')
+            check_unfit(manager, conn, 'a response was closed before its end')
+            manager.dispose(script.url, conn)
+
+    @pytest.mark.parametrize('path', ['/x', '/chunked', '/none'])
+    def test_closed_at_its_end(self, manager: HttpConnectionManager, conn: Connection, path: str) -> None:
+        conn.request('GET', path)
+        with conn.getresponse() as response:
+            response.read()
+        check_fit(manager, conn)
+        conn.request('HEAD', path)
+        with conn.getresponse():
+            pass
+        check_fit(manager, conn)
+
     def test_no_response_asked_for(self, manager: HttpConnectionManager, conn: Connection) -> None:
         conn.request('GET', '/x')
         check_unfit(manager, conn, 'a request was begun')

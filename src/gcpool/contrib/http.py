@@ -63,6 +63,22 @@ class _Response(http.client.HTTPResponse):
         self.reader = _Reader(self.fp.detach())
         self.reader.sock = sock
         self.fp = self.reader
+        self.was_cut_off = False
+
+    def close(self) -> None:
+        """Close it. The rest of one that was not read to its end still comes, and who is next would be given that."""
+        if self.length != 0 and not self.isclosed():
+            self.was_cut_off = True
+        super().close()
+
+    @property
+    def spoils(self) -> str | None:
+        """What it leaves behind for whoever is next, now that it is closed."""
+        if self.was_cut_off:
+            return 'a response was closed before its end'
+        if self.reader.surplus:
+            return 'there is more behind the response'
+        return None
 
 
 class _PooledConnection(http.client.HTTPConnection):
@@ -73,6 +89,7 @@ class _PooledConnection(http.client.HTTPConnection):
     _ended = False
     _requesting = False
     _response: _Response | None = None
+    _spoilt: str | None = None
     _deadline: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -116,13 +133,17 @@ class _PooledConnection(http.client.HTTPConnection):
 
     def getresponse(self) -> http.client.HTTPResponse:
         """Wait for the response to the request."""
+        previous = self._response
         response = self._response = cast('_Response', super().getresponse())
         self._requesting = False
+        if previous is not None and self.sock is not None:
+            self._spoilt = self._spoilt or previous.spoils
         return response
 
     def close(self) -> None:
         """Close the connection; a request connects again, unless the pool has closed it."""
         self._requesting = False
+        self._spoilt = None
         super().close()
 
     def end(self) -> None:
@@ -155,8 +176,7 @@ class _PooledConnection(http.client.HTTPConnection):
                 return 'a response was not read to its end'
             if response.status == _SWITCHING_PROTOCOLS:
                 return 'it was switched to another protocol'
-            if response.reader.surplus:
-                return 'there is more behind the response'
+            return self._spoilt or response.spoils
         return None
 
     def is_quiet(self) -> bool:
