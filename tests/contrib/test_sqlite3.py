@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from gcpool.contrib import sqlite3 as contrib
-from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager
+from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
+from gcpool.exceptions import DiscardConnection
+from gcpool.threading import ConnectionPool
 from tests.contrib.servers import PATIENCE
 
 # Some tests are left out before the Python that has what they are for: a skipped one would look like a fault.
@@ -292,9 +294,19 @@ class TestRelease:
         manager = SqliteConnectionManager()
         conn = manager.create(path)
         conn.close()
-        manager.on_release(path, conn)
+        with pytest.raises(DiscardConnection, match='is closed'):
+            manager.on_release(path, conn)
         assert not manager.check_aliveness(path, conn)
         manager.dispose(path, conn)
+
+    def test_serves_no_closed_one(self, path: Path) -> None:
+        # Not even where it would not be checked.
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(), check_interval=3600.0)
+        with pool.connection(path) as conn:
+            conn.close()
+        with pool.connection(path) as conn:
+            assert conn.execute('SELECT 1').fetchone() == (1,)
+        pool.close()
 
     def test_forgets_cursors_that_nobody_holds(self, path: Path) -> None:
         conn = SqliteConnectionManager().create(path)
@@ -313,9 +325,25 @@ class TestRelease:
         manager = SqliteConnectionManager(factory=Stubborn)
         conn = manager.create(path)
         conn.execute('DELETE FROM t')
-        with caplog.at_level(logging.WARNING, 'gcpool.contrib.sqlite3'):
+        with (
+            caplog.at_level(logging.WARNING, 'gcpool.contrib.sqlite3'),
+            pytest.raises(DiscardConnection, match='cannot be rolled back'),
+        ):
             manager.on_release(path, conn)
         assert 'disk I/O error' in caplog.text
+        assert not manager.check_aliveness(path, conn)
+        assert can_write(path)
+
+    def test_interrupted_leaves_nothing_that_would_be_served(self, path: Path) -> None:
+        class Interrupted(PooledConnection):
+            def rollback(self) -> None:
+                raise KeyboardInterrupt
+
+        manager = SqliteConnectionManager(factory=Interrupted)
+        conn = manager.create(path)
+        conn.execute('DELETE FROM t')
+        with pytest.raises(KeyboardInterrupt):
+            manager.on_release(path, conn)
         assert not manager.check_aliveness(path, conn)
         assert can_write(path)
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from gcpool.contrib._errors import raise_connect_error
 from gcpool.contrib._sockets import deadline_after, time_left
-from gcpool.exceptions import ConnectTimeout
+from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 __all__ = ['IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'SqliteEndpoint']
@@ -285,13 +285,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def on_release(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> None:
         """Close the cursors and roll back the transaction that the user left open, if any.
 
-        A connection that cannot be rolled back is closed (and that is logged), so that nobody is given it.
-
         :param endpoint: path
         :param conn: the connection
+        :raise DiscardConnection: it is closed, or cannot be rolled back (it is closed then, and that is logged)
         """
         if _is_closed(conn):
-            return
+            raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         try:
             conn.take_back()
             if conn.in_transaction:
@@ -299,6 +298,10 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         except sqlite3.Error as exc:
             logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
             conn.close()
+            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+        except BaseException:
+            conn.close()
+            raise
 
     def is_broken(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
         """Tell whether the connection is closed; what else a user leaves behind can be mended.
