@@ -100,7 +100,7 @@ coverage: $(VENV)/.built $(VENV)/.group-test
 # Per cent of the lines of the core that these tests must reach. Tracing runs Python code between any two lines of the core,
 # so that a region that the GIL makes atomic is not: what is traced are tests of one thread. Left out, too, are those that run
 # programs of their own, and those that collect garbage at every allocation, which take minutes when they are traced.
-CORE_COVERAGE ?= 60
+CORE_COVERAGE ?= 75
 COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py tests/core/test_threads.py,$(wildcard tests/core/test_*.py)) \
 	$(addprefix tests/asyncio_/test_,$(addsuffix .py,api bad_input behaviour close contexts event_loop faults)) \
 	$(addprefix tests/threads/test_,$(addsuffix .py,api bad_input)))

@@ -569,6 +569,7 @@ def test_finalizers_of_a_dying_pool_s_connections_may_use_it(collector: bool) ->
             Manager(Goodbye), background_collector=collector
         )
         conns = [pool.acquire('a') for _ in range(4)]
+        conn: Any = None
         for conn in conns:
             conn.pool = pool
         for conn in conns[:2]:
@@ -654,6 +655,7 @@ def test_an_asyncio_pool_that_nobody_holds_is_collected_while_its_loop_runs(coll
         pool: gcpool.asyncio.ConnectionPool[Any, Any] = gcpool.asyncio.ConnectionPool(
             AsyncManager(), idle_timeout=60.0, min_idle=0, background_collector=collector
         )
+        conn: Any = None
         for conn in [await pool.acquire('a') for _ in range(3)]:
             conn.referent = pool
             await pool.release(conn, 'a')
@@ -703,6 +705,7 @@ def test_a_forgotten_asyncio_pool_is_collected_with_the_tasks_that_wait_in_it() 
     pool: gcpool.asyncio.ConnectionPool[Any, Any] = gcpool.asyncio.ConnectionPool(AsyncManager(), max_size=1)
     loop = asyncio.new_event_loop()
     tasks = loop.run_until_complete(start(pool))
+    task = None
     for task in tasks:
         # Else asyncio reports that they were destroyed.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
