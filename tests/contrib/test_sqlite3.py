@@ -408,7 +408,8 @@ class TestDispose:
         with pytest.raises(sqlite3.ProgrammingError, match='closed database'):
             conn.execute('DELETE FROM t WHERE n = 2')
         assert open_descriptors() == before
-        manager.on_release(path, conn)
+        with pytest.raises(DiscardConnection, match='is closed'):
+            manager.on_release(path, conn)
         again = manager.create(path)
         assert again.execute('SELECT min(n) FROM t').fetchone() == (2,)
         manager.dispose(path, again)
