@@ -418,6 +418,9 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
             return False
         # The kernel may know what the event loop has not seen yet.
         sock = writer.get_extra_info('socket')
+        if sock is None:
+            # A TLS transport of Python 3.10 that is gone.
+            return False
         readable, finished = poll_once(sock.fileno())
         # With TLS it may be something for the TLS layer only.
         if finished or (readable and writer.get_extra_info('ssl_object') is None):
