@@ -362,11 +362,35 @@ class TestRelease:
             await asyncio.wait((task,))
             assert await manager.is_broken('db', conn, asyncio.CancelledError())
             assert not await manager.check_aliveness('db', conn)
-            with pytest.raises(DiscardConnection, match='being cancelled'):
+            with pytest.raises(DiscardConnection, match='in the middle of a statement'):
                 await manager.on_release('db', conn)
             await manager.dispose('db', conn, PATIENCE)
             assert conn.is_closed()
             # The server does not go on with it.
+            while await on_server(postgres, f'SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}'):
+                pass
+
+        run(main)
+
+    @pytest.mark.parametrize('prepared', [True, False])
+    def test_discards_one_that_another_task_still_uses(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]', prepared: bool
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            pid = conn.get_server_pid()
+            asking = conn.fetch('SELECT pg_sleep($1)', 3600.0) if prepared else conn.execute('SELECT pg_sleep(3600)')
+            task = asyncio.ensure_future(asking)
+            sleeping = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
+            while not await on_server(postgres, sleeping):
+                pass
+            assert await manager.is_broken('db', conn, ValueError())
+            assert not await manager.check_aliveness('db', conn)
+            with pytest.raises(DiscardConnection, match='in the middle of a statement'):
+                await manager.on_release('db', conn)
+            await manager.dispose('db', conn)
+            await asyncio.wait((task,))
+            assert task.exception() is not None
             while await on_server(postgres, f'SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}'):
                 pass
 

@@ -4,6 +4,7 @@ The names and signatures are those of ``generic_connection_pool.contrib.asyncpg`
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -51,7 +52,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     A transaction that the user left open is rolled back when the connection is given back, by asyncpg's
     ``Connection.reset``: that says so to the event loop's exception handler, and also takes back the session's
     settings, listeners and locks. A connection given back in order is left as it is. One whose last operation is still
-    being cancelled (a task was cancelled, a ``timeout`` was over) is discarded.
+    being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was over) is discarded.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncpg.connect`, or a DSN; it is looked up at each connect, so endpoints may be added later. For
@@ -153,7 +154,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         return True
 
     async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
-        """Tell whether a connection is lost, or still being cancelled, after its user's block raised.
+        """Tell whether a connection is lost, or an operation not over, after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
@@ -166,14 +167,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being cancelled, or it
-            cannot be rolled back
+        :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being executed or
+            cancelled, or it cannot be rolled back
         """
         if conn.is_closed():
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
         if _is_lost_or_busy(conn):
             # Not aborted here: as long as it is being closed, the server may be told to cancel.
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back while a statement is being cancelled')
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
         if not conn.is_in_transaction():
             return
         try:
@@ -195,7 +196,14 @@ def _abort(conn: Any) -> None:
 
 def _is_lost_or_busy(conn: Any) -> bool:
     # As asyncpg's own pool looks at it.
-    return bool(conn.is_closed() or conn._protocol._is_cancelling())  # noqa: SLF001
+    if conn.is_closed() or conn._protocol._is_cancelling():  # noqa: SLF001
+        return True
+    # Another task may still wait for an answer, which asyncpg tells nobody. Its protocol holds the future that is waited
+    # for; some of those that are done stay there.
+    for held in gc.get_referents(conn._protocol):  # noqa: SLF001
+        if isinstance(held, asyncio.Future) and not held.done():
+            return True
+    return False
 
 
 async def _is_connected(conn: Any) -> bool:
