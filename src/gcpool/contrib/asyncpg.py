@@ -198,12 +198,10 @@ def _is_lost_or_busy(conn: Any) -> bool:
     # As asyncpg's own pool looks at it.
     if conn.is_closed() or conn._protocol._is_cancelling():  # noqa: SLF001
         return True
-    # Another task may still wait for an answer, which asyncpg tells nobody. Its protocol holds the future that is waited
+    # Another task may still wait for an answer, which asyncpg tells nobody. Its protocol holds the future that it waits
     # for; some of those that are done stay there.
-    for held in gc.get_referents(conn._protocol):  # noqa: SLF001
-        if isinstance(held, asyncio.Future) and not held.done():
-            return True
-    return False
+    held = gc.get_referents(conn._protocol)  # noqa: SLF001
+    return any(isinstance(one, asyncio.Future) and not one.done() for one in held)
 
 
 async def _is_connected(conn: Any) -> bool:
