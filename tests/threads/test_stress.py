@@ -206,14 +206,22 @@ def test_threads_on_few_connections_are_each_alone_with_theirs(max_size: int, co
         manager, max_size=max_size, total_max_size=max_size, background_collector=collector
     )
 
+    held = [pool.acquire('a') for _ in range(max_size)]
+
+    def begin() -> None:
+        # However the threads are scheduled, each has waited once.
+        until(lambda: pool.get_stats()['waiting'] == THREADS)
+        for conn in held:
+            pool.release(conn, 'a')
+
     def work() -> None:
         for _ in range(2 * ROUNDS):
             with pool.connection('a') as conn, manager.watch.use(conn, 'client'):
                 time.sleep(0)
 
-    run_threads(*[work] * THREADS)
-    assert pool.get_stats()['acquires'] == THREADS * 2 * ROUNDS
-    assert pool.get_stats()['waits'] > 0
+    run_threads(begin, *[work] * THREADS)
+    assert pool.get_stats()['acquires'] == THREADS * 2 * ROUNDS + max_size
+    assert pool.get_stats()['waits'] >= THREADS
     assert len(manager.connections) <= max_size
     pool.close()
     check_books(pool, manager)

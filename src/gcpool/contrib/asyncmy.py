@@ -10,7 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    advice_for_os_error,
+    raise_bad_params,
+    raise_connect_error,
+    raise_connect_timeout,
+)
 from gcpool.contrib._mysql import advice_for_error, ends_session, is_reply, parameters_of
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
@@ -111,8 +117,9 @@ class Connection(_DriverConnection):
             return False
         if proto.length > proto.pos:
             return False
-        # What the event loop has not seen yet.
-        return not any(poll_once(transport.get_extra_info('socket').fileno()))
+        sock = transport.get_extra_info('socket')
+        # None: a TLS transport of Python 3.10 that is gone. Else the kernel knows what the event loop has not seen yet.
+        return sock is not None and not any(poll_once(sock.fileno()))
 
     async def restore(self) -> None:
         """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
@@ -221,7 +228,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if inspect.isawaitable(params):
             params = await params
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
-        conn = Connection(**params)
+        try:
+            conn = Connection(**params)
+        except BAD_PARAMS as exc:
+            raise_bad_params(endpoint, exc, 'params')
         try:
             await _connect(conn, limit)
         except BaseException as exc:
@@ -233,6 +243,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if isinstance(exc, errors.MySQLError):
                 advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(exc)
                 raise_connect_error(endpoint, exc, advice)
+            if isinstance(exc, BAD_PARAMS):
+                raise_bad_params(endpoint, exc, 'params')
             raise
         conn.initial_autocommit = conn.get_autocommit()
         return conn

@@ -9,8 +9,14 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
-from gcpool.contrib._postgres import advice_for, params_of, raise_bad_params
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    advice_for_os_error,
+    raise_bad_params,
+    raise_connect_error,
+    raise_connect_timeout,
+)
+from gcpool.contrib._postgres import advice_for, params_of
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -100,7 +106,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             raise_connect_error(endpoint, exc, advice_for_os_error(exc))
         except (asyncpg.PostgresError, asyncpg.InternalClientError) as exc:
             raise_connect_error(endpoint, exc, advice_for(str(exc), getattr(exc, 'sqlstate', None)))
-        except (asyncpg.InterfaceError, TypeError, ValueError) as exc:
+        except (asyncpg.InterfaceError, *BAD_PARAMS) as exc:
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
 
     async def dispose(
@@ -205,7 +211,11 @@ def _is_lost_or_busy(conn: Any) -> bool:
 
 
 async def _is_connected(conn: Any) -> bool:
-    fd = conn._transport.get_extra_info('socket').fileno()  # noqa: SLF001
+    sock = conn._transport.get_extra_info('socket')  # noqa: SLF001
+    if sock is None:
+        # A TLS transport of Python 3.10 that is gone, and has not told asyncpg yet.
+        return False
+    fd = sock.fileno()
     for _ in range(_MOST_MESSAGES):
         readable, finished = poll_once(fd)
         if finished:
