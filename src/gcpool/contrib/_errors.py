@@ -2,12 +2,23 @@
 
 import functools
 import socket
+import ssl
 from collections.abc import Hashable, Iterable
 from typing import NoReturn
 
 from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
 
-__all__ = ['advice_for_os_error', 'raise_connect_error', 'raise_connect_timeout', 'unknown_endpoint']
+__all__ = [
+    'BAD_PARAMS',
+    'advice_for_os_error',
+    'raise_bad_params',
+    'raise_connect_error',
+    'raise_connect_timeout',
+    'unknown_endpoint',
+]
+
+#: What drivers raise for parameters that make no sense: an unknown one, a port out of range, a host that is none.
+BAD_PARAMS = (TypeError, ValueError, OverflowError)
 
 
 @functools.cache
@@ -59,6 +70,23 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
     ) from cause
 
 
+def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool = False) -> NoReturn:
+    """Raise that the parameters of an endpoint make no sense to the driver.
+
+    :param endpoint: where the connection was to lead
+    :param cause: the driver's error
+    :param parameter: the name of the manager's parameter
+    :param quotes: the message may quote what the driver could not read, which may be the password: do not show it
+    :raise ConnectError: always
+    """
+    if isinstance(cause, (UnicodeEncodeError, UnicodeDecodeError)):
+        # It holds the text, which may be the password.
+        cause = UnicodeError(f'{cause.reason} (by {cause.encoding})')
+    elif quotes:
+        cause = type(cause)('the driver cannot read its connection string (not shown, it may hold a password)')
+    raise_connect_error(endpoint, cause, f'check its entry in {parameter}')
+
+
 def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashable]) -> UnknownEndpoint:
     """The error to raise for an endpoint that the manager was not told about.
 
@@ -76,6 +104,8 @@ def advice_for_os_error(exc: OSError) -> str:
     """What to do about a host that cannot be reached."""
     if isinstance(exc, socket.gaierror):
         return 'check the host name: it does not resolve'
+    if isinstance(exc, ssl.SSLError):
+        return 'check that the server speaks TLS there, and that its certificate is trusted and names the host'
     if isinstance(exc, ConnectionRefusedError):
         return 'check that the server is running and listens on that host and port'
     return 'check host and port, and whether the network lets the connection through'

@@ -1,4 +1,4 @@
-"""What the managers of PostgreSQL connections share: time limits that libpq does not have, advice, bad parameters."""
+"""What the managers of PostgreSQL connections share: time limits that libpq does not have, and advice."""
 
 import contextlib
 import math
@@ -7,9 +7,9 @@ import socket
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent import futures
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from gcpool.contrib._errors import raise_connect_error, unknown_endpoint
+from gcpool.contrib._errors import unknown_endpoint
 from gcpool.contrib._sockets import shut_down
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     'call_within',
     'cut_off_after',
     'params_of',
-    'raise_bad_params',
     'shorter_connect_timeout',
     'shut_down_descriptor',
 ]
@@ -83,20 +82,6 @@ def params_of(source: Mapping[EndpointT, ParamsT], endpoint: EndpointT, paramete
     except KeyError:
         # Without the parameters: they hold passwords.
         raise unknown_endpoint(endpoint, parameter, source) from None
-
-
-def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool) -> NoReturn:
-    """Raise that the parameters of an endpoint make no sense to the driver.
-
-    :param endpoint: where the connection was to lead
-    :param cause: the driver's error
-    :param parameter: the name of the manager's parameter
-    :param quotes: the message may quote what the driver could not read, which may be the password: do not show it
-    :raise ConnectError: always
-    """
-    if quotes:
-        cause = type(cause)('the driver cannot read its connection string (not shown, it may hold a password)')
-    raise_connect_error(endpoint, cause, f'check its entry in {parameter}')
 
 
 def shorter_connect_timeout(timeout: float, configured: Any) -> int:

@@ -17,14 +17,13 @@ from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from gcpool.contrib._errors import raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import raise_bad_params, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._postgres import (
     SHORTEST_CONNECT,
     advice_for,
     call_within,
     cut_off_after,
     params_of,
-    raise_bad_params,
     shorter_connect_timeout,
     shut_down_descriptor,
 )
@@ -168,7 +167,7 @@ class ConnectionManager(BaseConnectionManager[_EndpointT, _ConnT], Generic[_Endp
         params = _params(endpoint, _look_up(self._conninfo, endpoint), self._kwargs)
         try:
             conn = self._connect(params, timeout)
-        except (psycopg.Error, TimeoutError) as exc:
+        except (psycopg.Error, TimeoutError, UnicodeError) as exc:
             _raise_typed(endpoint, params, exc, timeout)
         try:
             if self._configure is not None:
@@ -332,7 +331,7 @@ class AsyncConnectionManager(BaseAsyncConnectionManager[_EndpointT, _AsyncConnT]
         params = _params(endpoint, await found if inspect.isawaitable(found) else found, self._kwargs)
         try:
             conn = await self._connection_class.connect(**params)
-        except psycopg.Error as exc:
+        except (psycopg.Error, UnicodeError) as exc:
             _let_go(exc)
             _raise_typed(endpoint, params, exc, None)
         except BaseException as exc:
@@ -480,12 +479,18 @@ def _connect_timeout(timeout: float, params: Mapping[str, Any]) -> int:
 
 
 def _raise_typed(
-    endpoint: Hashable, params: Mapping[str, Any], exc: psycopg.Error | TimeoutError, timeout: float | None
+    endpoint: Hashable,
+    params: Mapping[str, Any],
+    exc: psycopg.Error | TimeoutError | UnicodeError,
+    timeout: float | None,
 ) -> NoReturn:
     if isinstance(exc, TimeoutError):
         raise_connect_timeout(endpoint, ConnectionTimeout('the server did not answer in time'), timeout)
     if isinstance(exc, ConnectionTimeout):
         raise_connect_timeout(endpoint, exc, None)
+    if isinstance(exc, UnicodeError):
+        # Of a host name that is none.
+        raise_bad_params(endpoint, exc, 'conninfo')
     if isinstance(exc, psycopg.ProgrammingError):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
     raise_connect_error(endpoint, exc, advice_for(str(exc), exc.sqlstate))

@@ -8,14 +8,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from gcpool.contrib._errors import raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import BAD_PARAMS, raise_bad_params, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._postgres import (
     SHORTEST_CONNECT,
     advice_for,
     call_within,
     cut_off_after,
     params_of,
-    raise_bad_params,
     shorter_connect_timeout,
     shut_down_descriptor,
 )
@@ -85,7 +84,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                 in_time = timeout is None or time.monotonic() - began < timeout
                 raise_connect_timeout(endpoint, exc, None if in_time else timeout)
             raise_connect_error(endpoint, exc, advice_for(str(exc)))
-        except (psycopg2.ProgrammingError, TypeError, ValueError) as exc:
+        except (psycopg2.ProgrammingError, *BAD_PARAMS) as exc:
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:

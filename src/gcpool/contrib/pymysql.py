@@ -8,7 +8,13 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    advice_for_os_error,
+    raise_bad_params,
+    raise_connect_error,
+    raise_connect_timeout,
+)
 from gcpool.contrib._mysql import advice_for_error, ends_session, is_reply, parameters_of
 from gcpool.contrib._sockets import poll_once, shut_down
 from gcpool.exceptions import DiscardConnection
@@ -229,10 +235,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """
         params = dict(parameters_of(self._params, endpoint))
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
-        if timeout is not None:
-            limit = min(limit, max(timeout, _SHORTEST_TIMEOUT))
-        conn = Connection(**{**params, 'connect_timeout': limit, 'defer_connect': True})
         try:
+            if timeout is not None:
+                limit = min(limit, max(timeout, _SHORTEST_TIMEOUT))
+            conn = Connection(**{**params, 'connect_timeout': limit, 'defer_connect': True})
             with conn.limited(limit):
                 conn.connect()
         except err.MySQLError as exc:
@@ -242,6 +248,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                 raise_connect_timeout(endpoint, exc, limit)
             advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(exc)
             raise_connect_error(endpoint, exc, advice)
+        except BAD_PARAMS as exc:
+            raise_bad_params(endpoint, exc, 'params')
         conn.initial_autocommit = conn.get_autocommit()
         return conn
 

@@ -21,7 +21,14 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout, unknown_endpoint
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    advice_for_os_error,
+    raise_bad_params,
+    raise_connect_error,
+    raise_connect_timeout,
+    unknown_endpoint,
+)
 from gcpool.contrib._sockets import deadline_after, poll_once, time_left
 from gcpool.contrib.socket_async import close_stream
 from gcpool.exceptions import ConnectError, DiscardConnection, UnknownEndpoint
@@ -569,6 +576,8 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
                 raise
         except redis.RedisError as exc:
             _raise_error(endpoint, exc, timeout)
+        except BAD_PARAMS as exc:
+            raise_bad_params(endpoint, exc, 'endpoints')
         return conn
 
     def dispose(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> None:
@@ -648,6 +657,8 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
                 raise
         except redis.RedisError as exc:
             _raise_error(endpoint, exc, None)
+        except BAD_PARAMS as exc:
+            raise_bad_params(endpoint, exc, 'endpoints')
         return conn
 
     async def dispose(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
