@@ -211,7 +211,8 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef unsigned long long stamp           # [ep] order of release
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int trust                 # [ep] EndpointPool.suspicion when it was last known to be alive
-    cdef char padding[8]
+    cdef char unsure                        # [ep] a check or a hook was cut off: to be checked, however fresh
+    cdef char padding[7]
 
 
 cdef class Waiter:
@@ -288,7 +289,11 @@ cdef class PoolCore:
     cpdef bint doubts(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
+    cpdef doubt(self, Entry e)
+    cpdef bint is_out(self, Entry e)
     cpdef bint condemn(self, Entry e) except -1
+    cpdef bint discard(self, Entry e) except -1
+    cdef bint take_out(self, Entry e, bint queue) except -1
     cdef EndpointPool find(self, object endpoint)
     cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version)
     cdef EndpointPool find_or_add(self, object endpoint)
@@ -393,6 +398,8 @@ cdef class PoolCoroutine:                   # [owner]
     cdef object inner
     cdef int kind
     cdef int state
+    cdef unsigned int turn                  # that of the entry that a LEAVE gives back
 
     cdef object first_step(self)
     cdef int end_unbegun(self) except -1
+    cdef int see_to_entry(self) except -1

@@ -612,7 +612,9 @@ cdef class PoolCore:
         if p == NULL or gcp_load_int(&self.is_closed) or (<Entry>p).expires_at <= now:
             gcp_unlock(&ep.lock)
             return None
-        if interval > 0 and (now - (<Entry>p).used_at >= interval or (<Entry>p).trust != ep.suspicion):
+        if interval > 0 and (
+            (<Entry>p).unsure or now - (<Entry>p).used_at >= interval or (<Entry>p).trust != ep.suspicion
+        ):
             gcp_unlock(&ep.lock)
             return None
         e = <Entry>p
@@ -764,6 +766,7 @@ cdef class PoolCore:
         e.pool = ep
         e.state = CREATING
         e.generation = self.generation
+        e.trust = ep.suspicion          # from now on, not from the end of the connect: it may be half made in an outage
         ep.size += 1
         ep.creating += 1
         gcp_store_int(&self.size, self.size + 1)
@@ -1018,7 +1021,6 @@ cdef class PoolCore:
             )
         self.created_ += 1
         ticket.used_at = now
-        ticket.trust = ep.suspicion
         ticket.expires_at = min(now + self.max_lifetime, NEVER)
         ep.creating -= 1
         served = not self.is_closed
@@ -1074,27 +1076,55 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
         cdef bint doubtful
+        if w.entry.generation != self.generation:
+            return False
         gcp_lock(&ep.lock)
-        doubtful = not now - w.entry.used_at < interval or w.entry.trust != ep.suspicion
+        doubtful = w.entry.unsure or not now - w.entry.used_at < interval or w.entry.trust != ep.suspicion
         gcp_unlock(&ep.lock)
         return doubtful
 
     cpdef begin_check(self, Waiter w):
-        """The connection that a waiter was served is about to be checked. Until :py:meth:`end_check` it is suspect."""
+        """The connection that a waiter was served is about to be checked. If :py:meth:`end_check` does not come, it is
+        checked again."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
+        if w.entry.generation != self.generation:
+            return
         gcp_lock(&ep.lock)
         w.suspicion = ep.suspicion
         w.news = w.entry.trust == ep.suspicion
-        w.entry.trust = ep.suspicion - 1
+        w.entry.unsure = True       # and its trust as it was: should it be found dead later, that is news
         gcp_unlock(&ep.lock)
 
     cpdef end_check(self, Waiter w):
         """The connection that a waiter was served was alive. If another one was found dead meanwhile, it is suspect
         again: it may have been asked before the server went."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
+        if w.entry.generation != self.generation:
+            return
         gcp_lock(&ep.lock)
         w.entry.trust = w.suspicion
+        w.entry.unsure = False
         gcp_unlock(&ep.lock)
+
+    cpdef doubt(self, Entry e):
+        """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
+        cdef EndpointPool ep = pool_of(e)
+        if e.generation != self.generation:
+            return
+        gcp_lock(&ep.lock)
+        e.unsure = True
+        gcp_unlock(&ep.lock)
+
+    cpdef bint is_out(self, Entry e):
+        """Whether a connection that is being released still is: not if the pool was closed over it, or after a fork."""
+        cdef EndpointPool ep = pool_of(e)
+        cdef bint out
+        if e.generation != self.generation:
+            return False
+        gcp_lock(&ep.lock)
+        out = e.state == ACQUIRED or e.state == RELEASING
+        gcp_unlock(&ep.lock)
+        return out
 
     cpdef bint condemn(self, Entry e) except -1:
         """Take a connection that is out, and unfit, out of use for good.
@@ -1103,6 +1133,17 @@ cdef class PoolCore:
         :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
             over it, or a fork lies between)
         """
+        return self.take_out(e, False)
+
+    cpdef bint discard(self, Entry e) except -1:
+        """The same, and it is among the doomed at once: whoever comes by disposes of it.
+
+        :raises ConnectionNotAcquired: when it is not out
+        :return: whether it is
+        """
+        return self.take_out(e, True)
+
+    cdef bint take_out(self, Entry e, bint queue) except -1:
         cdef EndpointPool ep = pool_of(e)
         cdef int state
         if e.generation != self.generation:
@@ -1116,6 +1157,8 @@ cdef class PoolCore:
             ep.closing += 1
             self.closing += 1
             self.broken_ += 1
+            if queue:
+                self.queue_doomed(e)
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         if state == ACQUIRED or state == RELEASING:
@@ -1217,6 +1260,7 @@ cdef class PoolCore:
             if e.state == CREATING:
                 self.fail(e)
             elif e.state == ACQUIRED or e.forced:
+                self.doubt(e)           # its check, or what comes after it, did not come to its end
                 self.give_back(e, now)
         return waited
 

@@ -155,6 +155,8 @@ cdef class SyncPool(PoolFacade):
             timeout = self._acquire_timeout
         try:
             w = Waiter(endpoint)
+            if timeout == INFINITY:
+                timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
             if e is not None:
                 self._core.give_back(e, self._core.read_clock())
@@ -231,16 +233,18 @@ cdef class SyncPool(PoolFacade):
         cdef double now
         if e.broken:
             return self.discard_entry(e)
-        if self._hooks_release:
+        if self._hooks_release and core.is_out(e):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
-                logger.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
-                if core.condemn(e):
-                    core.doom_again(e)
-                self.drain(INFINITY)
+                core.discard(e)
+                try:
+                    logger.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
+                finally:
+                    self.drain(INFINITY)
                 return 0
             except BaseException:
+                core.doubt(e)
                 core.release(e, core.read_clock())
                 self.drain(INFINITY)
                 raise
@@ -378,7 +382,7 @@ cdef class SyncConnectionContext:
         self.entry = None
         if self.pool is not None and self.pool._core is not None:
             core = self.pool._core
-            if core.entries is not None and e in core.entries and e.turn == self.turn:
+            if core.entries is not None and e in core.entries and e.turn == self.turn and core.is_out(e):
                 self.pool.release_entry(e)
         return 0
 
@@ -505,15 +509,23 @@ cdef class AsyncPool(PoolFacade):
     cdef int abandon_entry(self, Entry e, unsigned int turn) except -1:
         # Its holder is being finalised, wherever that is: the loop belongs to a thread. A pool that is being collected
         # as garbage owns no entries any more.
-        if self._core.entries is None or e not in self._core.entries or e.turn != turn or self.loop is None:
+        cdef bint current
+        if self._core.entries is None or e not in self._core.entries or self.loop is None:
             return 0
-        if e.state != ACQUIRED and e.state != RELEASING:
+        gcp_lock(&e.pool.lock)
+        current = e.turn == turn and (e.state == ACQUIRED or e.state == RELEASING)
+        gcp_unlock(&e.pool.lock)
+        if not current:
             return 0
         if running_loop_or_none() is self.loop:
             self._leave_without_hook(e)
         elif not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._leave_without_hook, e)
+            # By then somebody else may have it: looked at again.
+            self.loop.call_soon_threadsafe(self._abandon_entry, e, turn)
         return 0
+
+    def _abandon_entry(self, Entry e not None, unsigned int turn):
+        self.abandon_entry(e, turn)
 
     cdef object release_or_tell(self, Entry e):
         if self._hooks_release or e.broken:
@@ -660,6 +672,8 @@ cdef inline PoolCoroutine new_coroutine(int kind, AsyncPool pool, object endpoin
     coroutine.pool = pool
     coroutine.endpoint = endpoint
     coroutine.argument = argument
+    if isinstance(argument, Entry) and (kind == LEAVE or kind == LEAVE_AFTER_ERROR):
+        coroutine.turn = (<Entry>argument).turn
     return coroutine
 
 
@@ -696,11 +710,17 @@ cdef class PoolCoroutine:
     def __dealloc__(self):
         gcp_forget_stop()
         if self.state == NOT_STARTED and self.kind != READY:
-            if self.kind >= LEAVE and self.pool is not None and isinstance(self.argument, Entry):
+            if self.kind >= LEAVE and self.pool is not None and self.pool._core is not None:
                 # The end of a context, and nobody will go on with it.
-                if self.pool._core is not None:
+                if isinstance(self.argument, Entry):
                     (<Entry>self.argument).broken |= self.kind == LEAVE_AFTER_ERROR
-                    self.pool.abandon_entry(self.argument, (<Entry>self.argument).turn)
+                    self.pool.abandon_entry(self.argument, self.turn)
+                elif self.pool.loop is None or self.pool.loop.is_closed():
+                    pass                    # what is doomed remains so
+                elif running_loop_or_none() is self.pool.loop:
+                    self.pool._spawn_disposals()
+                else:
+                    self.pool.loop.call_soon_threadsafe(self.pool._spawn_disposals)
             PyErr_WarnEx(
                 RuntimeWarning,
                 b"coroutine 'ConnectionPool.acquire' was never awaited"
@@ -734,6 +754,10 @@ cdef class PoolCoroutine:
             todo = pool.release_ready(self.argument, self.endpoint)
             if todo is None:
                 return None
+            if isinstance(todo, Entry):
+                self.turn = (<Entry>todo).turn
+            self.kind = LEAVE
+            self.argument = todo
             self.inner = pool._finish_release(todo)
         elif self.kind == LEAVE:
             self.inner = pool._finish_release(self.argument)
@@ -743,6 +767,23 @@ cdef class PoolCoroutine:
             return self.argument
         self.state = WAITING
         return MISSING_
+
+    cdef int see_to_entry(self) except -1:
+        # A signal handler may raise between any two lines of the facade's Python code: what that was about to give back
+        # is out then, and nobody else knows.
+        cdef Entry e
+        cdef bint left
+        if (self.kind == LEAVE or self.kind == LEAVE_AFTER_ERROR) and isinstance(self.argument, Entry):
+            e = <Entry>self.argument
+            if e.generation != self.pool._core.generation:
+                return 0
+            gcp_lock(&e.pool.lock)
+            left = e.state == RELEASING and e.turn == self.turn
+            gcp_unlock(&e.pool.lock)
+            if left:
+                e.broken |= self.kind == LEAVE_AFTER_ERROR
+                self.pool._leave_without_hook(e)
+        return 0
 
     cdef int end_unbegun(self) except -1:
         # A task was cancelled before its first step, or a task group that is shutting down did not take the coroutine.
@@ -788,6 +829,7 @@ cdef class PoolCoroutine:
         except BaseException:
             self.state = FINISHED
             self.inner = None
+            self.see_to_entry()
             raise
 
     def close(self):
@@ -848,6 +890,7 @@ cdef int coroutine_send(object self, object value, void **result) except -1:
     except BaseException:
         coroutine.state = FINISHED
         coroutine.inner = None
+        coroutine.see_to_entry()
         raise
     if status == PYGEN_RETURN:
         coroutine.state = FINISHED

@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core import ENTERED, LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
-from .exceptions import DiscardConnection, PoolTimeout
+from .exceptions import ConnectionNotAcquired, DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 if sys.version_info >= (3, 11):
@@ -103,7 +103,11 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
-                entry = self._core.find_acquired(conn, endpoint)
+                try:
+                    entry = self._core.find_acquired(conn, endpoint)
+                except ConnectionNotAcquired:
+                    # The subclass gives out something of its own, or its user has given it back already.
+                    entry = None
                 if entry is not None:
                     await self._judge(entry, exc)
             raise
@@ -139,14 +143,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     def _leave_without_hook(self, todo: object) -> None:
         if isinstance(todo, Entry):
             if todo.is_broken:
-                self._doom(todo)
+                self._core.discard(todo)
             else:
+                if self._hooks_release:
+                    # Nobody has tidied it up.
+                    self._core.doubt(todo)
                 self._release_entry(todo)
         self._spawn_disposals()
-
-    def _doom(self, entry: Entry) -> None:
-        if self._core.condemn(entry):
-            self._core.doom_again(entry)
 
     async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
         """The end of a context whose block raised. The entry is being released."""
@@ -155,7 +158,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         except BaseException:
             self._leave_without_hook(entry)
             raise
-        if entry.is_broken or self._hooks_release:
+        if entry.is_broken or (self._hooks_release and self._core.is_out(entry)):
             await self._finish_release(entry)
         elif self._release_entry(entry) is not None:
             await self._dispose_doomed()
@@ -168,6 +171,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             if inspect.isawaitable(broken):
                 verdict, broken = broken, True
                 broken = await verdict
+            broken, verdict = True, broken
+            broken = bool(verdict)
         except Exception as failure:
             broken = True
             logger.error(
@@ -183,13 +188,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _discard(self, entry: Entry) -> None:
         """Dispose of what is broken. Cancelled, this leaves it to the task that disposes of it."""
         self._core.suspect(entry)
-        if not self._core.condemn(entry):
+        if not self._core.discard(entry):
             return
-        loop = self._bound_loop
-        if loop is None or loop.is_closed():
-            self._core.doom_again(entry)
-            return
-        await asyncio.wait([self._spawn_disposal([entry], None)])
+        await self._dispose_doomed()
         if self._hooks_dead:
             await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
@@ -201,11 +202,16 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             try:
                 await self._manager.on_release(todo.endpoint, todo.conn)
             except DiscardConnection as exc:
-                logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
-                self._doom(todo)
-                await self._dispose_doomed()
+                self._core.discard(todo)
+                try:
+                    logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
+                finally:
+                    tasks = self._spawn_disposals()
+                if tasks:
+                    await asyncio.wait(tasks)
                 return
             except BaseException:
+                self._core.doubt(todo)
                 self._core.release(todo, self._core.now())
                 self._spawn_disposals()
                 raise
@@ -258,6 +264,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             try:
                 async with scope:
                     alive = bool(await call)
+                # What swallows its cancellation has not answered in time either.
+                alive = alive and not scope.expired()
             except (TimeoutError, asyncio.TimeoutError):
                 if not scope.expired():
                     raise
@@ -416,7 +424,11 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
-                entry = self._core.find_acquired(conn, endpoint)
+                try:
+                    entry = self._core.find_acquired(conn, endpoint)
+                except ConnectionNotAcquired:
+                    # The subclass gives out something of its own, or its user has given it back already.
+                    entry = None
                 if entry is not None:
                     self._judge(entry, exc)
             raise
@@ -427,7 +439,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         """Ask the manager whether what its user's block raised broke a connection."""
         broken = True
         try:
-            broken = self._manager.is_broken(entry.endpoint, entry.conn, exc)
+            broken = bool(self._manager.is_broken(entry.endpoint, entry.conn, exc))
         except Exception as failure:
             logger.error(
                 'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
@@ -612,6 +624,8 @@ class SyncWorker:
                 # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot
                 # end in order; this makes it known.
                 threading.current_thread()
+                # The ring that woke it may have been for the one that took its place.
+                self._ring(news)
                 return
             try:
                 delay = pool._collect()

@@ -104,6 +104,9 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
         if asynchronous and inspect.isroutine(method) and _is_plain(method):
             raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
+    for name in () if asynchronous else Hooks.NAMES:
+        if inspect.iscoroutinefunction(getattr(manager, name, None)):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
 
 
 def _is_plain(method: object) -> bool:
@@ -171,7 +174,8 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     limit = check_optional_seconds('check_timeout', check_timeout)
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
-    return check_interval, limit
+    # Managers know no other way to say that there is no limit.
+    return check_interval, None if limit == math.inf else limit
 
 
 class BaseConnectionPool(Generic[EndpointT, ConnectionT]):

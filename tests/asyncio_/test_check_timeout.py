@@ -91,3 +91,26 @@ def test_a_timeout_of_the_manager_s_own_reaches_the_caller(kind: str) -> None:
         await world.end(('a',))
 
     run(kind, main)
+
+
+@each_loop
+def test_a_check_that_swallows_its_cancellation_has_not_answered(kind: str) -> None:
+    class Swallowing(Hanging):
+        async def check_aliveness(self, endpoint: str, conn: Any) -> bool:
+            try:
+                return await super().check_aliveness(endpoint, conn)
+            except asyncio.CancelledError:
+                return True
+
+    async def main() -> None:
+        world = World(Swallowing(0), check_timeout=HOUR)
+        await world.filled('a')
+        job = world.spawn(world.visit('a'))
+        await is_checked(world)
+        hand_timed().advance(HOUR + 1)
+        await job
+        assert world.pool.get_stats()['dead'] == 1
+        world.manager.__class__ = StagedManager
+        await world.end(('a',))
+
+    run(kind, main)

@@ -79,3 +79,49 @@ async def test_a_context_that_was_left_and_dropped_gives_nothing_back_twice() ->
         del context
         assert case.stats['acquired'] == 1
         await case.release(holder)
+
+
+async def test_what_another_thread_dropped_is_not_given_back_for_somebody_else() -> None:
+    async with Case() as case:
+        await case.cycle('a')
+        contexts = [case.pool.connection('a')]
+        conn = await contexts[0].__aenter__()
+        thread = threading.Thread(target=contexts.clear)
+        thread.start()
+        thread.join(PATIENCE)
+        # Before the loop hears of it, its user gives the connection back, and somebody else acquires it.
+        await case.release(conn)
+        assert await case.pool.acquire('a') is conn
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert case.stats['acquired'] == 1
+        await case.release(conn)
+
+
+async def test_a_dropped_leaving_disposes_of_what_is_to_be_closed_for_who_waits() -> None:
+    async with Case(total_max_size=1, max_size=1) as case:
+        context = case.pool.connection('a')
+        await context.__aenter__()
+        waiting = asyncio.ensure_future(case.pool.acquire('b'))
+        await case.waiting(1)
+        leaving = context.__aexit__(None, None, None)
+        with pytest.warns(RuntimeWarning, match='never awaited'):
+            del leaving
+        await case.release(await waiting)
+
+
+@pytest.mark.parametrize('how', ['dropped', 'closed'])
+async def test_what_no_hook_has_tidied_up_is_checked(how: str) -> None:
+    async with Case(HookedManager(), check_interval=50) as case:
+        conn = await case.pool.acquire('a')
+        if how == 'closed':
+            case.pool.release(conn, 'a').close()
+        else:
+            await case.pool.release(conn, 'a')
+            context = case.pool.connection('a')
+            await context.__aenter__()
+            del context
+        await until(lambda: case.stats['acquired'] == 0)
+        case.manager.take_calls()
+        assert await case.cycle('a') == 'a1'
+        assert case.manager.take_calls()[0] == 'check_aliveness a1'

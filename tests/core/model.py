@@ -30,6 +30,7 @@ class Conn:
     holder: 'Acq | None' = None
     closed_over: bool = False
     suspect: bool = False
+    unsure: bool = False
 
 
 @dataclass(eq=False)
@@ -279,7 +280,7 @@ class Model:
     def suspect_others(self, conn: Conn) -> None:
         """What was thought to be alive is dead. So are those that are being checked, whatever comes out."""
         for other in self.of(conn.endpoint):
-            other.suspect = other.number is not None
+            other.suspect = True
             if other.holder is not None:
                 other.holder.outdated = True
 
@@ -288,16 +289,17 @@ class Model:
         acq.checks = True
         acq.outdated = False
         acq.news = not acq.conn.suspect
-        acq.conn.suspect = True
+        acq.conn.unsure = True
 
     def end_check(self, acq: Acq) -> None:
         assert acq.conn is not None
         acq.checks = False
         acq.conn.suspect = acq.outdated
+        acq.conn.unsure = False
 
     def doubts(self, acq: Acq, now: float, interval: float) -> bool:
         assert acq.conn is not None
-        return acq.conn.suspect or now - acq.conn.used_at >= interval
+        return acq.conn.suspect or acq.conn.unsure or now - acq.conn.used_at >= interval
 
     def discard(self, acq: Acq, suspicious: bool) -> None:
         """Its holder says that it is unfit."""
@@ -387,6 +389,7 @@ class Model:
             acq.conn = conn
             self.failed(acq)
         elif conn is not None and conn.state == 'acquired':
+            conn.unsure = True
             self.give_back(conn, now)
         acq.state = 'nothing'
         return waited

@@ -209,6 +209,70 @@ def test_a_check_that_fails_leaves_a_suspect() -> None:
         assert checks(case) == []
 
 
+def test_a_check_that_fails_and_then_finds_it_dead_makes_the_others_suspect() -> None:
+    with Case(JudgingManager(), check_interval=5, min_idle=2) as case:
+        case.release(*case.acquire('a', 2))
+        case.clock.advance(3)
+        a1, a2 = case.acquire('a', 2)
+        case.release(a2)
+        case.clock.advance(3)
+        case.release(a1)
+        case.clock.advance(3)
+        # Only a2 is due. Its check is cut off, and the next one finds it dead; a1 was used 3 s ago.
+        case.manager.script(CHECK, Interruption('cut off'), False)
+        with pytest.raises(Interruption):
+            case.pool.acquire('a')
+        case.manager.take_calls()
+        held = case.acquire('a', 2)
+        assert [conn.name for conn in held] == ['a1', 'a3']
+        assert checks(case) == ['a2']
+        case.release(*held)
+        assert [case.cycle('a') for _ in range(3)] == ['a1', 'a3', 'a1']
+        assert checks(case) == ['a1']
+
+
+def test_what_was_being_connected_when_another_one_was_found_dead_is_suspect() -> None:
+    with Case(JudgingManager(), check_interval=50) as case:
+        case.cycle('a')
+        a1 = case.pool.acquire('a')
+        gate = Gate()
+        case.manager.script('create', gate)
+        job = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        case.release(a1)
+        break_one(case)
+        gate.open()
+        case.release(job.result())
+        case.manager.take_calls()
+        assert case.cycle('a') == 'a2'
+        assert checks(case) == ['a2']
+
+
+@pytest.mark.parametrize('error', [lambda: OSError('no'), Interruption], ids=['error', 'interruption'], indirect=True)
+def test_after_a_hook_that_failed_it_is_checked(error: BaseException) -> None:
+    with Case(HookedManager(), check_interval=50) as case:
+        case.manager.script('on_release', error)
+        conn = case.pool.acquire('a')
+        with pytest.raises(type(error)):
+            case.pool.release(conn, 'a')
+        assert case.cycle('a') == 'a1'
+        assert checks(case) == ['a1']
+        assert case.cycle('a') == 'a1'
+        assert checks(case) == []
+
+
+def test_what_cannot_be_acquired_is_checked_each_time() -> None:
+    with Case(HookedManager(), check_interval=50) as case:
+        case.cycle('a')
+        for _ in range(3):
+            case.manager.script('on_acquire', OSError('no'))
+            with pytest.raises(OSError):
+                case.pool.acquire('a')
+        assert checks(case) == ['a1', 'a1']
+        case.manager.script(CHECK, False)
+        assert case.cycle('a') == 'a2'
+
+
 # ---- check_timeout ------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +431,59 @@ def test_a_connection_that_the_pool_was_closed_over_is_not_asked_about() -> None
         assert 'is_broken a1' not in case.manager.calls
         with pytest.raises(ConnectionPoolClosedError):
             case.pool.acquire('a')
+
+
+def test_a_verdict_that_cannot_be_told_is_that_it_is_broken(caplog: pytest.LogCaptureFixture) -> None:
+    class Ambiguous:
+        def __bool__(self) -> bool:
+            raise ZeroDivisionError('neither')
+
+    class Undecided(HookedManager):
+        def is_broken(self, endpoint: Any, conn: Connection, exc: BaseException) -> bool:
+            return Ambiguous()  # type: ignore[return-value]
+
+    class Plain(ConnectionPool[Any, Connection]):
+        def release(self, conn: Connection, endpoint: Any) -> None:
+            super().release(conn, endpoint)
+
+    for pool in (ConnectionPool(Undecided()), Plain(Undecided())):
+        with caplog.at_level(logging.ERROR, 'gcpool'):
+            fail_in(pool, OSError('mine'))
+        assert 'ZeroDivisionError: neither' in caplog.text
+        assert (pool.get_stats()['broken'], pool.get_stats()['size']) == (1, 0)
+        caplog.clear()
+
+
+def fail_in(pool: ConnectionPool[Any, Connection], error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        use(pool, 'a', error)
+    assert caught.value is error
+
+
+def test_no_hook_sees_what_the_pool_was_closed_over_while_the_manager_was_asked() -> None:
+    with Case(JudgingManager()) as case:
+        gate = Gate(False)
+        case.manager.script('is_broken', gate)
+        job = spawn(fail, case, OSError('mine'))
+        gate.reached()
+        assert case.pool.close(timeout=0) == 1
+        gate.open()
+        job.result()
+        assert case.manager.calls[-1] == 'dispose a1'
+
+
+def test_a_subclass_that_gives_out_something_of_its_own_keeps_its_users_errors() -> None:
+    class Wrapping(ConnectionPool[Any, Any]):
+        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+            return [super().acquire(endpoint, timeout)]
+
+        def release(self, conn: Any, endpoint: Any) -> None:
+            super().release(conn[0], endpoint)
+
+    pool = Wrapping(JudgingManager())
+    fail_in(pool, KeyError('mine'))
+    assert pool.get_stats()['idle'] == 1
+    pool.close()
 
 
 def test_a_subclass_s_release_sees_broken_connections_too() -> None:

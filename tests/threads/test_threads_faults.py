@@ -1,13 +1,15 @@
 """Faults that only threads have: what is no Exception in a dispose, and who is served when many want one connection."""
 
+import logging
 import threading
 from random import Random
 
 import pytest
 
-from gcpool.exceptions import PoolTimeout
+from gcpool.exceptions import DiscardConnection, PoolTimeout
+from gcpool.threading import ConnectionPool
 from tests.support import Connection, Interruption
-from tests.threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, spawn, until
+from tests.threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager, spawn, until
 
 
 @pytest.mark.parametrize('error', [Interruption(), KeyboardInterrupt(), SystemExit(1)], ids=repr)
@@ -138,8 +140,8 @@ def test_many_threads_on_few_connections_are_served_in_turn(connections: int) ->
                     counts[number] += 1
                     if counts[number] == cycles:
                         enough.set()
-                    # So that there are some to choose from: all but those who hold one or are coming back.
-                    until(lambda: enough.is_set() or case.stats['waiting'] > threads - 2 * connections)
+                    # So that there are all to choose from: nobody gives back before those without one are there.
+                    until(lambda: enough.is_set() or case.stats['waiting'] >= threads - connections)
 
         for job in [spawn(client, number) for number in range(threads)]:
             job.result()
@@ -175,3 +177,30 @@ def test_no_two_threads_ever_hold_the_same_connection() -> None:
         assert clashes == []
         assert len({*case.manager.connections}) == len(case.manager.connections)
         assert all(isinstance(conn, Connection) for conn in case.manager.connections)
+
+
+@pytest.mark.parametrize('name', ['is_broken', 'on_release', 'check_aliveness'])
+def test_a_hook_that_is_a_coroutine_function_is_refused(name: str) -> None:
+    async def hook(self: object, *args: object) -> bool:
+        return True
+
+    manager_class = type('Mixed', (Manager,), {name: hook})
+    with pytest.raises(TypeError, match=rf'{name}\(\) of connection_manager .* is a coroutine function'):
+        ConnectionPool(manager_class())
+
+
+def test_a_signal_handler_that_raises_while_a_discard_is_logged_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def info(self: logging.Logger, *args: object) -> None:
+        raise Interruption('by a signal')
+
+    with Case(HookedManager(), max_size=1) as case:
+        case.manager.script('on_release', DiscardConnection())
+        conn = case.pool.acquire('a')
+        monkeypatch.setattr(logging.Logger, 'info', info)
+        with pytest.raises(Interruption):
+            case.pool.release(conn, 'a')
+        monkeypatch.undo()
+        assert case.stats['size'] == 0
+        case.cycle('a')
