@@ -167,14 +167,11 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         """Ask the manager whether what its user's block raised broke a connection."""
         broken = True
         try:
-            broken = self._manager.is_broken(entry.endpoint, entry.conn, exc)
-            if inspect.isawaitable(broken):
-                verdict, broken = broken, True
-                broken = await verdict
-            broken, verdict = True, broken
+            verdict: Any = self._manager.is_broken(entry.endpoint, entry.conn, exc)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
             broken = bool(verdict)
         except Exception as failure:
-            broken = True
             logger.error(
                 'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
                 entry.endpoint,

@@ -380,3 +380,32 @@ class TestPool:
             await pool.close()
 
         run(main)
+
+
+@pytest.mark.parametrize('how', ['closed before its first step', 'dropped context'])
+def test_a_transaction_that_was_left_open_is_nobody_else_s(path: Path, run: Run, how: str) -> None:
+    """Where the release did not come to its hook, which would have rolled it back."""
+
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(SqliteConnectionManager(), check_interval=3600.0)
+        if how == 'dropped context':
+            async with pool.connection(path):
+                pass
+            context = pool.connection(path)
+            conn = await context.__aenter__()
+        else:
+            conn = await pool.acquire(path)
+        await conn.execute('INSERT INTO t VALUES (1)')
+        assert conn.in_transaction
+        if how == 'dropped context':
+            del context
+        else:
+            pool.release(conn, path).close()
+        assert pool.get_stats()['idle'] == 1
+        async with pool.connection(path) as other:
+            assert other is not conn
+            assert not other.in_transaction
+        assert pool.get_stats()['dead'] == 1
+        await pool.close()
+
+    run(main)

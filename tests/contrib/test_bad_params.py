@@ -40,7 +40,7 @@ def closed_port() -> int:
     return port
 
 
-def manager_of(driver: str, index: int, params: dict[str, Any]) -> Any:
+def manager_of(driver: str, index: int, params: dict[str, Any] | str) -> Any:
     pytest.importorskip(driver)
     module = importlib.import_module(f'gcpool.contrib.{driver}')
     return getattr(module, str(MANAGERS[driver][index]))({'db': params})
@@ -74,6 +74,15 @@ def test_names_the_endpoint(run: Run, closed_port: int, driver: str, index: int,
 def test_shows_no_password_that_cannot_be_encoded(run: Run, closed_port: int, driver: str, index: int) -> None:
     params = parameters(driver, closed_port, {'password': PASSWORD + '\udcff'})
     check(failure(run, manager_of(driver, index, params)))
+
+
+@pytest.mark.parametrize('password', ['@not-a-secret', 'not-a-secret/', 'x@not-a-secret'])
+@pytest.mark.parametrize(('driver', 'index'), [run for run in RUNS if run[0] in ('psycopg', 'psycopg2', 'asyncpg')])
+def test_shows_no_password_that_was_not_escaped(
+    run: Run, closed_port: int, driver: str, index: int, password: str
+) -> None:
+    dsn = f'postgresql://gcpool:{password}@127.0.0.1:{closed_port}/db'
+    check(failure(run, manager_of(driver, index, dsn)))
 
 
 def failure(run: Run, manager: Any) -> ConnectError:

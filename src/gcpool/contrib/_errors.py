@@ -42,15 +42,19 @@ def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -
     """
     kind = _error_class(type(cause))  # type: ignore[arg-type]
     message = f'no connection to endpoint {endpoint!r} could be made: {_first_line(cause)}; {advice}'
-    # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an error
-    # off its args.
-    error = kind.__new__(kind, *cause.args)
-    error.args = cause.args
-    if isinstance(error, OSError):
-        OSError.__init__(error, *cause.args)
-    error.__dict__.update(cause.__dict__)
-    error.message = message
-    error.endpoint = endpoint
+    try:
+        # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an
+        # error off its args.
+        error = kind.__new__(kind, *cause.args)
+        error.args = cause.args
+        if isinstance(error, OSError):
+            OSError.__init__(error, *cause.args)
+        error.__dict__.update(cause.__dict__)
+        error.message = message
+        error.endpoint = endpoint
+    except (TypeError, ValueError, AttributeError):
+        # A class that cannot be made in this way, or has such attributes of its own.
+        error = ConnectError(message, endpoint)
     raise error from cause
 
 

@@ -17,6 +17,7 @@ __all__ = [
     'advice_for',
     'call_within',
     'cut_off_after',
+    'may_show_password',
     'params_of',
     'shorter_connect_timeout',
     'shut_down_descriptor',
@@ -82,6 +83,21 @@ def params_of(source: Mapping[EndpointT, ParamsT], endpoint: EndpointT, paramete
     except KeyError:
         # Without the parameters: they hold passwords.
         raise unknown_endpoint(endpoint, parameter, source) from None
+
+
+def may_show_password(params: Mapping[str, Any]) -> bool:
+    """Whether libpq has taken a part of the password for a host or a port, and so would name it in its errors.
+
+    That is what becomes of a URI whose password has an ``@`` or ``/`` that is not escaped.
+
+    :param params: what libpq has read in the connection string
+    """
+    hosts = str(params.get('host') or '').split(',')
+    ports = str(params.get('port') or '').split(',')
+    # A path of a Unix socket, or an abstract one, may have an @.
+    return any('@' in host and host[0] not in '/@' for host in hosts) or any(
+        port and not port.isdigit() for port in ports
+    )
 
 
 def shorter_connect_timeout(timeout: float, configured: Any) -> int:

@@ -220,7 +220,10 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         :param conn: the connection
         """
         raw = conn.raw
-        return raw is not None and not conn.is_busy and not raw.file_was_replaced()
+        if raw is None or conn.is_busy or raw.file_was_replaced():
+            return False
+        # Where a release was cut off before it could tidy up. With autocommit=False there always is a transaction.
+        return not raw.in_transaction or getattr(raw, 'autocommit', None) is False
 
     async def on_release(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
         """Close the cursors and roll back the transaction that the user left open; no thread is asked if there is none.

@@ -264,7 +264,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param endpoint: a key of ``params``
         :param conn: the connection. One whose answer to ``ping`` is no longer waited for is closed.
         """
-        if not (conn.in_order and conn.is_quiet()):
+        # A transaction is open where a release was cut off before it could roll back.
+        if not (conn.in_order and conn.is_quiet()) or conn.may_be_in_transaction:
             return False
         if self._ping:
             try:

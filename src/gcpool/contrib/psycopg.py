@@ -23,6 +23,7 @@ from gcpool.contrib._postgres import (
     advice_for,
     call_within,
     cut_off_after,
+    may_show_password,
     params_of,
     shorter_connect_timeout,
     shut_down_descriptor,
@@ -493,6 +494,8 @@ def _raise_typed(
         raise_bad_params(endpoint, exc, 'conninfo')
     if isinstance(exc, psycopg.ProgrammingError):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
+    if params.get('conninfo') and may_show_password(conninfo_to_dict(params['conninfo'])):
+        raise_bad_params(endpoint, exc, 'conninfo', quotes=True)
     raise_connect_error(endpoint, exc, advice_for(str(exc), exc.sqlstate))
 
 

@@ -14,6 +14,7 @@ from gcpool.contrib._postgres import (
     advice_for,
     call_within,
     cut_off_after,
+    may_show_password,
     params_of,
     shorter_connect_timeout,
     shut_down_descriptor,
@@ -83,6 +84,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if 'timeout expired' in str(exc):
                 in_time = timeout is None or time.monotonic() - began < timeout
                 raise_connect_timeout(endpoint, exc, None if in_time else timeout)
+            if params.get('dsn') and may_show_password(extensions.parse_dsn(params['dsn'])):
+                raise_bad_params(endpoint, exc, 'dsn_params', quotes=True)
             raise_connect_error(endpoint, exc, advice_for(str(exc)))
         except (psycopg2.ProgrammingError, *BAD_PARAMS) as exc:
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)

@@ -272,7 +272,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             parameters; None for that one. After a check that took too long the connection is closed.
         :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
-        if not (conn.open and conn.in_order and conn.is_quiet()):
+        # A transaction is open where a release was cut off before it could roll back.
+        if not (conn.open and conn.in_order and conn.is_quiet()) or conn.may_be_in_transaction:
             return False
         if not self._ping:
             return True
