@@ -388,19 +388,14 @@ def test_a_transaction_that_was_left_open_is_nobody_else_s(path: Path, run: Run,
 
     async def main() -> None:
         pool = gcpool.asyncio.ConnectionPool(SqliteConnectionManager(), check_interval=3600.0)
-        if how == 'dropped context':
-            async with pool.connection(path):
-                pass
-            context = pool.connection(path)
-            conn = await context.__aenter__()
-        else:
-            conn = await pool.acquire(path)
+        await pool.release(await pool.acquire(path), path)
+        context = pool.connection(path)
+        conn = await (context.__aenter__() if how == 'dropped context' else pool.acquire(path))
         await conn.execute('INSERT INTO t VALUES (1)')
         assert conn.in_transaction
-        if how == 'dropped context':
-            del context
-        else:
+        if how != 'dropped context':
             pool.release(conn, path).close()
+        del context
         assert pool.get_stats()['idle'] == 1
         async with pool.connection(path) as other:
             assert other is not conn
