@@ -90,8 +90,8 @@ async def test_what_another_thread_dropped_is_not_given_back_for_somebody_else()
         thread = threading.Thread(target=contexts.clear)
         thread.start()
         thread.join(PATIENCE)
-        # Before the loop hears of it, its user gives the connection back, and somebody else acquires it. (Without the GIL
-        # it is this thread, whose object it is, that finalises it, and that has been done by now.)
+        # Before the loop hears of it, its user gives the connection back, and somebody else acquires it. (Without the
+        # GIL it is this thread, whose object it is, that finalises it, and that has been done by now.)
         if not FREE_THREADED:
             await case.release(conn)
         assert await case.pool.acquire('a') is conn
