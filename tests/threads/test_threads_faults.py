@@ -127,10 +127,11 @@ def test_hooks_of_one_client_do_not_hold_up_the_others() -> None:
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize('connections', [1, 3])
-def test_many_threads_on_few_connections_are_served_in_turn(connections: int) -> None:
+def test_many_threads_on_few_connections_are_served_in_turn() -> None:
+    # With several connections, whoever the system does not let run when he has been served holds his for many turns of
+    # the others; with one the turns are those of the queue. (The pure-Python pool, on few: 1 against 2,348.)
     threads, cycles = 16, 15
-    with Case(max_size=connections) as case:
+    with Case(max_size=1) as case:
         counts = [0] * threads
         enough = threading.Event()
 
@@ -140,13 +141,12 @@ def test_many_threads_on_few_connections_are_served_in_turn(connections: int) ->
                     counts[number] += 1
                     if counts[number] == cycles:
                         enough.set()
-                    # So that there are all to choose from: nobody gives back before those without one are there.
-                    until(lambda: enough.is_set() or case.stats['waiting'] >= threads - connections)
+                    # So that there are all to choose from.
+                    until(lambda: enough.is_set() or case.stats['waiting'] == threads - 1)
 
         for job in [spawn(client, number) for number in range(threads)]:
             job.result()
-        # Some are faster than others between being served and giving back. (The pure-Python pool: 1 against 2,348.)
-        assert min(counts) >= cycles // 2, counts
+        assert min(counts) >= cycles - 1, counts
         assert case.stats['acquires'] == sum(counts)
         assert case.stats['created'] == connections
 
