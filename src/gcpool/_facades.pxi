@@ -169,9 +169,7 @@ cdef class SyncPool(PoolFacade):
                     if timeout is not None:
                         since = self._core.now()    # a check that takes its time leaves less for what follows
                     dead = not self._check_within(w, timeout)
-                if dead:
-                    pass
-                else:
+                if not dead:
                     if self._hooks_acquire and self._core.confirm(w):
                         self._manager.on_acquire(endpoint, e.conn_)
                     if not self._core.confirm(w):
@@ -201,18 +199,22 @@ cdef class SyncPool(PoolFacade):
         cdef PoolCore core = self._core
         if not core.begin_release(e):
             return 0
-        e.broken = True             # until the manager says something else
         try:
-            try:
-                e.broken = bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc))
-            except Exception as failure:
-                logger.error(
-                    'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
-                    e.pool.endpoint, type(failure).__name__, failure,
-                )
+            self._judge(e, exc)
         finally:
             self.finish_release(e)
         return 0
+
+    def _judge(self, Entry e not None, exc):
+        # Ask the manager whether what its user's block raised broke a connection. It has until it says something else.
+        e.broken = True
+        try:
+            e.broken = bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc))
+        except Exception as failure:
+            logger.error(
+                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                e.pool.endpoint, type(failure).__name__, failure,
+            )
 
     cdef int discard_entry(self, Entry e) except -1:
         cdef PoolCore core = self._core

@@ -432,22 +432,6 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         finally:
             self.release(conn, endpoint)
 
-    def _judge(self, entry: Entry, exc: BaseException) -> None:
-        """Ask the manager whether what its user's block raised broke a connection."""
-        broken = True
-        try:
-            broken = bool(self._manager.is_broken(entry.endpoint, entry.conn, exc))
-        except Exception as failure:
-            logger.error(
-                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
-                entry.endpoint,
-                type(failure).__name__,
-                failure,
-            )
-        finally:
-            if broken:
-                entry.break_()
-
     def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 

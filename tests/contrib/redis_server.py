@@ -139,6 +139,7 @@ class RedisServer:
         deadline = time.monotonic() + PATIENCE
         while (clients := self.count_clients()) != count:
             assert time.monotonic() < deadline, f'{clients} clients are connected, not {count}'
+            # Nothing tells of it but the server, when it is asked.
             time.sleep(0.01)
 
     def kill_clients(self) -> int:

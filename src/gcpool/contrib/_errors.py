@@ -3,19 +3,23 @@
 import functools
 import socket
 import ssl
-from collections.abc import Hashable, Iterable
-from typing import NoReturn
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NoReturn, TypeVar
 
 from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
 
 __all__ = [
     'BAD_PARAMS',
     'advice_for_os_error',
+    'params_of',
     'raise_bad_params',
     'raise_connect_error',
     'raise_connect_timeout',
     'unknown_endpoint',
 ]
+
+EndpointT = TypeVar('EndpointT', bound=Hashable)
+ParamsT = TypeVar('ParamsT')
 
 #: What drivers raise for parameters that make no sense: an unknown one, a port out of range, a host that is none.
 BAD_PARAMS = (TypeError, ValueError, OverflowError)
@@ -102,6 +106,21 @@ def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashabl
         f'endpoint {endpoint!r} is not in {parameter}, which has {list(known)!r}; add it, or ask for one of those',
         endpoint,
     )
+
+
+def params_of(source: Mapping[EndpointT, ParamsT], endpoint: EndpointT, parameter: str) -> ParamsT:
+    """Look up how to reach an endpoint.
+
+    :param source: the manager's parameter, by endpoint
+    :param endpoint: what to look up
+    :param parameter: the name of the manager's parameter
+    :raise UnknownEndpoint: the mapping does not have it
+    """
+    try:
+        return source[endpoint]
+    except KeyError:
+        # Without the parameters: they hold passwords.
+        raise unknown_endpoint(endpoint, parameter, source) from None
 
 
 def advice_for_os_error(exc: OSError) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gcpool.contrib._errors import unknown_endpoint
+from gcpool.contrib._errors import params_of
 
 __all__ = ['Parameters', 'advice_for_error', 'ends_session', 'error_number', 'is_reply', 'parameters_of']
 
@@ -57,10 +57,7 @@ def parameters_of(
     """
     if callable(params):
         return params(endpoint)
-    try:
-        return params[endpoint]
-    except KeyError:
-        raise unknown_endpoint(endpoint, 'params', params) from None
+    return params_of(params, endpoint, 'params')
 
 
 def error_number(exc: BaseException) -> int:

@@ -5,11 +5,10 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, TypeVar
 
-from gcpool.contrib._errors import unknown_endpoint
 from gcpool.contrib._sockets import shut_down
 
 __all__ = [
@@ -18,14 +17,11 @@ __all__ = [
     'call_within',
     'cut_off_after',
     'may_show_password',
-    'params_of',
     'shorter_connect_timeout',
     'shut_down_descriptor',
 ]
 
 ResultT = TypeVar('ResultT')
-EndpointT = TypeVar('EndpointT', bound=Hashable)
-ParamsT = TypeVar('ParamsT')
 
 #: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
 SHORTEST_CONNECT = 0.25
@@ -68,21 +64,6 @@ def advice_for(text: str, sqlstate: str | None = None) -> str:
         if sqlstate in sqlstates or (sqlstate is None and any(word in text for word in words)):
             return advice
     return 'check the parameters, and whether the server can be reached'
-
-
-def params_of(source: Mapping[EndpointT, ParamsT], endpoint: EndpointT, parameter: str) -> ParamsT:
-    """Look up how to reach an endpoint.
-
-    :param source: the manager's parameter, by endpoint
-    :param endpoint: what to look up
-    :param parameter: the name of the manager's parameter
-    :raise UnknownEndpoint: the mapping does not have it
-    """
-    try:
-        return source[endpoint]
-    except KeyError:
-        # Without the parameters: they hold passwords.
-        raise unknown_endpoint(endpoint, parameter, source) from None
 
 
 def may_show_password(params: Mapping[str, Any]) -> bool:

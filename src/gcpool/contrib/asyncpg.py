@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
+    params_of,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
 )
-from gcpool.contrib._postgres import advice_for, params_of
+from gcpool.contrib._postgres import advice_for
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager

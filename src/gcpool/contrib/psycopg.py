@@ -17,14 +17,13 @@ from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from gcpool.contrib._errors import raise_bad_params, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import params_of, raise_bad_params, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._postgres import (
     SHORTEST_CONNECT,
     advice_for,
     call_within,
     cut_off_after,
     may_show_password,
-    params_of,
     shorter_connect_timeout,
     shut_down_descriptor,
 )

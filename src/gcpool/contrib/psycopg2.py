@@ -8,14 +8,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from gcpool.contrib._errors import BAD_PARAMS, raise_bad_params, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import BAD_PARAMS, params_of, raise_bad_params, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._postgres import (
     SHORTEST_CONNECT,
     advice_for,
     call_within,
     cut_off_after,
     may_show_password,
-    params_of,
     shorter_connect_timeout,
     shut_down_descriptor,
 )

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
+    params_of,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
-    unknown_endpoint,
 )
 from gcpool.contrib._sockets import deadline_after, poll_once, time_left
 from gcpool.contrib.socket_async import close_stream
@@ -726,10 +726,7 @@ def _parameters_of(endpoints: Mapping[Any, _FoundT] | Callable[[Any], _FoundT], 
             raise UnknownEndpoint(
                 f'endpoint {endpoint!r} is not known to the function that was to give its parameters', endpoint
             ) from exc
-    try:
-        return endpoints[endpoint]
-    except KeyError:
-        raise unknown_endpoint(endpoint, 'endpoints', endpoints) from None
+    return params_of(endpoints, endpoint, 'endpoints')
 
 
 def _discard_if_unfit(endpoint: Hashable, conn: _Session, connected: bool) -> None:
