@@ -162,7 +162,7 @@ def no_pool_thread_survives() -> Iterator[None]:
 
 
 @pytest.fixture
-def error(request: pytest.FixtureRequest) -> BaseException:
+def error(request: pytest.FixtureRequest) -> BaseException | None:
     """An exception to raise, made for each test: one that was raised holds on to the frames that it went through."""
-    made: BaseException = request.param()
+    made: BaseException | None = request.param()
     return made

@@ -56,7 +56,7 @@ async def test_a_context_that_another_thread_drops() -> None:
         await asyncio.get_running_loop().shutdown_default_executor()
 
 
-@pytest.mark.parametrize('error', [None, OSError('mine')], ids=['left', 'left with an error'])
+@pytest.mark.parametrize('error', [lambda: None, lambda: OSError('mine')], ids=['left', 'with an error'], indirect=True)
 async def test_a_leaving_that_was_not_awaited(error: Exception | None) -> None:
     async with Case(JudgingManager()) as case:
         await case.cycle('a')

@@ -561,9 +561,9 @@ class TestState:
 
         run_with_conn(main)
 
-    @pytest.mark.parametrize('exc', [redis.ConnectionError(), redis.TimeoutError()])
-    def test_errors_of_connections(self, manager: RedisConnectionManager, conn: Connection, exc: Exception) -> None:
-        assert manager.is_broken('db', conn, exc)
+    @pytest.mark.parametrize('error', [redis.ConnectionError, redis.TimeoutError], indirect=True)
+    def test_errors_of_connections(self, manager: RedisConnectionManager, conn: Connection, error: Exception) -> None:
+        assert manager.is_broken('db', conn, error)
 
     def test_a_timeout_of_a_command(self, redis_server: RedisServer) -> None:
         manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': 0.05}})

@@ -3,11 +3,10 @@
 Time is a number that the test sets; nothing here waits, connects or closes.
 """
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
-from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
+from gcpool._core import Entry, PoolCore, Waiter
 
 
 class Connection:
@@ -188,16 +187,6 @@ class Pool:
     def count(self, *names: str) -> tuple[int, ...]:
         stats = self.stats
         return tuple(stats[name] for name in names)
-
-
-def living(kind: type = Entry) -> int:
-    """How many objects of a type there are; by default the entries, connections' and tickets'."""
-    gc.collect()
-    return sum(type(thing) is kind for thing in gc.get_objects())
-
-
-def living_endpoint_pools() -> int:
-    return living(EndpointPool)
 
 
 def names(*acquires: Acquire) -> list[str]:

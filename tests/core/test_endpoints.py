@@ -8,7 +8,7 @@ import pytest
 
 from gcpool._core import EndpointPool
 from gcpool.exceptions import ConnectionNotAcquired
-from tests.core.support import Acquire, Connection, Pool, living
+from tests.core.support import Acquire, Connection, Pool
 
 
 class Endpoint:
@@ -109,7 +109,7 @@ def test_the_first_and_the_latest_equal_endpoint_are_found_by_identity(calls: Ca
     assert calls() == (1, 1), 'no more than one besides the first is kept: else they would pile up'
 
 
-def test_endpoints_made_anew_for_each_acquire_do_not_pile_up() -> None:
+def test_endpoints_made_anew_for_each_acquire_do_not_pile_up(living: Callable[..., int]) -> None:
     pool = Pool()
     pool.release(connected(pool, Endpoint('a'), 'first'))
     for _ in range(1000):
@@ -431,7 +431,7 @@ def test_a_release_during_which_the_connection_is_given_back_is_an_error() -> No
 # -- forgetting -------------------------------------------------------------------------------------------------------
 
 
-def test_an_endpoint_with_nothing_left_is_forgotten() -> None:
+def test_an_endpoint_with_nothing_left_is_forgotten(living: Callable[..., int]) -> None:
     pool = Pool(max_size=1)
     ticket, waiting = pool.ask('a'), pool.ask('a')
     assert living(EndpointPool) == 1
@@ -453,7 +453,7 @@ def test_an_endpoint_where_somebody_waits_is_not_forgotten() -> None:
     assert pool.count('endpoints') == (1,)
 
 
-def test_the_objects_of_forgotten_endpoints_are_let_go() -> None:
+def test_the_objects_of_forgotten_endpoints_are_let_go(living: Callable[..., int]) -> None:
     pool = Pool(min_idle=0, idle_timeout=10.0)
     pool.release(connected(pool, Endpoint('a'), 'first'))
     cycle(pool, Endpoint('a'))
@@ -471,7 +471,7 @@ def test_the_acquires_of_forgotten_endpoints_are_still_counted() -> None:
     assert pool.count('endpoints', 'acquires', 'created') == (0, 10, 10)
 
 
-def test_the_memory_of_forgotten_endpoints_comes_back() -> None:
+def test_the_memory_of_forgotten_endpoints_comes_back(living: Callable[..., int]) -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=100_000, idle_timeout=10.0)
     pool.fill('warm', 1)
     pool.now += 10.0

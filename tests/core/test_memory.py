@@ -8,20 +8,20 @@ import sys
 import textwrap
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
 from tests.conftest import FREE_THREADED, QUICK
-from tests.core.support import Acquire, Connection, Pool, living
+from tests.core.support import Acquire, Connection, Pool
 
 # -- live objects -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def nothing_left(living: Callable[..., int]) -> Iterator[None]:
     """As many entries, endpoint pools, waiters and cores after the test as before it."""
     kinds = (Entry, EndpointPool, Waiter, PoolCore, Connection)
     before = [living(kind) for kind in kinds]
@@ -93,7 +93,7 @@ def test_a_connection_is_let_go_when_its_dispose_has_ended_and_no_earlier() -> N
 
 
 @pytest.mark.parametrize('ending', ['gone', 'cancelled', 'failed', 'refused'])
-def test_a_ticket_that_came_to_nothing_is_let_go(ending: str) -> None:
+def test_a_ticket_that_came_to_nothing_is_let_go(ending: str, living: Callable[..., int]) -> None:
     pool = Pool(max_size=1)
     before = living(Entry)
     acquire = pool.ask('a')
@@ -116,7 +116,7 @@ def test_a_ticket_that_came_to_nothing_is_let_go(ending: str) -> None:
     assert living(EndpointPool) == 0
 
 
-def test_what_was_closed_over_its_holder_is_let_go_when_that_gives_it_back() -> None:
+def test_what_was_closed_over_its_holder_is_let_go_when_that_gives_it_back(living: Callable[..., int]) -> None:
     pool = Pool()
     acquires = pool.acquire_all('a', 3)
     pool.core.close()
@@ -158,7 +158,7 @@ def test_a_waiter_that_is_dropped_leaves_the_queue(dropped: int) -> None:
         assert waiter.waiter.held is holder.entry
 
 
-def test_the_endpoint_of_the_last_waiter_that_is_dropped_is_forgotten() -> None:
+def test_the_endpoint_of_the_last_waiter_that_is_dropped_is_forgotten(living: Callable[..., int]) -> None:
     pool = Pool(max_size=1, total_max_size=1)
     holder = pool.acquire('a')
     others = [Silent(pool, f'b{number}') for number in range(20)]
@@ -186,7 +186,7 @@ def test_a_ticket_that_is_dropped_gives_its_slot_to_the_next_one() -> None:
     assert pool.count('size', 'endpoints', 'create_errors') == (1, 1, 1)
 
 
-def test_the_endpoint_of_a_ticket_that_is_dropped_is_forgotten() -> None:
+def test_the_endpoint_of_a_ticket_that_is_dropped_is_forgotten(living: Callable[..., int]) -> None:
     pool = Pool()
     tickets = [Silent(pool, f'a{number}') for number in range(20)]
     assert pool.count('endpoints', 'size') == (20, 20)
@@ -197,7 +197,7 @@ def test_the_endpoint_of_a_ticket_that_is_dropped_is_forgotten() -> None:
     assert living(EndpointPool) == 0
 
 
-def test_waiters_that_are_dropped_together_with_the_pool_do_no_harm() -> None:
+def test_waiters_that_are_dropped_together_with_the_pool_do_no_harm(living: Callable[..., int]) -> None:
     pool = Pool(max_size=1, total_max_size=1)
     holder = pool.acquire('a')
     waiters = [Silent(pool, endpoint) for endpoint in 'aabbc']

@@ -12,7 +12,9 @@ from tests.support import Connection, Interruption
 from tests.threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager, spawn, until
 
 
-@pytest.mark.parametrize('error', [Interruption(), KeyboardInterrupt(), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize(
+    'error', [Interruption, KeyboardInterrupt, lambda: SystemExit(1)], ids=['other', 'Ctrl-C', 'exit'], indirect=True
+)
 @pytest.mark.parametrize('method', ['create', 'check_aliveness', 'on_acquire', 'on_release'])
 def test_an_interruption_inside_the_manager_loses_nothing(method: str, error: BaseException) -> None:
     with Case(HookedManager(), max_size=1, total_max_size=1) as case:
