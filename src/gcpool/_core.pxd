@@ -343,6 +343,7 @@ cdef class PoolFacade:                     # set once
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
     cdef public object _tasks
+    cdef public object _signals
     cdef public object _worker
     cdef public object __orig_class__
 

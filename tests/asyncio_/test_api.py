@@ -10,7 +10,7 @@ import pytest
 
 import gcpool.asyncio
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
-from tests.asyncio_.support import Case, HookedManager, Manager
+from tests.asyncio_.support import Case, HookedManager, Manager, spawn
 from tests.support import Connection
 
 DEFAULTS = {
@@ -177,6 +177,20 @@ async def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
     assert (pool.taken, conn.name) == (1, 'a1')
     await pool.release(conn, 'a')
     assert await pool.close() == 0
+
+
+@pytest.mark.parametrize('collector', [False, True])
+async def test_a_pool_has_nothing_in_its_dict(collector: bool) -> None:
+    """Since Python 3.12 the interpreter finds the methods of an object the slow way once the object has a dict."""
+    async with Case(
+        HookedManager(), max_size=1, idle_timeout=60, background_collector=collector, check_interval=1.0
+    ) as case:
+        [conn] = await case.acquire('a', 1)
+        job = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+        await case.release(conn)
+        await case.release(await job.result())
+    assert vars(case.pool) == {}
 
 
 async def test_a_mock_made_from_the_base_class_will_do_for_a_manager() -> None:

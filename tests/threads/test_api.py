@@ -12,7 +12,7 @@ import pytest
 import gcpool.threading
 from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.support import Connection
-from tests.threads.support import Case, HookedManager, Manager
+from tests.threads.support import Case, HookedManager, Manager, spawn
 
 DEFAULTS = {
     'idle_timeout': 60.0,
@@ -178,6 +178,18 @@ def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
     assert (pool.taken, conn.name) == (1, 'a1')
     pool.release(conn, 'a')
     assert pool.close() == 0
+
+
+@pytest.mark.parametrize('collector', [False, True])
+def test_a_pool_has_nothing_in_its_dict(collector: bool) -> None:
+    """Since Python 3.12 the interpreter finds the methods of an object the slow way once the object has a dict."""
+    with Case(HookedManager(), max_size=1, idle_timeout=60, background_collector=collector, check_interval=1.0) as case:
+        [conn] = case.acquire('a', 1)
+        job = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        case.release(conn)
+        case.release(job.result())
+    assert vars(case.pool) == {}
 
 
 def test_a_mock_made_from_the_base_class_will_do_for_a_manager() -> None:
