@@ -14,6 +14,7 @@ from time import perf_counter_ns
 from typing import Any, ClassVar
 
 from .noop import ENDPOINT
+from .servers_subjects import CountedPool
 
 __all__ = [
     'GcPool',
@@ -32,26 +33,8 @@ __all__ = [
 ]
 
 
-class Subject(abc.ABC):
-    """One pool under test."""
-
-    name: ClassVar[str]
-    #: what is done with a connection when it is taken; when it is given back
-    note: str
-    #: whether it never has more connections than the case allows
-    bounded: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        # Appending is atomic, also without a GIL.
-        self._made: list[None] = []
-
-    @property
-    def created(self) -> int:
-        """Connections made so far; a warm pool makes no more."""
-        return len(self._made)
-
-    def count_connection(self) -> None:
-        self._made.append(None)
+class Subject(CountedPool, abc.ABC):
+    """A pool that can be opened, closed, and asked for connections."""
 
     @abc.abstractmethod
     def open(self) -> None:

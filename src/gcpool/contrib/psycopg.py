@@ -63,6 +63,7 @@ _EndpointT = TypeVar('_EndpointT', bound=Hashable)
 _DefaultEndpointT = TypeVar('_DefaultEndpointT', bound=Hashable)
 _ConnT = TypeVar('_ConnT', bound=Connection[Any])
 _AsyncConnT = TypeVar('_AsyncConnT', bound=AsyncConnection[Any])
+_AnyConnT = TypeVar('_AnyConnT')
 
 #: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too.
 ConninfoSource: TypeAlias = (
@@ -88,7 +89,33 @@ _settings_of = attrgetter(*_SETTINGS)
 logger = logging.getLogger(__name__)
 
 
-class ConnectionManager(BaseConnectionManager[_EndpointT, _ConnT], Generic[_EndpointT, _ConnT]):
+class _Configured(Generic[_AnyConnT]):
+    """What the managers of both runtimes keep."""
+
+    def _set_up(
+        self,
+        conninfo: Any,
+        kwargs: Mapping[str, Any] | None,
+        connection_class: type[_AnyConnT],
+        configure: Callable[[Any], Any] | None,
+        ping: bool,
+        rollback_timeout: float | None,
+    ) -> None:
+        if not callable(conninfo) and not isinstance(conninfo, Mapping):
+            raise TypeError(
+                'conninfo must be a mapping of endpoints to connection strings or parameters, or a callable of the '
+                f'endpoint, not {type(conninfo).__name__}'
+            )
+        self._conninfo = conninfo
+        self._kwargs = dict(kwargs or {})
+        self._connection_class = connection_class
+        self._configure = configure
+        self._ping = ping
+        self._rollback_timeout = rollback_timeout
+        self._settings: WeakKeyDictionary[_AnyConnT, tuple[Any, ...]] = WeakKeyDictionary()
+
+
+class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _ConnT], Generic[_EndpointT, _ConnT]):
     """Makes connections with :py:meth:`psycopg.Connection.connect`.
 
     When a connection is given back, a transaction that the user left open is rolled back, and what the user changed of
@@ -143,14 +170,7 @@ class ConnectionManager(BaseConnectionManager[_EndpointT, _ConnT], Generic[_Endp
         ping: bool = False,
         rollback_timeout: float | None = None,
     ) -> None:
-        _check_source(conninfo)
-        self._conninfo = conninfo
-        self._kwargs = dict(kwargs or {})
-        self._connection_class: type[_ConnT] = connection_class
-        self._configure = configure
-        self._ping = ping
-        self._rollback_timeout = rollback_timeout
-        self._settings: WeakKeyDictionary[_ConnT, tuple[Any, ...]] = WeakKeyDictionary()
+        self._set_up(conninfo, kwargs, connection_class, configure, ping, rollback_timeout)
 
     def create(self, endpoint: _EndpointT, timeout: float | None = None) -> _ConnT:
         """Connect.
@@ -259,7 +279,9 @@ class ConnectionManager(BaseConnectionManager[_EndpointT, _ConnT], Generic[_Endp
             raise
 
 
-class AsyncConnectionManager(BaseAsyncConnectionManager[_EndpointT, _AsyncConnT], Generic[_EndpointT, _AsyncConnT]):
+class AsyncConnectionManager(
+    _Configured[_AsyncConnT], BaseAsyncConnectionManager[_EndpointT, _AsyncConnT], Generic[_EndpointT, _AsyncConnT]
+):
     """Makes connections with :py:meth:`psycopg.AsyncConnection.connect`.
 
     What it does with a connection that is given back, :py:class:`ConnectionManager` says.
@@ -310,14 +332,7 @@ class AsyncConnectionManager(BaseAsyncConnectionManager[_EndpointT, _AsyncConnT]
         ping: bool = False,
         rollback_timeout: float | None = None,
     ) -> None:
-        _check_source(conninfo)
-        self._conninfo = conninfo
-        self._kwargs = dict(kwargs or {})
-        self._connection_class: type[_AsyncConnT] = connection_class
-        self._configure = configure
-        self._ping = ping
-        self._rollback_timeout = rollback_timeout
-        self._settings: WeakKeyDictionary[_AsyncConnT, tuple[Any, ...]] = WeakKeyDictionary()
+        self._set_up(conninfo, kwargs, connection_class, configure, ping, rollback_timeout)
 
     async def create(self, endpoint: _EndpointT) -> _AsyncConnT:
         """Connect. Cancelled half-way it leaves nothing open.
@@ -440,14 +455,6 @@ async def _end_by_shutdown(conn: AsyncConnection[Any], operation: 'asyncio.Futur
         await asyncio.wait((operation,), timeout=_PATIENCE_WITH_USER)
     finally:
         _abort(conn)
-
-
-def _check_source(conninfo: object) -> None:
-    if not callable(conninfo) and not isinstance(conninfo, Mapping):
-        raise TypeError(
-            'conninfo must be a mapping of endpoints to connection strings or parameters, or a callable of the '
-            f'endpoint, not {type(conninfo).__name__}'
-        )
 
 
 def _look_up(source: Any, endpoint: Hashable) -> Any:
