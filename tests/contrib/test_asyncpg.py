@@ -34,6 +34,15 @@ async def on_server(postgres: PostgresServer, query: str) -> Any:
         await conn.close()
 
 
+async def until_asleep(postgres: PostgresServer, conn: 'Connection[Any]') -> None:
+    """Wait until the server is at a pg_sleep(): what is cancelled before it begins is not cancelled."""
+    pid = conn.get_server_pid()
+    while not await on_server(
+        postgres, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
+    ):
+        pass
+
+
 async def kill(postgres: PostgresServer, conn: 'Connection[Any]') -> None:
     """Let the server end a connection, and wait until the event loop has seen it."""
     ended = asyncio.Event()
@@ -357,7 +366,7 @@ class TestRelease:
             conn = await manager.create('db')
             pid = conn.get_server_pid()
             task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
-            await asyncio.sleep(0)
+            await until_asleep(postgres, conn)
             task.cancel()
             await asyncio.wait((task,))
             assert await manager.is_broken('db', conn, asyncio.CancelledError())
@@ -381,9 +390,7 @@ class TestRelease:
             pid = conn.get_server_pid()
             asking = conn.fetch('SELECT pg_sleep($1)', 3600.0) if prepared else conn.execute('SELECT pg_sleep(3600)')
             task = asyncio.ensure_future(asking)
-            sleeping = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
-            while not await on_server(postgres, sleeping):
-                pass
+            await until_asleep(postgres, conn)
             assert await manager.is_broken('db', conn, ValueError())
             assert not await manager.check_aliveness('db', conn)
             with pytest.raises(DiscardConnection, match='in the middle of a statement'):
@@ -396,14 +403,18 @@ class TestRelease:
 
         run(main)
 
-    def test_keeps_one_that_was_cancelled(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+    def test_keeps_one_that_was_cancelled(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
         async def main() -> None:
             conn = await manager.create('db')
-            with pytest.raises(asyncio.TimeoutError):
-                await conn.execute('SELECT pg_sleep(3600)', timeout=0.01)
+            task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
+            await until_asleep(postgres, conn)
+            task.cancel()
+            await asyncio.wait((task,))
             # The next operation waits until the server has cancelled that one.
             assert await conn.fetchval('SELECT 1') == 1
-            assert not await manager.is_broken('db', conn, asyncio.TimeoutError())
+            assert not await manager.is_broken('db', conn, asyncio.CancelledError())
             await manager.on_release('db', conn)
             assert await manager.check_aliveness('db', conn)
             await manager.dispose('db', conn)

@@ -1162,13 +1162,16 @@ class TestAsyncIsBroken:
         run(main)
 
     def test_not_after_a_cancelled_statement_that_the_server_has_ended(
-        self, run: Run, async_manager: 'AsyncConnectionManager[str, Any]'
+        self, run: Run, async_manager: 'AsyncConnectionManager[str, Any]', on_server: Callable[[str], Any]
     ) -> None:
         async def main() -> None:
             async with connected(async_manager) as conn:
                 await conn.execute('SELECT 1')
                 task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
-                await until_active(conn)
+                # What is cancelled before the server begins with it is not cancelled.
+                asleep = f"pid = {conn.info.backend_pid} AND wait_event = 'PgSleep'"
+                while not on_server(f'SELECT count(*) FROM pg_stat_activity WHERE {asleep}'):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
                 await cancel(task)
                 assert not await async_manager.is_broken('db', conn, asyncio.CancelledError())
                 await async_manager.on_release('db', conn)
