@@ -1,8 +1,10 @@
 """Faults that a review found, each by its smallest reproduction."""
 
 import asyncio
+import functools
 import gc
 import math
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 
 import gcpool.asyncio
 import gcpool.threading
-from gcpool._core import AsyncConnectionContext, Entry, PoolCore, SyncConnectionContext, Waiter
+from gcpool._core import AsyncConnectionContext, CreateCall, Disposal, Entry, PoolCore, SyncConnectionContext, Waiter
+from gcpool.exceptions import DiscardConnection, PoolTimeout
+from tests.support import PATIENCE, Interruption
 
 
 class Connection:
@@ -109,7 +113,9 @@ def test_a_pool_is_built_once() -> None:
         lambda core: SyncConnectionContext().__exit__(None, None, None),
         lambda core: AsyncConnectionContext().__aenter__(),
         lambda core: AsyncConnectionContext().__aexit__(None, None, None),
-        lambda core: AsyncConnectionContext()._hold(Entry()),
+        lambda core: Disposal().send(None),
+        lambda core: Disposal().endpoint,
+        lambda core: CreateCall().send(None),
     ],
 )
 def test_what_was_made_by_hand_is_refused(use: Callable[[Any], object]) -> None:
@@ -168,7 +174,7 @@ def test_leaving_a_context_in_a_task_that_is_cancelled_before_its_first_step() -
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert pool.get_stats()['idle'] == 1
+        assert pool.get_stats()['acquired'] == 0
         assert await pool.close() == 0
 
     asyncio.run(program())
@@ -294,7 +300,7 @@ def test_a_release_that_is_closed_before_its_first_step_releases() -> None:
         pool = gcpool.asyncio.ConnectionPool(ReleaseHook())
         conn = await pool.acquire('a')
         pool.release(conn, 'a').close()
-        assert pool.get_stats()['idle'] == 1
+        assert pool.get_stats()['acquired'] == 0
 
     asyncio.run(main())
 
@@ -306,3 +312,317 @@ def test_seconds_beyond_all_floats_are_refused_by_name(name: str) -> None:
         gcpool.threading.ConnectionPool(Manager(), **limits)
     with pytest.raises(ValueError, match='timeout 1000'):
         gcpool.threading.ConnectionPool(Manager()).acquire('a', timeout=10**400)
+
+
+# -- interruptions on asyncio: as a signal handler's, anywhere in Python code -----------------------------------------
+
+
+@pytest.mark.parametrize('queued', [False, True], ids=['before', 'after'])
+def test_an_interruption_while_a_waiter_is_woken_does_not_leave_it_asleep(queued: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pool = gcpool.asyncio.ConnectionPool(AsyncManager(), max_size=1)
+        conn = await pool.acquire('a')
+        waiter = asyncio.ensure_future(pool.acquire('a'))
+        while not pool.get_stats()['waiting']:  # noqa: ASYNC110  (the loop has to turn)
+            await asyncio.sleep(0)
+        call_soon = loop.call_soon
+
+        def interrupted(*args: Any, **kwargs: Any) -> asyncio.Handle:
+            loop.call_soon = call_soon  # type: ignore[method-assign]
+            if queued:
+                call_soon(*args, **kwargs)
+            raise Interruption
+
+        loop.call_soon = interrupted  # type: ignore[assignment, method-assign]
+        with pytest.raises(Interruption):
+            await pool.release(conn, 'a')
+        assert await asyncio.wait_for(waiter, PATIENCE) is conn
+        await pool.release(conn, 'a')
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_what_create_has_returned_is_in_the_books_whatever_comes_next() -> None:
+    disposed = []
+
+    class Disposing(AsyncManager):
+        async def dispose(self, endpoint: str, conn: Connection) -> None:
+            disposed.append(conn)
+
+    class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        async def _bounded(self, *args: Any) -> Any:
+            await super()._bounded(*args)
+            raise Interruption
+
+    async def main() -> None:
+        pool = InterruptedPool(Disposing())
+        with pytest.raises(Interruption):
+            await pool.acquire('a')
+        assert (pool.get_stats()['created'], pool.get_stats()['acquired']) == (1, 0)
+        await pool.close()
+        assert len(disposed) == 1
+
+    asyncio.run(main())
+
+
+def test_an_interruption_before_the_manager_was_asked_leaves_the_connection_in_doubt() -> None:
+    class Judging(AsyncManager):
+        async def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
+            return False
+
+    class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        async def _judge(self, *args: Any) -> None:
+            raise Interruption
+
+    async def main() -> None:
+        pool = InterruptedPool(Judging())
+        with pytest.raises(Interruption):
+            async with pool.connection('a'):
+                raise ValueError
+        await pool.close()
+        assert pool.get_stats()['broken'] == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.since_python(3, 12)
+def test_eager_tasks_dispose_of_all_whatever_the_first_dispose_raises() -> None:
+    disposed = []
+
+    class Exiting(AsyncManager):
+        async def dispose(self, endpoint: str, conn: Connection) -> None:
+            disposed.append(conn)
+            if len(disposed) == 1:
+                raise SystemExit(3)
+
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(Exiting(), min_idle=0, idle_timeout=0, dispose_batch_size=10)
+        conns = [await pool.acquire('a') for _ in range(5)]
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+        try:
+            await pool.close(0)
+        finally:
+            loop.set_task_factory(None)
+            assert (len(disposed), pool.get_size()) == (len(conns), 0)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())
+
+
+def test_a_dispose_that_is_cancelled_from_inside_does_not_cut_off_the_others() -> None:
+    limits = []
+
+    class Timed(gcpool.asyncio.ConnectionPool[str, Connection]):
+        async def _dispose(self, disposal: Any, deadline: float | None) -> None:
+            limits.append(deadline)
+            await super()._dispose(disposal, deadline)
+
+    class Cancelling(AsyncManager):
+        async def dispose(self, endpoint: str, conn: Connection) -> None:
+            raise asyncio.CancelledError
+
+    async def main() -> None:
+        pool = Timed(Cancelling(), max_size=100)
+        for conn in [await pool.acquire('a') for _ in range(100)]:
+            await pool.release(conn, 'a')
+        await pool.close()
+        assert pool.get_size() == 0
+
+    asyncio.run(main())
+    assert len(limits) == 100
+    if hasattr(asyncio.Task, 'cancelling'):
+        assert set(limits) == {None}
+
+
+# -- drop-in: what programs for generic-connection-pool rely on --------------------------------------------------------
+
+
+def test_a_lifetime_of_nothing_ends_at_the_release() -> None:
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(AsyncManager(), idle_timeout=0, max_lifetime=0)
+        for _ in range(20):
+            conn = await pool.acquire('a')
+            await pool.release(conn, 'a')
+            assert pool.get_size() == 0
+
+    asyncio.run(main())
+
+
+def test_connection_names_the_timeout_to_a_subclass_s_acquire() -> None:
+    told = []
+
+    class Pool(gcpool.threading.ConnectionPool[str, Connection]):
+        def acquire(self, endpoint: str, priority: int = 0, timeout: float | None = None) -> Connection:  # type: ignore[override]
+            told.append((priority, timeout))
+            return super().acquire(endpoint, timeout)
+
+    class AsyncPool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        async def acquire(self, endpoint: str, *, timeout: float | None = None) -> Connection:  # type: ignore[override]
+            told.append((0, timeout))
+            return await super().acquire(endpoint, timeout)
+
+    async def main() -> None:
+        async with AsyncPool(AsyncManager()).connection('a', 2.0):
+            pass
+
+    with Pool(Manager()).connection('a', 1.0):
+        pass
+    asyncio.run(main())
+    assert told == [(0, 1.0), (0, 2.0)]
+
+
+def test_a_subclass_s_pool_that_is_closed_over_a_block_leaves_the_block_s_error_alone() -> None:
+    class Judging(Manager):
+        def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
+            return False
+
+    class Pool(gcpool.threading.ConnectionPool[str, Connection]):
+        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
+            return super().acquire(endpoint, timeout)
+
+    pool = Pool(Judging())
+    with pytest.raises(ZeroDivisionError), pool.connection('a'):
+        pool.close(0) / 0
+
+
+def test_a_plain_function_around_a_coroutine_function_will_do_for_a_create() -> None:
+    def wrapped(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    class Wrapping(AsyncManager):
+        @wrapped
+        async def create(self, endpoint: str, timeout: float | None = None) -> Connection:
+            return Connection()
+
+    async def main() -> None:
+        async with gcpool.asyncio.ConnectionPool(Wrapping()).connection('a') as conn:
+            assert isinstance(conn, Connection)
+
+    asyncio.run(main())
+
+
+def test_no_limit_for_a_dispose_is_told_to_the_manager_as_none() -> None:
+    told = []
+
+    class Telling(Manager):
+        def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
+            told.append(timeout)
+
+    pool = gcpool.threading.ConnectionPool(Telling(), dispose_timeout=math.inf)
+    pool.release(pool.acquire('a'), 'a')
+    pool.close()
+    assert told == [None]
+
+
+# -- in doubt, or in somebody else's way -----------------------------------------------------------------------------
+
+
+def test_a_release_without_its_hook_is_no_release_where_nothing_is_checked() -> None:
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(ReleaseHook())
+        conn = await pool.acquire('a')
+        task = asyncio.ensure_future(pool.release(conn, 'a'))
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert pool.get_stats()['acquired'] == 0
+        other = await pool.acquire('a')
+        assert other is not conn
+        await pool.release(other, 'a')
+        await pool.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize('runtime', ['threads', 'asyncio'])
+def test_a_release_that_discards_disposes_of_what_is_due(runtime: str) -> None:
+    now = [0.0]
+
+    class Discarding(Manager):
+        def on_release(self, endpoint: str, conn: Connection) -> None:
+            if endpoint == 'b':
+                raise DiscardConnection
+
+    class AsyncDiscarding(AsyncManager):
+        async def on_release(self, endpoint: str, conn: Connection) -> None:
+            if endpoint == 'b':
+                raise DiscardConnection
+
+    options: dict[str, Any] = {'min_idle': 0, 'idle_timeout': 10, '_clock': lambda: now[0]}
+
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(AsyncDiscarding(), **options)
+        await pool.release(await pool.acquire('a'), 'a')
+        now[0] = 10.0
+        await pool.release(await pool.acquire('b'), 'b')
+        assert pool.get_size() == 0
+
+    if runtime == 'asyncio':
+        asyncio.run(main())
+        return
+    pool = gcpool.threading.ConnectionPool(Discarding(), **options)
+    pool.release(pool.acquire('a'), 'a')
+    now[0] = 10.0
+    pool.release(pool.acquire('b'), 'b')
+    assert pool.get_size() == 0
+
+
+def test_an_acquire_disposes_of_what_it_has_closed_and_leaves_the_others_to_those_who_have() -> None:
+    now = [0.0]
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Manager):
+        def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
+            entered.set()
+            assert endpoint == 'slow'
+            assert go_on.wait(PATIENCE)
+
+    pool = gcpool.threading.ConnectionPool(
+        Slow(), min_idle=0, idle_timeout=10, max_size=3, dispose_batch_size=10, _clock=lambda: now[0]
+    )
+    held = [pool.acquire('healthy') for _ in range(3)]
+    slow = [pool.acquire('slow') for _ in range(3)]
+    for conn in slow[:2]:
+        pool.release(conn, 'slow')
+    now[0] = 10.0
+    job = threading.Thread(target=pool.release, args=(slow[2], 'slow'))
+    job.start()
+    assert entered.wait(PATIENCE)
+    try:
+        # One connects, the other one waits in vain: both would be held up by the second dispose of that endpoint.
+        assert pool._core.doomed == 1
+        conn = pool.acquire('another', 5.0)
+        with pytest.raises(PoolTimeout):
+            pool.acquire('healthy', 0)
+        assert pool._core.doomed == 1
+    finally:
+        go_on.set()
+        job.join(PATIENCE)
+    assert not job.is_alive()
+    assert pool.get_stats()['disposed'] == 2
+    pool.release(conn, 'another')
+    for conn in held:
+        pool.release(conn, 'healthy')
+
+
+def test_the_dispose_of_a_dead_connection_is_told_what_is_left_of_the_acquire_s_time() -> None:
+    told = []
+
+    class Dying(Manager):
+        def check_aliveness(self, endpoint: str, conn: Connection, timeout: float | None = None) -> bool:
+            return False
+
+        def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
+            told.append(timeout)
+
+    pool = gcpool.threading.ConnectionPool(Dying(), _clock=lambda: 0.0)
+    pool.release(pool.acquire('a'), 'a')
+    pool.acquire('a', 5.0)
+    assert told == [5.0]

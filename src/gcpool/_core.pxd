@@ -229,6 +229,7 @@ cdef class Waiter:
     cdef void *next                         # [ep]; afterwards links those to be notified
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
+    cdef int dooms                          # [owner] how many its acquire put among the doomed and has not disposed of
     cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
     cdef bint news                          # [owner] whether that connection was thought alive until then
 
@@ -264,6 +265,7 @@ cdef class PoolCore:
     cdef void *doomed_head                  # [core] to be closed, in this order
     cdef void *doomed_tail                  # [core]
     cdef int doomed_count                   # [core]; read without the lock
+    cdef unsigned long long dooms           # [core] how many there were in all
     cdef void *closers                      # [core] waiters for the pool to be empty
     cdef void *previous                     # list of all cores, for the forked child
     cdef void *following
@@ -308,6 +310,7 @@ cdef class PoolCore:
     cdef void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept
     cdef void doom(self, EndpointPool ep, Entry e) noexcept
     cdef void queue_doomed(self, Entry e) noexcept
+    cpdef Entry take_corpse(self, Waiter w)
     cdef void set_due(self) noexcept
     cdef void *settle(self, double limit) noexcept
     cdef bint evict(self, double limit) noexcept
@@ -347,6 +350,9 @@ cdef class PoolFacade:                     # set once
     cdef public object _worker
     cdef public object __orig_class__
 
+    cdef int find_due(self, double now) except -1
+    cdef int give_back_untidied(self, Entry e, bint whole) except -1
+
 
 cdef class SyncPool(PoolFacade):
     cdef Entry acquire_entry(self, object endpoint, object timeout)
@@ -355,8 +361,9 @@ cdef class SyncPool(PoolFacade):
     cdef int finish_release(self, Entry e) except -1
     cdef int release_after_error(self, Entry e, object exc) except -1
     cdef int discard_entry(self, Entry e) except -1
-    cdef int abandon(self, Waiter w) except -1
-    cdef int drain(self, double deadline) except -1
+    cdef int dispose_due(self) except -1
+    cdef int drain(self, double deadline, int limit) except -1
+    cdef int drain_own(self, Waiter w, double deadline) except -1
     cdef int dispose_entry(self, Entry e, double deadline) except -1
 
 
@@ -400,7 +407,39 @@ cdef class PoolCoroutine:                   # [owner]
     cdef int kind
     cdef int state
     cdef unsigned int turn                  # that of the entry that a LEAVE gives back
+    cdef Waiter waiter                      # of an ACQUIRE or ENTER that has to wait
 
     cdef object first_step(self)
+    cdef object end_inner(self, object value)
     cdef int end_unbegun(self) except -1
     cdef int see_to_entry(self) except -1
+
+
+cdef class ManagerCall:                     # [owner]
+    cdef object call
+    cdef object inner                       # None: not begun
+
+    cdef object begin(self)
+    cdef object returned(self, object value)
+    cdef int failed(self) except -1
+
+
+cdef class CreateCall(ManagerCall):
+    cdef PoolCore core
+    cdef Entry ticket
+
+
+cdef class Disposal(ManagerCall):
+    cdef AsyncPool pool
+    cdef readonly Entry entry               # None: it has ended
+
+
+cdef class Signal:                          # [loop]
+    cdef public bint _asyncio_future_blocking   # for the task, which reads and clears it
+    cdef object loop
+    cdef list calls                         # [callback, context], the callback None when it was called
+    cdef object message
+    cdef bint rung
+    cdef bint cancelled_
+
+    cdef int call_soon(self, list call) except -1

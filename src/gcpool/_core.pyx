@@ -26,6 +26,7 @@ from libc.string cimport memset
 
 cimport cython
 
+from asyncio import CancelledError
 from asyncio import coroutines as asyncio_coroutines
 from asyncio import _get_running_loop as running_loop_or_none
 from asyncio import get_running_loop as running_loop
@@ -703,6 +704,7 @@ cdef class PoolCore:
         else:
             self.doomed_head = <void *>e
         self.doomed_tail = <void *>e
+        self.dooms += 1
         gcp_store_int(&self.doomed_count, self.doomed_count + 1)
 
     cdef inline void doom(self, EndpointPool ep, Entry e) noexcept:
@@ -911,6 +913,7 @@ cdef class PoolCore:
         cdef void *p
         cdef void *chain = NULL
         cdef bint queued = False
+        cdef unsigned long long before
         if w.state == QUEUED or w.entry is not None:
             raise RuntimeError('the waiter waits already, or holds what it was served')
         if w.spare is None:
@@ -936,6 +939,7 @@ cdef class PoolCore:
             self.arrivals += 1
             w.number = self.arrivals
         w.state = FRESH
+        before = self.dooms
         if ep.waiter_head == NULL or (<Waiter>ep.waiter_head).number > w.number:
             while True:
                 p = ep.core_head
@@ -960,6 +964,7 @@ cdef class PoolCore:
             # Its last slot may come free at any time, without a request that could still fail.
             if not self.starving.make_room(self.starving.promised + 1):
                 self.forget_if_empty(ep)
+                w.dooms += <int>(self.dooms - before)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 raise MemoryError
@@ -973,6 +978,7 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         if queued and self.starving_count:
             chain = self.dispatch()
+        w.dooms += <int>(self.dooms - before)
         gcp_unlock(&self.lock)
         notify_all(chain)
         return queued
@@ -1219,8 +1225,11 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         return held
 
-    def take_corpse(self, Waiter w not None):
+    cpdef Entry take_corpse(self, Waiter w):
         """The entry that was found dead, for whoever disposes of it now."""
+        cdef Entry e
+        if w is None:
+            raise TypeError('expected a Waiter, got None')
         e = w.corpse
         w.corpse = None
         return e
@@ -1234,6 +1243,7 @@ cdef class PoolCore:
         cdef Entry e
         cdef Entry corpse
         cdef bint waited = False
+        cdef unsigned long long before
         if w is None:
             raise TypeError('expected a Waiter, got None')
         ep = w.pool
@@ -1244,24 +1254,35 @@ cdef class PoolCore:
             w.entry = None
             w.state = CANCELLED
             return True
-        if ep is not None:
-            gcp_lock(&self.lock)
-            gcp_lock(&ep.lock)
-            waited = self.dequeue(ep, <void *>w)
-            gcp_unlock(&ep.lock)
-            if corpse is not None:
-                self.queue_doomed(corpse)
-            gcp_unlock(&self.lock)
-            w.corpse = None
+        if ep is None:
+            w.state = CANCELLED
+            return False
+        gcp_lock(&self.lock)
+        before = self.dooms
+        gcp_lock(&ep.lock)
+        waited = self.dequeue(ep, <void *>w)
+        gcp_unlock(&ep.lock)
+        if corpse is not None:
+            self.queue_doomed(corpse)
+        gcp_unlock(&self.lock)
+        w.corpse = None
         e = w.entry
         w.entry = None
         w.state = CANCELLED
-        if e is not None:
+        if e is None:
+            w.dooms += corpse is not None
+            return waited
+        try:
             if e.state == CREATING:
                 self.fail(e)
             elif e.state == ACQUIRED or e.forced:
                 self.doubt(e)           # its check, or what comes after it, did not come to its end
                 self.give_back(e, now)
+        finally:
+            # Others' of the same moment may be among them: no harm.
+            gcp_lock(&self.lock)
+            w.dooms += <int>(self.dooms - before)
+            gcp_unlock(&self.lock)
         return waited
 
     def give_up(self, Waiter w not None):
@@ -1332,6 +1353,13 @@ cdef class PoolCore:
         if e is not None and e.state != ACQUIRED:
             raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {STATES[e.state]}')
         return e
+
+    def find_held(self, object conn, object endpoint):
+        """The same, or None when it is not out, or another endpoint's. It changes nothing, and raises nothing."""
+        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
+        if e is None or e.state != ACQUIRED:
+            return None
+        return e if e.pool.endpoint is endpoint or e.pool.endpoint == endpoint else None
 
     cpdef bint begin_release(self, Entry e) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.

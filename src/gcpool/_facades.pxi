@@ -11,6 +11,8 @@ cdef object logger = logging.getLogger('gcpool')
 cdef double LEAST_DISPOSE_TIME_ = 0.1
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 
+cdef int NO_LIMIT = 2147483647
+
 
 cdef inline int check_timeout(object timeout) except -1:
     if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
@@ -76,6 +78,25 @@ cdef class PoolFacade:
         self._check_interval = check_interval
         self.fresh_for = check_interval if checks else 0.0
         self._check_timeout = check_timeout
+
+    cdef inline int find_due(self, double now) except -1:
+        # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does.
+        cdef PoolCore core = self._core
+        if not core.collects and gcp_load_double(&core.due_at) <= now:
+            core.expired(now, self._dispose_batch_size)
+        return 0
+
+    cdef int give_back_untidied(self, Entry e, bint whole) except -1:
+        # Its on_release hook did not come to its end: with an error, which leaves that to the manager
+        # (generic-connection-pool), or it was cut off or left out. Then the connection is checked before it is served
+        # again, or, where nothing is checked, not served again.
+        cdef PoolCore core = self._core
+        if whole or self._checks:
+            core.doubt(e)
+            core.release(e, core.read_clock())
+        else:
+            core.discard(e)
+        return 0
 
     def _must_check(self, Waiter w not None):
         # Whether what a waiter was served has to be checked first. Not if the pool was closed over it: it is closed by
@@ -181,13 +202,16 @@ cdef class SyncPool(PoolFacade):
             e = w.entry
             return e
         except BaseException:
-            self.abandon(w)
+            self._core.cancel(w, self._core.read_clock())
+            self.drain_own(w, INFINITY if timeout is None else self._core.now())
             raise
 
-    cdef int abandon(self, Waiter w) except -1:
-        self._core.cancel(w, self._core.read_clock())
-        self.drain(INFINITY)
-        return 0
+    cdef int drain_own(self, Waiter w, double deadline) except -1:
+        # As many as the waiter's acquire has put among the doomed. The others belong to somebody else, who is at it:
+        # another endpoint's dispose may take longer than this acquire has time.
+        cdef int count = w.dooms
+        w.dooms = 0
+        return self.drain(deadline, count)
 
     cdef int release_entry(self, Entry e) except -1:
         if (self._hooks_release or e.broken) and not self._core.begin_release(e):
@@ -226,7 +250,7 @@ cdef class SyncPool(PoolFacade):
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
-            self.drain(INFINITY)
+            self.dispose_due()
         return 0
 
     cdef int finish_release(self, Entry e) except -1:
@@ -243,27 +267,32 @@ cdef class SyncPool(PoolFacade):
                 try:
                     logger.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
-                    self.drain(INFINITY)
+                    self.dispose_due()
                 return 0
-            except BaseException:
-                core.doubt(e)
-                core.release(e, core.read_clock())
-                self.drain(INFINITY)
+            except BaseException as exc:
+                # Disposes of nothing that is due, as in generic-connection-pool.
+                self.give_back_untidied(e, isinstance(exc, Exception))
+                self.drain(INFINITY, NO_LIMIT)
                 raise
         now = core.read_clock()
         if core.release_entry(e, now):
             core.give_back(e, now)
-        if not core.collects and gcp_load_double(&core.due_at) <= now:
-            core.expired(now, self._dispose_batch_size)
+        self.find_due(now)
         if gcp_load_int(&core.doomed_count):
-            self.drain(INFINITY)
+            self.drain(INFINITY, NO_LIMIT)
         return 0
 
-    cdef int drain(self, double deadline) except -1:
+    cdef int dispose_due(self) except -1:
+        # What each release does for the connections that are due, and for those that are to be closed.
+        self.find_due(self._core.read_clock())
+        return self.drain(INFINITY, NO_LIMIT)
+
+    cdef int drain(self, double deadline, int limit) except -1:
         # Somebody may be waiting for each of these slots: go on whatever one of them raises.
         cdef Entry e
         failure = None
-        while True:
+        while limit > 0:
+            limit -= 1
             e = self._core.take_doomed()
             if e is None:
                 break
@@ -299,7 +328,10 @@ cdef class SyncPool(PoolFacade):
     def _create_within(self, Waiter w not None, timeout):
         # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
         cdef Entry ticket = w.served
-        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
+        if self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock()):
+            return True
+        w.dooms += 1
+        return False
 
     def _check_within(self, Waiter w not None, timeout):
         # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
@@ -322,13 +354,16 @@ cdef class SyncPool(PoolFacade):
         return alive
 
     def _dispose_dead(self, Waiter w not None, deadline, timeout):
-        cdef Entry e = w.corpse
-        w.corpse = None
+        cdef Entry e = self._core.take_corpse(w)
         if e is not None:
-            self.dispose_entry(e, INFINITY)
+            self.dispose_entry(e, INFINITY if deadline is None else deadline)
+
+    def _dispose_own(self, Waiter w not None, deadline):
+        # What the waiter's request put among the doomed.
+        self.drain_own(w, INFINITY if deadline is None else deadline)
 
     def _dispose_doomed(self, deadline=None):
-        self.drain(INFINITY if deadline is None else deadline)
+        self.drain(INFINITY if deadline is None else deadline, NO_LIMIT)
 
 
 NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'
@@ -486,6 +521,65 @@ cdef class AsyncPool(PoolFacade):
         """
         return new_coroutine(RELEASE, self, endpoint, conn)
 
+    def _arm(self, Waiter w not None):
+        # What the waiter's task will wait on.
+        cdef Signal signal
+        self.check_loop()
+        signal = Signal.__new__(Signal)
+        signal.loop = self.loop
+        w.notify = signal
+        return signal
+
+    def _connecting(self, Waiter w not None, call):
+        # The manager's create(), whose connection is the ticket's in the moment in which it is returned.
+        cdef CreateCall create = CreateCall.__new__(CreateCall)
+        create.core = self._core
+        create.ticket = w.served
+        create.call = call
+        return create
+
+    def _take_disposal(self, Waiter w=None):
+        # The manager's dispose() of the next connection that is to be closed, or of the one that the waiter found dead;
+        # None if there is none.
+        cdef Disposal disposal = Disposal.__new__(Disposal)
+        disposal.pool = self
+        disposal.entry = self._core.take_doomed() if w is None else self._core.take_corpse(w)
+        return None if disposal.entry is None else disposal
+
+    def _abandon(self, Waiter w not None):
+        # The acquire has failed: give back what it holds. Signal handlers may raise in the Python part: once more then.
+        cdef PoolCore core = self._core
+        core.cancel(w, core.read_clock())
+        if gcp_load_int(&core.doomed_count):
+            try:
+                self._spawn_disposals()
+            except BaseException:
+                self._spawn_disposals()
+                raise
+
+    def _leave_without_hook(self, todo):
+        # Give back what nobody asked the manager about, or not to the end.
+        cdef Entry e
+        if isinstance(todo, Entry):
+            e = todo
+            if e.broken:
+                self._core.discard(e)
+            elif self._hooks_release:
+                self.give_back_untidied(e, False)
+            else:
+                self._release_entry(e)
+        try:
+            self._spawn_disposals()
+        except BaseException:
+            self._spawn_disposals()
+            raise
+
+    def _give_back_untidied(self, Entry e not None, bint whole):
+        self.give_back_untidied(e, whole)
+
+    def _find_due(self):
+        self.find_due(self._core.read_clock())
+
     cdef object acquire_ready(self, object endpoint, object timeout):
         # A ready connection that needs no check and no hook, or MISSING.
         cdef Entry e
@@ -541,8 +635,7 @@ cdef class AsyncPool(PoolFacade):
         pool_of(e)
         if core.release_entry(e, now):
             core.give_back(e, now)
-        if not core.collects and gcp_load_double(&core.due_at) <= now:
-            core.expired(now, self._dispose_batch_size)
+        self.find_due(now)
         return MISSING_ if gcp_load_int(&core.doomed_count) else None
 
     def connection(self, endpoint, timeout=None):
@@ -650,6 +743,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     int PyIter_Send(object, object, PyObject **) except -1
+    bint PyCoro_CheckExact(object)
     int PyErr_WarnEx(object, const char *, Py_ssize_t) except -1
     enum:
         PYGEN_RETURN
@@ -657,6 +751,7 @@ cdef extern from "Python.h":
 
 cdef enum:          # PoolCoroutine.kind
     ACQUIRE
+    ENTER           # the beginning of a context that has to wait, or to call the manager
     RELEASE
     LEAVE           # the end of a context, the rest of a release
     LEAVE_AFTER_ERROR   # the end of one whose block raised: the manager is asked about the connection
@@ -677,6 +772,224 @@ cdef inline PoolCoroutine new_coroutine(int kind, AsyncPool pool, object endpoin
     if isinstance(argument, Entry) and (kind == LEAVE or kind == LEAVE_AFTER_ERROR):
         coroutine.turn = (<Entry>argument).turn
     return coroutine
+
+
+cdef object iterator_of(object awaitable):
+    # What `await` goes through.
+    if PyCoro_CheckExact(awaitable):
+        return awaitable
+    method = getattr(type(awaitable), '__await__', None)
+    return awaitable if method is None else method(awaitable)
+
+
+cdef object exception_of(object kind, object value, object traceback):
+    # What throw() was given, in either of its ways.
+    if value is None and traceback is None:
+        return kind
+    exc = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
+    return exc if traceback is None else exc.with_traceback(traceback)
+
+
+cdef class ManagerCall:
+    # Awaits a call of the manager's, and does in the moment in which that ends what must not be left undone, whatever
+    # comes between (a signal handler, a time limit) before the next line of Python.
+
+    cdef object begin(self):
+        return iterator_of(self.call)
+
+    cdef object returned(self, object value):
+        return value
+
+    cdef int failed(self) except -1:
+        return 0
+
+    @property
+    def cr_await(self):
+        """What it awaits."""
+        return self.inner
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+        cdef int status
+        try:
+            if self.inner is None:
+                self.inner = self.begin()
+            status = PyIter_Send(self.inner, value, &result)
+        except BaseException:
+            self.failed()
+            raise
+        got = <object>result
+        Py_DECREF(got)
+        if status == PYGEN_NEXT:
+            return got
+        raise StopIteration(self.returned(got))
+
+    def throw(self, kind, value=None, traceback=None):
+        exc = exception_of(kind, value, traceback)
+        try:
+            throw = getattr(self.inner, 'throw', None)
+            if throw is None:
+                raise exc
+            return throw(exc)
+        except StopIteration as stop:
+            got = stop.value
+        except BaseException:
+            self.failed()
+            raise
+        raise StopIteration(self.returned(got))
+
+    def close(self):
+        close = getattr(self.inner, 'close', None)
+        try:
+            if close is not None:
+                close()
+        finally:
+            self.failed()
+
+
+@cython.final
+cdef class CreateCall(ManagerCall):
+    # create(): the connection is its ticket's in the moment in which it is returned.
+
+    cdef object begin(self):
+        if self.core is None:
+            raise RuntimeError(NO_POOL)
+        return iterator_of(self.call)
+
+    cdef object returned(self, object value):
+        return self.core.created(self.ticket, value, self.core.read_clock())
+
+
+@cython.final
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
+cdef class Disposal(ManagerCall):
+    """The dispose of one connection on asyncio. When it ends, or goes, the connection's slot is free."""
+
+    @property
+    def endpoint(self):
+        """Where the connection leads."""
+        return pool_of(self.entry).endpoint
+
+    cdef object begin(self):
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
+        return iterator_of(self.pool._manager.dispose(self.endpoint, self.entry.conn_))
+
+    cdef object returned(self, object value):
+        self.failed()
+
+    cdef int failed(self) except -1:
+        cdef Entry e = self.entry
+        self.entry = None
+        if e is not None:
+            self.pool._core.disposed(e)
+        return 0
+
+    def __dealloc__(self):
+        cdef Entry e = self.entry
+        self.entry = None
+        # A pool that is being collected as garbage owns no entries any more.
+        if e is not None and self.pool._core is not None and self.pool._core.entries is not None:
+            if self.inner is None:
+                self.pool._core.doom_again(e)       # it was not begun
+            else:
+                self.pool._core.disposed(e)
+
+
+@cython.final
+cdef class Signal:
+    """What a task waits on: an ``asyncio.Future`` as far as tasks are concerned, that rings once.
+
+    Its own, since a signal handler may raise inside of a Future's ``set_result``, which does not wake its task then.
+    """
+
+    def __call__(self):
+        """Wake the task."""
+        if self.rung:
+            return
+        self.rung = True
+        failure = None
+        for call in self.calls or ():
+            try:
+                self.call_soon(call)
+            except BaseException as exc:
+                if failure is None:
+                    failure = exc
+        if failure is not None:
+            raise failure
+
+    cdef int call_soon(self, list call) except -1:
+        try:
+            self.loop.call_soon(self._run, call, context=call[1])
+        except BaseException:
+            if self.loop.is_closed():
+                # Its task will not run again, and gives back what it was served when its coroutine is finalised.
+                return 0
+            # A signal handler raised in it. Whether it came so far nobody knows: twice does no harm.
+            self.loop.call_soon(self._run, call, context=call[1])
+            raise
+        return 0
+
+    @cython.boundscheck(True)
+    def _run(self, list call not None):
+        callback = call[0]
+        call[0] = None
+        if callback is not None:
+            callback(self)
+
+    def add_done_callback(self, callback, *, context=None):
+        """For the task."""
+        cdef list call = [callback, context]
+        if self.rung:
+            self.call_soon(call)
+        elif self.calls is None:
+            self.calls = [call]
+        else:
+            self.calls.append(call)
+
+    def cancel(self, msg=None):
+        """For the task, when it is cancelled."""
+        if self.rung:
+            return False
+        self.cancelled_ = True
+        self.message = msg
+        self()
+        return True
+
+    def done(self):
+        """Whether it has rung, or was cancelled."""
+        return self.rung
+
+    def result(self):
+        """None. CancelledError if it was cancelled."""
+        if self.cancelled_:
+            raise CancelledError() if self.message is None else CancelledError(self.message)
+
+    def get_loop(self):
+        """The loop that it belongs to."""
+        return self.loop
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.rung:
+            self._asyncio_future_blocking = True
+            return self
+        self.result()
+        raise StopIteration
 
 
 async def _nothing():
@@ -726,7 +1039,7 @@ cdef class PoolCoroutine:
             PyErr_WarnEx(
                 RuntimeWarning,
                 b"coroutine 'ConnectionPool.acquire' was never awaited"
-                if self.kind == ACQUIRE
+                if self.kind <= ENTER
                 else b"coroutine 'ConnectionPool.release' was never awaited",
                 1,
             )
@@ -751,7 +1064,11 @@ cdef class PoolCoroutine:
             value = pool.acquire_ready(self.endpoint, self.argument)
             if value is not MISSING_:
                 return value
-            self.inner = pool._acquire_unready(self.endpoint, self.argument)
+            self.waiter = Waiter(self.endpoint)
+            self.inner = pool._acquire_unready(self.waiter, self.argument)
+        elif self.kind == ENTER:
+            self.waiter = Waiter((<AsyncConnectionContext>self.endpoint).endpoint)
+            self.inner = pool._acquire_unready(self.waiter, self.argument)
         elif self.kind == RELEASE:
             todo = pool.release_ready(self.argument, self.endpoint)
             if todo is None:
@@ -770,11 +1087,36 @@ cdef class PoolCoroutine:
         self.state = WAITING
         return MISSING_
 
+    cdef object end_inner(self, object value):
+        # The inner coroutine has returned. Here, so that nothing can come between that and whoever is served.
+        cdef Waiter w = self.waiter
+        cdef AsyncConnectionContext context
+        self.state = FINISHED
+        self.inner = None
+        self.waiter = None
+        if w is None:
+            return value
+        w.served        # else it raises
+        if self.kind == ENTER:
+            context = <AsyncConnectionContext>self.endpoint
+            if context.entry is not None:       # another task entered it while this one waited
+                self.pool._abandon(w)
+                raise RuntimeError(ENTERED)
+            context.entry = w.entry
+            context.turn = w.entry.turn
+        return w.entry.conn_
+
     cdef int see_to_entry(self) except -1:
         # A signal handler may raise between any two lines of the facade's Python code: what that was about to give back
         # is out then, and nobody else knows.
         cdef Entry e
+        cdef Waiter w = self.waiter
         cdef bint left
+        self.state = FINISHED
+        self.inner = None
+        self.waiter = None
+        if w is not None:
+            self.pool._abandon(w)
         if (self.kind == LEAVE or self.kind == LEAVE_AFTER_ERROR) and isinstance(self.argument, Entry):
             e = <Entry>self.argument
             if e.generation != self.pool._core.generation:
@@ -813,12 +1155,7 @@ cdef class PoolCoroutine:
     def throw(self, kind, value=None, traceback=None):
         """Go on with an exception, as ``throw()`` of a coroutine. A release that was not begun is done first."""
         cdef int state = self.state
-        if value is None and traceback is None:
-            exc = kind
-        else:
-            exc = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
-            if traceback is not None:
-                exc = exc.with_traceback(traceback)
+        exc = exception_of(kind, value, traceback)
         if state == NOT_STARTED:
             self.end_unbegun()
             inner = _nothing()
@@ -828,11 +1165,12 @@ cdef class PoolCoroutine:
             raise RuntimeError('cannot reuse already awaited coroutine')
         try:
             return inner.throw(exc)
+        except StopIteration as stop:       # it has returned all the same
+            value = stop.value
         except BaseException:
-            self.state = FINISHED
-            self.inner = None
             self.see_to_entry()
             raise
+        raise StopIteration(self.end_inner(value))
 
     def close(self):
         """End it, as ``close()`` of a coroutine. A release that was not begun is done first."""
@@ -840,17 +1178,19 @@ cdef class PoolCoroutine:
         if self.state == NOT_STARTED:
             self.end_unbegun()
         self.state = FINISHED
-        self.inner = None
         if inner is not None:
-            inner.close()
+            try:
+                inner.close()
+            finally:
+                self.see_to_entry()
 
     @property
     def __name__(self):
-        return 'acquire' if self.kind == ACQUIRE else 'release'
+        return 'acquire' if self.kind <= ENTER else 'release'
 
     @property
     def __qualname__(self):
-        return 'ConnectionPool.acquire' if self.kind == ACQUIRE else 'ConnectionPool.release'
+        return 'ConnectionPool.acquire' if self.kind <= ENTER else 'ConnectionPool.release'
 
     @property
     def cr_await(self):
@@ -890,13 +1230,14 @@ cdef int coroutine_send(object self, object value, void **result) except -1:
     try:
         status = PyIter_Send(inner, value, &sent)
     except BaseException:
-        coroutine.state = FINISHED
-        coroutine.inner = None
         coroutine.see_to_entry()
         raise
     if status == PYGEN_RETURN:
-        coroutine.state = FINISHED
-        coroutine.inner = None
+        returned = <object>sent
+        Py_DECREF(returned)
+        returned = coroutine.end_inner(returned)
+        Py_INCREF(returned)
+        sent = <PyObject *>returned
     result[0] = <void *>sent
     return status
 
@@ -942,17 +1283,7 @@ cdef class AsyncConnectionContext:
                 self.entry = e
                 self.turn = e.turn
                 return new_coroutine(READY, pool, None, e.conn_)
-        return pool._enter(self, self.endpoint, self.timeout)
-
-    def _hold(self, Entry e not None):
-        # False when another task entered it while this one waited.
-        if self.pool is None or e.pool is None:
-            raise RuntimeError(NO_POOL)
-        if self.entry is not None:
-            return False
-        self.entry = e
-        self.turn = e.turn
-        return True
+        return new_coroutine(ENTER, pool, self, self.timeout)
 
     def __aexit__(self, exc_type, exc, traceback):
         cdef AsyncPool pool = self.pool

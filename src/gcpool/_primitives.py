@@ -18,8 +18,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core import ENTERED, LEAST_DISPOSE_TIME, AsyncPool, Entry, SyncPool, Waiter
-from .exceptions import ConnectionNotAcquired, DiscardConnection, PoolTimeout
+from ._core import LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Signal, SyncPool, Waiter
+from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 if sys.version_info >= (3, 11):
@@ -60,20 +60,15 @@ def get_deadline(now: float, timeout: float | None) -> float | None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _notify(future: 'asyncio.Future[None]') -> None:
-    # Done already: its task was cancelled, or the time is over, in this very turn of the loop.
-    if not future.done():
-        try:
-            future.set_result(None)
-        except RuntimeError:
-            # Its task will not run again, and gives back what it was served when its coroutine is finalised.
-            if not future.get_loop().is_closed():
-                raise
-
-
 @types.coroutine
 def _pause() -> Generator[None, None, None]:
     yield
+
+
+def _is_being_cancelled() -> bool:
+    # Whether a CancelledError came from outside. Before 3.11 a task does not tell.
+    cancelling = getattr(asyncio.current_task(), 'cancelling', None)
+    return cancelling is None or cancelling() > 0
 
 
 class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
@@ -90,49 +85,33 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             self, endpoint: EndpointT, timeout: float | None = None
         ) -> AbstractAsyncContextManager[ConnectionT]: ...
 
-    async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
-        entry = await self._acquire_entry(endpoint, timeout)
-        return entry.conn  # type: ignore[no-any-return]
+    async def _acquire_unready(self, waiter: Waiter, timeout: float | None) -> None:
+        try:
+            await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
+        except BaseException:
+            # The coroutine around this does so too, but not when it is collected as part of a cycle.
+            self._abandon(waiter)
+            raise
 
     @asynccontextmanager
     async def _connection_by_methods(
         self, endpoint: EndpointT, timeout: float | None
     ) -> AsyncGenerator[ConnectionT, None]:
-        conn = await self.acquire(endpoint, timeout)
+        conn = await self.acquire(endpoint, timeout=timeout)
         try:
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
-                try:
-                    entry = self._core.find_acquired(conn, endpoint)
-                except ConnectionNotAcquired:
-                    # The subclass gives out something of its own, or its user has given it back already.
-                    entry = None
+                # None if the subclass gives out something of its own, or its user has given it back already.
+                entry = self._core.find_held(conn, endpoint)
                 if entry is not None:
                     await self._judge(entry, exc)
             raise
         finally:
             await self.release(conn, endpoint)
 
-    async def _acquire_entry(self, endpoint: EndpointT, timeout: float | None) -> Entry:
-        waiter = Waiter(endpoint)
-        try:
-            await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
-        except BaseException:
-            self._core.cancel(waiter, self._core.now())
-            self._spawn_disposals()
-            raise
-        return waiter.served
-
     async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
-
-    async def _enter(self, context: Any, endpoint: EndpointT, timeout: float | None) -> ConnectionT:
-        entry = await self._acquire_entry(endpoint, timeout)
-        if not context._hold(entry):
-            await self.release(entry.conn, endpoint)
-            raise RuntimeError(ENTERED)
-        return entry.conn  # type: ignore[no-any-return]
 
     def _release_without_hook(self, conn: ConnectionT, endpoint: EndpointT) -> None:
         # Of a release that was cancelled before its first step. The hook could not be awaited any more.
@@ -140,22 +119,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if entry is not None:
             self._leave_without_hook(entry)
 
-    def _leave_without_hook(self, todo: object) -> None:
-        if isinstance(todo, Entry):
-            if todo.is_broken:
-                self._core.discard(todo)
-            else:
-                if self._hooks_release:
-                    # Nobody has tidied it up.
-                    self._core.doubt(todo)
-                self._release_entry(todo)
-        self._spawn_disposals()
-
     async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
         """The end of a context whose block raised. The entry is being released."""
         try:
             await self._judge(entry, exc)
         except BaseException:
+            # Whatever came between, it was not found whole.
+            entry.break_()
             self._leave_without_hook(entry)
             raise
         if entry.is_broken or (self._hooks_release and self._core.is_out(entry)):
@@ -187,6 +157,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self._core.suspect(entry)
         if not self._core.discard(entry):
             return
+        self._find_due()
         await self._dispose_doomed()
         if self._hooks_dead:
             await self._manager.on_connection_dead(entry.endpoint, entry.conn)
@@ -203,26 +174,22 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 try:
                     logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
                 finally:
+                    self._find_due()
                     tasks = self._spawn_disposals()
                 if tasks:
                     await asyncio.wait(tasks)
                 return
-            except BaseException:
-                self._core.doubt(todo)
-                self._core.release(todo, self._core.now())
+            except BaseException as exc:
+                # Disposes of nothing that is due, as in generic-connection-pool.
+                self._give_back_untidied(todo, isinstance(exc, Exception))
                 self._spawn_disposals()
                 raise
             if self._release_entry(todo) is None:
                 return
         await self._dispose_doomed()
 
-    def _arm(self, waiter: Waiter) -> 'asyncio.Future[None]':
-        future: asyncio.Future[None] = self._loop.create_future()
-        waiter.arm(lambda: _notify(future))
-        return future
-
     async def _wait(
-        self, signal: 'asyncio.Future[None]', deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
+        self, signal: Signal, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
     ) -> bool:
         """Wait until notified (True), or give up when the time is over (False)."""
         # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
@@ -233,7 +200,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 return True
             remaining = deadline - self._core.now()
             if remaining > 0 and not signal.done():
-                timer = self._loop.call_later(remaining, _notify, signal)
+                timer = self._loop.call_later(remaining, signal)
                 try:
                     await signal
                 finally:
@@ -244,8 +211,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         return not give_up(waiter)
 
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
-        conn = await self._bounded(self._manager.create(waiter.endpoint), 'create', deadline, timeout, waiter.endpoint)
-        return self._core.created(waiter.served, conn, self._core.now())
+        call = self._manager.create(waiter.endpoint)
+        self._expect_awaitable(call, 'create')
+        return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         core = self._core
@@ -253,10 +221,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         core.begin_check(waiter)
         call = self._manager.check_aliveness(endpoint, waiter.served.conn)
         limit = self._check_timeout
+        self._expect_awaitable(call, 'check_aliveness')
         if limit is None or (deadline is not None and deadline <= core.now() + limit):
-            alive = bool(await self._bounded(call, 'check_aliveness', deadline, timeout, endpoint))
+            alive = bool(await self._bounded(call, deadline, timeout, 'check_aliveness', endpoint))
         else:
-            self._expect_awaitable(call, 'check_aliveness')
             scope = timeout_scope(limit)
             try:
                 async with scope:
@@ -277,11 +245,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
 
     async def _bounded(
-        self, call: Awaitable[ResultT], name: str, deadline: float | None, timeout: float | None, endpoint: object
+        self, call: Awaitable[ResultT], deadline: float | None, timeout: float | None, name: str, endpoint: object
     ) -> ResultT:
-        # Awaited in the caller's own task: between its end and the next line nothing can come, whereas a task of its
-        # own (wait_for) may end with a connection in the moment in which its caller is cancelled.
-        self._expect_awaitable(call, name)
+        # Awaited in the caller's own task: one of its own (wait_for) may end with a connection in the moment in which
+        # its caller is cancelled.
         if deadline is None:
             return await call
         scope = timeout_scope(max(deadline - self._core.now(), 0.0))
@@ -299,10 +266,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # slot taken.
 
     async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
-        entry = self._core.take_corpse(waiter)
-        if entry is None:
+        disposal = self._take_disposal(waiter)
+        if disposal is None:
             return
-        task = self._spawn_disposal([entry], None)
+        task = self._spawn_disposal([disposal], None)
         patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         done, _ = await asyncio.wait([task], timeout=patience)
         if not done:
@@ -316,7 +283,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if tasks:
             await asyncio.wait(tasks)
 
-    def _begin_disposals(self) -> float:
+    def _begin_disposals(self, waiter: Waiter, deadline: float | None) -> float:
         """Dispose of what is doomed, without waiting for the end of it.
 
         :return: until when that is worth waiting for at least
@@ -329,64 +296,76 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop. What is doomed remains so.
             return []
-        entries = []
-        while (entry := self._core.take_doomed()) is not None:
-            entries.append(entry)
-        lanes = min(len(entries), PARALLEL_DISPOSALS)
-        return [self._spawn_disposal(entries[lane::lanes], deadline) for lane in range(lanes)]
+        disposals = []
+        while (disposal := self._take_disposal()) is not None:
+            disposals.append(disposal)
+        tasks = []
+        failure: BaseException | None = None
+        lanes = min(len(disposals), PARALLEL_DISPOSALS)
+        for lane in range(lanes):
+            try:
+                tasks.append(self._spawn_disposal(disposals[lane::lanes], deadline))
+            except BaseException as exc:
+                # An eager task ends here, and raises what asyncio lets stop the loop: first the others.
+                failure = failure or exc
+        if failure is not None:
+            raise failure
+        return tasks
 
-    def _spawn_disposal(self, entries: Iterable[Entry], deadline: float | None) -> 'asyncio.Task[None]':
-        disposals = self._dispose_entries(deque(entries), deadline)
-        # To its first pause: from here on it sees to all of its entries itself. A coroutine that was not begun would
-        # know nothing of it when its task is cancelled before its first step, as asyncio.run does to all at its end.
-        disposals.send(None)
+    def _spawn_disposal(self, disposals: Iterable[Disposal], deadline: float | None) -> 'asyncio.Task[None]':
+        lane = self._dispose_in_turn(deque(disposals), deadline)
+        # To its first pause: from here on it sees to all of them itself. A coroutine that was not begun would know
+        # nothing of it when its task is cancelled before its first step, as asyncio.run does to all at its end.
+        lane.send(None)
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = loop.create_task(disposals, name='gcpool-dispose')
+        task = loop.create_task(lane, name='gcpool-dispose')
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._lane_ended)
         return task
 
-    async def _dispose_entries(self, queue: 'deque[Entry]', deadline: float | None) -> None:
+    def _lane_ended(self, task: 'asyncio.Task[None]') -> None:
+        self._tasks.discard(task)
+        if self._core.doomed:
+            # A signal handler raised between two lines, and what was left to do is back among the doomed.
+            self._spawn_disposals()
+
+    async def _dispose_in_turn(self, queue: 'deque[Disposal]', deadline: float | None) -> None:
+        # A disposal that goes before it was begun puts its connection back among the doomed.
         failure: BaseException | None = None
+        loop_ends = False
         try:
+            await _pause()
+        except asyncio.CancelledError as exc:
+            failure, loop_ends = exc, True
+        while queue:
+            if loop_ends:
+                # It cancels this, and waits for it: it must not wait for ever.
+                deadline = self._core.now()
             try:
-                await _pause()
-            except asyncio.CancelledError as exc:
-                failure = exc
-            while queue:
-                if isinstance(failure, asyncio.CancelledError):
-                    # By a loop that ends, and waits for this: it must not wait for ever.
-                    deadline = self._core.now()
-                entry = queue.popleft()
-                try:
-                    await self._dispose_entry(entry, deadline)
-                except GeneratorExit:
-                    raise
-                except BaseException as exc:
-                    # Somebody may be waiting for each of the other slots: first go on.
-                    if failure is None:
-                        failure = exc
-                while (entry_ := self._core.take_doomed()) is not None:
-                    queue.append(entry_)
-        finally:
-            # Its loop was closed, and nothing can be awaited any more.
-            for entry in queue:
-                self._core.doom_again(entry)
+                await self._dispose(queue.popleft(), deadline)
+            except GeneratorExit:
+                raise
+            except BaseException as exc:
+                # Somebody may be waiting for each of the other slots: first go on.
+                failure = failure or exc
+                loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
+            while (disposal := self._take_disposal()) is not None:
+                queue.append(disposal)
         if failure is not None:
             raise failure
 
-    async def _dispose_entry(self, entry: Entry, deadline: float | None) -> None:
+    async def _dispose(self, disposal: Disposal, deadline: float | None) -> None:
         timeout = self._dispose_timeout
         if deadline is not None:
             left = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
             timeout = left if timeout is None else min(timeout, left)
-        endpoint = entry.endpoint
+        endpoint = disposal.endpoint
         try:
             if timeout is None:
-                await self._manager.dispose(endpoint, entry.conn)
+                await disposal
             else:
                 async with timeout_scope(timeout):
-                    await self._manager.dispose(endpoint, entry.conn)
+                    await disposal
         except (TimeoutError, asyncio.TimeoutError) as exc:
             # That of the time limit has no text.
             reason = str(exc) or f'the limit was {seconds(timeout)}'
@@ -395,8 +374,6 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
         else:
             logger.debug('connection to %r disposed of', endpoint)
-        finally:
-            self._core.disposed(entry)
 
 
 class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
@@ -416,16 +393,13 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
 
     @contextmanager
     def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
-        conn = self.acquire(endpoint, timeout)
+        conn = self.acquire(endpoint, timeout=timeout)
         try:
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
-                try:
-                    entry = self._core.find_acquired(conn, endpoint)
-                except ConnectionNotAcquired:
-                    # The subclass gives out something of its own, or its user has given it back already.
-                    entry = None
+                # None if the subclass gives out something of its own, or its user has given it back already.
+                entry = self._core.find_held(conn, endpoint)
                 if entry is not None:
                     self._judge(entry, exc)
             raise
@@ -467,8 +441,8 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         return self._check_within(waiter, self._left(deadline))
 
-    def _begin_disposals(self) -> float:
-        self._dispose_doomed()
+    def _begin_disposals(self, waiter: Waiter, deadline: float | None) -> float:
+        self._dispose_own(waiter, deadline)
         return 0.0
 
     def _left(self, deadline: float | None) -> float | None:

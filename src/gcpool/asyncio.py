@@ -196,7 +196,7 @@ class ConnectionPool(
         corpse = waiter.dead
         # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
-        least = self._begin_disposals() if core.doomed else 0.0
+        least = self._begin_disposals(waiter, deadline) if core.doomed else 0.0
         if corpse is not None:
             await self._dispose_dead(waiter, deadline, timeout)
             if self._hooks_dead:

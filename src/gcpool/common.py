@@ -112,7 +112,7 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
 def _is_plain(method: object) -> bool:
     # A plain function may still return an awaitable; one of a class that knows nothing of this package, with the
     # timeout that only the managers for threads have, does not.
-    if inspect.iscoroutinefunction(method):
+    if inspect.iscoroutinefunction(inspect.unwrap(method)):  # type: ignore[arg-type]
         return False
     try:
         parameters = inspect.signature(method).parameters  # type: ignore[arg-type]
@@ -161,9 +161,11 @@ def check_facade_parameters(
         raise TypeError(
             f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
         )
+    limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
-        check_optional_seconds('dispose_timeout', dispose_timeout),
+        # Managers know no other way to say that there is no limit.
+        None if limit == math.inf else limit,
         _check_count('dispose_batch_size', dispose_batch_size, 0),
     )
 

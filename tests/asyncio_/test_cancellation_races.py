@@ -581,7 +581,7 @@ def test_the_task_that_disposes_is_interfered_with(kind: str, exc_type: Any) -> 
         conns = [await world.acquire('a') for _ in range(4)]
         world.manager.points = 2
         tasks = await queue_up(world, 'b', 'b', 'c', 'c')
-        interfere_with('_dispose_entries', interference)
+        interfere_with('_dispose_in_turn', interference)
         hand_timed().advance(2 * HOUR)
         # Each is in the way of those who wait elsewhere.
         for conn in conns:

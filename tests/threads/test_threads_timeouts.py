@@ -70,7 +70,7 @@ def test_the_check_of_the_next_connection_is_told_what_is_left_after_the_first()
         gate.open()
         case.release(job.result())
         # Between them the dead one was disposed of.
-        assert case.manager.timeouts == [1000.0, None, 700.0]
+        assert case.manager.timeouts == [1000.0, 700.0, 700.0]
 
 
 @pytest.mark.parametrize(('dispose_timeout', 'told'), [(None, None), (0, 0.0), (5, 5.0)])
