@@ -1,25 +1,27 @@
 """What the managers raise when a connection cannot be made: a gcpool error that is the driver's, too."""
 
 import functools
+import inspect
 import socket
 import ssl
 from collections.abc import Hashable, Iterable, Mapping
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
 
 __all__ = [
     'BAD_PARAMS',
     'advice_for_os_error',
-    'params_of',
+    'check_source',
+    'look_up',
+    'look_up_async',
     'raise_bad_params',
     'raise_connect_error',
     'raise_connect_timeout',
+    'raise_unknown',
+    'to_params',
     'unknown_endpoint',
 ]
-
-EndpointT = TypeVar('EndpointT', bound=Hashable)
-ParamsT = TypeVar('ParamsT')
 
 #: What drivers raise for parameters that make no sense: an unknown one, a port out of range, a host that is none.
 BAD_PARAMS = (TypeError, ValueError, OverflowError)
@@ -108,19 +110,92 @@ def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashabl
     )
 
 
-def params_of(source: Mapping[EndpointT, ParamsT], endpoint: EndpointT, parameter: str) -> ParamsT:
+def check_source(source: object, parameter: str, *, or_callable: bool = False) -> None:
+    """Refuse, when a manager is made, what no endpoint can be looked up in.
+
+    :param source: what the manager was given
+    :param parameter: the name of the manager's parameter
+    :param or_callable: whether it may be a callable of the endpoint, too
+    :raise TypeError: it is neither a mapping nor, if that will do, callable. The message does not show it: it may hold
+        a password.
+    """
+    if not isinstance(source, Mapping) and not (or_callable and callable(source)):
+        expected = 'a mapping of endpoints to how to reach them' + (', or a callable of the endpoint' * or_callable)
+        raise TypeError(f'{parameter}: expected {expected}, got {type(source).__name__}')
+
+
+def look_up(source: Any, endpoint: Hashable, parameter: str) -> Any:
     """Look up how to reach an endpoint.
 
-    :param source: the manager's parameter, by endpoint
+    :param source: the manager's parameter: a mapping, whose values may be callables of the endpoint, or such a callable
     :param endpoint: what to look up
     :param parameter: the name of the manager's parameter
-    :raise UnknownEndpoint: the mapping does not have it
+    :return: what is there, or what the callable returns
+    :raise UnknownEndpoint: the mapping does not have it, or the callable raises KeyError
+    :raise ConnectError: (a TypeError, too) the callable is a coroutine function; :py:func:`look_up_async` awaits it
     """
+    found = _look_up(source, endpoint, parameter)
+    if inspect.isawaitable(found):
+        if inspect.iscoroutine(found):
+            found.close()
+        cause = TypeError(f'{parameter} gave an awaitable, which only the managers for asyncio await')
+        raise_bad_params(endpoint, cause, parameter)
+    return found
+
+
+async def look_up_async(source: Any, endpoint: Hashable, parameter: str) -> Any:
+    """The same, where callables may be coroutine functions."""
+    found = _look_up(source, endpoint, parameter)
+    if inspect.isawaitable(found):
+        try:
+            return await found
+        except KeyError as exc:
+            raise_unknown(endpoint, parameter, exc)
+    return found
+
+
+def _look_up(source: Any, endpoint: Hashable, parameter: str) -> Any:
+    if not callable(source):
+        try:
+            found = source[endpoint]
+        except KeyError:
+            # Without the parameters: they hold passwords.
+            raise unknown_endpoint(endpoint, parameter, source) from None
+        if not callable(found):
+            return found
+        source = found
     try:
-        return source[endpoint]
-    except KeyError:
-        # Without the parameters: they hold passwords.
-        raise unknown_endpoint(endpoint, parameter, source) from None
+        return source(endpoint)
+    except KeyError as exc:
+        raise_unknown(endpoint, parameter, exc)
+
+
+def raise_unknown(endpoint: Hashable, parameter: str, cause: KeyError) -> NoReturn:
+    """Raise that a callable does not know an endpoint.
+
+    :raise UnknownEndpoint: always
+    """
+    raise UnknownEndpoint(
+        f'endpoint {endpoint!r} is not known to the callable in {parameter}, which raised {cause!r}', endpoint
+    ) from cause
+
+
+def to_params(found: object, endpoint: Hashable, parameter: str, *, text_as: str | None = None) -> dict[str, Any]:
+    """Make a driver's parameters of what was looked up.
+
+    :param found: what was looked up
+    :param endpoint: the endpoint that it is for
+    :param parameter: the name of the manager's parameter
+    :param text_as: the driver's parameter that a connection string is given as; None if it takes none
+    :raise ConnectError: (a TypeError, too) it is neither a mapping of names nor, if that will do, a string
+    """
+    if isinstance(found, str) and text_as is not None:
+        return {text_as: found}
+    if isinstance(found, Mapping) and all(isinstance(name, str) for name in found):
+        return dict(found)
+    expected = 'a mapping of names to values' + (' or a connection string' if text_as is not None else '')
+    given = f'a {type(found).__name__}' + (' with keys that are no strings' if isinstance(found, Mapping) else '')
+    raise_bad_params(endpoint, TypeError(f'expected {expected}, not {given}'), parameter)
 
 
 def advice_for_os_error(exc: OSError) -> str:
