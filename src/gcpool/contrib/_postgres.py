@@ -6,10 +6,9 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
-from typing import Any, TypeVar
+from typing import Any
 
-from gcpool.contrib._sockets import shut_down
+from gcpool.contrib._sockets import call_within, shut_down
 
 __all__ = [
     'SHORTEST_CONNECT',
@@ -20,8 +19,6 @@ __all__ = [
     'shorter_connect_timeout',
     'shut_down_descriptor',
 ]
-
-ResultT = TypeVar('ResultT')
 
 #: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
 SHORTEST_CONNECT = 0.25
@@ -92,57 +89,6 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
         configured = os.environ.get('PGCONNECT_TIMEOUT') or 0
     seconds = int(float(configured))
     return min(limit, seconds) if seconds > 0 else limit
-
-
-def call_within(call: Callable[[], ResultT], undo: Callable[[ResultT], object], timeout: float) -> ResultT:
-    """Call something that blocks, and do not wait for it longer than that.
-
-    It is called in a thread: libpq resolves host names without a time limit, and counts the time of the rest in whole
-    seconds, for each host anew. What comes too late is undone there.
-
-    :param call: what to call
-    :param undo: called with the result that nobody waits for any more
-    :param timeout: seconds to wait
-    :raise TimeoutError: the time is over
-    """
-    outcome: futures.Future[ResultT] = futures.Future()
-    try:
-        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
-    except RuntimeError:
-        # The interpreter shuts down, or there are too many threads: the driver's own limit is better than none.
-        return call()
-    try:
-        return outcome.result(timeout)
-    except BaseException as exc:
-        if outcome.cancel():
-            if isinstance(exc, futures.TimeoutError):
-                raise TimeoutError(f'it took longer than {timeout:g} seconds') from None
-            raise
-        if outcome.exception() is not exc:
-            # It ended at the last moment.
-            if isinstance(exc, futures.TimeoutError):
-                return outcome.result()
-            if outcome.exception() is None:
-                undo(outcome.result())
-        raise
-    finally:
-        # The traceback of what it holds leads here.
-        del outcome
-
-
-def _settle(outcome: 'futures.Future[ResultT]', call: Callable[[], ResultT], undo: Callable[[ResultT], object]) -> None:
-    try:
-        result = call()
-    except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
-        with contextlib.suppress(futures.InvalidStateError):
-            outcome.set_exception(exc)
-    else:
-        try:
-            outcome.set_result(result)
-        except futures.InvalidStateError:
-            undo(result)
-    finally:
-        del outcome
 
 
 def shut_down_descriptor(fd: int) -> None:

@@ -4,17 +4,24 @@ Everything here that differs between platforms stands in :py:func:`poll_once`.
 """
 
 import asyncio
+import contextlib
+import ipaddress
 import select
 import socket
 import ssl
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent import futures
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = [
     'BACKLOG_RETRY',
     'IpAddress',
+    'call_within',
+    'connect_tcp',
     'cut_off_half_way',
     'deadline_after',
     'peer_hung_up',
@@ -29,9 +36,17 @@ __all__ = [
 IpAddress = IPv4Address | IPv6Address
 
 _HostT = TypeVar('_HostT', IpAddress, str)
+_ResultT = TypeVar('_ResultT')
 
 #: Seconds between two attempts to connect to a Unix socket whose listener's backlog is full.
 BACKLOG_RETRY = 0.005
+
+# A timeout of 0 would make the socket non-blocking, where a connect in progress is an error rather than a timeout.
+_SHORTEST_TIMEOUT = 1e-6
+# With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
+_SHORTEST_SHARE = 2.0
+# A limit of 0 is no reason not to learn the address of a host that the resolver knows without asking anybody.
+_SHORTEST_RESOLUTION = 0.25
 
 _TLS_RECORD_HEADER = 5
 _TLS_ALERT = 21
@@ -175,3 +190,138 @@ def deadline_after(timeout: float | None) -> float | None:
 def time_left(deadline: float | None) -> float | None:
     """Give the seconds until a monotonic time, at least 0; None if there is no such time."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def connect_tcp(
+    host: str,
+    port: int,
+    deadline: float | None,
+    *,
+    family: int = socket.AF_UNSPEC,
+    prepare: Callable[[socket.socket], object] | None = None,
+) -> socket.socket:
+    """Resolve a host name, and connect to the first of its addresses that answers.
+
+    With a deadline, a name is resolved in a daemon thread (an address, or without a deadline, is not): the system's
+    resolver cannot be interrupted, so a resolution that takes too long goes on there until the resolver itself gives
+    up, and what it finds is dropped.
+
+    :param host: host name, or an address as a string
+    :param port: the port
+    :param deadline: the monotonic time (:py:func:`deadline_after`) at which all of it has to be through, the resolution
+        and the attempts at all addresses; None for the system's limits. If it is over from the start, a name still has
+        a quarter of a second to be resolved, and an address is found that answers without being waited for.
+    :param family: one of the address families, to take only its addresses
+    :param prepare: called with each socket before it is connected (options, bind)
+    :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
+    :raise TimeoutError: the time is over
+    :raise socket.gaierror: the name does not resolve
+    :raise OSError: the last address's error, if none of them could be connected to
+    """
+    addresses = _resolve(host, port, deadline, family)
+    failure: OSError | None = None
+    for tried, (kind_of_address, kind, protocol, _, address) in enumerate(addresses):
+        left = time_left(deadline)
+        if left is not None:
+            left = min(left, max(left / (len(addresses) - tried), _SHORTEST_SHARE))
+        try:
+            sock = socket.socket(kind_of_address, kind, protocol)
+            try:
+                timeout = sock.gettimeout()
+                if prepare is not None:
+                    prepare(sock)
+                if left is not None:
+                    sock.settimeout(max(left, _SHORTEST_TIMEOUT))
+                sock.connect(address)
+                sock.settimeout(timeout)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            failure = exc
+        else:
+            return sock
+    try:
+        raise failure or OSError(f'no address found for {host!r}')
+    finally:
+        # The traceback refers to this frame: without it there is no reference cycle.
+        del failure
+
+
+def _resolve(host: str, port: int, deadline: float | None, family: int) -> list[Any]:
+    def resolve() -> list[Any]:
+        return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+
+    left = time_left(deadline)
+    if left is None or _is_address(host):
+        return resolve()
+    left = max(left, _SHORTEST_RESOLUTION)
+    try:
+        return call_within(resolve, lambda _: None, left)
+    except TimeoutError:
+        raise TimeoutError(f'the host name {host!r} was not resolved within {left:.3g} seconds') from None
+
+
+def _is_address(host: object) -> bool:
+    # Any other type would be taken for an address in its binary form.
+    if not isinstance(host, str):
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], timeout: float) -> _ResultT:
+    """Call something that blocks, and do not wait for it longer than that.
+
+    It is called in a daemon thread, which goes on with it when nobody waits any more: resolving a host name has no time
+    limit of its own, and libpq counts that of the rest in whole seconds, for each host anew. What comes too late is
+    undone there.
+
+    :param call: what to call
+    :param undo: called with the result that nobody waits for any more
+    :param timeout: seconds to wait
+    :raise TimeoutError: the time is over
+    """
+    outcome: futures.Future[_ResultT] = futures.Future()
+    try:
+        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
+    except RuntimeError:
+        # The interpreter shuts down, or there are too many threads: the driver's own limit is better than none.
+        return call()
+    try:
+        return outcome.result(timeout)
+    except BaseException as exc:
+        if outcome.cancel():
+            if isinstance(exc, futures.TimeoutError):
+                raise TimeoutError(f'it took longer than {timeout:g} seconds') from None
+            raise
+        if outcome.exception() is not exc:
+            # It ended at the last moment.
+            if isinstance(exc, futures.TimeoutError):
+                return outcome.result()
+            if outcome.exception() is None:
+                undo(outcome.result())
+        raise
+    finally:
+        # The traceback of what it holds leads here.
+        del outcome
+
+
+def _settle(
+    outcome: 'futures.Future[_ResultT]', call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
+) -> None:
+    try:
+        result = call()
+    except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
+        with contextlib.suppress(futures.InvalidStateError):
+            outcome.set_exception(exc)
+    else:
+        try:
+            outcome.set_result(result)
+        except futures.InvalidStateError:
+            undo(result)
+    finally:
+        del outcome
