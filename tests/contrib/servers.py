@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import pytest
 
@@ -194,6 +194,41 @@ def full_listener(family: socket.AddressFamily, address: object) -> Iterator[soc
         else:
             pytest.fail('the backlog does not get full')
         yield listener
+
+
+@contextlib.contextmanager
+def closed_port(host: str = '127.0.0.1') -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else is given as long as the block lasts."""
+    with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as sock:
+        sock.bind((host, 0))
+        yield sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def resolver_without_answer() -> Iterator[str]:
+    """A host name that is not resolved before the block ends."""
+    host = 'no-answer.invalid'
+    answer = threading.Event()
+    asked: list[threading.Thread] = []
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(name: object, *args: Any, **kwargs: Any) -> Any:
+        if name != host:
+            return resolve(name, *args, **kwargs)  # type: ignore[arg-type]
+        asked.append(threading.current_thread())
+        assert answer.wait(PATIENCE)
+        raise socket.gaierror(socket.EAI_NONAME, 'not known')
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, 'getaddrinfo', getaddrinfo)
+        try:
+            yield host
+        finally:
+            answer.set()
+            for thread in asked:
+                if thread is not threading.current_thread():
+                    thread.join(PATIENCE)
+    assert asked, 'nobody has asked for the address'
 
 
 # In pg_stat_activity: the clients, without the one that asks.

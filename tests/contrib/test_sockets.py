@@ -379,7 +379,8 @@ class TestTlsCreate:
             limits.append(timeout)
             return socket_timeout(sock, timeout)
 
-        monkeypatch.setattr(contrib, 'socket_timeout', note)
+        for module in (contrib, _sockets):
+            monkeypatch.setattr(module, 'socket_timeout', note)
         # The clock stands still. Of 60 seconds: a third, half of the rest, all of it; and the handshake.
         monkeypatch.setattr(_sockets, 'time', Times(0.0))
         SslSocketConnectionManager(client_tls).create(('localhost', 1), 60.0).close()

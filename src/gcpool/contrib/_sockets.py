@@ -12,7 +12,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent import futures
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ __all__ = [
     'peer_hung_up',
     'shut_down',
     'socket_is_alive',
+    'socket_timeout',
     'split_host_endpoint',
     'split_tcp_endpoint',
     'time_left',
@@ -91,6 +92,28 @@ def cut_off_half_way(exc: BaseException) -> bool:
 def peer_hung_up(fd: int) -> bool:
     """Tell whether a socket is finished as far as the kernel tells by its descriptor alone (negative: closed)."""
     return fd < 0 or poll_once(fd)[1]
+
+
+@contextlib.contextmanager
+def socket_timeout(sock: socket.socket, timeout: float | None) -> Generator[None, None, None]:
+    """Bound each operation on a socket in the block, and give the socket its timeout back.
+
+    :param sock: the socket; it may be closed in the block
+    :param timeout: seconds; 0 and less leave an operation only the time that it needs if it does not have to wait;
+        None changes nothing
+    :raise TimeoutError: an operation took longer
+    """
+    if timeout is None:
+        yield
+        return
+
+    original = sock.gettimeout()
+    sock.settimeout(max(timeout, _SHORTEST_TIMEOUT))
+    try:
+        yield
+    finally:
+        if sock.fileno() >= 0:
+            sock.settimeout(original)
 
 
 def socket_is_alive(sock: socket.socket) -> bool:
@@ -227,13 +250,10 @@ def connect_tcp(
         try:
             sock = socket.socket(kind_of_address, kind, protocol)
             try:
-                timeout = sock.gettimeout()
                 if prepare is not None:
                     prepare(sock)
-                if left is not None:
-                    sock.settimeout(max(left, _SHORTEST_TIMEOUT))
-                sock.connect(address)
-                sock.settimeout(timeout)
+                with socket_timeout(sock, left):
+                    sock.connect(address)
             except BaseException:
                 sock.close()
                 raise
@@ -252,10 +272,9 @@ def _resolve(host: str, port: int, deadline: float | None, family: int) -> list[
     def resolve() -> list[Any]:
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
 
-    left = time_left(deadline)
-    if left is None or _is_address(host):
+    if deadline is None or _is_address(host):
         return resolve()
-    left = max(left, _SHORTEST_RESOLUTION)
+    left = max(deadline - time.monotonic(), _SHORTEST_RESOLUTION)
     try:
         return call_within(resolve, lambda _: None, left)
     except TimeoutError:

@@ -1,21 +1,25 @@
 """HTTP connections that are kept alive, made by :py:mod:`http.client`, for :py:class:`gcpool.threading.ConnectionPool`.
 
 The connections are ``http.client.HTTPConnection`` and ``HTTPSConnection``. They only remember, in addition, whether the
-last response was read to its end: the next user of a connection on which some of it is left would be given that.
+last response was read to its end: the next user of a connection on which some of it is left would be given that. And
+whether each request was sent to its end: a server would take the next user's request for the rest of it.
+
+Of interim responses http.client skips only 100 (Continue). It takes any other (103, Early Hints) for the final one,
+which is still to come then: that leaves a connection unfit as well.
 """
 
 import contextlib
 import http.client
 import io
+import re
 import socket
 import ssl
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeGuard, cast
 
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
-from gcpool.contrib._sockets import deadline_after, poll_once, time_left
-from gcpool.contrib.socket import _connect
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, time_left
 from gcpool.exceptions import DiscardConnection, UnknownEndpoint
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -28,6 +32,107 @@ Connection = http.client.HTTPConnection
 _DEFAULT_PORTS: Mapping[str, int] = {'http': http.client.HTTP_PORT, 'https': http.client.HTTPS_PORT}
 _SWITCHING_PROTOCOLS = 101
 _SHORTEST_TIMEOUT = 0.001
+_HIGHEST_PORT = 65535
+# Of a chunk's size or a trailer: what is longer is none.
+_LONGEST_LINE = 65536
+_DIGITS = re.compile(r'[ \t]*[0-9]{1,18}[ \t]*')
+_CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n')
+_CHUNKED = re.compile(r'(?:.*,)?\s*chunked\s*', re.IGNORECASE)
+
+
+class _ChunkedBody:
+    """Follows the framing of a body that is sent in chunks."""
+
+    ended = False
+    spoilt = False
+
+    def __init__(self) -> None:
+        # Of the chunk that is being sent.
+        self._left = 0
+        self._line = b''
+        self._awaited = 'size'
+
+    def add(self, data: memoryview) -> None:
+        while data and not self.spoilt:
+            if self.ended:
+                self.spoilt = True
+            elif self._left:
+                taken = min(self._left, len(data))
+                self._left -= taken
+                data = data[taken:]
+            else:
+                piece = bytes(data[:_LONGEST_LINE])
+                piece = piece[: piece.find(b'\n') + 1] or piece
+                data = data[len(piece) :]
+                self._line += piece
+                if piece.endswith(b'\n'):
+                    line, self._line = self._line, b''
+                    self._take(line)
+                else:
+                    self.spoilt = len(self._line) > _LONGEST_LINE
+
+    def _take(self, line: bytes) -> None:
+        if self._awaited == 'trailer':
+            self.ended = line == b'\r\n'
+        elif self._awaited == 'end of chunk':
+            self.spoilt = line != b'\r\n'
+            self._awaited = 'size'
+        elif found := _CHUNK_SIZE.fullmatch(line):
+            self._left = int(found[1], 16)
+            self._awaited = 'end of chunk' if self._left else 'trailer'
+        else:
+            self.spoilt = True
+
+
+class _RequestBody:
+    """Whether the body of a request was sent as its header has announced it."""
+
+    def __init__(self) -> None:
+        self._length: int | None = None
+        self._chunks: _ChunkedBody | None = None
+        self._sent = 0
+        self._spoilt = False
+
+    def announce(self, header: str | bytes, values: tuple[Any, ...]) -> None:
+        """Take note of a header."""
+        name = _as_text(header).strip().lower()
+        if name not in ('content-length', 'transfer-encoding'):
+            return
+        value = ','.join(map(_as_text, values))
+        if self._length is not None or self._chunks is not None:
+            # Which of them counts is up to the server.
+            self._spoilt = True
+        elif name == 'transfer-encoding':
+            self._chunks = _ChunkedBody()
+            self._spoilt = self._spoilt or _CHUNKED.fullmatch(value) is None
+        elif _DIGITS.fullmatch(value):
+            self._length = int(value)
+        else:
+            self._spoilt = True
+
+    def add(self, data: Any) -> None:
+        """Take note of bytes that were sent."""
+        view = memoryview(data).cast('B')
+        self._sent += len(view)
+        if self._chunks is not None:
+            self._chunks.add(view)
+
+    def spoil(self) -> None:
+        """Take note that it is not known what was sent."""
+        self._spoilt = True
+
+    @property
+    def is_through(self) -> bool:
+        """Whether all of it was sent, and nothing else."""
+        if self._spoilt:
+            return False
+        if self._chunks is not None:
+            return self._chunks.ended and not self._chunks.spoilt
+        return self._sent == (self._length or 0)
+
+
+def _as_text(value: object) -> str:
+    return value.decode('latin-1') if isinstance(value, bytes) else str(value)
 
 
 class _Reader(io.BufferedReader):
@@ -57,9 +162,10 @@ class _Reader(io.BufferedReader):
 class _Response(http.client.HTTPResponse):
     """A response that can tell whether it leaves its connection as the next request needs it."""
 
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, **kwargs: Any) -> None:
+        super().__init__(sock, debuglevel, method, **kwargs)
         self.sock = sock
+        self.method = method
         self.reader = _Reader(self.fp.detach())
         self.reader.sock = sock
         self.fp = self.reader
@@ -74,6 +180,10 @@ class _Response(http.client.HTTPResponse):
     @property
     def spoils(self) -> str | None:
         """What it leaves behind for whoever is next, now that it is closed."""
+        if self.status == _SWITCHING_PROTOCOLS or (self.method == 'CONNECT' and 200 <= self.status < 300):
+            return 'it was switched to another protocol'
+        if self.status < 200:
+            return f'an interim response was read ({self.status}), and not the final one behind it'
         if self.was_cut_off:
             return 'a response was closed before its end'
         if self.reader.surplus:
@@ -88,6 +198,10 @@ class _PooledConnection(http.client.HTTPConnection):
 
     _ended = False
     _requesting = False
+    # From the moment in which the head of the request is sent.
+    _body_is_next = False
+    _body = _RequestBody()
+    _tunnelled = False
     _response: _Response | None = None
     _spoilt: str | None = None
     _deadline: float | None = None
@@ -99,7 +213,7 @@ class _PooledConnection(http.client.HTTPConnection):
 
     def _create_connection(self, address: tuple[str, int], timeout: float | None, source: object) -> socket.socket:
         deadline = deadline_after(timeout) if self._deadline is None else self._deadline
-        sock = _connect(*address, deadline)
+        sock = connect_tcp(*address, deadline)
         # For the TLS handshake. Without any time it would be a non-blocking socket.
         left = time_left(deadline)
         sock.settimeout(None if left is None else max(left, _SHORTEST_TIMEOUT))
@@ -118,31 +232,79 @@ class _PooledConnection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
 
     def connect_within(self, timeout: float | None) -> None:
-        """Connect, in no more time than that and the connection's own timeout."""
-        limits = [limit for limit in (timeout, self.timeout) if limit is not None]
-        self._deadline = deadline_after(min(limits, default=None))
+        """Connect, in no more time than that."""
+        self._deadline = deadline_after(timeout)
         try:
             self.connect()
         finally:
             self._deadline = None
 
+    def set_tunnel(self, *args: Any, **kwargs: Any) -> None:
+        """Have it connect again by way of a proxy: it does not lead to its endpoint any more."""
+        super().set_tunnel(*args, **kwargs)
+        self._tunnelled = True
+
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         """Begin a request."""
+        if not self._requesting:
+            # Before: a request that is refused for its path has begun, too, as far as http.client is concerned.
+            self._requesting = True
+            self._body_is_next = False
+            self._body = _RequestBody()
         super().putrequest(*args, **kwargs)
-        self._requesting = True
+
+    def putheader(self, header: str | bytes, *values: Any) -> None:
+        """Add a header to the request."""
+        super().putheader(header, *values)
+        self._body.announce(header, values)
+
+    def send(self, data: Any) -> None:
+        """Send something: the head of the request, or some of its body."""
+        if not self._requesting:
+            super().send(data)
+            self._spoilt = self._spoilt or 'something was sent on it that belongs to no request'
+            return
+        if not self._body_is_next:
+            # http.client sends the head in one piece.
+            super().send(data)
+            self._body_is_next = True
+            return
+        body = self._body
+        try:
+            for block in self._blocks_of(data):
+                super().send(block)
+                body.add(block)
+        except BaseException:
+            # How much of it was sent is not known.
+            body.spoil()
+            raise
+
+    def _blocks_of(self, data: Any) -> Iterator[Any]:
+        # What http.client's own does, one block at a time.
+        if hasattr(data, 'read'):
+            while block := data.read(self.blocksize):
+                yield block.encode('iso-8859-1') if isinstance(block, str) else block
+        elif _is_bytes_like(data) or isinstance(data, str) or not isinstance(data, Iterable):
+            yield data
+        else:
+            yield from data
 
     def getresponse(self) -> http.client.HTTPResponse:
         """Wait for the response to the request."""
         previous = self._response
         response = self._response = cast('_Response', super().getresponse())
         self._requesting = False
-        if previous is not None and self.sock is not None:
-            self._spoilt = self._spoilt or previous.spoils
+        if self.sock is not None:
+            if previous is not None:
+                self._spoilt = self._spoilt or previous.spoils
+            if not self._body.is_through:
+                # Nor is it good if the rest is sent now: the server may have given up to wait for it.
+                self._spoilt = self._spoilt or 'a request was not sent as its header announced it'
         return response
 
     def close(self) -> None:
         """Close the connection; a request connects again, unless the pool has closed it."""
-        self._requesting = False
+        self._requesting = self._body_is_next = False
         self._spoilt = None
         super().close()
 
@@ -169,15 +331,15 @@ class _PooledConnection(http.client.HTTPConnection):
             response.read()
         if self.sock is None:
             return 'it is closed'
+        if self._tunnelled:
+            return 'it leads by way of a proxy'
         if self._requesting:
             return 'a request was begun, and its response not asked for'
         if response is not None:
             if not response.isclosed():
                 return 'a response was not read to its end'
-            if response.status == _SWITCHING_PROTOCOLS:
-                return 'it was switched to another protocol'
             return self._spoilt or response.spoils
-        return None
+        return self._spoilt
 
     def is_quiet(self) -> bool:
         """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
@@ -216,8 +378,9 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
     """Makes connections that are kept alive between requests.
 
     A connection is unfit, and its pool closes it, when the server has closed it (``Connection: close``, or while it was
-    idle), when a request was sent and its response not read to its end, when it was switched to another protocol, and
-    when there is something to read on it that nobody has asked for.
+    idle), when a request was not sent to its end (less or more of a body than ``Content-Length`` says, or no last
+    chunk), when its response was not read to its end, when it was switched to another protocol, and when there is
+    something to read on it that nobody has asked for.
 
     :param timeout: seconds that connecting, and each wait for the server, may take; None for no limit
     :param ssl_context: settings for ``https``, None for Python's default: certificates are checked against the
@@ -232,13 +395,15 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         """Resolve the host name, connect to its addresses in turn until one answers; with ``https`` shake hands.
 
         :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; ``http`` and ``https`` have default ports
-        :param timeout: seconds that all of it may take together, if that is less than the manager's ``timeout``. The
-            name's resolution counts, but cannot be interrupted.
+        :param timeout: seconds that all of it may take together, if that is less than the manager's ``timeout``. With a
+            limit the name is resolved in a thread, which is left behind when the time is over.
         :raise ConnectTimeout: the time is over
         :raise ConnectError: the connection cannot be made; also an ``OSError`` of the kind that was the cause
-        :raise UnknownEndpoint: the endpoint is none
+        :raise UnknownEndpoint: the endpoint is none: another scheme, a host name with blanks or control characters, a
+            port that is no int from 1 to 65535
         """
         scheme, host, port = _split_endpoint(endpoint)
+        limit = min((limit for limit in (timeout, self._timeout) if limit is not None), default=None)
         conn: _PooledConnection
         if scheme == 'https':
             if self._ssl_context is None:
@@ -248,12 +413,9 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         else:
             conn = _PooledHttpConnection(host, port, timeout=self._timeout)
         try:
-            conn.connect_within(timeout)
+            conn.connect_within(limit)
         except TimeoutError as exc:
-            raise_connect_timeout(endpoint, exc, timeout if timeout is not None else self._timeout)
-        except ssl.SSLError as exc:
-            advice = 'check that the server speaks TLS there, and that its certificate is trusted and names the host'
-            raise_connect_error(endpoint, exc, advice)
+            raise_connect_timeout(endpoint, exc, limit)
         except OSError as exc:
             raise_connect_error(endpoint, exc, advice_for_os_error(exc))
         except UnicodeError as exc:
@@ -310,7 +472,16 @@ def _pooled(conn: Connection) -> _PooledConnection:
     return conn
 
 
+def _is_bytes_like(data: object) -> bool:
+    try:
+        memoryview(data)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
 def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
+    parts: tuple[object, object, object] | None = None
     if isinstance(endpoint, str):
         if '@' in endpoint:
             # Not quoted: there may be a password.
@@ -321,15 +492,26 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
         except ValueError:
             pass
         else:
-            bare = url.path in ('', '/') and not url.query and not url.fragment
-            if url.scheme in _DEFAULT_PORTS and url.hostname and bare:
-                return url.scheme, url.hostname, _DEFAULT_PORTS[url.scheme] if port is None else port
+            # Some control characters it has left out.
+            if url.path in ('', '/') and not url.query and not url.fragment and _is_host(endpoint):
+                parts = url.scheme, url.hostname, _DEFAULT_PORTS.get(url.scheme) if port is None else port
     elif isinstance(endpoint, tuple) and len(endpoint) == 3:
-        scheme, host, port = endpoint
-        if scheme in _DEFAULT_PORTS and isinstance(host, str) and host and isinstance(port, int):
-            return scheme, host, port
+        parts = endpoint
+    if parts is not None:
+        scheme, host, number = parts
+        if isinstance(scheme, str) and scheme in _DEFAULT_PORTS and _is_host(host) and _is_port(number):
+            return scheme, host, number
     raise UnknownEndpoint(
         f"{endpoint!r} is no endpoint: write 'http://host:port' or 'https://host:port', without a path, "
-        "or ('http', 'host', port)",
+        f"or ('http', 'host', port); the port is an int from 1 to {_HIGHEST_PORT}, the host has neither blanks nor "
+        'control characters',
         endpoint,
     )
+
+
+def _is_host(host: object) -> TypeGuard[str]:
+    return isinstance(host, str) and host != '' and not any(char <= ' ' or char == '\x7f' for char in host)
+
+
+def _is_port(port: object) -> TypeGuard[int]:
+    return isinstance(port, int) and not isinstance(port, bool) and 1 <= port <= _HIGHEST_PORT

@@ -16,10 +16,12 @@ from typing import Generic
 
 from gcpool.contrib._sockets import (
     IpAddress,
+    connect_tcp,
     cut_off_half_way,
     deadline_after,
     shut_down,
     socket_is_alive,
+    socket_timeout,
     split_host_endpoint,
     split_tcp_endpoint,
     time_left,
@@ -47,11 +49,6 @@ Port = int
 TcpEndpoint = tuple[IpAddress, Port]
 SslEndpoint = tuple[Hostname, Port]
 
-# A timeout of 0 would make the socket non-blocking, where a connect in progress is an error rather than a timeout.
-_SHORTEST_TIMEOUT = 1e-6
-# With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
-_SHORTEST_SHARE = 2.0
-
 
 @contextlib.contextmanager
 def socket_nonblocking(sock: socket.socket) -> Generator[None, None, None]:
@@ -66,28 +63,6 @@ def socket_nonblocking(sock: socket.socket) -> Generator[None, None, None]:
     finally:
         if sock.fileno() >= 0:
             sock.settimeout(timeout)
-
-
-@contextlib.contextmanager
-def socket_timeout(sock: socket.socket, timeout: float | None) -> Generator[None, None, None]:
-    """Bound each operation on a socket in the block, and give the socket its timeout back.
-
-    :param sock: the socket; it may be closed in the block
-    :param timeout: seconds; 0 and less leave an operation only the time that it needs if it does not have to wait;
-        None changes nothing
-    :raise TimeoutError: an operation took longer
-    """
-    if timeout is None:
-        yield
-        return
-
-    original = sock.gettimeout()
-    sock.settimeout(max(timeout, _SHORTEST_TIMEOUT))
-    try:
-        yield
-    finally:
-        if sock.fileno() >= 0:
-            sock.settimeout(original)
 
 
 class SocketAlivenessCheckingMixin(Generic[EndpointT]):
@@ -197,7 +172,7 @@ class SslSocketConnectionManager(
 
         :param endpoint: host name (or an address as a string) and port
         :param timeout: seconds that all of it may take together, None for the system's limit on connecting and none on
-            the handshake. The name's resolution counts, but cannot be interrupted.
+            the handshake. With a limit the name is resolved in a thread, which is left behind when the time is over.
         :return: a socket with the handshake done and the default timeout (:py:func:`socket.getdefaulttimeout`)
         :raise TimeoutError: the time is over
         :raise OSError: the connection cannot be made; :py:class:`ssl.SSLError` if it is the handshake that fails
@@ -205,7 +180,7 @@ class SslSocketConnectionManager(
         """
         hostname, port = split_host_endpoint(endpoint)
         deadline = deadline_after(timeout)
-        sock = _connect(hostname, port, deadline)
+        sock = connect_tcp(hostname, port, deadline)
         try:
             sock = secured = self._ssl.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
             with socket_timeout(secured, time_left(deadline)):
@@ -228,30 +203,3 @@ class SslSocketConnectionManager(
         """
         shut_down(conn)
         conn.close()
-
-
-def _connect(host: str, port: int, deadline: float | None) -> socket.socket:
-    """Connect to the first of a host's addresses that answers, and raise the last one's error if none does."""
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError | None = None
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
-        left = time_left(deadline)
-        if left is not None:
-            left = min(left, max(left / (len(addresses) - tried), _SHORTEST_SHARE))
-        try:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                with socket_timeout(sock, left):
-                    sock.connect(address)
-            except BaseException:
-                sock.close()
-                raise
-        except OSError as exc:
-            failure = exc
-        else:
-            return sock
-    try:
-        raise failure or OSError(f'no address found for {host!r}')
-    finally:
-        # The traceback refers to this frame: without it there is no reference cycle.
-        del failure
