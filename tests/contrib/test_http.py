@@ -208,7 +208,7 @@ def start_upload(conn: Connection, *headers: Any) -> None:
 
 def send_body(conn: Connection, block: Any) -> None:
     """Send some of a body; of 123 what can be read once only."""
-    made = {
+    made: dict[Any, Callable[[], Any]] = {
         io.BytesIO: lambda: io.BytesIO(b'123'),
         io.StringIO: lambda: io.StringIO('123'),
         iter: lambda: iter([b'123']),

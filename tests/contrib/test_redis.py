@@ -3,8 +3,11 @@
 """The managers of redis-py's connections, alone and in pools, against private Redis servers."""
 
 import asyncio
+import importlib
+import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -16,10 +19,18 @@ import trustme
 
 import gcpool.asyncio
 import gcpool.threading
+from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from tests.contrib.conftest import Run
 from tests.contrib.redis_server import RedisServer, running_redis
-from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import (
+    PATIENCE,
+    closed_port,
+    resolver_without_answer,
+    tcp_listener,
+    wait_for_end,
+    wait_readable,
+)
 
 redis = pytest.importorskip('redis')
 
@@ -114,6 +125,13 @@ async def until_eof(conn: AsyncConnection) -> None:
         await asyncio.sleep(0)
 
 
+def test_says_that_redis_py_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis, '__version__', '7.4.1')
+    monkeypatch.delitem(sys.modules, 'gcpool.contrib.redis')
+    with pytest.raises(ImportError, match=r'needs redis >= 8, and finds 7\.4\.1: pip install --upgrade "gcpool\[redis'):
+        importlib.import_module('gcpool.contrib.redis')
+
+
 class TestCreate:
     @pytest.mark.parametrize('timeout', [None, 20.0])
     @pytest.mark.parametrize('protocol', [2, 3])
@@ -191,6 +209,41 @@ class TestCreate:
             assert manager.check_aliveness('db', conn, 5.0)
         manager.dispose('db', conn)
 
+    def test_sets_the_options_that_redis_py_sets(self, redis_server: RedisServer) -> None:
+        address = {'host': redis_server.host, 'port': redis_server.port}
+        for params in (address, {**address, 'socket_keepalive': False}):
+            theirs = redis.Connection(**params)
+            theirs.connect()
+            manager = RedisConnectionManager({'db': params})
+            ours = manager.create('db', 20.0)
+            found = []
+            for conn in (theirs, ours):
+                sock = conn._get_socket()
+                assert sock is not None
+                names = ('TCP_NODELAY', 'TCP_KEEPIDLE', 'TCP_KEEPINTVL', 'TCP_KEEPCNT')
+                options = [(socket.IPPROTO_TCP, getattr(socket, name)) for name in names if hasattr(socket, name)]
+                options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+                found.append([sock.getsockopt(*option) for option in options] + [sock.gettimeout()])
+            assert found[0] == found[1]
+            theirs.disconnect()
+            manager.dispose('db', ours)
+
+    def test_a_class_of_the_user_s_own(self, redis_server: RedisServer) -> None:
+        connected = []
+
+        class Own(redis.Connection):  # type: ignore[name-defined,misc]
+            def _connect(self) -> Any:
+                sock = super()._connect()
+                connected.append(sock)
+                return sock
+
+        address = {'host': redis_server.host, 'port': redis_server.port}
+        manager = RedisConnectionManager({'db': {**address, 'connection_class': Own}})
+        conn = manager.create('db', 20.0)
+        assert isinstance(conn, Own)
+        assert connected == [conn._get_socket()]
+        manager.dispose('db', conn)
+
     @pytest.mark.skipif(not hasattr(ssl, 'HAS_TLSv1_3'), reason='Python has no TLS')
     def test_tls(self, authority: trustme.CA, tmp_path: Path, run: Run) -> None:
         certificate = authority.issue_cert('localhost', '127.0.0.1')
@@ -259,7 +312,29 @@ class TestErrors:
 
         for exc in self.create(run, parameters, 'none'):
             assert isinstance(exc, UnknownEndpoint)
-            assert "'none' is not known to the function" in str(exc)
+            assert "'none' is not known to the callable in endpoints" in str(exc)
+
+    def test_unknown_to_a_coroutine_function(self, run: Run) -> None:
+        async def parameters(endpoint: str) -> str:
+            await asyncio.sleep(0)
+            return {'db': 'redis://localhost'}[endpoint]
+
+        async def main() -> None:
+            for source in (parameters, {'none': parameters}):
+                with pytest.raises(UnknownEndpoint, match="'none' is not known to the callable in endpoints"):
+                    await AsyncRedisConnectionManager(source).create('none')
+
+        run(main)
+        with pytest.raises(ConnectError, match='only the managers for asyncio') as caught:
+            RedisConnectionManager(parameters).create('db')  # type: ignore[arg-type]
+        assert isinstance(caught.value, TypeError)
+
+    @pytest.mark.parametrize('endpoints', [None, 'redis://:not-a-secret@localhost', [('db', 'redis://localhost')], 5])
+    def test_endpoints_that_are_none(self, endpoints: Any) -> None:
+        for kind in (RedisConnectionManager, AsyncRedisConnectionManager):
+            with pytest.raises(TypeError, match='endpoints: expected a mapping') as caught:
+                kind(endpoints)
+            assert 'secret' not in str(caught.value)
 
     def test_wrong_password(self, guarded_server: RedisServer, run: Run) -> None:
         url = f'redis://:another@{guarded_server.host}:{guarded_server.port}'
@@ -280,12 +355,11 @@ class TestErrors:
             assert 'does not resolve' in str(exc)
 
     def test_refused(self, run: Run) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-        for exc in self.create(run, {'db': {'host': '127.0.0.1', 'port': port}}):
-            assert isinstance(exc, ConnectError)
-            assert isinstance(exc, redis.ConnectionError)
-            assert 'check that the server is running' in str(exc)
+        with closed_port() as port:
+            for exc in self.create(run, {'db': {'host': '127.0.0.1', 'port': port}}):
+                assert isinstance(exc, ConnectError)
+                assert isinstance(exc, redis.ConnectionError)
+                assert 'check that the server is running' in str(exc)
 
     def test_too_many_clients(self, guarded_server: RedisServer, run: Run) -> None:
         manager = RedisConnectionManager({'db': guarded_server.url})
@@ -314,9 +388,14 @@ class TestErrors:
             assert "the URL of endpoint 'db'" in str(exc)
             assert 'secret' not in f'{exc!r}{exc}{exc.__cause__}'
 
-    def test_parameters_that_are_none(self, run: Run) -> None:
-        for exc in self.create(run, {'db': 6379}):
-            assert isinstance(exc, TypeError)
+    @pytest.mark.parametrize('params', [6379, None, [('host', 'localhost')], {1: 2}, b'redis://localhost', {'url': 5}])
+    def test_parameters_that_are_none(self, run: Run, params: Any) -> None:
+        for source in ({'db': params}, lambda _: params, {'db': lambda _: params}):
+            for exc in self.create(run, source):
+                assert isinstance(exc, ConnectError)
+                assert isinstance(exc, TypeError)
+                assert "endpoint 'db'" in str(exc)
+                assert 'check its entry in endpoints' in str(exc)
 
     def test_a_server_of_another_kind(self, run: Run) -> None:
         with tcp_listener() as listener:
@@ -336,18 +415,31 @@ class TestErrors:
             thread.join(PATIENCE)
             assert not thread.is_alive()
 
-    @pytest.mark.parametrize('words', ['', '*1\r\n'])
-    def test_times_out(self, silent_listener: socket.socket, words: str) -> None:
+    def test_times_out(self, silent_listener: socket.socket) -> None:
         host, port = silent_listener.getsockname()
-        manager = RedisConnectionManager({'db': {'host': host, 'port': port, 'password': 'not-a-secret'}})
+        params = {'host': host, 'port': port, 'password': 'not-a-secret', 'socket_timeout': 2 * PATIENCE}
+        manager = RedisConnectionManager({'db': params})
         began = time.monotonic()
         with pytest.raises(ConnectTimeout, match=r"endpoint 'db' could be made within 0\.2 s") as caught:
             manager.create('db', 0.2)
-        assert time.monotonic() - began < 0.2 + 0.5
+        # Much less than redis-py's own limit.
+        assert time.monotonic() - began < PATIENCE
         assert isinstance(caught.value.__cause__, redis.TimeoutError)
         assert 'not-a-secret' not in f'{caught.value} {caught.value.__cause__}'
         with silent_listener.accept()[0] as conn:
             wait_for_end(conn)
+
+    @pytest.mark.parametrize('tls', [True, False])
+    def test_does_not_wait_for_the_resolver(self, tls: bool) -> None:
+        params = {'port': 1, 'ssl': tls, 'socket_connect_timeout': 2 * PATIENCE}
+        with resolver_without_answer() as host:
+            pool = gcpool.threading.ConnectionPool[Any, Connection](
+                RedisConnectionManager({'db': {**params, 'host': host}})
+            )
+            with pytest.raises(ConnectTimeout, match=r"endpoint 'db' could be made within 0\.0") as caught:
+                pool.acquire('db', timeout=0.05)
+            pool.close()
+        assert isinstance(caught.value.__cause__, redis.TimeoutError)
 
     def test_no_step_of_the_handshake_has_the_whole_time(self) -> None:
         with tcp_listener() as listener:
@@ -550,13 +642,14 @@ class TestState:
     ) -> None:
         async def main(conn: AsyncConnection) -> None:
             assert await async_manager.check_aliveness('db', conn)
-            assert conn._writer is not None
-            conn._writer.write(b'PING\r\n')
-            # The loop has not seen the answer when the check looks.
-            while await async_manager.check_aliveness('db', conn):
-                wait_readable(fd_of(conn))
-            await asyncio.sleep(0.01)
-            # Now it has.
+            fd = fd_of(conn)
+            # Past the event loop, which has no turn until the check looks.
+            os.write(fd, b'PING\r\n')
+            wait_readable(fd)
+            assert not await async_manager.check_aliveness('db', conn)
+            while poll_once(fd)[0]:  # noqa: ASYNC110  (nothing tells)
+                await asyncio.sleep(0)
+            # Now the loop has it.
             assert not await async_manager.check_aliveness('db', conn)
 
         run_with_conn(main)
@@ -566,8 +659,10 @@ class TestState:
         assert manager.is_broken('db', conn, error)
 
     def test_a_timeout_of_a_command(self, redis_server: RedisServer) -> None:
-        manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': 0.05}})
-        conn = manager.create('db', 20.0)
+        manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': PATIENCE}})
+        conn = manager.create('db', PATIENCE)
+        # Not for connecting, now and again.
+        conn.update_current_socket_timeout(0.05)
         with pytest.raises(redis.TimeoutError) as caught:
             ask(conn, 'BLPOP', 'nothing', 0)
         assert manager.is_broken('db', conn, caught.value)
@@ -580,9 +675,8 @@ class TestState:
         manager.dispose('db', conn)
 
     def test_a_reply_that_could_not_be_read(self, manager: RedisConnectionManager, conn: Connection) -> None:
-        conn.socket_timeout = 0.05
-        conn.update_current_socket_timeout(0.05)
         conn.send_command('BLPOP', 'nothing', 0)
+        conn.update_current_socket_timeout(0.05)
         with pytest.raises(redis.TimeoutError):
             conn.read_response(disconnect_on_error=False)
         assert conn.is_connected
@@ -632,6 +726,29 @@ class TestState:
         conn.disconnect()
         assert ask(conn, 'PING') == b'PONG'
         self.check_fit(manager, conn)
+
+    def test_a_pipeline_that_was_not_closed(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        pipeline = any_client(conn).pipeline()
+        pipeline.watch('k')
+        pipeline.unwatch()
+        self.check_unfit(manager, conn, 'its client has it in use')
+        pipeline.reset()
+        self.check_fit(manager, conn)
+
+    def test_a_pipeline_that_was_not_closed_async(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            pipeline = any_async_client(conn).pipeline()
+            await pipeline.watch('k')
+            await pipeline.unwatch()
+            with pytest.raises(DiscardConnection, match='its client has it in use'):
+                await async_manager.on_release('db', conn)
+            assert await async_manager.is_broken('db', conn, ValueError())
+            await pipeline.reset()
+            await async_manager.on_release('db', conn)
+
+        run_with_conn(main)
 
 
 class TestAliveness:
@@ -692,12 +809,14 @@ class TestAliveness:
         run(main)
 
     def test_a_ping_that_is_not_answered(self, silent_server: 'SilentServer', run: Run) -> None:
-        params = {'db': {'host': '127.0.0.1', 'port': silent_server.port, 'protocol': 2, 'driver_info': None}}
+        address = {'host': '127.0.0.1', 'port': silent_server.port}
+        params = {'db': {**address, 'protocol': 2, 'driver_info': None, 'socket_timeout': 2 * PATIENCE}}
         manager = RedisConnectionManager(params, ping=True)
         conn = manager.create('db')
         began = time.monotonic()
         assert not manager.check_aliveness('db', conn, 0.1)
-        assert time.monotonic() - began < 0.1 + 0.5
+        # Much less than redis-py's own limit.
+        assert time.monotonic() - began < PATIENCE
         assert not conn.is_connected
         manager.dispose('db', conn)
 
@@ -880,6 +999,41 @@ class TestClient:
                 assert await pipeline.execute() == [True]
             await client.aclose()
             assert await client.get('k') == b'2'
+            await async_manager.on_release('db', conn)
+            assert await async_manager.check_aliveness('db', conn)
+
+        run_with_conn(main)
+
+    def test_one_that_was_kept(self, manager: RedisConnectionManager, conn: Connection) -> None:
+        kept = any_client(conn)
+        pipeline, pubsub = kept.pipeline(), kept.pubsub()
+        kept.set_response_callback('GET', lambda _: 'of the last user')
+        kept.set('k', 'v')
+        manager.on_release('db', conn)
+        for use in (kept.ping, pipeline.set('k', 1).execute, lambda: pubsub.subscribe('channel')):
+            with pytest.raises(redis.ConnectionError, match='was given back to its pool'):
+                use()
+        client = any_client(conn)
+        assert client is not kept
+        assert client.get('k') == b'v'
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+
+    def test_one_that_was_kept_async(
+        self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
+    ) -> None:
+        async def main(conn: AsyncConnection) -> None:
+            kept = any_async_client(conn)
+            pipeline = kept.pipeline()
+            kept.set_response_callback('GET', lambda _: 'of the last user')
+            await kept.set('k', 'v')
+            await async_manager.on_release('db', conn)
+            for use in (kept.ping, pipeline.set('k', 1).execute):
+                with pytest.raises(redis.ConnectionError, match='was given back to its pool'):
+                    await use()
+            client = any_async_client(conn)
+            assert client is not kept
+            assert await client.get('k') == b'v'
             await async_manager.on_release('db', conn)
             assert await async_manager.check_aliveness('db', conn)
 

@@ -12,34 +12,44 @@ Use one with ``send_command`` and ``read_response``, or with redis-py's client: 
 """
 
 import asyncio
+import copy
 import functools
-import inspect
 import os
+import socket
 import ssl
 import sys
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
-    params_of,
+    check_source,
+    look_up,
+    look_up_async,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    to_params,
 )
-from gcpool.contrib._sockets import deadline_after, poll_once, time_left
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, time_left
 from gcpool.contrib.socket_async import close_stream
-from gcpool.exceptions import ConnectError, DiscardConnection, UnknownEndpoint
+from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
 
 try:
     import redis
-    import redis.asyncio
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.redis needs redis: pip install "gcpool[redis]"', name=exc.name) from exc
 
+if int(redis.__version__.partition('.')[0]) < 8:
+    raise ImportError(
+        f'gcpool.contrib.redis needs redis >= 8, and finds {redis.__version__}: pip install --upgrade "gcpool[redis]"',
+        name='redis',
+    )
+
+import redis.asyncio
 import redis.asyncio.connection
 import redis.connection
 from redis.maint_notifications import MaintNotificationsConfig
@@ -65,10 +75,11 @@ __all__ = [
 RedisEndpoint = Hashable
 #: A URL, or the parameters of redis-py's connection.
 Parameters = str | Mapping[str, Any]
-Endpoints = Mapping[Any, Parameters] | Callable[[Any], Parameters]
-AsyncEndpoints = Mapping[Any, Parameters] | Callable[[Any], Parameters | Awaitable[Parameters]]
-
-_FoundT = TypeVar('_FoundT')
+Endpoints = Mapping[Any, Parameters | Callable[[Any], Parameters]] | Callable[[Any], Parameters]
+AsyncEndpoints = (
+    Mapping[Any, Parameters | Callable[[Any], Parameters | Awaitable[Parameters]]]
+    | Callable[[Any], Parameters | Awaitable[Parameters]]
+)
 
 # A socket with no time left gets this much: none at all would make it a non-blocking one.
 _SHORTEST_TIMEOUT = 0.001
@@ -130,8 +141,9 @@ class _Session:
     _transaction: str | None = None
     _other_database: str | None = None
     _ended = False
-    #: The client of redis-py that was made for it.
-    client: Any = None
+    # redis-py's client for whoever has the connection now, and what it is a copy of.
+    _client: Any = None
+    _client_template: Any = None
     #: What it was made with.
     parameters: Mapping[str, Any]
     db: Any
@@ -181,6 +193,24 @@ class _Session:
             # Otherwise redis-py would connect again, and nobody would ever close that one.
             raise redis.ConnectionError('the connection was closed by its pool')
 
+    def client(self, kind: Callable[..., Any], pool_kind: Callable[..., Any]) -> Any:
+        """Give redis-py's client for whoever has the connection now."""
+        if self._client is None:
+            if self._client_template is None:
+                self._client_template = kind(connection_pool=pool_kind(self))
+            # Making one takes longer than a command does.
+            client = copy.copy(self._client_template)
+            client.connection_pool = pool_kind(self)
+            client.response_callbacks = copy.copy(client.response_callbacks)
+            self._client = client
+        return self._client
+
+    def take_client_back(self) -> None:
+        """Let a client that its user has kept not use the connection, which is somebody else's next."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.connection_pool.is_given_back = True
+
     def why_unfit(self, connected: bool) -> str | None:
         """Say why the next user must not get the connection, as far as can be known without asking the server."""
         if not connected or self._ended:
@@ -193,6 +223,8 @@ class _Session:
             return f'{self._transaction} was sent on it, and no end of the transaction'
         if self._other_database is not None:
             return f'database {self._other_database} is selected'
+        if self._client is not None and self._client.connection_pool.is_lent:
+            return 'its client has it in use: a pipeline that has watched something, or a pubsub, was not closed'
         return None
 
 
@@ -315,7 +347,7 @@ class _PooledConnection(_Session, _Base):
     def end(self) -> None:
         """Close it for good. Never waits."""
         self._ended = True
-        self.client = None
+        self._client = self._client_template = None
         self.disconnect()
 
     def is_quiet(self) -> bool:
@@ -334,6 +366,24 @@ class _PooledConnection(_Session, _Base):
             self.disconnect()
             return False
         return True
+
+
+class _TcpConnection(redis.connection.Connection):
+    """Goes between redis-py's TCP connection and its subclasses, with one limit on all that connecting takes."""
+
+    def _connect(self) -> Any:
+        deadline = deadline_after(self.socket_connect_timeout)
+        sock = connect_tcp(self.host, self.port, deadline, family=self.socket_type, prepare=self._prepare)
+        sock.settimeout(self.socket_timeout)
+        return sock
+
+    def _prepare(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.socket_keepalive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            options = cast('Mapping[int, int | bytes]', self.socket_keepalive_options)
+            for option, value in options.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _AsyncPooledConnection(_Session, _AsyncBase):
@@ -404,7 +454,7 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
     async def end(self, timeout: float) -> None:
         """Close it for good: abort it if that takes more than ``timeout`` seconds."""
         self._ended = True
-        self.client = None
+        self._client = self._client_template = None
         try:
             if self._reader is not None and self._writer is not None:
                 await close_stream((self._reader, self._writer), timeout)
@@ -455,16 +505,22 @@ AsyncConnection = _AsyncPooledConnection
 
 @functools.cache
 def _pooled_class(mixin: type, base: type) -> type:
-    return type(f'Pooled{base.__name__}', (mixin, base), {'__module__': __name__})
+    bases = [mixin, base]
+    if issubclass(base, redis.connection.Connection):
+        bases.append(_TcpConnection)
+        if base is redis.connection.Connection:
+            bases.remove(base)
+    return type(f'Pooled{base.__name__}', tuple(bases), {'__module__': __name__})
 
 
 def _split_parameters(
-    endpoint: Hashable, params: Parameters, parse_url: Callable[[str], Mapping[str, Any]]
+    endpoint: Hashable, found: dict[str, Any], parse_url: Callable[[str], Mapping[str, Any]]
 ) -> tuple[str, type | None, dict[str, Any]]:
     """Give the kind of connection, its class if one was named, and the parameters of the class."""
-    found: dict[str, Any] = {'url': params} if isinstance(params, str) else dict(params)
     url = found.pop('url', None)
     if url is not None:
+        if not isinstance(url, str):
+            raise TypeError(f'url: expected a str, not {type(url).__name__}')
         try:
             found.update(parse_url(url))
         except ValueError:
@@ -498,14 +554,14 @@ _ASYNC_CLASSES: Mapping[str, type] = {
 }
 
 
-def _new_connection(endpoint: Hashable, params: Parameters) -> _PooledConnection:
+def _new_connection(endpoint: Hashable, params: dict[str, Any]) -> _PooledConnection:
     kind, base, found = _split_parameters(endpoint, params, redis.connection.parse_url)
     conn: _PooledConnection = _pooled_class(_PooledConnection, base or _CLASSES[kind])(**found)
     conn.parameters = found
     return conn
 
 
-def _new_async_connection(endpoint: Hashable, params: Parameters) -> _AsyncPooledConnection:
+def _new_async_connection(endpoint: Hashable, params: dict[str, Any]) -> _AsyncPooledConnection:
     kind, base, found = _split_parameters(endpoint, params, redis.asyncio.connection.parse_url)
     conn: _AsyncPooledConnection = _pooled_class(_AsyncPooledConnection, base or _ASYNC_CLASSES[kind])(**found)
     conn.parameters = found
@@ -539,7 +595,8 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
 
     A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
     its session is not what the handshake made it: a transaction is open (MULTI, WATCH), another database is selected,
-    or a command was sent that no other takes back (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like).
+    or a command was sent that no other takes back (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like). Also
+    when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it.
 
     :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; in
@@ -551,6 +608,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
     """
 
     def __init__(self, endpoints: Endpoints, *, ping: bool = False) -> None:
+        check_source(endpoints, 'endpoints', or_callable=True)
         self._endpoints = endpoints
         self._ping = ping
 
@@ -559,16 +617,15 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
 
         :param endpoint: a key of ``endpoints``
         :param timeout: seconds that connecting may take, if that is less than ``socket_connect_timeout`` and
-            ``socket_timeout`` allow for each of its steps. Resolving a host name cannot be bounded.
+            ``socket_timeout`` allow: the former for finding an address that answers, the latter for each further
+            step. With a limit the host's name is resolved in a thread, which is left behind when the time is over.
         :raise ConnectTimeout: the time is over
         :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
-        found = _parameters_of(self._endpoints, endpoint)
-        if not isinstance(found, (str, Mapping)):
-            raise TypeError(f'the parameters of endpoint {endpoint!r} must be a URL or a mapping, not {type(found)!r}')
+        params = to_params(look_up(self._endpoints, endpoint, 'endpoints'), endpoint, 'endpoints', text_as='url')
         try:
-            conn = _new_connection(endpoint, found)
+            conn = _new_connection(endpoint, params)
             try:
                 conn.within(timeout, functools.partial(conn.connect_check_health, retry_socket_connect=False))
             except BaseException:
@@ -609,7 +666,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :raise DiscardConnection: it is unfit
         """
         pooled = _pooled(conn)
-        _discard_if_unfit(endpoint, pooled, pooled.is_connected)
+        _take_back(endpoint, pooled, pooled.is_connected)
 
     def is_broken(self, endpoint: RedisEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
@@ -631,6 +688,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
     """
 
     def __init__(self, endpoints: AsyncEndpoints, *, ping: bool = False, close_timeout: float = 1.0) -> None:
+        check_source(endpoints, 'endpoints', or_callable=True)
         self._endpoints = endpoints
         self._ping = ping
         self._close_timeout = close_timeout
@@ -643,13 +701,10 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
-        found: Any = _parameters_of(self._endpoints, endpoint)
-        if inspect.isawaitable(found):
-            found = await found
-        if not isinstance(found, (str, Mapping)):
-            raise TypeError(f'the parameters of endpoint {endpoint!r} must be a URL or a mapping, not {type(found)!r}')
+        found = await look_up_async(self._endpoints, endpoint, 'endpoints')
+        params = to_params(found, endpoint, 'endpoints', text_as='url')
         try:
-            conn = _new_async_connection(endpoint, found)
+            conn = _new_async_connection(endpoint, params)
             try:
                 await conn.connect_check_health(retry_socket_connect=False)
             except BaseException:
@@ -690,7 +745,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :raise DiscardConnection: it is unfit
         """
         pooled = _async_pooled(conn)
-        _discard_if_unfit(endpoint, pooled, pooled.is_connected)
+        _take_back(endpoint, pooled, pooled.is_connected)
 
     async def is_broken(self, endpoint: RedisEndpoint, conn: AsyncConnection, exc: BaseException) -> bool:
         """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
@@ -718,21 +773,11 @@ def _async_pooled(conn: AsyncConnection) -> _AsyncPooledConnection:
     return conn
 
 
-def _parameters_of(endpoints: Mapping[Any, _FoundT] | Callable[[Any], _FoundT], endpoint: Hashable) -> _FoundT:
-    if callable(endpoints):
-        try:
-            return endpoints(endpoint)
-        except KeyError as exc:
-            raise UnknownEndpoint(
-                f'endpoint {endpoint!r} is not known to the function that was to give its parameters', endpoint
-            ) from exc
-    return params_of(endpoints, endpoint, 'endpoints')
-
-
-def _discard_if_unfit(endpoint: Hashable, conn: _Session, connected: bool) -> None:
+def _take_back(endpoint: Hashable, conn: _Session, connected: bool) -> None:
     reason = conn.why_unfit(connected)
     if reason is not None:
         raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
+    conn.take_client_back()
 
 
 class _OneConnection(redis.ConnectionPool):
@@ -746,16 +791,16 @@ class _OneConnection(redis.ConnectionPool):
             **conn.parameters,
         )
         self._conn = weakref.ref(conn)
-        self._lent = False
+        self.is_lent = self.is_given_back = False
 
     def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         conn = self._conn()
-        _check_that_it_may_be_lent(conn, self._lent)
-        self._lent = True
+        _check_that_it_may_be_lent(conn, self)
+        self.is_lent = True
         return conn
 
     def release(self, connection: Any) -> None:
-        self._lent = False
+        self.is_lent = False
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         """Leave the connection to its pool."""
@@ -767,25 +812,27 @@ class _OneAsyncConnection(redis.asyncio.ConnectionPool):
     def __init__(self, conn: _AsyncPooledConnection) -> None:
         super().__init__(connection_class=type(conn), max_connections=1, **conn.parameters)
         self._conn = weakref.ref(conn)
-        self._lent = False
+        self.is_lent = self.is_given_back = False
 
     async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
         conn = self._conn()
-        _check_that_it_may_be_lent(conn, self._lent)
-        self._lent = True
+        _check_that_it_may_be_lent(conn, self)
+        self.is_lent = True
         return conn
 
     async def release(self, connection: Any) -> None:
-        self._lent = False
+        self.is_lent = False
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """Leave the connection to its pool."""
 
 
-def _check_that_it_may_be_lent(conn: _Session | None, lent: bool) -> None:
+def _check_that_it_may_be_lent(conn: _Session | None, lender: _OneConnection | _OneAsyncConnection) -> None:
     if conn is None:
         raise redis.ConnectionError('the connection was closed by its pool')
-    if lent:
+    if lender.is_given_back:
+        raise redis.ConnectionError('the connection was given back to its pool, and this client with it')
+    if lender.is_lent:
         raise redis.MaxConnectionsError(
             'this client has one connection, which its pipeline with WATCH or its pubsub holds: use them one at a time'
         )
@@ -798,12 +845,10 @@ def client_of(conn: Connection) -> redis.Redis:
     pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does nothing.
 
     :param conn: a connection made by :py:class:`RedisConnectionManager`
-    :return: the same client each time
+    :return: the same client each time, until the connection is given back; from then on that one raises
+        ``redis.ConnectionError``
     """
-    pooled = _pooled(conn)
-    if pooled.client is None:
-        pooled.client = redis.Redis(connection_pool=_OneConnection(pooled))
-    return cast('redis.Redis', pooled.client)
+    return cast('redis.Redis', _pooled(conn).client(redis.Redis, _OneConnection))
 
 
 def async_client_of(conn: AsyncConnection) -> redis.asyncio.Redis:
@@ -814,9 +859,7 @@ def async_client_of(conn: AsyncConnection) -> redis.asyncio.Redis:
     nothing.
 
     :param conn: a connection made by :py:class:`AsyncRedisConnectionManager`
-    :return: the same client each time
+    :return: the same client each time, until the connection is given back; from then on that one raises
+        ``redis.ConnectionError``
     """
-    pooled = _async_pooled(conn)
-    if pooled.client is None:
-        pooled.client = redis.asyncio.Redis(connection_pool=_OneAsyncConnection(pooled))
-    return cast('redis.asyncio.Redis', pooled.client)
+    return cast('redis.asyncio.Redis', _async_pooled(conn).client(redis.asyncio.Redis, _OneAsyncConnection))
