@@ -1,11 +1,13 @@
 """Servers for the tests of the connection managers, and the runtimes that the asynchronous ones run on."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -62,18 +64,67 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     assert not unhandled
 
 
+class Descriptors(int):
+    """How many descriptors the process has open.
+
+    A later count is equal to an earlier one (or to what was made of it by + and -) as soon as there are so many, or, if
+    it is not to be less, as soon as there are no others: then what has gone is what earlier tests had left behind.
+    """
+
+    found: frozenset[tuple[int, ...]]
+    # How much more than were found.
+    surplus = 0
+
+    @classmethod
+    def now(cls) -> 'Descriptors':
+        # What the first pass ends may hold more.
+        for _ in range(2):
+            gc.collect()
+        found = set()
+        for fd in map(int, os.listdir(DESCRIPTORS)):
+            # Not that of the listing, which is closed again.
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                found.add((fd, status.st_dev, status.st_ino))
+        descriptors = cls(len(found))
+        descriptors.found = frozenset(found)
+        return descriptors
+
+    def __add__(self, number: int) -> 'Descriptors':
+        descriptors = Descriptors(int(self) + number)
+        descriptors.found = self.found
+        descriptors.surplus = self.surplus + number
+        return descriptors
+
+    def __sub__(self, number: int) -> 'Descriptors':
+        return self + -number
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Descriptors):
+            return NotImplemented
+        deadline = time.monotonic() + PATIENCE / 3
+        while True:
+            now = Descriptors.now()
+            new = len(now.found - other.found)
+            if int(now) == int(other) or (other.surplus >= 0 and new == other.surplus):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            # Nothing tells when a thread that was at work for an earlier test, or for this one, has closed something.
+            time.sleep(0.01)
+
+    __hash__ = int.__hash__
+
+
+DESCRIPTORS = next((path for path in map(Path, ('/proc/self/fd', '/dev/fd')) if path.is_dir()), Path())
+
+
 @pytest.fixture
-def open_descriptors() -> Callable[[], int]:
-    """Counts the descriptors that the process has open, after a garbage collection."""
-    directory = next((path for path in map(Path, ('/proc/self/fd', '/dev/fd')) if path.is_dir()), None)
-    if directory is None:
+def open_descriptors() -> Callable[[], Descriptors]:
+    """Counts the descriptors that the process has open, to be compared with a later count."""
+    if not DESCRIPTORS.name:
         pytest.skip('this system does not show which descriptors are open')
-
-    def count() -> int:
-        gc.collect()
-        return len(os.listdir(directory))
-
-    return count
+    return Descriptors.now
 
 
 @pytest.fixture(params=['127.0.0.1', '::1'])

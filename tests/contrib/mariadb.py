@@ -17,15 +17,16 @@ import pytest
 import trustme
 
 from gcpool.contrib._sockets import shut_down
-from tests.contrib.servers import PATIENCE, tcp_listener, unprivileged_account
+from tests.contrib.servers import PATIENCE, PORT_ATTEMPTS, free_port, tcp_listener, unprivileged_account
 
-# Runs the server as its child, does as it is told by lines on standard input ("start", "stop" or "kill") and answers
-# each with a line, empty if that was done. When the tests close its standard input, or die in whatever way, it ends the
-# server and removes its directory.
+# Runs the server as its child, does as it is told by lines on standard input ("start", with further options for this
+# and the next ones, "stop" or "kill") and answers each with a line, empty if that was done. When the tests close its
+# standard input, or die in whatever way, it ends the server and removes its directory.
 KEEPER = """
 import queue, shutil, subprocess, sys, threading
 
 directory, account, *command = sys.argv[1:]
+options = []
 account = int(account) if account else None
 server = None
 
@@ -39,8 +40,9 @@ def follow(stream, states):
 
 def start():
     global server
-    server = subprocess.Popen(command, user=account, group=account, extra_groups=None if account is None else [],
-                              cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    server = subprocess.Popen(command + options, cwd=directory,
+                              user=account, group=account, extra_groups=None if account is None else [],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE)
     states = queue.Queue()
     threading.Thread(target=follow, args=(server.stderr, states), daemon=True).start()
@@ -54,7 +56,8 @@ def end(kill):
 
 try:
     for line in sys.stdin:
-        order = line.strip()
+        order, *given = line.split()
+        options = given or options
         print(start() if order == 'start' else end(order == 'kill'), flush=True)
 finally:
     end(True)
@@ -117,12 +120,9 @@ class MariadbServer:
             for path in (self._directory, *self._directory.iterdir()):
                 os.chown(path, self._account, -1)
         self._install_database(data)
-        with tcp_listener(self.host) as free:
-            self.port = free.getsockname()[1]
         settings = {
             'datadir': data,
             'bind-address': self.host,
-            'port': self.port,
             'socket': self.socket_path,
             'pid-file': self._directory / 'pid',
             'skip-name-resolve': 1,
@@ -148,7 +148,7 @@ class MariadbServer:
             # Ctrl-C is for the tests.
             start_new_session=True,
         )
-        self.start()
+        self._start_on_a_free_port()
         self.execute(f'CREATE DATABASE {self.database}')
         self.execute(f"CREATE USER {self.user}@'%' IDENTIFIED BY '{self.password}'")
         self.execute(f'GRANT ALL ON {self.database}.* TO {self.user}')
@@ -245,6 +245,22 @@ class MariadbServer:
         """
         self.execute(f'SET GLOBAL max_connections = {self.max_connections if count is None else count}')
 
+    def _start_on_a_free_port(self) -> None:
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self.port = free_port(self.host)
+            try:
+                self._order(f'start --port={self.port}')
+            except AssertionError:
+                if attempt == PORT_ATTEMPTS or 'Bind on TCP/IP port' not in self._log.read_text():
+                    raise
+                self._log.unlink()
+            else:
+                return
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / 'log'
+
     def _order(self, order: str) -> None:
         assert self._keeper is not None
         assert self._keeper.stdin is not None
@@ -253,8 +269,8 @@ class MariadbServer:
         self._keeper.stdin.flush()
         # The limit on the test is the bound of this wait.
         answer = self._keeper.stdout.readline()
-        log = self._directory / 'log'
-        assert answer == '\n', f'{order} failed: {answer}{log.read_text() if log.exists() else ""}'
+        log = self._log.read_text() if self._log.exists() else ''
+        assert answer == '\n', f'{order} failed: {answer}{log}'
 
     def _install_database(self, data: Path) -> None:
         result = subprocess.run(

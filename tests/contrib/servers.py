@@ -231,6 +231,16 @@ def resolver_without_answer() -> Iterator[str]:
     assert asked, 'nobody has asked for the address'
 
 
+# How often a server is started on another port because somebody else was faster.
+PORT_ATTEMPTS = 5
+
+
+def free_port(host: str = '127.0.0.1') -> int:
+    """A port for a server that is started next. Until then it may be given to somebody else: be ready to try again."""
+    with closed_port(host) as port:
+        return port
+
+
 # In pg_stat_activity: the clients, without the one that asks.
 OTHER_SESSIONS = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
@@ -311,9 +321,16 @@ class PostgresServer:
             *('initdb', '--pgdata', self._data, '--username', self.user, '--pwfile', str(password_file)),
             *('--auth', 'scram-sha-256', '--encoding', 'UTF8', '--no-locale', '--no-sync'),
         )
-        with tcp_listener(self.host) as free:
-            self.port = free.getsockname()[1]
-        self.start_again()
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            self.port = free_port(self.host)
+            try:
+                self.start_again()
+            except AssertionError:
+                if attempt == PORT_ATTEMPTS or 'could not bind' not in self._log.read_text():
+                    raise
+                self._log.unlink()
+            else:
+                return
 
     def start_again(self) -> None:
         """Start the server that was killed, on the same port, with the same data; it accepts connections afterwards."""
@@ -326,8 +343,7 @@ class PostgresServer:
             'max_prepared_transactions': 5,
         }
         options = ' '.join(f"-c {name}='{value}'" for name, value in settings.items())
-        log = str(self._directory / 'log')
-        self._run('pg_ctl', 'start', '--pgdata', self._data, '--log', log, '--wait', '--options', options)
+        self._run('pg_ctl', 'start', '--pgdata', self._data, '--log', str(self._log), '--wait', '--options', options)
 
     def kill(self) -> None:
         """End all of its processes with SIGKILL, and wait until they are gone."""
@@ -398,6 +414,10 @@ class PostgresServer:
     @property
     def _data(self) -> str:
         return str(self._directory / 'data')
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / 'log'
 
     def _run(self, program: str, *arguments: str) -> None:
         # The output goes to a file: the server inherits it, and a pipe would not end before the server does.

@@ -353,11 +353,15 @@ class TestPool:
                 async def run_for_ever() -> None:
                     async with pool.connection(path, PATIENCE) as conn:
                         disturbed.append(conn)
-                        await (await start_endless(conn))
+                        task = await start_endless(conn)
+                        begun.set()
+                        await task
 
                 disturbed: list[Connection] = []
-                with pytest.raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(run_for_ever(), 0.5)
+                begun = asyncio.Event()
+                runner = asyncio.ensure_future(run_for_ever())
+                await begun.wait()
+                await cancel(runner)
                 async with pool.connection(path, PATIENCE) as conn:
                     assert conn not in disturbed
                     assert await fetch(conn, 'SELECT count(*) FROM t') == 20

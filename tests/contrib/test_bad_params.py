@@ -2,6 +2,7 @@
 
 import importlib
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
 from gcpool.exceptions import ConnectError
+from tests.contrib import servers
 from tests.contrib.conftest import Run
-from tests.contrib.servers import tcp_listener
 
 PASSWORD = 'not-a-secret'
 
@@ -34,10 +35,9 @@ BAD: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with tcp_listener() as listener:
-        port: int = listener.getsockname()[1]
-    return port
+def closed_port() -> Iterator[int]:
+    with servers.closed_port() as port:
+        yield port
 
 
 def manager_of(driver: str, index: int, params: dict[str, Any] | str) -> Any:

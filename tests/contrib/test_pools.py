@@ -23,7 +23,7 @@ from gcpool.contrib.socket_async import TcpSocketConnectionManager as AsyncTcpSo
 from gcpool.contrib.socket_async import TcpStreamConnectionManager
 from gcpool.contrib.sqlite3 import SqliteConnectionManager
 from tests.contrib.conftest import Run
-from tests.contrib.servers import HANG_UP, PATIENCE, EchoServer, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import HANG_UP, PATIENCE, EchoServer, closed_port, wait_for_end, wait_readable
 
 LOOPBACK = IPv4Address('127.0.0.1')
 
@@ -241,11 +241,8 @@ class TestThreads:
                 assert again.execute('SELECT count(*) FROM t').fetchone() == (0,)
 
     def test_a_failed_connect_costs_nothing(self) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-        with contextlib.closing(
-            gcpool.threading.ConnectionPool[Any, Any](TcpSocketConnectionManager(), max_size=1)
-        ) as pool:
+        pool = gcpool.threading.ConnectionPool[Any, Any](TcpSocketConnectionManager(), max_size=1)
+        with closed_port() as port, contextlib.closing(pool):
             for _ in range(3):
                 with pytest.raises(ConnectionRefusedError):
                     pool.acquire((LOOPBACK, port), timeout=5.0)

@@ -249,12 +249,10 @@ class TestCreate:
         certificate = authority.issue_cert('localhost', '127.0.0.1')
         certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / 'server.pem')
         authority.cert_pem.write_to_path(tmp_path / 'ca.pem')
-        with tcp_listener() as free:
-            port = free.getsockname()[1]
         pem = str(tmp_path / 'server.pem')
         options = ['--tls-cert-file', pem, '--tls-key-file', pem, '--tls-ca-cert-file', str(tmp_path / 'ca.pem')]
-        with running_redis('--tls-port', str(port), *options, '--tls-auth-clients', 'no') as server:
-            url = f'rediss://127.0.0.1:{port}'
+        with running_redis(*options, '--tls-auth-clients', 'no', tls=True) as server:
+            url = f'rediss://127.0.0.1:{server.tls_port}'
             params = {'ok': f'{url}?ssl_ca_certs={tmp_path / "ca.pem"}', 'stranger': url}
             manager = RedisConnectionManager(params)
             conn = manager.create('ok', 20.0)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from ipaddress import IPv4Address, ip_address
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,11 @@ from tests.contrib.servers import (
     PATIENCE,
     RESET,
     EchoServer,
+    closed_port,
     full_listener,
     linux_only,
     needs_pollrdhup,
-    tcp_listener,
+    resolver_without_answer,
     wait_for_end,
     wait_readable,
 )
@@ -126,12 +128,11 @@ class TestTcpCreate:
             assert sock.gettimeout() == socket.getdefaulttimeout()
 
     def test_refused_leaves_nothing_open(self, open_descriptors: Callable[[], int]) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-        before = open_descriptors()
-        with pytest.raises(ConnectionRefusedError):
-            TcpSocketConnectionManager().create((LOOPBACK, port), 5.0)
-        assert open_descriptors() == before
+        with closed_port() as port:
+            before = open_descriptors()
+            with pytest.raises(ConnectionRefusedError):
+                TcpSocketConnectionManager().create((LOOPBACK, port), PATIENCE)
+            assert open_descriptors() == before
 
     @linux_only
     @pytest.mark.parametrize('timeout', [0, 0.05])
@@ -351,28 +352,23 @@ class TestTlsCreate:
 
     def test_refused_leaves_nothing_open(self, client_tls: ssl.SSLContext, open_descriptors: Callable[[], int]) -> None:
         manager = SslSocketConnectionManager(client_tls)
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-        before = open_descriptors()
-        with pytest.raises(ConnectionRefusedError):
-            manager.create(('127.0.0.1', port), 5.0)
-        assert open_descriptors() == before
+        with closed_port() as port:
+            before = open_descriptors()
+            with pytest.raises(ConnectionRefusedError):
+                manager.create(('127.0.0.1', port), PATIENCE)
+            assert open_descriptors() == before
 
     def test_tries_the_addresses_in_turn(
         self, client_tls: ssl.SSLContext, tls_server: EchoServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with tcp_listener() as listener:
-            refused = listener.getsockname()
-        resolve_to(monkeypatch, refused, ('127.0.0.1', tls_server.port))
-        with SslSocketConnectionManager(client_tls).create(('localhost', 1), 10.0) as sock:
-            assert sock.getpeername() == ('127.0.0.1', tls_server.port)
+        with closed_port() as refused:
+            resolve_to(monkeypatch, ('127.0.0.1', refused), ('127.0.0.1', tls_server.port))
+            with SslSocketConnectionManager(client_tls).create(('localhost', 1), PATIENCE) as sock:
+                assert sock.getpeername() == ('127.0.0.1', tls_server.port)
 
     def test_gives_each_address_its_share_of_the_time(
         self, client_tls: ssl.SSLContext, tls_server: EchoServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with tcp_listener() as listener:
-            refused = listener.getsockname()
-        resolve_to(monkeypatch, refused, refused, ('127.0.0.1', tls_server.port))
         limits: list[float | None] = []
 
         def note(sock: socket.socket, timeout: float | None) -> AbstractContextManager[None]:
@@ -381,14 +377,19 @@ class TestTlsCreate:
 
         for module in (contrib, _sockets):
             monkeypatch.setattr(module, 'socket_timeout', note)
-        # The clock stands still. Of 60 seconds: a third, half of the rest, all of it; and the handshake.
+        # The clock stands still.
         monkeypatch.setattr(_sockets, 'time', Times(0.0))
-        SslSocketConnectionManager(client_tls).create(('localhost', 1), 60.0).close()
-        assert limits == [20.0, 30.0, 60.0, 60.0]
-        # Less than 2 seconds are too short to be worth trying, so an address gets these, or all if there is less.
-        limits.clear()
-        SslSocketConnectionManager(client_tls).create(('localhost', 1), 5.0).close()
-        assert limits == [2.0, 2.5, 5.0, 5.0]
+        manager = SslSocketConnectionManager(client_tls)
+        with closed_port() as port:
+            refused = '127.0.0.1', port
+            resolve_to(monkeypatch, refused, refused, ('127.0.0.1', tls_server.port))
+            # Of 60 seconds: a third, half of the rest, all of it; and the handshake.
+            manager.create(('localhost', 1), 60.0).close()
+            assert limits == [20.0, 30.0, 60.0, 60.0]
+            # Less than 2 seconds are too short to be worth trying, so an address gets these, or all if there is less.
+            limits.clear()
+            manager.create(('localhost', 1), 5.0).close()
+            assert limits == [2.0, 2.5, 5.0, 5.0]
 
     def test_says_so_when_the_name_has_no_address(
         self, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
@@ -396,6 +397,48 @@ class TestTlsCreate:
         resolve_to(monkeypatch)
         with pytest.raises(OSError, match="'localhost'"):
             SslSocketConnectionManager(client_tls).create(('localhost', 1), 10.0)
+
+    def test_does_not_wait_for_the_resolver(self, client_tls: ssl.SSLContext) -> None:
+        with resolver_without_answer() as host:
+            for timeout in (0.05, 0, -1.0):
+                with pytest.raises(TimeoutError, match=f"the host name '{host}' was not resolved within 0.25 seconds"):
+                    SslSocketConnectionManager(client_tls).create((host, 1), timeout)
+
+    def test_resolves_in_a_thread_only_if_it_has_to(
+        self, client_tls: ssl.SSLContext, tls_server: EchoServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resolvers: list[threading.Thread] = []
+        resolve = socket.getaddrinfo
+
+        def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+            resolvers.append(threading.current_thread())
+            return resolve('127.0.0.1', *args, **kwargs)
+
+        monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
+        client_tls.check_hostname = False
+        me = threading.current_thread()
+        for host, timeout, in_a_thread in [
+            ('localhost', None, False),
+            ('127.0.0.1', 20.0, False),
+            ('::1', 20.0, False),
+            ('localhost', 20.0, True),
+            # No address of four bytes.
+            ('host', 20.0, True),
+        ]:
+            SslSocketConnectionManager(client_tls).create((host, tls_server.port), timeout).close()
+            resolver = resolvers.pop()
+            assert (resolver is not me) == in_a_thread
+            if in_a_thread:
+                resolver.join(PATIENCE)
+                assert not resolver.is_alive()
+        assert not resolvers
+
+    def test_a_name_that_is_none(self, client_tls: ssl.SSLContext) -> None:
+        for timeout in (None, 20.0):
+            with pytest.raises(socket.gaierror):
+                SslSocketConnectionManager(client_tls).create(('no-such-host.invalid', 1), timeout)
+            with pytest.raises(UnicodeError):
+                SslSocketConnectionManager(client_tls).create(('x' * 70 + '.invalid', 1), timeout)
 
     @pytest.mark.parametrize('endpoint', [(LOOPBACK, 80), 'localhost', ('localhost',), None])
     def test_says_what_an_endpoint_is(self, client_tls: ssl.SSLContext, endpoint: tuple[str, int]) -> None:

@@ -25,6 +25,7 @@ from tests.contrib.servers import (
     RESET,
     STALL,
     EchoServer,
+    closed_port,
     full_listener,
     linux_only,
     needs_pollrdhup,
@@ -66,14 +67,12 @@ class TestTcpSocket:
         tcp_server.wait_until_open(0)
 
     def test_refused_leaves_nothing_open(self, run: Run, open_descriptors: Callable[[], int]) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-
         async def main() -> None:
-            before = open_descriptors()
-            with pytest.raises(ConnectionRefusedError):
-                await TcpSocketConnectionManager().create((LOOPBACK, port))
-            assert open_descriptors() == before
+            with closed_port() as port:
+                before = open_descriptors()
+                with pytest.raises(ConnectionRefusedError):
+                    await TcpSocketConnectionManager().create((LOOPBACK, port))
+                assert open_descriptors() == before
 
         run(main)
 
