@@ -97,7 +97,7 @@ class RedisServer:
         """Start it (also again, on the same port) and wait until it answers."""
         assert not self._running
         if self.port:
-            assert self._start(), f'redis-server does not start:\n{self._log.read_text()}'
+            assert self._start(), f'redis-server does not start:\n{self._log_text()}'
             return
         for _ in range(PORT_ATTEMPTS):
             self.port = free_port(self.host)
@@ -106,27 +106,21 @@ class RedisServer:
             if self._start():
                 return
             self.kill()
-            self._log.unlink()
         pytest.fail('redis-server finds no port that is free')
 
     def _start(self) -> bool:
-        ports = f'--port {self.port}' + f' --tls-port {self.tls_port}' * self._tls
-        process = f'process_id:{self._order(f"start {ports}")}'
+        known = len(self._log_text())
+        self._order(f'start --port {self.port}' + f' --tls-port {self.tls_port}' * self._tls)
         self._running = True
         deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                # Not another one, which was faster.
-                if process in self.command('INFO server').split():
-                    return True
-            except OSError:
-                pass
-            log = self._log.read_text() if self._log.exists() else ''
+        while 'Ready to accept connections' not in (log := self._log_text()[known:]):
             if 'Address already in use' in log:
                 return False
             assert time.monotonic() < deadline, f'redis-server does not start:\n{log}'
-            # Nothing tells when it listens.
+            # Nothing tells of it. Not by connecting, which would be to whoever has the port.
             time.sleep(0.01)
+        assert self.command('PING') == '+PONG'
+        return True
 
     def ensure_started(self) -> None:
         """Start it unless it runs."""
@@ -187,14 +181,15 @@ class RedisServer:
     def _log(self) -> Path:
         return self.directory / 'log'
 
-    def _order(self, order: str) -> str:
+    def _log_text(self) -> str:
+        return self._log.read_text() if self._log.exists() else ''
+
+    def _order(self, order: str) -> None:
         assert self._keeper.stdin is not None
         assert self._keeper.stdout is not None
         self._keeper.stdin.write(f'{order}\n')
         self._keeper.stdin.flush()
-        answer = self._keeper.stdout.readline()
-        assert answer, 'what keeps the Redis server has ended'
-        return answer.strip()
+        assert self._keeper.stdout.readline(), 'what keeps the Redis server has ended'
 
 
 def redis_program() -> str | None:

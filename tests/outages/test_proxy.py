@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contrib.servers import PATIENCE, EchoServer, tcp_listener
+from tests.contrib.servers import PATIENCE, EchoServer, closed_port, tcp_listener
 from tests.outages.proxy import CAN_DROP, Proxy
 
 pytestmark = pytest.mark.outage
@@ -152,8 +152,10 @@ def test_half_opens_and_resets_who_waits_for_an_answer() -> None:
 
 
 def test_resets_those_who_come_while_the_server_is_down() -> None:
-    listener = tcp_listener()
-    address = listener.getsockname()
-    listener.close()
-    with Proxy(*address) as proxy, pytest.raises(ConnectionResetError), connect(proxy) as client:
+    with (
+        closed_port() as port,
+        Proxy('127.0.0.1', port) as proxy,
+        pytest.raises(ConnectionResetError),
+        connect(proxy) as client,
+    ):
         client.recv(1)
