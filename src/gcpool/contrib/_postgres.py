@@ -5,20 +5,21 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from gcpool.contrib._sockets import call_within, shut_down
+from gcpool.contrib._sockets import call_within, deadline_after, shut_down, time_left
 
 __all__ = [
-    'SHORTEST_CONNECT',
+    'Attempts',
     'advice_for',
-    'call_within',
     'cut_off_after',
     'may_show_password',
     'shorter_connect_timeout',
     'shut_down_descriptor',
 ]
+
+ResultT = TypeVar('ResultT')
 
 #: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
 SHORTEST_CONNECT = 0.25
@@ -132,3 +133,79 @@ def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]
         with lock:
             ended = True
         timer.cancel()
+
+
+class Attempts:
+    """Keeps the attempts to connect of a manager within the numbers of the pool, also those that were given up.
+
+    libpq has no way to end an attempt that goes on in another thread: when its time is over it is given up, and may
+    have a connection at the server until it ends by itself, while the pool has its place free again. So whoever
+    connects to that endpoint next waits for the end of one that was given up, each for another one.
+    """
+
+    def __init__(self) -> None:
+        # What tells of its end; where it leads, and the process that it belongs to: a forked child has no such thread.
+        self._given_up: dict[threading.Event, tuple[Hashable, int]] = {}
+
+    def connect(
+        self,
+        endpoint: Hashable,
+        call: Callable[[float | None], ResultT],
+        undo: Callable[[ResultT], object],
+        timeout: float | None,
+    ) -> ResultT:
+        """Connect within a time limit, in a thread if there is one.
+
+        :param endpoint: where the connection leads
+        :param call: connects; it is called with the seconds that are left, None for no limit
+        :param undo: closes a connection that nobody waits for any more
+        :param timeout: seconds that it may take (a quarter of a second at the least), None for no limit
+        :raise TimeoutError: the time is over
+        """
+        limit = None if timeout is None else max(timeout, SHORTEST_CONNECT)
+        deadline = deadline_after(limit)
+        self._wait_for_one(endpoint, limit)
+        left = time_left(deadline)
+        if left is None:
+            return call(None)
+        ended = threading.Event()
+
+        def attempt() -> ResultT:
+            try:
+                return call(left)
+            except BaseException:
+                ended.set()
+                raise
+
+        def undo_and_tell(result: ResultT) -> None:
+            try:
+                undo(result)
+            finally:
+                ended.set()
+
+        try:
+            return call_within(attempt, undo_and_tell, left)
+        except BaseException:
+            if not ended.is_set():
+                self._given_up[ended] = (endpoint, os.getpid())
+            raise
+
+    def _wait_for_one(self, endpoint: Hashable, seconds: float | None) -> None:
+        ended = self._take_one(endpoint)
+        if ended is None:
+            return
+        try:
+            if not ended.wait(seconds):
+                raise TimeoutError('an attempt to connect that was given up has not ended yet')
+        except BaseException:
+            self._given_up[ended] = (endpoint, os.getpid())
+            raise
+
+    def _take_one(self, endpoint: Hashable) -> threading.Event | None:
+        # Without a lock, which a fork could leave locked: each is taken out by one thread alone.
+        for ended, (where, process) in tuple(self._given_up.items()):
+            if ended.is_set() or process != os.getpid():
+                self._given_up.pop(ended, None)
+            elif where == endpoint and self._given_up.pop(ended, None) is not None:
+                return ended
+        return None

@@ -194,9 +194,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         Cancelled half-way, it does not wait for the thread, which ends as soon as no lock holds it up.
 
         :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
-        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the ``sqlite3.Error`` that
-            was the cause
-        :raise TypeError: ``endpoint`` is no path
+        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
+            cause: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is no path
         """
         conn = Connection(functools.partial(self._sync.create, endpoint), self._iter_chunk_size)
         # Ends the thread if that fails.

@@ -6,16 +6,18 @@ The names and signatures are those of ``generic_connection_pool.contrib.asyncpg`
 import asyncio
 import gc
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
-    params_of,
+    check_source,
+    look_up_async,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    to_params,
 )
 from gcpool.contrib._postgres import advice_for
 from gcpool.contrib._sockets import poll_once
@@ -32,10 +34,19 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
 
-__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'RecordT']
+__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource', 'RecordT']
 
 DbEndpoint = str
 DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
+
+_Parameters: TypeAlias = Mapping[str, Any] | str
+#: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too. They may be coroutine
+#: functions.
+DsnSource: TypeAlias = (
+    Mapping[DbEndpoint, _Parameters | Callable[[DbEndpoint], _Parameters | Awaitable[_Parameters]]]
+    | Callable[[DbEndpoint], _Parameters | Awaitable[_Parameters]]
+)
+
 RecordT = TypeVar('RecordT', bound=asyncpg.Record)
 
 logger = logging.getLogger(__name__)
@@ -59,26 +70,30 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     A transaction that the user left open is rolled back when the connection is given back, by asyncpg's
     ``Connection.reset``: that says so to the event loop's exception handler, and also takes back the session's
     settings, listeners and locks. A connection given back in order is left as it is. One whose last operation is still
-    being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was over) is discarded.
+    being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was over) is discarded, and so
+    is one whose ``transaction()`` was ended by SQL, which asyncpg does not notice.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`asyncpg.connect`, or a DSN; it is looked up at each connect, so endpoints may be added later. For
-        credentials that change, ``password`` may be a function.
+        :py:func:`asyncpg.connect`, or a DSN, or a callable of the endpoint that returns either (it may be a coroutine
+        function); or one such callable for all. It is asked at each connect, so that endpoints may be added and
+        credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable
     """
 
     def __init__(
         self,
-        dsn_params: DsnParameters,
+        dsn_params: DsnSource,
         *,
         ping: bool = False,
         close_timeout: float = 1.0,
         rollback_timeout: float | None = None,
     ) -> None:
+        check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._ping = ping
         self._close_timeout = close_timeout
@@ -87,7 +102,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     async def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> 'Connection[RecordT]':
         """Connect.
 
-        :param endpoint: a key of ``dsn_params``
+        :param endpoint: known to ``dsn_params``
         :param timeout: seconds that connecting may take, None for ``timeout`` in ``dsn_params`` (asyncpg's default is
             60). A pool does not pass it, it cancels.
         :raise gcpool.exceptions.ConnectTimeout: the time is over
@@ -95,8 +110,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             :py:exc:`OSError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
-        given = params_of(self._dsn_params, endpoint, 'dsn_params')
-        params: dict[str, Any] = {'dsn': given} if isinstance(given, str) else dict(given)
+        found = await look_up_async(self._dsn_params, endpoint, 'dsn_params')
+        params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
         if timeout is not None:
             params['timeout'] = timeout
         try:
@@ -107,7 +122,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             raise_connect_error(endpoint, exc, advice_for_os_error(exc))
         except (asyncpg.PostgresError, asyncpg.InternalClientError) as exc:
             raise_connect_error(endpoint, exc, advice_for(str(exc), getattr(exc, 'sqlstate', None)))
-        except (asyncpg.InterfaceError, *BAD_PARAMS) as exc:
+        except (asyncpg.InterfaceError, AttributeError, *BAD_PARAMS) as exc:
+            # The AttributeError is that of a host or another name that is no string.
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
 
     async def dispose(
@@ -147,7 +163,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it, it cancels.
         """
-        if _is_lost_or_busy(conn) or conn.is_in_transaction() or not await _is_connected(conn):
+        if _is_unfit(conn) or conn.is_in_transaction() or not await _is_connected(conn):
             return False
         if self._ping:
             try:
@@ -161,13 +177,13 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         return True
 
     async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
-        """Tell whether a connection is lost, or an operation not over, after its user's block raised.
+        """Tell whether a connection is lost, or in the middle of something, after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
         :param exc: what the block raised; it does not matter
         """
-        return _is_lost_or_busy(conn)
+        return _is_unfit(conn)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
         """Roll back the transaction that the user left open; no round trip if there is none.
@@ -175,13 +191,16 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
         :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being executed or
-            cancelled, or it cannot be rolled back
+            cancelled, its transaction was ended by SQL, or it cannot be rolled back
         """
         if conn.is_closed():
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
         if _is_lost_or_busy(conn):
             # Not aborted here: as long as it is being closed, the server may be told to cancel.
             raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
+        if _has_ended_unnoticed(conn):
+            logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
+            raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
         if not conn.is_in_transaction():
             return
         try:
@@ -199,6 +218,15 @@ def _abort(conn: Any) -> None:
     conn.terminate()
     # Before 0.32 asyncpg does not do that for a connection that is being closed.
     conn._transport.abort()  # noqa: SLF001
+
+
+def _is_unfit(conn: Any) -> bool:
+    return _is_lost_or_busy(conn) or _has_ended_unnoticed(conn)
+
+
+def _has_ended_unnoticed(conn: Any) -> bool:
+    # asyncpg would refuse to begin another transaction. Its own pool looks there, too.
+    return conn._top_xact is not None and not conn.is_in_transaction()  # noqa: SLF001
 
 
 def _is_lost_or_busy(conn: Any) -> bool:

@@ -17,11 +17,19 @@ from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from gcpool.contrib._errors import params_of, raise_bad_params, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    check_source,
+    look_up,
+    look_up_async,
+    raise_bad_params,
+    raise_connect_error,
+    raise_connect_timeout,
+    to_params,
+)
 from gcpool.contrib._postgres import (
-    SHORTEST_CONNECT,
+    Attempts,
     advice_for,
-    call_within,
     cut_off_after,
     may_show_password,
     shorter_connect_timeout,
@@ -42,6 +50,12 @@ try:
     from psycopg.rows import TupleRow
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.psycopg needs psycopg: pip install "gcpool[psycopg]"', name=exc.name) from exc
+except ImportError as exc:
+    raise ImportError(
+        'gcpool.contrib.psycopg needs psycopg with libpq: pip install "gcpool[psycopg]" "psycopg[binary]", or install '
+        "libpq by the system's packages",
+        name='psycopg',
+    ) from exc
 
 __all__ = [
     'AsyncConnection',
@@ -83,10 +97,22 @@ _PATIENCE_WITH_USER = 0.1
 # What a user may change on a connection, and is taken back without asking the server. The first need the connection's
 # setters.
 _SETTINGS_WITH_SETTERS = ('autocommit', 'isolation_level', 'read_only', 'deferrable')
-_SETTINGS = (*_SETTINGS_WITH_SETTERS, 'prepare_threshold', 'row_factory', 'cursor_factory', 'server_cursor_factory')
+_SETTINGS = (
+    *_SETTINGS_WITH_SETTERS,
+    'prepare_threshold',
+    'prepared_max',
+    'row_factory',
+    'cursor_factory',
+    'server_cursor_factory',
+)
 _settings_of = attrgetter(*_SETTINGS)
+# The lists of those who want to be told. psycopg has no public way to read them.
+_HANDLERS = ('_notice_handlers', '_notify_handlers')
 
 logger = logging.getLogger(__name__)
+
+# Of the settings, and of the handlers.
+_State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...]]
 
 
 class _Configured(Generic[_AnyConnT]):
@@ -101,27 +127,24 @@ class _Configured(Generic[_AnyConnT]):
         ping: bool,
         rollback_timeout: float | None,
     ) -> None:
-        if not callable(conninfo) and not isinstance(conninfo, Mapping):
-            raise TypeError(
-                'conninfo must be a mapping of endpoints to connection strings or parameters, or a callable of the '
-                f'endpoint, not {type(conninfo).__name__}'
-            )
+        check_source(conninfo, 'conninfo', or_callable=True)
         self._conninfo = conninfo
         self._kwargs = dict(kwargs or {})
         self._connection_class = connection_class
         self._configure = configure
         self._ping = ping
         self._rollback_timeout = rollback_timeout
-        self._settings: WeakKeyDictionary[_AnyConnT, tuple[Any, ...]] = WeakKeyDictionary()
+        self._first_state: WeakKeyDictionary[_AnyConnT, _State] = WeakKeyDictionary()
 
 
 class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _ConnT], Generic[_EndpointT, _ConnT]):
     """Makes connections with :py:meth:`psycopg.Connection.connect`.
 
     When a connection is given back, a transaction that the user left open is rolled back, and what the user changed of
-    its ``autocommit``, ``isolation_level``, ``read_only``, ``deferrable``, ``prepare_threshold`` and factories is taken
-    back. What was changed at the server (``SET``, ``LISTEN``, temporary tables) stays. A connection left in the middle
-    of a statement, a stream, a ``COPY``, a pipeline or a two-phase commit is discarded.
+    its ``autocommit``, ``isolation_level``, ``read_only``, ``deferrable``, ``prepare_threshold``, ``prepared_max``,
+    factories and handlers is taken back. Adapters, and what was changed at the server (``SET``, ``LISTEN``, temporary
+    tables, advisory locks) stay. A connection left in the middle of a statement, a stream, a ``COPY``, a pipeline, a
+    ``transaction()`` block or a two-phase commit is discarded.
 
     :param conninfo: how to reach each endpoint (any hashable; often a name for the database): a mapping of endpoints to
         connection strings, or to mappings of the parameters of :py:meth:`psycopg.Connection.connect`, or to callables
@@ -129,12 +152,13 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         may be added and credentials change.
     :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
     :param connection_class: whose ``connect`` is called
-    :param configure: called with each new connection; it must leave no transaction open
+    :param configure: called with each new connection; it must leave no transaction open. Its time comes on top of the
+        timeout of an acquire.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP. Each such rollback costs a thread then.
-    :raise TypeError: ``conninfo`` is neither a mapping nor callable
+    :raise TypeError: ``conninfo`` is neither a mapping nor callable, or ``configure`` is a coroutine function
     """
 
     @overload
@@ -170,6 +194,9 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         ping: bool = False,
         rollback_timeout: float | None = None,
     ) -> None:
+        if inspect.iscoroutinefunction(configure):
+            raise TypeError('configure: expected a plain function, got a coroutine function; nothing would await it')
+        self._attempts = Attempts()
         self._set_up(conninfo, kwargs, connection_class, configure, ping, rollback_timeout)
 
     def create(self, endpoint: _EndpointT, timeout: float | None = None) -> _ConnT:
@@ -177,35 +204,34 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
 
         :param endpoint: known to ``conninfo``
         :param timeout: seconds that connecting may take (a quarter of a second at the least), without the time of the
-            callables; None for ``connect_timeout`` in the parameters, which otherwise holds if it is less. With a limit
-            the connection is made in a thread: psycopg counts in whole seconds for each host, and not the time to
-            resolve its name.
+            callables and of ``configure``; None for ``connect_timeout`` in the parameters, which otherwise holds if it
+            is less. With a limit the connection is made in a thread: psycopg counts in whole seconds for each host, and
+            not the time to resolve its name. An attempt that is given up goes on there until psycopg ends it; the next
+            one to the same endpoint waits for that, so that the server does not see more connections than the pool
+            allows.
         :raise gcpool.exceptions.ConnectTimeout: the time is over
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
+        :raise TypeError: ``configure`` has returned an awaitable
         """
-        params = _params(endpoint, _look_up(self._conninfo, endpoint), self._kwargs)
+        params = _params(endpoint, look_up(self._conninfo, endpoint, 'conninfo'), self._kwargs)
         try:
-            conn = self._connect(params, timeout)
-        except (psycopg.Error, TimeoutError, UnicodeError) as exc:
+            conn = self._attempts.connect(endpoint, lambda left: self._connect(params, left), _close, timeout)
+        except (psycopg.Error, TimeoutError, *BAD_PARAMS) as exc:
             _raise_typed(endpoint, params, exc, timeout)
         try:
             if self._configure is not None:
-                self._configure(conn)
+                _check_not_awaitable(self._configure(conn))
             _check_configured(endpoint, conn)
-            self._settings[conn] = _settings_of(conn)
+            self._first_state[conn] = _state_of(conn)
         except BaseException:
             _abort(conn)
             raise
         return conn
 
     def _connect(self, params: dict[str, Any], timeout: float | None) -> _ConnT:
-        if timeout is None:
-            return self._connect_by_psycopg(params)
-        limited = {**params, 'connect_timeout': _connect_timeout(timeout, params)}
-        return call_within(lambda: self._connect_by_psycopg(limited), _close, max(timeout, SHORTEST_CONNECT))
-
-    def _connect_by_psycopg(self, params: dict[str, Any]) -> _ConnT:
+        if timeout is not None:
+            params = {**params, 'connect_timeout': _connect_timeout(timeout, params)}
         try:
             return self._connection_class.connect(**params)
         except BaseException as exc:
@@ -270,7 +296,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
                     conn.rollback()
                 if was_cut_off():
                     raise psycopg.OperationalError('the server did not answer in time')
-            for name, value in _changed_settings(conn, self._settings):
+            for name, value in _take_back(conn, self._first_state):
                 setattr(conn, name, value)
         except psycopg.Error as exc:
             _discard(endpoint, exc)
@@ -342,11 +368,10 @@ class AsyncConnectionManager(
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         """
-        found = _look_up(self._conninfo, endpoint)
-        params = _params(endpoint, await found if inspect.isawaitable(found) else found, self._kwargs)
+        params = _params(endpoint, await look_up_async(self._conninfo, endpoint, 'conninfo'), self._kwargs)
         try:
             conn = await self._connection_class.connect(**params)
-        except (psycopg.Error, UnicodeError) as exc:
+        except (psycopg.Error, *BAD_PARAMS) as exc:
             _let_go(exc)
             _raise_typed(endpoint, params, exc, None)
         except BaseException as exc:
@@ -356,7 +381,7 @@ class AsyncConnectionManager(
             if self._configure is not None:
                 await self._configure(conn)
             _check_configured(endpoint, conn)
-            self._settings[conn] = _settings_of(conn)
+            self._first_state[conn] = _state_of(conn)
         except BaseException:
             _abort(conn)
             raise
@@ -419,7 +444,7 @@ class AsyncConnectionManager(
         try:
             if conn.pgconn.transaction_status != TransactionStatus.IDLE:
                 await self._roll_back(conn)
-            for name, value in _changed_settings(conn, self._settings):
+            for name, value in _take_back(conn, self._first_state):
                 if name in _SETTINGS_WITH_SETTERS:
                     await getattr(conn, f'set_{name}')(value)
                 else:
@@ -457,22 +482,8 @@ async def _end_by_shutdown(conn: AsyncConnection[Any], operation: 'asyncio.Futur
         _abort(conn)
 
 
-def _look_up(source: Any, endpoint: Hashable) -> Any:
-    if callable(source):
-        return source(endpoint)
-    found = params_of(source, endpoint, 'conninfo')
-    return found(endpoint) if callable(found) else found
-
-
-def _params(endpoint: Hashable, conninfo: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(conninfo, str):
-        return {**kwargs, 'conninfo': conninfo}
-    if isinstance(conninfo, Mapping):
-        return {**kwargs, **conninfo}
-    # Without the value, whatever it is.
-    raise TypeError(
-        f'conninfo of endpoint {endpoint!r} must be a string or a mapping of parameters, not {type(conninfo).__name__}'
-    )
+def _params(endpoint: Hashable, found: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**kwargs, **to_params(found, endpoint, 'conninfo', text_as='conninfo')}
 
 
 def _connect_timeout(timeout: float, params: Mapping[str, Any]) -> int:
@@ -481,23 +492,24 @@ def _connect_timeout(timeout: float, params: Mapping[str, Any]) -> int:
         configured = conninfo_to_dict(params['conninfo']).get('connect_timeout')
     try:
         return shorter_connect_timeout(timeout, configured)
-    except ValueError:
+    except BAD_PARAMS:
         raise psycopg.ProgrammingError(f'bad value for connect_timeout: {configured!r}') from None
 
 
 def _raise_typed(
     endpoint: Hashable,
     params: Mapping[str, Any],
-    exc: psycopg.Error | TimeoutError | UnicodeError,
+    exc: psycopg.Error | TimeoutError | TypeError | ValueError | OverflowError,
     timeout: float | None,
 ) -> NoReturn:
     if isinstance(exc, TimeoutError):
         raise_connect_timeout(endpoint, ConnectionTimeout('the server did not answer in time'), timeout)
+    if not isinstance(exc, psycopg.Error):
+        raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
+    # What it keeps of the attempt has the password, for whoever shows the attributes of errors.
+    exc._pgconn = None  # noqa: SLF001
     if isinstance(exc, ConnectionTimeout):
         raise_connect_timeout(endpoint, exc, None)
-    if isinstance(exc, UnicodeError):
-        # Of a host name that is none.
-        raise_bad_params(endpoint, exc, 'conninfo')
     if isinstance(exc, psycopg.ProgrammingError):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
     if params.get('conninfo') and may_show_password(conninfo_to_dict(params['conninfo'])):
@@ -520,6 +532,13 @@ def _check_configured(endpoint: Hashable, conn: Connection[Any] | AsyncConnectio
         )
 
 
+def _check_not_awaitable(returned: object) -> None:
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError('configure returned an awaitable; nothing would await it')
+
+
 def _why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
     """What is left of the last user's work that cannot be mended; None if there is nothing."""
     if conn.closed:
@@ -531,9 +550,12 @@ def _why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
     if conn.lock.locked():
         # Also by a generator that was not read to its end.
         return 'in use'
-    # psycopg has no public way to know: after tpc_prepare() there is no transaction in the session any more.
+    # psycopg has no public way to know these: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the
+    # session any more.
     if getattr(conn, '_tpc', None) is not None:
         return 'in a two-phase commit'
+    if getattr(conn, '_num_transactions', 0):
+        return 'in a transaction() block'
     return None
 
 
@@ -550,13 +572,26 @@ def _discard(endpoint: Hashable, exc: psycopg.Error) -> NoReturn:
     raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
 
 
-def _changed_settings(conn: Any, settings: 'WeakKeyDictionary[Any, tuple[Any, ...]]') -> list[tuple[str, Any]]:
-    at_first, now = settings.get(conn), _settings_of(conn)
-    if at_first is None or at_first == now:
+def _state_of(conn: Any) -> _State:
+    return _settings_of(conn), tuple(list(getattr(conn, name, ())) for name in _HANDLERS)
+
+
+def _take_back(conn: Any, first_state: 'WeakKeyDictionary[Any, _State]') -> list[tuple[str, Any]]:
+    """Take back the handlers, and give what is left to take back: names and values of settings."""
+    at_first = first_state.get(conn)
+    if at_first is None:
+        return []
+    settings, all_handlers = at_first
+    for name, handlers in zip(_HANDLERS, all_handlers, strict=True):
+        now = getattr(conn, name, handlers)
+        if now != handlers:
+            now[:] = handlers
+    current_settings = _settings_of(conn)
+    if current_settings == settings:
         return []
     return [
         (name, value)
-        for name, value, current in zip(_SETTINGS, at_first, now, strict=True)
+        for name, value, current in zip(_SETTINGS, settings, current_settings, strict=True)
         if value is not current and value != current
     ]
 

@@ -5,14 +5,21 @@ The names and signatures are those of ``generic_connection_pool.contrib.psycopg2
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-from gcpool.contrib._errors import BAD_PARAMS, params_of, raise_bad_params, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    check_source,
+    look_up,
+    raise_bad_params,
+    raise_connect_error,
+    raise_connect_timeout,
+    to_params,
+)
 from gcpool.contrib._postgres import (
-    SHORTEST_CONNECT,
+    Attempts,
     advice_for,
-    call_within,
     cut_off_after,
     may_show_password,
     shorter_connect_timeout,
@@ -28,11 +35,17 @@ try:
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.psycopg2 needs psycopg2: pip install "gcpool[psycopg2]"', name=exc.name) from exc
 
-__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters']
+__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource']
 
 DbEndpoint = str
 Connection = extensions.connection
 DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
+
+_Parameters: TypeAlias = Mapping[str, Any] | str
+#: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too.
+DsnSource: TypeAlias = (
+    Mapping[DbEndpoint, _Parameters | Callable[[DbEndpoint], _Parameters]] | Callable[[DbEndpoint], _Parameters]
+)
 
 # A server that sends notifications faster than they are read should not hold up a check for ever.
 _MOST_MESSAGES = 10
@@ -45,37 +58,43 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with :py:func:`psycopg2.connect`.
 
     A transaction that the user left open is rolled back when the connection is given back. Session settings
-    (``autocommit``, the isolation level, ``SET``) stay as the user leaves them.
+    (``autocommit``, the isolation level, ``readonly``, ``cursor_factory``, ``SET``) stay as the user leaves them.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`psycopg2.connect`, or a DSN; it is looked up at each connect, so endpoints may be added later
+        :py:func:`psycopg2.connect`, or a DSN, or a callable of the endpoint that returns either; or one such callable
+        for all. It is asked at each connect, so that endpoints may be added and credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP. Each such rollback costs a thread then.
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable
     """
 
-    def __init__(self, dsn_params: DsnParameters, *, ping: bool = False, rollback_timeout: float | None = None) -> None:
+    def __init__(self, dsn_params: DsnSource, *, ping: bool = False, rollback_timeout: float | None = None) -> None:
+        check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
+        self._attempts = Attempts()
         self._ping = ping
         self._rollback_timeout = rollback_timeout
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
 
-        :param endpoint: a key of ``dsn_params``
-        :param timeout: seconds that connecting may take (a quarter of a second at the least), None for
-            ``connect_timeout`` in ``dsn_params``, which otherwise holds if it is less. With a limit the connection is
-            made in a thread: libpq counts in whole seconds for each host, and not the time to resolve its name.
+        :param endpoint: known to ``dsn_params``
+        :param timeout: seconds that connecting may take (a quarter of a second at the least), without the time of the
+            callables; None for ``connect_timeout`` in ``dsn_params``, which otherwise holds if it is less. With a limit
+            the connection is made in a thread: libpq counts in whole seconds for each host, and not the time to resolve
+            its name. An attempt that is given up goes on there until libpq ends it; the next one to the same endpoint
+            waits for that, so that the server does not see more connections than the pool allows.
         :raise gcpool.exceptions.ConnectTimeout: the time is over
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg2.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
-        given = params_of(self._dsn_params, endpoint, 'dsn_params')
-        params = {'dsn': given} if isinstance(given, str) else dict(given)
+        found = look_up(self._dsn_params, endpoint, 'dsn_params')
+        params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
         began = time.monotonic()
         try:
-            return _connect(params, timeout)
+            return self._attempts.connect(endpoint, lambda left: _connect(params, left), _close, timeout)
         except TimeoutError:
             error = psycopg2.OperationalError('the server did not answer in time')
             raise_connect_timeout(endpoint, error, timeout)
@@ -148,13 +167,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
 
 
 def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
-    if timeout is None:
-        return _plain_connect(params)
-    params['connect_timeout'] = shorter_connect_timeout(timeout, _configured_timeout(params))
-    return call_within(lambda: _plain_connect(params), _close, max(timeout, SHORTEST_CONNECT))
-
-
-def _plain_connect(params: Mapping[str, Any]) -> Connection:
+    if timeout is not None:
+        params = {**params, 'connect_timeout': shorter_connect_timeout(timeout, _configured_timeout(params))}
     conn: Connection = psycopg2.connect(**params)
     return conn
 

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from gcpool.contrib._errors import raise_connect_error
+from gcpool.contrib._errors import BAD_PARAMS, raise_connect_error
 from gcpool.contrib._sockets import deadline_after, time_left
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -192,14 +192,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             the manager's timeout
         :return: a connection for any thread
         :raise ConnectTimeout: the time is over
-        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the ``sqlite3.Error`` that
-            was the cause
-        :raise TypeError: ``endpoint`` is no path
+        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
+            cause: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is no path
         """
         deadline = deadline_after(timeout)
-        path = os.fspath(endpoint)
         try:
-            return self._open(endpoint, path, deadline)
+            return self._open(endpoint, os.fspath(endpoint), deadline)
         except sqlite3.OperationalError as exc:
             if _is_busy(exc):
                 advice = 'another connection has it locked: give the manager a longer timeout'
@@ -208,6 +206,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise_connect_error(endpoint, exc, advice)
         except sqlite3.DatabaseError as exc:
             raise_connect_error(endpoint, exc, 'check that the file is a database of SQLite')
+        except BAD_PARAMS as exc:
+            raise_connect_error(endpoint, exc, "check the path, and the manager's parameters")
 
     def _open(self, endpoint: SqliteEndpoint, path: str, deadline: float | None) -> PooledConnection:
         conn = sqlite3.connect(
