@@ -77,6 +77,43 @@ class TestCreate:
 
         run(main)
 
+    def test_takes_callables(self, run: Run, postgres: PostgresServer) -> None:
+        async def look_up(endpoint: str) -> str:
+            await asyncio.sleep(0)
+            return {'db': postgres.dsn}[endpoint]
+
+        sources: list[Any] = [
+            {'db': lambda endpoint: postgres.dsn},
+            {'db': look_up},
+            look_up,
+            lambda endpoint: {'db': postgres.dsn_params}[endpoint],
+        ]
+
+        async def main() -> None:
+            for source in sources:
+                manager = DbConnectionManager[Any](source)
+                conn = await manager.create('db', 20.0)
+                assert await conn.fetchval('SELECT current_user') == postgres.user
+                await manager.dispose('db', conn)
+                with pytest.raises(UnknownEndpoint):
+                    await manager.create('none')
+
+        run(main)
+
+    @pytest.mark.parametrize('source', [None, 'postgresql://localhost', 5])
+    def test_refuses_what_is_no_source(self, source: Any) -> None:
+        with pytest.raises(TypeError, match='dsn_params: expected a mapping of endpoints'):
+            DbConnectionManager[Any](source)
+
+    @pytest.mark.parametrize('found', [None, 5, [1], {1: 2}, {'host': 5}])
+    def test_refuses_what_are_no_parameters(self, run: Run, found: Any) -> None:
+        async def main() -> None:
+            with pytest.raises(ConnectError, match=r"endpoint 'db' .* check its entry in dsn_params") as caught:
+                await DbConnectionManager[Any]({'db': found}).create('db')
+            assert isinstance(caught.value, (TypeError, AttributeError))
+
+        run(main)
+
     def test_says_which_endpoints_there_are(
         self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
     ) -> None:
@@ -346,6 +383,24 @@ class TestRelease:
 
         # Not the fixture's runner: that does not let anything be reported.
         asyncio.run(main())
+
+    @pytest.mark.parametrize('end', ['COMMIT', 'ROLLBACK'])
+    def test_discards_what_has_an_open_transaction_that_sql_has_ended(
+        self, run: Run, manager: 'DbConnectionManager[Any]', end: str
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await conn.transaction().start()
+            assert not await manager.is_broken('db', conn, ValueError())
+            await conn.execute(end)
+            assert await manager.is_broken('db', conn, ValueError())
+            assert not await manager.check_aliveness('db', conn)
+            with pytest.raises(DiscardConnection, match=r"transaction\(\) of a connection to 'db' was ended by SQL"):
+                await manager.on_release('db', conn)
+            await manager.dispose('db', conn)
+            assert conn.is_closed()
+
+        run(main)
 
     def test_discards_what_a_user_has_closed(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
         async def main() -> None:

@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,7 +102,28 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({'dbname': 'none'}, 'check the name of the database'),
     ({'host': 'no-such-host.invalid'}, 'check the host name'),
     ({'prot': 'x'}, 'check its entry in conninfo'),
+    ({'connect_timeout': [1]}, 'check its entry in conninfo'),
+    ({'connect_timeout': float('inf')}, 'check its entry in conninfo'),
 ]
+
+# What is no conninfo.
+NO_CONNINFO: list[Any] = [None, 5, [1], {1: 2}]
+
+
+def shows(error: object, text: str, known: set[int] | None = None) -> bool:
+    """Whether a text is in the repr of an error, or of what can be reached from it by attributes."""
+    known = set() if known is None else known
+    if id(error) in known:
+        return False
+    known.add(id(error))
+    inner = list(getattr(error, '__dict__', {}).values())
+    if isinstance(error, BaseException):
+        inner += [error.__cause__, error.__context__, error.args]
+    elif isinstance(error, dict):
+        inner += [*error.keys(), *error.values()]
+    elif isinstance(error, (list, tuple, set)):
+        inner += error
+    return text in repr(error) or any(shows(one, text, known) for one in inner)
 
 
 class TestCreate:
@@ -175,13 +200,56 @@ class TestCreate:
     @pytest.mark.parametrize('source', [None, 'postgresql://localhost', 5])
     def test_refuses_what_is_no_source(self, source: Any) -> None:
         for kind in (ConnectionManager, AsyncConnectionManager):
-            with pytest.raises(TypeError, match='conninfo must be a mapping of endpoints'):
+            with pytest.raises(TypeError, match='conninfo: expected a mapping of endpoints'):
                 kind(source)
 
-    def test_refuses_what_is_no_conninfo(self) -> None:
-        source: Any = {'db': 5}
-        with pytest.raises(TypeError, match=r"conninfo of endpoint 'db' must be a string or a mapping .*, not int"):
+    @pytest.mark.parametrize('found', NO_CONNINFO)
+    def test_refuses_what_is_no_conninfo(self, found: Any) -> None:
+        for source in ({'db': found}, lambda endpoint: found):
+            with pytest.raises(TypeError, match=r"endpoint 'db' .*expected a mapping .* entry in conninfo") as caught:
+                ConnectionManager(source).create('db')
+            assert isinstance(caught.value, ConnectError)
+
+    def test_an_endpoint_that_a_callable_does_not_know(self) -> None:
+        known = {'db': 'host=db'}
+        with pytest.raises(UnknownEndpoint, match=r"'none' is not known to the callable in conninfo"):
+            ConnectionManager(known.__getitem__).create('none')
+
+    def test_does_not_await(self, postgres: PostgresServer) -> None:
+        async def parameters(endpoint: str) -> dict[str, Any]:
+            return postgres.conninfo_params
+
+        async def configure(conn: object) -> None:
+            raise AssertionError
+
+        source: Any = parameters
+        with pytest.raises(ConnectError, match='gave an awaitable, which only the managers for asyncio await'):
             ConnectionManager(source).create('db')
+        with pytest.raises(TypeError, match='configure: expected a plain function, got a coroutine function'):
+            ConnectionManager({'db': postgres.dsn}, configure=configure)
+        made: list[Any] = []
+
+        def hidden(conn: 'Connection[Any]') -> object:
+            made.append(conn)
+            return configure(conn)
+
+        with pytest.raises(TypeError, match='configure returned an awaitable'):
+            ConnectionManager({'db': postgres.dsn}, configure=hidden).create('db')
+        assert made[0].closed
+
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    @pytest.mark.parametrize('as_text', [True, False])
+    @pytest.mark.parametrize('hosts', ['127.0.0.1', '127.0.0.1,127.0.0.1'])
+    def test_no_attribute_of_the_error_has_the_password(
+        self, postgres: PostgresServer, timeout: float | None, as_text: bool, hosts: str
+    ) -> None:
+        params = {**postgres.conninfo_params, 'host': hosts, 'password': 'of-the-wrong-one'}
+        conninfo = ' '.join(f'{name}={value}' for name, value in params.items())
+        manager = ConnectionManager({'db': conninfo if as_text else params})
+        with pytest.raises(ConnectError, match='check user, password') as caught:
+            manager.create('db', timeout)
+        assert not shows(caught.value, 'of-the-wrong-one')
+        assert caught.value.__cause__.pgconn is None  # type: ignore[union-attr]
 
     def test_says_which_endpoints_there_are(self, postgres: PostgresServer) -> None:
         manager = ConnectionManager({'db': postgres.dsn})
@@ -457,6 +525,7 @@ class TestRelease:
         conn.deferrable = True
         conn.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
         conn.prepare_threshold = None
+        conn.prepared_max = 3
         conn.row_factory = dict_row
         conn.cursor_factory = psycopg.ClientCursor
         conn.execute('SELECT 1')
@@ -464,8 +533,32 @@ class TestRelease:
         taken_back = [conn.autocommit, conn.read_only, conn.deferrable, conn.isolation_level]
         assert taken_back == [False, None, None, None]
         assert conn.prepare_threshold == 7
+        assert conn.prepared_max == 100
         assert conn.execute('SELECT 1').fetchone() == (1,)
         assert type(conn.cursor()) is psycopg.Cursor
+        manager.dispose('db', conn)
+
+    def test_takes_handlers_back(self, postgres: PostgresServer, on_server: Callable[[str], Any]) -> None:
+        heard: list[str] = []
+
+        def hear_all(told: Any) -> None:
+            heard.append(f'all: {told.message_primary}')
+
+        def hear_one(told: Any) -> None:
+            heard.append(f'one: {told}')
+
+        manager = ConnectionManager({'db': postgres.dsn}, configure=lambda conn: conn.add_notice_handler(hear_all))
+        conn = manager.create('db')
+        conn.remove_notice_handler(hear_all)
+        conn.add_notice_handler(hear_one)
+        conn.add_notify_handler(hear_one)
+        conn.autocommit = True
+        conn.execute('LISTEN gcpool')
+        manager.on_release('db', conn)
+        conn.execute("DO $$ BEGIN RAISE NOTICE 'hello'; END $$")
+        on_server("SELECT 1 FROM pg_notify('gcpool', 'hello')")
+        conn.execute('SELECT 1')
+        assert heard == ['all: hello']
         manager.dispose('db', conn)
 
     def test_leaves_the_settings_of_another_managers_connection(
@@ -564,7 +657,19 @@ class TestRelease:
     ) -> None:
         block = conn.transaction()
         block.__enter__()
-        self.check_discards(manager, conn, 'cannot be rolled back', broken=False)
+        self.check_discards(manager, conn, r'in a transaction\(\) block')
+        with contextlib.suppress(psycopg.Error):
+            block.__exit__(None, None, None)
+
+    @pytest.mark.parametrize('end', ['COMMIT', 'ROLLBACK'])
+    def test_discards_one_in_a_transaction_block_that_is_over_at_the_server(
+        self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', end: str
+    ) -> None:
+        block = conn.transaction()
+        block.__enter__()
+        conn.execute(end.encode())
+        assert conn.info.transaction_status == IDLE
+        self.check_discards(manager, conn, r'in a transaction\(\) block')
         with contextlib.suppress(psycopg.Error):
             block.__exit__(None, None, None)
 
@@ -849,6 +954,46 @@ class TestAsyncCreate:
 
         run(main)
 
+    @pytest.mark.parametrize('found', NO_CONNINFO)
+    def test_refuses_what_is_no_conninfo(self, run: Run, found: Any) -> None:
+        async def look_up(endpoint: str) -> Any:
+            return found
+
+        sources: list[Any] = [{'db': found}, {'db': look_up}, look_up]
+
+        async def main() -> None:
+            for source in sources:
+                with pytest.raises(TypeError, match=r"endpoint 'db' .*expected a mapping") as caught:
+                    await AsyncConnectionManager[str, AsyncConnection[Any]](
+                        source, connection_class=AsyncConnection
+                    ).create('db')
+                assert isinstance(caught.value, ConnectError)
+
+        run(main)
+
+    def test_an_endpoint_that_a_callable_does_not_know(self, run: Run) -> None:
+        known = {'db': 'host=db'}
+
+        async def look_up(endpoint: str) -> str:
+            return known[endpoint]
+
+        async def main() -> None:
+            for source in (known.__getitem__, look_up):
+                with pytest.raises(UnknownEndpoint, match=r"'none' is not known to the callable in conninfo"):
+                    await AsyncConnectionManager(source).create('none')
+
+        run(main)
+
+    def test_no_attribute_of_the_error_has_the_password(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = AsyncConnectionManager({'db': {**postgres.conninfo_params, 'password': 'of-the-wrong-one'}})
+            with pytest.raises(ConnectError, match='check user, password') as caught:
+                await manager.create('db')
+            assert not shows(caught.value, 'of-the-wrong-one')
+            assert caught.value.__cause__.pgconn is None  # type: ignore[union-attr]
+
+        run(main)
+
     def test_says_which_endpoints_there_are(self, run: Run, postgres: PostgresServer) -> None:
         async def main() -> None:
             manager = AsyncConnectionManager({'db': postgres.dsn})
@@ -1046,11 +1191,16 @@ class TestAsyncRelease:
                 await conn.set_read_only(True)
                 await conn.set_deferrable(True)
                 await conn.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE)
+                conn.prepared_max = 3
                 conn.row_factory = dict_row
+                conn.add_notice_handler(print)
                 await conn.execute('SELECT 1')
                 await async_manager.on_release('db', conn)
                 assert not conn.autocommit
                 assert [conn.read_only, conn.deferrable, conn.isolation_level] == [None, None, None]
+                assert conn.prepared_max == 100
+                with pytest.raises(ValueError, match='not in list'):
+                    conn.remove_notice_handler(print)
                 assert await (await conn.execute('SELECT 1')).fetchone() == (1,)
 
         run(main)
@@ -1126,6 +1276,23 @@ class TestAsyncRelease:
                 await conn.execute('SELECT 1')
                 with frozen(conn.info.backend_pid):
                     await self.check_discards(manager, conn, 'cannot be rolled back', broken=False)
+
+        run(main)
+
+    @pytest.mark.parametrize('end', [None, 'COMMIT', 'ROLLBACK'])
+    def test_discards_one_in_a_transaction_block(
+        self, run: Run, async_manager: 'AsyncConnectionManager[str, Any]', end: str | None
+    ) -> None:
+        async def main() -> None:
+            async with connected(async_manager) as conn:
+                block = conn.transaction()
+                await block.__aenter__()
+                if end is not None:
+                    await conn.execute(end.encode())
+                    assert conn.info.transaction_status == IDLE
+                await self.check_discards(async_manager, conn, r'in a transaction\(\) block')
+                with contextlib.suppress(psycopg.Error):
+                    await block.__aexit__(None, None, None)
 
         run(main)
 
@@ -1313,3 +1480,26 @@ def test_the_log_has_no_secrets(postgres: PostgresServer, caplog: pytest.LogCapt
         manager.dispose('db', conn)
     assert "'db'" in caplog.text
     assert postgres.password not in caplog.text
+
+
+def test_says_what_to_install_where_there_is_no_libpq(tmp_path: Path) -> None:
+    (tmp_path / 'psycopg.py').write_text("raise ImportError('no pq wrapper available.')\n")
+    script = """if True:
+        try:
+            import gcpool.contrib.psycopg
+        except ImportError as exc:
+            print(exc.name, exc, exc.__cause__, sep='|')
+    """
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    shown = subprocess.run(
+        [sys.executable, '-c', script],
+        env={**os.environ, 'PYTHONPATH': path},
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=PATIENCE,
+        text=True,
+    ).stdout
+    name, message, cause = shown.strip().split('|')
+    assert name == 'psycopg'
+    assert 'pip install "gcpool[psycopg]" "psycopg[binary]"' in message
+    assert cause == 'no pq wrapper available.'

@@ -105,6 +105,42 @@ class TestCreate:
             assert fetch(conn, 'SELECT current_user') == postgres.user
             manager.dispose('db', conn)
 
+    def test_takes_callables(self, postgres: PostgresServer) -> None:
+        sources: list[Any] = [
+            {'db': lambda endpoint: postgres.dsn},
+            lambda endpoint: {'db': postgres.dsn}[endpoint],
+            lambda endpoint: {**postgres.dsn_params, 'application_name': endpoint},
+        ]
+        for source in sources:
+            manager = DbConnectionManager(source)
+            conn = manager.create('db', 20.0)
+            assert fetch(conn, 'SHOW application_name') == ('db' if source is sources[-1] else '')
+            manager.dispose('db', conn)
+        with pytest.raises(UnknownEndpoint, match="'none' is not known to the callable in dsn_params"):
+            DbConnectionManager(sources[1]).create('none')
+
+    @pytest.mark.parametrize('source', [None, 'postgresql://localhost', 5])
+    def test_refuses_what_is_no_source(self, source: Any) -> None:
+        with pytest.raises(TypeError, match='dsn_params: expected a mapping of endpoints'):
+            DbConnectionManager(source)
+
+    @pytest.mark.parametrize('found', [None, 5, [1], {1: 2}])
+    def test_refuses_what_are_no_parameters(self, found: Any) -> None:
+        async def look_up(endpoint: str) -> Any:
+            raise AssertionError
+
+        sources: list[Any] = [{'db': found}, lambda endpoint: found, look_up]
+        for source in sources:
+            with pytest.raises(TypeError, match=r"endpoint 'db' .* check its entry in dsn_params") as caught:
+                DbConnectionManager(source).create('db')
+            assert isinstance(caught.value, ConnectError)
+
+    @pytest.mark.parametrize('connect_timeout', [[1], float('inf'), 'soon'])
+    def test_a_limit_that_is_no_number(self, connect_timeout: Any) -> None:
+        manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'connect_timeout': connect_timeout}})
+        with pytest.raises(ConnectError, match=r"endpoint 'db' .* check its entry in dsn_params"):
+            manager.create('db', 20.0)
+
     def test_says_which_endpoints_there_are(self, postgres: PostgresServer) -> None:
         manager = DbConnectionManager({'db': postgres.dsn_params, 'other': postgres.dsn_params})
         with pytest.raises(

@@ -15,7 +15,7 @@ import pytest
 
 from gcpool.contrib import sqlite3 as contrib
 from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
-from gcpool.exceptions import DiscardConnection
+from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.threading import ConnectionPool
 from tests.contrib.servers import PATIENCE
 
@@ -179,9 +179,14 @@ class TestCreate:
         assert value_of(conn, 'busy_timeout') == 9000
         manager.dispose(path, conn)
 
-    def test_says_what_an_endpoint_is(self) -> None:
-        with pytest.raises(TypeError, match=r'os\.PathLike'):
-            SqliteConnectionManager().create(7)  # type: ignore[arg-type]
+    @pytest.mark.parametrize(
+        ('endpoint', 'kind'), [(7, TypeError), ('a\0b', ValueError), ('\ud800', UnicodeEncodeError)]
+    )
+    def test_says_what_is_no_path(self, endpoint: Any, kind: type[Exception]) -> None:
+        with pytest.raises(kind, match=r'no connection to endpoint .*; check the path') as caught:
+            SqliteConnectionManager().create(endpoint)
+        assert isinstance(caught.value, ConnectError)
+        assert caught.value.endpoint == endpoint
 
     @pytest.mark.parametrize('factory', [sqlite3.Connection, sqlite3.connect, None])
     def test_says_what_a_factory_is(self, factory: type[PooledConnection]) -> None:
