@@ -179,9 +179,7 @@ class TestCreate:
         assert value_of(conn, 'busy_timeout') == 9000
         manager.dispose(path, conn)
 
-    @pytest.mark.parametrize(
-        ('endpoint', 'kind'), [(7, TypeError), ('a\0b', ValueError), ('\ud800', UnicodeEncodeError)]
-    )
+    @pytest.mark.parametrize(('endpoint', 'kind'), [(7, TypeError), ('a\0b', ValueError)])
     def test_says_what_is_no_path(self, endpoint: Any, kind: type[Exception]) -> None:
         with pytest.raises(kind, match=r'no connection to endpoint .*; check the path') as caught:
             SqliteConnectionManager().create(endpoint)
