@@ -146,6 +146,71 @@ class TestCreate:
 
         run(main)
 
+    @pytest.mark.parametrize('source', [None, 5, 'mysql://user:not-a-secret@host/db', [('db', {})]])
+    def test_takes_no_source_that_is_none(self, source: Any) -> None:
+        with pytest.raises(TypeError, match='params: expected a mapping of endpoints') as caught:
+            DbConnectionManager(source)
+        assert 'secret' not in str(caught.value)
+
+    @pytest.mark.parametrize('value', [None, 5, 'mysql://user:not-a-secret@host/db', ['not-a-secret'], {1: 2}])
+    @pytest.mark.parametrize('by', ['mapping', 'callable', 'coroutine function'])
+    def test_of_parameters_that_are_none(self, run: Run, value: Any, by: str) -> None:
+        async def give(endpoint: str) -> Any:
+            await asyncio.sleep(0)
+            return value
+
+        sources: dict[str, Any] = {
+            'mapping': {'db': value},
+            'callable': lambda endpoint: value,
+            'coroutine function': give,
+        }
+
+        async def main() -> None:
+            with pytest.raises(ConnectError, match=r"endpoint 'db' .*check its entry in params") as caught:
+                await DbConnectionManager(sources[by]).create('db')
+            assert isinstance(caught.value, TypeError)
+            assert 'secret' not in str(caught.value)
+
+        run(main)
+
+    @pytest.mark.parametrize('asynchronous', [True, False])
+    def test_of_an_endpoint_that_the_callable_does_not_know(self, run: Run, asynchronous: bool) -> None:
+        params: dict[str, dict[str, Any]] = {'other': {}}
+
+        async def fetch_params(endpoint: str) -> dict[str, Any]:
+            await asyncio.sleep(0)
+            return params[endpoint]
+
+        async def main() -> None:
+            manager = DbConnectionManager(fetch_params if asynchronous else lambda endpoint: params[endpoint])
+            with pytest.raises(UnknownEndpoint, match="endpoint 'db'") as caught:
+                await manager.create('db')
+            assert isinstance(caught.value.__cause__, KeyError)
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        'bad',
+        [
+            {'ssl': 'yes'},
+            {'ssl': {'cipher': 'none'}},
+            {'charset': 'none'},
+            {'conv': 5},
+            {'connect_timeout': 'soon'},
+            {'connect_timeout': float('nan')},
+            {'read_timeout': -1},
+            {'unix_socket': 5},
+        ],
+        ids=repr,
+    )
+    def test_of_parameters_that_the_driver_cannot_use(self, run: Run, bad: dict[str, Any]) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'user': 'gcpool', **bad}})
+            with pytest.raises(ConnectError, match=r"endpoint 'db' .*check its entry in params"):
+                await manager.create('db')
+
+        run(main)
+
     def test_takes_endpoints_added_later(self, run: Run, mariadb: MariadbServer) -> None:
         async def main() -> None:
             params: dict[str, dict[str, Any]] = {}

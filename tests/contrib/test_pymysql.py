@@ -4,9 +4,11 @@ import contextlib
 import logging
 import pickle
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +94,13 @@ def sock_of(conn: Connection) -> socket.socket:
     return conn._sock
 
 
+def greeting_of(mariadb: MariadbServer) -> bytes:
+    """What the server says first."""
+    with socket.create_connection((mariadb.host, mariadb.port)) as sock:
+        wait_readable(sock)
+        return sock.recv(4096)
+
+
 def session_of(conn: Connection) -> int:
     return int(conn.thread_id())  # type: ignore[no-untyped-call]
 
@@ -160,6 +169,84 @@ class TestCreate:
         end_session(mariadb, conn)
         assert not manager.check_aliveness('db', conn)
         manager.dispose('db', conn)
+
+    def test_of_a_unix_socket_that_is_not_there(self, tmp_path: Path) -> None:
+        if not hasattr(socket, 'AF_UNIX'):
+            pytest.skip('Python has no Unix domain sockets on this system')
+        manager = DbConnectionManager({'db': {'unix_socket': str(tmp_path / 'none')}})
+        with pytest.raises(ConnectError, match="endpoint 'db'") as caught:
+            manager.create('db')
+        assert isinstance(caught.value, err.OperationalError)
+
+    @pytest.mark.parametrize('by_unix_socket', [True, False])
+    def test_connects_as_the_driver_itself(self, mariadb: MariadbServer, by_unix_socket: bool) -> None:
+        if by_unix_socket and not hasattr(socket, 'AF_UNIX'):
+            pytest.skip('Python has no Unix domain sockets on this system')
+        params = {**mariadb.params, 'unix_socket': mariadb.socket_path if by_unix_socket else None, 'read_timeout': 40}
+
+        def details(conn: Any) -> dict[str, object]:
+            with contextlib.closing(conn):
+                sock = conn._sock
+                return {
+                    'no delay': not by_unix_socket and bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)),
+                    'keep alive': bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)),
+                    'timeouts': (conn._read_timeout, conn._write_timeout),
+                    'TLS': isinstance(sock, ssl.SSLSocket),
+                    'secure': conn._secure,
+                    'host info': conn.get_host_info(),
+                    'connect timeout': conn.connect_timeout,
+                }
+
+        assert details(DbConnectionManager({'db': params}).create('db', 20.0)) == details(pymysql.connect(**params))
+
+    def test_from_an_address_that_is_not_ours(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'bind_address': '192.0.2.1'}})
+        with pytest.raises(ConnectError) as caught:
+            manager.create('db')
+        assert isinstance(caught.value, err.OperationalError)
+
+    @pytest.mark.parametrize('source', [None, 5, 'mysql://user:not-a-secret@host/db', [('db', {})]])
+    def test_takes_no_source_that_is_none(self, source: Any) -> None:
+        with pytest.raises(TypeError, match='params: expected a mapping of endpoints') as caught:
+            DbConnectionManager(source)
+        assert 'secret' not in str(caught.value)
+
+    @pytest.mark.parametrize('value', [None, 5, 'mysql://user:not-a-secret@host/db', ['not-a-secret'], {1: 2}])
+    @pytest.mark.parametrize('by_callable', [True, False])
+    def test_of_parameters_that_are_none(self, value: Any, by_callable: bool) -> None:
+        manager = DbConnectionManager((lambda endpoint: value) if by_callable else {'db': value})
+        with pytest.raises(ConnectError, match=r"endpoint 'db' .*check its entry in params") as caught:
+            manager.create('db')
+        assert isinstance(caught.value, TypeError)
+        assert 'secret' not in str(caught.value)
+
+    def test_of_an_endpoint_that_the_callable_does_not_know(self) -> None:
+        params: dict[str, dict[str, Any]] = {'other': {}}
+        with pytest.raises(UnknownEndpoint, match="endpoint 'db'") as caught:
+            DbConnectionManager(lambda endpoint: params[endpoint]).create('db')
+        assert isinstance(caught.value.__cause__, KeyError)
+
+    @pytest.mark.parametrize(
+        'bad',
+        [
+            {'ssl_ca': 'no/such/file'},
+            {'ssl': 'yes'},
+            {'ssl': {'cipher': 'none'}},
+            {'charset': 'none'},
+            {'compress': True},
+            {'conv': 5},
+            {'connect_timeout': 'soon'},
+            {'connect_timeout': float('nan')},
+            {'read_timeout': -1},
+            {'unix_socket': 5},
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize('timeout', [None, 20.0])
+    def test_of_parameters_that_the_driver_cannot_use(self, bad: dict[str, Any], timeout: float | None) -> None:
+        manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'user': 'gcpool', **bad}})
+        with pytest.raises(ConnectError, match=r"endpoint 'db' .*check its entry in params"):
+            manager.create('db', timeout)
 
     def test_takes_endpoints_added_later(self, mariadb: MariadbServer) -> None:
         params: dict[str, dict[str, Any]] = {}
@@ -275,6 +362,87 @@ class TestCreate:
         with silent_listener.accept()[0] as conn:
             wait_for_end(conn)
 
+    def test_says_which_limit_it_was(self, silent_listener: socket.socket) -> None:
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {'host': host, 'port': port, 'read_timeout': 0.05, 'write_timeout': 7}})
+        with pytest.raises(ConnectTimeout, match=r"endpoint 'db' .* read_timeout of its parameters, 0\.05 s") as caught:
+            manager.create('db', PATIENCE)
+        assert caught.value.endpoint == 'db'
+        assert f'{PATIENCE:g} s' not in str(caught.value)
+
+    def test_says_so_too_when_tls_does_not_come_about(
+        self, mariadb: MariadbServer, silent_listener: socket.socket
+    ) -> None:
+        greeting = greeting_of(mariadb)
+        host, port = silent_listener.getsockname()
+        params = {**mariadb.params, 'host': host, 'port': port, 'ssl': {'check_hostname': False}}
+        manager = DbConnectionManager({'db': {**params, 'write_timeout': 0.05}})
+        with ThreadPoolExecutor(1) as executor:
+            creation = executor.submit(manager.create, 'db', PATIENCE)
+            with silent_listener.accept()[0] as server:
+                server.sendall(greeting)
+                with pytest.raises(ConnectTimeout, match=r' write_timeout of its parameters, 0\.05 s'):
+                    creation.result(PATIENCE)
+
+    def test_counts_the_time_from_the_start(
+        self, silent_listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host, port = silent_listener.getsockname()
+        limits: list[float] = []
+        limited = Connection.limited
+
+        def note(conn: Connection, seconds: float) -> Any:
+            limits.append(seconds)
+            return limited(conn, seconds)
+
+        def params(endpoint: str) -> dict[str, Any]:
+            threading.Event().wait(0.2)
+            return {'host': host, 'port': port}
+
+        monkeypatch.setattr(Connection, 'limited', note)
+        with pytest.raises(ConnectTimeout, match=r'within 0\.3 s'):
+            DbConnectionManager(params).create('db', 0.3)
+        assert len(limits) == 1
+        assert limits[0] <= 0.3 - 0.2
+
+    def test_does_not_make_settings_of_tls_for_each(
+        self, mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manager = DbConnectionManager({'db': mariadb.params})
+
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise AssertionError('that takes tens of milliseconds')
+
+        monkeypatch.setattr(ssl, 'create_default_context', fail)
+        conn = manager.create('db')
+        with contextlib.closing(conn):
+            assert fetch(conn, "SHOW STATUS LIKE 'Ssl_version'") == 'Ssl_version'
+
+    def test_does_not_wait_for_the_resolver(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked, answered = threading.Event(), threading.Event()
+        resolver: list[threading.Thread] = []
+
+        def resolve(host: str, *args: Any, **kwargs: Any) -> Any:
+            resolver.append(threading.current_thread())
+            asked.set()
+            answered.wait(2 * PATIENCE)
+            raise socket.gaierror(socket.EAI_AGAIN, 'try again')
+
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve)
+        manager = DbConnectionManager({'db': {'host': 'slow.example'}})
+        with ThreadPoolExecutor(1) as executor:
+            try:
+                creation = executor.submit(manager.create, 'db', 0.1)
+                assert asked.wait(PATIENCE)
+                with pytest.raises(ConnectTimeout, match=r"endpoint 'db' .*within 0\.1 s.*'slow\.example'") as caught:
+                    creation.result(PATIENCE)
+                assert caught.value.__cause__ is not None
+                assert caught.value.__cause__.args[0] == 2003
+            finally:
+                answered.set()
+        resolver[0].join(PATIENCE)
+        assert not resolver[0].is_alive()
+
     @pytest.mark.parametrize('timeout', [0, 0.0])
     def test_with_no_time_at_all(self, silent_listener: socket.socket, timeout: float) -> None:
         host, port = silent_listener.getsockname()
@@ -286,9 +454,7 @@ class TestCreate:
     def test_times_out_in_the_middle_of_the_login(
         self, mariadb: MariadbServer, silent_listener: socket.socket, tls: bool
     ) -> None:
-        with socket.create_connection((mariadb.host, mariadb.port)) as sock:
-            wait_readable(sock)
-            greeting = sock.recv(4096)
+        greeting = greeting_of(mariadb)
         host, port = silent_listener.getsockname()
         manager = DbConnectionManager({'db': {**mariadb.params, 'host': host, 'port': port, 'ssl_disabled': not tls}})
         with ThreadPoolExecutor(1) as executor:

@@ -1,13 +1,12 @@
 """What the managers of MySQL and MariaDB connections share: the numbers of errors, and what follows from them."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from gcpool.contrib._errors import BAD_PARAMS
 
-from gcpool.contrib._errors import params_of
+__all__ = ['BAD_ARGUMENTS', 'advice_for_error', 'ends_session', 'error_number', 'is_reply']
 
-__all__ = ['Parameters', 'advice_for_error', 'ends_session', 'error_number', 'is_reply', 'parameters_of']
-
-Parameters = Mapping[str, Mapping[str, Any]]
+#: What the drivers' constructors, which connect to nothing, raise for arguments that they cannot use: files of TLS that
+#: they cannot load, and character sets that they do not know, among them.
+BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError, NotImplementedError, OSError)
 
 # The drivers' own errors, by the numbers of the C client: the server sends none of these.
 _FIRST_CLIENT_ERROR = 2000
@@ -45,19 +44,6 @@ _ADVICE = {
     2054: 'check by which plugin the server checks the password',
     2059: 'check by which plugin the server checks the password',
 }
-
-
-def parameters_of(
-    params: Parameters | Callable[[str], Any],
-    endpoint: str,
-) -> Any:
-    """Look up, or ask for, the parameters of an endpoint.
-
-    :raise UnknownEndpoint: ``params`` is a mapping without it
-    """
-    if callable(params):
-        return params(endpoint)
-    return params_of(params, endpoint, 'params')
 
 
 def error_number(exc: BaseException) -> int:

@@ -5,7 +5,6 @@ every Python up to 3.14 and its free-threaded build, and a connection that close
 """
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
+    check_source,
+    look_up_async,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    to_params,
 )
-from gcpool.contrib._mysql import advice_for_error, ends_session, is_reply, parameters_of
+from gcpool.contrib._mysql import BAD_ARGUMENTS, advice_for_error, ends_session, is_reply
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -201,7 +203,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
     it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
     not read to its end (a statement that was cancelled, an unbuffered cursor, further result sets) is disposed of.
-    Other settings of the session (``SET``, ``USE``, ``LOCK TABLES``, temporary tables) stay as the user leaves them.
+    Everything else in the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary
+    tables) stays as the user leaves it.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncmy.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable, or
@@ -209,9 +212,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted
+    :raise TypeError: ``params`` is neither a mapping nor a callable
     """
 
     def __init__(self, params: DbParameters, *, ping: bool = False, close_timeout: float = 1.0) -> None:
+        check_source(params, 'params', or_callable=True)
         self._params = params
         self._ping = ping
         self._close_timeout = close_timeout
@@ -221,16 +226,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
 
         :param endpoint: a key of ``params``
         :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; an :py:class:`asyncmy.errors.MySQLError` as well
-        :raise UnknownEndpoint: the endpoint is not in ``params``
+        :raise ConnectError: the connection cannot be made; an :py:class:`asyncmy.errors.MySQLError` as well, unless it
+            is the parameters that make no sense
+        :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
-        params = parameters_of(self._params, endpoint)
-        if inspect.isawaitable(params):
-            params = await params
+        params = to_params(await look_up_async(self._params, endpoint, 'params'), endpoint, 'params')
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
         try:
             conn = Connection(**params)
-        except BAD_PARAMS as exc:
+        except BAD_ARGUMENTS as exc:
             raise_bad_params(endpoint, exc, 'params')
         try:
             await _connect(conn, limit)

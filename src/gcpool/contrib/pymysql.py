@@ -1,28 +1,32 @@
 """MySQL and MariaDB connections made by PyMySQL, for :py:class:`gcpool.threading.ConnectionPool`."""
 
 import contextlib
+import functools
 import logging
 import socket
 import ssl
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
+    check_source,
+    look_up,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    to_params,
 )
-from gcpool.contrib._mysql import advice_for_error, ends_session, is_reply, parameters_of
-from gcpool.contrib._sockets import poll_once, shut_down
-from gcpool.exceptions import DiscardConnection
+from gcpool.contrib._mysql import BAD_ARGUMENTS, advice_for_error, ends_session, error_number, is_reply
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
+from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
     from pymysql import connections, err
-    from pymysql.constants import SERVER_STATUS
+    from pymysql.constants import CR, SERVER_STATUS
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.pymysql needs PyMySQL: pip install "gcpool[pymysql]"', name=exc.name) from exc
 
@@ -36,7 +40,13 @@ if TYPE_CHECKING:
     class _DriverConnection(connections.Connection[Any]):
         """What PyMySQL's connection has beside its interface, and is used here."""
 
+        bind_address: str | None
+        host: str
+        host_info: str
+        port: int
         server_status: int
+        unix_socket: str | None
+        _secure: bool
         _sock: socket.socket | None
         _rfile: Any
         _result: Any
@@ -44,6 +54,7 @@ if TYPE_CHECKING:
         _write_timeout: float | None
         _read_packet: Callable[..., Any]
 
+        def _create_ssl_ctx(self, sslp: Any) -> Any: ...
         def _execute_command(self, command: int, sql: str | bytes) -> None: ...
         def _read_ok_packet(self) -> Any: ...
         def _read_query_result(self, unbuffered: bool = False) -> int: ...
@@ -59,6 +70,16 @@ _SHORTEST_TIMEOUT = 1e-6
 _QUIT_TIMEOUT = 1.0
 
 logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def _default_tls() -> Any:
+    """What PyMySQL does TLS with if the parameters say nothing of it: from 1.2 on if the server offers it, unverified.
+
+    PyMySQL makes that for each connection anew, and loads the system's certificates into it: tens of milliseconds of
+    processor time, for which all other threads wait, too.
+    """
+    return getattr(connections.Connection(defer_connect=True), 'ctx', None)
 
 
 class Connection(_DriverConnection):
@@ -128,7 +149,10 @@ class Connection(_DriverConnection):
 
         def read_packet(*args: Any) -> Any:
             renew()
-            return super(Connection, self)._read_packet(*args)
+            packet = super(Connection, self)._read_packet(*args)
+            # For what is written next, and the handshake of TLS.
+            renew()
+            return packet
 
         renew()
         # On the instance, and only for this block: reading rows should not cost more.
@@ -138,6 +162,47 @@ class Connection(_DriverConnection):
         finally:
             del self._read_packet
             self._read_timeout, self._write_timeout = configured
+
+    def connect_by(self, deadline: float) -> None:
+        """Connect and log in.
+
+        :param deadline: the monotonic time by which it has to be done, with the host name's resolution and all of its
+            addresses
+        :raise pymysql.err.MySQLError: as PyMySQL does when it connects by itself
+        """
+        try:
+            if self.unix_socket:
+                sock = self._connect_unix(deadline)
+                self.host_info = 'Localhost via UNIX socket'
+                self._secure = True
+            else:
+                sock = connect_tcp(self.host, self.port, deadline, prepare=self._prepare)
+                self.host_info = f'socket {self.host}:{self.port}'
+        except OSError as exc:
+            raise _cannot_connect(self.host, exc) from exc
+        with self.limited(_seconds_until(deadline)):
+            self.connect(sock)
+
+    def _connect_unix(self, deadline: float) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(_seconds_until(deadline))
+            sock.connect(self.unix_socket or '')
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _prepare(self, sock: socket.socket) -> None:
+        """Give a socket what PyMySQL gives those that it connects by itself."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self.bind_address is not None:
+            sock.bind((self.bind_address, 0))
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        # The parameters say nothing of TLS.
+        return _default_tls() if sslp == {} else super()._create_ssl_ctx(sslp)
 
     def end(self) -> None:
         """Close the connection, with a good-bye if it is in order; may be called from another thread, and twice."""
@@ -208,43 +273,58 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
 
     When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
     it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
-    not read to its end (of an unbuffered cursor, or further result sets) is disposed of. Other settings of the session
-    (``SET``, ``USE``, ``LOCK TABLES``, temporary tables) stay as the user leaves them.
+    not read to its end (of an unbuffered cursor, or further result sets) is disposed of. Everything else in the session
+    (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary tables) stays as the user
+    leaves it.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`pymysql.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable that
         returns them for an endpoint, called at each connect: so credentials may change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
+    :raise TypeError: ``params`` is neither a mapping nor a callable
     """
 
     def __init__(self, params: DbParameters, *, ping: bool = False) -> None:
+        check_source(params, 'params', or_callable=True)
         self._params = params
         self._ping = ping
+        # Now, rather than in the first acquires, whose time it would take.
+        _default_tls()
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
 
         :param endpoint: a key of ``params``
         :param timeout: seconds that it may take until the connection can be used, if that is less than
-            ``connect_timeout`` in the parameters (default 10); None for that one. A host with several addresses may
-            take as long for each; the name's resolution cannot be interrupted.
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; a :py:class:`pymysql.err.MySQLError` as well
-        :raise UnknownEndpoint: the endpoint is not in ``params``
+            ``connect_timeout`` in the parameters (default 10); None for that one. All of it counts: the resolution of
+            the host name, the attempts at each of its addresses, TLS, the login.
+        :raise ConnectTimeout: the time is over, or the server was silent for ``read_timeout`` or ``write_timeout`` of
+            the parameters
+        :raise ConnectError: the connection cannot be made; a :py:class:`pymysql.err.MySQLError` as well, unless it is
+            the parameters that make no sense
+        :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
-        params = dict(parameters_of(self._params, endpoint))
+        deadline = deadline_after(timeout)
+        params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
         try:
-            if timeout is not None:
-                limit = min(limit, max(timeout, _SHORTEST_TIMEOUT))
             conn = Connection(**{**params, 'connect_timeout': limit, 'defer_connect': True})
-            with conn.limited(limit):
-                conn.connect()
+            own_deadline = time.monotonic() + limit
+        except BAD_ARGUMENTS as exc:
+            raise_bad_params(endpoint, exc, 'params')
+        if timeout is None or deadline is None or own_deadline < deadline:
+            deadline = own_deadline
+        else:
+            limit = timeout
+        try:
+            conn.connect_by(deadline)
         except err.MySQLError as exc:
             # What PyMySQL made its own error of.
             origin = getattr(exc, 'original_exception', None) or exc.__context__
             if isinstance(origin, TimeoutError):
+                if time_left(deadline):
+                    _raise_early_timeout(endpoint, exc, origin, conn)
                 raise_connect_timeout(endpoint, exc, limit)
             advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(exc)
             raise_connect_error(endpoint, exc, advice)
@@ -326,3 +406,29 @@ def _answers(conn: Connection, timeout: float | None) -> bool:
     except err.MySQLError:
         return False
     return True
+
+
+def _cannot_connect(host: str, cause: OSError) -> err.OperationalError:
+    error = err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {host!r} ({cause})")
+    error.original_exception = cause  # type: ignore[attr-defined]
+    return error
+
+
+def _seconds_until(deadline: float) -> float:
+    return max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)
+
+
+def _raise_early_timeout(endpoint: DbEndpoint, exc: err.MySQLError, origin: TimeoutError, conn: Connection) -> NoReturn:
+    """Raise that the server was silent for so long that something gave up before the time was over."""
+    if error_number(exc) == CR.CR_SERVER_LOST:
+        name, seconds = 'read_timeout', conn._read_timeout  # noqa: SLF001
+    else:
+        name, seconds = 'write_timeout', conn._write_timeout  # noqa: SLF001
+    if seconds is None or origin.errno is not None:
+        # It was the system, which has limits of its own.
+        raise_connect_timeout(endpoint, exc, None)
+    raise ConnectTimeout(
+        f'no connection to endpoint {endpoint!r} could be made: the server was silent for the {name} of its '
+        f'parameters, {seconds:g} s: {exc}; is the server reachable, or is that limit too short?',
+        endpoint,
+    ) from exc
