@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 
 from tests.outages.backends import Backend, running_backend
-from tests.outages.drivers import DRIVERS, Driver
+from tests.outages.drivers import DRIVERS, LONG, Driver
 from tests.outages.load import Client
 from tests.outages.proxy import Proxy
-
-# Seconds: for what nothing is to run into, on however slow a machine.
-LONG = 10.0
 
 Backends = Callable[[str, int], Backend]
 
@@ -68,8 +65,17 @@ def make_client(driver: Driver) -> Iterator[Callable[..., Client]]:
     """Makes clients with a pool, which are shut down at the end; the test has closed their pools, unless it failed."""
     with contextlib.ExitStack() as stack:
 
-        def make(addresses: Any, *, ping: bool = False, timeout: float = LONG, **pool_parameters: Any) -> Client:
-            client = driver.client(addresses, ping=ping, timeout=timeout, **pool_parameters)
+        def make(
+            addresses: Any,
+            *,
+            ping: bool = False,
+            timeout: float = LONG,
+            answer_timeout: float = LONG,
+            **pool_parameters: Any,
+        ) -> Client:
+            client = driver.client(
+                addresses, ping=ping, timeout=timeout, answer_timeout=answer_timeout, **pool_parameters
+            )
             stack.callback(client.shut_down)
             return client
 

@@ -14,12 +14,14 @@ import pytest
 from tests.outages.backends import PASSWORD, USER
 from tests.outages.load import AsyncClient, Client, ThreadsClient
 
-__all__ = ['ANSWER_TIMEOUT', 'DRIVERS', 'Driver']
+__all__ = ['DRIVERS', 'LONG', 'Driver']
 
-# Seconds that the answer to a request or a rollback is waited for.
-ANSWER_TIMEOUT = 0.5
+# Seconds: for what nothing is to run into, on however slow a machine.
+LONG = 10.0
 
 Address = tuple[str, int]
+# The server of an endpoint, and for how many seconds the answer to a request or a rollback is waited for.
+Targets = Mapping[str, tuple[Address, float]]
 
 
 def unique() -> int:
@@ -41,32 +43,51 @@ class Driver(ABC):
     requires: str
     backend: str
     client_class: type[Client] = ThreadsClient
+    #: Whether it is Python that resolves the names of hosts, and connects.
+    resolves_in_python = False
     #: Whether a request ends in time when the server is connected but silent. If not, it does when packets are dropped.
     bounds_silence = True
 
     @abstractmethod
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-        """What the manager is made with."""
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+        """What the manager is made with.
+
+        :param rollback_timeout: seconds that a rollback may take where it is the manager that bounds it
+        """
 
     @abstractmethod
     def request(self, conn: Any) -> Any:
-        """Ask the server something; raises within ANSWER_TIMEOUT if there is no answer, or if it is the wrong one."""
+        """Ask the server something; raises in time if there is no answer, or if it is the wrong one."""
 
     @abstractmethod
     def leave_open(self, conn: Any) -> Any:
         """Leave the connection as its next user must not find it."""
 
-    def client(self, addresses: Mapping[str, Address], *, ping: bool, timeout: float, **pool_parameters: Any) -> Client:
+    def client(
+        self,
+        addresses: Mapping[str, Address],
+        *,
+        ping: bool,
+        timeout: float,
+        answer_timeout: float,
+        **pool_parameters: Any,
+    ) -> Client:
         """Make a pool with one endpoint for each address, and a client of it.
 
         :param timeout: seconds that each acquire of the client may take
+        :param answer_timeout: seconds that each answer of the endpoint ``main`` may take
         """
         pytest.importorskip(self.requires)
         manager_class = getattr(importlib.import_module(self.module), self.manager_class)
+        targets = {
+            endpoint: (address, answer_timeout if endpoint == 'main' else LONG)
+            for endpoint, address in addresses.items()
+        }
         return self.client_class(
             manager_class,
-            self.arguments(addresses, ping),
+            self.arguments(targets, ping, answer_timeout),
             timeout=timeout,
+            answer_timeout=answer_timeout,
             request=self.request,
             **pool_parameters,
         )
@@ -75,7 +96,7 @@ class Driver(ABC):
         return self.name
 
 
-def libpq_params(address: Address) -> dict[str, Any]:
+def libpq_params(address: Address, answer_timeout: float) -> dict[str, Any]:
     # tcp_user_timeout ends the wait for an acknowledgement, in milliseconds; the keepalives end a wait for an answer.
     return {
         'host': address[0],
@@ -85,7 +106,7 @@ def libpq_params(address: Address) -> dict[str, Any]:
         'dbname': 'postgres',
         'sslmode': 'disable',
         'gssencmode': 'disable',
-        'tcp_user_timeout': int(ANSWER_TIMEOUT * 1000),
+        'tcp_user_timeout': int(answer_timeout * 1000),
     }
 
 
@@ -97,9 +118,9 @@ class Psycopg2(Driver):
     backend = 'postgres'
     bounds_silence = False
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-        params = {endpoint: libpq_params(address) for endpoint, address in addresses.items()}
-        return {'dsn_params': params, 'ping': ping, 'rollback_timeout': ANSWER_TIMEOUT}
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+        params = {endpoint: libpq_params(*target) for endpoint, target in targets.items()}
+        return {'dsn_params': params, 'ping': ping, 'rollback_timeout': rollback_timeout}
 
     def request(self, conn: Any) -> Any:
         conn.autocommit = True
@@ -122,7 +143,7 @@ class Asyncpg(Driver):
     backend = 'postgres'
     client_class = AsyncClient
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
         params = {
             endpoint: {
                 'host': address[0],
@@ -131,15 +152,15 @@ class Asyncpg(Driver):
                 'password': PASSWORD,
                 'database': 'postgres',
                 'ssl': False,
-                'command_timeout': ANSWER_TIMEOUT,
+                'command_timeout': answer_timeout,
             }
-            for endpoint, address in addresses.items()
+            for endpoint, (address, answer_timeout) in targets.items()
         }
         return {'dsn_params': params, 'ping': ping}
 
     async def request(self, conn: Any) -> Any:
         number = unique()
-        assert await conn.fetchval(f'SELECT {number}', timeout=ANSWER_TIMEOUT) == number
+        assert await conn.fetchval(f'SELECT {number}') == number
 
     async def leave_open(self, conn: Any) -> Any:
         await conn.execute('BEGIN')
@@ -155,15 +176,16 @@ class Pymysql(Driver):
     module = 'gcpool.contrib.pymysql'
     requires = 'pymysql'
     backend = 'mariadb'
+    resolves_in_python = True
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
         params = {
             endpoint: {
                 **mysql_params(address),
-                'read_timeout': ANSWER_TIMEOUT,
-                'write_timeout': ANSWER_TIMEOUT,
+                'read_timeout': answer_timeout,
+                'write_timeout': answer_timeout,
             }
-            for endpoint, address in addresses.items()
+            for endpoint, (address, answer_timeout) in targets.items()
         }
         return {'params': params, 'ping': ping}
 
@@ -184,10 +206,11 @@ class Psycopg(Driver):
     manager_class = 'ConnectionManager'
     requires = 'psycopg'
     backend = 'postgres'
+    resolves_in_python = True
     bounds_silence = False
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-        return psycopg_arguments(addresses, ping)
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+        return psycopg_arguments(targets, ping, rollback_timeout)
 
     def request(self, conn: Any) -> Any:
         number = unique()
@@ -208,8 +231,8 @@ class PsycopgAsync(Driver):
     # A request that is cancelled waits for the server to say so.
     bounds_silence = False
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-        return psycopg_arguments(addresses, ping)
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+        return psycopg_arguments(targets, ping, rollback_timeout)
 
     async def request(self, conn: Any) -> Any:
         number = unique()
@@ -220,9 +243,9 @@ class PsycopgAsync(Driver):
         await conn.execute('BEGIN')
 
 
-def psycopg_arguments(addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-    params = {endpoint: {**libpq_params(address), 'autocommit': True} for endpoint, address in addresses.items()}
-    return {'conninfo': params, 'ping': ping, 'rollback_timeout': ANSWER_TIMEOUT}
+def psycopg_arguments(targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+    params = {endpoint: {**libpq_params(*target), 'autocommit': True} for endpoint, target in targets.items()}
+    return {'conninfo': params, 'ping': ping, 'rollback_timeout': rollback_timeout}
 
 
 @final
@@ -233,10 +256,10 @@ class Asyncmy(Driver):
     backend = 'mariadb'
     client_class = AsyncClient
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
         params = {
-            endpoint: {**mysql_params(address), 'read_timeout': ANSWER_TIMEOUT}
-            for endpoint, address in addresses.items()
+            endpoint: {**mysql_params(address), 'read_timeout': answer_timeout}
+            for endpoint, (address, answer_timeout) in targets.items()
         }
         return {'params': params, 'ping': ping}
 
@@ -257,9 +280,10 @@ class Redis(Driver):
     manager_class = 'RedisConnectionManager'
     requires = 'redis'
     backend = 'redis'
+    resolves_in_python = True
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-        return redis_arguments(addresses, ping)
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+        return redis_arguments(targets, ping)
 
     def request(self, conn: Any) -> Any:
         number = unique()
@@ -280,8 +304,8 @@ class RedisAsync(Driver):
     backend = 'redis'
     client_class = AsyncClient
 
-    def arguments(self, addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
-        return redis_arguments(addresses, ping)
+    def arguments(self, targets: Targets, ping: bool, rollback_timeout: float) -> dict[str, Any]:
+        return redis_arguments(targets, ping)
 
     async def request(self, conn: Any) -> Any:
         number = unique()
@@ -293,10 +317,10 @@ class RedisAsync(Driver):
         await conn.read_response()
 
 
-def redis_arguments(addresses: Mapping[str, Address], ping: bool) -> dict[str, Any]:
+def redis_arguments(targets: Targets, ping: bool) -> dict[str, Any]:
     endpoints = {
-        endpoint: {'host': address[0], 'port': address[1], 'socket_timeout': ANSWER_TIMEOUT}
-        for endpoint, address in addresses.items()
+        endpoint: {'host': address[0], 'port': address[1], 'socket_timeout': answer_timeout}
+        for endpoint, (address, answer_timeout) in targets.items()
     }
     return {'endpoints': endpoints, 'ping': ping}
 

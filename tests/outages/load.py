@@ -18,10 +18,12 @@ import gcpool.asyncio
 import gcpool.threading
 from tests.contrib.servers import PATIENCE
 
-__all__ = ['OVERSHOOT', 'AsyncClient', 'Attempt', 'Client', 'Ledger', 'ThreadsClient', 'eventually']
+__all__ = ['AsyncClient', 'Attempt', 'Client', 'Ledger', 'ThreadsClient', 'eventually']
 
-# Seconds by which no call may outlast its time limit.
+# Seconds by which no call may outlast its time limit, on a machine that lets every thread run when it wants to.
 OVERSHOOT = 0.5
+# How often the canary sings, in seconds.
+TICK = 0.01
 # Seconds between two attempts of a worker: what fails at once should not become a race.
 PACE = 0.01
 
@@ -32,6 +34,30 @@ def eventually(what: str, holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, f'it did not come to this: {what}'
         threading.Event().wait(0.01)
+
+
+@final
+class Canary:
+    """A thread that wants nothing but to run now and then, and tells how late the machine has let it."""
+
+    def __init__(self) -> None:
+        #: Seconds, at the worst.
+        self.lag = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._sing, name='canary', daemon=True)
+        self._thread.start()
+
+    def _sing(self) -> None:
+        due = time.monotonic() + TICK
+        while not self._stopping.wait(TICK):
+            now = time.monotonic()
+            self.lag = max(self.lag, now - due)
+            due = now + TICK
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), 'the canary does not end'
 
 
 @final
@@ -156,7 +182,8 @@ class Client(ABC):
 
     :param manager_class: of the connection manager
     :param arguments: what the manager is made with
-    :param timeout: seconds that each acquire may wait
+    :param timeout: seconds that each acquire may wait; ``timeouts`` has others for some endpoints, and may be changed
+    :param answer_timeout: seconds that the driver waits for an answer of the endpoint ``main``
     :param request: what is done with a connection; it has a bound of its own
     :param pool_parameters: what the pool is made with
     """
@@ -167,17 +194,25 @@ class Client(ABC):
         arguments: dict[str, Any],
         *,
         timeout: float,
+        answer_timeout: float,
         request: Callable[[Any], Any],
         **pool_parameters: Any,
     ) -> None:
         self.ledger = Ledger()
-        self.timeout = timeout
+        self.timeouts = collections.defaultdict[str, float](lambda: timeout)
+        self.answer_timeout = answer_timeout
         self._request = request
         manager = counted(manager_class, self.ledger)(**arguments)
         self.pool: Any = self._make_pool(manager, pool_parameters)
         self._attempts: list[Attempt] = []
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._canary = Canary()
+
+    @property
+    def overshoot(self) -> float:
+        """Seconds by which no call may have outlasted its time limit, this machine being as busy as it is."""
+        return OVERSHOOT + self._canary.lag
 
     @abstractmethod
     def _make_pool(self, manager: Any, parameters: dict[str, Any]) -> Any: ...
@@ -221,9 +256,9 @@ class Client(ABC):
         :return: how many seconds that took
         """
 
-    @abstractmethod
     def shut_down(self) -> None:
         """End what the client itself has started."""
+        self._canary.stop()
 
     @abstractmethod
     def size(self, endpoint: str) -> int:
@@ -288,8 +323,8 @@ class ThreadsClient(Client):
         return gcpool.threading.ConnectionPool(manager, **parameters)
 
     def visit(self, endpoint: str, meanwhile: Callable[[], object] | None = None) -> Attempt:
-        attempt = Attempt(endpoint, self.timeout, time.monotonic())
-        context = self.pool.connection(endpoint, self.timeout)
+        attempt = Attempt(endpoint, self.timeouts[endpoint], time.monotonic())
+        context = self.pool.connection(endpoint, attempt.timeout)
         try:
             conn = context.__enter__()
         except Exception as exc:  # noqa: BLE001  (counted)
@@ -363,8 +398,11 @@ class ThreadsClient(Client):
         return time.monotonic() - began
 
     def shut_down(self) -> None:
-        self.stop_load()
-        self.close_pool(0.0)
+        try:
+            self.stop_load()
+            self.close_pool(0.0)
+        finally:
+            super().shut_down()
 
     def size(self, endpoint: str) -> int:
         found: int = self.pool.get_endpoint_pool_size(endpoint)
@@ -395,8 +433,8 @@ class AsyncClient(Client):
         return attempt
 
     async def _visit(self, endpoint: str, meanwhile: Callable[[], object] | None = None, hold: float = 0.0) -> Attempt:
-        attempt = Attempt(endpoint, self.timeout, time.monotonic())
-        context = self.pool.connection(endpoint, self.timeout)
+        attempt = Attempt(endpoint, self.timeouts[endpoint], time.monotonic())
+        context = self.pool.connection(endpoint, attempt.timeout)
         try:
             conn = await context.__aenter__()
         except Exception as exc:  # noqa: BLE001  (counted)
@@ -485,6 +523,7 @@ class AsyncClient(Client):
             self._thread.join(PATIENCE)
             assert not self._thread.is_alive(), 'the event loop does not end'
             self._loop.close()
+            super().shut_down()
         # asyncpg says that when it rolls back what a user left open.
         unhandled = [context for context in self.unhandled if not context['message'].startswith('Resetting connection')]
         assert not unhandled, unhandled

@@ -203,8 +203,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
     it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
     not read to its end (a statement that was cancelled, an unbuffered cursor, further result sets) is disposed of.
-    Everything else in the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary
-    tables) stays as the user leaves it.
+    Everything else in the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``,
+    temporary tables) stays as the user leaves it.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncmy.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable, or

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
         host_info: str
         port: int
         server_status: int
-        unix_socket: str | None
         _secure: bool
         _sock: socket.socket | None
         _rfile: Any
