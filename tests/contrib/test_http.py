@@ -421,7 +421,6 @@ class TestState:
             *([], [b''], [b'123'], [b'12', b'3'], [b'123', b'456'], [['1', '2'], [b'12', b'34']]),
             *([array.array('I', [1])], [io.BytesIO], [io.StringIO], [iter]),
         ],
-        ids=repr,
     )
     def test_less_or_more_of_a_body_than_was_announced(self, manager: HttpConnectionManager, sent: list[Any]) -> None:
         with Script(b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno') as script:
@@ -440,7 +439,6 @@ class TestState:
             *([b'12345'], [b'12', b'345'], [[b'1', b'2345']], [memoryview(b'12345')]),
             *([b'1', array.array('I', [0x20202020])], [io.BytesIO, b'45'], [b'12', io.StringIO], [iter, b'45']),
         ],
-        ids=repr,
     )
     def test_a_body_as_it_was_announced(
         self, manager: HttpConnectionManager, conn: Connection, sent: list[Any]
@@ -539,7 +537,9 @@ class TestState:
                 check_unfit(manager, conn, reason)
             manager.dispose(script.url, conn)
 
-    @pytest.mark.parametrize('body', [[b'abc', b'', b'def'], io.StringIO('abcdef'), io.BytesIO(b'')], ids=repr)
+    @pytest.mark.parametrize(
+        'body', [[b'abc', b'', b'def'], io.StringIO('abcdef'), io.BytesIO(b'')], ids=['list', 'text', 'empty']
+    )
     def test_a_body_that_http_client_sends_in_chunks(self, manager: HttpConnectionManager, body: Any) -> None:
         with Script(b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok') as script:
             conn = manager.create(script.url)
