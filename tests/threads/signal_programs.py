@@ -69,6 +69,7 @@ class Program:
         self.number: int = getattr(signal, signal_name)
         signal.signal(signal.SIGALRM, on_alarm)
         logging.getLogger('gcpool').addHandler(logging.NullHandler())
+        self.was_interrupted = threading.Event()
         self.manager = ScriptedManager()
         self.pool: ConnectionPool[Any, Connection] = ConnectionPool(self.manager, **options)
 
@@ -85,6 +86,7 @@ class Program:
         try:
             yield
         except self.expected:
+            self.was_interrupted.set()
             self.pool._core.check_invariants()
         else:
             raise AssertionError('nothing was raised')
@@ -92,10 +94,16 @@ class Program:
     def interrupt_when(self, predicate: Callable[[], bool]) -> None:
         """Interrupt the main thread from outside, once something is so."""
 
+        self.was_interrupted.clear()
+
         def work() -> None:
             until(predicate)
-            # To that thread, so that its wait is interrupted: elsewhere than on Linux any one may get it otherwise.
-            signal.pthread_kill(threading.main_thread().ident or 0, self.number)
+            # To that thread, so that its wait is interrupted: elsewhere than on Linux any one may get it otherwise. Once
+            # more if it came between Python's last look for signals and the wait, which it does not end then.
+            for _ in range(5):
+                signal.pthread_kill(threading.main_thread().ident or 0, self.number)
+                if self.was_interrupted.wait(PATIENCE / 5):
+                    break
 
         spawn(work)
 
