@@ -98,8 +98,8 @@ class Program:
 
         def work() -> None:
             until(predicate)
-            # To that thread, so that its wait is interrupted: elsewhere than on Linux any one may get it otherwise. Once
-            # more if it came between Python's last look for signals and the wait, which it does not end then.
+            # To that thread, so that its wait is interrupted: elsewhere than on Linux any one may get it otherwise.
+            # Once more if it came between Python's last look for signals and the wait, which it does not end then.
             for _ in range(5):
                 signal.pthread_kill(threading.main_thread().ident or 0, self.number)
                 if self.was_interrupted.wait(PATIENCE / 5):
