@@ -7,7 +7,7 @@ import io
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, final
 
@@ -213,7 +213,7 @@ def send_body(conn: Connection, block: Any) -> None:
         io.StringIO: lambda: io.StringIO('123'),
         iter: lambda: iter([b'123']),
     }
-    conn.send(made[block]() if isinstance(block, Hashable) and block in made else block)
+    conn.send(next((make() for kind, make in made.items() if block is kind), block))
 
 
 def check_fit(manager: HttpConnectionManager, conn: Connection) -> None:
