@@ -323,8 +323,8 @@ def _roll_back(conn: PooledConnection) -> None:
 
 def _is_closed(conn: sqlite3.Connection) -> bool:
     try:
-        # Any attribute of an open database would do; this one reads a counter.
-        conn.total_changes  # noqa: B018
+        # The others ask SQLite, which may have them wait, with the GIL held, for a statement of another thread.
+        conn.isolation_level  # noqa: B018
     except sqlite3.ProgrammingError:
         return True
     return False
