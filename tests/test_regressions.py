@@ -352,7 +352,7 @@ def test_what_create_has_returned_is_in_the_books_whatever_comes_next() -> None:
             disposed.append(conn)
 
     class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        async def _bounded(self, *args: Any) -> Any:
+        async def _bounded(self, *args: Any, **kwargs: Any) -> Any:
             await super()._bounded(*args)
             raise Interruption
 
@@ -373,7 +373,7 @@ def test_an_interruption_before_the_manager_was_asked_leaves_the_connection_in_d
             return False
 
     class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        async def _judge(self, *args: Any) -> None:
+        async def _judge(self, *args: Any, **kwargs: Any) -> None:
             raise Interruption
 
     async def main() -> None:
@@ -485,7 +485,7 @@ def test_a_subclass_s_pool_that_is_closed_over_a_block_leaves_the_block_s_error_
 
     pool = Pool(Judging())
     with pytest.raises(ZeroDivisionError), pool.connection('a'):
-        pool.close(0) / 0
+        divmod(pool.close(0), 0)
 
 
 def test_a_plain_function_around_a_coroutine_function_will_do_for_a_create() -> None:
