@@ -387,6 +387,56 @@ def test_an_interruption_before_the_manager_was_asked_leaves_the_connection_in_d
     asyncio.run(main())
 
 
+@pytest.mark.parametrize('place', ['_dispose', '_spawn_disposal', '_take_disposal'])
+def test_an_interruption_before_a_dispose_was_begun_leaves_it_to_the_next(place: str) -> None:
+    disposed = []
+    interruptions = [Interruption()]
+
+    class Disposing(AsyncManager):
+        async def dispose(self, endpoint: str, conn: Connection) -> None:
+            disposed.append(conn)
+
+    class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        def _take_disposal(self, *args: Any) -> Any:
+            if place == '_take_disposal' and len(taken_so_far) == 1 and interruptions:
+                raise interruptions.pop()
+            taken_so_far.append(place)
+            return super()._take_disposal(*args)
+
+        def _spawn_disposal(self, *args: Any, **kwargs: Any) -> Any:
+            if place == '_spawn_disposal' and interruptions:
+                raise interruptions.pop()
+            return super()._spawn_disposal(*args, **kwargs)
+
+        async def _dispose(self, *args: Any, **kwargs: Any) -> None:
+            if place == '_dispose' and interruptions:
+                raise interruptions.pop()
+            await super()._dispose(*args, **kwargs)
+
+    taken_so_far: list[str] = []
+    kept: list[BaseException] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: None)
+        pool = InterruptedPool(
+            Disposing(), min_idle=0, idle_timeout=0, dispose_batch_size=10, background_collector=True
+        )
+        conns = [await pool.acquire('a') for _ in range(3)]
+        try:
+            for conn in conns:
+                await pool.release(conn, 'a')
+            await pool.close()
+        except Interruption as exc:
+            # Its traceback holds on to every frame that it went through.
+            kept.append(exc)
+            await pool.close()
+        assert not interruptions
+        assert (len(disposed), pool.get_size()) == (3, 0)
+
+    asyncio.run(main())
+
+
 @pytest.mark.since_python(3, 12)
 def test_eager_tasks_dispose_of_all_whatever_the_first_dispose_raises() -> None:
     disposed = []

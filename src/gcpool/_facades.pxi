@@ -202,8 +202,10 @@ cdef class SyncPool(PoolFacade):
             e = w.entry
             return e
         except BaseException:
-            self._core.cancel(w, self._core.read_clock())
-            self.drain_own(w, INFINITY if timeout is None else self._core.now())
+            try:
+                self._core.cancel(w, self._core.read_clock())
+            finally:
+                self.drain_own(w, INFINITY if timeout is None else self._core.now())
             raise
 
     cdef int drain_own(self, Waiter w, double deadline) except -1:
@@ -894,15 +896,20 @@ cdef class Disposal(ManagerCall):
             self.pool._core.disposed(e)
         return 0
 
-    def __dealloc__(self):
+    def let_go(self):
+        """Put the connection back among the doomed if its dispose was not begun. Otherwise that has ended here."""
         cdef Entry e = self.entry
         self.entry = None
-        # A pool that is being collected as garbage owns no entries any more.
-        if e is not None and self.pool._core is not None and self.pool._core.entries is not None:
+        if e is not None:
             if self.inner is None:
-                self.pool._core.doom_again(e)       # it was not begun
+                self.pool._core.doom_again(e)
             else:
                 self.pool._core.disposed(e)
+
+    def __dealloc__(self):
+        # A pool that is being collected as garbage owns no entries any more.
+        if self.entry is not None and self.pool._core is not None and self.pool._core.entries is not None:
+            self.let_go()
 
 
 @cython.final

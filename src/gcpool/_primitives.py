@@ -269,7 +269,12 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         disposal = self._take_disposal(waiter)
         if disposal is None:
             return
-        task = self._spawn_disposal([disposal], None)
+        try:
+            task = self._spawn_disposal([disposal], None)
+        except BaseException:
+            # Not when the traceback goes: whoever cleans up after this acquire is to find it.
+            disposal.let_go()
+            raise
         patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         done, _ = await asyncio.wait([task], timeout=patience)
         if not done:
@@ -296,9 +301,17 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop. What is doomed remains so.
             return []
-        disposals = []
-        while (disposal := self._take_disposal()) is not None:
-            disposals.append(disposal)
+        disposals: list[Disposal] = []
+        taken: Disposal | None = None
+        try:
+            while (taken := self._take_disposal()) is not None:
+                disposals.append(taken)
+        except BaseException:
+            if taken is not None:
+                taken.let_go()
+            for disposal in disposals:
+                disposal.let_go()
+            raise
         tasks = []
         failure: BaseException | None = None
         lanes = min(len(disposals), PARALLEL_DISPOSALS)
@@ -308,6 +321,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             except BaseException as exc:
                 # An eager task ends here, and raises what asyncio lets stop the loop: first the others.
                 failure = failure or exc
+                for disposal in disposals[lane::lanes]:
+                    disposal.let_go()
         if failure is not None:
             raise failure
         return tasks
@@ -330,31 +345,45 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             self._spawn_disposals()
 
     async def _dispose_in_turn(self, queue: 'deque[Disposal]', deadline: float | None) -> None:
-        # A disposal that goes before it was begun puts its connection back among the doomed.
         failure: BaseException | None = None
         loop_ends = False
+        taken: Disposal | None = None
         try:
-            await _pause()
-        except asyncio.CancelledError as exc:
-            failure, loop_ends = exc, True
-        while queue:
-            if loop_ends:
-                # It cancels this, and waits for it: it must not wait for ever.
-                deadline = self._core.now()
             try:
-                await self._dispose(queue.popleft(), deadline)
-            except GeneratorExit:
-                raise
-            except BaseException as exc:
-                # Somebody may be waiting for each of the other slots: first go on.
-                failure = failure or exc
-                loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
-            while (disposal := self._take_disposal()) is not None:
-                queue.append(disposal)
+                await _pause()
+            except asyncio.CancelledError as exc:
+                failure, loop_ends = exc, True
+            while queue:
+                if loop_ends:
+                    # It cancels this, and waits for it: it must not wait for ever.
+                    deadline = self._core.now()
+                taken = queue.popleft()
+                try:
+                    await self._dispose(taken, deadline)
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:
+                    # Somebody may be waiting for each of the other slots: first go on.
+                    failure = failure or exc
+                    loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
+                finally:
+                    taken.let_go()
+                while (taken := self._take_disposal()) is not None:
+                    queue.append(taken)
+        finally:
+            # Its loop was closed, and nothing can be awaited any more, or a signal handler raised: back they go, now
+            # and not when the traceback goes.
+            if taken is not None:
+                taken.let_go()
+            for disposal in queue:
+                disposal.let_go()
         if failure is not None:
             raise failure
 
     async def _dispose(self, disposal: Disposal, deadline: float | None) -> None:
+        if disposal.entry is None:
+            # Its lane was given up, and then it ran all the same.
+            return
         timeout = self._dispose_timeout
         if deadline is not None:
             left = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
