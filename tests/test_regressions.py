@@ -397,11 +397,11 @@ def test_an_interruption_before_a_dispose_was_begun_leaves_it_to_the_next(place:
             disposed.append(conn)
 
     class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        def _take_disposal(self, *args: Any) -> Any:
+        def _take_disposal(self, *args: Any, **kwargs: Any) -> Any:
             if place == '_take_disposal' and len(taken_so_far) == 1 and interruptions:
                 raise interruptions.pop()
             taken_so_far.append(place)
-            return super()._take_disposal(*args)
+            return super()._take_disposal(*args, **kwargs)
 
         def _spawn_disposal(self, *args: Any, **kwargs: Any) -> Any:
             if place == '_spawn_disposal' and interruptions:
