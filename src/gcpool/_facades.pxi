@@ -7,9 +7,23 @@ cdef extern from "Python.h":
 
 cdef object logger = logging.getLogger('gcpool')
 
-# Seconds that a dispose gets when the time of close() is over already.
+# Seconds that a dispose gets though the time of close() or of an acquire is over already, and those that it gets where
+# others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME short of GRACE late. Never 0: to many
+# managers that is no limit.
 cdef double LEAST_DISPOSE_TIME_ = 0.1
+cdef double GRACE = 0.5
+cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
+
+
+cpdef double dispose_time(double deadline, double now) noexcept:
+    """Seconds that one more dispose gets, of several that have to be done by some time."""
+    cdef double left = deadline - now
+    if left > LEAST_DISPOSE_TIME_:
+        return left
+    if left > LEAST_DISPOSE_TIME_ - GRACE:
+        return LEAST_DISPOSE_TIME_
+    return HASTY_DISPOSE_TIME
 
 cdef int NO_LIMIT = 2147483647
 
@@ -313,8 +327,7 @@ cdef class SyncPool(PoolFacade):
         timeout = self._dispose_timeout
         try:
             if deadline != INFINITY:
-                left = deadline - self._core.now()
-                left = left if left > LEAST_DISPOSE_TIME_ else LEAST_DISPOSE_TIME_
+                left = dispose_time(deadline, self._core.now())
                 timeout = left if timeout is None else min(timeout, left)
             self._manager.dispose(endpoint, e.conn_, timeout=timeout)
         except TimeoutError as exc:
@@ -355,10 +368,11 @@ cdef class SyncPool(PoolFacade):
             self._core.end_check(w)
         return alive
 
-    def _dispose_dead(self, Waiter w not None, deadline, timeout):
+    def _dispose_dead(self, Waiter w not None, deadline):
         cdef Entry e = self._core.take_corpse(w)
         if e is not None:
             self.dispose_entry(e, INFINITY if deadline is None else deadline)
+        return True
 
     def _dispose_own(self, Waiter w not None, deadline):
         # What the waiter's request put among the doomed.

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core import LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Signal, SyncPool, Waiter
+from ._core import LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Signal, SyncPool, Waiter, dispose_time
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -265,10 +265,11 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # Disposals run in tasks of their own: a caller that is cancelled does not leave a connection half-closed, nor its
     # slot taken.
 
-    async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
+    async def _dispose_dead(self, waiter: Waiter, deadline: float | None) -> bool:
+        # Whether it was done in time.
         disposal = self._take_disposal(waiter)
         if disposal is None:
-            return
+            return True
         try:
             task = self._spawn_disposal([disposal], None)
         except BaseException:
@@ -277,11 +278,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             raise
         patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         done, _ = await asyncio.wait([task], timeout=patience)
-        if not done:
-            raise PoolTimeout(
-                f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
-                'of acquire were over'
-            )
+        return bool(done)
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
@@ -386,7 +383,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             return
         timeout = self._dispose_timeout
         if deadline is not None:
-            left = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+            left = dispose_time(deadline, self._core.now())
             timeout = left if timeout is None else min(timeout, left)
         endpoint = disposal.endpoint
         try:

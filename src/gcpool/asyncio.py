@@ -125,7 +125,7 @@ class ConnectionPool(
         same way.
 
         :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
-            0.1 s even when the time is over); None for no limit
+            0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); None for no limit
         :return: how many connections were still out when the time was over (psycopg_pool warns of them)
         """
         core = self._core
@@ -199,9 +199,14 @@ class ConnectionPool(
         queued = core.request(waiter, core.now())
         least = self._begin_disposals(waiter, deadline) if core.doomed else 0.0
         if corpse is not None:
-            await self._dispose_dead(waiter, deadline, timeout)
+            in_time = await self._dispose_dead(waiter, deadline)
             if self._hooks_dead:
                 await self._manager.on_connection_dead(waiter.endpoint, corpse.conn)
+            if not in_time:
+                raise PoolTimeout(
+                    f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
+                    'of acquire were over'
+                )
         return queued, least
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:

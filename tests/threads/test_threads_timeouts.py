@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from tests.support import Clock, Connection
 from tests.threads.support import Case, CheckingManager, Gate, HookedManager, Manager, spawn
 
 
@@ -91,6 +92,34 @@ def test_the_disposals_of_close_are_told_what_is_left_and_at_least_a_tenth_of_a_
         case.cycle('a')
         case.pool.close(timeout=timeout)
         assert case.manager.timeouts == [None, told]
+
+
+class SlowManager(Manager):
+    """Disposes of a connection as late as it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+
+    def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
+        super().dispose(endpoint, conn, timeout)
+        assert timeout is not None
+        self.clock.advance(timeout)
+
+
+@pytest.mark.parametrize('timeout', [0, 2.0])
+def test_a_close_is_not_made_late_by_each_dispose_that_takes_all_its_time(timeout: float) -> None:
+    manager = SlowManager()
+    with Case(manager, min_idle=40, max_size=80) as case:
+        manager.clock = case.clock
+        conns = case.acquire('a', 80)
+        case.release(*conns[:40])
+        begin = case.clock()
+        assert case.pool.close(timeout=timeout) == 40
+        assert case.manager.living == []
+        assert 0.4 < case.clock() - begin - timeout < 0.6
+        assert min(limit for limit in case.manager.timeouts if limit is not None) > 0
+        case.release(*conns[40:])
 
 
 def test_a_dispose_that_gives_up_is_logged_and_the_connection_is_gone(caplog: pytest.LogCaptureFixture) -> None:
