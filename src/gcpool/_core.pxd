@@ -190,7 +190,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
-    cdef unsigned int suspicion             # [ep] how often a connection that was thought alive was found dead
+    cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
     cdef char padding[8]
 
 
@@ -231,7 +231,6 @@ cdef class Waiter:
     cdef bint has_waited                    # [core]
     cdef int dooms                          # [owner] how many its acquire put among the doomed and has not disposed of
     cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
-    cdef bint news                          # [owner] whether that connection was thought alive until then
 
 
 cdef class PoolCore:

@@ -1072,8 +1072,8 @@ cdef class PoolCore:
         self.fail(e)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
-    # What a check finds out about one connection says something about the endpoint's others: when one that was thought
-    # alive turns out to be dead, all that were not looked at since are suspect.
+    # What a check finds out about one connection says something about the endpoint's others: when one turns out to be
+    # dead, all that were not looked at since are suspect.
 
     cpdef bint doubts(self, Waiter w, double now, double interval):
         """Whether the connection that a waiter was served has to be checked before it is used.
@@ -1097,8 +1097,7 @@ cdef class PoolCore:
             return
         gcp_lock(&ep.lock)
         w.suspicion = ep.suspicion
-        w.news = w.entry.trust == ep.suspicion
-        w.entry.unsure = True       # and its trust as it was: should it be found dead later, that is news
+        w.entry.unsure = True
         gcp_unlock(&ep.lock)
 
     cpdef end_check(self, Waiter w):
@@ -1180,8 +1179,7 @@ cdef class PoolCore:
         if e.generation != self.generation:
             return
         gcp_lock(&ep.lock)
-        if e.trust == ep.suspicion:
-            ep.suspicion += 1
+        ep.suspicion += 1
         gcp_unlock(&ep.lock)
 
     def bury(self, Waiter w not None):
@@ -1205,8 +1203,7 @@ cdef class PoolCore:
             ep.closing += 1
             self.closing += 1
             self.dead_ += 1
-            if w.news:          # else it was suspect already, and so are all others
-                ep.suspicion += 1
+            ep.suspicion += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         if held:

@@ -173,6 +173,21 @@ async def test_several_dead_ones_of_one_outage_do_not_make_new_ones_suspect() ->
         assert checks(case) == []
 
 
+async def test_what_was_made_between_two_outages_is_suspect_when_what_is_from_before_both_is_dead() -> None:
+    async with Case(JudgingManager(), check_interval=50, min_idle=3) as case:
+        a1, a2 = await case.acquire('a', 2)
+        await case.release(a1)
+        await break_one(case)
+        # Suspect since the first outage, and out until after the second.
+        a3 = await case.pool.acquire('a')
+        await case.release(a2)
+        case.manager.script(CHECK, False)
+        await case.release(a3)
+        case.manager.take_calls()
+        assert [await case.cycle('a') for _ in range(2)] == ['a3', 'a3']
+        assert checks(case) == ['a2', 'a3']
+
+
 async def test_what_was_asked_before_another_one_was_found_dead_is_asked_again() -> None:
     async with Case(JudgingManager(), check_interval=5, min_idle=2) as case:
         conns = await case.acquire('a', 2)

@@ -43,8 +43,6 @@ class Acq:
     conn: Conn | None = None
     corpse: Conn | None = None
     has_waited: bool = False
-    checks: bool = False
-    news: bool = True
     outdated: bool = False
 
 
@@ -171,8 +169,6 @@ class Model:
     def take_conn(self, acq: Acq, conn: Conn) -> None:
         conn.state = 'acquired'
         conn.holder = acq
-        acq.checks = False
-        acq.news = True
         acq.conn = conn
         acq.state = 'served'
         self.counters['acquires'] += 1
@@ -272,13 +268,12 @@ class Model:
             return
         conn.state = 'closing'
         acq.corpse = conn
-        if acq.checks and acq.news:
-            self.suspect_others(conn)
+        self.suspect_others(conn)
         self.counters['dead'] += 1
         self.counters['acquires'] -= 1
 
     def suspect_others(self, conn: Conn) -> None:
-        """What was thought to be alive is dead. So are those that are being checked, whatever comes out."""
+        """One is dead: the others are suspect. So are those that are being checked, whatever comes out."""
         for other in self.of(conn.endpoint):
             other.suspect = True
             if other.holder is not None:
@@ -286,14 +281,11 @@ class Model:
 
     def begin_check(self, acq: Acq) -> None:
         assert acq.conn is not None
-        acq.checks = True
         acq.outdated = False
-        acq.news = not acq.conn.suspect
         acq.conn.unsure = True
 
     def end_check(self, acq: Acq) -> None:
         assert acq.conn is not None
-        acq.checks = False
         acq.conn.suspect = acq.outdated
         acq.conn.unsure = False
 
@@ -307,7 +299,7 @@ class Model:
         assert conn is not None
         acq.conn = None
         acq.state = 'nothing'
-        if suspicious and not conn.suspect:
+        if suspicious:
             self.suspect_others(conn)
         conn.state = 'closing'
         conn.holder = None

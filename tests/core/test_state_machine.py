@@ -273,9 +273,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.step()
         pair = self.pick(index, 'served')
         self.give_up_corpse(pair)
-        if not pair.known.checks:
-            self.model.begin_check(pair.known)
-            self.core.begin_check(pair.real.waiter)
         self.model.bury(pair.known)
         self.core.bury(pair.real.waiter)
         self.model.request(pair.known, self.now)

@@ -174,6 +174,21 @@ def test_several_dead_ones_of_one_outage_do_not_make_new_ones_suspect() -> None:
         assert checks(case) == []
 
 
+def test_what_was_made_between_two_outages_is_suspect_when_what_is_from_before_both_is_dead() -> None:
+    with Case(JudgingManager(), check_interval=50, min_idle=3) as case:
+        a1, a2 = case.acquire('a', 2)
+        case.release(a1)
+        break_one(case)
+        # Suspect since the first outage, and out until after the second.
+        a3 = case.pool.acquire('a')
+        case.release(a2)
+        case.manager.script(CHECK, False)
+        case.release(a3)
+        case.manager.take_calls()
+        assert [case.cycle('a') for _ in range(2)] == ['a3', 'a3']
+        assert checks(case) == ['a2', 'a3']
+
+
 def test_what_was_asked_before_another_one_was_found_dead_is_asked_again() -> None:
     with Case(JudgingManager(), check_interval=5, min_idle=2) as case:
         conns = case.acquire('a', 2)
