@@ -191,7 +191,8 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
-    cdef char padding[8]
+    cdef int wants                          # [core] how many of its waiters could use a slot each
+    cdef char padding[4]
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -212,7 +213,8 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int trust                 # [ep] EndpointPool.suspicion when it was last known to be alive
     cdef char unsure                        # [ep] a check or a hook was cut off: to be checked, however fresh
-    cdef char padding[7]
+    cdef char helps                         # [core] doomed for somebody who waits for a slot: PoolCore.helping
+    cdef char padding[6]
 
 
 cdef class Waiter:
@@ -229,7 +231,9 @@ cdef class Waiter:
     cdef void *next                         # [ep]; afterwards links those to be notified
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
-    cdef int dooms                          # [owner] how many its acquire put among the doomed and has not disposed of
+    cdef char keeps                         # [owner] what it dooms is its own to dispose of
+    cdef void *own_head                     # [core] that, in this order
+    cdef void *own_tail                     # [core]
     cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
 
 
@@ -253,6 +257,10 @@ cdef class PoolCore:
     cdef readonly int generation            # changes only in a forked child
     cdef readonly int size                  # [core]; read without the lock
     cdef int closing                        # [core]
+    cdef int wanted                         # [core] how many waiters could use a slot each
+    cdef int helping                        # [core] for how many of them a connection is taken to be on its way out
+    cdef double helped_at                   # [core] when the last one of those was doomed
+    cdef double latest                      # [core] the latest time that was told
     cdef readonly int min_idle              # [core]; read under [ep]
     cdef readonly int max_size              # [core]; read under [ep]
     cdef readonly int total_max_size        # [core]; read under [ep]
@@ -264,7 +272,6 @@ cdef class PoolCore:
     cdef void *doomed_head                  # [core] to be closed, in this order
     cdef void *doomed_tail                  # [core]
     cdef int doomed_count                   # [core]; read without the lock
-    cdef unsigned long long dooms           # [core] how many there were in all
     cdef void *closers                      # [core] waiters for the pool to be empty
     cdef void *previous                     # list of all cores, for the forked child
     cdef void *following
@@ -279,8 +286,9 @@ cdef class PoolCore:
 
     cdef double read_clock(self) except? -1
     cpdef double now(self) except? -1
-    cpdef disposed(self, Entry e)
+    cpdef disposed(self, Entry e, Waiter w=*)
     cpdef Entry take_doomed(self)
+    cpdef Entry take_own(self, Waiter w)
     cpdef int expired(self, double now, int limit) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
@@ -304,7 +312,7 @@ cdef class PoolCore:
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_out(self, object conn, object endpoint)
     cdef int let_go(self, Entry e) except -1
-    cdef int give_back(self, Entry e, double now) except -1
+    cdef int give_back(self, Entry e, double now, Waiter keeper) except -1
     cdef int release_entry(self, Entry e, double now) except -1
     cdef void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept
     cdef void doom(self, EndpointPool ep, Entry e) noexcept
@@ -312,7 +320,11 @@ cdef class PoolCore:
     cpdef Entry take_corpse(self, Waiter w)
     cdef void set_due(self) noexcept
     cdef void *settle(self, double limit) noexcept
-    cdef bint evict(self, double limit) noexcept
+    cdef void *evict(self, double limit) noexcept
+    cdef void own(self, Waiter w, void *tail) noexcept
+    cdef void disown(self, Waiter w) noexcept
+    cdef void help(self, void *p) noexcept
+    cdef bint lose_patience(self, double now) noexcept
     cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept
     cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept
     cdef bint dequeue(self, EndpointPool ep, void *p) noexcept
@@ -321,7 +333,7 @@ cdef class PoolCore:
     cdef void *after_slot_freed(self, EndpointPool ep) noexcept
     cdef void *take_closers(self) noexcept
     cdef int call_collector(self) except -1
-    cdef int fail(self, Entry ticket) except -1
+    cdef int fail(self, Entry ticket, Waiter w) except -1
     cdef list endpoint_pools(self)
     cdef void after_fork(self)
     cdef void inherit_connections(self)
@@ -361,9 +373,9 @@ cdef class SyncPool(PoolFacade):
     cdef int release_after_error(self, Entry e, object exc) except -1
     cdef int discard_entry(self, Entry e) except -1
     cdef int dispose_due(self) except -1
-    cdef int drain(self, double deadline, int limit) except -1
+    cdef int drain(self, double deadline) except -1
     cdef int drain_own(self, Waiter w, double deadline) except -1
-    cdef int dispose_entry(self, Entry e, double deadline) except -1
+    cdef int dispose_entry(self, Entry e, double deadline, Waiter w) except -1
 
 
 cdef class SyncConnectionContext:           # [owner]
@@ -382,6 +394,8 @@ cdef class AsyncPool(PoolFacade):
     cdef int loop_generation                # [loop]
 
     cdef int check_loop(self) except -1
+    cdef int refuse_other_loop(self) except -1
+    cdef bint elsewhere(self) except -1
     cdef int bind(self) except -1
     cdef object acquire_ready(self, object endpoint, object timeout)
     cdef object release_ready(self, object conn, object endpoint)

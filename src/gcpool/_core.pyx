@@ -30,6 +30,7 @@ from asyncio import CancelledError
 from asyncio import coroutines as asyncio_coroutines
 from asyncio import _get_running_loop as running_loop_or_none
 from asyncio import get_running_loop as running_loop
+from numbers import Real
 
 from gcpool.exceptions import (
     ConnectionNotAcquired,
@@ -74,6 +75,9 @@ cdef double NEVER = DBL_MAX
 # that one is given a connection that they would have been handed.
 cdef enum:
     PATIENCE = 8
+
+# Seconds for which a connection that is being closed is taken to be help on its way for somebody who waits for its slot.
+cdef double HELP_TIME = 1.0
 
 STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 
@@ -180,7 +184,9 @@ cdef class Waiter:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
         elif self.core is not None and self.entry is not None and self.entry.state == CREATING:
-            self.core.fail(self.entry)
+            self.core.fail(self.entry, None)
+        if self.own_head != NULL:
+            self.core.disown(self)
 
     @property
     def queued(self):
@@ -210,9 +216,18 @@ cdef class Waiter:
         return self.entry is not None and self.entry.state == CREATING
 
     @property
+    def has_doomed(self):
+        """Whether it keeps connections that it has to dispose of (:py:meth:`PoolCore.take_own`)."""
+        return self.own_head != NULL
+
+    @property
     def dead(self):
         """The entry that was found dead and is to be disposed of first, or None."""
         return self.corpse
+
+    def keep_doomed(self):
+        """Keep, from now on, what this acquire dooms for whoever drives it, apart from what others have to dispose of."""
+        self.keeps = True
 
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
@@ -423,6 +438,8 @@ cdef class PoolCore:
         self.generation += 1
         self.size = 0
         self.closing = 0
+        self.wanted = 0
+        self.helping = 0
         self.doomed_head = NULL
         self.doomed_tail = NULL
         self.doomed_count = 0
@@ -704,7 +721,6 @@ cdef class PoolCore:
         else:
             self.doomed_head = <void *>e
         self.doomed_tail = <void *>e
-        self.dooms += 1
         gcp_store_int(&self.doomed_count, self.doomed_count + 1)
 
     cdef inline void doom(self, EndpointPool ep, Entry e) noexcept:
@@ -713,6 +729,50 @@ cdef class PoolCore:
         ep.closing += 1
         self.closing += 1
         self.queue_doomed(e)
+
+    cdef void own(self, Waiter w, void *tail) noexcept:
+        # self.lock is held, and was since `tail` was the end of the doomed: what stands after it is the waiter's.
+        cdef void *first
+        cdef void *p
+        if w is None or not w.keeps or self.doomed_tail == tail:
+            return
+        if tail == NULL:
+            first = self.doomed_head
+            self.doomed_head = NULL
+        else:
+            first = (<Entry>tail).next
+            (<Entry>tail).next = NULL
+        if w.own_tail == NULL:
+            w.own_head = first
+        else:
+            (<Entry>w.own_tail).next = first
+        w.own_tail = self.doomed_tail
+        self.doomed_tail = tail
+        p = first
+        while p != NULL:
+            gcp_store_int(&self.doomed_count, self.doomed_count - 1)
+            p = (<Entry>p).next
+
+    # A connection that is being closed is help for somebody who waits for a slot, if it was doomed while not all who do
+    # were helped. Were each one that is being closed taken to be, then a dispose that hangs, or was begun for one who has
+    # gone, would keep others from having an idle connection closed for them.
+
+    cdef inline void help(self, void *p) noexcept:
+        # self.lock is held. The entry is being closed.
+        if self.helping < self.wanted:
+            (<Entry>p).helps = True
+            self.helping += 1
+            self.helped_at = self.latest
+
+    cdef inline bint lose_patience(self, double now) noexcept:
+        # self.lock is held. Help that does not come: whether one more may be helped instead, once in HELP_TIME.
+        if now > self.latest:
+            self.latest = now
+        if self.helping == 0 or self.latest - self.helped_at < HELP_TIME:
+            return False
+        self.helping -= 1
+        self.helped_at = self.latest
+        return True
 
     cdef inline void set_due(self) noexcept:
         gcp_store_double(&self.due_at, self.expiry.items[0].key if self.expiry.used else INFINITY)
@@ -745,7 +805,7 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
         return NULL
 
-    cdef bint evict(self, double limit) noexcept:
+    cdef void *evict(self, double limit) noexcept:
         # Doom the idle connection whose deadline comes first, if that is not after `limit`. Only self.lock is held.
         cdef void *p = self.settle(limit)
         cdef EndpointPool ep
@@ -757,7 +817,7 @@ cdef class PoolCore:
             self.doom(ep, <Entry>p)
             gcp_unlock(&ep.lock)
         self.set_due()
-        return p != NULL
+        return p
 
     cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept:
         # Both locks are held and both limits leave room.
@@ -814,7 +874,12 @@ cdef class PoolCore:
         # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
         # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
         cdef void *head = ep.waiter_head
-        cdef bint wants = head != NULL and ep.size < self.max_size
+        cdef int room = self.max_size - ep.size
+        cdef int wants = max(min(ep.waiting, room), 0)
+        self.wanted += wants - ep.wants
+        ep.wants = wants
+        if self.helping > self.wanted:
+            self.helping = self.wanted
         if wants and ep.heap_index < 0:
             self.starving.push(<void *>ep, 0.0, (<Waiter>head).number)
         elif wants and self.starving.items[ep.heap_index].stamp != (<Waiter>head).number:
@@ -828,6 +893,7 @@ cdef class PoolCore:
         # total cap is reached dooms idle connections of others. self.lock is held, no other. Returns whom to notify.
         cdef void *chain = NULL
         cdef void **end = &chain
+        cdef void *p
         cdef EndpointPool ep
         cdef Waiter w
         while self.starving.used:
@@ -843,9 +909,12 @@ cdef class PoolCore:
                 continue
             if self.size >= self.total_max_size:
                 gcp_unlock(&ep.lock)
-                # As many closings as endpoints in need are enough for now: each end of one comes back here.
-                if self.closing < <int>self.starving.used and self.evict(INFINITY):
-                    continue
+                # One closing for each that could use a slot: the end of each comes back here.
+                while self.helping < self.wanted:
+                    p = self.evict(INFINITY)
+                    if p == NULL:
+                        break
+                    self.help(p)
                 break
             w = <Waiter>ep.waiter_head
             Py_INCREF(w)
@@ -892,6 +961,7 @@ cdef class PoolCore:
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
         if w is None:
             raise TypeError('expected a Waiter, got None')
+        w.core = self
         w.pool = pool_of(e)
         w.entry = e
         w.state = SERVED
@@ -912,8 +982,9 @@ cdef class PoolCore:
         cdef Entry e
         cdef void *p
         cdef void *chain = NULL
+        cdef void *tail
         cdef bint queued = False
-        cdef unsigned long long before
+        cdef bint late
         if w.state == QUEUED or w.entry is not None:
             raise RuntimeError('the waiter waits already, or holds what it was served')
         if w.spare is None:
@@ -939,7 +1010,8 @@ cdef class PoolCore:
             self.arrivals += 1
             w.number = self.arrivals
         w.state = FRESH
-        before = self.dooms
+        tail = self.doomed_tail
+        late = self.lose_patience(now)
         if ep.waiter_head == NULL or (<Waiter>ep.waiter_head).number > w.number:
             while True:
                 p = ep.core_head
@@ -960,11 +1032,13 @@ cdef class PoolCore:
                 break
             if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
                 self.serve_ticket(ep, w)
+                if ep.wants:
+                    self.starve(ep)
         if w.state == FRESH and not ep.has_place:
             # Its last slot may come free at any time, without a request that could still fail.
             if not self.starving.make_room(self.starving.promised + 1):
                 self.forget_if_empty(ep)
-                w.dooms += <int>(self.dooms - before)
+                self.own(w, tail)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 raise MemoryError
@@ -975,22 +1049,31 @@ cdef class PoolCore:
             w.queued_at = now
             self.enqueue(ep, w)
             self.starve(ep)
+            # Slots that this acquire frees itself.
+            if w.corpse is not None:
+                self.help(<void *>w.corpse)
+            p = self.doomed_head if tail == NULL else (<Entry>tail).next
+            while p != NULL:
+                self.help(p)
+                p = (<Entry>p).next
         gcp_unlock(&ep.lock)
-        if queued and self.starving_count:
+        if self.starving_count and (queued or late):
             chain = self.dispatch()
-        w.dooms += <int>(self.dooms - before)
+        self.own(w, tail)
         gcp_unlock(&self.lock)
         notify_all(chain)
         return queued
 
-    def created(self, Entry ticket not None, object conn, double now):
+    def created(self, Entry ticket not None, object conn, double now, Waiter w=None):
         """Turn a ticket into an acquired connection.
 
+        :param w: who keeps the connection if it is doomed
         :return: False when the pool was closed meanwhile: the connection is among the doomed.
         :raises ValueError: when the pool holds that connection already; the ticket is as it was
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
         cdef EndpointPool ep = pool_of(ticket)
+        cdef void *tail
         cdef bint served
         cdef size_t s = shard_of(<size_t><void *>conn)
         cdef int failed = 0
@@ -1035,22 +1118,27 @@ cdef class PoolCore:
             ep.acquired += 1
             count_acquired(ep, ticket)
         else:
+            tail = self.doomed_tail
             self.doom(ep, ticket)
+            self.own(w, tail)
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         return served
 
-    cdef int fail(self, Entry ticket) except -1:
+    cdef int fail(self, Entry ticket, Waiter w) except -1:
         cdef EndpointPool ep = ticket.pool
         cdef void *chain
+        cdef void *tail
         if ticket.generation != self.generation:
             return 0
         gcp_lock(&self.lock)
+        tail = self.doomed_tail
         gcp_lock(&ep.lock)
         gcp_assert(ticket.state == CREATING)
         ep.creating -= 1
         if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
             self.doom(ep, ticket)
+            self.own(w, tail)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             return 0
@@ -1060,6 +1148,7 @@ cdef class PoolCore:
         self.create_errors += 1
         gcp_unlock(&ep.lock)
         chain = self.after_slot_freed(ep)
+        self.own(w, tail)
         gcp_unlock(&self.lock)
         notify_all(chain)
         return 0
@@ -1069,7 +1158,7 @@ cdef class PoolCore:
         cdef Entry e = w.served
         w.entry = None
         w.state = CANCELLED
-        self.fail(e)
+        self.fail(e, w)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
     # What a check finds out about one connection says something about the endpoint's others: when one turns out to be
@@ -1162,6 +1251,7 @@ cdef class PoolCore:
             ep.closing += 1
             self.closing += 1
             self.broken_ += 1
+            self.help(<void *>e)
             if queue:
                 self.queue_doomed(e)
         gcp_unlock(&ep.lock)
@@ -1239,8 +1329,8 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Entry e
         cdef Entry corpse
+        cdef void *tail
         cdef bint waited = False
-        cdef unsigned long long before
         if w is None:
             raise TypeError('expected a Waiter, got None')
         ep = w.pool
@@ -1255,31 +1345,25 @@ cdef class PoolCore:
             w.state = CANCELLED
             return False
         gcp_lock(&self.lock)
-        before = self.dooms
+        tail = self.doomed_tail
         gcp_lock(&ep.lock)
         waited = self.dequeue(ep, <void *>w)
         gcp_unlock(&ep.lock)
         if corpse is not None:
             self.queue_doomed(corpse)
+        self.own(w, tail)
         gcp_unlock(&self.lock)
         w.corpse = None
         e = w.entry
         w.entry = None
         w.state = CANCELLED
         if e is None:
-            w.dooms += corpse is not None
             return waited
-        try:
-            if e.state == CREATING:
-                self.fail(e)
-            elif e.state == ACQUIRED or e.forced:
-                self.doubt(e)           # its check, or what comes after it, did not come to its end
-                self.give_back(e, now)
-        finally:
-            # Others' of the same moment may be among them: no harm.
-            gcp_lock(&self.lock)
-            w.dooms += <int>(self.dooms - before)
-            gcp_unlock(&self.lock)
+        if e.state == CREATING:
+            self.fail(e, w)
+        elif e.state == ACQUIRED or e.forced:
+            self.doubt(e)           # its check, or what comes after it, did not come to its end
+            self.give_back(e, now, w)
         return waited
 
     def give_up(self, Waiter w not None):
@@ -1386,20 +1470,24 @@ cdef class PoolCore:
         """
         pool_of(e)
         if self.release_entry(e, now):
-            self.give_back(e, now)
+            self.give_back(e, now, None)
 
-    cdef int give_back(self, Entry e, double now) except -1:
-        # What release_entry() leaves: needs the core's lock.
+    cdef int give_back(self, Entry e, double now, Waiter keeper) except -1:
+        # What release_entry() leaves: needs the core's lock. Whom it dooms the keeper disposes of, if there is one.
         cdef EndpointPool ep = e.pool
         cdef EndpointPool elder
         cdef Waiter w = None
         cdef void *chain = NULL
+        cdef void *tail
         cdef double deadline
         cdef bint wake = False
         cdef bint close = False
+        cdef bint helps = True
         cdef bint hand = False
+        cdef bint late
         cdef long long head, overtaken
         gcp_lock(&self.lock)
+        tail = self.doomed_tail
         if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
@@ -1409,19 +1497,21 @@ cdef class PoolCore:
             if e.forced:
                 return self.let_go(e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
+        late = self.lose_patience(now)
         if (
             self.is_closed
             or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
             or self.size - self.closing > self.total_max_size
         ):
             close = True
+            helps = False       # its slot is one too many
         elif e.expires_at <= now:
             # With a collector releases dispose of nothing, unless somebody waits for the slot.
             if not self.collects or ep.waiter_head != NULL or self.starving.used:
                 close = True
         elif ep.waiter_head != NULL:
             hand = True
-            if self.starving.used and self.closing < <int>self.starving.used:
+            if self.helping < <int>self.starving.used:
                 # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
                 # whoever came first goes first, at the price of a new connection. One that has some is expected to
                 # serve itself, but not for ever either: they may be out for long.
@@ -1431,11 +1521,13 @@ cdef class PoolCore:
                 if overtaken > (0 if elder.size == 0 else <long long>PATIENCE * self.total_max_size):
                     hand = False
                     close = True
-        elif self.starving.used and self.closing < <int>self.starving.used:
+        elif self.helping < self.wanted:
             close = True
         if close:
             ep.acquired -= 1
             self.doom(ep, e)
+            if helps:
+                self.help(<void *>e)
         elif hand:
             w = <Waiter>ep.waiter_head
             Py_INCREF(w)
@@ -1463,8 +1555,12 @@ cdef class PoolCore:
                     wake = True
                     self.wake_at = self.due_at
         gcp_unlock(&ep.lock)
-        if not close and not hand and self.starving.used:
-            chain = self.dispatch()
+        if self.starving.used and (late or not (close or hand)):
+            if w is None:
+                chain = self.dispatch()
+            else:
+                w.next = self.dispatch()
+        self.own(keeper, tail)
         gcp_unlock(&self.lock)
         try:
             notify_all(chain)
@@ -1509,6 +1605,38 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         return e
 
+    cpdef Entry take_own(self, Waiter w):
+        """The next entry that a waiter keeps to dispose of (:py:meth:`Waiter.keep_doomed`), or None."""
+        cdef Entry e = None
+        if w is None:
+            raise TypeError('expected a Waiter, got None')
+        if w.own_head == NULL:
+            return None
+        if w.pool.generation != self.generation:
+            w.own_head = w.own_tail = NULL      # the parent's
+            return None
+        gcp_lock(&self.lock)
+        e = <Entry>w.own_head
+        w.own_head = e.next
+        e.next = NULL
+        if w.own_head == NULL:
+            w.own_tail = NULL
+        gcp_unlock(&self.lock)
+        return e
+
+    cdef void disown(self, Waiter w) noexcept:
+        # It goes, and was not disposed of: whoever comes by does that.
+        cdef Entry e
+        if w.pool.generation != self.generation:
+            return
+        gcp_lock(&self.lock)
+        while w.own_head != NULL:
+            e = <Entry>w.own_head
+            w.own_head = e.next
+            self.queue_doomed(e)
+        w.own_tail = NULL
+        gcp_unlock(&self.lock)
+
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
         pool_of(e)
@@ -1519,17 +1647,26 @@ cdef class PoolCore:
         self.queue_doomed(e)
         gcp_unlock(&self.lock)
 
-    cpdef disposed(self, Entry e):
-        """The dispose of a connection has ended, one way or the other: its slot is free."""
+    cpdef disposed(self, Entry e, Waiter w=None):
+        """The dispose of a connection has ended, one way or the other: its slot is free.
+
+        :param w: who keeps what is doomed at that, for the next one who waits
+        """
         cdef EndpointPool ep = pool_of(e)
         cdef void *chain
+        cdef void *tail
         cdef bint keep
         if e.generation != self.generation:
             return
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
         gcp_assert(e.state == CLOSING)
+        tail = self.doomed_tail
         e.state = GONE
+        if e.helps:
+            e.helps = False
+            if self.helping:
+                self.helping -= 1
         keep = e.forced
         if e.heap_index >= 0:
             self.expiry.remove(<void *>e)
@@ -1544,6 +1681,7 @@ cdef class PoolCore:
             map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
         gcp_unlock(&ep.lock)
         chain = self.after_slot_freed(ep)
+        self.own(w, tail)
         gcp_unlock(&self.lock)
         if not keep:
             self.entries.discard(e)
@@ -1557,6 +1695,7 @@ cdef class PoolCore:
         """
         cdef int found = 0
         cdef int size
+        cdef void *p
         gcp_lock(&self.lock)
         if limit <= 0:
             limit = 1
@@ -1564,7 +1703,11 @@ cdef class PoolCore:
             while size > 1:
                 size >>= 1
                 limit += 1
-        while found < limit and self.evict(now):
+        while found < limit:
+            p = self.evict(now)
+            if p == NULL:
+                break
+            self.help(p)
             found += 1
         gcp_unlock(&self.lock)
         return found
@@ -1730,7 +1873,9 @@ cdef class PoolCore:
         cdef int min_idle_ = -1 if min_idle is None else min_idle
         cdef int max_size_ = -1 if max_size is None else max_size
         cdef int total_ = -1 if total_max_size is None else total_max_size
+        cdef int helping
         gcp_lock(&self.lock)
+        helping = self.helping
         if min_idle_ < 0:
             min_idle_ = self.min_idle
         if max_size_ < 0:
@@ -1758,7 +1903,8 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
         gcp_lock(&self.lock)
-        while self.size - self.closing > self.total_max_size and self.evict(INFINITY):
+        self.helping = min(helping, self.wanted)
+        while self.size - self.closing > self.total_max_size and self.evict(INFINITY) != NULL:
             pass
         chain = self.dispatch()
         gcp_unlock(&self.lock)
@@ -1832,7 +1978,7 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Entry e
         cdef void *p
-        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0
+        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, wanted = 0, helps = 0
         cdef Py_ssize_t i
         cdef dict counts
         problems = []
@@ -1847,6 +1993,7 @@ cdef class PoolCore:
             counts = dict.fromkeys(range(6), 0)
             for e in by_pool.pop(id(ep), ()):
                 counts[e.state] += 1
+                helps += e.state == CLOSING and e.helps
                 if e.state != CREATING and <Entry>map_get(&self.by_connection, <size_t><void *>e.conn_) is not e:
                     problems.append(f'{e!r} is not found by its connection')
                 if e.state == IDLE and e.heap_index < 0:
@@ -1897,8 +2044,11 @@ cdef class PoolCore:
                 problems.append(f'{ep!r} is empty and not forgotten')
             if ep.waiting and ep.core_idle + ep.extra_idle:
                 problems.append(f'{ep!r}: somebody waits beside an idle connection')
+            if ep.wants != max(min(ep.waiting, self.max_size - ep.size), 0):
+                problems.append(f'{ep!r} is taken to want {ep.wants} slots')
             if ep.waiting and ep.size < self.max_size:
                 wanting += 1
+                wanted += ep.wants
                 if ep.heap_index < 0:
                     problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
             total += ep.size
@@ -1919,9 +2069,11 @@ cdef class PoolCore:
             problems.append('more than total_max_size connections')
         if wanting and self.size < self.total_max_size:
             problems.append('somebody waits for a slot, and there is one')
-        if wanting and self.closing == 0 and any(
-            (<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools
-        ):
+        if wanted != self.wanted:
+            problems.append(f'{wanted} slots are wanted, {self.wanted} counted')
+        if not self.helping <= min(helps, wanted):
+            problems.append(f'{self.helping} are taken to be helped, of {wanted}, by {helps}')
+        if self.helping < wanted and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
             problems.append('somebody waits for a slot beside an idle connection of another endpoint')
         if problems:
             raise AssertionError('; '.join(problems))

@@ -15,6 +15,9 @@ cdef double GRACE = 0.5
 cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 
+# Seconds that are no limit any more: a socket cannot wait longer.
+cdef double ENDLESS = 9e9
+
 
 cpdef double dispose_time(double deadline, double now) noexcept:
     """Seconds that one more dispose gets, of several that have to be done by some time."""
@@ -25,15 +28,17 @@ cpdef double dispose_time(double deadline, double now) noexcept:
         return LEAST_DISPOSE_TIME_
     return HASTY_DISPOSE_TIME
 
-cdef int NO_LIMIT = 2147483647
-
-
-cdef inline int check_timeout(object timeout) except -1:
+cdef inline object check_timeout(object timeout):
+    # The seconds as the float or the int that managers expect.
     if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
-        raise TypeError(f'timeout {timeout!r} of type {type(timeout).__name__}: expected seconds as a float, or None')
+        if isinstance(timeout, bool) or not isinstance(timeout, Real):
+            raise TypeError(
+                f'timeout {timeout!r} of type {type(timeout).__name__}: expected seconds as a float, or None'
+            )
+        timeout = float(timeout)
     try:
         if <double>timeout >= 0:
-            return 0
+            return timeout
     except OverflowError:
         pass                # an int beyond all floats
     raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more, or inf for no limit')
@@ -138,7 +143,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef Entry e
         if timeout is not None:
-            check_timeout(timeout)
+            timeout = check_timeout(timeout)
         e = self.acquire_entry(endpoint, timeout)
         return e.conn_
 
@@ -164,7 +169,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef SyncConnectionContext context
         if timeout is not None:
-            check_timeout(timeout)
+            timeout = check_timeout(timeout)
         if self._overridden:
             return self._connection_by_methods(endpoint, timeout)
         context = SyncConnectionContext.__new__(SyncConnectionContext)
@@ -190,12 +195,13 @@ cdef class SyncPool(PoolFacade):
             timeout = self._acquire_timeout
         try:
             w = Waiter(endpoint)
-            if timeout == INFINITY:
+            if timeout is not None and timeout >= ENDLESS:
                 timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
             if e is not None:
-                self._core.give_back(e, self._core.read_clock())
+                self._core.give_back(e, self._core.read_clock(), None)
             raise
+        w.keeps = True
         try:
             if e is not None:
                 self._core.adopt(w, e)
@@ -223,11 +229,22 @@ cdef class SyncPool(PoolFacade):
             raise
 
     cdef int drain_own(self, Waiter w, double deadline) except -1:
-        # As many as the waiter's acquire has put among the doomed. The others belong to somebody else, who is at it:
-        # another endpoint's dispose may take longer than this acquire has time.
-        cdef int count = w.dooms
-        w.dooms = 0
-        return self.drain(deadline, count)
+        # What the waiter's acquire has doomed. The others belong to somebody else, who is at it: another endpoint's
+        # dispose may take longer than this acquire has time.
+        cdef Entry e
+        failure = None
+        while True:
+            e = self._core.take_own(w)
+            if e is None:
+                break
+            try:
+                self.dispose_entry(e, deadline, w)
+            except BaseException as exc:
+                if failure is None:
+                    failure = exc
+        if failure is not None:
+            raise failure
+        return 0
 
     cdef int release_entry(self, Entry e) except -1:
         if (self._hooks_release or e.broken) and not self._core.begin_release(e):
@@ -262,7 +279,7 @@ cdef class SyncPool(PoolFacade):
         if not core.condemn(e):
             return 0
         try:
-            self.dispose_entry(e, INFINITY)
+            self.dispose_entry(e, INFINITY, None)
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
@@ -288,32 +305,31 @@ cdef class SyncPool(PoolFacade):
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
                 self.give_back_untidied(e, isinstance(exc, Exception))
-                self.drain(INFINITY, NO_LIMIT)
+                self.drain(INFINITY)
                 raise
         now = core.read_clock()
         if core.release_entry(e, now):
-            core.give_back(e, now)
+            core.give_back(e, now, None)
         self.find_due(now)
         if gcp_load_int(&core.doomed_count):
-            self.drain(INFINITY, NO_LIMIT)
+            self.drain(INFINITY)
         return 0
 
     cdef int dispose_due(self) except -1:
         # What each release does for the connections that are due, and for those that are to be closed.
         self.find_due(self._core.read_clock())
-        return self.drain(INFINITY, NO_LIMIT)
+        return self.drain(INFINITY)
 
-    cdef int drain(self, double deadline, int limit) except -1:
+    cdef int drain(self, double deadline) except -1:
         # Somebody may be waiting for each of these slots: go on whatever one of them raises.
         cdef Entry e
         failure = None
-        while limit > 0:
-            limit -= 1
+        while True:
             e = self._core.take_doomed()
             if e is None:
                 break
             try:
-                self.dispose_entry(e, deadline)
+                self.dispose_entry(e, deadline, None)
             except BaseException as exc:
                 if failure is None:
                     failure = exc
@@ -321,7 +337,8 @@ cdef class SyncPool(PoolFacade):
             raise failure
         return 0
 
-    cdef int dispose_entry(self, Entry e, double deadline) except -1:
+    cdef int dispose_entry(self, Entry e, double deadline, Waiter w) except -1:
+        # What its end dooms for the next one who waits is the waiter's to dispose of, if there is one.
         cdef double left
         endpoint = e.pool.endpoint
         timeout = self._dispose_timeout
@@ -337,16 +354,13 @@ cdef class SyncPool(PoolFacade):
         else:
             logger.debug('connection to %r disposed of', endpoint)
         finally:
-            self._core.disposed(e)
+            self._core.disposed(e, w)
         return 0
 
     def _create_within(self, Waiter w not None, timeout):
         # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
         cdef Entry ticket = w.served
-        if self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock()):
-            return True
-        w.dooms += 1
-        return False
+        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock(), w)
 
     def _check_within(self, Waiter w not None, timeout):
         # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
@@ -368,18 +382,18 @@ cdef class SyncPool(PoolFacade):
             self._core.end_check(w)
         return alive
 
-    def _dispose_dead(self, Waiter w not None, deadline):
+    def _dispose_dead(self, Waiter w not None, deadline, timeout):
         cdef Entry e = self._core.take_corpse(w)
         if e is not None:
-            self.dispose_entry(e, INFINITY if deadline is None else deadline)
-        return True
+            self.dispose_entry(e, INFINITY if deadline is None else deadline, w)
+            self._dispose_own(w, deadline)
 
     def _dispose_own(self, Waiter w not None, deadline):
-        # What the waiter's request put among the doomed.
+        # What the waiter's request has doomed.
         self.drain_own(w, INFINITY if deadline is None else deadline)
 
     def _dispose_doomed(self, deadline=None):
-        self.drain(INFINITY if deadline is None else deadline, NO_LIMIT)
+        self.drain(INFINITY if deadline is None else deadline)
 
 
 NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'
@@ -478,6 +492,24 @@ cdef class AsyncPool(PoolFacade):
                 if loop is self.loop:
                     return 0
         return self.bind()
+
+    cdef inline int refuse_other_loop(self) except -1:
+        # The same for what also happens where no loop runs: a coroutine that is finalised leaves its contexts.
+        if (
+            GCP_HAS_LOOP_MARK
+            and self.loop_generation == self._core.generation
+            and self.loop_mark is not None
+            and <void *>self.loop_mark == gcp_loop_mark()
+        ):
+            return 0
+        if running_loop_or_none() is not None:
+            return self.check_loop()
+        return 0
+
+    cdef bint elsewhere(self) except -1:
+        # Whether the pool's loop is running, and not in this thread.
+        loop = self.loop
+        return loop is not None and running_loop_or_none() is not loop and loop.is_running()
 
     cdef int bind(self) except -1:
         cdef object loop = get_running_loop()
@@ -601,7 +633,7 @@ cdef class AsyncPool(PoolFacade):
         cdef Entry e
         self.check_loop()
         if timeout is not None:
-            check_timeout(timeout)
+            timeout = check_timeout(timeout)
         if self._hooks_acquire or (self._checks and self.fresh_for <= 0):
             return MISSING_
         e = self._core.take_idle(endpoint, self._core.read_clock(), self.fresh_for)
@@ -650,7 +682,7 @@ cdef class AsyncPool(PoolFacade):
         cdef double now = core.read_clock()
         pool_of(e)
         if core.release_entry(e, now):
-            core.give_back(e, now)
+            core.give_back(e, now, None)
         self.find_due(now)
         return MISSING_ if gcp_load_int(&core.doomed_count) else None
 
@@ -662,7 +694,7 @@ cdef class AsyncPool(PoolFacade):
         """
         cdef AsyncConnectionContext context
         if timeout is not None:
-            check_timeout(timeout)
+            timeout = check_timeout(timeout)
         if self._overridden:
             return self._connection_by_methods(endpoint, timeout)
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
@@ -1018,23 +1050,6 @@ async def _nothing():
 
 
 @cython.final
-cdef class Done:
-    # The awaitable that is done, with None; there is one.
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        raise StopIteration
-
-
-cdef Done DONE = Done()
-
-
-@cython.final
 @cython.freelist(16)
 cdef class PoolCoroutine:
     """What ``acquire()`` and ``release()`` of an asyncio pool return: a coroutine to asyncio and to ``await``.
@@ -1152,10 +1167,15 @@ cdef class PoolCoroutine:
 
     cdef int end_unbegun(self) except -1:
         # A task was cancelled before its first step, or a task group that is shutting down did not take the coroutine.
+        cdef Entry e
         self.state = FINISHED
         if self.pool is not None:
             if self.kind == RELEASE:
-                self.pool._release_without_hook(self.argument, self.endpoint)
+                e = self.pool._core.find_acquired(self.argument, self.endpoint)
+                if e is not None and self.pool.elsewhere():
+                    self.pool.abandon_entry(e, e.turn)
+                elif e is not None:
+                    self.pool._leave_without_hook(e)
             elif self.kind == LEAVE:
                 self.pool._leave_without_hook(self.argument)
             elif self.kind == LEAVE_AFTER_ERROR:
@@ -1178,7 +1198,10 @@ cdef class PoolCoroutine:
         cdef int state = self.state
         exc = exception_of(kind, value, traceback)
         if state == NOT_STARTED:
-            self.end_unbegun()
+            try:
+                self.end_unbegun()
+            except ConnectionNotAcquired:
+                raise exc           # a cancellation stays one
             inner = _nothing()
         elif state == WAITING:
             inner = self.inner
@@ -1197,7 +1220,10 @@ cdef class PoolCoroutine:
         """End it, as ``close()`` of a coroutine. A release that was not begun is done first."""
         inner = self.inner
         if self.state == NOT_STARTED:
-            self.end_unbegun()
+            try:
+                self.end_unbegun()
+            except ConnectionNotAcquired as failure:
+                logger.error('a release that was closed before its first step was not due: %s', failure)
         self.state = FINISHED
         if inner is not None:
             try:
@@ -1311,6 +1337,7 @@ cdef class AsyncConnectionContext:
         cdef Entry e = self.entry
         if e is None:
             raise RuntimeError('the connection context was not entered')
+        pool.refuse_other_loop()
         self.entry = None
         todo = None
         if e.generation == pool._core.generation:
@@ -1321,8 +1348,6 @@ cdef class AsyncConnectionContext:
             if exc is not None and pool._hooks_broken:
                 if pool._core.begin_release(e):
                     return new_coroutine(LEAVE_AFTER_ERROR, pool, exc, e)
-                return DONE
+                return new_coroutine(READY, pool, None, None)
             todo = pool.release_or_tell(e)
-        if todo is None:
-            return DONE
-        return new_coroutine(LEAVE, pool, None, todo)
+        return new_coroutine(READY if todo is None else LEAVE, pool, None, todo)

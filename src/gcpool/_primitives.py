@@ -14,7 +14,7 @@ import threading
 import types
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -112,12 +112,6 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
-
-    def _release_without_hook(self, conn: ConnectionT, endpoint: EndpointT) -> None:
-        # Of a release that was cancelled before its first step. The hook could not be awaited any more.
-        entry = self._core.find_acquired(conn, endpoint)
-        if entry is not None:
-            self._leave_without_hook(entry)
 
     async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
         """The end of a context whose block raised. The entry is being released."""
@@ -265,20 +259,23 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # Disposals run in tasks of their own: a caller that is cancelled does not leave a connection half-closed, nor its
     # slot taken.
 
-    async def _dispose_dead(self, waiter: Waiter, deadline: float | None) -> bool:
-        # Whether it was done in time.
+    async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
         disposal = self._take_disposal(waiter)
         if disposal is None:
-            return True
+            return
         try:
-            task = self._spawn_disposal([disposal], None)
+            task = self._spawn_disposal(deque([disposal]), None)
         except BaseException:
             # Not when the traceback goes: whoever cleans up after this acquire is to find it.
             disposal.let_go()
             raise
         patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         done, _ = await asyncio.wait([task], timeout=patience)
-        return bool(done)
+        if not done:
+            raise PoolTimeout(
+                f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
+                'of acquire were over'
+            )
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
@@ -309,23 +306,25 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             for disposal in disposals:
                 disposal.let_go()
             raise
+        # Of all lanes: one that hangs keeps none of the others' from its turn.
+        queue = deque(disposals)
         tasks = []
         failure: BaseException | None = None
-        lanes = min(len(disposals), PARALLEL_DISPOSALS)
-        for lane in range(lanes):
+        for _ in range(min(len(disposals), PARALLEL_DISPOSALS)):
             try:
-                tasks.append(self._spawn_disposal(disposals[lane::lanes], deadline))
+                tasks.append(self._spawn_disposal(queue, deadline))
             except BaseException as exc:
                 # An eager task ends here, and raises what asyncio lets stop the loop: first the others.
                 failure = failure or exc
-                for disposal in disposals[lane::lanes]:
-                    disposal.let_go()
+        if not tasks:
+            for disposal in queue:
+                disposal.let_go()
         if failure is not None:
             raise failure
         return tasks
 
-    def _spawn_disposal(self, disposals: Iterable[Disposal], deadline: float | None) -> 'asyncio.Task[None]':
-        lane = self._dispose_in_turn(deque(disposals), deadline)
+    def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
+        lane = self._dispose_in_turn(queue, deadline)
         # To its first pause: from here on it sees to all of them itself. A coroutine that was not begun would know
         # nothing of it when its task is cancelled before its first step, as asyncio.run does to all at its end.
         lane.send(None)
@@ -350,11 +349,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 await _pause()
             except asyncio.CancelledError as exc:
                 failure, loop_ends = exc, True
-            while queue:
+            while (taken := queue.popleft() if queue else self._take_disposal()) is not None:
                 if loop_ends:
                     # It cancels this, and waits for it: it must not wait for ever.
                     deadline = self._core.now()
-                taken = queue.popleft()
                 try:
                     await self._dispose(taken, deadline)
                 except GeneratorExit:
@@ -365,15 +363,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                     loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
                 finally:
                     taken.let_go()
-                while (taken := self._take_disposal()) is not None:
-                    queue.append(taken)
         finally:
             # Its loop was closed, and nothing can be awaited any more, or a signal handler raised: back they go, now
-            # and not when the traceback goes.
+            # and not when the traceback goes. If other lanes are left, they find them among the doomed.
             if taken is not None:
                 taken.let_go()
-            for disposal in queue:
-                disposal.let_go()
+            while queue:
+                queue.popleft().let_go()
         if failure is not None:
             raise failure
 

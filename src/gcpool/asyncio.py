@@ -197,16 +197,11 @@ class ConnectionPool(
         corpse = waiter.dead
         # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
-        least = self._begin_disposals(waiter, deadline) if core.doomed else 0.0
+        least = self._begin_disposals(waiter, deadline) if waiter.has_doomed or core.doomed else 0.0
         if corpse is not None:
-            in_time = await self._dispose_dead(waiter, deadline)
+            await self._dispose_dead(waiter, deadline, timeout)
             if self._hooks_dead:
                 await self._manager.on_connection_dead(waiter.endpoint, corpse.conn)
-            if not in_time:
-                raise PoolTimeout(
-                    f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
-                    'of acquire were over'
-                )
         return queued, least
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:

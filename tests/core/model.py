@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 # own. DESIGN.md wants a bound; this one is the core's.
 PATIENCE = 8
 
+# Seconds after which somebody is helped once more: what was closed for them does not end. The core's choice, too.
+HELP_TIME = 1.0
+
 
 class NotAcquired(Exception):
     """Given back, and not out."""
@@ -31,6 +34,7 @@ class Conn:
     closed_over: bool = False
     suspect: bool = False
     unsure: bool = False
+    helps: bool = False
 
 
 @dataclass(eq=False)
@@ -64,6 +68,9 @@ class Model:
     notified: list[Acq] = field(default_factory=list)
     closers: list[object] = field(default_factory=list)  # those who wait for the pool to be empty
     told_empty: list[object] = field(default_factory=list)
+    helping: int = 0  # for how many of those who want a slot a connection is being closed
+    helped_at: float = 0.0
+    latest: float = 0.0
     told: float = math.inf  # until when the collector sleeps
     wakes: int = 0
     closed: bool = False
@@ -113,6 +120,12 @@ class Model:
             (head for head in heads if len(self.of(head.endpoint)) < self.max_size), key=lambda head: head.arrival
         )
 
+    def wanted(self) -> int:
+        """How many of those who wait could use a slot each."""
+        return sum(
+            max(min(len(queue), self.max_size - len(self.of(endpoint))), 0) for endpoint, queue in self.queues.items()
+        )
+
     def deadline(self, conn: Conn) -> float:
         return conn.expires_at if conn.core else min(conn.expires_at, conn.used_at + self.idle_timeout)
 
@@ -154,17 +167,36 @@ class Model:
         if orders:
             self.doomed.append(orders)
 
-    def evict(self, limit: float) -> bool:
+    def evict(self, limit: float) -> Conn | None:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
-            return False
+            return None
         self.doom(first)
+        return first
+
+    def help(self, conn: Conn) -> None:
+        """A connection is being closed. Its slot is for somebody who wants one, and whom nothing is closed for yet."""
+        if self.helping < self.wanted():
+            conn.helps = True
+            self.helping += 1
+            self.helped_at = self.latest
+
+    def somebody_left(self) -> None:
+        self.helping = min(self.helping, self.wanted())
+
+    def lose_patience(self, now: float) -> bool:
+        self.latest = max(self.latest, now)
+        if not self.helping or self.latest - self.helped_at < HELP_TIME:
+            return False
+        self.helping -= 1
+        self.helped_at = self.latest
         return True
 
     def take_ticket(self, acq: Acq) -> None:
         acq.conn = Conn(acq.endpoint, holder=acq)
         acq.state = 'ticket'
         self.conns.append(acq.conn)
+        self.somebody_left()
 
     def take_conn(self, acq: Acq, conn: Conn) -> None:
         conn.state = 'acquired'
@@ -178,18 +210,21 @@ class Model:
         queue.remove(acq)
         if not queue:
             del self.queues[acq.endpoint]
+        self.somebody_left()
 
     def dispatch(self) -> None:
         """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
-        due first: as many at a time as there are endpoints in need."""
+        due first, one for each that could use a slot."""
         while starving := self.starving():
             if len(self.conns) < self.total_max_size:
                 acq = starving[0]
                 self.leave_queue(acq)
                 self.take_ticket(acq)
                 self.notified.append(acq)
-            elif not (self.closing() < len(starving) and self.evict(math.inf)):
-                return
+                continue
+            while self.helping < self.wanted() and (conn := self.evict(math.inf)):
+                self.help(conn)
+            return
 
     def slot_freed(self) -> None:
         self.dispatch()
@@ -218,21 +253,30 @@ class Model:
             acq.state = 'refused'
             return
         self.arrive(acq)
+        late = self.lose_patience(now)
         queue = self.queue(acq.endpoint)
+        doomed = []
         if not queue or acq.arrival < queue[0].arrival:
             for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
-                    return
+                    break
                 self.doom(conn)
-            if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
-                self.take_ticket(acq)
+                doomed.append(conn)
+            else:
+                if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
+                    self.take_ticket(acq)
+            if acq.conn is not None:
+                if late:
+                    self.dispatch()
                 return
         acq.state = 'waits'
         if not acq.has_waited:
             acq.has_waited = True
             self.counters['waits'] += 1
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
+        for conn in [*filter(None, [acq.corpse]), *doomed]:
+            self.help(conn)
         self.dispatch()
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
@@ -303,6 +347,7 @@ class Model:
             self.suspect_others(conn)
         conn.state = 'closing'
         conn.holder = None
+        self.help(conn)
         self.counters['broken'] += 1
 
     def begin_release(self, acq: Acq) -> bool:
@@ -331,25 +376,30 @@ class Model:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
+        late = self.lose_patience(now)
         queue = self.queue(endpoint)
         starving = self.starving()
-        in_need = self.closing() < len(starving)
         beyond = (
             len(self.of(endpoint)) - self.closing(endpoint) > self.max_size
             or len(self.conns) - self.closing() > self.total_max_size
         )
         over = conn.expires_at <= now and (not self.collects or queue or starving)
-        if self.closed or beyond or over:
+        if self.closed or beyond:
             self.doom(conn)
-        elif queue and not (in_need and self.waited_too_long(starving[0], queue[0])):
+        elif over:
+            self.doom(conn)
+            self.help(conn)
+        elif queue and not (self.helping < len(starving) and self.waited_too_long(starving[0], queue[0])):
             acq = queue[0]
             self.leave_queue(acq)
             conn.used_at = now
             self.take_conn(acq, conn)
             self.notified.append(acq)
-        elif queue or in_need:
+        elif queue or self.helping < self.wanted():
             self.doom(conn)
+            self.help(conn)
         else:
+            late = True
             idle_core = len(self.idle(endpoint, core=True))
             conn.state = 'idle'
             conn.used_at = now
@@ -359,6 +409,7 @@ class Model:
             if self.deadline(conn) < self.told:
                 self.told = self.deadline(conn)
                 self.wakes += 1
+        if late:
             self.dispatch()
 
     def waited_too_long(self, elder: Acq, head: Acq) -> bool:
@@ -405,6 +456,8 @@ class Model:
 
     def disposed(self, conn: Conn) -> None:
         conn.state = 'gone'
+        if conn.helps and self.helping:
+            self.helping -= 1
         self.conns.remove(conn)
         self.counters['disposed'] += 1
         self.slot_freed()
@@ -412,13 +465,15 @@ class Model:
     def expired(self, now: float, limit: int) -> int:
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
-        while count < most and self.evict(now):
+        while count < most and (conn := self.evict(now)):
+            self.help(conn)
             count += 1
         return count
 
     def resize(self, min_idle: int, max_size: int, total_max_size: int) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
+        self.somebody_left()
         orders = []
         for endpoint in sorted(self.endpoints()):
             # What was not used for longest; the core, which is kept longer, last.
@@ -436,6 +491,7 @@ class Model:
                 acq.state = 'refused'
                 self.notified.append(acq)
         self.queues.clear()
+        self.somebody_left()
         self.doom_in_any_order(
             [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())]
         )

@@ -1,9 +1,11 @@
 """max_size, total_max_size, and those who wait: first come, first served, at one endpoint and over all."""
 
+import gc
 import random
 
 import pytest
 
+from gcpool._core import Entry
 from tests.core.support import Acquire, Pool, names
 
 # -- at one endpoint --------------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ def test_slots_go_to_those_who_came_first_over_all_endpoints() -> None:
     assert pool.notified == waiters[:3]
 
 
-def test_no_more_connections_are_closed_than_there_are_endpoints_in_need() -> None:
+def test_no_more_connections_are_closed_than_somebody_waits_for() -> None:
     pool = Pool(min_idle=0, max_size=4, total_max_size=4)
     pool.fill('a', 4)
     waiting = pool.ask('b')
@@ -209,14 +211,152 @@ def test_several_endpoints_in_need_have_several_connections_closed_side_by_side(
     assert pool.core.size == 4
 
 
-def test_one_endpoint_with_many_waiters_has_one_connection_after_the_other_closed() -> None:
+def test_many_waiters_of_one_endpoint_have_one_connection_closed_for_each() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=5)
+    pool.fill('a', 3)
+    pool.fill('c', 2)
+    waiters = [pool.ask('b') for _ in range(5)]
+    assert pool.core.doomed == 3, 'it may have three'
+    assert pool.dispose() == ['a1', 'a2', 'a3']
+    assert [waiter.answer for waiter in waiters] == ['ticket'] * 3 + ['waits'] * 2
+    assert pool.count('size', 'idle', 'waiting') == (5, 2, 2)
+
+
+def test_what_is_being_closed_for_nobody_keeps_nothing_idle_from_being_closed_for_one_who_waits() -> None:
+    pool = Pool(min_idle=0, max_size=2, total_max_size=4, idle_timeout=10)
+    pool.fill('old', 2)
+    pool.now = 10.0
+    pool.fill('a', 2)
+    pool.core.expired(pool.now, 100)
+    assert [entry.conn.name for entry in pool.take_doomed()] == ['old1', 'old2'], 'and their disposals hang'
+    waiting = pool.ask('b')
+    assert pool.dispose() == ['a1']
+    assert waiting.answer == 'ticket'
+
+
+@pytest.mark.parametrize('leave', ['cancel', 'give_up'])
+def test_what_hangs_for_one_who_has_left_keeps_nothing_idle_from_being_closed_for_the_next(leave: str) -> None:
     pool = Pool(min_idle=0, max_size=4, total_max_size=4)
     pool.fill('a', 4)
-    waiters = [pool.ask('b') for _ in range(3)]
+    gone = pool.ask('b')
+    [hanging] = pool.take_doomed()
+    if leave == 'cancel':
+        assert pool.cancel(gone)
+    else:
+        assert pool.core.give_up(gone.waiter)
+    waiting = pool.ask('b')
+    assert pool.dispose() == ['a2']
+    assert waiting.answer == 'ticket'
+    pool.core.disposed(hanging)
+    pool.core.check_invariants()
+    assert pool.count('size', 'idle') == (3, 2)
+
+
+def test_another_connection_is_closed_for_one_who_waits_where_the_first_dispose_hangs() -> None:
+    pool = Pool(min_idle=0, max_size=2, total_max_size=3, idle_timeout=1000)
+    pool.fill('a', 1)
+    pool.now = 1.0
+    holders = pool.acquire_all('c', 2)
+    waiting = pool.ask('b')
+    [hanging] = pool.take_doomed()
+    for pool.now in (1.1, 1.9):
+        pool.release(holders.pop())
+        holders += pool.acquire_all('c', 1)
+        assert pool.core.doomed == 0, 'help is on its way'
+    pool.now = 2.0
+    pool.release(holders.pop())
+    assert pool.dispose() == ['c2']
+    assert waiting.answer == 'ticket'
+    pool.core.disposed(hanging)
+    pool.core.check_invariants()
+
+
+def test_one_who_comes_later_has_another_connection_closed_where_an_earlier_dispose_hangs() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=3, idle_timeout=1000)
+    pool.fill('a', 3)
+    first = pool.ask('b')
+    [hanging] = pool.take_doomed()
+    pool.now = 1.0
+    assert pool.acquire('a').conn.name == 'a3', 'the last one in'
+    assert pool.dispose() == ['a2']
+    assert first.answer == 'ticket'
+    pool.core.disposed(hanging)
+    pool.core.check_invariants()
+
+
+def test_what_one_frees_itself_is_closed_in_place_of_another_one_s() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=3, max_lifetime=10)
+    pool.fill('b', 1)
+    pool.now = 5.0
+    pool.fill('a', 2)
+    pool.now = 10.0
+    waiting = pool.ask('b')
+    assert pool.dispose() == ['b1']
+    assert waiting.answer == 'ticket'
+    assert pool.count('idle') == (2,)
+
+
+# -- who disposes of what ---------------------------------------------------------------------------------------------
+
+
+def keeping(pool: Pool, endpoint: str) -> Acquire:
+    acquire = Acquire(pool.core, endpoint, pool.notified.append)
+    acquire.waiter.keep_doomed()
+    pool.ask_again(acquire)
+    return acquire
+
+
+def take_own(pool: Pool, acquire: Acquire) -> list[Entry]:
+    entries = []
+    while (entry := pool.core.take_own(acquire.waiter)) is not None:
+        entries.append(entry)
+    assert not acquire.waiter.has_doomed
+    return entries
+
+
+def test_a_waiter_may_keep_what_it_dooms() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=3, max_lifetime=10)
+    pool.fill('a', 2)
+    pool.fill('b', 1)
+    pool.core.expired(100.0, 1)
     assert pool.core.doomed == 1
-    assert pool.dispose() == ['a1', 'a2', 'a3']
-    assert [waiter.answer for waiter in waiters] == ['ticket'] * 3
-    assert pool.count('size', 'idle', 'waiting') == (4, 1, 0)
+    pool.now = 10.0
+    waiting = keeping(pool, 'a')
+    assert waiting.waiter.has_doomed
+    assert pool.core.doomed == 1, 'who doomed that disposes of it'
+    own = take_own(pool, waiting)
+    assert [entry.conn.name for entry in own] == ['a2']
+    assert [entry.conn.name for entry in pool.take_doomed()] == ['a1']
+    pool.core.disposed(own[0])
+    assert waiting.answer == 'ticket'
+
+
+def test_what_the_end_of_a_dispose_dooms_is_kept_by_the_same_waiter() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=3)
+    pool.fill('a', 3)
+    waiting = keeping(pool, 'b')
+    [own] = take_own(pool, waiting)
+    pool.core.resize(total_max_size=2)
+    pool.core.disposed(own, waiting.waiter)
+    pool.core.check_invariants()
+    assert (waiting.answer, pool.core.doomed) == ('waits', 0)
+    [own] = take_own(pool, waiting)
+    assert own.conn.name == 'a2'
+    pool.core.disposed(own, waiting.waiter)
+    assert (waiting.answer, pool.core.doomed, waiting.waiter.has_doomed) == ('ticket', 0, False)
+
+
+def test_what_a_waiter_kept_and_did_not_dispose_of_is_among_the_doomed_when_it_goes() -> None:
+    pool = Pool(min_idle=0, max_size=2, total_max_size=2)
+    pool.fill('a', 2)
+    waiting = keeping(pool, 'b')
+    assert (pool.core.doomed, waiting.waiter.has_doomed) == (0, True)
+    pool.core.cancel(waiting.waiter, pool.now)
+    assert (pool.core.doomed, waiting.waiter.has_doomed) == (0, True)
+    del waiting
+    gc.collect()
+    assert pool.dispose() == ['a1']
+    assert pool.count('size', 'idle', 'waiting') == (1, 1, 0)
 
 
 def test_a_waiter_at_the_cap_of_its_endpoint_has_nothing_closed_elsewhere() -> None:
