@@ -22,7 +22,7 @@ class Client:
     """
 
     def __init__(self, host: str, port: int, timeout: float | None) -> None:
-        self._sock = socket.create_connection((host, port), timeout)
+        self._sock = socket.create_connection((host, port), at_least_a_moment(timeout))
         self._answers = self._sock.makefile('r', encoding='utf-8')
         self.in_step = True
 
@@ -30,7 +30,7 @@ class Client:
         """Send a command and wait for the answer, for so many seconds."""
         # Whoever asks next must not get the answer to a question that was given up.
         self.in_step = False
-        self._sock.settimeout(timeout)
+        self._sock.settimeout(at_least_a_moment(timeout))
         self._sock.sendall((' '.join(words) + '\n').encode())
         answer = self._answers.readline()
         if not answer:
@@ -42,6 +42,11 @@ class Client:
         """Hang up."""
         self._answers.close()
         self._sock.close()
+
+
+def at_least_a_moment(timeout: float | None) -> float | None:
+    """The timeout for a socket: 0, an acquire's that must not wait, would make it a non-blocking one."""
+    return timeout if timeout is None else max(timeout, 0.001)
 
 
 Endpoint = tuple[str, int]
@@ -74,6 +79,9 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
 
     def check_aliveness(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> bool:
         """Ask an idle connection for a sign of life before it is used again."""
+        if timeout == 0:
+            # That the store does not answer at once speaks against no connection: it is idle again.
+            raise TimeoutError('no time to ask the store')
         try:
             return conn.ask('PING', timeout=timeout) == 'PONG'
         except OSError:

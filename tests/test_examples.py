@@ -1,19 +1,26 @@
 """Every program under examples/ runs, warns of nothing and prints what it should."""
 
+import ftplib
 import importlib.util
 import os
 import re
 import socket
+import socketserver
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gcpool.threading import ConnectionPool
 from tests.contrib.mariadb import MariadbServer, running_mariadb
 from tests.contrib.redis_server import RedisServer, running_redis
-from tests.contrib.servers import PostgresServer, running_postgres
+from tests.contrib.servers import PATIENCE, PostgresServer, running_postgres, tcp_listener
+from tests.pages import ROOT, blocks_of
 
 EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
 
@@ -145,3 +152,161 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
 
     assert (result.returncode, result.stderr) == (0, '')
     assert re.fullmatch(EXPECTED[name], result.stdout), result.stdout
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The managers of one's own that are shown, when an acquire leaves them no time
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def shown_on(page: str, name: str) -> dict[str, Any]:
+    """What the blocks of a page define, up to the one that defines ``name``; of that one only the definitions."""
+    namespace: dict[str, Any] = {}
+    for block in blocks_of((ROOT / page).read_text(encoding='utf-8')):
+        if block.language == 'python' and (name in block.code or page != 'README.md'):
+            exec(block.code.partition('\n\n\npool = ')[0], namespace)
+        if name in namespace:
+            return namespace
+    raise AssertionError(f'{page} does not define {name}')
+
+
+def ftp_manager() -> Any:
+    return shown_on('README.md', 'FtpConnectionManager')['FtpConnectionManager']()
+
+
+def line_manager() -> Any:
+    return shown_on('docs/managers.md', 'LineConnectionManager')['LineConnectionManager']()
+
+
+def store_manager() -> Any:
+    spec = importlib.util.spec_from_file_location('custom_manager', EXAMPLES / 'custom_manager.py')
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.StoreConnectionManager('open-sesame')
+
+
+class Answers(socketserver.StreamRequestHandler):
+    """What all three protocols take for an answer: of a store, of an FTP server (which speaks first), of any line."""
+
+    def handle(self) -> None:
+        if self.server.speaks_first:  # type: ignore[attr-defined]
+            self.wfile.write(b'220 welcome\r\n')
+        for line in self.rfile:
+            words = line.split()
+            self.wfile.write({b'AUTH': b'OK\n', b'PING': b'PONG\n'}.get(words[0], b'200 well\r\n'))
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    speaks_first = False
+
+
+@contextmanager
+def answering(manager: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server for a manager; gives the endpoint."""
+    with Server(('127.0.0.1', 0), Answers) as server:
+        server.speaks_first = type(manager).__name__ == 'FtpConnectionManager'
+        thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield endpoint_on(server.server_address[1], manager, monkeypatch)
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
+
+
+@contextmanager
+def pool_of(manager: Any) -> Iterator[ConnectionPool[Any, Any]]:
+    """A pool that is closed at the end, also over a connection that a failed test has out."""
+    pool = ConnectionPool[Any, Any](manager)
+    try:
+        yield pool
+    finally:
+        pool.close(0.0)
+
+
+def endpoint_on(port: int, manager: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if type(manager).__name__ != 'FtpConnectionManager':
+        return '127.0.0.1', port
+    monkeypatch.setattr(ftplib.FTP, 'port', port)
+    return '127.0.0.1'
+
+
+def timeout_of(conn: Any) -> float | None:
+    sock: socket.socket = getattr(conn, 'sock', None) or conn._sock
+    return sock.gettimeout()
+
+
+SHOWN = [ftp_manager, line_manager, store_manager]
+
+
+@pytest.mark.parametrize('make', SHOWN)
+def test_without_time_a_manager_connects_or_times_out(make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = make()
+    with answering(manager, monkeypatch) as endpoint, pool_of(manager) as pool:
+        try:
+            conn = pool.acquire(endpoint, timeout=0)
+        except TimeoutError:
+            assert pool.get_size() == 0
+        else:
+            pool.release(conn, endpoint)
+        with pool.connection(endpoint, timeout=PATIENCE):
+            assert pool.get_size() == 1
+
+
+@pytest.mark.parametrize('make', [ftp_manager, store_manager])
+def test_without_time_a_manager_does_not_wait_for_an_answer(
+    make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make()
+    with tcp_listener() as listener, pool_of(manager) as pool:
+        endpoint = endpoint_on(listener.getsockname()[1], manager, monkeypatch)
+        with pytest.raises(TimeoutError):
+            pool.acquire(endpoint, timeout=0)
+        assert pool.get_size() == 0
+        listener.settimeout(PATIENCE)
+        with listener.accept()[0] as conn:
+            conn.settimeout(PATIENCE)
+            while conn.recv(1024):
+                pass
+
+
+@pytest.mark.parametrize('make', [ftp_manager, store_manager])
+def test_without_time_a_manager_holds_nothing_against_a_connection(
+    make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make()
+    with answering(manager, monkeypatch) as endpoint, pool_of(manager) as pool:
+        with pool.connection(endpoint, timeout=PATIENCE) as first:
+            pass
+        with pytest.raises(TimeoutError):
+            pool.acquire(endpoint, timeout=0)
+        assert pool.get_size() == 1
+        with pool.connection(endpoint, timeout=PATIENCE) as second:
+            assert second is first
+
+
+@pytest.mark.parametrize('make', [ftp_manager, line_manager])
+def test_what_is_left_of_the_acquire_does_not_become_the_timeout_of_the_connection(
+    make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = make()
+    with answering(manager, monkeypatch) as endpoint, pool_of(manager) as pool:
+        # Made, and checked.
+        for _ in range(2):
+            with pool.connection(endpoint, timeout=PATIENCE - 1.0) as conn:
+                assert timeout_of(conn) == 10.0
+                assert getattr(conn, 'timeout', 10.0) == 10.0
+        assert pool.get_stats()['created'] == 1
+
+
+def test_an_ftp_connection_that_its_user_has_closed_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = ftp_manager()
+    with answering(manager, monkeypatch) as endpoint, pool_of(manager) as pool:
+        with pool.connection(endpoint, timeout=PATIENCE) as first:
+            first.close()
+        with pool.connection(endpoint, timeout=PATIENCE) as second:
+            assert second is not first
+            assert second.voidcmd('NOOP') == '200 well'

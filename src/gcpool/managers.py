@@ -26,7 +26,10 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """Connect to ``endpoint``.
 
         :param endpoint: where to connect
-        :param timeout: seconds left of the caller's time limit, None for no limit; raise TimeoutError when it is over
+        :param timeout: seconds left of the caller's time limit, None for no limit; raise TimeoutError when it is over.
+            0 comes from ``acquire(timeout=0)``, and where the wait for a slot took all of the time: then connect if
+            that takes no more than a moment, or raise TimeoutError. Mind that 0 is no time limit to most drivers: it
+            makes a socket non-blocking.
         :return: a connection that the pool does not hold already. Whatever this raises reaches the acquirer.
         """
 
@@ -44,7 +47,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
         :param endpoint: where the connection leads
         :param conn: the connection
-        :param timeout: seconds left of the caller's time limit, None for no limit
+        :param timeout: seconds left of the caller's time limit, None for no limit. It may be 0, as for ``create``: a
+            check that would have to ask the server raises TimeoutError then, for nothing speaks against the connection
         :return: False makes the pool dispose of the connection and take another. What this raises reaches the
             acquirer, and the connection is idle again.
         """
@@ -92,7 +96,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     """Base of the managers for :py:class:`gcpool.asyncio.ConnectionPool` (there: ``BaseConnectionManager``).
 
-    The methods take no timeout: the pool bounds them itself, by cancellation.
+    The methods take no timeout: the pool bounds them itself, by cancellation. With ``acquire(timeout=0)`` that comes at
+    the first wait in them.
     """
 
     @abc.abstractmethod

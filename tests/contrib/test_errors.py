@@ -2,15 +2,31 @@
 
 import asyncio
 import copy
+import errno
+import gc
+import importlib
 import pickle
+import re
+import signal
 import socket
 import sqlite3
 import ssl
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gcpool import asyncio as for_asyncio
+from gcpool import threading as for_threads
+from gcpool.contrib import _sockets
 from gcpool.contrib._errors import (
+    advice_for_os_error,
+    advice_for_path_error,
     check_source,
     look_up,
     look_up_async,
@@ -20,6 +36,8 @@ from gcpool.contrib._errors import (
     unknown_endpoint,
 )
 from gcpool.exceptions import BaseError, ConnectError, ConnectTimeout, PoolTimeout, UnknownEndpoint
+from tests.contrib.conftest import Run
+from tests.contrib.servers import PATIENCE, EchoServer, closed_port, full_listener, linux_only, resolver_without_answer
 
 
 class Numbered(Exception):
@@ -192,3 +210,524 @@ class TestToParams:
             to_params(found, 'db', 'params')
         assert isinstance(caught.value, TypeError)
         assert 'secret' not in str(caught.value)
+
+
+def test_leaves_no_reference_cycle() -> None:
+    def refused() -> Any:
+        try:
+            raise_connect_error('db', ConnectionRefusedError(111, 'refused'), 'look at the host')
+        except ConnectError as exc:
+            return weakref.ref(exc)
+
+    def late() -> Any:
+        try:
+            raise_connect_timeout('db', TimeoutError(), 2.5)
+        except ConnectError as exc:
+            return weakref.ref(exc)
+
+    gc.disable()
+    try:
+        assert refused()() is None
+        assert late()() is None
+    finally:
+        gc.enable()
+
+
+def test_a_timeout_of_the_system_keeps_its_number() -> None:
+    with pytest.raises(ConnectTimeout) as found:
+        raise_connect_timeout('db', TimeoutError(errno.ETIMEDOUT, 'timed out'), None)
+    assert (found.value.errno, found.value.strerror) == (errno.ETIMEDOUT, 'timed out')
+
+
+def test_advice_for_too_many_files() -> None:
+    for number in (errno.EMFILE, errno.ENFILE):
+        for advise in (advice_for_os_error, advice_for_path_error):
+            assert 'fewer files' in advise(OSError(number, 'too many'))
+
+
+# The managers of sockets and streams, by what is connected to, for threads and for asyncio.
+SOCKETS: dict[str, tuple[str, str]] = {
+    'TCP, threads': ('socket', 'TcpSocketConnectionManager'),
+    'TLS, threads': ('socket', 'SslSocketConnectionManager'),
+    'Unix, threads': ('unix', 'UnixSocketConnectionManager'),
+    'TCP, asyncio': ('socket_async', 'TcpSocketConnectionManager'),
+    'stream, asyncio': ('socket_async', 'TcpStreamConnectionManager'),
+    'TLS, asyncio': ('socket_async', 'TcpStreamConnectionManager'),
+    'Unix, asyncio': ('unix_async', 'UnixSocketConnectionManager'),
+    'Unix stream, asyncio': ('unix_async', 'UnixSocketStreamConnectionManager'),
+}
+LOOPBACK = IPv4Address('127.0.0.1')
+
+
+def of_kind(*kinds: str) -> list[str]:
+    return [name for name in SOCKETS if name.partition(',')[0] in kinds]
+
+
+def socket_manager(name: str, client_tls: ssl.SSLContext) -> Any:
+    module, manager = SOCKETS[name]
+    found = getattr(pytest.importorskip(f'gcpool.contrib.{module}', exc_type=ImportError), manager)
+    return found(client_tls) if name.startswith('TLS') else found()
+
+
+def host_endpoint(name: str, port: object) -> tuple[object, object]:
+    return (LOOPBACK if name.startswith('TCP') else '127.0.0.1'), port
+
+
+def failure_of(run: Run, manager: Any, endpoint: Any, good: Any = None) -> ConnectError:
+    """What a manager raises, alone and through a pool, which is left as it was.
+
+    :param good: an endpoint that is served afterwards
+    """
+    if isinstance(manager, for_asyncio.BaseConnectionManager):
+        return run(lambda: async_failure_of(manager, endpoint, good))
+    return sync_failure_of(manager, endpoint, good)
+
+
+def sync_failure_of(manager: Any, endpoint: Any, good: Any = None, timeout: float = PATIENCE) -> ConnectError:
+    with pytest.raises(ConnectError) as alone:
+        manager.create(endpoint, timeout)
+    pool = for_threads.ConnectionPool[Any, Any](manager, max_size=1, total_max_size=1)
+    before = pool.get_stats()
+    with pytest.raises(ConnectError) as caught:
+        pool.acquire(endpoint, timeout=timeout)
+    assert pool.get_stats() == {**before, 'create_errors': 1}
+    assert pool.get_endpoint_pool_size(endpoint) == 0
+    if good is not None:
+        with pool.connection(good, timeout=PATIENCE):
+            assert pool.get_size() == 1
+    assert pool.close(PATIENCE) == 0
+    return check_endpoint(endpoint, alone.value, caught.value)
+
+
+async def async_failure_of(manager: Any, endpoint: Any, good: Any) -> ConnectError:
+    with pytest.raises(ConnectError) as alone:
+        await manager.create(endpoint)
+    pool = for_asyncio.ConnectionPool[Any, Any](manager, max_size=1, total_max_size=1)
+    before = pool.get_stats()
+    with pytest.raises(ConnectError) as caught:
+        await pool.acquire(endpoint, timeout=PATIENCE)
+    assert pool.get_stats() == {**before, 'create_errors': 1}
+    assert await pool.get_endpoint_pool_size(endpoint) == 0
+    if good is not None:
+        async with pool.connection(good, timeout=PATIENCE):
+            assert pool.get_size() == 1
+    assert await pool.close(PATIENCE) == 0
+    return check_endpoint(endpoint, alone.value, caught.value)
+
+
+def check_endpoint(endpoint: object, *errors: ConnectError) -> ConnectError:
+    for error in errors:
+        assert error.endpoint == endpoint
+        assert repr(endpoint) in str(error)
+    return errors[-1]
+
+
+def check_cause(error: ConnectError, kind: type[OSError], advice: str) -> None:
+    assert isinstance(error, kind)
+    cause = error.__cause__
+    assert isinstance(cause, kind)
+    assert (error.errno, error.strerror, error.args) == (cause.errno, cause.strerror, cause.args)
+    assert str(error).endswith(f'; {advice}')
+
+
+@pytest.fixture
+def refused_port() -> Iterator[int]:
+    with closed_port() as port:
+        yield port
+
+
+class TestSocketsThatCannotBeConnected:
+    @pytest.mark.parametrize('name', of_kind('TCP', 'stream', 'TLS'))
+    def test_refused(
+        self,
+        run: Run,
+        client_tls: ssl.SSLContext,
+        refused_port: int,
+        tcp4_server: EchoServer,
+        tls_server: EchoServer,
+        name: str,
+        open_descriptors: Callable[[], int],
+    ) -> None:
+        server = tls_server if name.startswith('TLS') else tcp4_server
+        good = ('localhost', server.port) if name.startswith('TLS') else host_endpoint(name, server.port)
+        endpoint = host_endpoint(name, refused_port)
+        error = failure_of(run, socket_manager(name, client_tls), endpoint, good)
+        check_cause(error, ConnectionRefusedError, 'check that the server is running and listens on that host and port')
+        assert error.errno == errno.ECONNREFUSED  # type: ignore[attr-defined]
+        server.wait_until_open(0)
+        # The first time a loop opens something for itself as well.
+        before = open_descriptors()
+        failure_of(run, socket_manager(name, client_tls), endpoint)
+        assert open_descriptors() == before
+
+    @pytest.mark.parametrize('name', of_kind('stream', 'TLS'))
+    def test_host_that_does_not_resolve(self, run: Run, client_tls: ssl.SSLContext, name: str) -> None:
+        error = failure_of(run, socket_manager(name, client_tls), ('no-such-host.invalid', 80))
+        check_cause(error, socket.gaierror, 'check the host name: it does not resolve')
+
+    @pytest.mark.parametrize('name', of_kind('stream', 'TLS'))
+    @pytest.mark.parametrize('host', ['x' * 70 + '.invalid', 'a..b'])
+    def test_host_name_that_is_none(self, run: Run, client_tls: ssl.SSLContext, name: str, host: str) -> None:
+        error = failure_of(run, socket_manager(name, client_tls), (host, 80))
+        assert isinstance(error, UnicodeError)
+        assert str(error).endswith('; check the host name: it is none')
+
+    @pytest.mark.parametrize('name', of_kind('TLS'))
+    def test_server_without_tls(self, run: Run, client_tls: ssl.SSLContext, tcp4_server: EchoServer, name: str) -> None:
+        error = failure_of(run, socket_manager(name, client_tls), ('localhost', tcp4_server.port))
+        check_cause(
+            error,
+            ssl.SSLError,
+            'check that the server speaks TLS there, and that its certificate is trusted and names the host',
+        )
+        assert error.reason == error.__cause__.reason  # type: ignore[attr-defined, union-attr]
+        tcp4_server.wait_until_open(0)
+
+    @pytest.mark.parametrize('name', of_kind('TLS'))
+    def test_certificate_of_another_host(
+        self, run: Run, client_tls: ssl.SSLContext, tls_server: EchoServer, name: str
+    ) -> None:
+        good = ('localhost', tls_server.port)
+        error = failure_of(run, socket_manager(name, client_tls), ('127.0.0.1', tls_server.port), good)
+        check_cause(
+            error,
+            ssl.SSLCertVerificationError,
+            'check that the server speaks TLS there, and that its certificate is trusted and names the host',
+        )
+        cause = error.__cause__
+        assert error.verify_code == cause.verify_code != 0  # type: ignore[attr-defined, union-attr]
+        tls_server.wait_until_open(0)
+
+    @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
+    def test_path_where_nothing_is(
+        self,
+        run: Run,
+        client_tls: ssl.SSLContext,
+        name: str,
+        unix_server: EchoServer,
+        open_descriptors: Callable[[], int],
+    ) -> None:
+        good = Path(unix_server.listener.getsockname())
+        endpoint = good.with_name('none.sock')
+        error = failure_of(run, socket_manager(name, client_tls), endpoint, good)
+        check_cause(error, FileNotFoundError, 'check the path: there is nothing')
+        unix_server.wait_until_open(0)
+        # The first time a loop opens something for itself as well.
+        before = open_descriptors()
+        failure_of(run, socket_manager(name, client_tls), endpoint)
+        assert open_descriptors() == before
+
+    @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
+    def test_path_where_nobody_listens(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, socket_directory: Path
+    ) -> None:
+        path = socket_directory / 'left.sock'
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+        error = failure_of(run, socket_manager(name, client_tls), path)
+        check_cause(error, ConnectionRefusedError, 'check that the server is running and listens on that path')
+
+    @linux_only
+    @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
+    def test_path_of_another_kind_of_socket(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, socket_directory: Path
+    ) -> None:
+        path = socket_directory / 'datagrams.sock'
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(path))
+            error = failure_of(run, socket_manager(name, client_tls), path)
+        check_cause(error, OSError, 'check the path, and that a server listens there on a stream socket')
+
+    def test_path_without_permission(self) -> None:
+        # Root has all of them.
+        with pytest.raises(PermissionError, match=r"'/a\.sock' .*; check the permissions of the socket and") as caught:
+            _sockets.raise_not_connected_to_path('/a.sock', PermissionError(errno.EACCES, 'denied'), None)
+        assert isinstance(caught.value, ConnectError)
+
+    @pytest.mark.parametrize('name', SOCKETS)
+    def test_no_descriptor_left(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manager = socket_manager(name, client_tls)
+        endpoint = Path('/a.sock') if name.startswith('Unix') else host_endpoint(name, 1)
+        if name in ('stream, asyncio', 'TLS, asyncio'):
+            # uvloop makes its sockets itself.
+            async def refuse(*args: object, **kwargs: object) -> None:
+                raise OSError(errno.EMFILE, 'Too many open files')
+
+            monkeypatch.setattr(asyncio, 'open_connection', refuse)
+        else:
+
+            class Refused(socket.socket):
+                def __init__(self, *args: Any, **kwargs: Any) -> None:
+                    super().__init__(*args, **kwargs)
+                    if 'fileno' not in kwargs:
+                        self.close()
+                        raise OSError(errno.EMFILE, 'Too many open files')
+
+            # Of an event loop that is made by now nothing is changed.
+            monkeypatch.setattr(importlib.import_module(type(manager).__module__), 'socket', Namespace(Refused))
+            monkeypatch.setattr(_sockets, 'socket', Namespace(Refused))
+        error = failure_of(run, manager, endpoint)
+        check_cause(error, OSError, 'have fewer files and connections open, or raise the limit on them')
+
+
+class Namespace:
+    """The module socket, with another class of sockets."""
+
+    def __init__(self, kind: type[socket.socket]) -> None:
+        self.socket = kind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(socket, name)
+
+
+class TestSocketsThatTakeTooLong:
+    """For threads: those of asyncio are cancelled."""
+
+    @linux_only
+    @pytest.mark.parametrize('timeout', [0, 0.05])
+    @pytest.mark.parametrize('name', ['TCP, threads', 'TLS, threads'])
+    def test_connecting(self, client_tls: ssl.SSLContext, name: str, timeout: float) -> None:
+        with full_listener(socket.AF_INET, ('127.0.0.1', 0)) as listener:
+            endpoint = host_endpoint(name, listener.getsockname()[1])
+            check_late(sync_failure_of(socket_manager(name, client_tls), endpoint, timeout=timeout))
+
+    @pytest.mark.parametrize('timeout', [0, 0.05])
+    def test_handshake(self, client_tls: ssl.SSLContext, silent_listener: socket.socket, timeout: float) -> None:
+        endpoint = ('127.0.0.1', silent_listener.getsockname()[1])
+        check_late(sync_failure_of(socket_manager('TLS, threads', client_tls), endpoint, timeout=timeout))
+
+    def test_resolver(self, client_tls: ssl.SSLContext) -> None:
+        with resolver_without_answer() as host:
+            check_late(sync_failure_of(socket_manager('TLS, threads', client_tls), (host, 1), timeout=0.05))
+
+    @linux_only
+    @pytest.mark.parametrize('timeout', [0, 0.05])
+    def test_backlog(self, client_tls: ssl.SSLContext, socket_directory: Path, timeout: float) -> None:
+        path = socket_directory / 'full.sock'
+        with full_listener(socket.AF_UNIX, str(path)):
+            check_late(sync_failure_of(socket_manager('Unix, threads', client_tls), path, timeout=timeout))
+
+
+def check_late(error: ConnectError) -> None:
+    assert isinstance(error, ConnectTimeout)
+    # Of the caller's limit what was left.
+    assert re.search(
+        r' could be made within 0(\.0\d{1,2})? s: TimeoutError: .*is the time limit too short\?$', str(error)
+    )
+    assert isinstance(error.__cause__, TimeoutError)
+
+
+BAD_IP_ENDPOINTS: list[tuple[object, type[Exception]]] = [
+    (None, TypeError),
+    (5, TypeError),
+    ('127.0.0.1:80', TypeError),
+    ('ab', TypeError),
+    (b'ab', TypeError),
+    (LOOPBACK, TypeError),
+    ((LOOPBACK,), TypeError),
+    ((LOOPBACK, 80, 0), TypeError),
+    (('127.0.0.1', 80), TypeError),
+    ((b'127.0.0.1', 80), TypeError),
+    ((LOOPBACK, '80'), TypeError),
+    ((LOOPBACK, None), TypeError),
+    ((LOOPBACK, 80.0), TypeError),
+    ((LOOPBACK, True), TypeError),
+    ((IPv6Address('::1'), True), TypeError),
+    ((LOOPBACK, 0), ValueError),
+    ((LOOPBACK, -1), ValueError),
+    ((LOOPBACK, 65536), ValueError),
+    ((LOOPBACK, 10**30), ValueError),
+]
+BAD_HOST_ENDPOINTS: list[tuple[object, type[Exception]]] = [
+    (None, TypeError),
+    (5, TypeError),
+    ('localhost:443', TypeError),
+    ('ab', TypeError),
+    (('localhost',), TypeError),
+    (('localhost', 443, 0), TypeError),
+    ((LOOPBACK, 443), TypeError),
+    ((b'localhost', 443), TypeError),
+    (('localhost', None), TypeError),
+    (('localhost', True), TypeError),
+    (('localhost', 443.0), TypeError),
+    (('localhost', b'443'), TypeError),
+    (('localhost', 0), ValueError),
+    # The resolver would find port 34463.
+    (('localhost', 99999), ValueError),
+    (('localhost', '99999'), ValueError),
+    (('localhost', ''), ValueError),
+    (('localhost', '-1'), ValueError),
+    (('localhost', 'http\0'), ValueError),
+    (('localhost\0.invalid', 443), ValueError),
+]
+BAD_PATHS: list[tuple[object, type[Exception]]] = [
+    (None, TypeError),
+    (5, TypeError),
+    (('localhost', 80), TypeError),
+    (Path('/tmp/' + 'x' * 200), ValueError),
+    ('/tmp/a.sock\0b', ValueError),
+    (b'/tmp/a.sock\0b', ValueError),
+    ('/tmp/\ud800.sock', ValueError),
+]
+
+
+class TestEndpointsThatAreNone:
+    @pytest.mark.parametrize(('endpoint', 'kind'), BAD_IP_ENDPOINTS, ids=repr)
+    @pytest.mark.parametrize('name', of_kind('TCP'))
+    def test_addresses(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, endpoint: object, kind: type[Exception]
+    ) -> None:
+        error = failure_of(run, socket_manager(name, client_tls), endpoint)
+        assert isinstance(error, kind)
+        expected = '(ipaddress.IPv4Address or IPv6Address, port), the port an int from 1 to 65535'
+        assert str(error) == f'expected an endpoint {expected}, got {endpoint!r}'
+
+    @pytest.mark.parametrize(('endpoint', 'kind'), BAD_HOST_ENDPOINTS, ids=repr)
+    @pytest.mark.parametrize('name', of_kind('stream', 'TLS'))
+    def test_hosts(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, endpoint: object, kind: type[Exception]
+    ) -> None:
+        error = failure_of(run, socket_manager(name, client_tls), endpoint)
+        assert isinstance(error, kind)
+        assert str(error).startswith('expected an endpoint (host name, port), the port an int from 1 to 65535')
+        assert str(error).endswith(f', got {endpoint!r}')
+
+    @pytest.mark.parametrize(('endpoint', 'kind'), BAD_PATHS, ids=lambda value: repr(value)[:40])
+    @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
+    def test_paths(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, endpoint: object, kind: type[Exception]
+    ) -> None:
+        error = failure_of(run, socket_manager(name, client_tls), endpoint)
+        assert isinstance(error, kind)
+        assert str(error).startswith('expected an endpoint that is a path (str, bytes or os.PathLike)')
+        assert str(error).endswith(f', got {endpoint!r}')
+
+    def test_a_path_that_is_too_long_is_an_error_of_the_system_too(self, client_tls: ssl.SSLContext) -> None:
+        with pytest.raises(OSError, match='107 bytes') as caught:
+            socket_manager('Unix, threads', client_tls).create('/tmp/' + 'x' * 200)
+        assert isinstance(caught.value, (ConnectError, ValueError))
+        assert str(caught.value.__cause__) == 'AF_UNIX path too long'
+
+
+class Index:
+    """A number, as those of other libraries."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __index__(self) -> int:
+        return self._number
+
+
+class TestEndpointsThatWillDo:
+    @pytest.mark.parametrize(
+        ('name', 'kind'),
+        [(name, kind) for name in of_kind('TCP', 'stream') for kind in (int, Index)] + [('stream, asyncio', str)],
+    )
+    def test_port(
+        self, run: Run, client_tls: ssl.SSLContext, name: str, kind: Callable[[int], object], tcp4_server: EchoServer
+    ) -> None:
+        connect(run, socket_manager(name, client_tls), host_endpoint(name, kind(tcp4_server.port)))
+
+    def test_port_for_tls(self, client_tls: ssl.SSLContext, tls_server: EchoServer) -> None:
+        manager = socket_manager('TLS, threads', client_tls)
+        endpoint = ('localhost', str(tls_server.port))
+        manager.dispose(endpoint, manager.create(endpoint, PATIENCE))
+
+    @pytest.mark.parametrize('name', of_kind('stream', 'TLS'))
+    def test_name_of_a_service(self, run: Run, client_tls: ssl.SSLContext, name: str) -> None:
+        # It is the resolver that does not know it.
+        error = failure_of(run, socket_manager(name, client_tls), ('127.0.0.1', 'no-such-service'))
+        assert isinstance(error, socket.gaierror)
+
+    @linux_only
+    @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
+    @pytest.mark.parametrize('kind', [str, str.encode])
+    def test_path(
+        self,
+        run: Run,
+        client_tls: ssl.SSLContext,
+        name: str,
+        kind: Callable[[str], object],
+        unix_server: EchoServer,
+    ) -> None:
+        connect(run, socket_manager(name, client_tls), kind(unix_server.listener.getsockname()))
+
+    @linux_only
+    @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
+    def test_abstract_name(self, run: Run, client_tls: ssl.SSLContext, name: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            # The system chooses one that is free.
+            listener.bind('')
+            listener.listen()
+            path = listener.getsockname()
+            assert path[0] == 0
+            connect(run, socket_manager(name, client_tls), path)
+
+
+def connect(run: Run, manager: Any, endpoint: Any) -> None:
+    """Have a connection made and closed."""
+    if not isinstance(manager, for_asyncio.BaseConnectionManager):
+        manager.dispose(endpoint, manager.create(endpoint, PATIENCE))
+        return
+
+    async def main() -> None:
+        await manager.dispose(endpoint, await manager.create(endpoint))
+
+    run(main)
+
+
+class TestInterruptions:
+    @pytest.mark.skipif(sys.platform == 'win32', reason='signals do not interrupt a system call there')
+    def test_pass_through_for_threads(
+        self, client_tls: ssl.SSLContext, silent_listener: socket.socket, open_descriptors: Callable[[], int]
+    ) -> None:
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        pool = for_threads.ConnectionPool[Any, Any](socket_manager('TLS, threads', client_tls))
+
+        def interrupt() -> None:
+            with silent_listener.accept()[0] as conn:
+                conn.settimeout(PATIENCE)
+                # The client has begun the handshake, and waits.
+                conn.recv(1)
+                signal.pthread_kill(main_thread, signal.SIGINT)
+
+        before = open_descriptors()
+        interrupter = threading.Thread(target=interrupt, daemon=True)
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            pool.acquire(('127.0.0.1', silent_listener.getsockname()[1]), timeout=PATIENCE)
+        interrupter.join(PATIENCE)
+        assert pool.get_size() == 0
+        assert pool.close() == 0
+        assert open_descriptors() == before
+
+    @pytest.mark.parametrize('name', ['stream, asyncio', 'TLS, asyncio'])
+    def test_pass_through_for_asyncio(
+        self, run: Run, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        async def main() -> None:
+            connecting = asyncio.Event()
+
+            async def never(*args: object, **kwargs: object) -> None:
+                connecting.set()
+                await asyncio.get_running_loop().create_future()
+
+            monkeypatch.setattr(asyncio, 'open_connection', never)
+            pool = for_asyncio.ConnectionPool[Any, Any](socket_manager(name, client_tls))
+            task = asyncio.ensure_future(pool.acquire(('127.0.0.1', 1)))
+            await connecting.wait()
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled()
+            assert pool.get_size() == 0
+            with pytest.raises(PoolTimeout) as caught:
+                await pool.acquire(('127.0.0.1', 1), timeout=0.01)
+            assert not isinstance(caught.value, ConnectError)
+            assert pool.get_size() == 0
+            await pool.close()
+
+        run(main)

@@ -1,10 +1,11 @@
 """What the managers raise when a connection cannot be made: a gcpool error that is the driver's, too."""
 
+import errno
 import functools
 import inspect
 import socket
 import ssl
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
@@ -12,12 +13,15 @@ from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
 __all__ = [
     'BAD_PARAMS',
     'advice_for_os_error',
+    'advice_for_path_error',
+    'bad_endpoint',
     'check_source',
     'look_up',
     'look_up_async',
     'raise_bad_params',
     'raise_connect_error',
     'raise_connect_timeout',
+    'raise_not_connected',
     'raise_unknown',
     'to_params',
     'unknown_endpoint',
@@ -61,7 +65,11 @@ def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -
     except (TypeError, ValueError, AttributeError):
         # A class that cannot be made in this way, or has such attributes of its own.
         error = ConnectError(message, endpoint)
-    raise error from cause
+    try:
+        raise error from cause
+    finally:
+        # The traceback refers to this frame: without it there is no reference cycle.
+        del error
 
 
 def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: float | None) -> NoReturn:
@@ -70,14 +78,55 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
     :param endpoint: where the connection was to lead
     :param cause: what the driver raised
     :param timeout: seconds that connecting was allowed to take, None if the limit was the driver's own
-    :raise ConnectTimeout: always
+    :raise ConnectTimeout: always; with the number of the system's error, if ``cause`` has one
     """
-    limit = 'in time' if timeout is None else f'within {timeout:g} s'
-    raise ConnectTimeout(
+    limit = 'in time' if timeout is None else f'within {round(timeout, 3):g} s'
+    error = ConnectTimeout(
         f'no connection to endpoint {endpoint!r} could be made {limit}: {_first_line(cause)}; '
         'is the server reachable, or is the time limit too short?',
         endpoint,
-    ) from cause
+    )
+    if isinstance(cause, OSError):
+        error.errno = cause.errno
+        error.strerror = cause.strerror
+    try:
+        raise error from cause
+    finally:
+        # As above.
+        del error
+
+
+def raise_not_connected(
+    endpoint: Hashable,
+    cause: OSError | ValueError,
+    timeout: float | None,
+    advise: Callable[[OSError], str] | None = None,
+) -> NoReturn:
+    """Raise what a socket's error makes of a connect.
+
+    :param endpoint: where the connection was to lead
+    :param cause: what was raised; a ValueError is one about the host name (a label of it is empty or too long)
+    :param timeout: seconds that connecting was allowed to take, None if that was up to the system
+    :param advise: says what to do about an error; :py:func:`advice_for_os_error` if it is None
+    :raise ConnectTimeout: it is a TimeoutError
+    :raise ConnectError: it is another
+    """
+    if isinstance(cause, TimeoutError):
+        raise_connect_timeout(endpoint, cause, timeout)
+    if isinstance(cause, OSError):
+        raise_connect_error(endpoint, cause, (advise or advice_for_os_error)(cause))
+    raise_connect_error(endpoint, cause, 'check the host name: it is none')
+
+
+def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, expected: str) -> ConnectError:
+    """The error to raise for an endpoint that nothing can be connected to, whatever runs there.
+
+    :param kind: TypeError or ValueError (or a class of it), of which the error is one, too
+    :param endpoint: what was asked for
+    :param expected: what an endpoint is, to be read after the word
+    """
+    both = _error_class(kind)  # type: ignore[arg-type]
+    return both(f'expected an endpoint {expected}, got {endpoint!r}', endpoint)
 
 
 def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool = False) -> NoReturn:
@@ -206,7 +255,24 @@ def advice_for_os_error(exc: OSError) -> str:
         return 'check that the server speaks TLS there, and that its certificate is trusted and names the host'
     if isinstance(exc, ConnectionRefusedError):
         return 'check that the server is running and listens on that host and port'
-    return 'check host and port, and whether the network lets the connection through'
+    return _advice_for_shortage(exc) or 'check host and port, and whether the network lets the connection through'
+
+
+def advice_for_path_error(exc: OSError) -> str:
+    """What to do about a Unix socket that cannot be connected to."""
+    if isinstance(exc, FileNotFoundError):
+        return 'check the path: there is nothing'
+    if isinstance(exc, ConnectionRefusedError):
+        return 'check that the server is running and listens on that path'
+    if isinstance(exc, PermissionError):
+        return 'check the permissions of the socket and of the directories that lead to it'
+    return _advice_for_shortage(exc) or 'check the path, and that a server listens there on a stream socket'
+
+
+def _advice_for_shortage(exc: OSError) -> str | None:
+    if exc.errno in (errno.EMFILE, errno.ENFILE):
+        return 'have fewer files and connections open, or raise the limit on them'
+    return None
 
 
 def _first_line(exc: BaseException) -> str:

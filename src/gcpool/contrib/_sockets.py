@@ -6,16 +6,20 @@ Everything here that differs between platforms stands in :py:func:`poll_once`.
 import asyncio
 import contextlib
 import ipaddress
+import operator
+import os
 import select
 import socket
 import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from concurrent import futures
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+
+from gcpool.contrib._errors import advice_for_path_error, bad_endpoint, raise_not_connected
 
 __all__ = [
     'BACKLOG_RETRY',
@@ -24,7 +28,9 @@ __all__ = [
     'connect_tcp',
     'cut_off_half_way',
     'deadline_after',
+    'path_of_endpoint',
     'peer_hung_up',
+    'raise_not_connected_to_path',
     'shut_down',
     'socket_is_alive',
     'socket_timeout',
@@ -36,7 +42,6 @@ __all__ = [
 
 IpAddress = IPv4Address | IPv6Address
 
-_HostT = TypeVar('_HostT', IpAddress, str)
 _ResultT = TypeVar('_ResultT')
 
 #: Seconds between two attempts to connect to a Unix socket whose listener's backlog is full.
@@ -48,6 +53,12 @@ _SHORTEST_TIMEOUT = 1e-6
 _SHORTEST_SHARE = 2.0
 # A limit of 0 is no reason not to learn the address of a host that the resolver knows without asking anybody.
 _SHORTEST_RESOLUTION = 0.25
+
+_HIGHEST_PORT = 65535
+_PORT = f'an int from 1 to {_HIGHEST_PORT}'
+_TCP_ENDPOINT = f'(ipaddress.IPv4Address or IPv6Address, port), the port {_PORT}'
+_HOST_ENDPOINT = f'(host name, port), the port {_PORT}'
+_PATH_ENDPOINT = 'that is a path (str, bytes or os.PathLike)'
 
 _TLS_RECORD_HEADER = 5
 _TLS_ALERT = 21
@@ -178,31 +189,105 @@ def shut_down(sock: socket.socket) -> bool:
     return True
 
 
+class _PathTooLong(OSError, ValueError):
+    """What Python itself raises for such a path is a mere OSError."""
+
+
 def split_tcp_endpoint(endpoint: tuple[IpAddress, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
     """Give the family of an endpoint and the address to connect to.
 
-    :raise TypeError: the endpoint is no pair of an IP address and a port
+    :raise ConnectError: the endpoint is no pair of an IP address and a port (a TypeError, too), or the port is out of
+        range (a ValueError)
     """
-    address, port = _split(endpoint, (IPv4Address, IPv6Address), '(ipaddress.IPv4Address or IPv6Address, port)')
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6, (str(address), port)
+    address, port = _pair(endpoint, _TCP_ENDPOINT)
+    if not isinstance(address, (IPv4Address, IPv6Address)):
+        raise bad_endpoint(TypeError, endpoint, _TCP_ENDPOINT)
+    number = _port_number(endpoint, port, _TCP_ENDPOINT)
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6, (str(address), number)
 
 
-def split_host_endpoint(endpoint: tuple[str, int]) -> tuple[str, int]:
+def split_host_endpoint(endpoint: tuple[str, int]) -> tuple[str, int | str]:
     """Give the host name and the port of an endpoint.
 
-    :raise TypeError: the endpoint is no pair of a host name and a port
+    :return: the port is a str only if it is the name of a service, which the resolver knows the number of
+    :raise ConnectError: the endpoint is no pair of a host name and a port (a TypeError, too), or the port is out of
+        range, or there is a NUL in the name (a ValueError)
     """
-    return _split(endpoint, (str,), '(host name, port)')
-
-
-def _split(endpoint: tuple[_HostT, int], host_types: tuple[type, ...], expected: str) -> tuple[_HostT, int]:
-    try:
-        host, port = endpoint
-    except (TypeError, ValueError):
-        raise TypeError(f'expected an endpoint {expected}, got {endpoint!r}') from None
-    if not isinstance(host, host_types):
-        raise TypeError(f'expected an endpoint {expected}, got {endpoint!r}')
+    host, port = _pair(endpoint, _HOST_ENDPOINT)
+    if not isinstance(host, str):
+        raise bad_endpoint(TypeError, endpoint, _HOST_ENDPOINT)
+    if '\0' in host:
+        # The system's resolver would see the name end there.
+        raise bad_endpoint(ValueError, endpoint, f'{_HOST_ENDPOINT}, and no NUL in the name')
+    if not isinstance(port, str):
+        return host, _port_number(endpoint, port, _HOST_ENDPOINT)
+    # Programs rely on it that asyncio.open_connection takes these as well.
+    if port.isascii() and port.isdecimal():
+        return host, _port_number(endpoint, int(port), _HOST_ENDPOINT)
+    if not port.isprintable() or not any(map(str.isalpha, port)):
+        raise bad_endpoint(ValueError, endpoint, _HOST_ENDPOINT)
     return host, port
+
+
+def _pair(endpoint: Any, expected: str) -> tuple[object, object]:
+    # A string of two characters is no pair.
+    if not isinstance(endpoint, (str, bytes)):
+        try:
+            first, second = endpoint
+        except (TypeError, ValueError):
+            pass
+        else:
+            return first, second
+    raise bad_endpoint(TypeError, endpoint, expected)
+
+
+def _port_number(endpoint: Hashable, port: Any, expected: str) -> int:
+    try:
+        number = operator.index(port)
+    except TypeError:
+        number = None
+    if number is None or isinstance(port, bool):
+        raise bad_endpoint(TypeError, endpoint, expected)
+    # The system's resolver takes 65536 more for the same port.
+    if not 1 <= number <= _HIGHEST_PORT:
+        raise bad_endpoint(ValueError, endpoint, expected)
+    return number
+
+
+def path_of_endpoint(endpoint: Any) -> str | bytes:
+    """Give the path of a Unix socket.
+
+    :raise ConnectError: the endpoint is no path (a TypeError, too), or there is a NUL in it, or a character that the
+        system does not have (a ValueError). With a NUL in front it is a name in Linux's abstract namespace.
+    """
+    try:
+        path: str | bytes = os.fspath(endpoint)
+    except TypeError:
+        raise bad_endpoint(TypeError, endpoint, _PATH_ENDPOINT) from None
+    try:
+        # The system would see the path end there, and might find another socket.
+        is_path = os.fsencode(path).find(b'\0') <= 0
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise bad_endpoint(ValueError, endpoint, f'{_PATH_ENDPOINT} that the system can encode, and no NUL in it')
+    return path
+
+
+def raise_not_connected_to_path(endpoint: Hashable, cause: OSError, timeout: float | None) -> NoReturn:
+    """Raise that a Unix socket could not be connected to.
+
+    :param endpoint: its path
+    :param cause: what was raised
+    :param timeout: seconds that connecting was allowed to take, None for no limit
+    :raise ConnectTimeout: it is a TimeoutError
+    :raise ConnectError: it is another; a ValueError, too, if the path is too long
+    """
+    # Python looks at the length itself, so there is no number of a system's error.
+    if cause.errno is None and type(cause) is OSError:
+        expected = f'{_PATH_ENDPOINT} short enough for a Unix socket (Linux: 107 bytes, macOS: 103)'
+        raise bad_endpoint(_PathTooLong, endpoint, expected) from cause
+    raise_not_connected(endpoint, cause, timeout, advice_for_path_error)
 
 
 def deadline_after(timeout: float | None) -> float | None:
@@ -217,7 +302,7 @@ def time_left(deadline: float | None) -> float | None:
 
 def connect_tcp(
     host: str,
-    port: int,
+    port: int | str,
     deadline: float | None,
     *,
     family: int = socket.AF_UNSPEC,
@@ -230,7 +315,7 @@ def connect_tcp(
     up, and what it finds is dropped.
 
     :param host: host name, or an address as a string
-    :param port: the port
+    :param port: the port, or the name of a service
     :param deadline: the monotonic time (:py:func:`deadline_after`) at which all of it has to be through, the resolution
         and the attempts at all addresses; None for the system's limits. If it is over from the start, a name still has
         a quarter of a second to be resolved, and an address is found that answers without being waited for.
@@ -268,7 +353,7 @@ def connect_tcp(
         del failure
 
 
-def _resolve(host: str, port: int, deadline: float | None, family: int) -> list[Any]:
+def _resolve(host: str, port: int | str, deadline: float | None, family: int) -> list[Any]:
     def resolve() -> list[Any]:
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
 

@@ -14,6 +14,7 @@ import ssl as tls
 from collections.abc import Generator
 from typing import Generic
 
+from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
     connect_tcp,
@@ -125,20 +126,24 @@ class TcpSocketConnectionManager(
         """Connect.
 
         :param endpoint: IP address and port
-        :param timeout: seconds that connecting may take, None for the system's limit
+        :param timeout: seconds that connecting may take, None for the system's limit; 0 leaves it only the time in
+            which a host close by answers
         :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
-        :raise TimeoutError: the time is over
-        :raise OSError: the connection cannot be made
-        :raise TypeError: ``endpoint`` is something else
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is
+            something else (a TypeError, or a ValueError for a port out of range)
         """
         family, address = split_tcp_endpoint(endpoint)
-        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            with socket_timeout(sock, timeout):
-                sock.connect(address)
-        except BaseException:
-            sock.close()
-            raise
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                with socket_timeout(sock, timeout):
+                    sock.connect(address)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            raise_not_connected(endpoint, exc, timeout)
         return sock
 
     def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
@@ -174,21 +179,26 @@ class SslSocketConnectionManager(
         :param timeout: seconds that all of it may take together, None for the system's limit on connecting and none on
             the handshake. With a limit the name is resolved in a thread, which is left behind when the time is over.
         :return: a socket with the handshake done and the default timeout (:py:func:`socket.getdefaulttimeout`)
-        :raise TimeoutError: the time is over
-        :raise OSError: the connection cannot be made; :py:class:`ssl.SSLError` if it is the handshake that fails
-        :raise TypeError: ``endpoint`` is something else
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the connection cannot be made (it is the OSError, too, that is the cause:
+            :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if it is the handshake
+            that fails), or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range and for
+            what cannot be a host name)
         """
         hostname, port = split_host_endpoint(endpoint)
         deadline = deadline_after(timeout)
-        sock = connect_tcp(hostname, port, deadline)
         try:
-            sock = secured = self._ssl.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
-            with socket_timeout(secured, time_left(deadline)):
-                secured.do_handshake()
-        except BaseException:
-            # Either socket: a plain one that was wrapped owns no descriptor any longer.
-            sock.close()
-            raise
+            sock = connect_tcp(hostname, port, deadline)
+            try:
+                sock = secured = self._ssl.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
+                with socket_timeout(secured, time_left(deadline)):
+                    secured.do_handshake()
+            except BaseException:
+                # Either socket: a plain one that was wrapped owns no descriptor any longer.
+                sock.close()
+                raise
+        except (OSError, ValueError) as exc:
+            raise_not_connected(endpoint, exc, timeout)
         return secured
 
     def dispose(self, endpoint: SslEndpoint, conn: tls.SSLSocket, timeout: float | None = None) -> None:

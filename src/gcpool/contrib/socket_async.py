@@ -12,6 +12,7 @@ import socket
 from ssl import SSLContext
 from typing import Generic
 
+from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
     cut_off_half_way,
@@ -109,17 +110,20 @@ class TcpSocketConnectionManager(
 
         :param endpoint: IP address and port
         :return: a connected non-blocking socket
-        :raise OSError: the connection cannot be made
-        :raise TypeError: ``endpoint`` is something else
+        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is
+            something else (a TypeError, or a ValueError for a port out of range)
         """
         family, address = split_tcp_endpoint(endpoint)
-        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, address)
-        except BaseException:
-            sock.close()
-            raise
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            raise_not_connected(endpoint, exc, None)
         return sock
 
     async def dispose(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
@@ -154,11 +158,16 @@ class TcpStreamConnectionManager(
 
         :param endpoint: host name (or an address as a string) and port
         :return: reader and writer
-        :raise OSError: the connection cannot be made; :py:class:`ssl.SSLError` if it is the handshake that fails
-        :raise TypeError: ``endpoint`` is something else
+        :raise ConnectError: the connection cannot be made (it is the OSError, too, that is the cause:
+            :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if it is the handshake
+            that fails), or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range and for
+            what cannot be a host name)
         """
         hostname, port = split_host_endpoint(endpoint)
-        return await asyncio.open_connection(hostname, port, ssl=self._ssl)
+        try:
+            return await asyncio.open_connection(hostname, port, ssl=self._ssl)
+        except (OSError, ValueError) as exc:
+            raise_not_connected(endpoint, exc, None)
 
     async def dispose(self, endpoint: TcpStreamEndpoint, conn: Stream) -> None:
         """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.

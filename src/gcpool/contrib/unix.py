@@ -4,12 +4,18 @@ The names and signatures are those of ``generic_connection_pool.contrib.unix``. 
 told in :py:mod:`gcpool.contrib.socket`.
 """
 
-import os
 import pathlib
 import socket
 import time
 
-from gcpool.contrib._sockets import BACKLOG_RETRY, deadline_after, shut_down, time_left
+from gcpool.contrib._sockets import (
+    BACKLOG_RETRY,
+    deadline_after,
+    path_of_endpoint,
+    raise_not_connected_to_path,
+    shut_down,
+    time_left,
+)
 from gcpool.contrib.socket import SocketAlivenessCheckingMixin, socket_timeout
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -35,13 +41,19 @@ class UnixSocketConnectionManager(
 
         :param endpoint: the socket's path
         :param timeout: seconds that connecting may take (it takes time if the listener's backlog is full), None for
-            the default timeout
+            the default timeout; 0 does not wait for room in it
         :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
-        :raise TimeoutError: the time is over
-        :raise OSError: the connection cannot be made
-        :raise TypeError: ``endpoint`` is no path
+        :raise ConnectTimeout: the time is over
+        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is no path
+            (a TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
         """
-        path = os.fspath(endpoint)
+        path = path_of_endpoint(endpoint)
+        try:
+            return self._connect(path, timeout)
+        except OSError as exc:
+            raise_not_connected_to_path(endpoint, exc, timeout)
+
+    def _connect(self, path: str | bytes, timeout: float | None) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             limit = sock.gettimeout() if timeout is None else timeout
@@ -54,7 +66,7 @@ class UnixSocketConnectionManager(
                 except BlockingIOError as exc:
                     # Linux lets only a connect without any time limit wait for room in the listener's backlog.
                     if left == 0:
-                        raise TimeoutError(f'the backlog of {path!r} was full for {limit} seconds') from exc
+                        raise TimeoutError('the backlog of its listener is full') from exc
                     time.sleep(BACKLOG_RETRY if left is None else min(left, BACKLOG_RETRY))
                 else:
                     return sock

@@ -5,11 +5,10 @@ alive is told in :py:mod:`gcpool.contrib.socket_async`.
 """
 
 import asyncio
-import os
 import pathlib
 import socket
 
-from gcpool.contrib._sockets import BACKLOG_RETRY
+from gcpool.contrib._sockets import BACKLOG_RETRY, path_of_endpoint, raise_not_connected_to_path
 from gcpool.contrib.socket_async import (
     SocketAlivenessCheckingMixin,
     Stream,
@@ -40,10 +39,14 @@ class UnixSocketConnectionManager(
 
         :param endpoint: the socket's path
         :return: a connected non-blocking socket
-        :raise OSError: the connection cannot be made
-        :raise TypeError: ``endpoint`` is no path
+        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is no path
+            (a TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
         """
-        return await _connect(endpoint)
+        path = path_of_endpoint(endpoint)
+        try:
+            return await _connect(path)
+        except OSError as exc:
+            raise_not_connected_to_path(endpoint, exc, None)
 
     async def dispose(self, endpoint: UnixSocketEndpoint, conn: socket.socket) -> None:
         """Shut the connection down and close it.
@@ -71,15 +74,19 @@ class UnixSocketStreamConnectionManager(
 
         :param endpoint: the socket's path
         :return: reader and writer
-        :raise OSError: the connection cannot be made
-        :raise TypeError: ``endpoint`` is no path
+        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is no path
+            (a TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
         """
-        sock = await _connect(endpoint)
+        path = path_of_endpoint(endpoint)
         try:
-            return await asyncio.open_unix_connection(sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+            sock = await _connect(path)
+            try:
+                return await asyncio.open_unix_connection(sock=sock)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            raise_not_connected_to_path(endpoint, exc, None)
 
     async def dispose(self, endpoint: UnixSocketEndpoint, conn: Stream) -> None:
         """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
@@ -90,8 +97,7 @@ class UnixSocketStreamConnectionManager(
         await close_stream(conn, self._close_timeout)
 
 
-async def _connect(endpoint: UnixSocketEndpoint) -> socket.socket:
-    path = os.fspath(endpoint)
+async def _connect(path: str | bytes) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
