@@ -1,7 +1,7 @@
 """MySQL and MariaDB connections made by asyncmy, for :py:class:`gcpool.asyncio.ConnectionPool`.
 
-asyncmy rather than aiomysql, since in 2026 it is the better maintained of the two: with releases every few weeks, wheels
-for every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is
+asyncmy rather than aiomysql, since in 2026 it is the better maintained of the two: with releases every few weeks,
+wheels for every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is
 cancelled.
 """
 
