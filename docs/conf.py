@@ -25,6 +25,8 @@ html_title = f'gcpool {release}'
 html_copy_source = False
 html_show_sphinx = False
 
+# As they are written: the repr of a class cannot be read as a parameter's default.
+autodoc_preserve_defaults = True
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_typehints_format = 'short'

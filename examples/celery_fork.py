@@ -30,7 +30,8 @@ app.conf.broker_transport_options = {
 pool = ConnectionPool[SqliteEndpoint, PooledConnection](
     SqliteConnectionManager(pragmas={'journal_mode': 'wal'}), max_size=4, acquire_timeout=5.0
 )
-atexit.register(pool.close)
+# With a limit: a connection that is out at the end must not hold up the exit.
+atexit.register(pool.close, timeout=5.0)
 
 # This leaves an idle connection in the pool of the process that forks.
 with pool.connection(DATABASE) as conn, conn:

@@ -5,6 +5,7 @@ GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database uvicorn --app-d
 curl -X POST http://127.0.0.1:8000/visits/ann
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,9 +17,11 @@ from fastapi.responses import JSONResponse
 
 from gcpool.asyncio import ConnectionPool
 from gcpool.contrib.asyncpg import DbConnectionManager, DbEndpoint
-from gcpool.exceptions import ConnectError, PoolTimeout
+from gcpool.exceptions import ConnectError, PoolTimeout, UnknownEndpoint
 
 Connection: TypeAlias = 'asyncpg.Connection[asyncpg.Record]'
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -53,8 +56,12 @@ PooledConnection = Annotated[Any, Depends(connection, scope='function')]
 @app.exception_handler(PoolTimeout)
 @app.exception_handler(ConnectError)
 async def unavailable(_request: Request, exc: Exception) -> JSONResponse:
-    """Answer that there is no connection to be had now."""
-    return JSONResponse({'error': str(exc)}, status_code=503, headers={'Retry-After': '1'})
+    """Answer that there is no connection to be had now. Why is for the log: the message names the server."""
+    if isinstance(exc, UnknownEndpoint):
+        # A fault of the program, which does not pass.
+        raise exc
+    logger.warning('a request is refused: %s', exc)
+    return JSONResponse({'error': 'no connection to the database'}, status_code=503, headers={'Retry-After': '1'})
 
 
 @app.post('/visits/{name}')

@@ -7,7 +7,6 @@ curl -X POST http://127.0.0.1:8000/visits/ann
 import os
 import signal
 import sys
-from contextlib import closing
 
 from flask import Flask
 from flask.typing import ResponseReturnValue
@@ -27,8 +26,9 @@ pool = ConnectionPool[SqliteEndpoint, PooledConnection](
 
 @app.errorhandler(PoolTimeout)
 def unavailable(exc: PoolTimeout) -> ResponseReturnValue:
-    """Answer that there is no connection to be had now."""
-    return {'error': str(exc)}, 503, {'Retry-After': '1'}
+    """Answer that there is no connection to be had now. Why is for the log: the message names the database."""
+    app.logger.warning('a request is refused: %s', exc)
+    return {'error': 'no connection to the database'}, 503, {'Retry-After': '1'}
 
 
 @app.post('/visits/<name>')
@@ -60,10 +60,13 @@ def pool_stats() -> ResponseReturnValue:
 def main() -> None:
     # What ends a service from outside ends it as Ctrl-C does, so that the pool is closed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with closing(pool):
+    try:
         with pool.connection(DATABASE) as conn:
             conn.execute('CREATE TABLE IF NOT EXISTS visits (name TEXT PRIMARY KEY, count INTEGER NOT NULL)')
         app.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
+    finally:
+        # With a limit: a request that has not ended must not hold up the exit.
+        pool.close(timeout=5.0)
 
 
 if __name__ == '__main__':

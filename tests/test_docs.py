@@ -89,6 +89,10 @@ def python_blocks(page: str) -> list[Block]:
     return [block for block in BLOCKS[page] if block.language == 'python' and block.reason is None]
 
 
+def blocks_in_rst(page: str) -> list[Block]:
+    return [block for block in BLOCKS[page] if block.language == '{eval-rst}']
+
+
 PYTHON_PAGES = [page for page in BLOCKS if python_blocks(page)]
 
 
@@ -360,6 +364,23 @@ def test_every_page_is_looked_at() -> None:
 def test_every_example_is_shown() -> None:
     shown = {Path(block.argument).name for block in BLOCKS['docs/examples.md'] if block.language == '{literalinclude}'}
     assert shown == {path.name for path in (ROOT / 'examples').glob('*.py')}
+
+
+def test_every_manager_is_described() -> None:
+    managers = {
+        f'gcpool.contrib.{path.stem}.{node.name}'
+        for path in (ROOT / 'src' / 'gcpool' / 'contrib').glob('[a-z]*.py')
+        for node in ast.parse(path.read_text(encoding='utf-8')).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith('ConnectionManager')
+    }
+    described: list[str] = []
+    for page in BLOCKS:
+        for block in blocks_in_rst(page):
+            described += re.findall(r'autoclass:: (\S+)', block.code)
+            for module, members in re.findall(r'automodule:: (\S+)\n   :members: (.+)', block.code):
+                described += [f'{module}.{member.strip()}' for member in members.split(',')]
+    assert managers <= set(described)
+    assert len(described) == len(set(described))
 
 
 @pytest.mark.parametrize('pool', [gcpool.threading.ConnectionPool, gcpool.asyncio.ConnectionPool])

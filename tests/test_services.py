@@ -1,5 +1,6 @@
 """The examples that are services: each runs as its users run it, is asked for a lot at once, and ends when told to."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -17,7 +18,10 @@ from typing import Any, final
 
 import pytest
 
-from tests.contrib.servers import PostgresServer, running_postgres
+import gcpool.asyncio
+import gcpool.threading
+from gcpool.exceptions import UnknownEndpoint
+from tests.contrib.servers import PostgresServer, closed_port, running_postgres
 from tests.support import PATIENCE, program_environment
 
 EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
@@ -26,7 +30,8 @@ EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
 REQUESTS = 60
 CLIENTS = 16
 
-pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='there no signal asks a program to end')
+# For those that run a service as a program.
+runs = pytest.mark.skipif(sys.platform == 'win32', reason='there no signal asks a program to end')
 
 
 def needs(*modules: str) -> pytest.MarkDecorator:
@@ -141,6 +146,49 @@ def check_visits(service: Service) -> None:
     assert (stats['acquired'], stats['waiting'], stats['timeouts']) == (0, 0, 0)
 
 
+def load(example: str) -> Any:
+    """An example as a module of this process."""
+    spec = importlib.util.spec_from_file_location(example, EXAMPLES / f'{example}.py')
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def ask(app: Any, path: str) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Send a request to an ASGI application of this process; the status, the headers and the body of its answer."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {'type': 'http.request', 'body': b''}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {'type': 'http', 'method': 'GET', 'path': path, 'headers': [], 'query_string': b'', 'http_version': '1.1'}
+    await app(scope, receive, send)
+    start, *bodies = sent
+    return start['status'], dict(start['headers']), b''.join(body.get('body', b'') for body in bodies)
+
+
+class NothingManager(gcpool.asyncio.BaseConnectionManager[str, object]):
+    """Makes connections that lead nowhere."""
+
+    async def create(self, endpoint: str, timeout: float | None = None) -> object:
+        return object()
+
+    async def dispose(self, endpoint: str, conn: object, timeout: float | None = None) -> None:
+        pass
+
+
+def check_unavailable(status: int, retry_after: object, body: bytes, log: str) -> None:
+    """What the client is told is that it may come again, and nothing of the server; the log has the rest."""
+    assert (status, retry_after, json.loads(body)) == (503, '1', {'error': 'no connection to the database'})
+    assert 'no connection to' in log
+
+
+@runs
 @pytest.mark.postgres
 @needs('fastapi', 'uvicorn', 'asyncpg')
 def test_fastapi(postgres: PostgresServer) -> None:
@@ -151,6 +199,61 @@ def test_fastapi(postgres: PostgresServer) -> None:
         assert 'Application shutdown complete' in service.said
 
 
+@needs('fastapi', 'asyncpg')
+class TestFastapiWithoutConnections:
+    @pytest.fixture
+    def example(self) -> Any:
+        return load('fastapi_service')
+
+    def answer(self, example: Any, manager: Any, *, held: bool = False) -> tuple[int, str, bytes]:
+        """The status, the time to wait and the body of what a request is answered.
+
+        :param manager: of the service's pool
+        :param held: whether the pool's only connection is out
+        """
+
+        async def main() -> tuple[int, str, bytes]:
+            pool = gcpool.asyncio.ConnectionPool[str, object](
+                manager, max_size=1, acquire_timeout=0.01 if held else PATIENCE
+            )
+            example.app.state.pool = pool
+            if held:
+                await pool.acquire('primary', timeout=PATIENCE)
+            status, headers, body = await ask(example.app, '/visits/ann')
+            assert await pool.close(timeout=0) == held
+            return status, headers.get(b'retry-after', b'').decode(), body
+
+        return asyncio.run(main())
+
+    def test_refused(self, example: Any, caplog: pytest.LogCaptureFixture) -> None:
+        with closed_port() as port:
+            params = {'host': '127.0.0.1', 'port': port, 'user': 'ann'}
+            answer = self.answer(example, example.DbConnectionManager({'primary': params}))
+        check_unavailable(*answer, caplog.text)
+        assert str(port) in caplog.text
+
+    def test_all_out(self, example: Any, caplog: pytest.LogCaptureFixture) -> None:
+        check_unavailable(*self.answer(example, NothingManager(), held=True), caplog.text)
+
+    def test_an_unknown_endpoint_is_a_fault_of_the_program(self, example: Any) -> None:
+        with pytest.raises(UnknownEndpoint, match="endpoint 'primary' is not in"):
+            self.answer(example, example.DbConnectionManager({}))
+
+
+@needs('flask')
+def test_flask_without_connections(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    example = load('flask_service')
+    example.DATABASE = str(tmp_path / 'visits.db')
+    example.pool.close()
+    example.pool = gcpool.threading.ConnectionPool(example.SqliteConnectionManager(), max_size=1, acquire_timeout=0.01)
+    with example.pool.connection(example.DATABASE), example.app.test_client() as client:
+        answer = client.get('/visits/ann')
+        check_unavailable(answer.status_code, answer.headers.get('Retry-After'), answer.data, caplog.text)
+        assert 'visits.db' in caplog.text
+    example.pool.close()
+
+
+@runs
 @needs('flask')
 def test_flask(tmp_path: Path) -> None:
     database = tmp_path / 'visits.db'
@@ -161,6 +264,7 @@ def test_flask(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [database]
 
 
+@runs
 @pytest.mark.postgres
 @needs('gunicorn', 'psycopg2')
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
@@ -203,6 +307,7 @@ def sessions(postgres: PostgresServer) -> set[int]:
     )
 
 
+@runs
 @needs('celery')
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
 def test_celery_with_processes_forked_from_one_that_used_the_pool(tmp_path: Path) -> None:

@@ -132,11 +132,13 @@ cdef class SyncPool(PoolFacade):
         """Take a connection out of the pool, or create one.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds to wait at most, 0 for not at all; None means the pool's ``acquire_timeout``
+        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting: then only
+            what is idle, or connected at once, can be had. None means the pool's ``acquire_timeout``.
         :return: a connection that nobody else has, to be given back with :py:meth:`release`
         :raises PoolTimeout: (a TimeoutError) when the time is over
         :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
-        :raises TypeError: when the endpoint is not hashable
+        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
         :raises Exception: what the connection manager raises; nothing is lost then
 
         As in generic-connection-pool; those who wait are served first come, first served.
@@ -164,8 +166,16 @@ cdef class SyncPool(PoolFacade):
     def connection(self, endpoint, timeout=None):
         """A context manager that acquires a connection and gives it back.
 
+        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
+        broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+        :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
+        ``on_release`` raises.
+
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds to wait at most, as for :py:meth:`acquire`, which also says what entering raises
+        :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
+            says what entering raises
+        :raises TypeError: when ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
         if timeout is not None:
@@ -543,12 +553,14 @@ cdef class AsyncPool(PoolFacade):
         """Take a connection out of the pool, or create one.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds to wait at most, 0 for not at all; None means the pool's ``acquire_timeout``
+        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting: then only
+            what is idle, or connected at once, can be had. None means the pool's ``acquire_timeout``.
         :return: a connection that nobody else has, to be given back with :py:meth:`release`
         :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
         :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
         :raises EventLoopMismatch: when the pool belongs to another event loop
-        :raises TypeError: when the endpoint is not hashable
+        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
         :raises Exception: what the connection manager raises; nothing is lost then, nor when this is cancelled
 
         As in generic-connection-pool; those who wait are served first come, first served.
@@ -689,8 +701,16 @@ cdef class AsyncPool(PoolFacade):
     def connection(self, endpoint, timeout=None):
         """An asynchronous context manager that acquires a connection and gives it back.
 
+        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
+        broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+        :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
+        ``on_release`` raises.
+
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds to wait at most, as for :py:meth:`acquire`, which also says what entering raises
+        :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
+            says what entering raises
+        :raises TypeError: when ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef AsyncConnectionContext context
         if timeout is not None:

@@ -73,7 +73,7 @@ class ConnectError(BaseError):
     """A connection could not be made. Raised by the managers of :py:mod:`gcpool.contrib` for databases and services.
 
     The message names the endpoint and says what to do; the driver's own error is the cause, and, as far as Python lets
-    a class inherit from both, the error is one of the driver's class as well: who caught that goes on to.
+    a class inherit from both, the error is one of the driver's class as well: what caught the driver's catches this.
 
     :param message: what went wrong, and what to do
     :param endpoint: where the connection was to lead

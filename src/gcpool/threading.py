@@ -116,6 +116,7 @@ class ConnectionPool(
         :param endpoint: the endpoint
         :param acquired: True counts those that are out, False the idle ones, None all, those being created or disposed
             of included
+        :raises TypeError: when the endpoint is not hashable
         """
         return self._core.endpoint_size(endpoint, acquired)
 
@@ -127,8 +128,14 @@ class ConnectionPool(
         same way.
 
         :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
-            0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); None for no limit
+            0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); 0 for not
+            waiting, None for no limit
         :return: how many connections were still out when the time was over (psycopg_pool warns of them)
+        :raises TypeError: when ``timeout`` is no number; the pool is not closed then
+        :raises ValueError: when ``timeout`` is negative or NaN; likewise
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; likewise
+        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged): threads get it
+            when the others were disposed of, asyncio lets a KeyboardInterrupt or SystemExit end the event loop's run
         """
         core = self._core
         deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))

@@ -15,7 +15,7 @@ from gcpool.asyncio import ConnectionPool
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from tests.contrib.conftest import Run
 from tests.contrib.mariadb import MariadbServer, Proxy
-from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, closed_port, wait_for_end, wait_readable
 
 asyncmy = pytest.importorskip('asyncmy')
 
@@ -302,16 +302,14 @@ class TestCreate:
         run(main)
 
     def test_of_a_server_that_is_not_there(self, run: Run) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-
-        async def main() -> None:
+        async def main(port: int) -> None:
             manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
             with pytest.raises(ConnectError, match='check that the server is running') as caught:
                 await manager.create('db')
             assert isinstance(caught.value, errors.OperationalError)
 
-        run(main)
+        with closed_port() as port:
+            run(lambda: main(port))
 
     def test_of_a_server_that_has_no_room(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
         async def main() -> None:

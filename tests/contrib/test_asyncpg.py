@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contrib.conftest import Run
-from tests.contrib.servers import PATIENCE, PostgresServer, frozen, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
 
 asyncpg = pytest.importorskip('asyncpg')
 
@@ -128,16 +128,14 @@ class TestCreate:
         run(main)
 
     def test_refused_is_an_os_error(self, run: Run) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-
-        async def main() -> None:
+        async def main(port: int) -> None:
             manager = DbConnectionManager[Any]({'db': {'host': '127.0.0.1', 'port': port}})
             with pytest.raises(ConnectionRefusedError, match=r"'db' .* server is running") as caught:
                 await manager.create('db')
             assert isinstance(caught.value, ConnectError)
 
-        run(main)
+        with closed_port() as port:
+            run(lambda: main(port))
 
     @pytest.mark.parametrize(
         ('changes', 'kind', 'advice'),

@@ -21,7 +21,7 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, PoolTimeout, UnknownEndpoint
 from tests.contrib.conftest import Run
-from tests.contrib.servers import PATIENCE, PostgresServer, frozen, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
 
 psycopg = pytest.importorskip('psycopg')
 
@@ -87,12 +87,6 @@ def last_query(conn: Any, on_server: Callable[[str], Any]) -> Any:
 def fetch(conn: 'Connection[Any]', query: str) -> Any:
     row = conn.execute(query.encode()).fetchone()
     return row and row[0]
-
-
-def refused_port() -> int:
-    with tcp_listener() as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 # What is wrong with the parameters, and what the error says about it. Each leads to the server, or to nothing.
@@ -276,11 +270,12 @@ class TestCreate:
         assert postgres.password not in str(caught.value)
 
     def test_refused(self) -> None:
-        manager = ConnectionManager({'db': {'host': '127.0.0.1', 'port': refused_port()}})
-        for timeout in (None, 5.0):
-            with pytest.raises(psycopg.OperationalError, match=r"'db' .* refused.* server is running") as caught:
-                manager.create('db', timeout)
-            assert isinstance(caught.value, ConnectError)
+        with closed_port() as port:
+            manager = ConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
+            for timeout in (None, 5.0):
+                with pytest.raises(psycopg.OperationalError, match=r"'db' .* refused.* server is running") as caught:
+                    manager.create('db', timeout)
+                assert isinstance(caught.value, ConnectError)
 
     def test_too_many_connections(self, postgres: PostgresServer, limited_role: str) -> None:
         manager = ConnectionManager({'db': {**postgres.conninfo_params, 'user': limited_role}})
@@ -1022,13 +1017,14 @@ class TestAsyncCreate:
         run(main)
 
     def test_refused(self, run: Run) -> None:
-        async def main() -> None:
-            manager = AsyncConnectionManager({'db': {'host': '127.0.0.1', 'port': refused_port()}})
+        async def main(port: int) -> None:
+            manager = AsyncConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
             with pytest.raises(psycopg.OperationalError, match=r"'db' .* refused.* server is running") as caught:
                 await manager.create('db')
             assert isinstance(caught.value, ConnectError)
 
-        run(main)
+        with closed_port() as port:
+            run(lambda: main(port))
 
     def test_too_many_connections(self, run: Run, postgres: PostgresServer, limited_role: str) -> None:
         async def main() -> None:

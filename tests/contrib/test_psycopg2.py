@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.contrib.servers import PATIENCE, PostgresServer, frozen, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
 
 psycopg2 = pytest.importorskip('psycopg2')
 
@@ -152,14 +152,13 @@ class TestCreate:
         assert postgres.password not in str(caught.value)
 
     def test_refused_is_the_drivers_error(self) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-        manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
-        for timeout in (None, 5.0):
-            with pytest.raises(psycopg2.OperationalError, match=r"'db' .* refused.* server is running") as caught:
-                manager.create('db', timeout)
-            assert isinstance(caught.value, ConnectError)
-            assert type(caught.value.__cause__) is psycopg2.OperationalError
+        with closed_port() as port:
+            manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
+            for timeout in (None, 5.0):
+                with pytest.raises(psycopg2.OperationalError, match=r"'db' .* refused.* server is running") as caught:
+                    manager.create('db', timeout)
+                assert isinstance(caught.value, ConnectError)
+                assert type(caught.value.__cause__) is psycopg2.OperationalError
 
     @pytest.mark.parametrize(
         ('changes', 'advice'),

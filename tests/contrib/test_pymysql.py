@@ -16,7 +16,7 @@ import pytest
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from gcpool.threading import ConnectionPool
 from tests.contrib.mariadb import MariadbServer, Proxy
-from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end, wait_readable
+from tests.contrib.servers import PATIENCE, closed_port, wait_for_end, wait_readable
 
 pymysql = pytest.importorskip('pymysql')
 
@@ -321,13 +321,12 @@ class TestCreate:
         assert caught.value.args[0] == 1049
 
     def test_of_a_server_that_is_not_there(self) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-        manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
-        for timeout in (None, 5.0):
-            with pytest.raises(ConnectError, match='check that the server is running') as caught:
-                manager.create('db', timeout)
-            assert isinstance(caught.value, err.OperationalError)
+        with closed_port() as port:
+            manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'port': port}})
+            for timeout in (None, 5.0):
+                with pytest.raises(ConnectError, match='check that the server is running') as caught:
+                    manager.create('db', timeout)
+                assert isinstance(caught.value, err.OperationalError)
 
     def test_of_a_server_that_has_no_room(self, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
         mariadb.wait_for_sessions(0)

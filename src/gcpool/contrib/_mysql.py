@@ -2,7 +2,7 @@
 
 from gcpool.contrib._errors import BAD_PARAMS
 
-__all__ = ['BAD_ARGUMENTS', 'advice_for_error', 'ends_session', 'error_number', 'is_reply']
+__all__ = ['BAD_ARGUMENTS', 'advice_for_error', 'advice_for_package', 'ends_session', 'error_number', 'is_reply']
 
 #: What the drivers' constructors, which connect to nothing, raise for arguments that they cannot use: files of TLS that
 #: they cannot load, and character sets that they do not know, among them.
@@ -45,6 +45,12 @@ _ADVICE = {
     2059: 'check by which plugin the server checks the password',
 }
 
+# What the drivers need for some ways to ask for a password, and do not bring; they raise a plain RuntimeError.
+_PACKAGES = {
+    'cryptography': 'pip install cryptography, or connect by TLS (the parameter ssl)',
+    'pynacl': 'pip install pynacl',
+}
+
 
 def error_number(exc: BaseException) -> int:
     """The number of an error, of the server or of the client; 0 for an error without one."""
@@ -67,3 +73,8 @@ def ends_session(exc: BaseException) -> bool:
 def advice_for_error(exc: BaseException) -> str:
     """What to do about a server that does not accept the connection."""
     return _ADVICE.get(error_number(exc), 'see what the server says')
+
+
+def advice_for_package(exc: RuntimeError) -> str | None:
+    """What to do about a package that the driver has not found; None for an error of another kind."""
+    return next((advice for package, advice in _PACKAGES.items() if f'{package!r} package' in str(exc)), None)

@@ -1,7 +1,8 @@
 """MySQL and MariaDB connections made by asyncmy, for :py:class:`gcpool.asyncio.ConnectionPool`.
 
-asyncmy rather than aiomysql, since in 2026 it is the better kept of the two: with releases every few weeks, wheels for
-every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is cancelled.
+asyncmy rather than aiomysql, since in 2026 it is the better maintained of the two: with releases every few weeks,
+wheels for every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is
+cancelled.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._mysql import BAD_ARGUMENTS, advice_for_error, ends_session, is_reply
+from gcpool.contrib._mysql import BAD_ARGUMENTS, advice_for_error, advice_for_package, ends_session, is_reply
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -227,7 +228,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param endpoint: a key of ``params``
         :raise ConnectTimeout: the time is over
         :raise ConnectError: the connection cannot be made; an :py:class:`asyncmy.errors.MySQLError` as well, unless it
-            is the parameters that make no sense
+            is the parameters that make no sense, or a package is missing that asyncmy needs for the server's way to
+            check passwords
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
         params = to_params(await look_up_async(self._params, endpoint, 'params'), endpoint, 'params')
@@ -249,6 +251,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                 raise_connect_error(endpoint, exc, advice)
             if isinstance(exc, BAD_PARAMS):
                 raise_bad_params(endpoint, exc, 'params')
+            if isinstance(exc, RuntimeError) and (package := advice_for_package(exc)) is not None:
+                raise_connect_error(endpoint, exc, package)
             raise
         conn.initial_autocommit = conn.get_autocommit()
         return conn

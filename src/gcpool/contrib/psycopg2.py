@@ -33,7 +33,10 @@ try:
     import psycopg2
     from psycopg2 import extensions
 except ModuleNotFoundError as exc:
-    raise ImportError('gcpool.contrib.psycopg2 needs psycopg2: pip install "gcpool[psycopg2]"', name=exc.name) from exc
+    raise ImportError(
+        'gcpool.contrib.psycopg2 needs psycopg2: pip install "gcpool[psycopg2]", which compiles it, or psycopg2-binary',
+        name=exc.name,
+    ) from exc
 
 __all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource']
 

@@ -19,7 +19,14 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._mysql import BAD_ARGUMENTS, advice_for_error, ends_session, error_number, is_reply
+from gcpool.contrib._mysql import (
+    BAD_ARGUMENTS,
+    advice_for_error,
+    advice_for_package,
+    ends_session,
+    error_number,
+    is_reply,
+)
 from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -301,7 +308,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :raise ConnectTimeout: the time is over, or the server was silent for ``read_timeout`` or ``write_timeout`` of
             the parameters
         :raise ConnectError: the connection cannot be made; a :py:class:`pymysql.err.MySQLError` as well, unless it is
-            the parameters that make no sense
+            the parameters that make no sense, or a package is missing that PyMySQL needs for the server's way to check
+            passwords
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
         deadline = deadline_after(timeout)
@@ -329,6 +337,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             raise_connect_error(endpoint, exc, advice)
         except BAD_PARAMS as exc:
             raise_bad_params(endpoint, exc, 'params')
+        except RuntimeError as exc:
+            package = advice_for_package(exc)
+            if package is None:
+                raise
+            raise_connect_error(endpoint, exc, package)
         conn.initial_autocommit = conn.get_autocommit()
         return conn
 

@@ -526,7 +526,7 @@ def _split_parameters(
         except ValueError:
             # Without the cause, which may quote from the URL.
             raise ConnectError(
-                f'the URL of endpoint {endpoint!r} is none that redis-py can read; write '
+                f'the URL of endpoint {endpoint!r} cannot be read by redis-py; write '
                 'redis://user:password@host:port/0 (rediss:// for TLS, unix:// for a socket), with special characters '
                 'in user and password as %XX',
                 endpoint,
