@@ -1,11 +1,9 @@
 """Runs the Python blocks of one page, in order and in one namespace; what it is to run comes as JSON on standard input.
 
-A block that defines ``async def main()`` and does not run it has it run. Tracebacks name the page and its lines.
+Tracebacks name the page and its lines.
 """
 
-import asyncio
 import contextlib
-import inspect
 import io
 import json
 import sys
@@ -23,13 +21,9 @@ def run_page(page: str, blocks: list[tuple[int, str, str | None]]) -> None:
     sys.modules['__main__'] = module
     namespace = vars(module)
     for line, code, expected in blocks:
-        before = namespace.get('main')
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile('\n' * line + code, page, 'exec', dont_inherit=True), namespace)
-            main = namespace.get('main')
-            if main is not before and inspect.iscoroutinefunction(main) and 'asyncio.run(' not in code:
-                asyncio.run(main())
         if expected is not None and printed.getvalue() != expected:
             sys.exit(f'{page}, line {line + 1}: expected the output\n{expected}\nbut got\n{printed.getvalue()}')
 

@@ -232,6 +232,7 @@ cdef class Waiter:
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
     cdef char keeps                         # [owner] what it dooms is its own to dispose of
+    cdef char disposes                      # [core] it is at it
     cdef void *own_head                     # [core] that, in this order
     cdef void *own_tail                     # [core]
     cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
@@ -323,6 +324,7 @@ cdef class PoolCore:
     cdef void *evict(self, double limit) noexcept
     cdef void own(self, Waiter w, void *tail) noexcept
     cdef void disown(self, Waiter w) noexcept
+    cdef void *serve_idler(self, Waiter w) noexcept
     cdef void help(self, void *p) noexcept
     cdef bint lose_patience(self, double now) noexcept
     cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept

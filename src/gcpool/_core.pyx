@@ -1319,6 +1319,10 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         e = w.corpse
         w.corpse = None
+        if w.keeps:
+            gcp_lock(&self.lock)
+            w.disposes = True
+            gcp_unlock(&self.lock)
         return e
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
@@ -1610,17 +1614,19 @@ cdef class PoolCore:
         cdef Entry e = None
         if w is None:
             raise TypeError('expected a Waiter, got None')
-        if w.own_head == NULL:
+        if w.own_head == NULL and not w.disposes:
             return None
         if w.pool.generation != self.generation:
             w.own_head = w.own_tail = NULL      # the parent's
             return None
         gcp_lock(&self.lock)
-        e = <Entry>w.own_head
-        w.own_head = e.next
-        e.next = NULL
-        if w.own_head == NULL:
-            w.own_tail = NULL
+        w.disposes = w.own_head != NULL
+        if w.disposes:
+            e = <Entry>w.own_head
+            w.own_head = e.next
+            e.next = NULL
+            if w.own_head == NULL:
+                w.own_tail = NULL
         gcp_unlock(&self.lock)
         return e
 
@@ -1654,6 +1660,7 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep = pool_of(e)
         cdef void *chain
+        cdef void *served = NULL
         cdef void *tail
         cdef bint keep
         if e.generation != self.generation:
@@ -1680,12 +1687,43 @@ cdef class PoolCore:
         if not keep:
             map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
         gcp_unlock(&ep.lock)
+        if w is not None:
+            served = self.serve_idler(w)
         chain = self.after_slot_freed(ep)
+        if served != NULL:
+            w.next = chain
+            chain = served
         self.own(w, tail)
         gcp_unlock(&self.lock)
         if not keep:
             self.entries.discard(e)
         notify_all(chain)
+
+    cdef void *serve_idler(self, Waiter w) noexcept:
+        # The slot that a thread's acquire has freed is its own if whoever comes before it could not use it yet, busy with
+        # a dispose that may take long. self.lock is held, no other. Returns whom to notify.
+        cdef EndpointPool ep = w.pool
+        cdef EndpointPool first
+        cdef void *head
+        cdef bint busy
+        if self.starving.used == 0 or self.size >= self.total_max_size:
+            return NULL
+        first = <EndpointPool>self.starving.items[0].item
+        gcp_lock(&first.lock)
+        head = first.waiter_head
+        busy = head != NULL and head != <void *>w and (<Waiter>head).disposes
+        gcp_unlock(&first.lock)
+        if not busy:
+            return NULL
+        gcp_lock(&ep.lock)
+        busy = w.state != QUEUED or ep.size >= self.max_size
+        if not busy:
+            Py_INCREF(w)
+            waiter_unlink(ep, <void *>w)
+            self.serve_ticket(ep, w)
+            self.starve(ep)
+        gcp_unlock(&ep.lock)
+        return NULL if busy else <void *>w
 
     cpdef int expired(self, double now, int limit) except -1:
         """Put the idle connections that are due among the doomed, in the order of their deadlines.

@@ -70,7 +70,7 @@ else:
 
 
 class ConnectError(BaseError):
-    """A connection could not be made. Raised by the managers of :py:mod:`gcpool.contrib` for databases and services.
+    """A connection could not be made. Raised by the managers of :py:mod:`gcpool.contrib`.
 
     The message names the endpoint and says what to do; the driver's own error is the cause, and, as far as Python lets
     a class inherit from both, the error is one of the driver's class as well: what caught the driver's catches this.

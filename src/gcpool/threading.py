@@ -45,8 +45,8 @@ class ConnectionPool(
     :param acquire_timeout: seconds that an acquire waits if it says nothing else; None for no limit
     :param background_collector: whether a background worker disposes of what is due. If not, each release does.
     :param dispose_batch_size: how many connections one release disposes of at most; 0 for ``int(log2(size + 1)) + 1``
-    :param dispose_timeout: seconds that one disposal may take; None for no limit. What an acquire has to close before
-        it can be served is not given longer than the acquire has itself.
+    :param dispose_timeout: seconds that one disposal may take; None for no limit. An acquire waits for what it has to
+        close no longer than it has time itself.
     :param check_interval: seconds within which a connection that was used is served without ``check_aliveness``; 0 for
         a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's others from before are
         suspect, and are checked before they are served, however recently they were used.

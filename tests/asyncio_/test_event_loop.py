@@ -388,6 +388,98 @@ async def test_close_does_not_wait_longer_for_a_dispose_than_it_may(timeout: flo
         await case.release(held)
 
 
+async def test_what_hangs_for_one_who_gave_up_keeps_nobody_from_the_idle_connections_of_others() -> None:
+    async with Case(total_max_size=3, max_size=3) as case:
+        for endpoint in 'abc':
+            await case.cycle(endpoint)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        with pytest.raises(PoolTimeout):
+            await case.pool.acquire('x', timeout=0)
+        held = [await case.pool.acquire(endpoint, timeout=PATIENCE) for endpoint in 'yz']
+        gate.open()
+        await case.release(*held)
+
+
+async def test_a_dispose_that_hangs_keeps_no_other_from_its_turn() -> None:
+    async with Case(min_idle=0, idle_timeout=10, max_size=80, total_max_size=80, dispose_batch_size=80) as case:
+        conns = await case.acquire('a', 70)
+        await case.release(*conns[1:])
+        case.clock.advance(10)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.release, conns[0])
+        # More than there are lanes.
+        await until(lambda: len(case.manager.living) <= 2)
+        assert not job.done
+        gate.open()
+        await job.result()
+
+
+async def test_a_context_left_in_another_loop_is_refused_and_its_connection_still_out() -> None:
+    async with Case() as case:
+        context = case.pool.connection('a')
+        await context.__aenter__()
+
+        async def leave() -> None:
+            with pytest.raises(EventLoopMismatch):
+                await context.__aexit__(None, None, None)
+
+        await asyncio.to_thread(asyncio.run, leave())
+        assert case.stats['acquired'] == 1
+        await context.__aexit__(None, None, None)
+        assert case.stats['acquired'] == 0
+
+
+async def test_a_release_that_is_cancelled_unbegun_in_another_loop_wakes_the_waiter_in_the_pool_s() -> None:
+    async with Case(max_size=1) as case:
+        conn = await case.pool.acquire('a')
+        waiter = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+
+        async def cancel() -> None:
+            task = asyncio.create_task(case.pool.release(conn, 'a'))
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+        thread = spawn(asyncio.to_thread, asyncio.run, cancel())
+        # The thread's end wakes this loop, too; then it is too late.
+        order: list[str] = []
+        waiter.task.add_done_callback(lambda _: order.append('served'))
+        thread.task.add_done_callback(lambda _: order.append('the thread has ended'))
+        assert await waiter.result() is conn
+        await thread.result()
+        assert order == ['served', 'the thread has ended']
+        await case.release(conn)
+
+
+@pytest.mark.parametrize('how', ['cancel', 'close'])
+async def test_a_release_that_is_not_due_and_never_begun_is_cancelled_or_closed_all_the_same(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Case() as case:
+        conn = await case.pool.acquire('a')
+        await case.release(conn)
+        if how == 'close':
+            case.pool.release(conn, 'a').close()
+            assert 'was not due' in caplog.text
+            return
+        task = asyncio.create_task(case.pool.release(conn, 'a'))
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+async def test_both_ends_of_a_context_are_coroutines() -> None:
+    async with Case() as case:
+        context = case.pool.connection('a')
+        conn = await asyncio.create_task(context.__aenter__())
+        assert conn.name == 'a1'
+        await asyncio.create_task(context.__aexit__(None, None, None))
+        assert case.stats['acquired'] == 0
+
+
 @pytest.mark.parametrize('dispose_timeout', [math.inf, 1e300])
 async def test_an_endless_dispose_timeout_is_none(dispose_timeout: float) -> None:
     async with Case(min_idle=0, idle_timeout=0, dispose_timeout=dispose_timeout) as case:

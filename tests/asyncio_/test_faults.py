@@ -20,7 +20,7 @@ from tests.asyncio_.support import (
     follow,
     spawn,
 )
-from tests.support import Connection, Interruption
+from tests.support import PATIENCE, Connection, Interruption
 
 ERRORS = pytest.mark.parametrize(
     'error', [lambda: OSError('broken'), Interruption], ids=['Exception', 'BaseException'], indirect=True
@@ -360,6 +360,23 @@ async def test_a_dead_connection_is_disposed_of_while_everything_else_goes_on() 
         gate.open()
         assert (await finder.result()).name == 'a2'
         await case.release(case.manager.connections[1])
+
+
+async def test_what_hangs_for_nobody_keeps_nobody_from_the_idle_connections_of_others() -> None:
+    async with Case(min_idle=0, idle_timeout=10, total_max_size=3, max_size=3) as case:
+        b1 = await case.pool.acquire('b')
+        await case.cycle('a')
+        case.clock.advance(10)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.release, b1)
+        await gate.reached()
+        await case.cycle('c')
+        held = [await case.pool.acquire(endpoint, timeout=PATIENCE) for endpoint in 'xy']
+        assert case.stats['idle'] == 0
+        gate.open()
+        await job.result()
+        await case.release(*held)
 
 
 async def test_the_search_goes_on_where_disposing_of_a_dead_connection_fails() -> None:

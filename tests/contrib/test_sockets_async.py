@@ -29,7 +29,6 @@ from tests.contrib.servers import (
     full_listener,
     linux_only,
     needs_pollrdhup,
-    tcp_listener,
     wait_for_end,
     wait_readable,
 )
@@ -195,11 +194,8 @@ class TestStream:
         stream_server.wait_until_open(0)
 
     def test_refused_leaves_nothing_open(self, run: Run, open_descriptors: Callable[[], int]) -> None:
-        with tcp_listener() as listener:
-            port = listener.getsockname()[1]
-
         async def attempt() -> None:
-            with pytest.raises(ConnectionRefusedError):
+            with closed_port() as port, pytest.raises(ConnectionRefusedError):
                 await TcpStreamConnectionManager().create(('127.0.0.1', port))
             # A transport is closed in the loop's next turn.
             await asyncio.sleep(0)

@@ -10,7 +10,7 @@ import pytest
 
 from gcpool.exceptions import BaseError, ConnectionNotAcquired, PoolTimeout
 from gcpool.threading import ConnectionPool
-from tests.support import Connection, Interruption
+from tests.support import PATIENCE, Connection, Interruption
 from tests.threads.support import (
     Case,
     CheckingManager,
@@ -357,6 +357,23 @@ def test_a_dead_connection_is_disposed_of_while_everything_else_goes_on() -> Non
         gate.open()
         assert (finder.result()).name == 'a2'
         case.release(case.manager.connections[1])
+
+
+def test_what_hangs_for_nobody_keeps_nobody_from_the_idle_connections_of_others() -> None:
+    with Case(min_idle=0, idle_timeout=10, total_max_size=3, max_size=3) as case:
+        b1 = case.pool.acquire('b')
+        case.cycle('a')
+        case.clock.advance(10)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.release, b1)
+        gate.reached()
+        case.cycle('c')
+        held = [case.pool.acquire(endpoint, timeout=PATIENCE) for endpoint in 'xy']
+        assert case.stats['idle'] == 0
+        gate.open()
+        job.result()
+        case.release(*held)
 
 
 def test_the_search_goes_on_where_disposing_of_a_dead_connection_fails() -> None:

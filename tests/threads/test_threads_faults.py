@@ -8,7 +8,7 @@ import pytest
 
 from gcpool.exceptions import DiscardConnection, PoolTimeout
 from gcpool.threading import ConnectionPool
-from tests.support import Connection, Interruption
+from tests.support import PATIENCE, Connection, Interruption
 from tests.threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager, spawn, until
 
 
@@ -26,6 +26,57 @@ def test_an_interruption_inside_the_manager_loses_nothing(method: str, error: Ba
         assert case.stats['acquired'] == 0
         # The slot can be had by another endpoint.
         assert case.cycle('b') == 'b1'
+
+
+def test_an_acquire_has_the_slot_that_it_frees_where_an_earlier_one_is_held_up_by_its_own_dispose() -> None:
+    with Case(total_max_size=3, max_size=3) as case:
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        first = spawn(case.pool.acquire, 'x')
+        gate.reached()
+        second = case.pool.acquire('x', timeout=PATIENCE)
+        assert not first.done
+        third = case.pool.acquire('y', timeout=PATIENCE)
+        gate.open()
+        case.release(first.result(), second, third)
+
+
+def test_an_acquire_whose_dead_connection_takes_long_to_go_leaves_slots_to_those_who_can_use_them() -> None:
+    with Case(CheckingManager(), total_max_size=2, max_size=2) as case:
+        case.cycle('a')
+        case.cycle('b')
+        gate = Gate()
+        case.manager.script('check_aliveness', False)
+        case.manager.script('dispose', gate)
+        first = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        second = case.pool.acquire('c', timeout=PATIENCE)
+        assert case.manager.take_calls()[-2:] == ['dispose b1', 'create c']
+        gate.open()
+        case.release(first.result(), second)
+
+
+def test_an_acquire_disposes_of_its_own_and_not_of_what_comes_first() -> None:
+    with Case(min_idle=0, idle_timeout=10, max_size=3, max_lifetime=10, dispose_batch_size=10) as case:
+        slow = case.acquire('slow', 3)
+        case.release(*slow[1:])
+        case.clock.advance(5)
+        case.cycle('b')
+        case.clock.advance(5)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.release, slow[0])
+        gate.reached()
+        case.manager.take_calls()
+        case.clock.advance(5)
+        # The release has more to dispose of; this acquire its own expired connection.
+        conn = case.pool.acquire('b', timeout=5.0)
+        assert case.manager.take_calls() == ['dispose b1', 'create b']
+        gate.open()
+        job.result()
+        case.release(conn)
 
 
 def test_what_is_no_exception_in_a_dispose_reaches_the_one_who_released_and_the_others_are_disposed_of() -> None:

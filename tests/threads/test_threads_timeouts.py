@@ -2,6 +2,7 @@
 
 import logging
 import math
+from fractions import Fraction
 
 import pytest
 
@@ -9,7 +10,10 @@ from tests.support import Clock, Connection
 from tests.threads.support import Case, CheckingManager, Gate, HookedManager, Manager, spawn
 
 
-@pytest.mark.parametrize(('timeout', 'told'), [(None, None), (10, 10.0), (0, 0.0), (2.5, 2.5), (math.inf, None)])
+@pytest.mark.parametrize(
+    ('timeout', 'told'),
+    [(None, None), (10, 10.0), (0, 0.0), (2.5, 2.5), (Fraction(5, 2), 2.5), (math.inf, None), (1e10, None)],
+)
 def test_create_is_told_the_time_limit_of_the_acquire(timeout: float | None, told: float | None) -> None:
     with Case() as case:
         case.release(case.pool.acquire('a', timeout=timeout))
