@@ -43,7 +43,7 @@ hypothesis.settings.register_profile('quick', deadline=None, print_blob=True, ma
 hypothesis.settings.register_profile('thorough', deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE') or ('quick' if QUICK else 'default'))
 
-# Files with tests that run programs of the repository, whatever the core was built like.
+# Files with tests that run programs of the repository.
 PROGRAM_TESTS = frozenset({'test_demo.py', 'test_docs.py', 'test_examples.py', 'test_services.py'})
 
 skipped: dict[str, str] = {}
@@ -89,7 +89,7 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # By the file, before -m selects: these run once, in the plain build.
+    # By the file, before -m selects.
     for item in items:
         path = item.path.relative_to(Path(__file__).parent)
         if path.parts[0] == 'outages':

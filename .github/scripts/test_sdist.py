@@ -2,8 +2,8 @@
 
     test_sdist.py DIRECTORY WORKING_DIRECTORY [ARGUMENT...]
 
-DIRECTORY holds one sdist and the wheel that was built from it. WORKING_DIRECTORY is made anew. The dependency groups, the
-command and its environment are those of [tool.cibuildwheel] in the sdist; the further arguments are for pytest, and
+DIRECTORY holds one sdist and the wheel that was built from it. WORKING_DIRECTORY is made anew. The dependency groups,
+the command and its environment are those of [tool.cibuildwheel] in the sdist; the further arguments are for pytest, and
 pytest-xdist is there for them.
 """
 
@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,6 @@ def the_one(directory: Path, pattern: str) -> Path:
     return found[0].resolve()
 
 
-def unpack(sdist: Path, directory: Path) -> Path:
-    """Unpack an sdist, and tell where its project is."""
-    with tarfile.open(sdist) as archive:
-        if hasattr(tarfile, 'data_filter'):
-            archive.extraction_filter = tarfile.data_filter
-        archive.extractall(directory)
-    return the_one(directory, '*/pyproject.toml').parent
-
-
 def main() -> int:
     """Run the command line.
 
@@ -51,8 +41,9 @@ def main() -> int:
     sdist, wheel = the_one(options.directory, '*.tar.gz'), the_one(options.directory, '*.whl')
     shutil.rmtree(options.working_directory, ignore_errors=True)
     work = options.working_directory.resolve()
-    project = unpack(sdist, work / 'sdist')
-    pyproject = project / 'pyproject.toml'
+    shutil.unpack_archive(sdist, work / 'sdist')
+    pyproject = the_one(work / 'sdist', '*/pyproject.toml')
+    project = pyproject.parent
     settings = toml.loads(pyproject.read_text(encoding='utf-8'))['tool']['cibuildwheel']
 
     environment = work / 'venv'
