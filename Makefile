@@ -7,6 +7,7 @@
 #   make bench      the pool beside its peers
 #   make bench-servers  the pool beside the drivers' own, on a real PostgreSQL and Redis
 #   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
+#   make test-sdist the tests of the sdist on the wheel, as the workflow that makes the wheels runs them
 #   make generate   the threading half from the asyncio half
 #   make format     formats and sorts what the linters would complain about
 #   make clean      removes whatever of this was made
@@ -32,8 +33,11 @@ PYTEST := $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 CORE := $(wildcard src/gcpool/*.pyx src/gcpool/*.pxi src/gcpool/*.pxd) setup.py
 SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
+# What the sdist holds besides, as MANIFEST.in says; what tests and tools leave there is no part of it.
+SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
+	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-installed lint docs bench bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-installed test-sdist lint docs bench bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -77,9 +81,10 @@ test: test-plain test-assert coverage
 test-plain: $(VENV)/.built $(VENV)/.group-test
 	GCPOOL_EXPECT_BUILD=src $(PYTEST)
 
+# All of them: what is asserted has to hold in outages, too, and in programs that fork or replace threads.
 test-assert: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python .github/scripts/build_variant.py assert build/assert
-	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST) -m 'not outage and not program'
+	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
 
 # Tracing is slow, so the quick form. It runs in the directory that the paths in the traced core are relative to. The
 # second report fails unless the core is in it: with a wrong switch at build or at run it vanishes, and the first one
@@ -106,6 +111,7 @@ COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py 
 	$(addprefix tests/threads/test_,$(addsuffix .py,api bad_input)))
 
 # The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
+# Without outages and programs, which take more than a minute on each: the job `test` of the workflows runs them there.
 INSTALLED := .venv-installed
 test-installed: dist/.built
 	@rm -rf $(INSTALLED)
@@ -119,7 +125,7 @@ test-installed: dist/.built
 # ---- distribution -------------------------------------------------------------------------------------------------
 
 # The wheel is built from the sdist, so both are tried. In the empty environment nothing may be installed but gcpool.
-dist/.built: $(SOURCES) README.md LICENSE CHANGELOG.md $(VENV)/.group-package
+dist/.built: $(SOURCES) $(SHIPPED) $(VENV)/.group-package
 	rm -rf dist build/empty build/lib.* build/bdist.* build/temp.*
 	@mkdir -p build
 	env -u GCPOOL_ASSERT -u GCPOOL_TRACE $(BIN)/python -m build --outdir dist . > build/package.log 2>&1 \
@@ -132,6 +138,12 @@ dist/.built: $(SOURCES) README.md LICENSE CHANGELOG.md $(VENV)/.group-package
 
 wheel: dist/.built
 	@ls -l dist
+
+# What cibuildwheel tests with brings no drivers along, and what needs one is skipped: nothing else is, where skips are
+# forbidden.
+test-sdist: dist/.built
+	GCPOOL_ALLOW_SKIPS='not installed|could not import' $(BIN)/python .github/scripts/test_sdist.py dist build/sdist \
+		$(PARALLEL) $(PYTEST_ARGS)
 
 # ---- checks -------------------------------------------------------------------------------------------------------
 

@@ -13,14 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import gcpool
+
 from .measure import Figure, Result, quartiles, ratios
 from .settings import Settings
 
 __all__ = ['draw_chart', 'print_table', 'write_json']
 
-#: Distributions whose versions belong to the figures.
+#: Distributions whose versions belong to the figures, besides gcpool's own.
 _DISTRIBUTIONS = [
-    'gcpool',
     'generic-connection-pool',
     'psycopg2-binary',
     'psycopg',
@@ -172,4 +173,8 @@ def _number(value: float) -> str:
 
 def _versions() -> dict[str, str]:
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
-    return {name: installed[name] for name in _DISTRIBUTIONS if name in installed}
+    # What is measured is what was imported, which need not be installed: from a checkout there is no distribution.
+    return {
+        'gcpool': gcpool.__version__,
+        **{name: installed[name] for name in _DISTRIBUTIONS if name in installed},
+    }

@@ -4,6 +4,8 @@ Environment:
 
 ``GCPOOL_FORBID_SKIPS=1``
     A skipped test makes the run fail, at its end, by name.
+``GCPOOL_ALLOW_SKIPS=REGULAR_EXPRESSIONS``
+    Not if one of these, one a line, is found in the reason of the skip: what this system or environment cannot have.
 ``GCPOOL_QUICK=1``
     Fewer examples, shorter stress: for further Python versions and for the traced build.
 ``GCPOOL_EXPECT_BUILD=DIRECTORY``
@@ -15,6 +17,7 @@ Environment:
 import gc
 import importlib
 import os
+import re
 import signal
 import sys
 import sysconfig
@@ -28,6 +31,7 @@ import pytest
 
 QUICK = os.environ.get('GCPOOL_QUICK', '0') == '1'
 FORBID_SKIPS = os.environ.get('GCPOOL_FORBID_SKIPS', '0') == '1'
+ALLOW_SKIPS = [line.strip() for line in os.environ.get('GCPOOL_ALLOW_SKIPS', '').splitlines() if line.strip()]
 FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
 
 # Seconds that a thread of the pool may take to end after the test that started it.
@@ -39,7 +43,7 @@ hypothesis.settings.register_profile('quick', deadline=None, print_blob=True, ma
 hypothesis.settings.register_profile('thorough', deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE') or ('quick' if QUICK else 'default'))
 
-# Files with tests that run programs of the repository, whatever the core was built like.
+# Files with tests that run programs of the repository.
 PROGRAM_TESTS = frozenset({'test_demo.py', 'test_docs.py', 'test_examples.py', 'test_services.py'})
 
 skipped: dict[str, str] = {}
@@ -85,7 +89,7 @@ def pytest_sessionstart() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # By the file, before -m selects: these run once, in the plain build.
+    # By the file, before -m selects.
     for item in items:
         path = item.path.relative_to(Path(__file__).parent)
         if path.parts[0] == 'outages':
@@ -121,9 +125,13 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
     note_skip(report)
 
 
+def may_be_skipped(reason: str) -> bool:
+    return not FORBID_SKIPS or any(re.search(allowed, reason) for allowed in ALLOW_SKIPS)
+
+
 def faults() -> list[str]:
     """What makes a run fail in which every test passed."""
-    found = [f'skipped: {nodeid}: {reason}' for nodeid, reason in skipped.items()] if FORBID_SKIPS else []
+    found = [f'skipped: {nodeid}: {reason}' for nodeid, reason in skipped.items() if not may_be_skipped(reason)]
     if FREE_THREADED and gil_is_on():
         found.append('the GIL was switched on: some extension is not declared free-threading compatible')
     return found

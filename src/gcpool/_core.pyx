@@ -76,7 +76,7 @@ cdef double NEVER = DBL_MAX
 cdef enum:
     PATIENCE = 8
 
-# Seconds for which a connection that is being closed is taken to be help on its way for somebody who waits for its slot.
+# Seconds for which a connection that is being closed is taken to be help on its way for one who waits.
 cdef double HELP_TIME = 1.0
 
 STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
@@ -226,7 +226,7 @@ cdef class Waiter:
         return self.corpse
 
     def keep_doomed(self):
-        """Keep, from now on, what this acquire dooms for whoever drives it, apart from what others have to dispose of."""
+        """Keep what this acquire dooms, from now on, for whoever drives it, apart from what others dispose of."""
         self.keeps = True
 
     def arm(self, object notify):
@@ -754,8 +754,8 @@ cdef class PoolCore:
             p = (<Entry>p).next
 
     # A connection that is being closed is help for somebody who waits for a slot, if it was doomed while not all who do
-    # were helped. Were each one that is being closed taken to be, then a dispose that hangs, or was begun for one who has
-    # gone, would keep others from having an idle connection closed for them.
+    # were helped. Were each one that is being closed taken to be, then a dispose that hangs, or was begun for one who
+    # has gone, would keep others from having an idle connection closed for them.
 
     cdef inline void help(self, void *p) noexcept:
         # self.lock is held. The entry is being closed.
@@ -1700,8 +1700,8 @@ cdef class PoolCore:
         notify_all(chain)
 
     cdef void *serve_idler(self, Waiter w) noexcept:
-        # The slot that a thread's acquire has freed is its own if whoever comes before it could not use it yet, busy with
-        # a dispose that may take long. self.lock is held, no other. Returns whom to notify.
+        # The slot that a thread's acquire has freed is its own if whoever comes before it could not use it yet, busy
+        # with a dispose that may take long. self.lock is held, no other. Returns whom to notify.
         cdef EndpointPool ep = w.pool
         cdef EndpointPool first
         cdef void *head

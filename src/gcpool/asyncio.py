@@ -9,6 +9,7 @@ from ._primitives import AsyncRuntime, AsyncWorker, at_least, get_deadline, seco
 from .common import (
     BaseConnectionPool,
     Hooks,
+    check_acquired,
     check_check_parameters,
     check_facade_parameters,
     check_manager,
@@ -114,8 +115,9 @@ class ConnectionPool(
         :param endpoint: the endpoint
         :param acquired: True counts those that are out, False the idle ones, None all, those being created or disposed
             of included
-        :raises TypeError: when the endpoint is not hashable
+        :raises TypeError: when ``endpoint`` cannot be hashed, or ``acquired`` is anything else
         """
+        check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
 
     async def close(self, timeout: float | None = None) -> int:

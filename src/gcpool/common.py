@@ -13,6 +13,7 @@ from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnec
 __all__ = [
     'BaseConnectionPool',
     'Hooks',
+    'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
     'check_manager',
@@ -157,7 +158,8 @@ def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    if not isinstance(background_collector, (bool, int)):
+    # Any other int would rather be the value of another parameter.
+    if not isinstance(background_collector, bool):
         raise TypeError(
             f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
         )
@@ -180,6 +182,12 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     return check_interval, None if limit == math.inf else limit
 
 
+def check_acquired(acquired: object) -> None:
+    """Refuse what says neither which connections to count nor, as None does, that all are meant."""
+    if acquired is not None and not isinstance(acquired, bool):
+        raise TypeError(f'acquired={acquired!r}: expected True, False or None, got {type(acquired).__name__}')
+
+
 class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     """What both pools show of themselves (generic-connection-pool)."""
 
@@ -200,9 +208,10 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """Gauges and counters of the whole pool.
 
         Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
-        pool was built: ``acquires`` (served), ``created``, ``create_errors``, ``dead`` (found dead by a check),
-        ``broken`` (unfit when they came back, by what the manager said), ``disposed``, ``waits`` (acquires that had to
-        wait), ``timeouts`` (acquires that waited in vain). All are numbers of things.
+        pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
+        connection, cancelled and interrupted ones included), ``dead`` (found dead by a check), ``broken`` (unfit when
+        they came back, by what the manager said), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
+        (acquires that waited in vain). All are numbers of things.
         """
         return self._core.stats()
 

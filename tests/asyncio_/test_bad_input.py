@@ -51,6 +51,10 @@ BAD_PARAMETERS = [
     ('background_collector', None, TypeError, 'expected a bool, got NoneType'),
     ('background_collector', 'yes', TypeError, 'expected a bool, got str'),
     ('background_collector', 1.0, TypeError, 'expected a bool, got float'),
+    # True by what Python makes of it, and rather another parameter's value.
+    ('background_collector', 7, TypeError, 'expected a bool, got int'),
+    ('background_collector', 1, TypeError, 'expected a bool, got int'),
+    ('background_collector', 0, TypeError, 'expected a bool, got int'),
 ]
 
 
@@ -117,7 +121,7 @@ class Three:
         {'min_idle': Three(), 'max_size': Three(), 'total_max_size': Three()},
         {'dispose_batch_size': 2**31 - 1},
         {'background_collector': False},
-        {'background_collector': 0},
+        {'background_collector': True},
     ],
     ids=shown,
 )
@@ -251,6 +255,21 @@ async def test_a_bad_time_limit_of_close_is_refused_and_the_pool_stays_open(
             await case.pool.close(timeout=timeout)
         check_timeout_message(caught, timeout)
         assert await case.cycle('a') == 'a1'
+
+
+# ---- what to count ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('used', [False, True])
+@pytest.mark.parametrize('acquired', ['x', '', 0, 1, 1.0, []], ids=shown)
+async def test_what_says_neither_out_nor_idle_is_refused_by_name(acquired: Any, used: bool) -> None:
+    async with Case() as case:
+        if used:
+            await case.cycle('a')
+        with pytest.raises(TypeError) as caught:
+            await case.pool.get_endpoint_pool_size('a', acquired)
+        expected = f'acquired={acquired!r}: expected True, False or None, got {type(acquired).__name__}'
+        assert str(caught.value) == expected
 
 
 # ---- endpoints ----------------------------------------------------------------------------------------------------
