@@ -214,6 +214,7 @@ def test_several_endpoints_in_need_have_several_connections_closed_side_by_side(
 def test_many_waiters_of_one_endpoint_have_one_connection_closed_for_each() -> None:
     pool = Pool(min_idle=0, max_size=3, total_max_size=5)
     pool.fill('a', 3)
+    pool.now = 1.0
     pool.fill('c', 2)
     waiters = [pool.ask('b') for _ in range(5)]
     assert pool.core.doomed == 3, 'it may have three'
