@@ -1319,7 +1319,7 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         e = w.corpse
         w.corpse = None
-        if w.keeps:
+        if w.keeps and e is not None:
             gcp_lock(&self.lock)
             w.disposes = True
             gcp_unlock(&self.lock)
