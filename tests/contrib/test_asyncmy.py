@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -25,10 +26,19 @@ from asyncmy.cursors import SSCursor  # noqa: E402
 
 from gcpool.contrib.asyncmy import Connection, DbConnectionManager  # noqa: E402
 
+# What a procedure may do before it fails.
+LEFT_BY_AN_ERROR = ['START TRANSACTION', 'SET autocommit = 0', 'SET autocommit = 1']
+
 
 @pytest.fixture
 def manager(mariadb: MariadbServer) -> DbConnectionManager:
     return DbConnectionManager({'db': mariadb.params})
+
+
+@pytest.fixture
+def autocommitting(mariadb: MariadbServer) -> DbConnectionManager:
+    """A manager whose connections are in autocommit mode."""
+    return DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
 
 
 @pytest.fixture
@@ -503,11 +513,187 @@ class TestRelease:
             manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
             async with connected(manager) as conn:
                 await execute(conn, statement)
-                with pytest.raises(errors.ProgrammingError):
-                    await execute(conn, 'this is no SQL')
                 with commands_sent(conn) as sent:
                     await manager.on_release('db', conn)
                 assert sent == []
+
+        run(main)
+
+    def test_asks_once_after_a_statement_that_failed(self, run: Run, autocommitting: DbConnectionManager) -> None:
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                for then, expected in ((None, [b'']), ('SELECT 1', []), ('DO 1', []), ('COMMIT', [])):
+                    with pytest.raises(errors.ProgrammingError):
+                        await execute(conn, 'this is no SQL')
+                    if then:
+                        await execute(conn, then)
+                    with commands_sent(conn) as sent:
+                        await autocommitting.on_release('db', conn)
+                        await autocommitting.on_release('db', conn)
+                    assert sent == expected
+
+        run(main)
+
+    @pytest.mark.parametrize('autocommit', [True, False])
+    @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
+    @pytest.mark.parametrize('prepared', [True, False])
+    def test_ends_what_a_statement_that_failed_has_begun(
+        self, run: Run, mariadb: MariadbServer, table: str, left: str, autocommit: bool, prepared: bool
+    ) -> None:
+        body = f"BEGIN {left}; INSERT INTO async_numbers VALUES (1); SIGNAL SQLSTATE '45000'; END"
+
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
+            async with connected(manager) as conn:
+                await execute(conn, f'CREATE OR REPLACE PROCEDURE fails() {body}')
+                statement = await conn.prepare('CALL fails()')
+                with pytest.raises(errors.MySQLError):
+                    await (statement.execute() if prepared else execute(conn, 'CALL fails()'))
+                assert not await manager.check_aliveness('db', conn)
+                await manager.on_release('db', conn)
+                assert await manager.check_aliveness('db', conn)
+                assert await fetch(conn, 'SELECT @@in_transaction') == 0
+                assert await fetch(conn, 'SELECT @@autocommit') == autocommit
+                count = mariadb.execute(f'SELECT COUNT(*) FROM {table}')
+                assert count == ([(1,)] if 'autocommit = 1' in left else [(0,)])
+
+        run(main)
+
+    @pytest.mark.parametrize('then', [False, True])
+    def test_ends_what_was_begun_before_the_rows_failed(
+        self, run: Run, mariadb: MariadbServer, table: str, autocommitting: DbConnectionManager, then: bool
+    ) -> None:
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                statement = await conn.prepare('SELECT 1')
+                cursor = conn.cursor(SSCursor)
+                await cursor.execute(
+                    'BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO async_numbers VALUES (1);'
+                    ' SELECT EXP(seq) FROM seq_1_to_1000; END'
+                )
+                with pytest.raises(errors.MySQLError):
+                    await cursor.fetchall()
+                if not conn.in_order:
+                    # A version of asyncmy that does not see that there are no more rows.
+                    return
+                if then:
+                    # Nobody answers that.
+                    await statement.close()
+                assert not await autocommitting.check_aliveness('db', conn)
+                await autocommitting.on_release('db', conn)
+                assert await autocommitting.check_aliveness('db', conn)
+                assert await fetch(conn, 'SELECT @@in_transaction') == 0
+            assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        ('statement', 'sent_for_it'),
+        [
+            ('SET autocommit = 0', 1),
+            ('START TRANSACTION', 1),
+            # The server is asked what it said behind the first result, and told to roll back.
+            ('CALL selects_and_begins()', 2),
+            ('CALL selects()', 1),
+            ('SELECT 1', 0),
+            ('DO 1', 0),
+        ],
+    )
+    def test_ends_what_a_prepared_statement_has_begun(
+        self, run: Run, autocommitting: DbConnectionManager, table: str, statement: str, sent_for_it: int
+    ) -> None:
+        begins = 'SELECT 1; START TRANSACTION; INSERT INTO async_numbers VALUES (1);'
+
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                await execute(conn, f'CREATE OR REPLACE PROCEDURE selects_and_begins() BEGIN {begins} END')
+                await execute(conn, 'CREATE OR REPLACE PROCEDURE selects() BEGIN SELECT 1; END')
+                prepared = await conn.prepare(statement)
+                # asyncmy reads the columns of the first result only once.
+                for _ in range(2):
+                    await prepared.execute()
+                    assert conn.in_order
+                    assert await autocommitting.check_aliveness('db', conn) is (sent_for_it == 0)
+                    with commands_sent(conn) as sent:
+                        await autocommitting.on_release('db', conn)
+                    assert len(sent) == sent_for_it
+                    assert await autocommitting.check_aliveness('db', conn)
+                    assert await fetch(conn, 'SELECT @@in_transaction') == 0
+                    assert await fetch(conn, 'SELECT @@autocommit') == 1
+                await prepared.close()
+                with commands_sent(conn) as sent:
+                    await autocommitting.on_release('db', conn)
+                assert sent == []
+
+        run(main)
+
+    def test_takes_in_what_a_statement_of_many_rows_tells(
+        self, run: Run, mariadb: MariadbServer, table: str, autocommitting: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                await execute(conn, 'BEGIN')
+                prepared = await conn.prepare('INSERT INTO async_numbers VALUES (?)')
+                await prepared.execute_bulk([(1,), (2,)])
+                assert conn.in_order
+                with pytest.raises(errors.IntegrityError):
+                    await prepared.execute_bulk([(3,), (1,)])
+                assert conn.in_order
+                await autocommitting.on_release('db', conn)
+                assert await autocommitting.check_aliveness('db', conn)
+                await prepared.execute_bulk([(4,), (5,)])
+                with commands_sent(conn) as sent:
+                    await autocommitting.on_release('db', conn)
+                assert sent == []
+            assert mariadb.execute(f'SELECT n FROM {table}') == [(4,), (5,)]
+
+        run(main)
+
+    def test_keeps_one_whose_prepared_statement_was_not_sent(
+        self, run: Run, autocommitting: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                prepared = await conn.prepare('SELECT ?')
+                with pytest.raises(errors.ProgrammingError):
+                    await prepared.execute((1, 2))
+                await prepared.close()
+                with pytest.raises(errors.ProgrammingError):
+                    await prepared.execute((1,))
+                with commands_sent(conn) as sent:
+                    await autocommitting.on_release('db', conn)
+                assert sent == []
+
+        run(main)
+
+    @pytest.mark.parametrize('statement', ['SET autocommit = 0', 'BEGIN', 'this is no SQL'])
+    def test_left_out_is_found_by_the_check(
+        self, run: Run, autocommitting: DbConnectionManager, statement: str
+    ) -> None:
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                with contextlib.suppress(errors.ProgrammingError):
+                    await execute(conn, statement)
+                assert not await autocommitting.check_aliveness('db', conn)
+
+        run(main)
+
+    @pytest.mark.parametrize('step', ['rollback', 'autocommit'])
+    def test_closes_what_it_was_interrupted_at(
+        self, run: Run, autocommitting: DbConnectionManager, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        async def interrupt(*args: object) -> None:
+            raise asyncio.CancelledError
+
+        async def main() -> None:
+            async with connected(autocommitting) as conn:
+                await execute(conn, 'SET autocommit = 0')
+                await execute(conn, 'BEGIN')
+                monkeypatch.setattr(Connection, step, interrupt)
+                with pytest.raises(asyncio.CancelledError):
+                    await autocommitting.on_release('db', conn)
+                assert not conn.connected
+                assert not await autocommitting.check_aliveness('db', conn)
 
         run(main)
 
@@ -668,6 +854,31 @@ class TestRelease:
 
         run(main)
 
+    @pytest.mark.parametrize('prepared', [True, False])
+    def test_discards_one_whose_rows_failed_half_way(self, run: Run, mariadb: MariadbServer, prepared: bool) -> None:
+        def fail(value: str) -> None:
+            raise ValueError(value)
+
+        async def main() -> None:
+            conv = {**converters.conversions, FIELD_TYPE.NEWDECIMAL: fail}
+            manager = DbConnectionManager({'db': {**mariadb.params, 'conv': conv}})
+            query = 'SELECT CAST(seq AS DECIMAL(5, 2)) FROM seq_1_to_3'
+            async with connected(manager) as conn:
+                if prepared:
+                    statement = await conn.prepare(query)
+                    with pytest.raises(ValueError, match='1'):
+                        await statement.execute()
+                    await statement.close()
+                else:
+                    cursor = conn.cursor()
+                    await cursor.execute(f"SELECT 'first'; {query}")
+                    with pytest.raises(ValueError, match='1'):
+                        await cursor.nextset()
+                assert not conn.in_order
+                assert await manager.is_broken('db', conn, ValueError())
+
+        run(main)
+
     @pytest.mark.parametrize('rows', [1, 3])
     def test_discards_one_whose_rows_could_not_be_converted(self, run: Run, mariadb: MariadbServer, rows: int) -> None:
         def fail(value: str) -> None:
@@ -818,6 +1029,42 @@ class TestDispose:
         mariadb.wait_for_sessions(0)
         assert aborted() == before
 
+    def test_for_good(self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await manager.dispose('db', conn)
+            for connect in (conn.ping, conn.connect):
+                with pytest.raises(errors.InterfaceError, match='the pool has closed this connection'):
+                    await connect()
+            assert not conn.connected
+
+        run(main)
+        mariadb.wait_for_sessions(0)
+
+    def test_for_good_while_the_user_connects_again(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            await conn.ensure_closed()
+            resolve = conn.loop.create_connection
+
+            async def be_disposed_of_and_resolve(*args: Any, **kwargs: Any) -> Any:
+                # That of the closed one is all that there is to close.
+                await manager.dispose('db', conn)
+                return await resolve(*args, **kwargs)
+
+            with monkeypatch.context() as patches:
+                # uvloop's own takes no attributes.
+                loop = mock.Mock(create_connection=be_disposed_of_and_resolve, create_future=conn.loop.create_future)
+                patches.setattr(conn, '_loop', loop)
+                with pytest.raises(errors.InterfaceError, match='the pool has closed this connection'):
+                    await conn.connect()
+            assert not conn.connected
+
+        run(main)
+        mariadb.wait_for_sessions(0)
+
     @pytest.mark.parametrize('by_tls', [True, False])
     def test_ends_a_running_statement(
         self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext, by_tls: bool
@@ -918,6 +1165,39 @@ class TestInAPool:
 
         run(main)
         mariadb.wait_for_sessions(0)
+
+    @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
+    def test_loses_nothing_of_who_comes_after_an_error(
+        self, run: Run, mariadb: MariadbServer, table: str, autocommitting: DbConnectionManager, left: str
+    ) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](autocommitting, max_size=1, acquire_timeout=PATIENCE)
+            async with pool.connection('db') as first:
+                with pytest.raises(errors.MySQLError):
+                    await execute(first, f"BEGIN NOT ATOMIC {left}; SIGNAL SQLSTATE '45000'; END")
+            async with pool.connection('db') as second:
+                await execute(second, 'INSERT INTO async_numbers VALUES (2)')
+            assert second is first
+            assert mariadb.execute(f'SELECT n FROM {table}') == [(2,)]
+            await pool.close()
+
+        run(main)
+
+    def test_does_not_serve_what_a_release_left_out_has_left(
+        self, run: Run, autocommitting: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](autocommitting, max_size=1, acquire_timeout=PATIENCE)
+            first = await pool.acquire('db')
+            await execute(first, 'SET autocommit = 0')
+            release = asyncio.ensure_future(pool.release(first, 'db'))
+            release.cancel()
+            await asyncio.wait((release,))
+            async with pool.connection('db') as second:
+                assert await fetch(second, 'SELECT @@autocommit') == 1
+            await pool.close()
+
+        run(main)
 
     def test_goes_on_after_the_server_was_restarted(
         self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gcpool.contrib._sockets import shut_down
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from gcpool.threading import ConnectionPool
 from tests.contrib.mariadb import MariadbServer, Proxy
@@ -25,6 +26,9 @@ from pymysql.constants import FIELD_TYPE  # noqa: E402
 
 from gcpool.contrib.pymysql import Connection, DbConnectionManager, DbEndpoint  # noqa: E402
 
+# What a procedure may do before it fails.
+LEFT_BY_AN_ERROR = ['START TRANSACTION', 'SET autocommit = 0', 'SET autocommit = 1']
+
 
 @pytest.fixture
 def manager(mariadb: MariadbServer) -> DbConnectionManager:
@@ -33,6 +37,15 @@ def manager(mariadb: MariadbServer) -> DbConnectionManager:
 
 @pytest.fixture
 def conn(manager: DbConnectionManager) -> Iterator[Connection]:
+    conn = manager.create('db')
+    yield conn
+    manager.dispose('db', conn)
+
+
+@pytest.fixture
+def autocommitting(mariadb: MariadbServer) -> Iterator[Connection]:
+    """A connection in autocommit mode."""
+    manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
     conn = manager.create('db')
     yield conn
     manager.dispose('db', conn)
@@ -99,6 +112,29 @@ def greeting_of(mariadb: MariadbServer) -> bytes:
     with socket.create_connection((mariadb.host, mariadb.port)) as sock:
         wait_readable(sock)
         return sock.recv(4096)
+
+
+@contextlib.contextmanager
+def dripping(server: socket.socket, start: bytes) -> Iterator[None]:
+    """Send a packet that never ends, a byte at a time, each long before the client's limit, until the block ends."""
+    stopping = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            server.sendall(start)
+            while not stopping.wait(0.02):
+                server.sendall(b'x')
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        # Whoever still reads sees the end.
+        shut_down(server)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def session_of(conn: Connection) -> int:
@@ -442,6 +478,25 @@ class TestCreate:
         resolver[0].join(PATIENCE)
         assert not resolver[0].is_alive()
 
+    def test_does_not_wait_anew_for_each_byte(self, silent_listener: socket.socket) -> None:
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {'host': host, 'port': port}})
+        with ThreadPoolExecutor(1) as executor:
+            creation = executor.submit(manager.create, 'db', 0.2)
+            with (
+                silent_listener.accept()[0] as server,
+                dripping(server, b'\xff\xff\x00\x00'),
+                pytest.raises(ConnectTimeout, match=r"endpoint 'db' .*within 0\.2 s"),
+            ):
+                creation.result(PATIENCE)
+
+    def test_says_no_more_of_the_limit_than_matters(self, silent_listener: socket.socket) -> None:
+        host, port = silent_listener.getsockname()
+        manager = DbConnectionManager({'db': {'host': host, 'port': port}})
+        for timeout, said in ((0.0999984, '0.1'), (0.0049, '0.0049')):
+            with pytest.raises(ConnectTimeout, match=f' within {said} s:'):
+                manager.create('db', timeout)
+
     @pytest.mark.parametrize('timeout', [0, 0.0])
     def test_with_no_time_at_all(self, silent_listener: socket.socket, timeout: float) -> None:
         host, port = silent_listener.getsockname()
@@ -470,15 +525,15 @@ class TestCreate:
         conn = Connection(**mariadb.params, defer_connect=True)
         limits: list[float] = []
         with conn.limited(20.0):
-            read = conn._read_packet
+            read = conn._read_bytes
 
-            def note(*args: Any) -> Any:
-                packet = read(*args)
+            def note(count: int) -> bytes:
+                data = read(count)
                 assert conn._read_timeout is not None
                 limits.append(conn._read_timeout)
-                return packet
+                return data
 
-            conn._read_packet = note
+            conn._read_bytes = note
             conn.connect()
         assert len(limits) > 3
         assert limits == sorted(limits, reverse=True)
@@ -546,6 +601,20 @@ class TestAliveness:
             assert not manager.check_aliveness('db', conn)
             manager.dispose('db', conn)
 
+    def test_does_not_wait_anew_for_each_byte_of_the_answer(self, mariadb: MariadbServer) -> None:
+        manager = DbConnectionManager({'db': mariadb.params}, ping=True)
+        conn = manager.create('db')
+        # The server's end is not read: it is only there to be asked.
+        ours, server = socket.socketpair()
+        conn.abort()
+        conn._sock, conn._rfile = ours, ours.makefile('rb')
+        with server, ThreadPoolExecutor(1) as executor:
+            checked = executor.submit(manager.check_aliveness, 'db', conn, 0.2)
+            wait_readable(server)
+            with dripping(server, b'\xff\xff\x00\x01'):
+                assert not checked.result(PATIENCE)
+        assert not conn.open
+
     def test_of_one_with_an_answer_that_nobody_read(self, manager: DbConnectionManager, conn: Connection) -> None:
         conn._execute_command(3, 'SELECT 1')
         wait_readable(sock_of(conn))
@@ -572,12 +641,87 @@ class TestRelease:
         manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
         conn = manager.create('db')
         execute(conn, statement)
-        with pytest.raises(err.ProgrammingError):
-            execute(conn, 'this is no SQL')
         with commands_sent(conn) as sent:
             manager.on_release('db', conn)
         assert sent == []
         manager.dispose('db', conn)
+
+    def test_asks_once_after_a_statement_that_failed(self, autocommitting: Connection) -> None:
+        manager = DbConnectionManager({})
+        for then, expected in ((None, [b'']), ('SELECT 1', [b'']), ('DO 1', []), ('COMMIT', [])):
+            with pytest.raises(err.ProgrammingError):
+                execute(autocommitting, 'this is no SQL')
+            if then:
+                execute(autocommitting, then)
+            with commands_sent(autocommitting) as sent:
+                manager.on_release('db', autocommitting)
+                manager.on_release('db', autocommitting)
+            assert sent == expected
+
+    @pytest.mark.parametrize('then', [None, 'SELECT 1'])
+    @pytest.mark.parametrize('autocommit', [True, False])
+    @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
+    def test_ends_what_a_statement_that_failed_has_begun(
+        self, mariadb: MariadbServer, table: str, left: str, autocommit: bool, then: str | None
+    ) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
+        conn = manager.create('db')
+        statement = f"BEGIN NOT ATOMIC {left}; INSERT INTO numbers VALUES (1); SIGNAL SQLSTATE '45000'; END"
+        with pytest.raises(err.MySQLError):
+            execute(conn, statement)
+        if then:
+            execute(conn, then)
+        assert not manager.check_aliveness('db', conn)
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+        assert fetch(conn, 'SELECT @@in_transaction') == 0
+        assert fetch(conn, 'SELECT @@autocommit') == autocommit
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == ([(1,)] if 'autocommit = 1' in left else [(0,)])
+        manager.dispose('db', conn)
+
+    @pytest.mark.parametrize('then', [None, 'SELECT 1'])
+    def test_ends_what_was_begun_before_the_rows_failed(
+        self, mariadb: MariadbServer, table: str, autocommitting: Connection, then: str | None
+    ) -> None:
+        manager = DbConnectionManager({})
+        for _ in range(2):
+            cursor = autocommitting.cursor(cursors.SSCursor)
+            cursor.execute(
+                'BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO numbers VALUES (1);'
+                ' SELECT EXP(seq) FROM seq_1_to_1000; END'
+            )
+            with pytest.raises(err.MySQLError):
+                cursor.fetchall()
+            if then:
+                execute(autocommitting, then)
+            assert not manager.check_aliveness('db', autocommitting)
+            manager.on_release('db', autocommitting)
+            assert manager.check_aliveness('db', autocommitting)
+            assert fetch(autocommitting, 'SELECT @@in_transaction') == 0
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+
+    @pytest.mark.parametrize('statement', ['SET autocommit = 0', 'BEGIN', 'this is no SQL'])
+    def test_left_out_is_found_by_the_check(
+        self, manager: DbConnectionManager, autocommitting: Connection, statement: str
+    ) -> None:
+        with contextlib.suppress(err.ProgrammingError):
+            execute(autocommitting, statement)
+        assert not manager.check_aliveness('db', autocommitting)
+
+    @pytest.mark.parametrize('step', ['rollback', 'autocommit'])
+    def test_closes_what_it_was_interrupted_at(
+        self, manager: DbConnectionManager, autocommitting: Connection, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        def interrupt(*args: object) -> None:
+            raise KeyboardInterrupt
+
+        execute(autocommitting, 'SET autocommit = 0')
+        execute(autocommitting, 'BEGIN')
+        monkeypatch.setattr(Connection, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            manager.on_release('db', autocommitting)
+        assert not autocommitting.open
+        assert not manager.check_aliveness('db', autocommitting)
 
     @pytest.mark.parametrize('autocommit', [True, False])
     @pytest.mark.parametrize('then', [None, 'SELECT 1', 'this is no SQL'])
@@ -707,6 +851,21 @@ class TestRelease:
                     stack.enter_context(pytest.raises(DiscardConnection))
                 manager.on_release('db', conn)
             manager.dispose('db', conn)
+
+    def test_discards_one_whose_further_rows_could_not_be_converted(self, mariadb: MariadbServer) -> None:
+        def fail(value: str) -> None:
+            raise ValueError(value)
+
+        multi_statements = 1 << 16
+        conv = {**converters.conversions, FIELD_TYPE.LONGLONG: fail}
+        manager = DbConnectionManager({'db': {**mariadb.params, 'conv': conv, 'client_flag': multi_statements}})
+        conn = manager.create('db')
+        cursor = conn.cursor()
+        cursor.execute("SELECT 'first'; SELECT seq FROM seq_1_to_3")
+        with pytest.raises(ValueError, match='1'):
+            cursor.nextset()
+        assert not conn.in_order
+        manager.dispose('db', conn)
 
     @pytest.mark.parametrize('rows', [1, 3])
     def test_discards_one_whose_rows_could_not_be_converted(self, mariadb: MariadbServer, rows: int) -> None:
@@ -860,6 +1019,62 @@ class TestDispose:
         conn.close()
         manager.dispose('db', conn)
 
+    @pytest.mark.filterwarnings("ignore:The 'reconnect' argument")
+    def test_for_good(self, mariadb: MariadbServer, manager: DbConnectionManager) -> None:
+        conn = manager.create('db')
+        manager.dispose('db', conn)
+        with pytest.raises(err.InterfaceError, match='the pool has closed this connection'):
+            conn.ping(reconnect=True)
+        with pytest.raises(err.InterfaceError, match='the pool has closed this connection'):
+            conn.connect()
+        assert not conn.open
+        mariadb.wait_for_sessions(0)
+
+    @pytest.mark.filterwarnings("ignore:The 'reconnect' argument")
+    def test_for_good_while_the_user_connects_again(
+        self, mariadb: MariadbServer, manager: DbConnectionManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        conn = manager.create('db')
+        conn.close()
+        greet = Connection._get_server_information  # type: ignore[attr-defined]
+
+        def greet_and_be_disposed_of(self: Connection) -> None:
+            # As if the other thread had come before there was a socket.
+            sock, self._sock = self._sock, None
+            manager.dispose('db', self)
+            self._sock = sock
+            greet(self)
+
+        monkeypatch.setattr(Connection, '_get_server_information', greet_and_be_disposed_of)
+        with pytest.raises(err.InterfaceError, match='the pool has closed this connection'):
+            conn.ping(reconnect=True)
+        assert not conn.open
+        mariadb.wait_for_sessions(0)
+
+    @pytest.mark.parametrize('polite', [True, False])
+    def test_lets_nothing_out_in_plaintext(
+        self, mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch, polite: bool
+    ) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': {'check_hostname': False}}})
+        conn = manager.create('db')
+        sock = sock_of(conn)
+        assert isinstance(sock, ssl.SSLSocket)
+        if not polite:
+            conn._execute_command(3, 'SELECT 1')
+        close = ssl.SSLSocket._real_close  # type: ignore[attr-defined]
+        closed: list[ssl.SSLSocket] = []
+
+        def send_and_close(self: ssl.SSLSocket) -> None:
+            # What another thread sends now, this takes the encryption away from.
+            with pytest.raises(ConnectionError):
+                socket.socket.send(self, b'SELECT 2')
+            closed.append(self)
+            close(self)
+
+        monkeypatch.setattr(ssl.SSLSocket, '_real_close', send_and_close)
+        manager.dispose('db', conn)
+        assert closed == [sock]
+
     @pytest.mark.parametrize('tls', [True, False])
     def test_ends_a_running_statement(self, mariadb: MariadbServer, tls: bool) -> None:
         manager = DbConnectionManager({'db': {**mariadb.params, 'ssl_disabled': not tls}})
@@ -909,6 +1124,22 @@ class TestInAPool:
             assert fourth is third
         assert pool.get_stats()['created'] == 3
         mariadb.wait_for_sessions(1)
+
+    @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
+    def test_loses_nothing_of_who_comes_after_an_error(
+        self,
+        mariadb: MariadbServer,
+        table: str,
+        new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]],
+        left: str,
+    ) -> None:
+        pool = new_pool(max_size=1, manager=DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}}))
+        with pytest.raises(err.MySQLError), pool.connection('db') as first:
+            execute(first, f"BEGIN NOT ATOMIC {left}; SIGNAL SQLSTATE '45000'; END")
+        with pool.connection('db') as second:
+            execute(second, 'INSERT INTO numbers VALUES (2)')
+        assert second is first
+        assert mariadb.execute(f'SELECT n FROM {table}') == [(2,)]
 
     def test_goes_on_after_the_server_was_restarted(
         self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]

@@ -1,12 +1,32 @@
-"""What the managers of MySQL and MariaDB connections share: the numbers of errors, and what follows from them."""
+"""What the managers of MySQL and MariaDB connections share: the state of a session, and the numbers of errors."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from gcpool.contrib._errors import BAD_PARAMS
 
-__all__ = ['BAD_ARGUMENTS', 'advice_for_error', 'advice_for_package', 'ends_session', 'error_number', 'is_reply']
+__all__ = [
+    'BAD_ARGUMENTS',
+    'ENDED',
+    'SessionState',
+    'advice_for_error',
+    'advice_for_package',
+    'ends_session',
+    'error_number',
+    'is_reply',
+]
+
+#: What is said when a connection that the pool has closed is told to connect again.
+ENDED = 'the pool has closed this connection'
 
 #: What the drivers' constructors, which connect to nothing, raise for arguments that they cannot use: files of TLS that
 #: they cannot load, and character sets that they do not know, among them.
 BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError, NotImplementedError, OSError)
+
+# Bits of the server's status.
+_IN_TRANSACTION = 1
+_AUTOCOMMIT = 2
 
 # The drivers' own errors, by the numbers of the C client: the server sends none of these.
 _FIRST_CLIENT_ERROR = 2000
@@ -78,3 +98,94 @@ def advice_for_error(exc: BaseException) -> str:
 def advice_for_package(exc: RuntimeError) -> str | None:
     """What to do about a package that the driver has not found; None for an error of another kind."""
     return next((advice for package, advice in _PACKAGES.items() if f'{package!r} package' in str(exc)), None)
+
+
+class SessionState:
+    """What a driver's connection, which this is mixed into, has to know of its session when it is given back.
+
+    The server tells whether a transaction is open, and whether autocommit is on, with every answer but an error. The
+    drivers do not take it in from all of those. Where they do not, all that a statement that has succeeded may have
+    done is to begin a transaction without autocommit; one that has failed (a procedure half-way) may have done
+    anything: then the server has to be asked.
+    """
+
+    # Only declared here: a value would hide what the drivers have.
+    server_status: int
+    _result: Any
+
+    #: Whether autocommit was on when the connection was made.
+    initial_autocommit = False
+    _awaiting_reply = False
+    _status_is_old = False
+    _status_is_in_doubt = False
+    _ended = False
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the last statement's answer was read to its end, and another statement may be sent."""
+        result = self._result
+        if result is None:
+            return not self._awaiting_reply
+        return not (result.unbuffered_active or result.has_next)
+
+    @property
+    def may_be_in_transaction(self) -> bool:
+        """Whether a transaction is open, or may be by a statement that did not fail."""
+        if self.server_status & _IN_TRANSACTION:
+            return True
+        return self._status_is_old and not self.server_status & _AUTOCOMMIT
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether it is known that no transaction is open, and autocommit is what it was. Costs no round trip."""
+        return not (self._is_in_doubt() or self.may_be_in_transaction or self._autocommit_was_switched())
+
+    def steps_to_restore(self) -> Iterator[Callable[[], Any]]:
+        """Give what to call to roll back what may be open and set autocommit to what it was; nothing if it is restored.
+
+        Each is to be called, and its coroutine awaited if it gives one, before the next one is asked for.
+        """
+        driver: Any = self
+        # The answer to the rollback tells as much.
+        if self._is_in_doubt() and not self.may_be_in_transaction:
+            yield functools.partial(driver.ping, reconnect=False)
+        if self.may_be_in_transaction:
+            yield driver.rollback
+        if self._autocommit_was_switched():
+            yield functools.partial(driver.autocommit, self.initial_autocommit)
+
+    def _autocommit_was_switched(self) -> bool:
+        return bool(self.server_status & _AUTOCOMMIT) != self.initial_autocommit
+
+    def _is_in_doubt(self) -> bool:
+        return self._status_is_in_doubt or (self._result is not None and self._failed_half_way(self._result))
+
+    @staticmethod
+    def _failed_half_way(result: Any) -> bool:
+        """Whether rows that were fetched one by one have ended with an error."""
+        raise NotImplementedError
+
+    def _note_statement(self, earlier: Any) -> None:
+        """Note that a statement is sent, for which the driver forgets an earlier result."""
+        self._note_forgotten(earlier)
+        self._awaiting_reply = self._status_is_old = True
+
+    def _note_forgotten(self, earlier: Any) -> None:
+        if earlier is not None and self._failed_half_way(earlier):
+            self._status_is_in_doubt = True
+
+    def _note_reply(self, *, told: bool) -> None:
+        """Note an answer that is no error, read to its end as far as the driver does by itself.
+
+        :param told: the status that came with it was taken in
+        """
+        self._awaiting_reply = False
+        self._status_is_old = not told
+        if told:
+            self._status_is_in_doubt = False
+
+    def _note_error(self, exc: BaseException) -> None:
+        """Note what reading an answer, or sending a statement, has raised."""
+        if is_reply(exc):
+            self._awaiting_reply = False
+            self._status_is_in_doubt = True

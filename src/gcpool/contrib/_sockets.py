@@ -183,7 +183,9 @@ def _has_tls_alert(records: bytes, encrypted_type: bool) -> bool:
 def shut_down(sock: socket.socket) -> bool:
     """End both directions of a socket; False if there was nothing left to end (the peer is gone, or it is closed)."""
     try:
-        sock.shutdown(socket.SHUT_RDWR)
+        # By the base class: SSLSocket's own first takes its encryption away, and what another thread is about to send
+        # would go out in plaintext.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         return False
     return True

@@ -20,14 +20,21 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._mysql import BAD_ARGUMENTS, advice_for_error, advice_for_package, ends_session, is_reply
+from gcpool.contrib._mysql import (
+    BAD_ARGUMENTS,
+    ENDED,
+    SessionState,
+    advice_for_error,
+    advice_for_package,
+    ends_session,
+)
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
 try:
     from asyncmy import connection, errors
-    from asyncmy.constants import COMMAND, SERVER_STATUS
+    from asyncmy.constants import COMMAND
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.asyncmy needs asyncmy: pip install "gcpool[asyncmy]"', name=exc.name) from exc
 
@@ -64,16 +71,26 @@ if TYPE_CHECKING:
         async def _read_query_result(self, unbuffered: bool = False) -> None: ...
         def _write_bytes(self, data: bytes) -> None: ...
 
+    class _DriverStatement:
+        """What is used here of asyncmy's prepared statement."""
+
+        _connection: Any
+
+        def __init__(self, conn: Any, statement_id: int, parameter_count: int) -> None: ...
+        async def execute(self, args: Any = ()) -> Any: ...
+        async def execute_bulk(self, rows: Any) -> Any: ...
+
 else:
     _DriverConnection = connection.Connection
+    _DriverStatement = connection.PreparedStatement
 
 # asyncmy's own default, for connecting to a host; here for all until the connection can be used.
 _CONNECT_TIMEOUT = 10.0
 
+# A bit of the server's status.
+_MORE_RESULTS = 8
+
 _QUIT = b'\x01\x00\x00\x00\x01'
-_BULK_EXECUTE = 0xFA
-# asyncmy reads the answers to these in places of its own, and to the first there is none.
-_READ_ELSEWHERE = frozenset({COMMAND.COM_STMT_CLOSE, COMMAND.COM_STMT_EXECUTE, _BULK_EXECUTE})
 
 # asyncio.TimeoutError is an OSError only since Python 3.11.
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
@@ -84,34 +101,17 @@ _CANCELLATION_REPEATED = 0.1
 logger = logging.getLogger(__name__)
 
 
-class Connection(_DriverConnection):
+class Connection(SessionState, _DriverConnection):
     """asyncmy's connection, which also knows whether the server still owes it an answer.
 
-    Where the server's status has no bit set, asyncmy takes it for not told, and what a statement that failed has begun
-    is not told at all. So this takes the status in, and notes when it is of before the last statement.
+    Where the server's status has no bit set, asyncmy takes it for not told. So this takes the status in, and notes when
+    it is of before the last statement.
     """
-
-    #: Whether autocommit was on when the connection was made.
-    initial_autocommit = False
-    _awaiting_reply = False
-    _status_is_old = False
 
     @property
     def in_order(self) -> bool:
         """Whether the last statement's answer was read to its end, and another statement may be sent."""
-        if not self._connected:
-            return False
-        result = self._result
-        if result is None:
-            return not self._awaiting_reply
-        return not (result.unbuffered_active or result.has_next)
-
-    @property
-    def may_be_in_transaction(self) -> bool:
-        """Whether a transaction is open, or one may be that the server has not yet told of."""
-        if self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
-            return True
-        return self._status_is_old and not self.get_autocommit()
+        return self._connected and super().in_order
 
     def is_quiet(self) -> bool:
         """Whether the server has neither ended the connection nor said anything that was not read; no round trip."""
@@ -126,16 +126,37 @@ class Connection(_DriverConnection):
 
     async def restore(self) -> None:
         """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
-        if self.may_be_in_transaction:
-            await self.rollback()
-        if self.get_autocommit() != self.initial_autocommit:
-            await self.autocommit(self.initial_autocommit)
+        for step in self.steps_to_restore():
+            await step()
+
+    async def connect(self) -> Any:
+        """As asyncmy's, which a user may call to connect again.
+
+        :raise asyncmy.errors.InterfaceError: the pool has closed the connection, and would not know of another one
+        """
+        self._refuse_if_ended()
+        connected = await super().connect()
+        # Meanwhile it may have.
+        self._refuse_if_ended()
+        return connected
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            self.abort()
+            raise errors.InterfaceError(0, ENDED)
+
+    def abort(self) -> None:
+        """Close the connection without a good-bye."""
+        self.close()
+        # Not every version of asyncmy says so.
+        self._connected = False
 
     async def end(self, timeout: float) -> None:
-        """Close the connection, with a good-bye if it is in order; abort it if that takes too long.
+        """Close the connection for good, with a good-bye if it is in order; abort it if that takes too long.
 
         :param timeout: seconds
         """
+        self._ended = True
         polite = self.in_order and self.is_quiet()
         result, self._result = self._result, None
         if result is not None:
@@ -153,58 +174,112 @@ class Connection(_DriverConnection):
         except errors.MySQLError as exc:
             logger.debug('a connection is aborted, it could not be closed: %r', exc)
         finally:
-            self.close()
-            self._connected = False
+            self.abort()
             # Not the connection's own, which it forgets before all that was written is sent.
             if proto.transport is not None:
                 proto.transport.abort()
         await asyncio.wait(closed, timeout=timeout)
 
+    @staticmethod
+    def _failed_half_way(result: Any) -> bool:
+        # At the end of the rows, which an error takes the place of, it would give up its connection.
+        return result.connection is not None and not result.unbuffered_active
+
     async def _execute_command(self, command: int, sql: str | bytes) -> None:
+        earlier = self._result
+        if command == COMMAND.COM_STMT_CLOSE:
+            # It changes nothing, and there is no answer to it.
+            try:
+                await super()._execute_command(command, sql)
+            finally:
+                self._note_forgotten(earlier)
+            return
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
-        self._awaiting_reply = self._status_is_old = True
+        self._note_statement(earlier)
         await super()._execute_command(command, sql)
-        self._status_is_old = True
-        self._awaiting_reply = command not in _READ_ELSEWHERE
+        self._note_statement(earlier)
 
     async def _read_ok_packet(self) -> Any:
-        packet = await self._reply_of(super()._read_ok_packet())
-        self._status_is_old = False
-        return packet
+        return await self._reply_of(super()._read_ok_packet(), told=True)
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
-        await self._reply_of(super()._read_query_result(unbuffered))
-        result = self._result
+        # Of a statement's further results, too.
+        self._awaiting_reply = True
+        try:
+            await super()._read_query_result(unbuffered)
+        except errors.MySQLError as exc:
+            self._note_error(exc)
+            raise
+        self._note_result(self._result)
+
+    def _note_result(self, result: Any) -> None:
+        """Take in the status of a result that was read to its end, or whose rows are fetched one by one."""
         told = result.field_count == 0 or (self._deprecate_eof and not result.unbuffered_active)
         if told:
             self.server_status = result.server_status
-        self._status_is_old = not told
+        self._note_reply(told=told)
+
+    async def note_execution(self, reading: Awaitable[Any]) -> Any:
+        """Await the execution of a prepared statement, and note what comes of it."""
+        try:
+            result = await reading
+        except errors.MySQLError as exc:
+            self._note_error(exc)
+            raise
+        self._note_result(result)
+        if result.server_status & _MORE_RESULTS or self._status_is_old:
+            # There may have been further results, which asyncmy drops with what the server said at their ends.
+            self._note_reply(told=False)
+            self._status_is_in_doubt = True
+        return result
 
     async def prepare(self, query: Any) -> Any:
         """As asyncmy's."""
-        return await self._reply_of(super().prepare(query))
+        statement = await self._reply_of(super().prepare(query), told=False)
+        return _PreparedStatement(self, statement._statement_id, statement.parameter_count)  # noqa: SLF001
 
     async def show_warnings(self) -> Any:
         """As asyncmy's."""
-        return await self._reply_of(super().show_warnings())
+        return await self._reply_of(super().show_warnings(), told=False)
 
-    async def _reply_of(self, reading: Awaitable[Any]) -> Any:
+    async def _reply_of(self, reading: Awaitable[Any], *, told: bool) -> Any:
         try:
             reply = await reading
         except errors.MySQLError as exc:
-            self._awaiting_reply = not is_reply(exc)
+            self._note_error(exc)
             raise
-        self._awaiting_reply = False
+        self._note_reply(told=told)
         return reply
+
+
+class _PreparedStatement(_DriverStatement):
+    """asyncmy's prepared statement, which tells its connection when an answer was read to its end, and its status.
+
+    asyncmy reads those answers past the connection, keeps the old status where the new one has no bit set, and drops
+    all results of a procedure but the first.
+    """
+
+    async def execute(self, args: Any = ()) -> Any:
+        """As asyncmy's."""
+        return await self._execution(super().execute(args))
+
+    async def execute_bulk(self, rows: Any) -> Any:
+        """As asyncmy's."""
+        return await self._execution(super().execute_bulk(rows))
+
+    async def _execution(self, reading: Awaitable[Any]) -> Any:
+        conn = self._connection
+        return await (reading if conn is None else conn.note_execution(reading))
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with asyncmy.
 
     When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
-    it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
-    not read to its end (a statement that was cancelled, an unbuffered cursor, further result sets) is disposed of.
-    Everything else in the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``,
+    it was in the beginning. That costs a round trip only if there is something to do, or the last statement failed in
+    autocommit mode: what it has begun (a procedure half-way) the server has to be asked. A connection with an answer
+    that was not read to its end (a statement that was cancelled, an unbuffered cursor, further result sets) is disposed
+    of. Everything else in the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``,
     temporary tables) stays as the user leaves it.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
@@ -272,8 +347,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param endpoint: a key of ``params``
         :param conn: the connection. One whose answer to ``ping`` is no longer waited for is closed.
         """
-        # A transaction is open where a release was cut off before it could roll back.
-        if not (conn.in_order and conn.is_quiet()) or conn.may_be_in_transaction:
+        # It is not restored where a release was left out, or cut off before it could do that.
+        if not (conn.in_order and conn.is_quiet() and conn.is_restored):
             return False
         if self._ping:
             try:
@@ -285,8 +360,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     async def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
-        How long a server that does not answer is waited for is ``read_timeout`` in the parameters of the connection,
-        which asyncmy does not limit by default.
+        After a statement that failed in autocommit mode, and after a prepared one with further results, the server is
+        asked (``COM_PING``) what it has left. How long a server that does not answer is waited for is ``read_timeout``
+        in the parameters of the connection, which asyncmy does not limit by default.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
@@ -300,6 +376,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         except errors.MySQLError as exc:
             logger.warning('a connection to %r cannot be rolled back, it is disposed of: %s', endpoint, exc)
             raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+        except BaseException:
+            # Who checks it must not find it alive: it is restored in part.
+            conn.abort()
+            raise
 
     async def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.

@@ -21,11 +21,12 @@ from gcpool.contrib._errors import (
 )
 from gcpool.contrib._mysql import (
     BAD_ARGUMENTS,
+    ENDED,
+    SessionState,
     advice_for_error,
     advice_for_package,
     ends_session,
     error_number,
-    is_reply,
 )
 from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
@@ -33,7 +34,7 @@ from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
     from pymysql import connections, err
-    from pymysql.constants import CR, SERVER_STATUS
+    from pymysql.constants import CR
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.pymysql needs PyMySQL: pip install "gcpool[pymysql]"', name=exc.name) from exc
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
         _result: Any
         _read_timeout: float | None
         _write_timeout: float | None
+        _current_timeout: float | None
+        _read_bytes: Callable[[int], bytes]
         _read_packet: Callable[..., Any]
 
         def _create_ssl_ctx(self, sslp: Any) -> Any: ...
@@ -74,6 +77,7 @@ _CONNECT_TIMEOUT = 10.0
 _SHORTEST_TIMEOUT = 1e-6
 # Seconds that sending the five bytes of a good-bye may take. They do not wait, unless what is before them does.
 _QUIT_TIMEOUT = 1.0
+_SERVER_LOST = 'Lost connection to MySQL server during query'
 
 logger = logging.getLogger(__name__)
 
@@ -88,32 +92,12 @@ def _default_tls() -> Any:
     return getattr(connections.Connection(defer_connect=True), 'ctx', None)
 
 
-class Connection(_DriverConnection):
+class Connection(SessionState, _DriverConnection):
     """PyMySQL's connection, which also knows whether the server still owes it an answer.
 
     PyMySQL keeps the server's status, but does not take it from the end of a result set: a ``SELECT`` that began a
     transaction does not show there. So this notes when the status is of before the last statement.
     """
-
-    #: Whether autocommit was on when the connection was made.
-    initial_autocommit = False
-    _awaiting_reply = False
-    _status_is_old = False
-
-    @property
-    def in_order(self) -> bool:
-        """Whether the last statement's answer was read to its end, and another statement may be sent."""
-        result = self._result
-        if result is None:
-            return not self._awaiting_reply
-        return not (result.unbuffered_active or result.has_next)
-
-    @property
-    def may_be_in_transaction(self) -> bool:
-        """Whether a transaction is open, or one may be that the server has not yet told of."""
-        if self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
-            return True
-        return self._status_is_old and not self.get_autocommit()
 
     def has_unread(self) -> bool:
         """Whether something has arrived that was not read, or the connection has ended. Costs no round trip."""
@@ -138,36 +122,78 @@ class Connection(_DriverConnection):
 
     def restore(self) -> None:
         """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
-        if self.may_be_in_transaction:
-            self.rollback()
-        if self.get_autocommit() != self.initial_autocommit:
-            self.autocommit(self.initial_autocommit)
+        for step in self.steps_to_restore():
+            step()
 
     @contextlib.contextmanager
     def limited(self, seconds: float) -> Generator[None, None, None]:
-        """Let all packets read and written in the block together take no longer than some seconds."""
+        """Let all that is read and written in the block together take no longer than some seconds."""
         deadline = time.monotonic() + seconds
         configured = self._read_timeout, self._write_timeout
 
         def renew() -> None:
-            left = max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)
+            left = _seconds_until(deadline)
             self._read_timeout, self._write_timeout = (min(left, limit or left) for limit in configured)
 
-        def read_packet(*args: Any) -> Any:
-            renew()
-            packet = super(Connection, self)._read_packet(*args)
+        def read_bytes(count: int) -> bytes:
+            try:
+                data = self._read_in_pieces(count, renew)
+            except OSError as exc:
+                self.abort()
+                raise err.OperationalError(CR.CR_SERVER_LOST, f'{_SERVER_LOST} ({exc})') from exc
+            except BaseException:
+                self.abort()
+                raise
+            if len(data) < count:
+                self.abort()
+                raise err.OperationalError(CR.CR_SERVER_LOST, _SERVER_LOST)
             # For what is written next, and the handshake of TLS.
             renew()
-            return packet
+            return data
 
         renew()
         # On the instance, and only for this block: reading rows should not cost more.
-        self._read_packet = read_packet
+        self._read_bytes = read_bytes
         try:
             yield
         finally:
-            del self._read_packet
+            del self._read_bytes
             self._read_timeout, self._write_timeout = configured
+
+    def _read_in_pieces(self, count: int, renew: Callable[[], None]) -> bytes:
+        """Read some bytes, or less at the end of the stream, with ``renew`` called before each wait for the server.
+
+        A reader that is told to read them all waits anew, as long as it may at all, for each byte that comes alone.
+        """
+        data = b''
+        while len(data) < count:
+            renew()
+            sock, reader = self._sock, self._rfile
+            if sock is None or reader is None:
+                break
+            sock.settimeout(self._read_timeout)
+            # By this PyMySQL knows whether the socket has the timeout that it should have.
+            self._current_timeout = self._read_timeout
+            piece = reader.read1(count - len(data))
+            if not piece:
+                break
+            data += piece
+        return data
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """As PyMySQL's, which a user may call to connect again.
+
+        :raise pymysql.err.InterfaceError: the pool has closed the connection, and would not know of another one
+        """
+        self._refuse_if_ended()
+        super().connect(sock)
+        # Meanwhile it may have.
+        self._refuse_if_ended()
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            self.abort()
+            raise err.InterfaceError(0, ENDED)
 
     def connect_by(self, deadline: float) -> None:
         """Connect and log in.
@@ -211,77 +237,95 @@ class Connection(_DriverConnection):
         return _default_tls() if sslp == {} else super()._create_ssl_ctx(sslp)
 
     def end(self) -> None:
-        """Close the connection, with a good-bye if it is in order; may be called from another thread, and twice."""
+        """Close it for good, with a good-bye if it is in order; may be called from another thread, and twice."""
+        self._ended = True
         polite = self.in_order
         result, self._result = self._result, None
         if result is not None:
             # It would read on when it is collected, from a connection that is closed.
             result.unbuffered_active = False
-        sock, reader = self._sock, self._rfile
-        if sock is None:
+        if self._sock is None:
             return
         if polite:
             self._write_timeout = _QUIT_TIMEOUT
             self.close()
-            return
-        # The one who waits for the answer is woken by this, and gives the reader free.
-        shut_down(sock)
-        reader.close()
-        sock.close()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection without a good-bye; may be called from another thread, and twice."""
+        sock, reader = self._sock, self._rfile
+        if sock is not None:
+            # Who waits for an answer is woken by this, and gives the reader free. And closing a socket of TLS takes its
+            # encryption away before it closes it: from now on what another thread sends goes nowhere.
+            shut_down(sock)
+        for stream in (reader, sock):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
         self._rfile = self._sock = None
 
+    def _force_close(self) -> None:
+        self.abort()
+
+    @staticmethod
+    def _failed_half_way(result: Any) -> bool:
+        # The end of the rows, which an error takes the place of, would tell whether there are further results.
+        return result.has_next is None and not result.unbuffered_active
+
     def _execute_command(self, command: int, sql: str | bytes) -> None:
+        earlier = self._result
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
-        self._awaiting_reply = self._status_is_old = True
+        self._note_statement(earlier)
         try:
             super()._execute_command(command, sql)
         finally:
-            self._awaiting_reply = self._status_is_old = True
+            self._note_statement(earlier)
 
     def _read_ok_packet(self) -> Any:
-        with self._reading_reply():
-            packet = super()._read_ok_packet()
-        self._status_is_old = False
-        return packet
+        with self._reading_reply(told=True):
+            return super()._read_ok_packet()
 
     def _read_query_result(self, unbuffered: bool = False) -> int:
+        # Of a statement's further results, too.
+        self._awaiting_reply = True
         try:
             affected = super()._read_query_result(unbuffered)
         except err.MySQLError as exc:
-            self._awaiting_reply = not is_reply(exc)
+            self._note_error(exc)
             raise
-        self._awaiting_reply = False
-        self._status_is_old = self._result.server_status is None
+        self._note_reply(told=self._result.server_status is not None)
         return affected
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
         """As PyMySQL's."""
-        with self._reading_reply():
+        with self._reading_reply(told=False):
             super().set_character_set(charset, collation)
 
     def show_warnings(self) -> Any:
         """As PyMySQL's."""
-        with self._reading_reply():
+        with self._reading_reply(told=False):
             return super().show_warnings()  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
-    def _reading_reply(self) -> Generator[None, None, None]:
+    def _reading_reply(self, *, told: bool) -> Generator[None, None, None]:
         try:
             yield
         except err.MySQLError as exc:
-            self._awaiting_reply = not is_reply(exc)
+            self._note_error(exc)
             raise
-        self._awaiting_reply = False
+        self._note_reply(told=told)
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with PyMySQL.
 
     When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
-    it was in the beginning; neither costs a round trip if there is nothing to do. A connection with an answer that was
-    not read to its end (of an unbuffered cursor, or further result sets) is disposed of. Everything else in the session
-    (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary tables) stays as the user
-    leaves it.
+    it was in the beginning. That costs a round trip only if there is something to do, or the last statement failed in
+    autocommit mode: what it has begun (a procedure half-way) the server has to be asked. A connection with an answer
+    that was not read to its end (of an unbuffered cursor, or further result sets) is disposed of. Everything else in
+    the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary tables) stays
+    as the user leaves it.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`pymysql.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable that
@@ -323,7 +367,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if timeout is None or deadline is None or own_deadline < deadline:
             deadline = own_deadline
         else:
-            limit = timeout
+            # What is left of a limit is not one that anybody has set to the microsecond.
+            limit = round(timeout, 2) or timeout
         try:
             conn.connect_by(deadline)
         except err.MySQLError as exc:
@@ -364,8 +409,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             parameters; None for that one. After a check that took too long the connection is closed.
         :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
-        # A transaction is open where a release was cut off before it could roll back.
-        if not (conn.open and conn.in_order and conn.is_quiet()) or conn.may_be_in_transaction:
+        # It is not restored where a release was left out, or cut off before it could do that.
+        if not (conn.open and conn.in_order and conn.is_quiet() and conn.is_restored):
             return False
         if not self._ping:
             return True
@@ -376,8 +421,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
-        How long a server that does not answer is waited for is ``read_timeout`` in the parameters of the connection,
-        which PyMySQL does not limit by default.
+        After a statement that failed in autocommit mode the server is asked (``COM_PING``) what it has left. How long a
+        server that does not answer is waited for is ``read_timeout`` in the parameters of the connection, which PyMySQL
+        does not limit by default.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
@@ -393,6 +439,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         except err.MySQLError as exc:
             logger.warning('a connection to %r cannot be rolled back, it is disposed of: %s', endpoint, exc)
             raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+        except BaseException:
+            # Who checks it must not find it alive: it is restored in part.
+            conn.abort()
+            raise
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.
