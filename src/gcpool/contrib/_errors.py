@@ -80,7 +80,8 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
     :param timeout: seconds that connecting was allowed to take, None if the limit was the driver's own
     :raise ConnectTimeout: always; with the number of the system's error, if ``cause`` has one
     """
-    limit = 'in time' if timeout is None else f'within {round(timeout, 3):g} s'
+    # What is left of a limit is not one that anybody has set to the microsecond.
+    limit = 'in time' if timeout is None else f'within {round(timeout, 3) or timeout:g} s'
     error = ConnectTimeout(
         f'no connection to endpoint {endpoint!r} could be made {limit}: {_first_line(cause)}; '
         'is the server reachable, or is the time limit too short?',

@@ -367,8 +367,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if timeout is None or deadline is None or own_deadline < deadline:
             deadline = own_deadline
         else:
-            # What is left of a limit is not one that anybody has set to the microsecond.
-            limit = round(timeout, 2) or timeout
+            limit = timeout
         try:
             conn.connect_by(deadline)
         except err.MySQLError as exc:
