@@ -398,8 +398,8 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
 
     A connection is unfit, and its pool closes it, when the server has closed it (``Connection: close``, or while it was
     idle), when a request was not sent to its end (less or more of a body than ``Content-Length`` says, or no last
-    chunk), when its response was not read to its end, when it was switched to another protocol, and when there is
-    something to read on it that nobody has asked for.
+    chunk), when its response was not read to its end or was cut short, when it was switched to another protocol, and
+    when there is something to read on it that nobody has asked for.
 
     :param timeout: seconds that connecting, and each wait for the server, may take; None for no limit
     :param ssl_context: settings for ``https``, None for Python's default: certificates are checked against the

@@ -770,7 +770,8 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
     A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
     its session is not what the handshake made it: a transaction is open (MULTI, WATCH), another database is selected,
     or a command was sent that no other takes back (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like). Also
-    when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it.
+    when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it, or, once it is idle, the client
+    itself, because its release was left out.
 
     :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; in
@@ -779,6 +780,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         KeyError for an endpoint that it does not know.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it, which does not find a server behind a proxy that keeps the connection open.
+    :raise TypeError: ``endpoints`` is neither a mapping nor callable
     """
 
     def __init__(self, endpoints: Endpoints, *, ping: bool = False) -> None:
@@ -791,10 +793,12 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
 
         :param endpoint: a key of ``endpoints``
         :param timeout: seconds that connecting may take, if that is less than ``socket_connect_timeout`` and
-            ``socket_timeout`` allow: the former for finding an address that answers, the latter for each further
-            step. With a limit the host's name is resolved in a thread, which is left behind when the time is over.
+            ``socket_timeout`` allow: the former for finding an address that answers, the latter for each wait after
+            that. With a limit the host's name is resolved in a thread, which is left behind when the time is over, and
+            the connection is cut off then, however slowly an answer still comes in.
         :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
+            that it cannot use of TypeError, ValueError or LookupError
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
         params = to_params(look_up(self._endpoints, endpoint, 'endpoints'), endpoint, 'endpoints', text_as='url')
@@ -825,7 +829,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
-        :param timeout: seconds that the answer may take with ``ping``, if that is less than ``socket_timeout``
+        :param timeout: seconds that the answer may take with ``ping``; each wait for it ends after ``socket_timeout``
         """
         pooled = _pooled(conn)
         if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
@@ -878,7 +882,8 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
 
         :param endpoint: a key of ``endpoints``
         :raise ConnectTimeout: redis-py's ``socket_connect_timeout``, or for the handshake ``socket_timeout``, is over
-        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
+            that it cannot use of TypeError, ValueError or LookupError
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
         found = await look_up_async(self._endpoints, endpoint, 'endpoints')
