@@ -198,6 +198,22 @@ def get(conn: Connection, path: str) -> bytes:
     return conn.getresponse().read()
 
 
+def read_to_end(response: http.client.HTTPResponse, way: str) -> None:
+    """Read a response in one of the ways in which it can be read."""
+    buffer = bytearray(3)
+    steps: dict[str, Callable[[], object]] = {
+        'read': response.read,
+        'read some': lambda: response.read(3),
+        'read1': lambda: response.read1(3),
+        'readinto': lambda: response.readinto(buffer),
+        'readline': response.readline,
+        'iterate': lambda: list(response),
+        'close': response.close,
+    }
+    while steps[way]():
+        pass
+
+
 def start_upload(conn: Connection, *headers: Any) -> None:
     """Send the head of a request."""
     conn.putrequest('POST', '/')
@@ -324,6 +340,27 @@ class TestCreate:
             with pytest.raises(ConnectTimeout, match='was not resolved within'):
                 HttpConnectionManager(timeout=0.05).create(f'http://{host}')
         pool.close()
+
+    @pytest.mark.parametrize(
+        ('parameters', 'kind'),
+        [
+            ({'timeout': 'x'}, TypeError),
+            ({'timeout': True}, TypeError),
+            ({'timeout': 0}, ValueError),
+            ({'timeout': -1}, ValueError),
+            ({'timeout': float('nan')}, ValueError),
+            ({'ssl_context': 5}, TypeError),
+        ],
+    )
+    def test_parameters_that_are_none(self, parameters: Any, kind: type[Exception]) -> None:
+        with pytest.raises(kind, match=next(iter(parameters))):
+            HttpConnectionManager(**parameters)
+
+    def test_a_timeout_without_an_end(self, server: Server, client_tls: ssl.SSLContext) -> None:
+        manager = HttpConnectionManager(timeout=float('inf'), ssl_context=client_tls)
+        conn = manager.create(server.url)
+        assert get(conn, '/x') == b'/x'
+        manager.dispose(server.url, conn)
 
 
 class TestState:
@@ -586,6 +623,60 @@ class TestState:
             get(conn, '/')
             check_unfit(manager, conn, r'an interim response was read \(103\)')
             manager.dispose(script.url, conn)
+
+    @pytest.mark.parametrize(
+        'answer',
+        [
+            b'Content-Length: 10\r\n\r\n12345',
+            b'Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n',
+            b'Transfer-Encoding: chunked\r\n\r\n5\r\n123',
+            b'Transfer-Encoding: chunked\r\n\r\n',
+            # The server has not hung up, but who knows what it sends next.
+            b'Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\nsize\r\n',
+            b'Transfer-Encoding: chunked\r\n\r\nsize\r\n',
+        ],
+    )
+    @pytest.mark.parametrize('way', ['read', 'read some', 'read1', 'readinto', 'readline', 'iterate', 'close'])
+    def test_a_response_that_was_cut_short(self, manager: HttpConnectionManager, way: str, answer: bytes) -> None:
+        with tcp_listener() as listener:
+            host, port = listener.getsockname()
+            conn = manager.create(('http', host, port))
+            with listener.accept()[0] as accepted:
+                accepted.settimeout(PATIENCE)
+                conn.request('GET', '/')
+                assert accepted.recv(65536)
+                accepted.sendall(b'HTTP/1.1 200 OK\r\n' + answer)
+                if not answer.endswith(b'size\r\n'):
+                    accepted.shutdown(socket.SHUT_WR)
+                response = conn.getresponse()
+                with contextlib.suppress(http.client.IncompleteRead, ValueError):
+                    read_to_end(response, way)
+                check_unfit(manager, conn, 'a response was (not read|closed|cut)')
+                # What is closed now is no more fit than before.
+                response.close()
+                check_unfit(manager, conn, 'a response was (closed|cut)')
+                manager.dispose('http://x', conn)
+
+    @pytest.mark.parametrize(
+        'answer',
+        [
+            b'200 OK\r\nContent-Length: 5\r\n\r\n12345',
+            b'200 OK\r\nContent-Length: 0\r\n\r\n',
+            b'200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n',
+            b'200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n',
+            b'204 No Content\r\n\r\n',
+            b'304 Not Modified\r\nContent-Length: 5\r\n\r\n',
+        ],
+    )
+    @pytest.mark.parametrize('way', ['read', 'read some', 'read1', 'readinto', 'readline'])
+    def test_a_response_that_came_in_full(self, manager: HttpConnectionManager, way: str, answer: bytes) -> None:
+        with Script(b'HTTP/1.1 ' + answer, b'HTTP/1.1 ' + answer) as script:
+            conn = manager.create(script.url)
+            for _ in range(2):
+                conn.request('GET', '/')
+                read_to_end(conn.getresponse(), way)
+                check_fit(manager, conn)
+            manager.dispose('http://x', conn)
 
     def test_a_response_that_did_not_come_in_time(self, manager: HttpConnectionManager) -> None:
         with Script(b'HTTP/1.1 200 OK\r\n') as script:

@@ -14,10 +14,12 @@ import io
 import re
 import socket
 import ssl
+import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard, cast
 
+from gcpool.common import check_optional_seconds
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, time_left
 from gcpool.exceptions import DiscardConnection, UnknownEndpoint
@@ -170,12 +172,27 @@ class _Response(http.client.HTTPResponse):
         self.reader.sock = sock
         self.fp = self.reader
         self.was_cut_off = False
+        self._last_chunk_was_read = False
 
     def close(self) -> None:
         """Close it. The rest of one that was not read to its end still comes, and who is next would be given that."""
         if self.length != 0 and not self.isclosed():
             self.was_cut_off = True
         super().close()
+
+    def _read_and_discard_trailer(self) -> None:
+        # http.client calls it behind the last chunk.
+        super()._read_and_discard_trailer()  # type: ignore[misc]
+        self._last_chunk_was_read = True
+
+    @property
+    def _came_in_full(self) -> bool:
+        """Whether the body, which http.client takes for read, came to the end that the header announced."""
+        # http.client closes a response by itself also where the server hangs up within its body, or where a chunk's
+        # size is none.
+        if self.chunked and self.length is None:
+            return self._last_chunk_was_read
+        return not self.length
 
     @property
     def spoils(self) -> str | None:
@@ -186,6 +203,8 @@ class _Response(http.client.HTTPResponse):
             return f'an interim response was read ({self.status}), and not the final one behind it'
         if self.was_cut_off:
             return 'a response was closed before its end'
+        if not self._came_in_full:
+            return 'a response was cut short'
         if self.reader.surplus:
             return 'there is more behind the response'
         return None
@@ -379,16 +398,24 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
 
     A connection is unfit, and its pool closes it, when the server has closed it (``Connection: close``, or while it was
     idle), when a request was not sent to its end (less or more of a body than ``Content-Length`` says, or no last
-    chunk), when its response was not read to its end, when it was switched to another protocol, and when there is
-    something to read on it that nobody has asked for.
+    chunk), when its response was not read to its end or was cut short, when it was switched to another protocol, and
+    when there is something to read on it that nobody has asked for.
 
     :param timeout: seconds that connecting, and each wait for the server, may take; None for no limit
     :param ssl_context: settings for ``https``, None for Python's default: certificates are checked against the
         system's authorities
+    :raise TypeError: a parameter is of another type
+    :raise ValueError: ``timeout`` is 0, negative or NaN
     """
 
     def __init__(self, *, timeout: float | None = None, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._timeout = timeout
+        seconds = check_optional_seconds('timeout', timeout)
+        if seconds == 0:
+            raise ValueError('timeout=0: expected seconds, more than 0, or None for no limit')
+        if not isinstance(ssl_context, (ssl.SSLContext, type(None))):
+            raise TypeError(f'ssl_context: expected an ssl.SSLContext or None, got {type(ssl_context).__name__}')
+        # What is longer a socket does not take.
+        self._timeout = seconds if seconds is not None and seconds <= threading.TIMEOUT_MAX else None
         self._ssl_context = ssl_context
 
     def create(self, endpoint: HttpEndpoint, timeout: float | None = None) -> Connection:

@@ -12,16 +12,21 @@ Use one with ``send_command`` and ``read_response``, or with redis-py's client: 
 """
 
 import asyncio
+import collections
+import contextlib
 import copy
 import functools
+import inspect
 import os
 import socket
 import ssl
 import sys
+import threading
 import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from gcpool.common import check_optional_seconds
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -52,6 +57,7 @@ if int(redis.__version__.partition('.')[0]) < 8:
 import redis.asyncio
 import redis.asyncio.connection
 import redis.connection
+from redis.exceptions import ExecAbortError
 from redis.maint_notifications import MaintNotificationsConfig
 
 if sys.version_info >= (3, 11):
@@ -83,6 +89,8 @@ AsyncEndpoints = (
 
 # A socket with no time left gets this much: none at all would make it a non-blocking one.
 _SHORTEST_TIMEOUT = 0.001
+# A limit of 0 is no reason to cut off a server that answers without being waited for.
+_SHORTEST_EXCHANGE = 0.05
 
 _NOT_THROUGH = 'its handshake is not through'
 
@@ -101,7 +109,11 @@ _ALTERS_SESSION_WITH = {
     ),
     'SCRIPT': frozenset({'DEBUG'}),
 }
-_TRANSACTION = frozenset({'DISCARD', 'EXEC', 'MULTI', 'UNWATCH', 'WATCH'})
+# Whether these have changed the session, or have taken back a change, is told by their replies.
+_TOLD_BY_REPLY = frozenset({'DISCARD', 'EXEC', 'MULTI', 'SELECT', 'UNWATCH', 'WATCH'})
+
+#: What redis-py raises for parameters that it cannot use, some of them (an encoding) not before it connects.
+_BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError)
 
 
 class _Packed(list[Any]):
@@ -122,7 +134,7 @@ def _words_that_matter(name: str | bytes) -> tuple[str, ...]:
     if not words:
         return ()
     first = words[0]
-    if first in _ALTERS_SESSION or first in _TRANSACTION or first in _ALTERS_SESSION_WITH or first == 'SELECT':
+    if first in _ALTERS_SESSION or first in _TOLD_BY_REPLY or first in _ALTERS_SESSION_WITH:
         return words
     return ()
 
@@ -137,6 +149,12 @@ class _Session:
     # Class attributes, because redis-py's __del__ may come before __init__ is through.
     #: Commands that were sent, less the replies that were read.
     _unread = 0
+    #: Commands that are being sent. Apart from the others: sending may begin by connecting anew, which wipes these out.
+    _in_send = 0
+    #: Replies that were read since it was connected.
+    _received = 0
+    #: Commands whose replies tell what becomes of the session, each with the number of its reply.
+    _awaited: 'collections.deque[tuple[int, tuple[str, ...]]] | None' = None
     _doubt: str | None = _NOT_THROUGH
     _transaction: str | None = None
     _other_database: str | None = None
@@ -148,45 +166,105 @@ class _Session:
     parameters: Mapping[str, Any]
     db: Any
 
+    def pack_command(self, *args: Any) -> Any:
+        base: Any = super()
+        return _Packed(base.pack_command(*args), [args])
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        base: Any = super()
+        commands = [tuple(command) for command in commands]
+        return _Packed(base.pack_commands(commands), commands)
+
+    # Each of these leaves the connection unfit if it is interrupted: it is counted before it is sent, and a reply is
+    # taken off last.
+
+    def _about_to_send(self, packed: object) -> int:
+        """Count the commands that come next, and give their number."""
+        count = len(packed.commands) if isinstance(packed, _Packed) else 1
+        self._in_send += count
+        return count
+
+    def _was_sent(self, packed: object, count: int) -> None:
+        # Only now: it may have connected, and what the handshake did is no change.
+        self._note_all(packed)
+        self._unread += count
+        self._in_send -= count
+
+    def _was_not_sent(self, count: int, connected: bool) -> None:
+        # If it is still connected nobody knows how much of them was sent.
+        if not connected:
+            self._in_send -= count
+
+    def _was_read(self, failure: redis.ResponseError | None = None) -> None:
+        self._received += 1
+        awaited = self._awaited
+        if awaited and awaited[0][0] == self._received:
+            self._note_reply(awaited[0][1], failure)
+            awaited.popleft()
+        self._unread -= 1
+
     def _note_all(self, packed: object) -> None:
         if not isinstance(packed, _Packed):
             # How many replies there will be cannot be known.
             self._doubt = 'bytes were sent on it that it has not packed itself'
             return
-        for command in packed.commands:
+        for number, command in enumerate(packed.commands, self._received + self._unread + 1):
             name = command[0]
             if not isinstance(name, (str, bytes)):
                 self._doubt = 'a command was sent on it whose name is neither str nor bytes'
             elif words := _words_that_matter(name):
-                self._note(words[0], *words[1:], *map(_as_text, command[1:]))
+                self._note(number, (*words, *map(_as_text, command[1:])))
 
-    def _note(self, first: str, second: str = '', *rest: str) -> None:
-        if first == 'SELECT':
+    def _note(self, number: int, words: tuple[str, ...]) -> None:
+        first = words[0]
+        if first in _TOLD_BY_REPLY:
+            if number <= self._received:
+                # By another task, while this one was still sending.
+                self._doubt = f'the reply to {first} was read before it was awaited'
+                return
+            if self._awaited is None:
+                self._awaited = collections.deque()
+            self._awaited.append((number, words))
+        elif first in _ALTERS_SESSION:
+            self._doubt = f'{first} was sent on it'
+        elif len(words) > 1 and (second := words[1].upper()) in _ALTERS_SESSION_WITH[first]:
+            self._doubt = f'{first} {second} was sent on it'
+
+    def _note_reply(self, words: tuple[str, ...], failure: redis.ResponseError | None) -> None:
+        first = words[0]
+        if failure is not None:
+            # The server has not done it. But an EXEC that it aborts has ended the transaction.
+            if first == 'EXEC' and isinstance(failure, ExecAbortError):
+                self._transaction = None
+        elif first == 'SELECT':
             if self._transaction == 'MULTI':
                 # Whether it takes place turns out later.
                 self._doubt = 'SELECT was sent on it within a transaction'
-            self._other_database = None if second == str(self.db) else second
-        elif first in _ALTERS_SESSION:
-            self._doubt = f'{first} was sent on it'
-        elif second.upper() in _ALTERS_SESSION_WITH.get(first, ()):
-            self._doubt = f'{first} {second.upper()} was sent on it'
-        elif first == 'MULTI' or (first == 'WATCH' and self._transaction is None):
+            else:
+                database = ' '.join(words[1:])
+                self._other_database = None if database == str(self.db or 0) else database
+        elif first == 'MULTI':
             self._transaction = first
-        elif first in ('EXEC', 'DISCARD') and not second:
-            # With an argument too many they are refused.
-            self._transaction = None
-        elif first == 'UNWATCH' and self._transaction == 'WATCH':
+        elif first == 'WATCH':
+            self._transaction = self._transaction or first
+        elif first != 'UNWATCH' or self._transaction == 'WATCH':
             self._transaction = None
 
     def _session_begins(self, connection: object) -> None:
         # redis-py calls it when the handshake is through, which changes the session as it should.
         self._doubt = None
-        self._transaction = None
-        self._other_database = None
+        self._forget_notes()
 
     def _session_is_over(self) -> None:
         self._unread = 0
+        self._received = 0
         self._doubt = _NOT_THROUGH
+        self._forget_notes()
+
+    def _forget_notes(self) -> None:
+        self._awaited = None
+        self._transaction = None
+        self._other_database = None
 
     def _check_that_it_may_connect(self) -> None:
         if self._ended:
@@ -207,9 +285,9 @@ class _Session:
 
     def take_client_back(self) -> None:
         """Let a client that its user has kept not use the connection, which is somebody else's next."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.connection_pool.is_given_back = True
+        if self._client is not None:
+            self._client.connection_pool.is_given_back = True
+            self._client = None
 
     def why_unfit(self, connected: bool) -> str | None:
         """Say why the next user must not get the connection, as far as can be known without asking the server."""
@@ -217,8 +295,8 @@ class _Session:
             return 'it is closed'
         if self._doubt is not None:
             return self._doubt
-        if self._unread:
-            return f'{self._unread} replies were not read'
+        if self._unread or self._in_send:
+            return f'{self._unread + self._in_send} replies were not read'
         if self._transaction is not None:
             return f'{self._transaction} was sent on it, and no end of the transaction'
         if self._other_database is not None:
@@ -226,6 +304,11 @@ class _Session:
         if self._client is not None and self._client.connection_pool.is_lent:
             return 'its client has it in use: a pipeline that has watched something, or a pubsub, was not closed'
         return None
+
+    def is_fit_and_idle(self, connected: bool) -> bool:
+        """Tell whether the next user may get it, now that nobody has it."""
+        # A client that was not taken back, since its release was left out, goes on to use it.
+        return self._client is None and self.why_unfit(connected) is None
 
 
 if TYPE_CHECKING:
@@ -235,11 +318,48 @@ else:
     _Base = _AsyncBase = object
 
 
+class _CutOff:
+    """Shuts a socket down when a time is over, unless it is ended before.
+
+    A socket's own time limit is one on each read, and begins anew with each byte that the server sends.
+    """
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        #: Whether the time was over.
+        self.happened = False
+        self._sock: socket.socket | None = sock
+        # Not a Lock: a handler of a signal may dispose of the connection.
+        self._lock = threading.RLock()
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._shut_down)
+        timer.daemon = True
+        self._timer: threading.Timer | None = timer
+        # The interpreter shuts down, or there are too many threads: the limits on each read are better than none.
+        with contextlib.suppress(RuntimeError):
+            timer.start()
+
+    def _shut_down(self) -> None:
+        with self._lock:
+            if self._sock is not None:
+                self.happened = True
+                # Not SSLSocket's own, which takes from the reader what it is using.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Have it not happen any more. The descriptor may be somebody else's as soon as the socket is closed."""
+        with self._lock:
+            # The timer refers to this object.
+            timer, self._timer, self._sock = self._timer, None, None
+        if timer is not None:
+            timer.cancel()
+
+
 class _PooledConnection(_Session, _Base):
     """Goes in front of one of redis-py's classes."""
 
     _deadline: float | None = None
     _connecting = False
+    _cut_off: _CutOff | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -276,9 +396,20 @@ class _PooledConnection(_Session, _Base):
     def _connect(self) -> Any:
         self._connecting = True
         try:
-            return super()._connect()
+            sock = super()._connect()
         finally:
             self._connecting = False
+        try:
+            self._cut_off_at_deadline(sock)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _cut_off_at_deadline(self, sock: socket.socket | None) -> None:
+        left = time_left(self._deadline)
+        if left is not None and isinstance(sock, socket.socket):
+            self._cut_off = _CutOff(sock, max(left, _SHORTEST_EXCHANGE))
 
     def _bound_socket(self) -> None:
         if self._deadline is not None:
@@ -287,16 +418,33 @@ class _PooledConnection(_Session, _Base):
                 sock.settimeout(self._less_than_left(self.socket_timeout))
 
     def within(self, timeout: float | None, do: Callable[[], None]) -> None:
-        """Call something that sends commands and reads replies, and have none of it wait longer than there is time."""
+        """Call something that sends commands and reads replies, and do not let all of it take longer than that."""
         self._deadline = deadline_after(timeout)
         try:
-            do()
+            self._cut_off_at_deadline(self._get_socket())
+            try:
+                do()
+            except (redis.RedisError, OSError) as exc:
+                if self._end_cut_off():
+                    raise redis.TimeoutError('the server did not answer in time') from exc
+                raise
+            if self._end_cut_off():
+                raise redis.TimeoutError('the server did not answer in time')
         finally:
+            self._end_cut_off()
+            self._cut_off = None
             if self._deadline is not None:
                 self._deadline = None
                 sock = self._get_socket()
                 if sock is not None:
                     sock.settimeout(self.socket_timeout)
+
+    def _end_cut_off(self) -> bool:
+        cut_off = self._cut_off
+        if cut_off is None:
+            return False
+        cut_off.end()
+        return cut_off.happened
 
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         self._check_that_it_may_connect()
@@ -304,35 +452,30 @@ class _PooledConnection(_Session, _Base):
 
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
         try:
+            self._end_cut_off()
             super().disconnect(*args, **kwargs)
         finally:
             self._session_is_over()
-
-    def pack_command(self, *args: Any) -> Any:
-        return _Packed(super().pack_command(*args), [args])
-
-    def pack_commands(self, commands: Iterable[Any]) -> Any:
-        commands = [tuple(command) for command in commands]
-        return _Packed(super().pack_commands(commands), commands)
 
     def send_command(self, *args: Any, **kwargs: Any) -> None:
         self.send_packed_command(self.pack_command(*args), check_health=kwargs.get('check_health', True))
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        # Before: an interrupt right after must not leave a reply unaccounted for. When sending fails redis-py
-        # disconnects, which begins anew.
-        self._unread += len(command.commands) if isinstance(command, _Packed) else 1
-        self._bound_socket()
-        super().send_packed_command(command, check_health)
-        # After: it may have connected, and what the handshake did is no change.
-        self._note_all(command)
+        count = self._about_to_send(command)
+        try:
+            self._bound_socket()
+            super().send_packed_command(command, check_health)
+        except BaseException:
+            self._was_not_sent(count, self.is_connected)
+            raise
+        self._was_sent(command, count)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         self._bound_socket()
         try:
             response = super().read_response(*args, **kwargs)
-        except redis.ResponseError:
-            self._unread -= 1
+        except redis.ResponseError as exc:
+            self._was_read(exc)
             raise
         except BaseException as exc:
             if self._ended and isinstance(exc, Exception) and not isinstance(exc, redis.RedisError):
@@ -341,7 +484,7 @@ class _PooledConnection(_Session, _Base):
             if self.is_connected:
                 self._doubt = 'reading a reply from it failed'
             raise
-        self._unread -= 1
+        self._was_read()
         return response
 
     def end(self) -> None:
@@ -374,7 +517,11 @@ class _TcpConnection(redis.connection.Connection):
     def _connect(self) -> Any:
         deadline = deadline_after(self.socket_connect_timeout)
         sock = connect_tcp(self.host, self.port, deadline, family=self.socket_type, prepare=self._prepare)
-        sock.settimeout(self.socket_timeout)
+        try:
+            sock.settimeout(self.socket_timeout)
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def _prepare(self, sock: socket.socket) -> None:
@@ -398,28 +545,30 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         await super().connect_check_health(*args, **kwargs)
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        writer = self._writer
         try:
             await super().disconnect(*args, **kwargs)
         finally:
             self._session_is_over()
-
-    def pack_command(self, *args: Any) -> Any:
-        return _Packed(super().pack_command(*args), [args])
-
-    def pack_commands(self, commands: Iterable[Any]) -> Any:
-        commands = [tuple(command) for command in commands]
-        return _Packed(super().pack_commands(commands), commands)
+            if writer is not None:
+                # redis-py does not always wait until it is closed, and a server that takes nothing of what is still to
+                # be sent would keep it open for good.
+                writer.transport.abort()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        self._unread += len(command.commands) if isinstance(command, _Packed) else 1
-        await super().send_packed_command(command, check_health)
-        self._note_all(command)
+        count = self._about_to_send(command)
+        try:
+            await super().send_packed_command(command, check_health)
+        except BaseException:
+            self._was_not_sent(count, self.is_connected)
+            raise
+        self._was_sent(command, count)
 
     async def read_response(self, disable_decoding: bool = False, timeout: float | None = None, **kwargs: Any) -> Any:
         try:
             response = await super().read_response(disable_decoding, timeout, **kwargs)
-        except redis.ResponseError:
-            self._unread -= 1
+        except redis.ResponseError as exc:
+            self._was_read(exc)
             raise
         except BaseException:
             if self.is_connected:
@@ -428,7 +577,7 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         if response is None and timeout is not None:
             # A reply, or redis-py's way to say that there was none in time.
             self._doubt = 'a reply may not have come in time'
-        self._unread -= 1
+        self._was_read()
         return response
 
     async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -556,6 +705,7 @@ _ASYNC_CLASSES: Mapping[str, type] = {
 
 def _new_connection(endpoint: Hashable, params: dict[str, Any]) -> _PooledConnection:
     kind, base, found = _split_parameters(endpoint, params, redis.connection.parse_url)
+    _check_parameters(found, base, redis.connection.AbstractConnection, asynchronous=False)
     conn: _PooledConnection = _pooled_class(_PooledConnection, base or _CLASSES[kind])(**found)
     conn.parameters = found
     return conn
@@ -563,9 +713,31 @@ def _new_connection(endpoint: Hashable, params: dict[str, Any]) -> _PooledConnec
 
 def _new_async_connection(endpoint: Hashable, params: dict[str, Any]) -> _AsyncPooledConnection:
     kind, base, found = _split_parameters(endpoint, params, redis.asyncio.connection.parse_url)
+    _check_parameters(found, base, redis.asyncio.connection.AbstractConnection, asynchronous=True)
     conn: _AsyncPooledConnection = _pooled_class(_AsyncPooledConnection, base or _ASYNC_CLASSES[kind])(**found)
     conn.parameters = found
     return conn
+
+
+def _check_parameters(params: Mapping[str, Any], base: object, expected_base: type, *, asynchronous: bool) -> None:
+    """Refuse what redis-py would take and stumble over later, or would take for the other runtime."""
+    where = 'redis.asyncio' if asynchronous else 'redis'
+    if base is not None and not (isinstance(base, type) and issubclass(base, expected_base)):
+        raise TypeError(f'connection_class: expected a subclass of {where}.Connection or of its kin, got {base!r}')
+    for name in ('socket_timeout', 'socket_connect_timeout'):
+        seconds = check_optional_seconds(name, params.get(name))
+        if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
+            raise ValueError(f'{name}={seconds:g}: expected seconds, more than 0, or None for no limit')
+    retry = params.get('retry')
+    if retry is not None:
+        call = getattr(retry, 'call_with_retry', None)
+        if not callable(call) or inspect.iscoroutinefunction(call) is not asynchronous:
+            raise TypeError(f'retry: expected a {where}.retry.Retry, got one of {type(retry)!r}')
+    provider = params.get('credential_provider')
+    if provider is not None:
+        name = 'get_credentials_async' if asynchronous else 'get_credentials'
+        if not callable(getattr(provider, name, None)):
+            raise TypeError(f'credential_provider: expected a redis.CredentialProvider, got {type(provider).__name__}')
 
 
 def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | None) -> NoReturn:
@@ -585,6 +757,8 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
         advice = 'check that the server speaks TLS there, and that its certificate is trusted and names the host'
     elif isinstance(origin, OSError):
         advice = advice_for_os_error(origin)
+    elif isinstance(exc.__cause__, BAD_PARAMS):
+        advice = 'check its entry in endpoints'
     else:
         advice = 'check that what listens there is a Redis server, and whether it wants TLS (rediss://)'
     raise_connect_error(endpoint, exc, advice)
@@ -596,7 +770,8 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
     A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
     its session is not what the handshake made it: a transaction is open (MULTI, WATCH), another database is selected,
     or a command was sent that no other takes back (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like). Also
-    when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it.
+    when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it, or, once it is idle, the client
+    itself, because its release was left out.
 
     :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; in
@@ -605,6 +780,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         KeyError for an endpoint that it does not know.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it, which does not find a server behind a proxy that keeps the connection open.
+    :raise TypeError: ``endpoints`` is neither a mapping nor callable
     """
 
     def __init__(self, endpoints: Endpoints, *, ping: bool = False) -> None:
@@ -617,10 +793,12 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
 
         :param endpoint: a key of ``endpoints``
         :param timeout: seconds that connecting may take, if that is less than ``socket_connect_timeout`` and
-            ``socket_timeout`` allow: the former for finding an address that answers, the latter for each further
-            step. With a limit the host's name is resolved in a thread, which is left behind when the time is over.
+            ``socket_timeout`` allow: the former for finding an address that answers, the latter for each wait after
+            that. With a limit the host's name is resolved in a thread, which is left behind when the time is over, and
+            the connection is cut off then, however slowly an answer still comes in.
         :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
+            that it cannot use of TypeError, ValueError or LookupError
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
         params = to_params(look_up(self._endpoints, endpoint, 'endpoints'), endpoint, 'endpoints', text_as='url')
@@ -633,7 +811,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
                 raise
         except redis.RedisError as exc:
             _raise_error(endpoint, exc, timeout)
-        except BAD_PARAMS as exc:
+        except _BAD_ARGUMENTS as exc:
             raise_bad_params(endpoint, exc, 'endpoints')
         return conn
 
@@ -651,10 +829,10 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
-        :param timeout: seconds that the answer may take with ``ping``, if that is less than ``socket_timeout``
+        :param timeout: seconds that the answer may take with ``ping``; each wait for it ends after ``socket_timeout``
         """
         pooled = _pooled(conn)
-        if pooled.why_unfit(pooled.is_connected) is not None or not pooled.is_quiet():
+        if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
             return False
         return not self._ping or pooled.answers(timeout)
 
@@ -685,20 +863,27 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
     :param endpoints: as there, but the function may also be a coroutine function
     :param ping: ask the server at each aliveness check (a round trip)
     :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is aborted
+    :raise TypeError: a parameter is of another type
+    :raise ValueError: ``close_timeout`` is negative or NaN
     """
 
     def __init__(self, endpoints: AsyncEndpoints, *, ping: bool = False, close_timeout: float = 1.0) -> None:
         check_source(endpoints, 'endpoints', or_callable=True)
+        seconds = check_optional_seconds('close_timeout', close_timeout)
+        if seconds is None:
+            raise TypeError('close_timeout=None: expected seconds as a float')
         self._endpoints = endpoints
         self._ping = ping
-        self._close_timeout = close_timeout
+        # Not every event loop takes inf.
+        self._close_timeout = min(seconds, threading.TIMEOUT_MAX)
 
     async def create(self, endpoint: RedisEndpoint) -> AsyncConnection:
         """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
 
         :param endpoint: a key of ``endpoints``
         :raise ConnectTimeout: redis-py's ``socket_connect_timeout``, or for the handshake ``socket_timeout``, is over
-        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
+            that it cannot use of TypeError, ValueError or LookupError
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
         found = await look_up_async(self._endpoints, endpoint, 'endpoints')
@@ -712,7 +897,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
                 raise
         except redis.RedisError as exc:
             _raise_error(endpoint, exc, None)
-        except BAD_PARAMS as exc:
+        except _BAD_ARGUMENTS as exc:
             raise_bad_params(endpoint, exc, 'endpoints')
         return conn
 
@@ -733,7 +918,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param conn: the connection
         """
         pooled = _async_pooled(conn)
-        if pooled.why_unfit(pooled.is_connected) is not None or not await pooled.is_quiet():
+        if not pooled.is_fit_and_idle(pooled.is_connected) or not await pooled.is_quiet():
             return False
         return not self._ping or await pooled.answers()
 
