@@ -269,6 +269,7 @@ class TestCreate:
             wait_readable(fd_of(conn))
             assert not manager.check_aliveness('ok', conn)
             manager.dispose('ok', conn)
+            dispose_while_another_thread_sends(manager, manager.create('ok', 20.0))
 
             async def main() -> None:
                 manager = AsyncRedisConnectionManager(params)
@@ -572,6 +573,25 @@ class TestErrors:
                 await loop.run_in_executor(None, wait_for_end, conn)
 
         run(main)
+
+
+def dispose_while_another_thread_sends(manager: RedisConnectionManager, conn: Any) -> None:
+    """What it sends must not go out in plaintext once its socket has lost its encryption."""
+    refused = []
+
+    def send_and_shut_down(self: ssl.SSLSocket, how: int) -> None:
+        with pytest.raises(ConnectionError):
+            socket.socket.send(self, b'PING')
+        refused.append(self)
+        shut_down(self, how)
+
+    sock = conn._sock
+    assert isinstance(sock, ssl.SSLSocket)
+    shut_down = ssl.SSLSocket.shutdown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLSocket, 'shutdown', send_and_shut_down)
+        manager.dispose('ok', conn)
+    assert refused == [sock]
 
 
 @contextlib.contextmanager

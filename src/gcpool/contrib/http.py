@@ -8,7 +8,6 @@ Of interim responses http.client skips only 100 (Continue). It takes any other (
 which is still to come then: that leaves a connection unfit as well.
 """
 
-import contextlib
 import http.client
 import io
 import re
@@ -21,7 +20,7 @@ from typing import Any, TypeGuard, cast
 
 from gcpool.common import check_optional_seconds
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, time_left
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
 from gcpool.exceptions import DiscardConnection, UnknownEndpoint
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -333,10 +332,8 @@ class _PooledConnection(http.client.HTTPConnection):
         response = self._response
         for sock in (self.sock, None if response is None else response.sock):
             if sock is not None:
-                # Wakes a thread that waits for a response, which closing has to wait for. Not SSLSocket's own, which
-                # takes from that thread what it is using.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                # Wakes a thread that waits for a response, which closing has to wait for.
+                shut_down(sock)
         self.close()
         if response is not None:
             self._response = None

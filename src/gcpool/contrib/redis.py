@@ -38,7 +38,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, time_left
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
 from gcpool.contrib.socket_async import close_stream
 from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
@@ -341,9 +341,7 @@ class _CutOff:
         with self._lock:
             if self._sock is not None:
                 self.happened = True
-                # Not SSLSocket's own, which takes from the reader what it is using.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+                shut_down(self._sock)
 
     def end(self) -> None:
         """Have it not happen any more. The descriptor may be somebody else's as soon as the socket is closed."""
@@ -453,6 +451,10 @@ class _PooledConnection(_Session, _Base):
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
         try:
             self._end_cut_off()
+            sock: socket.socket | None = self._sock
+            if sock is not None and self.pid == os.getpid():
+                # Another thread may be sending, and redis-py's way first takes the encryption away.
+                shut_down(sock)
             super().disconnect(*args, **kwargs)
         finally:
             self._session_is_over()
