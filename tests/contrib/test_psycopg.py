@@ -212,8 +212,8 @@ class TestCreate:
                 kind(source)
 
     @pytest.mark.parametrize('make', [ConnectionManager, AsyncConnectionManager])
-    def test_refuses_other_bad_parameters(self, make: Any) -> None:
-        other = psycopg.AsyncConnection if make is ConnectionManager else psycopg.Connection
+    def test_refuses_other_bad_parameters(self, make: Callable[..., object]) -> None:
+        other: Any = psycopg.AsyncConnection if make is ConnectionManager else psycopg.Connection
         for connection_class in (5, object, other):
             with pytest.raises(
                 TypeError, match=r'connection_class=.*: expected psycopg\.(Async)?Connection or a subclass'
@@ -1471,7 +1471,7 @@ class TestAsyncInPool:
             manager = AsyncConnectionManager({'db': postgres.conninfo_params}, kwargs={'autocommit': True})
             pool = gcpool.asyncio.ConnectionPool[str, Any](manager, max_size=1)
             conn = await pool.acquire('db')
-            held: Any
+            held: Any = None
             if left == 'settings':
                 conn.row_factory = dict_row
             elif left == 'a pipeline':
