@@ -26,6 +26,12 @@ from gcpool.contrib.aiosqlite import Connection, SqliteConnectionManager, Sqlite
 #: Keeps a thread at work until it is interrupted.
 ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n'
 
+AUTOCOMMIT = [
+    None,
+    pytest.param(True, marks=pytest.mark.since_python(3, 12)),
+    pytest.param(False, marks=pytest.mark.since_python(3, 12)),
+]
+
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
@@ -185,14 +191,7 @@ class TestState:
 
         run(main)
 
-    @pytest.mark.parametrize(
-        'autocommit',
-        [
-            None,
-            pytest.param(True, marks=pytest.mark.since_python(3, 12)),
-            pytest.param(False, marks=pytest.mark.since_python(3, 12)),
-        ],
-    )
+    @pytest.mark.parametrize('autocommit', AUTOCOMMIT)
     def test_rolls_back(self, path: Path, run: Run, autocommit: bool | None) -> None:
         async def main() -> None:
             manager = SqliteConnectionManager(autocommit=autocommit)
@@ -384,6 +383,59 @@ class TestPool:
             await pool.close()
 
         run(main)
+
+
+@pytest.mark.parametrize('name', ['timeout', 'close_timeout'])
+def test_refuses_what_is_no_time_limit(name: str) -> None:
+    limit: dict[str, Any] = {name: 'x'}
+    with pytest.raises(TypeError, match=f"{name}='x': expected seconds"):
+        SqliteConnectionManager(**limit)
+    limit = {name: -1}
+    with pytest.raises(ValueError, match=f'{name}=-1: expected seconds, 0 or more'):
+        SqliteConnectionManager(**limit)
+
+
+@pytest.mark.parametrize('close_timeout', [None, float('inf')])
+def test_may_wait_for_the_close_without_limit(path: Path, run: Run, close_timeout: float | None) -> None:
+    async def main() -> None:
+        manager = SqliteConnectionManager(close_timeout=close_timeout)
+        conn = await manager.create(path)
+        await manager.dispose(path, conn)
+        assert conn.raw is None
+
+    run(main)
+
+
+@pytest.mark.parametrize('autocommit', AUTOCOMMIT)
+@pytest.mark.parametrize('left', ['a transaction', 'a cursor'])
+def test_what_a_release_that_was_left_out_has_not_tidied_up_is_nobody_else_s(
+    path: Path, run: Run, left: str, autocommit: bool | None
+) -> None:
+    async def main() -> None:
+        pool = gcpool.asyncio.ConnectionPool(SqliteConnectionManager(autocommit=autocommit))
+        conn = await pool.acquire(path)
+        await pool.release(conn, path)
+        async with pool.connection(path) as other:
+            assert other is conn
+        await pool.acquire(path)
+        if left == 'a transaction':
+            if autocommit:
+                await conn.execute('BEGIN')
+            await conn.execute('INSERT INTO t VALUES (1)')
+        else:
+            cursor = await conn.execute('SELECT 1 UNION ALL SELECT 2')
+            assert await cursor.fetchone() is not None
+        release = asyncio.ensure_future(pool.release(conn, path))
+        # Before its first step.
+        release.cancel()
+        await asyncio.wait((release,))
+        async with pool.connection(path) as other:
+            assert other is not conn
+            assert await fetch(other, 'SELECT count(*) FROM t') == 0
+        assert pool.get_stats()['dead'] == 1
+        await pool.close()
+
+    run(main)
 
 
 @pytest.mark.parametrize('how', ['closed before its first step', 'dropped context'])

@@ -1,6 +1,7 @@
 """The manager of asyncpg connections, alone, against a private PostgreSQL server."""
 
 import asyncio
+import gc
 import logging
 import socket
 import traceback
@@ -55,6 +56,31 @@ async def last_query(postgres: PostgresServer, conn: 'Connection[Any]') -> Any:
     return await on_server(postgres, f'SELECT query FROM pg_stat_activity WHERE pid = {conn.get_server_pid()}')
 
 
+# Some chunks, and then the server works on for long, silent; or very many chunks.
+SILENT = "SELECT repeat('x', 20000) FROM generate_series(1, 3) UNION ALL SELECT pg_sleep(3600)::text"
+MANY = 'SELECT generate_series(1, 2000000)'
+
+
+async def sink(_data: bytes) -> None:
+    pass
+
+
+async def cancelled_as_a_chunk_arrives(conn: Any, query: str) -> None:
+    """Cancel a COPY when asyncpg has read a chunk, and its task has not been told yet."""
+    copying = asyncio.ensure_future(conn.copy_from_query(query, output=sink))
+    waiter: asyncio.Future[Any] | None = None
+    while waiter is None:
+        await asyncio.sleep(0)
+        held = gc.get_referents(conn._protocol)
+        waiter = next((one for one in held if isinstance(one, asyncio.Future) and not one.done()), None)
+    # This task was ready before what the future wakes up.
+    while not waiter.done():  # noqa: ASYNC110  (nothing may come in between)
+        await asyncio.sleep(0)
+    copying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+
+
 class TestCreate:
     @pytest.mark.parametrize('timeout', [None, 20.0])
     def test_connects(
@@ -104,6 +130,33 @@ class TestCreate:
     def test_refuses_what_is_no_source(self, source: Any) -> None:
         with pytest.raises(TypeError, match='dsn_params: expected a mapping of endpoints'):
             DbConnectionManager[Any](source)
+
+    @pytest.mark.parametrize('name', ['close_timeout', 'rollback_timeout'])
+    def test_refuses_what_is_no_time_limit(self, name: str) -> None:
+        limits: dict[str, Any] = {name: 'x'}
+        with pytest.raises(TypeError, match=f"{name}='x': expected seconds"):
+            DbConnectionManager[Any]({}, **limits)
+        limits = {name: -1}
+        with pytest.raises(ValueError, match=f'{name}=-1: expected seconds, 0 or more'):
+            DbConnectionManager[Any]({}, **limits)
+
+    def test_shows_no_password_that_cannot_be_encoded(self, run: Run, postgres: PostgresServer) -> None:
+        manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, 'password': '\udcffnot-a-secret'}})
+
+        async def main() -> None:
+            with pytest.raises(
+                ConnectError, match=r'surrogates not allowed .* check its entry in dsn_params'
+            ) as caught:
+                await manager.create('db')
+            seen: BaseException | None = caught.value
+            while seen is not None:
+                assert 'not-a-secret' not in repr(seen) + repr(vars(seen))
+                seen = seen.__cause__ or seen.__context__
+            assert 'not-a-secret' not in repr(caught.value.__context__)
+            assert caught.value.__context__ is not None
+            assert caught.value.__context__.__cause__ is None
+
+        run(main)
 
     @pytest.mark.parametrize('found', [None, 5, [1], {1: 2}, {'host': 5}])
     def test_refuses_what_are_no_parameters(self, run: Run, found: Any) -> None:
@@ -298,6 +351,22 @@ class TestAliveness:
         postgres.query("SELECT pg_notify('gcpool', 'hello')")
         run(check)
 
+    def test_of_one_that_nobody_reads(
+        self, run: Run, postgres: PostgresServer, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            conn: Any = await manager.create('db')
+            await conn.execute('LISTEN gcpool')
+            conn._transport.pause_reading()
+            sock = conn._transport.get_extra_info('socket')
+            await on_server(postgres, "SELECT pg_notify('gcpool', 'hello')")
+            wait_readable(sock)
+            assert not await manager.check_aliveness('db', conn)
+            conn._transport.resume_reading()
+            await manager.dispose('db', conn)
+
+        run(main)
+
     def test_of_one_in_a_transaction(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
         async def main() -> None:
             conn = await manager.create('db')
@@ -474,6 +543,93 @@ class TestRelease:
 
         run(main)
 
+    @pytest.mark.parametrize('query', [SILENT, MANY], ids=['silent', 'many'])
+    def test_discards_one_whose_copy_was_cancelled_as_a_chunk_arrived(
+        self, run: Run, postgres: PostgresServer, query: str
+    ) -> None:
+        class Special(asyncpg.Connection):  # type: ignore[misc,name-defined]
+            async def copy_from_query(self, *args: Any, **kwargs: Any) -> Any:
+                return await super().copy_from_query(*args, **kwargs)
+
+        async def main() -> None:
+            for params in ({}, {'connection_class': Special}):
+                manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, **params}}, close_timeout=PATIENCE)
+                conn = await manager.create('db')
+                assert type(conn) is params.get('connection_class', asyncpg.Connection)
+                await cancelled_as_a_chunk_arrives(conn, query)
+                assert await manager.is_broken('db', conn, asyncio.CancelledError())
+                assert not await manager.check_aliveness('db', conn)
+                with pytest.raises(DiscardConnection, match='given back in the middle of a'):
+                    await manager.on_release('db', conn)
+                pid = conn.get_server_pid()
+                await manager.dispose('db', conn)
+                assert conn.is_closed()
+                # The server does not go on with it.
+                while await on_server(postgres, f'SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}'):
+                    pass
+
+        run(main)
+
+    def test_discards_one_that_another_task_still_copies_from(
+        self, run: Run, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            taken, go_on = asyncio.Event(), asyncio.Event()
+
+            async def slow_sink(_data: bytes) -> None:
+                taken.set()
+                await go_on.wait()
+
+            copying = asyncio.ensure_future(conn.copy_from_query(MANY, output=slow_sink))
+            await taken.wait()
+            assert await manager.is_broken('db', conn, ValueError())
+            assert not await manager.check_aliveness('db', conn)
+            with pytest.raises(DiscardConnection, match='given back in the middle of a'):
+                await manager.on_release('db', conn)
+            await manager.dispose('db', conn, 0.05)
+            assert conn.is_closed()
+            go_on.set()
+            await asyncio.wait((copying,))
+            assert copying.exception() is not None
+
+        run(main)
+
+    def test_keeps_one_that_was_used_after_a_copy_was_cancelled(
+        self, run: Run, manager: 'DbConnectionManager[Any]'
+    ) -> None:
+        async def failing_sink(_data: bytes) -> None:
+            raise LookupError
+
+        async def main() -> None:
+            conn = await manager.create('db')
+            with pytest.raises(LookupError):
+                await conn.copy_from_query(MANY, output=failing_sink)
+            # The next operation waits until the server has cancelled that one.
+            assert await conn.fetchval('SELECT 1') == 1
+            assert not await manager.is_broken('db', conn, LookupError())
+            await manager.on_release('db', conn)
+            assert await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_keeps_one_whose_copies_ended(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            conn = await manager.create('db')
+            assert await conn.copy_from_query('SELECT generate_series(1, 3)', output=sink) == 'COPY 3'
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await conn.copy_from_query('SELECT 1 / (3 - generate_series(1, 3))', output=sink)
+            with pytest.raises(asyncpg.UndefinedTableError):
+                await conn.copy_from_table('no_such_table', output=sink)
+            await manager.on_release('db', conn)
+            assert not await manager.is_broken('db', conn, ValueError())
+            assert await manager.check_aliveness('db', conn)
+            assert await conn.fetchval('SELECT 1') == 1
+            await manager.dispose('db', conn)
+
+        run(main)
+
     def test_discards_what_is_not_rolled_back_in_time(self, postgres: PostgresServer) -> None:
         async def main() -> None:
             manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, rollback_timeout=0.05)
@@ -516,6 +672,56 @@ class TestRelease:
 
 
 class TestInPool:
+    @pytest.mark.parametrize('left_out', [True, False])
+    @pytest.mark.parametrize('query', [SILENT, MANY], ids=['silent', 'many'])
+    def test_does_not_serve_one_in_the_middle_of_a_copy(
+        self, run: Run, manager: 'DbConnectionManager[Any]', query: str, left_out: bool
+    ) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Any](manager, max_size=1)
+            conn = await pool.acquire('db')
+            await cancelled_as_a_chunk_arrives(conn, query)
+            release = asyncio.ensure_future(pool.release(conn, 'db'))
+            if left_out:
+                # Before its first step.
+                release.cancel()
+            await asyncio.wait((release,))
+            for _ in range(2):
+                async with pool.connection('db') as other:
+                    assert other is not conn
+                    assert await other.fetchval('SELECT 1') == 1
+            await pool.close()
+
+        run(main)
+
+    def test_a_copy_may_be_cancelled_at_any_time(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Any](manager, max_size=1)
+            for turns in range(30):
+                chunks = 0
+
+                async def slow_sink(_data: bytes) -> None:
+                    nonlocal chunks
+                    chunks += 1
+                    await asyncio.sleep(0)
+
+                async def user() -> None:
+                    async with pool.connection('db') as conn:
+                        await conn.copy_from_query('SELECT generate_series(1, 50000)', output=slow_sink)
+
+                copying = asyncio.ensure_future(user())
+                while chunks < 2 and not copying.done():  # noqa: ASYNC110  (nothing may come in between)
+                    await asyncio.sleep(0)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                copying.cancel()
+                await asyncio.wait((copying,))
+                async with pool.connection('db') as conn:
+                    assert await conn.fetchval('SELECT 77') == 77
+            await pool.close()
+
+        run(main)
+
     def test_discards_what_is_in_doubt(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
         async def main() -> None:
             pool = ConnectionPool[str, Any](manager, max_size=1)

@@ -100,8 +100,16 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({'connect_timeout': float('inf')}, 'check its entry in conninfo'),
 ]
 
+# What a user may do to a connection, and a release takes back; the first by a setter that only the synchronous one has.
+CHANGES: list[Callable[[Any], Any]] = [
+    lambda conn: setattr(conn, 'autocommit', True),
+    lambda conn: setattr(conn, 'row_factory', dict_row),
+    lambda conn: setattr(conn, 'prepare_threshold', None),
+    lambda conn: conn.add_notice_handler(print),
+]
+
 # What is no conninfo.
-NO_CONNINFO: list[Any] = [None, 5, [1], {1: 2}]
+NO_CONNINFO: list[Any] = [None, 5, [1], {1: 2}, {'conninfo': 5}, {'context': 5}]
 
 
 def shows(error: object, text: str, known: set[int] | None = None) -> bool:
@@ -197,10 +205,30 @@ class TestCreate:
             with pytest.raises(TypeError, match='conninfo: expected a mapping of endpoints'):
                 kind(source)
 
+    @pytest.mark.parametrize('make', [ConnectionManager, AsyncConnectionManager])
+    def test_refuses_other_bad_parameters(self, make: Callable[..., object]) -> None:
+        other: Any = psycopg.AsyncConnection if make is ConnectionManager else psycopg.Connection
+        for connection_class in (5, object, other):
+            with pytest.raises(
+                TypeError, match=r'connection_class=.*: expected psycopg\.(Async)?Connection or a subclass'
+            ):
+                make({}, connection_class=connection_class)
+        with pytest.raises(TypeError, match="rollback_timeout='x': expected seconds"):
+            make({}, rollback_timeout='x')
+        with pytest.raises(ValueError, match='rollback_timeout=-1: expected seconds, 0 or more'):
+            make({}, rollback_timeout=-1)
+
+    def test_a_limit_may_be_infinite(self, postgres: PostgresServer) -> None:
+        manager = ConnectionManager({'db': postgres.dsn}, rollback_timeout=float('inf'))
+        conn = manager.create('db')
+        conn.execute('SELECT 1')
+        manager.on_release('db', conn)
+        manager.dispose('db', conn)
+
     @pytest.mark.parametrize('found', NO_CONNINFO)
     def test_refuses_what_is_no_conninfo(self, found: Any) -> None:
         for source in ({'db': found}, lambda endpoint: found):
-            with pytest.raises(TypeError, match=r"endpoint 'db' .*expected a mapping .* entry in conninfo") as caught:
+            with pytest.raises(TypeError, match=r"endpoint 'db' .*expected a.* entry in conninfo") as caught:
                 ConnectionManager(source).create('db')
             assert isinstance(caught.value, ConnectError)
 
@@ -434,10 +462,14 @@ class TestAliveness:
     def test_takes_in_what_the_server_says_unasked(
         self, postgres: PostgresServer, on_server: Callable[[str], Any], ping: bool
     ) -> None:
-        manager = ConnectionManager({'db': postgres.dsn}, kwargs={'autocommit': True}, ping=ping)
-        conn = manager.create('db')
         heard: list[str] = []
-        conn.add_notify_handler(lambda notification: heard.append(notification.payload))
+        manager = ConnectionManager(
+            {'db': postgres.dsn},
+            kwargs={'autocommit': True},
+            configure=lambda conn: conn.add_notify_handler(lambda notification: heard.append(notification.payload)),
+            ping=ping,
+        )
+        conn = manager.create('db')
         conn.execute('LISTEN gcpool')
         on_server("SELECT 1 FROM pg_notify('gcpool', 'hello')")
         wait_readable(conn.fileno())
@@ -568,6 +600,8 @@ class TestRelease:
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', why: str, broken: bool = True
     ) -> None:
         assert manager.is_broken('db', conn, KeyboardInterrupt()) is broken
+        # A release that was cut off may have left it so.
+        assert not manager.check_aliveness('db', conn)
         with pytest.raises(DiscardConnection, match=why):
             manager.on_release('db', conn)
         manager.dispose('db', conn)
@@ -689,6 +723,25 @@ class TestRelease:
         with pytest.raises(KeyboardInterrupt):
             manager.on_release('db', conn)
         assert conn.closed
+
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_a_check_finds_what_was_not_taken_back(self, postgres: PostgresServer, ping: bool) -> None:
+        manager = ConnectionManager({'db': postgres.dsn}, ping=ping)
+        for change in CHANGES:
+            conn = manager.create('db')
+            assert manager.check_aliveness('db', conn)
+            change(conn)
+            assert not manager.check_aliveness('db', conn)
+            manager.on_release('db', conn)
+            assert manager.check_aliveness('db', conn)
+            manager.dispose('db', conn)
+
+    def test_a_check_leaves_the_settings_of_another_managers_connection(
+        self, manager: 'ConnectionManager[str, Any]', postgres: PostgresServer
+    ) -> None:
+        with psycopg.Connection.connect(postgres.dsn) as conn:
+            conn.autocommit = True
+            assert manager.check_aliveness('db', conn)
 
 
 class TestIsBroken:
@@ -958,7 +1011,7 @@ class TestAsyncCreate:
 
         async def main() -> None:
             for source in sources:
-                with pytest.raises(TypeError, match=r"endpoint 'db' .*expected a mapping") as caught:
+                with pytest.raises(TypeError, match=r"endpoint 'db' .*expected a.* entry in conninfo") as caught:
                     await AsyncConnectionManager[str, AsyncConnection[Any]](
                         source, connection_class=AsyncConnection
                     ).create('db')
@@ -1209,6 +1262,8 @@ class TestAsyncRelease:
         broken: bool = True,
     ) -> None:
         assert await manager.is_broken('db', conn, asyncio.CancelledError()) is broken
+        # A release that was cut off may have left it so.
+        assert not await manager.check_aliveness('db', conn)
         with pytest.raises(DiscardConnection, match=why):
             await manager.on_release('db', conn)
         await manager.dispose('db', conn)
@@ -1306,6 +1361,23 @@ class TestAsyncRelease:
 
         run(main)
 
+    @pytest.mark.parametrize('ping', [True, False])
+    def test_a_check_finds_what_was_not_taken_back(self, run: Run, postgres: PostgresServer, ping: bool) -> None:
+        async def main() -> None:
+            manager = AsyncConnectionManager({'db': postgres.dsn}, ping=ping)
+            for change in (None, *CHANGES[1:]):
+                async with connected(manager) as conn:
+                    assert await manager.check_aliveness('db', conn)
+                    if change is None:
+                        await conn.set_autocommit(True)
+                    else:
+                        change(conn)
+                    assert not await manager.check_aliveness('db', conn)
+                    await manager.on_release('db', conn)
+                    assert await manager.check_aliveness('db', conn)
+
+        run(main)
+
 
 class TestAsyncIsBroken:
     def test_after_an_error(
@@ -1387,6 +1459,42 @@ class TestAsyncDispose:
 
 
 class TestAsyncInPool:
+    @pytest.mark.parametrize('left', ['settings', 'a pipeline', 'notifications', 'a transaction()'])
+    def test_does_not_serve_what_a_release_that_was_left_out_has_not_tidied_up(
+        self, run: Run, postgres: PostgresServer, left: str
+    ) -> None:
+        async def main() -> None:
+            manager = AsyncConnectionManager({'db': postgres.conninfo_params}, kwargs={'autocommit': True})
+            pool = gcpool.asyncio.ConnectionPool[str, Any](manager, max_size=1)
+            conn = await pool.acquire('db')
+            held: Any = None
+            if left == 'settings':
+                conn.row_factory = dict_row
+            elif left == 'a pipeline':
+                held = conn.pipeline()
+                await held.__aenter__()
+            elif left == 'notifications':
+                await conn.execute('LISTEN gcpool')
+                await conn.execute('NOTIFY gcpool')
+                held = conn.notifies()
+                await held.__anext__()
+            else:
+                held = conn.transaction()
+                await held.__aenter__()
+                await conn.execute('COMMIT')
+            release = asyncio.ensure_future(pool.release(conn, 'db'))
+            # Before its first step.
+            release.cancel()
+            await asyncio.wait((release,))
+            async with pool.connection('db') as other:
+                assert other is not conn
+                assert await async_fetch(other, 'SELECT 1') == 1
+            if left == 'notifications':
+                await held.aclose()
+            await pool.close()
+
+        run(main)
+
     def test_serves_many(self, run: Run, async_manager: 'AsyncConnectionManager[str, Any]') -> None:
         async def main() -> None:
             pool = gcpool.asyncio.ConnectionPool[str, Any](async_manager, max_size=3, acquire_timeout=PATIENCE)

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +136,23 @@ class TestCreate:
                 DbConnectionManager(source).create('db')
             assert isinstance(caught.value, ConnectError)
 
+    @pytest.mark.parametrize('name', ['async', 'async_'])
+    def test_refuses_an_asynchronous_connection(self, postgres: PostgresServer, name: str) -> None:
+        manager = DbConnectionManager({'db': {**postgres.dsn_params, name: 1}})
+        with pytest.raises(ConnectError, match=r"endpoint 'db' .* check its entry in dsn_params") as caught:
+            manager.create('db')
+        assert isinstance(caught.value, ValueError)
+        conn = DbConnectionManager({'db': {**postgres.dsn_params, name: 0}}).create('db')
+        assert not conn.async_
+        conn.close()
+
+    def test_refuses_what_is_no_time_limit(self) -> None:
+        limit: Any = 'x'
+        with pytest.raises(TypeError, match="rollback_timeout='x': expected seconds"):
+            DbConnectionManager({}, rollback_timeout=limit)
+        with pytest.raises(ValueError, match='rollback_timeout=-1: expected seconds, 0 or more'):
+            DbConnectionManager({}, rollback_timeout=-1)
+
     @pytest.mark.parametrize('connect_timeout', [[1], float('inf'), 'soon'])
     def test_a_limit_that_is_no_number(self, connect_timeout: Any) -> None:
         manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'connect_timeout': connect_timeout}})
@@ -228,10 +246,9 @@ class TestCreate:
 
         def connect(**kwargs: Any) -> Any:
             assert may_connect.wait(PATIENCE)
-            return object()
+            return SimpleNamespace(close=closed.set)
 
         monkeypatch.setattr(psycopg2, 'connect', connect)
-        monkeypatch.setattr(contrib, '_close', lambda conn: closed.set())
         with pytest.raises(ConnectTimeout):
             DbConnectionManager({'db': {'host': 'x'}}).create('db', 0.01)
         may_connect.set()
@@ -443,6 +460,13 @@ class TestRelease:
         assert manager.check_aliveness('db', conn)
         assert fetch(conn, "SELECT to_regclass('left_open')") is None
 
+    def test_mends_what_sql_has_ended(self, manager: DbConnectionManager, conn: Connection) -> None:
+        execute(conn, 'SELECT 1')
+        execute(conn, 'COMMIT')
+        assert not manager.check_aliveness('db', conn)
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+
     def test_discards_what_a_user_has_closed(self, manager: DbConnectionManager) -> None:
         conn = manager.create('db')
         conn.close()
@@ -484,6 +508,7 @@ class TestRelease:
         conn.tpc_begin('gcpool-test')
         execute(conn, 'SELECT 1')
         conn.tpc_prepare()
+        assert not manager.check_aliveness('db', conn)
         with caplog.at_level(logging.WARNING, 'gcpool.contrib.psycopg2'), pytest.raises(DiscardConnection):
             manager.on_release('db', conn)
         assert 'two-phase' in caplog.text

@@ -15,7 +15,7 @@ import pytest
 
 from gcpool.contrib import sqlite3 as contrib
 from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
-from gcpool.exceptions import ConnectError, DiscardConnection
+from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection
 from gcpool.threading import ConnectionPool
 from tests.contrib.servers import PATIENCE
 
@@ -177,6 +177,36 @@ class TestCreate:
         manager = SqliteConnectionManager(timeout=9.0, pragmas={'foreign_keys': True})
         conn = manager.create(path, 0.5)
         assert value_of(conn, 'busy_timeout') == 9000
+        manager.dispose(path, conn)
+
+    @pytest.mark.parametrize('name', ['busy_timeout', 'main.Busy_Timeout'])
+    @pytest.mark.parametrize('timeout', [None, 0.5, 30.0])
+    def test_a_busy_timeout_of_the_pragmas_stays(self, path: Path, name: str, timeout: float | None) -> None:
+        manager = SqliteConnectionManager(pragmas={name: 20000, 'foreign_keys': True})
+        conn = manager.create(path, timeout)
+        assert value_of(conn, 'busy_timeout') == 20000
+        manager.dispose(path, conn)
+
+    def test_a_busy_timeout_of_the_pragmas_does_not_outlast_the_time(
+        self, path: Path, locked: sqlite3.Connection
+    ) -> None:
+        milliseconds = int(PATIENCE * 1000)
+        manager = SqliteConnectionManager(timeout=0, pragmas={'busy_timeout': milliseconds, 'journal_mode': 'wal'})
+        with pytest.raises(ConnectTimeout, match='was locked'):
+            manager.create(path, 0.05)
+
+    @pytest.mark.parametrize(
+        ('timeout', 'kind'), [('x', TypeError), (None, TypeError), (-1, ValueError), (float('nan'), ValueError)]
+    )
+    def test_refuses_what_is_no_time_limit(self, timeout: Any, kind: type[Exception]) -> None:
+        with pytest.raises(kind, match=r'timeout=.*: expected seconds'):
+            SqliteConnectionManager(timeout=timeout)
+
+    @pytest.mark.parametrize('timeout', [None, 0.5])
+    def test_takes_an_infinite_limit_for_the_longest(self, path: Path, timeout: float | None) -> None:
+        manager = SqliteConnectionManager(timeout=float('inf'), pragmas={'foreign_keys': True})
+        conn = manager.create(path, timeout)
+        assert value_of(conn, 'busy_timeout') == 2147483000
         manager.dispose(path, conn)
 
     @pytest.mark.parametrize(('endpoint', 'kind'), [(7, TypeError), ('a\0b', ValueError)])
@@ -360,10 +390,63 @@ class TestAliveness:
         assert can_write(path)
         manager.dispose(path, conn)
 
+    @pytest.mark.parametrize('left', ['a transaction', 'a cursor'])
+    @pytest.mark.parametrize('autocommit', [None, True, False] if HAS_AUTOCOMMIT else [None])
+    def test_of_one_whose_release_was_interrupted(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, left: str, autocommit: bool | None
+    ) -> None:
+        def interrupted(conn: object) -> bool:
+            raise KeyboardInterrupt
+
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(autocommit=autocommit))
+        conn = pool.acquire(path)
+        pool.release(conn, path)
+        with pool.connection(path) as other:
+            assert other is conn
+        pool.acquire(path)
+        if left == 'a transaction':
+            if autocommit:
+                conn.execute('BEGIN')
+            conn.execute('DELETE FROM t')
+        else:
+            cursor = conn.execute('SELECT n FROM t')
+            assert cursor.fetchone() is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(contrib, '_is_closed', interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.release(conn, path)
+        with pool.connection(path) as other:
+            assert other is not conn
+            assert other.execute('SELECT count(*) FROM t').fetchone() == (100,)
+        # Nothing holds the lock, although the first user still holds the connection.
+        assert can_write(path)
+        assert pool.get_stats()['dead'] == 1
+        pool.close()
+
     def test_does_not_wait_for_a_lock(self, path: Path, locked: sqlite3.Connection) -> None:
         manager = SqliteConnectionManager(timeout=3600.0)
         conn = manager.create(path)
         assert manager.check_aliveness(path, conn, 0)
+        manager.dispose(path, conn)
+
+    @pytest.mark.skipif(sys.platform == 'win32', reason='a file that is open cannot be replaced there')
+    @pytest.mark.parametrize(
+        'row_factory',
+        [sqlite3.Row, lambda cursor, row: {'file': row[0], 'n': row[-1]}, lambda cursor, row: row[0]],
+        ids=['Row', 'dict', 'scalar'],
+    )
+    def test_of_one_whose_rows_are_no_tuples(self, path: Path, row_factory: Any) -> None:
+        class Special(PooledConnection):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self.row_factory = row_factory
+
+        manager = SqliteConnectionManager(factory=Special, pragmas={'foreign_keys': True})
+        conn = manager.create(path, 0.5)
+        assert conn.row_factory is row_factory
+        assert manager.check_aliveness(path, conn)
+        path.unlink()
+        assert not manager.check_aliveness(path, conn)
         manager.dispose(path, conn)
 
     @pytest.mark.skipif(sys.platform == 'win32', reason='a file that is open cannot be replaced there')

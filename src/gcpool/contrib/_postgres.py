@@ -8,21 +8,28 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from gcpool.common import check_optional_seconds
 from gcpool.contrib._sockets import call_within, deadline_after, shut_down, time_left
 
 __all__ = [
+    'MOST_MESSAGES',
     'Attempts',
     'advice_for',
     'cut_off_after',
     'may_show_password',
     'shorter_connect_timeout',
     'shut_down_descriptor',
+    'time_limit',
 ]
 
 ResultT = TypeVar('ResultT')
 
 #: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
 SHORTEST_CONNECT = 0.25
+
+#: How often a check takes in what the server says unasked. One that sends notifications faster than they are read
+#: should not hold up a check for ever.
+MOST_MESSAGES = 10
 
 # By SQLSTATE, and by what the message says: while connecting, libpq passes on the text and not the code.
 _ADVICE: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
@@ -90,6 +97,19 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
         configured = os.environ.get('PGCONNECT_TIMEOUT') or 0
     seconds = int(float(configured))
     return min(limit, seconds) if seconds > 0 else limit
+
+
+def time_limit(name: str, value: object) -> float | None:
+    """Check a time limit of a manager.
+
+    :param name: of the parameter
+    :param value: seconds, None or infinity for no limit
+    :return: seconds, None also for more than threads can wait
+    :raise TypeError: it is no number
+    :raise ValueError: it is less than 0, or not a number at all
+    """
+    seconds = check_optional_seconds(name, value)
+    return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
 
 
 def shut_down_descriptor(fd: int) -> None:

@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from gcpool.common import check_optional_seconds
 from gcpool.contrib.sqlite3 import IsolationLevel, PooledConnection, SqliteEndpoint, _is_closed, _roll_back
 from gcpool.contrib.sqlite3 import SqliteConnectionManager as _SyncManager
 from gcpool.exceptions import DiscardConnection
@@ -106,11 +108,11 @@ class Connection(aiosqlite.Connection):
         # In this thread it finds no event loop that it would tell.
         super().stop()
 
-    async def end(self, timeout: float) -> None:
+    async def end(self, timeout: float | None) -> None:
         """Interrupt what is being executed, close the database and end the thread.
 
         Whatever it does that cannot be interrupted it does to its end, but this does not wait longer than ``timeout``
-        seconds.
+        seconds (None for no limit).
         """
         if self._ending:
             return
@@ -149,7 +151,8 @@ def _unless_done(future: 'asyncio.Future[Any]', tell: Callable[[], None]) -> Non
 class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection]):
     """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
 
-    :param timeout: seconds that a statement waits for another connection's lock
+    :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
+        ``busy_timeout`` (milliseconds)
     :param detect_types: see :py:func:`sqlite3.connect`
     :param isolation_level: see :py:func:`sqlite3.connect`
     :param autocommit: see :py:func:`sqlite3.connect` (Python 3.12), None for its default
@@ -158,8 +161,10 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
     :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
     :param iter_chunk_size: rows that aiosqlite reads at once when a cursor is iterated
     :param close_timeout: seconds that closing waits for a statement that does not end when it is interrupted; the
-        connection is closed, and its thread ends, when the statement does
-    :raise ValueError: a pragma's name is none, or ``autocommit`` is used before Python 3.12
+        connection is closed, and its thread ends, when the statement does. None for no limit.
+    :raise TypeError: ``timeout`` or ``close_timeout`` is no number
+    :raise ValueError: a pragma's name is none, ``timeout`` or ``close_timeout`` is less than 0, or ``autocommit`` is
+        used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
 
@@ -174,7 +179,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         uri: bool = False,
         pragmas: Mapping[str, str | float] | None = None,
         iter_chunk_size: int = 64,
-        close_timeout: float = 1.0,
+        close_timeout: float | None = 1.0,
     ) -> None:
         self._sync = _SyncManager(
             timeout=timeout,
@@ -186,7 +191,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             pragmas=pragmas,
         )
         self._iter_chunk_size = iter_chunk_size
-        self._close_timeout = close_timeout
+        limit = check_optional_seconds('close_timeout', close_timeout)
+        self._close_timeout = None if limit == math.inf else limit
 
     async def create(self, endpoint: SqliteEndpoint) -> Connection:
         """Open a database and set the pragmas, in a thread of its own.
@@ -211,7 +217,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         await conn.end(self._close_timeout)
 
     async def check_aliveness(self, endpoint: SqliteEndpoint, conn: Connection) -> bool:
-        """Tell whether a connection is open and at rest, and its path still leads to the file that it has open.
+        """Tell whether a connection is open, tidy and at rest, and its path still leads to the file that it has open.
 
         No statement is executed, and nothing is handed to the thread.
 
@@ -221,8 +227,16 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         raw = conn.raw
         if raw is None or conn.is_busy or raw.file_was_replaced():
             return False
-        # Where a release was cut off before it could tidy up. With autocommit=False there always is a transaction.
-        return not raw.in_transaction or getattr(raw, 'autocommit', None) is False
+        return raw.is_tidy
+
+    async def on_acquire(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
+        """Note that a user has the connection, for the check that follows a release that was left out.
+
+        :param endpoint: path
+        :param conn: the connection
+        """
+        if conn.raw is not None:
+            conn.raw.lend()
 
     async def on_release(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
         """Close the cursors and roll back the transaction that the user left open; no thread is asked if there is none.
@@ -242,6 +256,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             except sqlite3.Error as exc:
                 logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
                 raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+        else:
+            raw.take_back()
 
     async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether the connection is closed, or its thread at work for a task that was cancelled.

@@ -6,6 +6,7 @@ The names and signatures are those of ``generic_connection_pool.contrib.asyncpg`
 import asyncio
 import gc
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -19,7 +20,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._postgres import advice_for
+from gcpool.contrib._postgres import MOST_MESSAGES, advice_for, time_limit
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -60,8 +61,6 @@ _CONNECTION_ERRORS = (
     OSError,
     asyncio.TimeoutError,
 )
-# A server that sends notifications faster than they are read should not hold up a check for ever.
-_MOST_MESSAGES = 10
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):
@@ -71,7 +70,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     ``Connection.reset``: that says so to the event loop's exception handler, and also takes back the session's
     settings, listeners and locks. A connection given back in order is left as it is. One whose last operation is still
     being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was over) is discarded, and so
-    is one whose ``transaction()`` was ended by SQL, which asyncpg does not notice.
+    are one whose ``transaction()`` was ended by SQL, which asyncpg does not notice, and one on which a ``COPY`` to the
+    client did not come to its end.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncpg.connect`, or a DSN, or a callable of the endpoint that returns either (it may be a coroutine
@@ -79,10 +79,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted
+    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. None for no
+        limit.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP
-    :raise TypeError: ``dsn_params`` is neither a mapping nor callable
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, or a time limit is no number
+    :raise ValueError: a time limit is less than 0
     """
 
     def __init__(
@@ -90,14 +92,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         dsn_params: DsnSource,
         *,
         ping: bool = False,
-        close_timeout: float = 1.0,
+        close_timeout: float | None = 1.0,
         rollback_timeout: float | None = None,
     ) -> None:
         check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._ping = ping
-        self._close_timeout = close_timeout
-        self._rollback_timeout = rollback_timeout
+        self._close_timeout = time_limit('close_timeout', close_timeout)
+        self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
 
     async def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> 'Connection[RecordT]':
         """Connect.
@@ -115,16 +117,20 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         if timeout is not None:
             params['timeout'] = timeout
         try:
-            return cast('Connection[RecordT]', await asyncpg.connect(**params))
+            conn = cast('Connection[RecordT]', await asyncpg.connect(**params))
         except (asyncio.TimeoutError, TimeoutError) as exc:
             raise_connect_timeout(endpoint, exc, timeout)
         except OSError as exc:
             raise_connect_error(endpoint, exc, advice_for_os_error(exc))
         except (asyncpg.PostgresError, asyncpg.InternalClientError) as exc:
+            _refuse_what_cannot_be_encoded(endpoint, exc)
             raise_connect_error(endpoint, exc, advice_for(str(exc), getattr(exc, 'sqlstate', None)))
         except (asyncpg.InterfaceError, AttributeError, *BAD_PARAMS) as exc:
+            _refuse_what_cannot_be_encoded(endpoint, exc)
             # The AttributeError is that of a host or another name that is no string.
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
+        _CopyWatch.attach(conn)
+        return conn
 
     async def dispose(
         self,
@@ -140,6 +146,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         limit = self._close_timeout if timeout is None else timeout
         try:
+            _cancel_copy(conn)
             # Before 0.32 asyncpg's own limit does not cover the cancellation of a statement that is being executed.
             await asyncio.wait_for(conn.close(timeout=limit), limit)
         except _CONNECTION_ERRORS as exc:
@@ -183,6 +190,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param conn: the connection
         :param exc: what the block raised; it does not matter
         """
+        _cancel_copy(conn)
         return _is_unfit(conn)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
@@ -191,13 +199,17 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
         :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being executed or
-            cancelled, its transaction was ended by SQL, or it cannot be rolled back
+            cancelled or was a ``COPY`` to the client that did not come to its end, its transaction was ended by SQL,
+            or it cannot be rolled back
         """
         if conn.is_closed():
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
         if _is_lost_or_busy(conn):
             # Not aborted here: as long as it is being closed, the server may be told to cancel.
             raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
+        if _CopyWatch.saw_unfinished(conn):
+            _cancel_copy(conn)
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a COPY')
         if _has_ended_unnoticed(conn):
             logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
             raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
@@ -214,6 +226,73 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             raise
 
 
+class _CopyWatch:
+    """Stands for ``copy_out()`` of an asyncpg protocol, and remembers whether each such call came to its end.
+
+    Between two chunks the protocol has no future that it waits for. asyncpg tells nobody that it still is in the middle
+    of the ``COPY`` then, and when such a call is cancelled just after a chunk has arrived it does not cancel the
+    ``COPY`` either. All ways to copy from the server lead through that method, whatever the class of the connection.
+    """
+
+    _NAME = 'copy_out'
+
+    def __init__(self, protocol: Any) -> None:
+        # Weak, since the protocol holds this.
+        self._protocol = weakref.ref(protocol)
+        self._running = 0
+        # How many statements had been sent when a COPY was left before its end. As soon as there is another one, that
+        # is over: asyncpg sends none before.
+        self._left_at: int | None = None
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        protocol: Any = self._protocol()
+        self._running += 1
+        try:
+            status = await type(protocol).copy_out(protocol, *args, **kwargs)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+            # The server's answer, after which it is ready for the next statement; or it was refused before it began.
+            # When these come from the user's sink, asyncpg has cancelled the COPY, and that is seen.
+            raise
+        except BaseException:
+            self._left_at = protocol.queries_count
+            raise
+        finally:
+            self._running -= 1
+        return status
+
+    def _saw_unfinished(self) -> bool:
+        return self._running > 0 or self._left_at == getattr(self._protocol(), 'queries_count', None)
+
+    @classmethod
+    def attach(cls, conn: Any) -> None:
+        """Watch a connection, which no user has yet."""
+        protocol = conn._protocol  # noqa: SLF001
+        setattr(protocol, cls._NAME, cls(protocol))
+
+    @classmethod
+    def saw_unfinished(cls, conn: Any) -> bool:
+        """Whether a ``COPY`` to the client has begun on an open connection and is not known to have ended."""
+        watch = vars(conn._protocol).get(cls._NAME)  # noqa: SLF001
+        return isinstance(watch, cls) and watch._saw_unfinished()  # noqa: SLF001
+
+
+def _cancel_copy(conn: Any) -> None:
+    # The server may work on it for long before it looks whether anybody still listens, and asyncpg fails at what
+    # arrives with nobody to wait for it. What asyncpg knows to be at work it cancels when it closes the connection.
+    if not conn.is_closed() and not _is_lost_or_busy(conn) and _CopyWatch.saw_unfinished(conn):
+        conn._protocol._request_cancel()  # noqa: SLF001
+
+
+def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None:
+    seen: BaseException | None = exc
+    while seen is not None and not isinstance(seen, (UnicodeEncodeError, UnicodeDecodeError)):
+        seen = seen.__cause__ or seen.__context__
+    if seen is not None:
+        # It holds the text, which may be the password.
+        exc.__cause__ = exc.__context__ = None
+        raise_bad_params(endpoint, seen, 'dsn_params')
+
+
 def _abort(conn: Any) -> None:
     conn.terminate()
     # Before 0.32 asyncpg does not do that for a connection that is being closed.
@@ -221,7 +300,7 @@ def _abort(conn: Any) -> None:
 
 
 def _is_unfit(conn: Any) -> bool:
-    return _is_lost_or_busy(conn) or _has_ended_unnoticed(conn)
+    return _is_lost_or_busy(conn) or _CopyWatch.saw_unfinished(conn) or _has_ended_unnoticed(conn)
 
 
 def _has_ended_unnoticed(conn: Any) -> bool:
@@ -245,15 +324,16 @@ async def _is_connected(conn: Any) -> bool:
         # A TLS transport of Python 3.10 that is gone, and has not told asyncpg yet.
         return False
     fd = sock.fileno()
-    for _ in range(_MOST_MESSAGES):
+    for _ in range(MOST_MESSAGES):
         readable, finished = poll_once(fd)
         if finished:
             return False
         if not readable:
-            break
+            return True
         # The server may speak unasked: a notification, or that it shuts down. The event loop takes that in, asyncpg
         # closes the connection if it was the end.
         await asyncio.sleep(0)
         if conn.is_closed():
             return False
-    return True
+    # Nobody reads it, or the server never ends.
+    return False

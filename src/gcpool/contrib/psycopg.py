@@ -28,12 +28,14 @@ from gcpool.contrib._errors import (
     to_params,
 )
 from gcpool.contrib._postgres import (
+    MOST_MESSAGES,
     Attempts,
     advice_for,
     cut_off_after,
     may_show_password,
     shorter_connect_timeout,
     shut_down_descriptor,
+    time_limit,
 )
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import ConnectError, DiscardConnection
@@ -89,8 +91,6 @@ AsyncConninfoSource: TypeAlias = (
     | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]
 )
 
-# A server that sends notifications faster than they are read should not hold up a check for ever.
-_MOST_MESSAGES = 10
 # Seconds that a thread or task has to leave a connection that is closed under it.
 _PATIENCE_WITH_USER = 0.1
 
@@ -106,8 +106,6 @@ _SETTINGS = (
     'server_cursor_factory',
 )
 _settings_of = attrgetter(*_SETTINGS)
-# The lists of those who want to be told. psycopg has no public way to read them.
-_HANDLERS = ('_notice_handlers', '_notify_handlers')
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +115,9 @@ _State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...]]
 
 class _Configured(Generic[_AnyConnT]):
     """What the managers of both runtimes keep."""
+
+    # Whose subclass a connection class has to be.
+    _BASE: type[Any]
 
     def _set_up(
         self,
@@ -128,13 +129,23 @@ class _Configured(Generic[_AnyConnT]):
         rollback_timeout: float | None,
     ) -> None:
         check_source(conninfo, 'conninfo', or_callable=True)
+        given: Any = connection_class
+        if not isinstance(given, type) or not issubclass(given, self._BASE):
+            raise TypeError(f'connection_class={given!r}: expected psycopg.{self._BASE.__name__} or a subclass of it')
         self._conninfo = conninfo
         self._kwargs = dict(kwargs or {})
         self._connection_class = connection_class
         self._configure = configure
         self._ping = ping
-        self._rollback_timeout = rollback_timeout
+        self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
         self._first_state: WeakKeyDictionary[_AnyConnT, _State] = WeakKeyDictionary()
+
+    def _is_as_new(self, conn: Any) -> bool:
+        """Whether nothing is left of the last user's work: a release that was cut off may have left all of it."""
+        if _why_unfit(conn) is not None:
+            return False
+        at_first = self._first_state.get(conn)
+        return at_first is None or (_settings_of(conn), _handlers_of(conn)) == at_first
 
 
 class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _ConnT], Generic[_EndpointT, _ConnT]):
@@ -151,15 +162,19 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         of the endpoint that return either; or one such callable for all. It is asked at each connect, so that endpoints
         may be added and credentials change.
     :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
-    :param connection_class: whose ``connect`` is called
+    :param connection_class: whose ``connect`` is called: psycopg's own, or a subclass of it
     :param configure: called with each new connection; it must leave no transaction open. Its time comes on top of the
         timeout of an acquire.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP. Each such rollback costs a thread then.
-    :raise TypeError: ``conninfo`` is neither a mapping nor callable, or ``configure`` is a coroutine function
+    :raise TypeError: ``conninfo`` is neither a mapping nor callable, ``configure`` is a coroutine function,
+        ``connection_class`` is no such class, or ``rollback_timeout`` is no number
+    :raise ValueError: ``rollback_timeout`` is less than 0
     """
+
+    _BASE = Connection
 
     @overload
     def __init__(
@@ -257,7 +272,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
             _close(conn)
 
     def check_aliveness(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open. Without ``ping`` it asks only the kernel.
+        """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel.
 
         :param endpoint: where the connection leads
         :param conn: the connection; it is in doubt unless no transaction is open
@@ -265,7 +280,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
             Without ``ping`` nothing waits.
         """
         try:
-            return _is_connected(conn) and (not self._ping or _answers(conn.pgconn, timeout))
+            return self._is_as_new(conn) and _is_connected(conn) and (not self._ping or _answers(conn.pgconn, timeout))
         except psycopg.Error:
             _abort(conn)
             return False
@@ -316,14 +331,18 @@ class AsyncConnectionManager(
         functions
     :param kwargs: parameters of :py:meth:`psycopg.AsyncConnection.connect` for every endpoint (``conninfo`` has
         precedence)
-    :param connection_class: whose ``connect`` is called
+    :param connection_class: whose ``connect`` is called: psycopg's own, or a subclass of it
     :param configure: a coroutine function, called with each new connection; it must leave no transaction open
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP
-    :raise TypeError: ``conninfo`` is neither a mapping nor callable
+    :raise TypeError: ``conninfo`` is neither a mapping nor callable, ``connection_class`` is no such class, or
+        ``rollback_timeout`` is no number
+    :raise ValueError: ``rollback_timeout`` is less than 0
     """
+
+    _BASE = AsyncConnection
 
     @overload
     def __init__(
@@ -408,7 +427,8 @@ class AsyncConnectionManager(
                 conn.lock.release()
 
     async def check_aliveness(self, endpoint: _EndpointT, conn: _AsyncConnT) -> bool:
-        """Tell whether a connection is open. Without ``ping`` it asks only the kernel, and waits for nothing.
+        """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel, and
+        waits for nothing.
 
         Cancelled half-way it leaves the connection closed.
 
@@ -416,7 +436,9 @@ class AsyncConnectionManager(
         :param conn: the connection; it is in doubt unless no transaction is open
         """
         try:
-            return _is_connected(conn) and (not self._ping or await _answers_async(conn.pgconn))
+            return (
+                self._is_as_new(conn) and _is_connected(conn) and (not self._ping or await _answers_async(conn.pgconn))
+            )
         except psycopg.Error:
             _abort(conn)
             return False
@@ -483,7 +505,16 @@ async def _end_by_shutdown(conn: AsyncConnection[Any], operation: 'asyncio.Futur
 
 
 def _params(endpoint: Hashable, found: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {**kwargs, **to_params(found, endpoint, 'conninfo', text_as='conninfo')}
+    params = {**kwargs, **to_params(found, endpoint, 'conninfo', text_as='conninfo')}
+    # psycopg fails at these with an AttributeError, at the context after it has connected.
+    text, context = params.get('conninfo'), params.get('context')
+    if text is not None and not isinstance(text, str):
+        cause = TypeError(f"expected a connection string as 'conninfo', not a {type(text).__name__}")
+        raise_bad_params(endpoint, cause, 'conninfo')
+    if context and not hasattr(context, 'adapters'):
+        cause = TypeError(f"expected an AdaptContext as 'context', not a {type(context).__name__}")
+        raise_bad_params(endpoint, cause, 'conninfo')
+    return params
 
 
 def _connect_timeout(timeout: float, params: Mapping[str, Any]) -> int:
@@ -573,7 +604,12 @@ def _discard(endpoint: Hashable, exc: psycopg.Error) -> NoReturn:
 
 
 def _state_of(conn: Any) -> _State:
-    return _settings_of(conn), tuple(list(getattr(conn, name, ())) for name in _HANDLERS)
+    return _settings_of(conn), tuple(map(list, _handlers_of(conn)))
+
+
+def _handlers_of(conn: Any) -> tuple[list[Any], ...]:
+    # The lists of those who want to be told. psycopg has no public way to read them.
+    return getattr(conn, '_notice_handlers', []), getattr(conn, '_notify_handlers', [])
 
 
 def _take_back(conn: Any, first_state: 'WeakKeyDictionary[Any, _State]') -> list[tuple[str, Any]]:
@@ -582,9 +618,9 @@ def _take_back(conn: Any, first_state: 'WeakKeyDictionary[Any, _State]') -> list
     if at_first is None:
         return []
     settings, all_handlers = at_first
-    for name, handlers in zip(_HANDLERS, all_handlers, strict=True):
-        now = getattr(conn, name, handlers)
-        if now != handlers:
+    all_handlers_now = _handlers_of(conn)
+    if all_handlers_now != all_handlers:
+        for now, handlers in zip(all_handlers_now, all_handlers, strict=True):
             now[:] = handlers
     current_settings = _settings_of(conn)
     if current_settings == settings:
@@ -600,7 +636,7 @@ def _is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     pgconn = conn.pgconn
     if conn.closed or pgconn.transaction_status != TransactionStatus.IDLE:
         return False
-    for _ in range(_MOST_MESSAGES):
+    for _ in range(MOST_MESSAGES):
         readable, finished = poll_once(pgconn.socket)
         if finished:
             return False

@@ -18,12 +18,14 @@ from gcpool.contrib._errors import (
     to_params,
 )
 from gcpool.contrib._postgres import (
+    MOST_MESSAGES,
     Attempts,
     advice_for,
     cut_off_after,
     may_show_password,
     shorter_connect_timeout,
     shut_down_descriptor,
+    time_limit,
 )
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
@@ -50,8 +52,6 @@ DsnSource: TypeAlias = (
     Mapping[DbEndpoint, _Parameters | Callable[[DbEndpoint], _Parameters]] | Callable[[DbEndpoint], _Parameters]
 )
 
-# A server that sends notifications faster than they are read should not hold up a check for ever.
-_MOST_MESSAGES = 10
 _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
         given up, None for no limit but that of TCP. Each such rollback costs a thread then.
-    :raise TypeError: ``dsn_params`` is neither a mapping nor callable
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, or ``rollback_timeout`` is no number
+    :raise ValueError: ``rollback_timeout`` is less than 0
     """
 
     def __init__(self, dsn_params: DsnSource, *, ping: bool = False, rollback_timeout: float | None = None) -> None:
@@ -78,7 +79,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         self._dsn_params = dsn_params
         self._attempts = Attempts()
         self._ping = ping
-        self._rollback_timeout = rollback_timeout
+        self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
@@ -95,9 +96,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """
         found = look_up(self._dsn_params, endpoint, 'dsn_params')
         params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
+        if params.get('async') or params.get('async_'):
+            cause = ValueError('async: an asynchronous connection of psycopg2 cannot be pooled, nothing would poll it')
+            raise_bad_params(endpoint, cause, 'dsn_params')
         began = time.monotonic()
         try:
-            return self._attempts.connect(endpoint, lambda left: _connect(params, left), _close, timeout)
+            return self._attempts.connect(
+                endpoint, lambda left: _connect(params, left), lambda conn: conn.close(), timeout
+            )
         except TimeoutError:
             error = psycopg2.OperationalError('the server did not answer in time')
             raise_connect_timeout(endpoint, error, timeout)
@@ -129,7 +135,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
         """
-        if conn.closed or conn.get_transaction_status() != extensions.TRANSACTION_STATUS_IDLE:
+        if conn.closed or not _is_ready(conn):
             return False
         try:
             return _is_connected(conn) and (not self._ping or _answers(conn, timeout))
@@ -176,10 +182,6 @@ def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
     return conn
 
 
-def _close(conn: Connection) -> None:
-    conn.close()
-
-
 # Not by dispose(), which the pool calls once for each connection, and a subclass may count.
 def _end(conn: Connection) -> None:
     if not conn.closed and conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE:
@@ -194,8 +196,15 @@ def _configured_timeout(params: Mapping[str, Any]) -> Any:
     return configured
 
 
+def _is_ready(conn: Connection) -> bool:
+    # Where a transaction was ended by SQL, or a two-phase commit was prepared, only psycopg2 takes it to be open.
+    return (
+        conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE and conn.status == extensions.STATUS_READY
+    )
+
+
 def _is_connected(conn: Connection) -> bool:
-    for _ in range(_MOST_MESSAGES):
+    for _ in range(MOST_MESSAGES):
         readable, finished = poll_once(conn.fileno())
         if finished:
             return False
@@ -225,7 +234,7 @@ def _roll_back(conn: Connection, timeout: float | None) -> None:
     if transaction == extensions.TRANSACTION_STATUS_ACTIVE:
         # libpq would first wait for the end of it.
         raise psycopg2.InterfaceError('a statement is being executed')
-    if transaction == extensions.TRANSACTION_STATUS_IDLE and conn.status == extensions.STATUS_READY:
+    if _is_ready(conn):
         return
     with cut_off_after(conn.fileno(), timeout) as was_cut_off:
         if conn.status != extensions.STATUS_READY:

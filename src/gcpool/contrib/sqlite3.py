@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gcpool.common import check_optional_seconds
 from gcpool.contrib._errors import BAD_PARAMS, raise_connect_error
 from gcpool.contrib._sockets import deadline_after, time_left
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
@@ -30,8 +31,12 @@ __all__ = ['IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'Sql
 SqliteEndpoint = str | pathlib.Path
 IsolationLevel = Literal['DEFERRED', 'IMMEDIATE', 'EXCLUSIVE'] | None
 
+# What of _pragma_statement() gives SQLite's own limit another value, that is to stay. It waits for nothing.
+_SETS_BUSY_TIMEOUT = re.compile(r'PRAGMA ([^ ]*\.)?busy_timeout ', re.ASCII | re.IGNORECASE)
 _PRAGMA_NAME = re.compile(r'([A-Za-z_]\w*\.)?[A-Za-z_]\w*', re.ASCII)
 _HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
+# Seconds. SQLite counts milliseconds in 31 bits.
+_LONGEST_TIMEOUT = float((2**31 - 1) // 1000)
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +117,14 @@ class PooledConnection(sqlite3.Connection):
         """Whether somebody still holds a cursor or blob."""
         return bool(self._given_out)
 
+    @property
+    def is_tidy(self) -> bool:
+        """Whether nothing is left open by a user whose release was left out or cut off."""
+        if self._lent and self._given_out:
+            return False
+        # With autocommit=False there always is a transaction.
+        return not self.in_transaction or (not self._lent and getattr(self, 'autocommit', None) is False)
+
     def end(self) -> None:
         """Close the connection as soon as that is safe: at once, if no user has it.
 
@@ -129,7 +142,7 @@ class PooledConnection(sqlite3.Connection):
 
     def remember_file(self) -> None:
         """Note which file is open, for :py:meth:`file_was_replaced`."""
-        (_, _, path) = self.execute('PRAGMA database_list').fetchone()
+        (_, _, path) = _fetch_one(self, 'PRAGMA database_list')
         # A database in memory, or a temporary one, has no path.
         if path:
             self._file, self._file_id = path, _file_id(path)
@@ -144,7 +157,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
 
     The connections may be used in any thread: a pool gives each to one at a time.
 
-    :param timeout: seconds that a statement waits for another connection's lock
+    :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
+        ``busy_timeout`` (milliseconds)
     :param detect_types: see :py:func:`sqlite3.connect`
     :param isolation_level: see :py:func:`sqlite3.connect`
     :param autocommit: see :py:func:`sqlite3.connect` (Python 3.12), None for its default
@@ -152,8 +166,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     :param cached_statements: statements that a connection keeps prepared
     :param uri: paths are URIs
     :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
-    :raise TypeError: ``factory`` is no subclass of :py:class:`PooledConnection`
-    :raise ValueError: a pragma's name is none, or ``autocommit`` is used before Python 3.12
+    :raise TypeError: ``factory`` is no subclass of :py:class:`PooledConnection`, or ``timeout`` is no number
+    :raise ValueError: a pragma's name is none, ``timeout`` is less than 0, or ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
 
@@ -175,7 +189,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise TypeError(f'factory must be a subclass of PooledConnection, not {factory!r}')
         if autocommit is not None and not _HAS_AUTOCOMMIT:
             raise ValueError(f'autocommit={autocommit!r} needs Python 3.12')
-        self._timeout = timeout
+        self._timeout = _check_timeout(timeout)
         self._detect_types = detect_types
         self._isolation_level: IsolationLevel = isolation_level
         self._autocommit = autocommit
@@ -188,8 +202,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         """Open a database and set the pragmas.
 
         :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
-        :param timeout: seconds that setting the pragmas may wait for another connection's lock, if that is less than
-            the manager's timeout
+        :param timeout: seconds that setting the pragmas may wait for other connections' locks, if that is less than the
+            manager's timeout (or ``busy_timeout`` of the pragmas, from there on)
         :return: a connection for any thread
         :raise ConnectTimeout: the time is over
         :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
@@ -234,9 +248,10 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def _set_pragmas(self, endpoint: SqliteEndpoint, conn: PooledConnection, deadline: float | None) -> None:
         for statement in self._pragmas:
             left = time_left(deadline)
-            bounded = left is not None and left < self._timeout
+            usual = 0 if left is None else _busy_timeout(conn)
+            bounded = left is not None and left * 1000 < usual and not _SETS_BUSY_TIMEOUT.match(statement)
             if bounded:
-                _set_busy_timeout(conn, left or 0.0)
+                _set_busy_timeout(conn, int((left or 0.0) * 1000))
             try:
                 # Some of them answer with a row, and are not through until it was read.
                 conn.execute(statement).fetchall()
@@ -249,7 +264,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                     ) from exc
                 raise
             if bounded:
-                _set_busy_timeout(conn, self._timeout)
+                _set_busy_timeout(conn, usual)
 
     def dispose(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> None:
         """Close a connection.
@@ -263,7 +278,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         conn.end()
 
     def check_aliveness(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and its path still leads to the file that it has open.
+        """Tell whether a connection is open and tidy, and its path still leads to the file that it has open.
 
         No statement is executed. A connection to a file that was replaced (as a deployment of a new database does)
         would go on reading the old one.
@@ -272,7 +287,13 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         :param conn: the connection
         :param timeout: not needed, this never waits for a lock
         """
-        return not (_is_closed(conn) or conn.file_was_replaced())
+        if _is_closed(conn) or conn.file_was_replaced():
+            return False
+        if not conn.is_tidy:
+            # Nobody has it any more: it can be closed at once.
+            conn.take_back()
+            return False
+        return True
 
     def on_acquire(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> None:
         """Note that a user has the connection, so that it is not closed under him.
@@ -345,8 +366,27 @@ def _file_id(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _set_busy_timeout(conn: PooledConnection, seconds: float) -> None:
-    conn.execute(f'PRAGMA busy_timeout = {int(seconds * 1000)}').fetchall()
+def _check_timeout(value: object) -> float:
+    seconds = check_optional_seconds('timeout', value)
+    if seconds is None:
+        raise TypeError('timeout=None: expected seconds as a float')
+    return min(seconds, _LONGEST_TIMEOUT)
+
+
+def _fetch_one(conn: PooledConnection, statement: str) -> Any:
+    cursor = conn.cursor()
+    # A factory may give its connections rows of another kind.
+    cursor.row_factory = None
+    return cursor.execute(statement).fetchone()
+
+
+def _busy_timeout(conn: PooledConnection) -> int:
+    (milliseconds,) = _fetch_one(conn, 'PRAGMA busy_timeout')
+    return int(milliseconds)
+
+
+def _set_busy_timeout(conn: PooledConnection, milliseconds: int) -> None:
+    conn.execute(f'PRAGMA busy_timeout = {milliseconds}').fetchall()
 
 
 def _pragma_statement(name: str, value: str | float) -> str:
