@@ -23,6 +23,7 @@ __all__ = [
     'raise_connect_timeout',
     'raise_not_connected',
     'raise_unknown',
+    'refuse_to_ask',
     'to_params',
     'unknown_endpoint',
 ]
@@ -95,6 +96,11 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
     finally:
         # As above.
         del error
+
+
+def refuse_to_ask(endpoint: Hashable) -> NoReturn:
+    """Raise that there is no time left to ask a server whether a connection is alive. Nothing is known of it then."""
+    raise TimeoutError(f'no time is left to ask whether a connection to {endpoint!r} is alive')
 
 
 def raise_not_connected(

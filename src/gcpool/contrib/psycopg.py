@@ -25,6 +25,7 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._postgres import (
@@ -278,15 +279,22 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
+        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
+        has_time = timeout is None or timeout > 0
         try:
-            return self._is_as_new(conn) and _is_connected(conn) and (not self._ping or _answers(conn.pgconn, timeout))
+            alive = self._is_as_new(conn) and _is_connected(conn)
+            if alive and self._ping and has_time:
+                return _answers(conn.pgconn, timeout)
         except psycopg.Error:
             _abort(conn)
             return False
         except BaseException:
             _abort(conn)
             raise
+        if alive and self._ping:
+            refuse_to_ask(endpoint)
+        return alive
 
     def is_broken(self, endpoint: _EndpointT, conn: _ConnT, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of something, after its user's block raised.

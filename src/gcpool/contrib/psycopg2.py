@@ -15,6 +15,7 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._postgres import (
@@ -134,17 +135,24 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
+        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
         if conn.closed or not _is_ready(conn):
             return False
+        has_time = timeout is None or timeout > 0
         try:
-            return _is_connected(conn) and (not self._ping or _answers(conn, timeout))
+            alive = _is_connected(conn)
+            if alive and self._ping and has_time:
+                return _answers(conn, timeout)
         except psycopg2.Error:
             _end(conn)
             return False
         except BaseException:
             _end(conn)
             raise
+        if alive and self._ping:
+            refuse_to_ask(endpoint)
+        return alive
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or still busy with a statement, after its user's block raised.

@@ -17,6 +17,7 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._mysql import (
@@ -414,7 +415,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if not self._ping:
             return True
         if timeout is not None and timeout <= 0:
-            raise TimeoutError(f'no time is left to ask whether a connection to {endpoint!r} is alive')
+            refuse_to_ask(endpoint)
         return _answers(conn, timeout)
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:

@@ -36,6 +36,7 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
+    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
@@ -832,10 +833,13 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
         :param timeout: seconds that the answer may take with ``ping``; each wait for it ends after ``socket_timeout``
+        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
         pooled = _pooled(conn)
         if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
             return False
+        if self._ping and timeout is not None and timeout <= 0:
+            refuse_to_ask(endpoint)
         return not self._ping or pooled.answers(timeout)
 
     def on_release(self, endpoint: RedisEndpoint, conn: Connection) -> None:
