@@ -191,8 +191,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
-    cdef int wants                          # [core] how many of its waiters could use a slot each
-    cdef char padding[4]
+    cdef char padding[8]
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -214,7 +213,8 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef unsigned int trust                 # [ep] EndpointPool.suspicion when it was last known to be alive
     cdef char unsure                        # [ep] a check or a hook was cut off: to be checked, however fresh
     cdef char helps                         # [core] doomed for somebody who waits for a slot: PoolCore.helping
-    cdef char padding[6]
+    cdef char padding[2]
+    cdef int help_epoch                     # [core] when it was doomed for them: PoolCore.help_epoch
 
 
 cdef class Waiter:
@@ -232,9 +232,11 @@ cdef class Waiter:
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
     cdef char keeps                         # [owner] what it dooms is its own to dispose of
-    cdef char disposes                      # [core] it is at it
+    cdef char disposes                      # [ep] it is at it
     cdef void *own_head                     # [core] that, in this order
     cdef void *own_tail                     # [core]
+    cdef void *previous_owner               # [core] list of those who keep any: PoolCore.owners
+    cdef void *next_owner                   # [core]
     cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
 
 
@@ -258,10 +260,10 @@ cdef class PoolCore:
     cdef readonly int generation            # changes only in a forked child
     cdef readonly int size                  # [core]; read without the lock
     cdef int closing                        # [core]
-    cdef int wanted                         # [core] how many waiters could use a slot each
-    cdef int helping                        # [core] for how many of them a connection is taken to be on its way out
-    cdef double helped_at                   # [core] when the last one of those was doomed
-    cdef double latest                      # [core] the latest time that was told
+    cdef int help_epoch                     # [core] the latest time that was told, in units of HELP_TIME
+    cdef int helping_now                    # [core] how many are being closed for those who wait, since that
+    cdef int helping_before                 # [core] the same, doomed in the epoch before it
+    cdef void *owners                       # [core] waiters that keep what they doomed
     cdef readonly int min_idle              # [core]; read under [ep]
     cdef readonly int max_size              # [core]; read under [ep]
     cdef readonly int total_max_size        # [core]; read under [ep]
@@ -325,8 +327,12 @@ cdef class PoolCore:
     cdef void own(self, Waiter w, void *tail) noexcept
     cdef void disown(self, Waiter w) noexcept
     cdef void *serve_idler(self, Waiter w) noexcept
+    cdef void owns_nothing(self, Waiter w) noexcept
+    cdef void share(self, Waiter w) noexcept
+    cdef void set_disposes(self, Waiter w, bint disposes) noexcept
+    cdef bint needs_help(self) noexcept
     cdef void help(self, void *p) noexcept
-    cdef bint lose_patience(self, double now) noexcept
+    cdef bint pass_time(self, double now) noexcept
     cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept
     cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept
     cdef bint dequeue(self, EndpointPool ep, void *p) noexcept

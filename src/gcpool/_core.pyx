@@ -76,7 +76,7 @@ cdef double NEVER = DBL_MAX
 cdef enum:
     PATIENCE = 8
 
-# Seconds for which a connection that is being closed is taken to be help on its way for one who waits.
+# Seconds for which, and up to twice as long, a connection that is being closed is taken to be help for those who wait.
 cdef double HELP_TIME = 1.0
 
 STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
@@ -289,6 +289,14 @@ cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     ep.waiting -= 1
 
 
+cdef inline void *first_free(EndpointPool ep) noexcept:
+    # ep.lock is held. The first waiter whose thread is not held up by a dispose, which may take long; else the first.
+    cdef void *p = ep.waiter_head
+    while p != NULL and (<Waiter>p).disposes:
+        p = (<Waiter>p).next
+    return ep.waiter_head if p == NULL else p
+
+
 cdef inline EndpointPool pool_of(Entry e):
     # Entries and waiters can be made by hand. Those that no core served lead nowhere.
     if e is None or e.pool is None:
@@ -438,8 +446,9 @@ cdef class PoolCore:
         self.generation += 1
         self.size = 0
         self.closing = 0
-        self.wanted = 0
-        self.helping = 0
+        self.helping_now = 0
+        self.helping_before = 0
+        self.owners = NULL
         self.doomed_head = NULL
         self.doomed_tail = NULL
         self.doomed_count = 0
@@ -670,7 +679,7 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             return 1
         if ep.waiter_head != NULL:
-            w = <Waiter>ep.waiter_head
+            w = <Waiter>first_free(ep)
             waiter_unlink(ep, <void *>w)
             e.state = ACQUIRED
             e.used_at = now
@@ -734,7 +743,7 @@ cdef class PoolCore:
         # self.lock is held, and was since `tail` was the end of the doomed: what stands after it is the waiter's.
         cdef void *first
         cdef void *p
-        if w is None or not w.keeps or self.doomed_tail == tail:
+        if w is None or not w.keeps or w.pool is None or self.doomed_tail == tail:
             return
         if tail == NULL:
             first = self.doomed_head
@@ -744,6 +753,11 @@ cdef class PoolCore:
             (<Entry>tail).next = NULL
         if w.own_tail == NULL:
             w.own_head = first
+            w.next_owner = self.owners
+            w.previous_owner = NULL
+            if self.owners != NULL:
+                (<Waiter>self.owners).previous_owner = <void *>w
+            self.owners = <void *>w
         else:
             (<Entry>w.own_tail).next = first
         w.own_tail = self.doomed_tail
@@ -753,26 +767,53 @@ cdef class PoolCore:
             gcp_store_int(&self.doomed_count, self.doomed_count - 1)
             p = (<Entry>p).next
 
-    # A connection that is being closed is help for somebody who waits for a slot, if it was doomed while not all who do
-    # were helped. Were each one that is being closed taken to be, then a dispose that hangs, or was begun for one who
-    # has gone, would keep others from having an idle connection closed for them.
+    cdef void owns_nothing(self, Waiter w) noexcept:
+        # self.lock is held.
+        w.own_head = w.own_tail = NULL
+        if w.previous_owner != NULL:
+            (<Waiter>w.previous_owner).next_owner = w.next_owner
+        else:
+            self.owners = w.next_owner
+        if w.next_owner != NULL:
+            (<Waiter>w.next_owner).previous_owner = w.previous_owner
+        w.previous_owner = w.next_owner = NULL
+
+    cdef void share(self, Waiter w) noexcept:
+        # self.lock is held. What it keeps is among the doomed again.
+        cdef void *p = w.own_head
+        cdef void *following
+        self.owns_nothing(w)
+        while p != NULL:
+            following = (<Entry>p).next
+            self.queue_doomed(<Entry>p)
+            p = following
+
+    # Where the total cap is reached, idle connections are closed for those who wait: as many at a time as there are
+    # endpoints in need. One that is being closed is help if it was doomed while there was too little of it, and for a
+    # while: a dispose that hangs, or was begun for nobody, keeps no idle connection from being closed for somebody.
+
+    cdef inline bint needs_help(self) noexcept:
+        # self.lock is held.
+        return self.helping_now + self.helping_before < <int>self.starving.used
 
     cdef inline void help(self, void *p) noexcept:
         # self.lock is held. The entry is being closed.
-        if self.helping < self.wanted:
+        if self.needs_help():
             (<Entry>p).helps = True
-            self.helping += 1
-            self.helped_at = self.latest
+            (<Entry>p).help_epoch = self.help_epoch
+            self.helping_now += 1
 
-    cdef inline bint lose_patience(self, double now) noexcept:
-        # self.lock is held. Help that does not come: whether one more may be helped instead, once in HELP_TIME.
-        if now > self.latest:
-            self.latest = now
-        if self.helping == 0 or self.latest - self.helped_at < HELP_TIME:
+    cdef inline bint pass_time(self, double now) noexcept:
+        # self.lock is held. Whether that ends the time of some help.
+        cdef int epoch = <int>(max(min(now, 2e9), -2e9) / HELP_TIME)
+        cdef bint ended
+        if epoch <= self.help_epoch:
             return False
-        self.helping -= 1
-        self.helped_at = self.latest
-        return True
+        ended = self.helping_before > 0 or (self.helping_now > 0 and epoch > self.help_epoch + 1)
+        self.helping_before = self.helping_now if epoch == self.help_epoch + 1 else 0
+        self.helping_now = 0
+        self.help_epoch = epoch
+        return ended
 
     cdef inline void set_due(self) noexcept:
         gcp_store_double(&self.due_at, self.expiry.items[0].key if self.expiry.used else INFINITY)
@@ -874,12 +915,7 @@ cdef class PoolCore:
         # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
         # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
         cdef void *head = ep.waiter_head
-        cdef int room = self.max_size - ep.size
-        cdef int wants = max(min(ep.waiting, room), 0)
-        self.wanted += wants - ep.wants
-        ep.wants = wants
-        if self.helping > self.wanted:
-            self.helping = self.wanted
+        cdef bint wants = head != NULL and ep.size < self.max_size
         if wants and ep.heap_index < 0:
             self.starving.push(<void *>ep, 0.0, (<Waiter>head).number)
         elif wants and self.starving.items[ep.heap_index].stamp != (<Waiter>head).number:
@@ -909,14 +945,14 @@ cdef class PoolCore:
                 continue
             if self.size >= self.total_max_size:
                 gcp_unlock(&ep.lock)
-                # One closing for each that could use a slot: the end of each comes back here.
-                while self.helping < self.wanted:
+                # As many closings as endpoints in need are enough for now: each end of one comes back here.
+                while self.needs_help():
                     p = self.evict(INFINITY)
                     if p == NULL:
                         break
                     self.help(p)
                 break
-            w = <Waiter>ep.waiter_head
+            w = <Waiter>first_free(ep)
             Py_INCREF(w)
             waiter_unlink(ep, <void *>w)
             self.serve_ticket(ep, w)
@@ -984,7 +1020,6 @@ cdef class PoolCore:
         cdef void *chain = NULL
         cdef void *tail
         cdef bint queued = False
-        cdef bint late
         if w.state == QUEUED or w.entry is not None:
             raise RuntimeError('the waiter waits already, or holds what it was served')
         if w.spare is None:
@@ -1011,7 +1046,6 @@ cdef class PoolCore:
             w.number = self.arrivals
         w.state = FRESH
         tail = self.doomed_tail
-        late = self.lose_patience(now)
         if ep.waiter_head == NULL or (<Waiter>ep.waiter_head).number > w.number:
             while True:
                 p = ep.core_head
@@ -1032,8 +1066,6 @@ cdef class PoolCore:
                 break
             if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
                 self.serve_ticket(ep, w)
-                if ep.wants:
-                    self.starve(ep)
         if w.state == FRESH and not ep.has_place:
             # Its last slot may come free at any time, without a request that could still fail.
             if not self.starving.make_room(self.starving.promised + 1):
@@ -1049,6 +1081,7 @@ cdef class PoolCore:
             w.queued_at = now
             self.enqueue(ep, w)
             self.starve(ep)
+            self.pass_time(now)
             # Slots that this acquire frees itself.
             if w.corpse is not None:
                 self.help(<void *>w.corpse)
@@ -1057,7 +1090,7 @@ cdef class PoolCore:
                 self.help(p)
                 p = (<Entry>p).next
         gcp_unlock(&ep.lock)
-        if self.starving_count and (queued or late):
+        if queued and self.starving_count:
             chain = self.dispatch()
         self.own(w, tail)
         gcp_unlock(&self.lock)
@@ -1320,9 +1353,7 @@ cdef class PoolCore:
         e = w.corpse
         w.corpse = None
         if w.keeps and e is not None:
-            gcp_lock(&self.lock)
-            w.disposes = True
-            gcp_unlock(&self.lock)
+            self.set_disposes(w, True)
         return e
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
@@ -1501,7 +1532,7 @@ cdef class PoolCore:
             if e.forced:
                 return self.let_go(e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
-        late = self.lose_patience(now)
+        late = self.pass_time(now)
         if (
             self.is_closed
             or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
@@ -1515,7 +1546,7 @@ cdef class PoolCore:
                 close = True
         elif ep.waiter_head != NULL:
             hand = True
-            if self.helping < <int>self.starving.used:
+            if self.needs_help():
                 # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
                 # whoever came first goes first, at the price of a new connection. One that has some is expected to
                 # serve itself, but not for ever either: they may be out for long.
@@ -1525,7 +1556,7 @@ cdef class PoolCore:
                 if overtaken > (0 if elder.size == 0 else <long long>PATIENCE * self.total_max_size):
                     hand = False
                     close = True
-        elif self.helping < self.wanted:
+        elif self.needs_help():
             close = True
         if close:
             ep.acquired -= 1
@@ -1533,7 +1564,7 @@ cdef class PoolCore:
             if helps:
                 self.help(<void *>e)
         elif hand:
-            w = <Waiter>ep.waiter_head
+            w = <Waiter>first_free(ep)
             Py_INCREF(w)
             waiter_unlink(ep, <void *>w)
             e.state = ACQUIRED
@@ -1620,27 +1651,28 @@ cdef class PoolCore:
             w.own_head = w.own_tail = NULL      # the parent's
             return None
         gcp_lock(&self.lock)
-        w.disposes = w.own_head != NULL
-        if w.disposes:
+        if w.own_head != NULL:
             e = <Entry>w.own_head
             w.own_head = e.next
             e.next = NULL
             if w.own_head == NULL:
-                w.own_tail = NULL
+                self.owns_nothing(w)
         gcp_unlock(&self.lock)
+        self.set_disposes(w, e is not None)
         return e
 
+    cdef void set_disposes(self, Waiter w, bint disposes) noexcept:
+        gcp_lock(&w.pool.lock)
+        w.disposes = disposes
+        gcp_unlock(&w.pool.lock)
+
     cdef void disown(self, Waiter w) noexcept:
-        # It goes, and was not disposed of: whoever comes by does that.
-        cdef Entry e
+        # It goes, and did not dispose of what it kept: whoever comes by does that.
         if w.pool.generation != self.generation:
             return
         gcp_lock(&self.lock)
-        while w.own_head != NULL:
-            e = <Entry>w.own_head
-            w.own_head = e.next
-            self.queue_doomed(e)
-        w.own_tail = NULL
+        if w.own_head != NULL:
+            self.share(w)
         gcp_unlock(&self.lock)
 
     def doom_again(self, Entry e not None):
@@ -1672,8 +1704,10 @@ cdef class PoolCore:
         e.state = GONE
         if e.helps:
             e.helps = False
-            if self.helping:
-                self.helping -= 1
+            if e.help_epoch == self.help_epoch:
+                self.helping_now -= 1
+            elif e.help_epoch == self.help_epoch - 1:
+                self.helping_before -= 1
         keep = e.forced
         if e.heap_index >= 0:
             self.expiry.remove(<void *>e)
@@ -1687,11 +1721,12 @@ cdef class PoolCore:
         if not keep:
             map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
         gcp_unlock(&ep.lock)
-        if w is not None:
+        if w is not None and w.pool is not None:
+            self.set_disposes(w, w.own_head != NULL)
             served = self.serve_idler(w)
         chain = self.after_slot_freed(ep)
         if served != NULL:
-            w.next = chain
+            (<Waiter>served).next = chain
             chain = served
         self.own(w, tail)
         gcp_unlock(&self.lock)
@@ -1700,30 +1735,34 @@ cdef class PoolCore:
         notify_all(chain)
 
     cdef void *serve_idler(self, Waiter w) noexcept:
-        # The slot that a thread's acquire has freed is its own if whoever comes before it could not use it yet, busy
-        # with a dispose that may take long. self.lock is held, no other. Returns whom to notify.
+        # The slot that a thread's acquire has freed is its endpoint's if all who wait at the one that comes first are held
+        # up by disposes of their own, and could not use it yet. self.lock is held, no other. Returns whom to notify.
         cdef EndpointPool ep = w.pool
         cdef EndpointPool first
-        cdef void *head
+        cdef void *p
         cdef bint busy
         if self.starving.used == 0 or self.size >= self.total_max_size:
             return NULL
         first = <EndpointPool>self.starving.items[0].item
+        if first is ep:
+            return NULL
         gcp_lock(&first.lock)
-        head = first.waiter_head
-        busy = head != NULL and head != <void *>w and (<Waiter>head).disposes
+        p = first_free(first)
+        busy = p != NULL and (<Waiter>p).disposes
         gcp_unlock(&first.lock)
         if not busy:
             return NULL
         gcp_lock(&ep.lock)
-        busy = w.state != QUEUED or ep.size >= self.max_size
-        if not busy:
-            Py_INCREF(w)
-            waiter_unlink(ep, <void *>w)
-            self.serve_ticket(ep, w)
+        p = first_free(ep)
+        if p == NULL or (<Waiter>p).disposes or ep.size >= self.max_size:
+            p = NULL
+        else:
+            Py_INCREF(<Waiter>p)
+            waiter_unlink(ep, p)
+            self.serve_ticket(ep, <Waiter>p)
             self.starve(ep)
         gcp_unlock(&ep.lock)
-        return NULL if busy else <void *>w
+        return p
 
     cpdef int expired(self, double now, int limit) except -1:
         """Put the idle connections that are due among the doomed, in the order of their deadlines.
@@ -1808,6 +1847,9 @@ cdef class PoolCore:
         failure = None
         gcp_lock(&self.lock)
         gcp_store_int(&self.is_closed, 1)
+        # A thread that hangs in one dispose must not keep others from what else it would have to dispose of.
+        while self.owners != NULL:
+            self.share(<Waiter>self.owners)
         gcp_unlock(&self.lock)
         # Endpoint pools that appear from here on are empty: request() refuses.
         for ep in self.endpoint_pools():
@@ -1911,9 +1953,7 @@ cdef class PoolCore:
         cdef int min_idle_ = -1 if min_idle is None else min_idle
         cdef int max_size_ = -1 if max_size is None else max_size
         cdef int total_ = -1 if total_max_size is None else total_max_size
-        cdef int helping
         gcp_lock(&self.lock)
-        helping = self.helping
         if min_idle_ < 0:
             min_idle_ = self.min_idle
         if max_size_ < 0:
@@ -1941,7 +1981,6 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
         gcp_lock(&self.lock)
-        self.helping = min(helping, self.wanted)
         while self.size - self.closing > self.total_max_size and self.evict(INFINITY) != NULL:
             pass
         chain = self.dispatch()
@@ -2016,7 +2055,7 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Entry e
         cdef void *p
-        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, wanted = 0, helps = 0
+        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, helps = 0
         cdef Py_ssize_t i
         cdef dict counts
         problems = []
@@ -2031,7 +2070,8 @@ cdef class PoolCore:
             counts = dict.fromkeys(range(6), 0)
             for e in by_pool.pop(id(ep), ()):
                 counts[e.state] += 1
-                helps += e.state == CLOSING and e.helps
+                if e.state == CLOSING and e.helps and e.help_epoch >= self.help_epoch - 1:
+                    helps += 1
                 if e.state != CREATING and <Entry>map_get(&self.by_connection, <size_t><void *>e.conn_) is not e:
                     problems.append(f'{e!r} is not found by its connection')
                 if e.state == IDLE and e.heap_index < 0:
@@ -2082,11 +2122,8 @@ cdef class PoolCore:
                 problems.append(f'{ep!r} is empty and not forgotten')
             if ep.waiting and ep.core_idle + ep.extra_idle:
                 problems.append(f'{ep!r}: somebody waits beside an idle connection')
-            if ep.wants != max(min(ep.waiting, self.max_size - ep.size), 0):
-                problems.append(f'{ep!r} is taken to want {ep.wants} slots')
             if ep.waiting and ep.size < self.max_size:
                 wanting += 1
-                wanted += ep.wants
                 if ep.heap_index < 0:
                     problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
             total += ep.size
@@ -2107,11 +2144,9 @@ cdef class PoolCore:
             problems.append('more than total_max_size connections')
         if wanting and self.size < self.total_max_size:
             problems.append('somebody waits for a slot, and there is one')
-        if wanted != self.wanted:
-            problems.append(f'{wanted} slots are wanted, {self.wanted} counted')
-        if not self.helping <= min(helps, wanted):
-            problems.append(f'{self.helping} are taken to be helped, of {wanted}, by {helps}')
-        if self.helping < wanted and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
+        if helps != self.helping_now + self.helping_before:
+            problems.append(f'{helps} help, {self.helping_now} and {self.helping_before} are counted')
+        if helps < wanting and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
             problems.append('somebody waits for a slot beside an idle connection of another endpoint')
         if problems:
             raise AssertionError('; '.join(problems))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 # own. DESIGN.md wants a bound; this one is the core's.
 PATIENCE = 8
 
-# Seconds after which somebody is helped once more: what was closed for them does not end. The core's choice, too.
+# Seconds, and up to twice as many, after which a connection that is still being closed is no help any more for those
+# who wait. The core's choice, too.
 HELP_TIME = 1.0
 
 
@@ -34,7 +35,7 @@ class Conn:
     closed_over: bool = False
     suspect: bool = False
     unsure: bool = False
-    helps: bool = False
+    helps_since: int | None = None
 
 
 @dataclass(eq=False)
@@ -68,9 +69,7 @@ class Model:
     notified: list[Acq] = field(default_factory=list)
     closers: list[object] = field(default_factory=list)  # those who wait for the pool to be empty
     told_empty: list[object] = field(default_factory=list)
-    helping: int = 0  # for how many of those who want a slot a connection is being closed
-    helped_at: float = 0.0
-    latest: float = 0.0
+    epoch: int = 0  # the latest time that was told, in units of HELP_TIME
     told: float = math.inf  # until when the collector sleeps
     wakes: int = 0
     closed: bool = False
@@ -118,12 +117,6 @@ class Model:
         heads = [queue[0] for queue in self.queues.values() if queue]
         return sorted(
             (head for head in heads if len(self.of(head.endpoint)) < self.max_size), key=lambda head: head.arrival
-        )
-
-    def wanted(self) -> int:
-        """How many of those who wait could use a slot each."""
-        return sum(
-            max(min(len(queue), self.max_size - len(self.of(endpoint))), 0) for endpoint, queue in self.queues.items()
         )
 
     def deadline(self, conn: Conn) -> float:
@@ -174,29 +167,32 @@ class Model:
         self.doom(first)
         return first
 
+    def needs_help(self) -> bool:
+        """Whether fewer connections are being closed for those who wait than there are endpoints in need."""
+        helping = [
+            conn
+            for conn in self.of(None, 'closing')
+            if conn.helps_since is not None and conn.helps_since >= self.epoch - 1
+        ]
+        return len(helping) < len(self.starving())
+
     def help(self, conn: Conn) -> None:
-        """A connection is being closed. Its slot is for somebody who wants one, and whom nothing is closed for yet."""
-        if self.helping < self.wanted():
-            conn.helps = True
-            self.helping += 1
-            self.helped_at = self.latest
+        """A connection is being closed. Its slot is for somebody who wants one, if not enough are closed for them."""
+        if self.needs_help():
+            conn.helps_since = self.epoch
 
-    def somebody_left(self) -> None:
-        self.helping = min(self.helping, self.wanted())
-
-    def lose_patience(self, now: float) -> bool:
-        self.latest = max(self.latest, now)
-        if not self.helping or self.latest - self.helped_at < HELP_TIME:
-            return False
-        self.helping -= 1
-        self.helped_at = self.latest
-        return True
+    def pass_time(self, now: float) -> bool:
+        before = self.epoch
+        self.epoch = max(before, int(now / HELP_TIME))
+        return any(
+            conn.helps_since is not None and before - 1 <= conn.helps_since < self.epoch - 1
+            for conn in self.of(None, 'closing')
+        )
 
     def take_ticket(self, acq: Acq) -> None:
         acq.conn = Conn(acq.endpoint, holder=acq)
         acq.state = 'ticket'
         self.conns.append(acq.conn)
-        self.somebody_left()
 
     def take_conn(self, acq: Acq, conn: Conn) -> None:
         conn.state = 'acquired'
@@ -210,11 +206,10 @@ class Model:
         queue.remove(acq)
         if not queue:
             del self.queues[acq.endpoint]
-        self.somebody_left()
 
     def dispatch(self) -> None:
         """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
-        due first, one for each that could use a slot."""
+        due first: as many at a time as there are endpoints in need."""
         while starving := self.starving():
             if len(self.conns) < self.total_max_size:
                 acq = starving[0]
@@ -222,7 +217,7 @@ class Model:
                 self.take_ticket(acq)
                 self.notified.append(acq)
                 continue
-            while self.helping < self.wanted() and (conn := self.evict(math.inf)):
+            while self.needs_help() and (conn := self.evict(math.inf)):
                 self.help(conn)
             return
 
@@ -253,7 +248,6 @@ class Model:
             acq.state = 'refused'
             return
         self.arrive(acq)
-        late = self.lose_patience(now)
         queue = self.queue(acq.endpoint)
         doomed = []
         if not queue or acq.arrival < queue[0].arrival:
@@ -267,14 +261,13 @@ class Model:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
                     self.take_ticket(acq)
             if acq.conn is not None:
-                if late:
-                    self.dispatch()
                 return
         acq.state = 'waits'
         if not acq.has_waited:
             acq.has_waited = True
             self.counters['waits'] += 1
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
+        self.pass_time(now)
         for conn in [*filter(None, [acq.corpse]), *doomed]:
             self.help(conn)
         self.dispatch()
@@ -376,7 +369,7 @@ class Model:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
-        late = self.lose_patience(now)
+        late = self.pass_time(now)
         queue = self.queue(endpoint)
         starving = self.starving()
         beyond = (
@@ -389,13 +382,13 @@ class Model:
         elif over:
             self.doom(conn)
             self.help(conn)
-        elif queue and not (self.helping < len(starving) and self.waited_too_long(starving[0], queue[0])):
+        elif queue and not (self.needs_help() and self.waited_too_long(starving[0], queue[0])):
             acq = queue[0]
             self.leave_queue(acq)
             conn.used_at = now
             self.take_conn(acq, conn)
             self.notified.append(acq)
-        elif queue or self.helping < self.wanted():
+        elif queue or self.needs_help():
             self.doom(conn)
             self.help(conn)
         else:
@@ -456,8 +449,6 @@ class Model:
 
     def disposed(self, conn: Conn) -> None:
         conn.state = 'gone'
-        if conn.helps and self.helping:
-            self.helping -= 1
         self.conns.remove(conn)
         self.counters['disposed'] += 1
         self.slot_freed()
@@ -473,7 +464,6 @@ class Model:
     def resize(self, min_idle: int, max_size: int, total_max_size: int) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
-        self.somebody_left()
         orders = []
         for endpoint in sorted(self.endpoints()):
             # What was not used for longest; the core, which is kept longer, last.
@@ -491,7 +481,6 @@ class Model:
                 acq.state = 'refused'
                 self.notified.append(acq)
         self.queues.clear()
-        self.somebody_left()
         self.doom_in_any_order(
             [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())]
         )

@@ -211,16 +211,14 @@ def test_several_endpoints_in_need_have_several_connections_closed_side_by_side(
     assert pool.core.size == 4
 
 
-def test_many_waiters_of_one_endpoint_have_one_connection_closed_for_each() -> None:
-    pool = Pool(min_idle=0, max_size=3, total_max_size=5)
-    pool.fill('a', 3)
-    pool.now = 1.0
-    pool.fill('c', 2)
-    waiters = [pool.ask('b') for _ in range(5)]
-    assert pool.core.doomed == 3, 'it may have three'
+def test_one_endpoint_with_many_waiters_has_one_connection_after_the_other_closed() -> None:
+    pool = Pool(min_idle=0, max_size=4, total_max_size=4)
+    pool.fill('a', 4)
+    waiters = [pool.ask('b') for _ in range(3)]
+    assert pool.core.doomed == 1
     assert pool.dispose() == ['a1', 'a2', 'a3']
-    assert [waiter.answer for waiter in waiters] == ['ticket'] * 3 + ['waits'] * 2
-    assert pool.count('size', 'idle', 'waiting') == (5, 2, 2)
+    assert [waiter.answer for waiter in waiters] == ['ticket'] * 3
+    assert pool.count('size', 'idle', 'waiting') == (4, 1, 0)
 
 
 def test_what_is_being_closed_for_nobody_keeps_nothing_idle_from_being_closed_for_one_who_waits() -> None:
@@ -236,8 +234,8 @@ def test_what_is_being_closed_for_nobody_keeps_nothing_idle_from_being_closed_fo
 
 
 @pytest.mark.parametrize('leave', ['cancel', 'give_up'])
-def test_what_hangs_for_one_who_has_left_keeps_nothing_idle_from_being_closed_for_the_next(leave: str) -> None:
-    pool = Pool(min_idle=0, max_size=4, total_max_size=4)
+def test_what_hangs_for_one_who_has_left_keeps_nothing_idle_from_being_closed_for_the_next_ones(leave: str) -> None:
+    pool = Pool(min_idle=0, max_size=4, total_max_size=4, idle_timeout=100)
     pool.fill('a', 4)
     gone = pool.ask('b')
     [hanging] = pool.take_doomed()
@@ -245,22 +243,24 @@ def test_what_hangs_for_one_who_has_left_keeps_nothing_idle_from_being_closed_fo
         assert pool.cancel(gone)
     else:
         assert pool.core.give_up(gone.waiter)
+    pool.now = 1.9
     waiting = pool.ask('b')
-    assert pool.dispose() == ['a2']
-    assert waiting.answer == 'ticket'
+    assert pool.core.doomed == 0, 'there may be a slot in a moment'
+    pool.now = 2.0
+    others = pool.ask('b')
+    assert pool.dispose() == ['a2', 'a3']
+    assert [waiting.answer, others.answer] == ['ticket', 'ticket']
     pool.core.disposed(hanging)
     pool.core.check_invariants()
-    assert pool.count('size', 'idle') == (3, 2)
 
 
 def test_another_connection_is_closed_for_one_who_waits_where_the_first_dispose_hangs() -> None:
     pool = Pool(min_idle=0, max_size=2, total_max_size=3, idle_timeout=1000)
     pool.fill('a', 1)
-    pool.now = 1.0
     holders = pool.acquire_all('c', 2)
     waiting = pool.ask('b')
     [hanging] = pool.take_doomed()
-    for pool.now in (1.1, 1.9):
+    for pool.now in (0.1, 1.9):
         pool.release(holders.pop())
         holders += pool.acquire_all('c', 1)
         assert pool.core.doomed == 0, 'help is on its way'
@@ -272,17 +272,28 @@ def test_another_connection_is_closed_for_one_who_waits_where_the_first_dispose_
     pool.core.check_invariants()
 
 
-def test_one_who_comes_later_has_another_connection_closed_where_an_earlier_dispose_hangs() -> None:
+def test_who_comes_and_goes_has_one_connection_closed_while_a_dispose_takes_its_time() -> None:
+    pool = Pool(min_idle=0, max_size=6, total_max_size=6, idle_timeout=1000)
+    pool.fill('a', 4)
+    holders = pool.acquire_all('b', 2)
+    for step in range(10):
+        pool.now = step / 10
+        waiting = pool.ask('b')
+        pool.release(holders.pop(0))
+        assert waiting.answer == 'served'
+        holders.append(waiting)
+    assert pool.core.doomed == 1
+
+
+def test_one_who_needs_nothing_closed_closes_nothing() -> None:
     pool = Pool(min_idle=0, max_size=3, total_max_size=3, idle_timeout=1000)
-    pool.fill('a', 3)
-    first = pool.ask('b')
-    [hanging] = pool.take_doomed()
-    pool.now = 1.0
-    assert pool.acquire('a').conn.name == 'a3', 'the last one in'
-    assert pool.dispose() == ['a2']
-    assert first.answer == 'ticket'
-    pool.core.disposed(hanging)
-    pool.core.check_invariants()
+    pool.fill('a', 2)
+    pool.fill('c', 1)
+    pool.ask('b')
+    assert len(pool.take_doomed()) == 1, 'and that hangs'
+    pool.now = 5.0
+    assert keeping(pool, 'a').answer == 'served'
+    assert pool.core.doomed == 0
 
 
 def test_what_one_frees_itself_is_closed_in_place_of_another_one_s() -> None:
@@ -345,6 +356,21 @@ def test_what_the_end_of_a_dispose_dooms_is_kept_by_the_same_waiter() -> None:
     assert own.conn.name == 'a2'
     pool.core.disposed(own, waiting.waiter)
     assert (waiting.answer, pool.core.doomed, waiting.waiter.has_doomed) == ('ticket', 0, False)
+
+
+def test_close_takes_back_what_waiters_keep() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=3, max_lifetime=10)
+    pool.fill('a', 3)
+    pool.now = 10.0
+    first, second = keeping(pool, 'a'), keeping(pool, 'b')
+    taken = pool.core.take_own(first.waiter)
+    assert taken is not None
+    pool.core.close()
+    assert (first.waiter.has_doomed, second.waiter.has_doomed) == (False, False)
+    assert len(pool.dispose()) == 2
+    pool.core.disposed(taken)
+    pool.core.check_invariants()
+    assert pool.core.size == 0
 
 
 def test_what_a_waiter_kept_and_did_not_dispose_of_is_among_the_doomed_when_it_goes() -> None:
