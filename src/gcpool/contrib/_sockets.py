@@ -5,7 +5,6 @@ Everything here that differs between platforms stands in :py:func:`poll_once`.
 
 import asyncio
 import contextlib
-import copy
 import ipaddress
 import operator
 import os
@@ -315,7 +314,7 @@ def connect_tcp(
 
     With a deadline, a name is resolved in a daemon thread (an address, or without a deadline, is not): the system's
     resolver cannot be interrupted, so a resolution that takes too long goes on there until the resolver itself gives
-    up. Whoever asks for the same name meanwhile waits for that one, so there is one such thread for a name.
+    up, and what it finds is dropped.
 
     :param host: host name, or an address as a string
     :param port: the port, or the name of a service
@@ -363,45 +362,10 @@ def _resolve(host: str, port: int | str, deadline: float | None, family: int) ->
     if deadline is None or _is_address(host):
         return resolve()
     left = max(deadline - time.monotonic(), _SHORTEST_RESOLUTION)
-    key = (host, port, family)
-    found = _resolutions.get(key)
-    # One whose thread did not start, or is that of the process that was forked, has no end.
-    if found is None or not found[0].is_alive():
-        found = _start_resolution(key, resolve)
     try:
-        failure = found[1].exception(left)
-    except futures.TimeoutError:
+        return call_within(resolve, lambda _: None, left)
+    except TimeoutError:
         raise TimeoutError(f'the host name {host!r} was not resolved within {left:.3g} seconds') from None
-    if failure is not None:
-        # A copy, since others raise it, too.
-        raise copy.copy(failure)
-    return found[1].result()
-
-
-# Of each name one is under way at a time, for all that wait for it: with a resolver that does not answer each attempt
-# would leave a thread behind.
-_resolutions: dict[tuple[str, object, int], tuple[threading.Thread, 'futures.Future[list[Any]]']] = {}
-
-
-def _start_resolution(
-    key: tuple[str, object, int], resolve: Callable[[], list[Any]]
-) -> tuple[threading.Thread, 'futures.Future[list[Any]]']:
-    outcome: futures.Future[list[Any]] = futures.Future()
-
-    def run() -> None:
-        _settle(outcome, resolve, lambda _: None)
-        found = _resolutions.get(key)
-        if found is not None and found[1] is outcome:
-            del _resolutions[key]
-
-    thread = threading.Thread(target=run, name='gcpool-resolve', daemon=True)
-    started = _resolutions[key] = (thread, outcome)
-    try:
-        thread.start()
-    except RuntimeError:
-        # The interpreter shuts down, or there are too many threads: no limit is better than no address.
-        run()
-    return started
 
 
 def _is_address(host: object) -> bool:
