@@ -89,9 +89,19 @@ class ConnectError(BaseError):
         return self.message
 
     def __reduce__(self) -> Any:
-        # Copied as the class that has a name: the one that is the driver's class as well is made when it is needed.
+        # The class that is the driver's as well has no name, and is made when it is needed. Of the system's errors it
+        # can be made again; what those of the drivers hold may be anything, and they are copied as the class below it.
+        bases = type(self).__bases__
+        if bases[0] is ConnectError and issubclass(bases[-1], OSError) and globals().get(bases[-1].__name__) is None:
+            return _make_again, (bases[-1], self.args, self.message, self.endpoint)
         kind = next(base for base in type(self).__mro__ if globals().get(base.__name__) is base)
         return kind, (self.message, self.endpoint)
+
+
+def _make_again(system_class: type[OSError], args: tuple[Any, ...], message: str, endpoint: Any) -> ConnectError:
+    from gcpool.contrib._errors import make_error
+
+    return make_error(system_class(*args), message, endpoint)
 
 
 class UnknownEndpoint(ConnectError, KeyError):

@@ -48,7 +48,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param endpoint: where the connection leads
         :param conn: the connection
         :param timeout: seconds left of the caller's time limit, None for no limit. It may be 0, as for ``create``: a
-            check that would have to ask the server raises TimeoutError then, for nothing speaks against the connection
+            check that would have to ask the server gives it a moment then, or raises TimeoutError, for nothing speaks
+            against the connection
         :return: False makes the pool dispose of the connection and take another. What this raises reaches the
             acquirer, and the connection is idle again.
         """

@@ -101,11 +101,35 @@ def test_an_attribute_of_the_driver_s_is_there() -> None:
     assert caught(cause).sqlstate == '28P01'
 
 
-def test_can_be_copied_and_pickled() -> None:
-    error = caught(ConnectionRefusedError(111, 'refused'))
+@pytest.mark.parametrize(
+    'cause',
+    [ConnectionRefusedError(111, 'refused'), socket.gaierror(-2, 'unknown'), ssl.SSLCertVerificationError(1, 'no')],
+    ids=lambda cause: type(cause).__name__,
+)
+def test_an_error_of_the_system_can_be_copied_and_pickled(cause: OSError) -> None:
+    error = caught(cause)
+    twins: list[Any] = [copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))]
+    for twin in twins:
+        assert type(twin) is type(error)
+        assert isinstance(twin, type(cause))
+        assert (str(twin), twin.endpoint, twin.args) == (str(error), 'db', cause.args)
+        assert (twin.errno, twin.strerror) == (cause.errno, cause.strerror)
+
+
+@pytest.mark.parametrize('make', [lambda: caught(Numbered(1)), lambda: unknown_endpoint('db', 'params', {})])
+def test_another_can_be_copied_and_pickled_as_what_has_a_name(make: Callable[[], ConnectError]) -> None:
+    error = make()
     for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
-        assert type(twin) is ConnectError
+        assert type(twin) in {ConnectError, UnknownEndpoint}
         assert (str(twin), twin.endpoint) == (str(error), 'db')
+
+
+def test_a_timeout_can_be_copied_and_pickled() -> None:
+    with pytest.raises(ConnectTimeout) as found:
+        raise_connect_timeout('db', TimeoutError(), 2.5)
+    for twin in (copy.copy(found.value), pickle.loads(pickle.dumps(found.value))):
+        assert type(twin) is ConnectTimeout
+        assert (str(twin), twin.endpoint) == (str(found.value), 'db')
 
 
 def test_a_timeout_is_one_to_everybody() -> None:

@@ -205,6 +205,31 @@ class TestCreate:
             with pytest.raises(TypeError, match='conninfo: expected a mapping of endpoints'):
                 kind(source)
 
+    def test_a_connection_class_that_is_an_alias(self, postgres: PostgresServer, run: Run) -> None:
+        def configure(conn: Any) -> None:
+            conn.row_factory = dict_row
+
+        async def configure_async(conn: Any) -> None:
+            conn.row_factory = dict_row
+
+        manager = ConnectionManager(
+            {'db': postgres.dsn}, connection_class=Connection[dict[str, Any]], configure=configure
+        )
+        conn = manager.create('db')
+        assert conn.execute('SELECT 1 AS a').fetchone() == {'a': 1}
+        manager.dispose('db', conn)
+
+        async def main() -> None:
+            manager = AsyncConnectionManager(
+                {'db': postgres.dsn}, connection_class=AsyncConnection[dict[str, Any]], configure=configure_async
+            )
+            conn = await manager.create('db')
+            cursor = await conn.execute('SELECT 1 AS a')
+            assert await cursor.fetchone() == {'a': 1}
+            await manager.dispose('db', conn)
+
+        run(main)
+
     @pytest.mark.parametrize('make', [ConnectionManager, AsyncConnectionManager])
     def test_refuses_other_bad_parameters(self, make: Callable[..., object]) -> None:
         other: Any = psycopg.AsyncConnection if make is ConnectionManager else psycopg.Connection
@@ -1491,6 +1516,10 @@ class TestAsyncInPool:
                 assert await async_fetch(other, 'SELECT 1') == 1
             if left == 'notifications':
                 await held.aclose()
+            elif held is not None:
+                # What its end says is of no interest any more.
+                with contextlib.suppress(psycopg.Error):
+                    await held.__aexit__(None, None, None)
             await pool.close()
 
         run(main)

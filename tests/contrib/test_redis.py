@@ -453,14 +453,17 @@ class TestErrors:
                 assert name in str(exc)
         redis_server.wait_for_clients(0)
 
-    @pytest.mark.parametrize(('value', 'kind'), [(None, TypeError), ('x', TypeError), (-1, ValueError)])
+    @pytest.mark.parametrize(('value', 'kind'), [('x', TypeError), (-1, ValueError)])
     def test_a_close_timeout_that_is_none(self, value: Any, kind: type[Exception]) -> None:
         with pytest.raises(kind, match='close_timeout='):
             AsyncRedisConnectionManager({}, close_timeout=value)
 
-    def test_a_close_timeout_without_an_end(self, redis_server: RedisServer, run: Run) -> None:
+    @pytest.mark.parametrize('close_timeout', [None, float('inf')])
+    def test_a_close_timeout_without_an_end(
+        self, redis_server: RedisServer, run: Run, close_timeout: float | None
+    ) -> None:
         async def main() -> None:
-            manager = AsyncRedisConnectionManager({'db': redis_server.url}, close_timeout=float('inf'))
+            manager = AsyncRedisConnectionManager({'db': redis_server.url}, close_timeout=close_timeout)
             await manager.dispose('db', await manager.create('db'))
 
         run(main)
@@ -989,8 +992,13 @@ class TestState:
             conn = await manager.create('db')
             # More than the server, which takes nothing, has room for.
             task = asyncio.ensure_future(conn.send_command('SET', 'k', bytes(50_000_000)))
-            while not conn._in_send:  # noqa: ASYNC110  (nothing tells)
+            # On some versions of Python the transport takes all of it without a word.
+            while not (conn._in_send or task.done()):  # noqa: ASYNC110  (nothing tells)
                 await asyncio.sleep(0)
+            if task.done():
+                assert await manager.is_broken('db', conn, ValueError())
+                await manager.dispose('db', conn)
+                return
             assert await manager.is_broken('db', conn, ValueError())
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

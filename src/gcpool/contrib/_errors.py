@@ -18,12 +18,12 @@ __all__ = [
     'check_source',
     'look_up',
     'look_up_async',
+    'make_error',
     'raise_bad_params',
     'raise_connect_error',
     'raise_connect_timeout',
     'raise_not_connected',
     'raise_unknown',
-    'refuse_to_ask',
     'to_params',
     'unknown_endpoint',
 ]
@@ -51,8 +51,23 @@ def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -
     :param advice: what the reader of the message can do about it
     :raise ConnectError: always; an instance of the class of ``cause``, too, with its attributes
     """
-    kind = _error_class(type(cause))  # type: ignore[arg-type]
     message = f'no connection to endpoint {endpoint!r} could be made: {_first_line(cause)}; {advice}'
+    error = make_error(cause, message, endpoint)
+    try:
+        raise error from cause
+    finally:
+        # The traceback refers to this frame: without it there is no reference cycle.
+        del error
+
+
+def make_error(cause: BaseException, message: str, endpoint: Hashable) -> ConnectError:
+    """Make a ConnectError that is an instance of the class of ``cause``, too, with its attributes.
+
+    :param cause: what the driver raised
+    :param message: what it says
+    :param endpoint: where the connection was to lead
+    """
+    kind = _error_class(type(cause))  # type: ignore[arg-type]
     try:
         # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an
         # error off its args.
@@ -65,12 +80,8 @@ def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -
         error.endpoint = endpoint
     except (TypeError, ValueError, AttributeError):
         # A class that cannot be made in this way, or has such attributes of its own.
-        error = ConnectError(message, endpoint)
-    try:
-        raise error from cause
-    finally:
-        # The traceback refers to this frame: without it there is no reference cycle.
-        del error
+        return ConnectError(message, endpoint)
+    return error
 
 
 def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: float | None) -> NoReturn:
@@ -96,11 +107,6 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
     finally:
         # As above.
         del error
-
-
-def refuse_to_ask(endpoint: Hashable) -> NoReturn:
-    """Raise that there is no time left to ask a server whether a connection is alive. Nothing is known of it then."""
-    raise TimeoutError(f'no time is left to ask whether a connection to {endpoint!r} is alive')
 
 
 def raise_not_connected(

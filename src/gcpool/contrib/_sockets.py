@@ -37,6 +37,7 @@ __all__ = [
     'split_host_endpoint',
     'split_tcp_endpoint',
     'time_left',
+    'time_to_answer',
     'tls_socket_is_alive',
 ]
 
@@ -49,6 +50,7 @@ BACKLOG_RETRY = 0.005
 
 # A timeout of 0 would make the socket non-blocking, where a connect in progress is an error rather than a timeout.
 _SHORTEST_TIMEOUT = 1e-6
+_SHORTEST_PING = 0.05
 # With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
 _SHORTEST_SHARE = 2.0
 # A limit of 0 is no reason not to learn the address of a host that the resolver knows without asking anybody.
@@ -183,9 +185,11 @@ def _has_tls_alert(records: bytes, encrypted_type: bool) -> bool:
 def shut_down(sock: socket.socket) -> bool:
     """End both directions of a socket; False if there was nothing left to end (the peer is gone, or it is closed)."""
     try:
-        # By the base class: SSLSocket's own first takes its encryption away, and what another thread is about to send
-        # would go out in plaintext.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        if isinstance(sock, ssl.SSLSocket):
+            # Its own first takes its encryption away: what another thread is about to send would go out in plaintext.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        else:
+            sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return False
     return True
@@ -300,6 +304,11 @@ def deadline_after(timeout: float | None) -> float | None:
 def time_left(deadline: float | None) -> float | None:
     """Give the seconds until a monotonic time, at least 0; None if there is no such time."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def time_to_answer(timeout: float | None) -> float | None:
+    """Give the seconds that a server has to answer a ping: some, though its asker may not wait."""
+    return None if timeout is None else max(timeout, _SHORTEST_PING)
 
 
 def connect_tcp(

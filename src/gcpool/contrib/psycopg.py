@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping
 from operator import attrgetter
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, get_origin, overload
 from weakref import WeakKeyDictionary
 
 from gcpool.contrib._errors import (
@@ -25,7 +25,6 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
-    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._postgres import (
@@ -38,7 +37,7 @@ from gcpool.contrib._postgres import (
     shut_down_descriptor,
     time_limit,
 )
-from gcpool.contrib._sockets import poll_once
+from gcpool.contrib._sockets import poll_once, time_to_answer
 from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseAsyncConnectionManager
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -131,7 +130,9 @@ class _Configured(Generic[_AnyConnT]):
     ) -> None:
         check_source(conninfo, 'conninfo', or_callable=True)
         given: Any = connection_class
-        if not isinstance(given, type) or not issubclass(given, self._BASE):
+        # It may be an alias, such as Connection[DictRow].
+        plain = get_origin(given) or given
+        if not isinstance(plain, type) or not issubclass(plain, self._BASE):
             raise TypeError(f'connection_class={given!r}: expected psycopg.{self._BASE.__name__} or a subclass of it')
         self._conninfo = conninfo
         self._kwargs = dict(kwargs or {})
@@ -279,22 +280,19 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
-        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
-        has_time = timeout is None or timeout > 0
         try:
-            alive = self._is_as_new(conn) and _is_connected(conn)
-            if alive and self._ping and has_time:
-                return _answers(conn.pgconn, timeout)
+            return (
+                self._is_as_new(conn)
+                and _is_connected(conn)
+                and (not self._ping or _answers(conn.pgconn, time_to_answer(timeout)))
+            )
         except psycopg.Error:
             _abort(conn)
             return False
         except BaseException:
             _abort(conn)
             raise
-        if alive and self._ping:
-            refuse_to_ask(endpoint)
-        return alive
 
     def is_broken(self, endpoint: _EndpointT, conn: _ConnT, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of something, after its user's block raised.

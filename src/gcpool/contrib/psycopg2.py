@@ -15,7 +15,6 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
-    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._postgres import (
@@ -28,7 +27,7 @@ from gcpool.contrib._postgres import (
     shut_down_descriptor,
     time_limit,
 )
-from gcpool.contrib._sockets import poll_once
+from gcpool.contrib._sockets import poll_once, time_to_answer
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -135,24 +134,17 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
-        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
         if conn.closed or not _is_ready(conn):
             return False
-        has_time = timeout is None or timeout > 0
         try:
-            alive = _is_connected(conn)
-            if alive and self._ping and has_time:
-                return _answers(conn, timeout)
+            return _is_connected(conn) and (not self._ping or _answers(conn, time_to_answer(timeout)))
         except psycopg2.Error:
             _end(conn)
             return False
         except BaseException:
             _end(conn)
             raise
-        if alive and self._ping:
-            refuse_to_ask(endpoint)
-        return alive
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or still busy with a statement, after its user's block raised.

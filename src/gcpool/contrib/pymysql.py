@@ -17,7 +17,6 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
-    refuse_to_ask,
     to_params,
 )
 from gcpool.contrib._mysql import (
@@ -29,7 +28,7 @@ from gcpool.contrib._mysql import (
     ends_session,
     error_number,
 )
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left, time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -407,16 +406,13 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param conn: the connection
         :param timeout: seconds that the answer to ``ping`` may take, if that is less than ``read_timeout`` in the
             parameters; None for that one. After a check that took too long the connection is closed.
-        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
         # It is not restored where a release was left out, or cut off before it could do that.
         if not (conn.open and conn.in_order and conn.is_quiet() and conn.is_restored):
             return False
         if not self._ping:
             return True
-        if timeout is not None and timeout <= 0:
-            refuse_to_ask(endpoint)
-        return _answers(conn, timeout)
+        return _answers(conn, time_to_answer(timeout))
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.

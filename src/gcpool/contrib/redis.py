@@ -36,10 +36,9 @@ from gcpool.contrib._errors import (
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
-    refuse_to_ask,
     to_params,
 )
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
+from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left, time_to_answer
 from gcpool.contrib.socket_async import close_stream
 from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
@@ -92,6 +91,8 @@ AsyncEndpoints = (
 _SHORTEST_TIMEOUT = 0.001
 # A limit of 0 is no reason to cut off a server that answers without being waited for.
 _SHORTEST_EXCHANGE = 0.05
+
+_PONG = b'+PONG\r\n'
 
 _NOT_THROUGH = 'its handshake is not through'
 
@@ -359,6 +360,7 @@ class _PooledConnection(_Session, _Base):
     _deadline: float | None = None
     _connecting = False
     _cut_off: _CutOff | None = None
+    _watch_reply = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -416,11 +418,26 @@ class _PooledConnection(_Session, _Base):
             if sock is not None:
                 sock.settimeout(self._less_than_left(self.socket_timeout))
 
-    def within(self, timeout: float | None, do: Callable[[], None]) -> None:
-        """Call something that sends commands and reads replies, and do not let all of it take longer than that."""
+    def _cut_off_if_in_pieces(self) -> None:
+        # A thread for each ping would cost more than the ping.
+        self._watch_reply = False
+        sock = self._get_socket()
+        if isinstance(sock, ssl.SSLSocket) or (
+            sock is not None and len(sock.recv(len(_PONG), socket.MSG_PEEK)) < len(_PONG)
+        ):
+            self._cut_off_at_deadline(sock)
+
+    def within(self, timeout: float | None, do: Callable[[], None], *, is_ping: bool = False) -> None:
+        """Call something that sends commands and reads replies, and do not let all of it take longer than that.
+
+        :param is_ping: its one reply is short, and mostly comes in one piece
+        """
         self._deadline = deadline_after(timeout)
         try:
-            self._cut_off_at_deadline(self._get_socket())
+            if is_ping:
+                self._watch_reply = self._deadline is not None
+            else:
+                self._cut_off_at_deadline(self._get_socket())
             try:
                 do()
             except (redis.RedisError, OSError) as exc:
@@ -430,6 +447,7 @@ class _PooledConnection(_Session, _Base):
             if self._end_cut_off():
                 raise redis.TimeoutError('the server did not answer in time')
         finally:
+            self._watch_reply = False
             self._end_cut_off()
             self._cut_off = None
             if self._deadline is not None:
@@ -475,6 +493,8 @@ class _PooledConnection(_Session, _Base):
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         self._bound_socket()
+        if self._watch_reply:
+            self._cut_off_if_in_pieces()
         try:
             response = super().read_response(*args, **kwargs)
         except redis.ResponseError as exc:
@@ -507,7 +527,7 @@ class _PooledConnection(_Session, _Base):
     def answers(self, timeout: float | None) -> bool:
         """Ask the server for a sign of life."""
         try:
-            self.within(timeout, self._send_ping)
+            self.within(timeout, self._send_ping, is_ping=True)
         except (redis.RedisError, OSError):
             self.disconnect()
             return False
@@ -833,14 +853,11 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
         :param timeout: seconds that the answer may take with ``ping``; each wait for it ends after ``socket_timeout``
-        :raise TimeoutError: with ``ping`` and no time left to ask: then nothing is known, and the connection stays
         """
         pooled = _pooled(conn)
         if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
             return False
-        if self._ping and timeout is not None and timeout <= 0:
-            refuse_to_ask(endpoint)
-        return not self._ping or pooled.answers(timeout)
+        return not self._ping or pooled.answers(time_to_answer(timeout))
 
     def on_release(self, endpoint: RedisEndpoint, conn: Connection) -> None:
         """Look at what is known of the connection; nothing is sent.
@@ -868,20 +885,19 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
 
     :param endpoints: as there, but the function may also be a coroutine function
     :param ping: ask the server at each aliveness check (a round trip)
-    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is aborted
+    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is
+        aborted. None for no limit.
     :raise TypeError: a parameter is of another type
     :raise ValueError: ``close_timeout`` is negative or NaN
     """
 
-    def __init__(self, endpoints: AsyncEndpoints, *, ping: bool = False, close_timeout: float = 1.0) -> None:
+    def __init__(self, endpoints: AsyncEndpoints, *, ping: bool = False, close_timeout: float | None = 1.0) -> None:
         check_source(endpoints, 'endpoints', or_callable=True)
         seconds = check_optional_seconds('close_timeout', close_timeout)
-        if seconds is None:
-            raise TypeError('close_timeout=None: expected seconds as a float')
         self._endpoints = endpoints
         self._ping = ping
         # Not every event loop takes inf.
-        self._close_timeout = min(seconds, threading.TIMEOUT_MAX)
+        self._close_timeout = threading.TIMEOUT_MAX if seconds is None else min(seconds, threading.TIMEOUT_MAX)
 
     async def create(self, endpoint: RedisEndpoint) -> AsyncConnection:
         """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
