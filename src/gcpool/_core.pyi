@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 LEAST_DISPOSE_TIME: Final[float]
+ENDLESS: Final[float]
 ENTERED: Final[str]
 MISSING: Final[object]
 STATES: Final[tuple[str, ...]]

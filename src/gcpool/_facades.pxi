@@ -16,7 +16,8 @@ cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 
 # Seconds that are no limit any more: a socket cannot wait longer.
-cdef double ENDLESS = 9e9
+cdef double ENDLESS_ = 9e9
+ENDLESS = ENDLESS_
 
 
 cpdef double dispose_time(double deadline, double now) noexcept:
@@ -28,6 +29,7 @@ cpdef double dispose_time(double deadline, double now) noexcept:
         return LEAST_DISPOSE_TIME_
     return HASTY_DISPOSE_TIME
 
+
 cdef inline object check_timeout(object timeout):
     # The seconds as the float or the int that managers expect.
     if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
@@ -35,12 +37,13 @@ cdef inline object check_timeout(object timeout):
             raise TypeError(
                 f'timeout {timeout!r} of type {type(timeout).__name__}: expected seconds as a float, or None'
             )
-        timeout = float(timeout)
     try:
+        if not isinstance(timeout, (float, int)):
+            timeout = float(timeout)
         if <double>timeout >= 0:
             return timeout
     except OverflowError:
-        pass                # an int beyond all floats
+        pass                # beyond all floats
     raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more, or inf for no limit')
 
 
@@ -205,7 +208,7 @@ cdef class SyncPool(PoolFacade):
             timeout = self._acquire_timeout
         try:
             w = Waiter(endpoint)
-            if timeout is not None and timeout >= ENDLESS:
+            if timeout is not None and timeout >= ENDLESS_:
                 timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
             if e is not None:
@@ -1196,11 +1199,13 @@ cdef class PoolCoroutine:
                     self.pool.abandon_entry(e, e.turn)
                 elif e is not None:
                     self.pool._leave_without_hook(e)
-            elif self.kind == LEAVE:
-                self.pool._leave_without_hook(self.argument)
-            elif self.kind == LEAVE_AFTER_ERROR:
-                (<Entry>self.argument).broken = True    # in doubt: nobody was asked
-                self.pool._leave_without_hook(self.argument)
+            elif self.kind == LEAVE or self.kind == LEAVE_AFTER_ERROR:
+                if self.kind == LEAVE_AFTER_ERROR:
+                    (<Entry>self.argument).broken = True    # in doubt: nobody was asked
+                if isinstance(self.argument, Entry) and self.pool.elsewhere():
+                    self.pool.abandon_entry(self.argument, self.turn)
+                else:
+                    self.pool._leave_without_hook(self.argument)
         return 0
 
     def send(self, value):

@@ -7,7 +7,6 @@ Each ``SyncX`` has the methods of its ``AsyncX``, without the awaits.
 import asyncio
 import inspect
 import logging
-import math
 import os
 import sys
 import threading
@@ -18,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core import LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Signal, SyncPool, Waiter, dispose_time
+from ._core import ENDLESS, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Signal, SyncPool, Waiter, dispose_time
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -52,7 +51,7 @@ def at_least(deadline: float | None, least: float) -> float | None:
 
 def get_deadline(now: float, timeout: float | None) -> float | None:
     """When a time limit will be over; None for never."""
-    return None if timeout is None or timeout == math.inf else now + timeout
+    return None if timeout is None or timeout >= ENDLESS else now + timeout
 
 
 # ---------------------------------------------------------------------------------------------------------------------

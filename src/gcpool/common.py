@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import PoolCore
+from ._core import ENDLESS, PoolCore
 from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnectionManager
 
 __all__ = [
@@ -39,6 +39,11 @@ def _check_seconds(name: str, value: Any) -> float:
 def check_optional_seconds(name: str, value: object) -> float | None:
     """Check a time limit, None for no limit."""
     return None if value is None else _check_seconds(name, value)
+
+
+def _limit(seconds: float | None) -> float | None:
+    # Managers know no other way to say that there is none.
+    return None if seconds is None or seconds >= ENDLESS else seconds
 
 
 def _check_count(name: str, value: Any, least: int) -> int:
@@ -167,7 +172,7 @@ def check_facade_parameters(
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
         # Managers know no other way to say that there is no limit.
-        None if limit == math.inf else limit,
+        _limit(limit),
         _check_count('dispose_batch_size', dispose_batch_size, 0),
     )
 
@@ -179,7 +184,7 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     # Managers know no other way to say that there is no limit.
-    return check_interval, None if limit == math.inf else limit
+    return check_interval, _limit(limit)
 
 
 def check_acquired(acquired: object) -> None:

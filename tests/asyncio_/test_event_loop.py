@@ -454,6 +454,29 @@ async def test_a_release_that_is_cancelled_unbegun_in_another_loop_wakes_the_wai
         await case.release(conn)
 
 
+async def test_the_end_of_a_context_that_is_closed_unbegun_in_another_thread_wakes_the_waiter() -> None:
+    async with Case(HookedManager(), max_size=1) as case:
+        context = case.pool.connection('a')
+        conn = await context.__aenter__()
+        waiter = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+        leaving = context.__aexit__(None, None, None)
+        order: list[str] = []
+        waiter.task.add_done_callback(lambda _: order.append('served'))
+
+        def close() -> None:
+            leaving.close()
+            # Nothing else wakes the loop before that.
+            assert served.wait(PATIENCE)
+
+        served = threading.Event()
+        waiter.task.add_done_callback(lambda _: served.set())
+        await asyncio.to_thread(close)
+        assert await waiter.result() is conn
+        assert order == ['served']
+        await case.release(conn)
+
+
 @pytest.mark.parametrize('how', ['cancel', 'close'])
 async def test_a_release_that_is_not_due_and_never_begun_is_cancelled_or_closed_all_the_same(
     how: str, caplog: pytest.LogCaptureFixture

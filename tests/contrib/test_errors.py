@@ -111,9 +111,9 @@ def test_an_error_of_the_system_can_be_copied_and_pickled(cause: OSError) -> Non
     twins: list[Any] = [copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))]
     for twin in twins:
         assert type(twin) is type(error)
-        assert isinstance(twin, type(cause))
         assert (str(twin), twin.endpoint, twin.args) == (str(error), 'db', cause.args)
         assert (twin.errno, twin.strerror) == (cause.errno, cause.strerror)
+        assert isinstance(twin, type(cause))
 
 
 @pytest.mark.parametrize('make', [lambda: caught(Numbered(1)), lambda: unknown_endpoint('db', 'params', {})])

@@ -212,6 +212,8 @@ BAD_TIMEOUTS = pytest.mark.parametrize(
         (-0.5, ValueError),
         (-math.inf, ValueError),
         (NAN, ValueError),
+        (10**400, ValueError),
+        (Fraction(10**400), ValueError),
         ('1', TypeError),
         (True, TypeError),
         (1j, TypeError),

@@ -78,7 +78,7 @@ def test_the_check_of_the_next_connection_is_told_what_is_left_after_the_first()
         assert case.manager.timeouts == [1000.0, 700.0, 700.0]
 
 
-@pytest.mark.parametrize(('dispose_timeout', 'told'), [(None, None), (0, 0.0), (5, 5.0)])
+@pytest.mark.parametrize(('dispose_timeout', 'told'), [(None, None), (0, 0.0), (5, 5.0), (1e10, None)])
 def test_dispose_is_told_the_dispose_timeout_of_the_pool(dispose_timeout: float | None, told: float | None) -> None:
     with Case(min_idle=0, idle_timeout=0, dispose_timeout=dispose_timeout) as case:
         case.cycle('a')
@@ -87,7 +87,16 @@ def test_dispose_is_told_the_dispose_timeout_of_the_pool(dispose_timeout: float 
 
 @pytest.mark.parametrize(
     ('dispose_timeout', 'timeout', 'told'),
-    [(None, None, None), (5, None, 5.0), (None, 3, 3.0), (5, 3, 3.0), (2, 3, 2.0), (None, 0, 0.1), (5, 0, 0.1)],
+    [
+        (None, None, None),
+        (5, None, 5.0),
+        (None, 3, 3.0),
+        (5, 3, 3.0),
+        (2, 3, 2.0),
+        (None, 0, 0.1),
+        (5, 0, 0.1),
+        (None, 1e10, None),
+    ],
 )
 def test_the_disposals_of_close_are_told_what_is_left_and_at_least_a_tenth_of_a_second(
     dispose_timeout: float | None, timeout: float | None, told: float | None
@@ -146,7 +155,15 @@ def test_a_time_limit_longer_than_the_system_can_wait_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ('timeout', 'check_timeout', 'told'),
-    [(None, 2.5, 2.5), (10, 2.5, 2.5), (2.5, 10, 2.5), (0, 10, 0.0), (10, None, 10.0), (None, math.inf, None)],
+    [
+        (None, 2.5, 2.5),
+        (10, 2.5, 2.5),
+        (2.5, 10, 2.5),
+        (0, 10, 0.0),
+        (10, None, 10.0),
+        (None, math.inf, None),
+        (None, 1e10, None),
+    ],
 )
 def test_check_aliveness_is_told_the_shorter_one_of_two_limits(
     timeout: float | None, check_timeout: float | None, told: float | None
