@@ -1736,7 +1736,7 @@ cdef class PoolCore:
 
     cdef void *serve_idler(self, Waiter w) noexcept:
         # The slot that a thread's acquire has freed is its endpoint's if all who wait at the one that comes first are
-        # held up by disposes of their own, and could not use it yet. self.lock is held, no other. Returns whom to notify.
+        # held up by disposes of their own, and could not use it. self.lock is held, no other. Returns whom to notify.
         cdef EndpointPool ep = w.pool
         cdef EndpointPool first
         cdef void *p

@@ -396,6 +396,8 @@ async def test_what_hangs_for_one_who_gave_up_keeps_nobody_from_the_idle_connect
         case.manager.script('dispose', gate)
         with pytest.raises(PoolTimeout):
             await case.pool.acquire('x', timeout=0)
+        # It is no help any more.
+        case.clock.advance(2)
         held = [await case.pool.acquire(endpoint, timeout=PATIENCE) for endpoint in 'yz']
         gate.open()
         await case.release(*held)

@@ -36,6 +36,8 @@ def test_an_acquire_has_the_slot_that_it_frees_where_an_earlier_one_is_held_up_b
         case.manager.script('dispose', gate)
         first = spawn(case.pool.acquire, 'x')
         gate.reached()
+        # It is no help any more.
+        case.clock.advance(2)
         second = case.pool.acquire('x', timeout=PATIENCE)
         assert not first.done
         third = case.pool.acquire('y', timeout=PATIENCE)
