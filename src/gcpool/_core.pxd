@@ -331,6 +331,8 @@ cdef class PoolCore:
     cdef void share(self, Waiter w) noexcept
     cdef void set_disposes(self, Waiter w, bint disposes) noexcept
     cdef bint needs_help(self) noexcept
+    cdef bint first_is_held_up(self) noexcept
+    cdef int lacking(self, bint held_up) noexcept
     cdef void help(self, void *p) noexcept
     cdef bint pass_time(self, double now) noexcept
     cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept

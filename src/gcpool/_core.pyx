@@ -796,6 +796,27 @@ cdef class PoolCore:
         # self.lock is held.
         return self.helping_now + self.helping_before < <int>self.starving.used
 
+    cdef bint first_is_held_up(self) noexcept:
+        # self.lock is held, no other. Whether all who wait at the endpoint that comes first are held up by disposes of
+        # their own.
+        cdef EndpointPool ep
+        cdef void *p
+        cdef bint held_up
+        if self.starving.used == 0:
+            return False
+        ep = <EndpointPool>self.starving.items[0].item
+        gcp_lock(&ep.lock)
+        p = first_free(ep)
+        held_up = p != NULL and (<Waiter>p).disposes
+        gcp_unlock(&ep.lock)
+        return held_up
+
+    cdef inline int lacking(self, bint held_up) noexcept:
+        # self.lock is held. How many more connections to close. An endpoint that could not use a slot yet needs no help
+        # but what it is held up by.
+        cdef int helping = self.helping_now + self.helping_before
+        return <int>self.starving.used - helping - (held_up and helping == 0)
+
     cdef inline void help(self, void *p) noexcept:
         # self.lock is held. The entry is being closed.
         if self.needs_help():
@@ -930,6 +951,7 @@ cdef class PoolCore:
         cdef void *chain = NULL
         cdef void **end = &chain
         cdef void *p
+        cdef int lacking
         cdef EndpointPool ep
         cdef Waiter w
         while self.starving.used:
@@ -946,11 +968,13 @@ cdef class PoolCore:
             if self.size >= self.total_max_size:
                 gcp_unlock(&ep.lock)
                 # As many closings as endpoints in need are enough for now: each end of one comes back here.
-                while self.needs_help():
+                lacking = self.lacking(self.first_is_held_up())
+                while lacking > 0:
                     p = self.evict(INFINITY)
                     if p == NULL:
                         break
                     self.help(p)
+                    lacking -= 1
                 break
             w = <Waiter>first_free(ep)
             Py_INCREF(w)
@@ -1518,11 +1542,14 @@ cdef class PoolCore:
         cdef bint wake = False
         cdef bint close = False
         cdef bint helps = True
+        cdef bint helpless
+        cdef bint held_up
         cdef bint hand = False
         cdef bint late
         cdef long long head, overtaken
         gcp_lock(&self.lock)
         tail = self.doomed_tail
+        held_up = self.first_is_held_up()
         if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
@@ -1533,6 +1560,7 @@ cdef class PoolCore:
                 return self.let_go(e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         late = self.pass_time(now)
+        helpless = self.lacking(held_up) > 0
         if (
             self.is_closed
             or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
@@ -1546,7 +1574,7 @@ cdef class PoolCore:
                 close = True
         elif ep.waiter_head != NULL:
             hand = True
-            if self.needs_help():
+            if helpless:
                 # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
                 # whoever came first goes first, at the price of a new connection. One that has some is expected to
                 # serve itself, but not for ever either: they may be out for long.
@@ -1556,7 +1584,7 @@ cdef class PoolCore:
                 if overtaken > (0 if elder.size == 0 else <long long>PATIENCE * self.total_max_size):
                     hand = False
                     close = True
-        elif self.needs_help():
+        elif helpless:
             close = True
         if close:
             ep.acquired -= 1
@@ -2055,7 +2083,7 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Entry e
         cdef void *p
-        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, helps = 0
+        cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, needing = 0, helps = 0
         cdef Py_ssize_t i
         cdef dict counts
         problems = []
@@ -2124,6 +2152,7 @@ cdef class PoolCore:
                 problems.append(f'{ep!r}: somebody waits beside an idle connection')
             if ep.waiting and ep.size < self.max_size:
                 wanting += 1
+                needing += not (<Waiter>first_free(ep)).disposes
                 if ep.heap_index < 0:
                     problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
             total += ep.size
@@ -2146,7 +2175,7 @@ cdef class PoolCore:
             problems.append('somebody waits for a slot, and there is one')
         if helps != self.helping_now + self.helping_before:
             problems.append(f'{helps} help, {self.helping_now} and {self.helping_before} are counted')
-        if helps < wanting and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
+        if helps < needing and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
             problems.append('somebody waits for a slot beside an idle connection of another endpoint')
         if problems:
             raise AssertionError('; '.join(problems))
