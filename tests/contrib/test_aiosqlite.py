@@ -337,6 +337,9 @@ class TestPool:
             manager = SqliteConnectionManager(timeout=PATIENCE, pragmas={'journal_mode': 'wal'})
             pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](manager, max_size=3)
             try:
+                # SQLite waits for nobody while two connections switch to the log at the same time.
+                async with pool.connection(path, PATIENCE) as conn:
+                    assert await fetch(conn, 'PRAGMA journal_mode') == 'wal'
 
                 async def insert(number: int) -> None:
                     async with pool.connection(path, PATIENCE) as conn:
