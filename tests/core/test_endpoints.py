@@ -499,15 +499,21 @@ def test_the_memory_of_forgotten_endpoints_comes_back(living: Callable[..., int]
     tracemalloc.start()
     try:
         cycle_many()
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
+        growths = []
+        # What is kept is kept each time; what a thread of another test allocates meanwhile is counted here, too.
         for _ in range(3):
-            assert cycle_many() == 0
-        gc.collect()
-        after, peak = tracemalloc.get_traced_memory()
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(3):
+                assert cycle_many() == 0
+            gc.collect()
+            after, peak = tracemalloc.get_traced_memory()
+            assert peak - before > 500_000, 'else it was not measured'
+            growths.append(after - before)
+            if growths[-1] < 20_000:
+                break
     finally:
         tracemalloc.stop()
-    assert peak - before > 500_000, 'else it was not measured'
-    assert after - before < 20_000
+    assert min(growths) < 20_000
     assert living(EndpointPool) == 0
     pool.core.check_invariants()
