@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gcpool.contrib._postgres import SHORTEST_CONNECT, Attempts
+from gcpool.contrib._attempts import SHORTEST_CONNECT, Attempts
 from gcpool.exceptions import ConnectTimeout
 from gcpool.threading import ConnectionPool
 from tests.contrib.servers import PATIENCE, tcp_listener

@@ -20,7 +20,7 @@ psycopg2 = pytest.importorskip('psycopg2')
 from psycopg2 import extensions  # noqa: E402
 
 from gcpool.contrib import psycopg2 as contrib  # noqa: E402
-from gcpool.contrib._sockets import call_within  # noqa: E402
+from gcpool.contrib._attempts import call_within  # noqa: E402
 from gcpool.contrib.psycopg2 import Connection, DbConnectionManager  # noqa: E402
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint  # noqa: E402
 from gcpool.threading import ConnectionPool  # noqa: E402

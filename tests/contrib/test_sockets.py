@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gcpool.contrib import _sockets
+from gcpool.contrib import _attempts, _sockets
 from gcpool.contrib import socket as contrib
 from gcpool.contrib.socket import (
     SslSocketConnectionManager,
@@ -320,7 +320,7 @@ class TestTlsCreate:
         self, client_tls: ssl.SSLContext, silent_listener: socket.socket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # At its start, before connecting, before the handshake: all but 50 ms of the hour is over by then.
-        monkeypatch.setattr(_sockets, 'time', Times(0.0, 0.0, 3599.95))
+        monkeypatch.setattr(_attempts, 'time', Times(0.0, 0.0, 3599.95))
         with pytest.raises(TimeoutError):
             SslSocketConnectionManager(client_tls).create(('127.0.0.1', silent_listener.getsockname()[1]), 3600.0)
         with silent_listener.accept()[0] as conn:
@@ -378,7 +378,7 @@ class TestTlsCreate:
         for module in (contrib, _sockets):
             monkeypatch.setattr(module, 'socket_timeout', note)
         # The clock stands still.
-        monkeypatch.setattr(_sockets, 'time', Times(0.0))
+        monkeypatch.setattr(_attempts, 'time', Times(0.0))
         manager = SslSocketConnectionManager(client_tls)
         with closed_port() as port:
             refused = '127.0.0.1', port

@@ -5,7 +5,8 @@ import functools
 import inspect
 import socket
 import ssl
-from collections.abc import Callable, Hashable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
@@ -16,6 +17,7 @@ __all__ = [
     'advice_for_path_error',
     'bad_endpoint',
     'check_source',
+    'errors_in',
     'look_up',
     'look_up_async',
     'make_error',
@@ -41,6 +43,36 @@ def _error_class(driver_class: type[BaseException]) -> type[ConnectError]:
         return type('ConnectError', (ConnectError, driver_class), {'__module__': ConnectError.__module__})
     except TypeError:
         return ConnectError
+
+
+def errors_in(exc: BaseException) -> Iterator[BaseException]:
+    """Give an exception and all that it brings along: those in groups, at any depth, and what each was raised from.
+
+    A task group wraps the driver's error in an ExceptionGroup, a framework raises an error of its own from it.
+    ``__context__`` counts, too, unless ``raise ... from`` has suppressed it.
+
+    :param exc: what a user's block raised; a group may be of the ``exceptiongroup`` package on Python 3.10
+    :return: each of them once, groups included, the outermost first
+    """
+    seen: set[int] = set()
+    found: list[BaseException | None] = [exc]
+    while found:
+        error = found.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        found += (error.__cause__, None if error.__suppress_context__ else error.__context__)
+        # Last, so that they come first: the error itself, not what it was raised from.
+        if _is_group(error):
+            found += reversed(error.exceptions)  # type: ignore[attr-defined]
+
+
+def _is_group(exc: BaseException) -> bool:
+    # The backport is asked for, not imported: a group of it can only have been raised where it was.
+    modules = (sys.modules.get('builtins'), sys.modules.get('exceptiongroup'))
+    kinds = (getattr(module, 'BaseExceptionGroup', None) for module in modules)
+    return any(kind is not None and isinstance(exc, kind) for kind in kinds)
 
 
 def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -> NoReturn:

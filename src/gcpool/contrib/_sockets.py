@@ -12,22 +12,18 @@ import select
 import socket
 import ssl
 import sys
-import threading
-import time
 from collections.abc import Callable, Generator, Hashable
-from concurrent import futures
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
+from gcpool.contrib._attempts import call_within, time_left
 from gcpool.contrib._errors import advice_for_path_error, bad_endpoint, raise_not_connected
 
 __all__ = [
     'BACKLOG_RETRY',
     'IpAddress',
-    'call_within',
     'connect_tcp',
     'cut_off_half_way',
-    'deadline_after',
     'path_of_endpoint',
     'peer_hung_up',
     'raise_not_connected_to_path',
@@ -36,14 +32,11 @@ __all__ = [
     'socket_timeout',
     'split_host_endpoint',
     'split_tcp_endpoint',
-    'time_left',
     'time_to_answer',
     'tls_socket_is_alive',
 ]
 
 IpAddress = IPv4Address | IPv6Address
-
-_ResultT = TypeVar('_ResultT')
 
 #: Seconds between two attempts to connect to a Unix socket whose listener's backlog is full.
 BACKLOG_RETRY = 0.005
@@ -296,16 +289,6 @@ def raise_not_connected_to_path(endpoint: Hashable, cause: OSError, timeout: flo
     raise_not_connected(endpoint, cause, timeout, advice_for_path_error)
 
 
-def deadline_after(timeout: float | None) -> float | None:
-    """Give the monotonic time at which ``timeout`` seconds are over, None if they never are."""
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def time_left(deadline: float | None) -> float | None:
-    """Give the seconds until a monotonic time, at least 0; None if there is no such time."""
-    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
-
-
 def time_to_answer(timeout: float | None) -> float | None:
     """Give the seconds that a server has to answer a ping: some, though its asker may not wait."""
     return None if timeout is None else max(timeout, _SHORTEST_PING)
@@ -368,9 +351,10 @@ def _resolve(host: str, port: int | str, deadline: float | None, family: int) ->
     def resolve() -> list[Any]:
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
 
-    if deadline is None or _is_address(host):
+    left = time_left(deadline)
+    if left is None or _is_address(host):
         return resolve()
-    left = max(deadline - time.monotonic(), _SHORTEST_RESOLUTION)
+    left = max(left, _SHORTEST_RESOLUTION)
     try:
         return call_within(resolve, lambda _: None, left)
     except TimeoutError:
@@ -386,57 +370,3 @@ def _is_address(host: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], timeout: float) -> _ResultT:
-    """Call something that blocks, and do not wait for it longer than that.
-
-    It is called in a daemon thread, which goes on with it when nobody waits any more: resolving a host name has no time
-    limit of its own, and libpq counts that of the rest in whole seconds, for each host anew. What comes too late is
-    undone there.
-
-    :param call: what to call
-    :param undo: called with the result that nobody waits for any more
-    :param timeout: seconds to wait
-    :raise TimeoutError: the time is over
-    """
-    outcome: futures.Future[_ResultT] = futures.Future()
-    try:
-        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
-    except RuntimeError:
-        # The interpreter shuts down, or there are too many threads: the driver's own limit is better than none.
-        return call()
-    try:
-        return outcome.result(timeout)
-    except BaseException as exc:
-        if outcome.cancel():
-            if isinstance(exc, futures.TimeoutError):
-                raise TimeoutError(f'it took longer than {timeout:g} seconds') from None
-            raise
-        if outcome.exception() is not exc:
-            # It ended at the last moment.
-            if isinstance(exc, futures.TimeoutError):
-                return outcome.result()
-            if outcome.exception() is None:
-                undo(outcome.result())
-        raise
-    finally:
-        # The traceback of what it holds leads here.
-        del outcome
-
-
-def _settle(
-    outcome: 'futures.Future[_ResultT]', call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
-) -> None:
-    try:
-        result = call()
-    except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
-        with contextlib.suppress(futures.InvalidStateError):
-            outcome.set_exception(exc)
-    else:
-        try:
-            outcome.set_result(result)
-        except futures.InvalidStateError:
-            undo(result)
-    finally:
-        del outcome

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard, cast
 
 from gcpool.common import check_optional_seconds
+from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left
+from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down
 from gcpool.exceptions import DiscardConnection, UnknownEndpoint
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, cast, get_origin, overload
 from weakref import WeakKeyDictionary
 
+from gcpool.contrib._attempts import Attempts
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     check_source,
@@ -27,17 +28,9 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._postgres import (
-    MOST_MESSAGES,
-    Attempts,
-    advice_for,
-    cut_off_after,
-    may_show_password,
-    shorter_connect_timeout,
-    shut_down_descriptor,
-    time_limit,
-)
+from gcpool.contrib._postgres import MOST_MESSAGES, advice_for, may_show_password, shorter_connect_timeout, time_limit
 from gcpool.contrib._sockets import poll_once, time_to_answer
+from gcpool.contrib._watchdog import cut_off_after, shut_down_descriptor
 from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseAsyncConnectionManager
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -28,7 +29,7 @@ from gcpool.contrib._mysql import (
     ends_session,
     error_number,
 )
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left, time_to_answer
+from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down, time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 

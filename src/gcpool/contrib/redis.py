@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from gcpool.common import check_optional_seconds
+from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -38,7 +39,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._sockets import connect_tcp, deadline_after, poll_once, shut_down, time_left, time_to_answer
+from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down, time_to_answer
 from gcpool.contrib.socket_async import close_stream
 from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager

@@ -14,18 +14,17 @@ import ssl as tls
 from collections.abc import Generator
 from typing import Generic
 
+from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
     connect_tcp,
     cut_off_half_way,
-    deadline_after,
     shut_down,
     socket_is_alive,
     socket_timeout,
     split_host_endpoint,
     split_tcp_endpoint,
-    time_left,
     tls_socket_is_alive,
 )
 from gcpool.managers import EndpointT

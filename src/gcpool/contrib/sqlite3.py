@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from gcpool.common import check_optional_seconds
+from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import BAD_PARAMS, raise_connect_error
-from gcpool.contrib._sockets import deadline_after, time_left
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 

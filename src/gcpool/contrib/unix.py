@@ -8,14 +8,8 @@ import pathlib
 import socket
 import time
 
-from gcpool.contrib._sockets import (
-    BACKLOG_RETRY,
-    deadline_after,
-    path_of_endpoint,
-    raise_not_connected_to_path,
-    shut_down,
-    time_left,
-)
+from gcpool.contrib._attempts import deadline_after, time_left
+from gcpool.contrib._sockets import BACKLOG_RETRY, path_of_endpoint, raise_not_connected_to_path, shut_down
 from gcpool.contrib.socket import SocketAlivenessCheckingMixin, socket_timeout
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
