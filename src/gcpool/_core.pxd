@@ -406,9 +406,9 @@ cdef class AsyncPool(PoolFacade):
     cdef int check_loop(self) except -1
     cdef int refuse_other_loop(self) except -1
     cdef bint elsewhere(self) except -1
+    cdef bint in_own_loop(self) except -1
     cdef int bind(self) except -1
     cdef object acquire_ready(self, object endpoint, object timeout)
-    cdef object release_ready(self, object conn, object endpoint)
     cdef object release_or_tell(self, Entry e)
     cdef int abandon_entry(self, Entry e, unsigned int turn) except -1
     cpdef object _release_entry(self, Entry e)
@@ -454,7 +454,12 @@ cdef class CreateCall(ManagerCall):
 
 cdef class Disposal(ManagerCall):
     cdef AsyncPool pool
+    cdef PoolCore core                      # a pool that is being collected as garbage may have let go of it by then
     cdef readonly Entry entry               # None: it has ended
+
+
+cdef class Lane(ManagerCall):
+    pass
 
 
 cdef class Signal:                          # [loop]

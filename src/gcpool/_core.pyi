@@ -19,6 +19,7 @@ __all__ = [
     'monotonic',
 ]
 
+GRACE: Final[float]
 LEAST_DISPOSE_TIME: Final[float]
 ENDLESS: Final[float]
 ENTERED: Final[str]
@@ -274,7 +275,7 @@ class PoolCoroutine:
     def close(self) -> None: ...
 
 @disjoint_base
-class ManagerCall(Awaitable[Any]):
+class ManagerCall(Coroutine[Any, Any, Any]):
     @property
     def cr_await(self) -> Any: ...
     def __await__(self) -> Any: ...
@@ -294,6 +295,10 @@ class Disposal(ManagerCall):
     @property
     def endpoint(self) -> Any: ...
     def let_go(self) -> None: ...
+
+@final
+class Lane(ManagerCall):
+    def __init__(self, begin: Callable[[BaseException | None], Coroutine[Any, Any, None]]) -> None: ...
 
 @final
 class Signal(Awaitable[None]):

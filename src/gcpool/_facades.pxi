@@ -11,9 +11,10 @@ cdef object logger = logging.getLogger('gcpool')
 # others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME short of GRACE late. Never 0: to many
 # managers that is no limit.
 cdef double LEAST_DISPOSE_TIME_ = 0.1
-cdef double GRACE = 0.5
+cdef double GRACE_ = 0.5
 cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
+GRACE = GRACE_
 
 # Seconds that are no limit any more: a socket cannot wait longer.
 cdef double ENDLESS_ = 9e9
@@ -25,7 +26,7 @@ cpdef double dispose_time(double deadline, double now) noexcept:
     cdef double left = deadline - now
     if left > LEAST_DISPOSE_TIME_:
         return left
-    if left > LEAST_DISPOSE_TIME_ - GRACE:
+    if left > LEAST_DISPOSE_TIME_ - GRACE_:
         return LEAST_DISPOSE_TIME_
     return HASTY_DISPOSE_TIME
 
@@ -524,6 +525,13 @@ cdef class AsyncPool(PoolFacade):
         loop = self.loop
         return loop is not None and running_loop_or_none() is not loop and loop.is_running()
 
+    cdef inline bint in_own_loop(self) except -1:
+        if self.loop_generation != self._core.generation:
+            return False
+        if GCP_HAS_LOOP_MARK and self.loop_mark is not None and <void *>self.loop_mark == gcp_loop_mark():
+            return True
+        return running_loop_or_none() is self.loop
+
     cdef int bind(self) except -1:
         cdef object loop = get_running_loop()
         cdef void *mark
@@ -582,7 +590,22 @@ cdef class AsyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        return new_coroutine(RELEASE, self, endpoint, conn)
+        cdef Entry e
+        cdef object todo
+        # Not at the first step: it may never come to that. A task that is cancelled before it ends the coroutine that a tracer
+        # has wrapped around this one; and a coroutine may be forgotten.
+        try:
+            check_built(self)
+            e = self._core.find_out(conn, endpoint)
+            if e is None:
+                return new_coroutine(RELEASED, self, None, None)
+            if not self.in_own_loop():
+                # For another thread's loop, as in run_coroutine_threadsafe(pool.release(...), loop): done there.
+                return new_coroutine(RELEASE, self, None, e)
+            todo = self.release_or_tell(e)
+        except Exception as exc:
+            return new_coroutine(NOT_RELEASED, self, None, exc)
+        return new_coroutine(RELEASED if todo is None else LEAVE, self, None, todo)
 
     def _arm(self, Waiter w not None):
         # What the waiter's task will wait on.
@@ -606,6 +629,7 @@ cdef class AsyncPool(PoolFacade):
         # None if there is none.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
+        disposal.core = self._core
         disposal.entry = self._core.take_doomed() if w is None else self._core.take_corpse(w)
         return None if disposal.entry is None else disposal
 
@@ -656,15 +680,6 @@ cdef class AsyncPool(PoolFacade):
             return MISSING_
         return e.conn_
 
-    cdef object release_ready(self, object conn, object endpoint):
-        # Give a connection back. None: done; an entry: its hook has to run first; MISSING: there is closing to do.
-        cdef Entry e
-        self.check_loop()
-        e = self._core.find_out(conn, endpoint)
-        if e is None:
-            return None
-        return self.release_or_tell(e)
-
     cdef int abandon_entry(self, Entry e, unsigned int turn) except -1:
         # Its holder is being finalised, wherever that is: the loop belongs to a thread. A pool that is being collected
         # as garbage owns no entries any more.
@@ -687,6 +702,7 @@ cdef class AsyncPool(PoolFacade):
         self.abandon_entry(e, turn)
 
     cdef object release_or_tell(self, Entry e):
+        # Give a connection back. None: done; the entry: its hook has to run first; MISSING: there is closing to do.
         if self._hooks_release or e.broken:
             return e if self._core.begin_release(e) else None
         return self._release_entry(e)
@@ -823,10 +839,12 @@ cdef extern from "Python.h":
 cdef enum:          # PoolCoroutine.kind
     ACQUIRE
     ENTER           # the beginning of a context that has to wait, or to call the manager
-    RELEASE
+    RELEASE         # a release that was called outside of the pool's loop, and is done in it
     LEAVE           # the end of a context, the rest of a release
     LEAVE_AFTER_ERROR   # the end of one whose block raised: the manager is asked about the connection
-    READY           # has a value to return and nothing to do
+    RELEASED        # a release that was done when it was called
+    NOT_RELEASED    # one that raises what the call would have
+    READY           # an end of a context that has a value to return and nothing to do
 
 cdef enum:          # PoolCoroutine.state
     NOT_STARTED
@@ -840,7 +858,7 @@ cdef inline PoolCoroutine new_coroutine(int kind, AsyncPool pool, object endpoin
     coroutine.pool = pool
     coroutine.endpoint = endpoint
     coroutine.argument = argument
-    if isinstance(argument, Entry) and (kind == LEAVE or kind == LEAVE_AFTER_ERROR):
+    if isinstance(argument, Entry) and RELEASE <= kind <= LEAVE_AFTER_ERROR:
         coroutine.turn = (<Entry>argument).turn
     return coroutine
 
@@ -962,7 +980,7 @@ cdef class Disposal(ManagerCall):
         cdef Entry e = self.entry
         self.entry = None
         if e is not None:
-            self.pool._core.disposed(e)
+            self.core.disposed(e)
         return 0
 
     def let_go(self):
@@ -971,14 +989,37 @@ cdef class Disposal(ManagerCall):
         self.entry = None
         if e is not None:
             if self.inner is None:
-                self.pool._core.doom_again(e)
+                self.core.doom_again(e)
             else:
-                self.pool._core.disposed(e)
+                self.core.disposed(e)
 
     def __dealloc__(self):
-        # A pool that is being collected as garbage owns no entries any more.
-        if self.entry is not None and self.pool._core is not None and self.pool._core.entries is not None:
+        # A core that is being collected as garbage owns no entries any more.
+        if self.entry is not None and self.core.entries is not None:
             self.let_go()
+
+
+@cython.final
+cdef class Lane(ManagerCall):
+    """The coroutine of a task that must not end before it has begun.
+
+    asyncio throws a cancellation that comes before a task's first step into the coroutine, and that of a Python function ends
+    then without a line of it having run. asyncio.run() does so to all tasks at its end. This one begins all the same.
+
+    :param begin: returns the coroutine that does the work. Called at the first step with None, or with what was thrown.
+    """
+
+    def __init__(self, begin):
+        self.call = begin
+
+    cdef object begin(self):
+        return self.call(None)
+
+    def throw(self, kind, value=None, traceback=None):
+        if self.inner is None:
+            self.inner = self.call(exception_of(kind, value, traceback))
+            return self.send(None)
+        return ManagerCall.throw(self, kind, value, traceback)
 
 
 @cython.final
@@ -1084,8 +1125,8 @@ cdef class PoolCoroutine:
     def __dealloc__(self):
         gcp_forget_stop()
         if self.state == NOT_STARTED and self.kind != READY:
-            if self.kind >= LEAVE and self.pool is not None and self.pool._core is not None:
-                # The end of a context, and nobody will go on with it.
+            if RELEASE <= self.kind <= LEAVE_AFTER_ERROR and self.pool is not None and self.pool._core is not None:
+                # Nobody will go on with it.
                 if isinstance(self.argument, Entry):
                     (<Entry>self.argument).broken |= self.kind == LEAVE_AFTER_ERROR
                     self.pool.abandon_entry(self.argument, self.turn)
@@ -1116,6 +1157,7 @@ cdef class PoolCoroutine:
     cdef object first_step(self):
         # What it returns, or MISSING when the inner coroutine has to go on.
         cdef AsyncPool pool = self.pool
+        cdef Entry e
         self.state = FINISHED
         if pool is None:
             raise RuntimeError(NO_POOL)
@@ -1129,11 +1171,13 @@ cdef class PoolCoroutine:
             self.waiter = Waiter((<AsyncConnectionContext>self.endpoint).endpoint)
             self.inner = pool._acquire_unready(self.waiter, self.argument)
         elif self.kind == RELEASE:
-            todo = pool.release_ready(self.argument, self.endpoint)
+            e = <Entry>self.argument
+            pool.check_loop()
+            if e.turn != self.turn:
+                raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')
+            todo = pool.release_or_tell(e) if e.generation == pool._core.generation else None
             if todo is None:
                 return None
-            if isinstance(todo, Entry):
-                self.turn = (<Entry>todo).turn
             self.kind = LEAVE
             self.argument = todo
             self.inner = pool._finish_release(todo)
@@ -1141,6 +1185,9 @@ cdef class PoolCoroutine:
             self.inner = pool._finish_release(self.argument)
         elif self.kind == LEAVE_AFTER_ERROR:
             self.inner = pool._release_after_error(self.argument, self.endpoint)
+        elif self.kind == NOT_RELEASED:
+            failure, self.argument = self.argument, None
+            raise failure
         else:
             return self.argument
         self.state = WAITING
@@ -1190,22 +1237,14 @@ cdef class PoolCoroutine:
 
     cdef int end_unbegun(self) except -1:
         # A task was cancelled before its first step, or a task group that is shutting down did not take the coroutine.
-        cdef Entry e
         self.state = FINISHED
-        if self.pool is not None:
-            if self.kind == RELEASE:
-                e = self.pool._core.find_acquired(self.argument, self.endpoint)
-                if e is not None and self.pool.elsewhere():
-                    self.pool.abandon_entry(e, e.turn)
-                elif e is not None:
-                    self.pool._leave_without_hook(e)
-            elif self.kind == LEAVE or self.kind == LEAVE_AFTER_ERROR:
-                if self.kind == LEAVE_AFTER_ERROR:
-                    (<Entry>self.argument).broken = True    # in doubt: nobody was asked
-                if isinstance(self.argument, Entry) and self.pool.elsewhere():
-                    self.pool.abandon_entry(self.argument, self.turn)
-                else:
-                    self.pool._leave_without_hook(self.argument)
+        if self.pool is not None and RELEASE <= self.kind <= LEAVE_AFTER_ERROR:
+            if self.kind == LEAVE_AFTER_ERROR:
+                (<Entry>self.argument).broken = True    # in doubt: nobody was asked
+            if isinstance(self.argument, Entry) and (self.kind == RELEASE or self.pool.elsewhere()):
+                self.pool.abandon_entry(self.argument, self.turn)
+            else:
+                self.pool._leave_without_hook(self.argument)
         return 0
 
     def send(self, value):
@@ -1219,14 +1258,11 @@ cdef class PoolCoroutine:
         raise StopIteration(got)
 
     def throw(self, kind, value=None, traceback=None):
-        """Go on with an exception, as ``throw()`` of a coroutine. A release that was not begun is done first."""
+        """Go on with an exception, as ``throw()`` of a coroutine. What a release has still to do is begun first."""
         cdef int state = self.state
         exc = exception_of(kind, value, traceback)
         if state == NOT_STARTED:
-            try:
-                self.end_unbegun()
-            except ConnectionNotAcquired:
-                raise exc           # a cancellation stays one
+            self.end_unbegun()
             inner = _nothing()
         elif state == WAITING:
             inner = self.inner
@@ -1242,13 +1278,12 @@ cdef class PoolCoroutine:
         raise StopIteration(self.end_inner(value))
 
     def close(self):
-        """End it, as ``close()`` of a coroutine. A release that was not begun is done first."""
+        """End it, as ``close()`` of a coroutine. What a release has still to do is begun first."""
         inner = self.inner
         if self.state == NOT_STARTED:
-            try:
-                self.end_unbegun()
-            except ConnectionNotAcquired as failure:
-                logger.error('a release that was closed before its first step was not due: %s', failure)
+            self.end_unbegun()
+            if self.kind == NOT_RELEASED:
+                logger.error('a release that was closed before its first step was not due: %s', self.argument)
         self.state = FINISHED
         if inner is not None:
             try:

@@ -10,14 +10,27 @@ import logging
 import os
 import sys
 import threading
-import types
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core import ENDLESS, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Signal, SyncPool, Waiter, dispose_time
+from ._core import (
+    ENDLESS,
+    GRACE,
+    LEAST_DISPOSE_TIME,
+    AsyncPool,
+    Disposal,
+    Entry,
+    Lane,
+    Signal,
+    SyncPool,
+    Waiter,
+    dispose_time,
+)
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -59,9 +72,16 @@ def get_deadline(now: float, timeout: float | None) -> float | None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-@types.coroutine
-def _pause() -> Generator[None, None, None]:
-    yield
+def spawn(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
+) -> 'asyncio.Task[ResultT]':
+    """Make a task of the pool's own.
+
+    Not with ``loop.create_task()``: a task factory is for the tasks of the program. Those of tracers (ddtrace, sentry-sdk) wrap
+    each coroutine in another one. A task that is cancelled before its first step ends the outer one, and the pool's coroutine never
+    learns of it.
+    """
+    return asyncio.Task(coroutine, loop=loop, name=name)
 
 
 def _is_being_cancelled() -> bool:
@@ -193,7 +213,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 return True
             remaining = deadline - self._core.now()
             if remaining > 0 and not signal.done():
-                timer = self._loop.call_later(remaining, signal)
+                # One that is cancelled lies in the loop until its time. In a context of its own it does not keep that of the
+                # acquirer, with whatever a request has put there.
+                timer = self._loop.call_later(remaining, signal, context=Context())
                 try:
                     await signal
                 finally:
@@ -281,6 +303,31 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if tasks:
             await asyncio.wait(tasks)
 
+    async def _end_tasks(self, deadline: float | None) -> None:
+        """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
+
+        Those that are at work when the time is over are cancelled, and get a moment to end.
+        """
+        while tasks := self._own_tasks():
+            patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+            _, at_work = await asyncio.wait(tasks, timeout=patience)
+            for task in at_work:
+                task.cancel()
+            if at_work:
+                _, at_work = await asyncio.wait(at_work, timeout=GRACE)
+            if at_work:
+                logger.warning('closing the pool: %d disposals go on although they were cancelled', len(at_work))
+                return
+            # What asyncio calls when a task has ended: it is called once, at the next turn of the loop at the latest.
+            await asyncio.sleep(0)
+
+    def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
+        tasks: set[asyncio.Task[Any]] = set(self._tasks)
+        if self._worker is not None and self._worker.task is not None:
+            tasks.add(self._worker.task)
+        # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
+        return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._loop}
+
     def _begin_disposals(self, waiter: Waiter, deadline: float | None) -> float:
         """Dispose of what is doomed, without waiting for the end of it.
 
@@ -323,12 +370,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         return tasks
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
-        lane = self._dispose_in_turn(queue, deadline)
-        # To its first pause: from here on it sees to all of them itself. A coroutine that was not begun would know
-        # nothing of it when its task is cancelled before its first step, as asyncio.run does to all at its end.
-        lane.send(None)
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = loop.create_task(lane, name='gcpool-dispose')
+        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
         self._tasks.add(task)
         task.add_done_callback(self._lane_ended)
         return task
@@ -339,15 +382,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             # A signal handler raised between two lines, and what was left to do is back among the doomed.
             self._spawn_disposals()
 
-    async def _dispose_in_turn(self, queue: 'deque[Disposal]', deadline: float | None) -> None:
-        failure: BaseException | None = None
-        loop_ends = False
+    async def _dispose_in_turn(
+        self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
+    ) -> None:
+        # A failure before the first step is a cancellation.
+        loop_ends = failure is not None
         taken: Disposal | None = None
         try:
-            try:
-                await _pause()
-            except asyncio.CancelledError as exc:
-                failure, loop_ends = exc, True
             while (taken := queue.popleft() if queue else self._take_disposal()) is not None:
                 if loop_ends:
                     # It cancels this, and waits for it: it must not wait for ever.
@@ -466,6 +507,9 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         self._dispose_own(waiter, deadline)
         return 0.0
 
+    def _end_tasks(self, deadline: float | None) -> None:
+        """Nothing: what is closed in threads is closed by whoever calls."""
+
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)
 
@@ -486,7 +530,8 @@ class AsyncWorker:
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        #: The one that collects just now.
+        self.task: asyncio.Task[None] | None = None
         self._stopped = False
         self.wakeups = 0
 
@@ -503,7 +548,7 @@ class AsyncWorker:
         pool = self._pool()
         if pool is None:
             return
-        if self._task is not None and not self._task.done() and self._task.get_loop() is pool._bound_loop:
+        if self.task is not None and not self.task.done() and self.task.get_loop() is pool._bound_loop:
             # When it is done it looks what is due next.
             return
         self._work(pool)
@@ -516,18 +561,20 @@ class AsyncWorker:
         if self._timer is not None:
             self._timer.cancel()
         delay = pool._due_in()
-        self._timer = None if delay is None else loop.call_later(max(delay, least), self._ring)
+        # In a context of its own, which the task inherits: that of whoever has the first connection closed may be a request's,
+        # and would be kept as long as the pool.
+        self._timer = None if delay is None else loop.call_later(max(delay, least), self._ring, context=Context())
 
     def _ring(self) -> None:
         self._timer = None
         self.wakeups += 1
         pool = self._pool()
         if pool is not None and not self._stopped:
-            self._task = task = pool._bound_loop.create_task(pool._collect(), name='gcpool-collector')
+            self.task = task = spawn(pool._bound_loop, pool._collect(), 'gcpool-collector')
             task.add_done_callback(self._ended)
 
     def _ended(self, task: 'asyncio.Task[Any]') -> None:
-        self._task = None
+        self.task = None
         pool = self._pool()
         if pool is not None and not self._stopped:
             # Cancelled, maybe before its first step: as all tasks of a loop that ends. If this one does not, the work

@@ -146,19 +146,20 @@ class ConnectionPool(
             self._worker.stop()
         await self._dispose_doomed(deadline)
         try:
-            if not core.watch_empty(waiter):
-                return 0
-            logger.info('closing the pool: %d connections are still out', core.size)
-            emptied = await self._wait(signal, deadline, core.unwatch_empty, waiter)
+            emptied = not core.watch_empty(waiter)
+            if not emptied:
+                logger.info('closing the pool: %d connections are still out', core.size)
+                emptied = await self._wait(signal, deadline, core.unwatch_empty, waiter)
         except BaseException:
             core.unwatch_empty(waiter)
             raise
-        if emptied:
-            return 0
-        forced = core.doom_acquired()
-        if forced:
-            logger.warning('closing the pool: %d connections were not released within %s', forced, seconds(timeout))
-        await self._dispose_doomed(deadline)
+        forced = 0
+        if not emptied:
+            forced = core.doom_acquired()
+            if forced:
+                logger.warning('closing the pool: %d connections were not released within %s', forced, seconds(timeout))
+            await self._dispose_doomed(deadline)
+        await self._end_tasks(deadline)
         return forced
 
     async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:

@@ -557,6 +557,14 @@ class World:
         for conn in list(self.out):
             await self.release(conn)
 
+    async def close(self, timeout: float | None = None) -> int:
+        """Close the pool, and see that nothing of it is left in the loop."""
+        forced = await self.pool.close(timeout)
+        assert not self.pool._tasks
+        worker = self.pool._worker
+        assert worker is None or (worker.task is None and worker._timer is None)
+        return forced
+
     async def end(self, endpoints: Iterable[str] = ('a',)) -> None:
         """See that the pool still works, close it, and see that nothing was lost or disposed of twice."""
         await self.give_all_back()
@@ -564,7 +572,7 @@ class World:
         if not self.pool._core.closed:
             for endpoint in endpoints:
                 await self.visit(endpoint)
-        assert await bounded(self.pool.close()) == 0
+        assert await bounded(self.close()) == 0
         await self.at_rest()
         assert self.pool.get_size() == 0
         assert not self.pool._core.doomed

@@ -3,7 +3,8 @@
 import asyncio
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -558,17 +559,17 @@ def test_cancelled_release_leaves_the_slot_taken_until_the_disposal_has_ended(ki
     run(kind, main)
 
 
-def interfere_with(name: str, interference: Interference) -> None:
-    """Interfere with the tasks of the running loop whose coroutine has this name."""
+@contextmanager
+def interfere_with(name: str, interference: Interference) -> Iterator[None]:
+    """Interfere with the tasks of the pools whose coroutine is that of this method."""
+    method = getattr(ConnectionPool, name)
 
-    def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> 'asyncio.Task[Any]':
-        options.pop('eager_start', None)
-        code = getattr(coro, 'cr_code', None)
-        if code is not None and code.co_name == name:
-            coro = interference.drive(coro)
-        return asyncio.Task(coro, loop=loop, **options)
+    def interfered_with(*args: Any) -> Coroutine[Any, Any, Any]:
+        return interference.drive(method(*args))
 
-    asyncio.get_running_loop().set_task_factory(factory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConnectionPool, name, interfered_with)
+        yield
 
 
 @each_loop
@@ -581,15 +582,14 @@ def test_the_task_that_disposes_is_interfered_with(kind: str, exc_type: Any) -> 
         conns = [await world.acquire('a') for _ in range(4)]
         world.manager.points = 2
         tasks = await queue_up(world, 'b', 'b', 'c', 'c')
-        interfere_with('_dispose_in_turn', interference)
-        hand_timed().advance(2 * HOUR)
-        # Each is in the way of those who wait elsewhere.
-        for conn in conns:
-            world.spawn(world.release(conn))
-        for task in tasks:
-            await until(task.done, 'whoever waits is served')
-        await world.at_rest()
-        asyncio.get_running_loop().set_task_factory(None)
+        with interfere_with('_dispose_in_turn', interference):
+            hand_timed().advance(2 * HOUR)
+            # Each is in the way of those who wait elsewhere.
+            for conn in conns:
+                world.spawn(world.release(conn))
+            for task in tasks:
+                await until(task.done, 'whoever waits is served')
+            await world.at_rest()
         await world.end('abc')
 
     async def main() -> None:
@@ -656,17 +656,16 @@ def test_the_collector_is_cancelled_at_each_await(kind: str, cancel: Any) -> Non
 
     async def play(interference: Interference) -> None:
         world = World(BareManager(2), background_collector=True, min_idle=0, max_size=3)
-        interfere_with('_collect', interference)
-        await world.filled('a', 'a', 'b')
-        hand_timed().advance(2 * HOUR)
-        await until(lambda: world.pool.get_size() == 0, 'it collects')
-        await world.at_rest()
-        for _ in range(2):
-            await world.filled('a', 'b')
+        with interfere_with('_collect', interference):
+            await world.filled('a', 'a', 'b')
             hand_timed().advance(2 * HOUR)
-            await until(lambda: world.pool.get_size() == 0, 'it collects again')
+            await until(lambda: world.pool.get_size() == 0, 'it collects')
             await world.at_rest()
-        asyncio.get_running_loop().set_task_factory(None)
+            for _ in range(2):
+                await world.filled('a', 'b')
+                hand_timed().advance(2 * HOUR)
+                await until(lambda: world.pool.get_size() == 0, 'it collects again')
+                await world.at_rest()
         await world.end()
         assert hand_timed().pending_timers() == 0
 

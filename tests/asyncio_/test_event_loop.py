@@ -83,7 +83,8 @@ async def test_a_coroutine_that_failed_cannot_be_awaited_again() -> None:
 
 
 @pytest.mark.parametrize('method', ['acquire', 'release'])
-async def test_a_coroutine_that_is_never_awaited_warns_and_does_nothing(method: str) -> None:
+async def test_a_coroutine_that_is_never_awaited_warns(method: str) -> None:
+    """An acquire takes nothing then; a release has released."""
     async with Case() as case:
         conn = await case.pool.acquire('a')
         with warnings.catch_warnings(record=True) as caught:
@@ -94,8 +95,9 @@ async def test_a_coroutine_that_is_never_awaited_warns_and_does_nothing(method: 
         assert [(w.category, str(w.message)) for w in caught] == [
             (RuntimeWarning, f"coroutine 'ConnectionPool.{method}' was never awaited")
         ]
-        assert case.stats['acquired'] == 1
-        await case.release(conn)
+        assert case.stats['acquired'] == (1 if method == 'acquire' else 0)
+        if method == 'acquire':
+            await case.release(conn)
 
 
 async def test_a_coroutine_that_is_closed_before_it_began_does_nothing() -> None:
