@@ -31,6 +31,7 @@ from asyncio import coroutines as asyncio_coroutines
 from asyncio import _get_running_loop as running_loop_or_none
 from asyncio import get_running_loop as running_loop
 from numbers import Real
+from types import CoroutineType
 
 from gcpool.exceptions import (
     ConnectionNotAcquired,

@@ -2,6 +2,23 @@
 # The compiled bases of the facades
 # ---------------------------------------------------------------------------------------------------------------------
 
+cdef extern from *:
+    """
+    /* The number that a type gets anew whenever an attribute of it or of one of its bases is set; 0 until somebody looks
+       an attribute up. It tells at the cost of one load that no method was replaced. */
+    static inline unsigned int gcp_version_of_type(PyObject *o) {
+        PyTypeObject *type = Py_TYPE(o);
+    #if PY_VERSION_HEX < 0x030C0000
+        return PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) ? type->tp_version_tag : 0;
+    #elif defined(Py_GIL_DISABLED)
+        return _Py_atomic_load_uint_relaxed(&type->tp_version_tag);
+    #else
+        return type->tp_version_tag;
+    #endif
+    }
+    """
+    unsigned int gcp_version_of_type(object) noexcept
+
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void *)
 
@@ -86,9 +103,7 @@ cdef class PoolFacade:
             # What is out of the old core must not come back to a new one.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
-        base = SyncPool if isinstance(self, SyncPool) else AsyncPool
-        # What a subclass does in its own acquire() and release() has to happen in connection(), too.
-        self._overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
+        self.find_overrides()
         self._manager = manager
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
@@ -101,6 +116,35 @@ cdef class PoolFacade:
         self._check_interval = check_interval
         self.fresh_for = check_interval if checks else 0.0
         self._check_timeout = check_timeout
+
+    cdef inline bint is_overridden(self) except -1:
+        # Whether acquire() or release() is another one: what a subclass does there, or a tracer that has replaced it on
+        # the pool or on its class, has to happen in connection(), too.
+        if self.type_version == 0 or self.type_version != gcp_version_of_type(self):
+            self.find_overrides()
+        return self.overridden
+
+    cdef int find_overrides(self) except -1:
+        base = SyncPool if isinstance(self, SyncPool) else AsyncPool
+        type(self).acquire      # has the type given a version
+        # Read before the look: what is replaced after it is of another version.
+        self.type_version = gcp_version_of_type(self)
+        self.overridden = (
+            bool(self.replaced)
+            or type(self).acquire is not base.acquire
+            or type(self).release is not base.release
+        )
+        return 0
+
+    def _note_replaced(self, str name not None, bint replaced):
+        # That one of those two was replaced on the pool itself, or is what it was.
+        if self.replaced is None:
+            self.replaced = set()
+        if replaced:
+            self.replaced.add(name)
+        else:
+            self.replaced.discard(name)
+        self.find_overrides()
 
     cdef inline int find_due(self, double now) except -1:
         # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does.
@@ -184,7 +228,7 @@ cdef class SyncPool(PoolFacade):
         cdef SyncConnectionContext context
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if self._overridden:
+        if self.is_overridden():
             return self._connection_by_methods(endpoint, timeout)
         context = SyncConnectionContext.__new__(SyncConnectionContext)
         context.pool = self
@@ -418,7 +462,15 @@ ENTERED = 'the connection context is entered already: call connection() once mor
 @cython.freelist(8)
 @cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class SyncConnectionContext:
-    """What ``pool.connection()`` returns. It can be entered again after it was left."""
+    """What ``pool.connection()`` returns. It can be entered again after it was left.
+
+    It decorates functions, too, as in generic-connection-pool: each call acquires a connection and gives it back.
+    """
+
+    def __call__(self, function):
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
+        return self.pool._decorate(function, self.endpoint, self.timeout)
 
     def __enter__(self):
         cdef Entry e
@@ -592,8 +644,8 @@ cdef class AsyncPool(PoolFacade):
         """
         cdef Entry e
         cdef object todo
-        # Not at the first step: it may never come to that. A task that is cancelled before it ends the coroutine that a tracer
-        # has wrapped around this one; and a coroutine may be forgotten.
+        # Not at the first step: it may never come to that. A task that is cancelled before it only ends the coroutine
+        # that a tracer has wrapped around this one; and a coroutine may be forgotten.
         try:
             check_built(self)
             e = self._core.find_out(conn, endpoint)
@@ -734,7 +786,7 @@ cdef class AsyncPool(PoolFacade):
         cdef AsyncConnectionContext context
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if self._overridden:
+        if self.is_overridden():
             return self._connection_by_methods(endpoint, timeout)
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
         context.pool = self
@@ -1003,8 +1055,9 @@ cdef class Disposal(ManagerCall):
 cdef class Lane(ManagerCall):
     """The coroutine of a task that must not end before it has begun.
 
-    asyncio throws a cancellation that comes before a task's first step into the coroutine, and that of a Python function ends
-    then without a line of it having run. asyncio.run() does so to all tasks at its end. This one begins all the same.
+    asyncio throws a cancellation that comes before a task's first step into the coroutine. That of a Python function
+    ends then without a line of it having run; asyncio.run() does so to all tasks at its end. This one begins all the
+    same.
 
     :param begin: returns the coroutine that does the work. Called at the first step with None, or with what was thrown.
     """
@@ -1174,7 +1227,9 @@ cdef class PoolCoroutine:
             e = <Entry>self.argument
             pool.check_loop()
             if e.turn != self.turn:
-                raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')
+                raise ConnectionNotAcquired(
+                    f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now'
+                )
             todo = pool.release_or_tell(e) if e.generation == pool._core.generation else None
             if todo is None:
                 return None
@@ -1292,6 +1347,11 @@ cdef class PoolCoroutine:
                 self.see_to_entry()
 
     @property
+    def __class__(self):
+        # For isinstance(): anyio up to 4.13 and others ask inspect.iscoroutine() of what a function has returned.
+        return CoroutineType
+
+    @property
     def __name__(self):
         return 'acquire' if self.kind <= ENTER else 'release'
 
@@ -1303,6 +1363,16 @@ cdef class PoolCoroutine:
     def cr_await(self):
         """The coroutine that does what has to wait, or None."""
         return self.inner
+
+    @property
+    def cr_code(self):
+        """The code of that one, or None."""
+        return None if self.inner is None else self.inner.cr_code
+
+    @property
+    def cr_origin(self):
+        """None: it is not known where it was made."""
+        return None
 
     @property
     def cr_frame(self):
@@ -1369,7 +1439,16 @@ _mark_coroutine_functions()
 @cython.freelist(8)
 @cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class AsyncConnectionContext:
-    """What ``pool.connection()`` returns. It can be entered again after it was left."""
+    """What ``pool.connection()`` returns. It can be entered again after it was left.
+
+    It decorates coroutine functions, too, as in generic-connection-pool: each call acquires a connection and gives it
+    back.
+    """
+
+    def __call__(self, function):
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
+        return self.pool._decorate(function, self.endpoint, self.timeout)
 
     def __dealloc__(self):
         # Entered and never left: a signal handler raised between __aenter__ and the first step of what that returned.

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import Context
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._core import (
     ENDLESS,
@@ -44,6 +44,21 @@ __all__ = ['AsyncRuntime', 'AsyncWorker', 'SyncRuntime', 'SyncWorker']
 logger = logging.getLogger(__package__)
 
 ResultT = TypeVar('ResultT')
+
+if TYPE_CHECKING:
+    ConnectionT_co = TypeVar('ConnectionT_co', covariant=True)
+    FunctionT = TypeVar('FunctionT', bound=Callable[..., Any])
+    AsyncFunctionT = TypeVar('AsyncFunctionT', bound=Callable[..., Awaitable[Any]])
+
+    class AsyncContext(AbstractAsyncContextManager[ConnectionT_co], Protocol[ConnectionT_co]):
+        """What ``connection()`` returns; it decorates, too."""
+
+        def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
+
+    class SyncContext(AbstractContextManager[ConnectionT_co], Protocol[ConnectionT_co]):
+        """What ``connection()`` returns; it decorates, too."""
+
+        def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
@@ -77,9 +92,9 @@ def spawn(
 ) -> 'asyncio.Task[ResultT]':
     """Make a task of the pool's own.
 
-    Not with ``loop.create_task()``: a task factory is for the tasks of the program. Those of tracers (ddtrace, sentry-sdk) wrap
-    each coroutine in another one. A task that is cancelled before its first step ends the outer one, and the pool's coroutine never
-    learns of it.
+    Not with ``loop.create_task()``: a task factory is for the tasks of the program. Those of tracers (ddtrace,
+    sentry-sdk) wrap each coroutine in another one. A task that is cancelled before its first step ends the outer one,
+    and the pool's coroutine never learns of it.
     """
     return asyncio.Task(coroutine, loop=loop, name=name)
 
@@ -102,7 +117,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(
             self, endpoint: EndpointT, timeout: float | None = None
-        ) -> AbstractAsyncContextManager[ConnectionT]: ...
+        ) -> AsyncContext[ConnectionT]: ...
 
     async def _acquire_unready(self, waiter: Waiter, timeout: float | None) -> None:
         try:
@@ -128,6 +143,16 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             raise
         finally:
             await self.release(conn, endpoint)
+
+    def _decorate(
+        self, function: Callable[..., Awaitable[Any]], endpoint: EndpointT, timeout: float | None
+    ) -> Callable[..., Awaitable[Any]]:
+        @wraps(function)
+        async def with_connection(*args: Any, **kwargs: Any) -> Any:
+            async with self.connection(endpoint, timeout):
+                return await function(*args, **kwargs)
+
+        return with_connection
 
     async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
@@ -213,8 +238,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 return True
             remaining = deadline - self._core.now()
             if remaining > 0 and not signal.done():
-                # One that is cancelled lies in the loop until its time. In a context of its own it does not keep that of the
-                # acquirer, with whatever a request has put there.
+                # A timer that is cancelled lies in the loop until its time. In a context of its own it does not keep
+                # that of the acquirer, with whatever a request has put there.
                 timer = self._loop.call_later(remaining, signal, context=Context())
                 try:
                     await signal
@@ -449,9 +474,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         # Compiled too.
         def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
-        def connection(
-            self, endpoint: EndpointT, timeout: float | None = None
-        ) -> AbstractContextManager[ConnectionT]: ...
+        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
 
     @contextmanager
     def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
@@ -467,6 +490,14 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
             raise
         finally:
             self.release(conn, endpoint)
+
+    def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
+        @wraps(function)
+        def with_connection(*args: Any, **kwargs: Any) -> Any:
+            with self.connection(endpoint, timeout):
+                return function(*args, **kwargs)
+
+        return with_connection
 
     def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
@@ -561,8 +592,8 @@ class AsyncWorker:
         if self._timer is not None:
             self._timer.cancel()
         delay = pool._due_in()
-        # In a context of its own, which the task inherits: that of whoever has the first connection closed may be a request's,
-        # and would be kept as long as the pool.
+        # In a context of its own, which the collector's task inherits. The context of whoever gave back the first
+        # connection may be a request's, and would be kept as long as the pool.
         self._timer = None if delay is None else loop.call_later(max(delay, least), self._ring, context=Context())
 
     def _ring(self) -> None:

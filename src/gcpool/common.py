@@ -23,6 +23,9 @@ __all__ = [
 
 MAX_SIZE = 2**31 - 1
 
+# What connection() goes through where it was replaced.
+_TRACED = frozenset({'acquire', 'release'})
+
 
 def _check_seconds(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -198,6 +201,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     if TYPE_CHECKING:
 
+        def _note_replaced(self, name: str, replaced: bool) -> None: ...
         @property
         def _core(self) -> PoolCore: ...
         @property
@@ -259,6 +263,19 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
         return self._core.size >= self._core.total_max_size
+
+    # Tracers replace acquire() and release() on one pool. A look into its dict at each connection() would tell, too, but
+    # would have the interpreter make that dict, and find every method of the pool the slow way from then on.
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in _TRACED:
+            self._note_replaced(name, True)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in _TRACED:
+            self._note_replaced(name, False)
 
     def __repr__(self) -> str:
         state = 'closed, ' if self._core.closed else ''

@@ -199,13 +199,16 @@ class Case:
     more of them than the pool may have.
 
     :param manager: if not a :py:class:`Manager`
+    :param pool_class: if not the pool itself
     :param options: the parameters of the pool
     """
 
-    def __init__(self, manager: Manager | None = None, **options: Any) -> None:
+    def __init__(
+        self, manager: Manager | None = None, *, pool_class: type[ConnectionPool[Any, Any]] = ConnectionPool, **options: Any
+    ) -> None:
         self.clock = Clock()
         self.manager = Manager() if manager is None else manager
-        self.pool: ConnectionPool[Any, Connection] = ConnectionPool(self.manager, _clock=self.clock, **options)
+        self.pool: ConnectionPool[Any, Connection] = pool_class(self.manager, _clock=self.clock, **options)
 
     async def __aenter__(self) -> 'Case':
         return self

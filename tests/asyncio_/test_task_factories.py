@@ -1,4 +1,4 @@
-"""Task factories that wrap, delay or begin each coroutine at once: whatever the pool closes is closed, once, in any of them."""
+"""Task factories that wrap coroutines, delay them or begin them at once: each connection is closed, once."""
 
 import asyncio
 import subprocess
