@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
         def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
+
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
@@ -80,6 +81,15 @@ def at_least(deadline: float | None, least: float) -> float | None:
 def get_deadline(now: float, timeout: float | None) -> float | None:
     """When a time limit will be over; None for never."""
     return None if timeout is None or timeout >= ENDLESS else now + timeout
+
+
+def set_limit(scope: 'timeout_scope', seconds: float) -> None:
+    """Set the time limit of a scope that was entered.
+
+    A timer that was cancelled lies in the loop until its time. In a context of its own it does not keep that of the
+    task until then, with whatever a request has put there.
+    """
+    Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -115,9 +125,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
         async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
-        def connection(
-            self, endpoint: EndpointT, timeout: float | None = None
-        ) -> AsyncContext[ConnectionT]: ...
+        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
     async def _acquire_unready(self, waiter: Waiter, timeout: float | None) -> None:
         try:
@@ -238,8 +246,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 return True
             remaining = deadline - self._core.now()
             if remaining > 0 and not signal.done():
-                # A timer that is cancelled lies in the loop until its time. In a context of its own it does not keep
-                # that of the acquirer, with whatever a request has put there.
+                # In a context of its own for the reason that set_limit() gives.
                 timer = self._loop.call_later(remaining, signal, context=Context())
                 try:
                     await signal
@@ -265,9 +272,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if limit is None or (deadline is not None and deadline <= core.now() + limit):
             alive = bool(await self._bounded(call, deadline, timeout, 'check_aliveness', endpoint))
         else:
-            scope = timeout_scope(limit)
+            scope = timeout_scope(None)
             try:
                 async with scope:
+                    set_limit(scope, limit)
                     alive = bool(await call)
                 # What swallows its cancellation has not answered in time either.
                 alive = alive and not scope.expired()
@@ -291,9 +299,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         # its caller is cancelled.
         if deadline is None:
             return await call
-        scope = timeout_scope(max(deadline - self._core.now(), 0.0))
+        scope = timeout_scope(None)
         try:
             async with scope:
+                set_limit(scope, max(deadline - self._core.now(), 0.0))
                 return await call
         except (TimeoutError, asyncio.TimeoutError):
             if scope.expired():
@@ -326,7 +335,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
         if tasks:
-            await asyncio.wait(tasks)
+            # Each is cancelled in time. One that does not end for all that is not waited for.
+            patience = None if deadline is None else max(deadline - self._core.now(), 0.0) + 2 * GRACE
+            await asyncio.wait(tasks, timeout=patience)
 
     async def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
@@ -451,7 +462,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             if timeout is None:
                 await disposal
             else:
-                async with timeout_scope(timeout):
+                async with timeout_scope(None) as scope:
+                    set_limit(scope, timeout)
                     await disposal
         except (TimeoutError, asyncio.TimeoutError) as exc:
             # That of the time limit has no text.

@@ -16,15 +16,15 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     cannot know: of two cancellations in one turn of the loop one arrives, and where that comes through another task its
     message is lost.)
 
-    :param delay: seconds
+    :param delay: seconds, None for no limit yet
     """
 
     _task: 'asyncio.Task[object]'
-    _timer: asyncio.Handle
+    _timer: asyncio.Handle | None = None
     _cancel: Any
     _depth: int
 
-    def __init__(self, delay: float):
+    def __init__(self, delay: float | None):
         self._delay = delay
         self._expired = False
         self._cancelled = False
@@ -43,11 +43,16 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
         surrounding = getattr(self._cancel, '__self__', None)
         self._depth = surrounding._depth + 1 if isinstance(surrounding, timeout_scope) else 0  # noqa: SLF001
         task.cancel = self._watch  # type: ignore[method-assign]
-        if self._delay <= 0:
-            self._timer = loop.call_soon(self._expire)
-        else:
-            self._timer = loop.call_later(self._delay, self._expire)
+        if self._delay is not None:
+            self.reschedule(loop.time() + self._delay)
         return self
+
+    def reschedule(self, when: float) -> None:
+        """Have the time be over at another time of the loop."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_soon(self._expire) if when <= loop.time() else loop.call_at(when, self._expire)
 
     def _watch(self, msg: object = None) -> bool:
         # In the place of the task's cancel(). That a scope further inside has expired is no concern of this one; that
@@ -67,7 +72,8 @@ class timeout_scope:  # noqa: N801 - it stands for asyncio.timeout
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._depth:
             self._task.cancel = self._cancel  # type: ignore[method-assign]
         else:

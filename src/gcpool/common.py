@@ -264,8 +264,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """Whether there are as many connections as there may be."""
         return self._core.size >= self._core.total_max_size
 
-    # Tracers replace acquire() and release() on one pool. A look into its dict at each connection() would tell, too, but
-    # would have the interpreter make that dict, and find every method of the pool the slow way from then on.
+    # Tracers replace acquire() and release() on one pool. A look into its dict at each connection() would tell, too,
+    # but would have the interpreter make that dict, and find every method of the pool the slow way from then on.
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)

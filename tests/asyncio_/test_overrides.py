@@ -1,5 +1,5 @@
 # generates: tests/threads/test_overrides.py
-"""What replaces a pool's ``acquire`` and ``release``, and what ``connection()`` decorates, as in generic-connection-pool."""
+"""What replaces a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -113,7 +113,8 @@ async def test_a_context_decorates(manager_class: type[Manager]) -> None:
         assert case.stats['acquired'] == 0
         # Each call has a connection of its own.
         jobs = [spawn(in_use) for _ in range(3)]
-        assert all([await job.result() >= 1 for job in jobs])
+        for job in jobs:
+            assert await job.result() >= 1
         assert case.stats['acquired'] == 0
 
 

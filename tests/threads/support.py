@@ -213,7 +213,11 @@ class Case:
     """
 
     def __init__(
-        self, manager: Manager | None = None, *, pool_class: type[ConnectionPool[Any, Any]] = ConnectionPool, **options: Any
+        self,
+        manager: Manager | None = None,
+        *,
+        pool_class: type[ConnectionPool[Any, Any]] = ConnectionPool,
+        **options: Any,
     ) -> None:
         self.clock = Clock()
         self.manager = Manager() if manager is None else manager

@@ -1,6 +1,6 @@
 # Generated from tests/asyncio_/test_overrides.py by .github/scripts/generate_threading.py; do not edit.
 
-"""What replaces a pool's ``acquire`` and ``release``, and what ``connection()`` decorates, as in generic-connection-pool."""
+"""What replaces a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -114,7 +114,8 @@ def test_a_context_decorates(manager_class: type[Manager]) -> None:
         assert case.stats['acquired'] == 0
         # Each call has a connection of its own.
         jobs = [spawn(in_use) for _ in range(3)]
-        assert all([job.result() >= 1 for job in jobs])
+        for job in jobs:
+            assert job.result() >= 1
         assert case.stats['acquired'] == 0
 
 
