@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gcpool.asyncio import ConnectionPool
-from gcpool.exceptions import ConnectionPoolClosedError, EventLoopMismatch, PoolTimeout
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, EventLoopMismatch, PoolTimeout
 from tests.asyncio_.support import Case, CheckingManager, Gate, HookedManager, Manager, Pause, spawn, until
 from tests.support import PATIENCE, Connection
 
@@ -98,6 +98,71 @@ async def test_a_coroutine_that_is_never_awaited_warns(method: str) -> None:
         assert case.stats['acquired'] == (1 if method == 'acquire' else 0)
         if method == 'acquire':
             await case.release(conn)
+
+
+async def test_a_release_with_a_hook_that_is_never_awaited_warns_and_leaves_the_connection_in_doubt() -> None:
+    async with Case(HookedManager(), check_interval=3600.0) as case:
+        conn = await case.pool.acquire('a')
+        forgotten = [case.pool.release(conn, 'a')]
+        with pytest.warns(RuntimeWarning, match="coroutine 'ConnectionPool.release' was never awaited"):
+            forgotten.clear()
+        assert case.stats['idle'] == 1
+        case.manager.calls.clear()
+        assert await case.pool.acquire('a') is conn
+        # Its hook did not run, so it is checked, however recently it was used.
+        assert case.manager.calls == ['check_aliveness a1', 'on_acquire a1']
+        await case.release(conn)
+
+
+@MANAGERS
+async def test_a_connection_is_back_when_release_was_called(manager_class: type[Manager]) -> None:
+    """Whoever awaits what that returns, and when."""
+    async with Case(manager_class()) as case:
+        conn = await case.pool.acquire('a')
+        first = case.pool.release(conn, 'a')
+        second = case.pool.release(conn, 'a')
+        with pytest.raises(ConnectionNotAcquired, match='is not acquired'):
+            await second
+        await first
+        assert case.stats['idle'] == 1
+        # Errors are raised where they are awaited.
+        results = await asyncio.gather(
+            case.pool.release(conn, 'a'), case.pool.release(Connection('x', 0), 'a'), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [ConnectionNotAcquired] * 2
+
+
+def in_another_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@MANAGERS
+@pytest.mark.parametrize('way', ['awaited', 'closed', 'dropped', 'released meanwhile'])
+async def test_release_called_in_another_thread(manager_class: type[Manager], way: str) -> None:
+    """As in ``run_coroutine_threadsafe(pool.release(conn, endpoint), loop)``: the work is done in the loop."""
+    async with Case(manager_class()) as case:
+        conn = await case.pool.acquire('a')
+        made: list[Any] = []
+        in_another_thread(lambda: made.append(case.pool.release(conn, 'a')))
+        assert case.stats['acquired'] == 1
+        if way == 'awaited':
+            await made.pop()
+        elif way == 'closed':
+            made.pop().close()
+        elif way == 'dropped':
+            with pytest.warns(RuntimeWarning, match='never awaited'):
+                in_another_thread(made.clear)
+        else:
+            await case.release(conn)
+            assert await case.pool.acquire('a') is conn
+            with pytest.raises(ConnectionNotAcquired, match="somebody else's"):
+                await made.pop()
+            await case.release(conn)
+        await until(lambda: case.stats['acquired'] == 0)
+        assert case.stats['idle'] == 1
 
 
 async def test_a_coroutine_that_is_closed_before_it_began_does_nothing() -> None:
