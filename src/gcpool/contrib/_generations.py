@@ -1,4 +1,4 @@
-"""Which connections were made before an error that makes all older ones useless, and the parameters that go with that."""
+"""Which connections were made before an error that makes all older ones useless, and what managers take for that."""
 
 import itertools
 import time

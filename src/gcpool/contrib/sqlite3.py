@@ -37,7 +37,7 @@ IsolationLevel = Literal['DEFERRED', 'IMMEDIATE', 'EXCLUSIVE'] | None
 #: extended codes, too (``code & 0xFF``).
 BROKEN_CODES = frozenset(
     {
-        8,  # SQLITE_READONLY: the file was read-only when it was opened, or was moved; or a pragma query_only was left set
+        8,  # SQLITE_READONLY: the file was read-only when it was opened, or was moved; or query_only was left on
         10,  # SQLITE_IOERR: its descriptor leads to nothing useful any more (a network file system, a lost disk)
         11,  # SQLITE_CORRUPT: the file was overwritten in place, and the pages it remembers are of the one before
         26,  # SQLITE_NOTADB: likewise
