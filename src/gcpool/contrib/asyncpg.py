@@ -5,6 +5,7 @@ The names and signatures are those of ``generic_connection_pool.contrib.asyncpg`
 
 import asyncio
 import dataclasses
+import functools
 import gc
 import logging
 import weakref
@@ -23,7 +24,14 @@ from gcpool.contrib._errors import (
     to_params,
 )
 from gcpool.contrib._generations import Generations, Reset, check_codes, check_reset
-from gcpool.contrib._postgres import MOST_MESSAGES, advice_for, time_limit
+from gcpool.contrib._postgres import (
+    BROKEN_CODES,
+    FULL_RESET,
+    MOST_MESSAGES,
+    advice_for,
+    is_useless_after,
+    time_limit,
+)
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -52,36 +60,6 @@ DsnSource: TypeAlias = (
 )
 
 RecordT = TypeVar('RecordT', bound=asyncpg.Record)
-
-#: SQLSTATEs after which a connection is useless, though it may be open.
-BROKEN_CODES = frozenset(
-    {
-        '25006',  # read_only_sql_transaction: after a failover it leads to what has become a standby
-        '25P03',  # idle_in_transaction_session_timeout: the server ends the session
-        '26000',  # invalid_sql_statement_name: the server has forgotten what asyncpg has prepared (DEALLOCATE, a proxy)
-        '57P01',  # admin_shutdown: the server ends the session
-        '57P02',  # crash_shutdown: likewise
-        '57P03',  # cannot_connect_now: behind a proxy, the server starts or stops
-        '57P04',  # database_dropped: the server ends the session
-        '57P05',  # idle_session_timeout: likewise
-    }
-)
-
-# All that DISCARD ALL does, which the server refuses in a message of several statements. First what nobody needs a
-# privilege for; RESET ROLE leads back to a role of server_settings. Functions by their schema: the user may have put
-# his own before pg_catalog.
-FULL_RESET = """
-SET SESSION AUTHORIZATION DEFAULT;
-RESET ROLE;
-CLOSE ALL;
-UNLISTEN *;
-RESET ALL;
-DEALLOCATE ALL;
-DISCARD PLANS;
-DISCARD TEMP;
-DISCARD SEQUENCES;
-SELECT pg_catalog.pg_advisory_unlock_all();
-"""
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +247,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
                 # Also so that the pool has the others checked, which refreshes them.
                 self._schemas.retire(endpoint)
                 is_broken = True
-            elif isinstance(error, asyncpg.PostgresError) and error.sqlstate in self._broken_codes:
+            elif isinstance(error, asyncpg.PostgresError) and is_useless_after(
+                error.sqlstate, self._broken_codes, functools.partial(_reported, conn)
+            ):
                 self._generations.retire(endpoint)
                 is_broken = True
         return is_broken
@@ -455,6 +435,10 @@ def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None
         # It holds the text, which may be the password.
         exc.__cause__ = exc.__context__ = None
         raise_bad_params(endpoint, seen, 'dsn_params')
+
+
+def _reported(conn: Any, setting: str) -> str | None:
+    return None if conn.is_closed() else getattr(conn.get_settings(), setting, None)
 
 
 def _abort(conn: Any) -> None:
