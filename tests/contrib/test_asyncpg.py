@@ -1,7 +1,6 @@
 """The manager of asyncpg connections, alone, against a private PostgreSQL server."""
 
 import asyncio
-import builtins
 import contextlib
 import gc
 import logging
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.contrib.conftest import Run
+from tests.contrib.raising import HOW_IT_IS_RAISED, bare
 from tests.contrib.servers import (
     PATIENCE,
     PostgresServer,
@@ -1030,26 +1030,6 @@ class TestFullReset:
             await manager.dispose('db', conn)
 
         asyncio.run(main())
-
-
-def bare(exc: Exception) -> BaseException:
-    return exc
-
-
-def in_a_group(exc: Exception) -> BaseException:
-    module = builtins if sys.version_info >= (3, 11) else pytest.importorskip('exceptiongroup')
-    kind = module.ExceptionGroup
-    group: BaseException = kind('outer', [ValueError(), kind('inner', [ValueError(), exc])])
-    return group
-
-
-def as_a_cause(exc: Exception) -> BaseException:
-    error = RuntimeError('of a framework')
-    error.__cause__ = exc
-    return error
-
-
-HOW_IT_IS_RAISED = pytest.mark.parametrize('wrap', [bare, in_a_group, as_a_cause])
 
 
 async def fail(pool: Any, wrap: Callable[[Exception], BaseException], use: Callable[[Any], Awaitable[Any]]) -> Any:
