@@ -31,6 +31,8 @@ class Generations:
         self._interval = interval
         self._clock = clock
         self._numbers = itertools.count(1)
+        #: Whether any connection was ever retired: as long as none was, nothing has to be asked.
+        self.active = False
         # By endpoint: the number up to which connections are retired, and when that was decided.
         self._retired: dict[Hashable, tuple[int, float]] = {}
 
@@ -44,6 +46,7 @@ class Generations:
         last = self._retired.get(endpoint)
         if last is None or now - last[1] >= self._interval:
             self._retired[endpoint] = (self.number(), now)
+            self.active = True
 
     def is_retired(self, endpoint: Hashable, number: int | None) -> bool:
         """Tell whether a connection is retired; one without a number never is.
@@ -51,10 +54,8 @@ class Generations:
         :param endpoint: where it leads
         :param number: what :py:meth:`number` gave when it was created
         """
-        if not self._retired or number is None:
-            return False
         last = self._retired.get(endpoint)
-        return last is not None and number < last[0]
+        return last is not None and number is not None and number < last[0]
 
 
 def check_reset(value: Any) -> Reset:

@@ -181,7 +181,8 @@ class Connection(aiosqlite.Connection):
 def _end_all_at_exit() -> None:
     # Their threads would not keep the interpreter from ending, but SQLite cleans up behind a database that is closed.
     # Only what is at work and cannot be interrupted is left to itself: in the interpreter's last moments it sleeps.
-    connections = tuple(_started)
+    # A forked child has none of the threads.
+    connections = [connection for connection in _started if connection._thread.is_alive()]  # noqa: SLF001
     deadline = time.monotonic() + _THREAD_END
     for connection in connections:
         connection._end_at_exit()  # noqa: SLF001

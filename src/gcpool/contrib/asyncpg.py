@@ -219,7 +219,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         if _is_unfit(conn) or conn.is_in_transaction() or not await _is_connected(conn):
             return False
-        if not await self._is_useful(endpoint, conn):
+        if self._has_doubts and not await self._is_useful(endpoint, conn):
             return False
         if self._ping:
             try:
@@ -254,6 +254,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
                 is_broken = True
         return is_broken
 
+    @property
+    def _has_doubts(self) -> bool:
+        return self._generations.active or self._schemas.active
+
     async def _is_useful(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> bool:
         numbers = self._numbers.get(conn)
         if numbers is None:
@@ -285,7 +289,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         if _has_ended_unnoticed(conn):
             logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
             raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
-        if not await self._is_useful(endpoint, conn):
+        if self._has_doubts and not await self._is_useful(endpoint, conn):
             raise DiscardConnection(f'a connection to {endpoint!r} is from before an error of broken_codes')
         if not self._resets_all and not conn.is_in_transaction():
             return
@@ -294,8 +298,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
                 await self._undo_all(endpoint, conn)
             else:
                 await conn.reset(timeout=self._rollback_timeout)
-                if 'RESET ALL' in conn.get_reset_query():
-                    # What asyncpg leaves out, and must not reach the next user.
+                if conn._server_caps.sql_reset:  # type: ignore[attr-defined]  # noqa: SLF001
+                    # What asyncpg leaves out, and must not reach the next user. Redshift, for one, has no RESET.
                     await conn.execute(_RESET_ROLE, timeout=self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()

@@ -139,6 +139,13 @@ class PooledConnection(sqlite3.Connection):
         :return: False if another thread executes a statement: then nothing of that is done for its cursor, and
             :py:meth:`end` waits for it
         """
+        if self._given_out and not self._close_given_out():
+            self._abandoned = True
+            return False
+        self._lent = False
+        return True
+
+    def _close_given_out(self) -> bool:
         for reference in tuple(self._given_out):
             given_out = reference()
             if given_out is not None:
@@ -146,10 +153,8 @@ class PooledConnection(sqlite3.Connection):
                     given_out.close()
                 except sqlite3.ProgrammingError:
                     # "Recursive use of cursors": it is at work.
-                    self._abandoned = True
                     return False
         self._given_out.clear()
-        self._lent = False
         return True
 
     @property
@@ -314,7 +319,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     ) -> PooledConnection:
         number = self._generations.number()
         try:
-            conn = self._open(endpoint, os.fspath(endpoint), deadline, given_up)
+            conn = self._open(endpoint, os.fsdecode(endpoint), deadline, given_up)
         except sqlite3.OperationalError as exc:
             if _is_busy(exc):
                 advice = 'another connection has it locked: give the manager a longer timeout'
@@ -466,7 +471,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         return True
 
     def _is_retired(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> bool:
-        return self._generations.is_retired(endpoint, conn._number)  # noqa: SLF001
+        generations = self._generations
+        return generations.active and generations.is_retired(endpoint, conn._number)  # noqa: SLF001
 
 
 def _code_of(error: sqlite3.Error) -> int:
