@@ -1034,6 +1034,7 @@ class TestFullReset:
 
 async def fail(pool: Any, wrap: Callable[[Exception], BaseException], use: Callable[[Any], Awaitable[Any]]) -> Any:
     """Use a connection of a pool for what fails, and let the block raise the failure in some way."""
+    conn: Any = None
     with pytest.raises(BaseException, match=r'.'):  # noqa: PT012
         async with pool.connection('db') as conn:
             failure: Exception | None = None

@@ -576,14 +576,19 @@ class TestWorkInAnotherThread:
             except sqlite3.Error as exc:
                 failures.append(str(exc))
 
+        def begin(conn: PooledConnection) -> threading.Thread:
+            worker = threading.Thread(target=work, args=(conn,), daemon=True)
+            worker.start()
+            until(lambda: not can_write(path))
+            return worker
+
         for _ in range(10):
-            with contextlib.suppress(LookupError), pool.connection(path) as conn:
-                worker = threading.Thread(target=work, args=(conn,), daemon=True)
-                worker.start()
-                until(lambda: not can_write(path))
-                began = time.monotonic()
-                if raised:
-                    raise LookupError
+            context = pool.connection(path)
+            conn = context.__enter__()
+            worker = begin(conn)
+            began = time.monotonic()
+            error = LookupError() if raised else None
+            context.__exit__(type(error) if error else None, error, None)
             # The lock is as free as the slot.
             assert can_write(path)
             assert time.monotonic() - began < 1.5
@@ -752,6 +757,24 @@ class TestBrokenCodes:
         for one in (conn, later_used, new):
             manager.dispose(path, one)
 
+    @pytest.mark.parametrize(
+        ('text', 'is_broken'),
+        [
+            ('attempt to write a readonly database', True),
+            ('disk I/O error', True),
+            ('database disk image is malformed', True),
+            ('file is not a database', True),
+            ('database is locked', False),
+            ('near "FORM": syntax error', False),
+        ],
+    )
+    def test_each_is_known_by_its_text(self, path: Path, text: str, is_broken: bool) -> None:
+        """As Python 3.10 makes them."""
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        assert manager.is_broken(path, conn, sqlite3.DatabaseError(text)) is is_broken
+        manager.dispose(path, conn)
+
     @HOW_IT_IS_RAISED
     def test_others_do_not(self, path: Path, wrap: Any) -> None:
         manager = SqliteConnectionManager()
@@ -824,7 +847,7 @@ class TestEndpoints:
     )
     def test_spellings_of_one_file(self, path: Path, monkeypatch: pytest.MonkeyPatch, spelling: Any) -> None:
         monkeypatch.chdir(path.parent)
-        endpoint = spelling(path) if callable(spelling) else spelling
+        endpoint: Any = spelling(path) if callable(spelling) else spelling
         normalized = SqliteConnectionManager().normalize(endpoint)
         assert normalized == str(path)
         assert SqliteConnectionManager().normalize(normalized) == normalized

@@ -206,8 +206,8 @@ class PooledConnection(sqlite3.Connection):
         (_, _, resolved) = _fetch_one(self, 'PRAGMA database_list')
         # A database in memory, or a temporary one, has no path.
         if resolved:
-            self._file = resolved if path is None else os.path.abspath(path)
-            self._file_id = _file_id(self._file)
+            file = resolved if path is None else os.path.abspath(path)
+            self._file, self._file_id = file, _file_id(file)
 
     @property
     def has_file(self) -> bool:
