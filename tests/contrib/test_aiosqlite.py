@@ -638,6 +638,20 @@ class TestUselessness:
 
         run(main)
 
+    def test_a_full_reset_after_a_release_that_was_cut_off(self, path: Path, run: Run) -> None:
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](SqliteConnectionManager(reset='full'))
+            conn = await pool.acquire(path)
+            await conn.execute('PRAGMA foreign_keys = 1')
+            # Before its first step.
+            pool.release(conn, path).close()
+            async with pool.connection(path) as other:
+                assert other is not conn
+                assert await fetch(other, 'PRAGMA foreign_keys') == 0
+            await pool.close()
+
+        run(main)
+
     @pytest.mark.parametrize('endpoint', ['test.db', './test.db', b'test.db', Path('test.db'), ':memory:', ''])
     def test_spellings(
         self, manager: SqliteConnectionManager, path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: Any

@@ -1001,6 +1001,40 @@ class TestFullReset:
             run(main)
         assert ('transaction that was left open' in caplog.text) is bool(leave)
 
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('how', ['closed before its first step', 'cancelled before its first step'])
+    @pytest.mark.parametrize('left', ['role', 'query logger'])
+    def test_a_release_that_was_cut_off(
+        self, run: Run, postgres: PostgresServer, how: str, ping: bool, left: str
+    ) -> None:
+        logged: list[Any] = []
+
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, reset='full', ping=ping)
+            pool = ConnectionPool[str, Any](manager, max_size=1, check_interval=3600.0)
+            conn = await pool.acquire('db')
+            if left == 'role':
+                await conn.execute('SET ROLE left_role')
+            else:
+                conn.add_query_logger(logged.append)
+            if how == 'closed before its first step':
+                pool.release(conn, 'db').close()
+            else:
+                release = asyncio.ensure_future(pool.release(conn, 'db'))
+                release.cancel()
+                await asyncio.wait((release,))
+            logged.clear()
+            async with pool.connection('db') as other:
+                assert await other.fetchval('SELECT current_user::text') == postgres.user
+                assert (other is conn) is (left == 'query logger')
+            assert not [record for record in logged if 'current_user' in record.query]
+            # Once it was reset, any number of checks keeps it.
+            for _ in range(3):
+                assert await manager.check_aliveness('db', other)
+            await pool.close()
+
+        run(main)
+
     def test_works_where_nothing_may_be_written(self, run: Run, postgres: PostgresServer) -> None:
         async def main() -> None:
             params = {**postgres.dsn_params, 'server_settings': {'default_transaction_read_only': 'on'}}

@@ -729,6 +729,23 @@ class TestFullReset:
             assert show(conn) != before
         pool.close()
 
+    def test_a_release_that_was_cut_off(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(conn: object) -> bool:
+            raise KeyboardInterrupt
+
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(reset='full'), max_size=1)
+        conn = pool.acquire(path)
+        conn.execute('PRAGMA foreign_keys = 1')
+        with monkeypatch.context() as patch:
+            patch.setattr(contrib, '_is_closed', interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.release(conn, path)
+        with pool.connection(path) as other:
+            assert other is not conn
+            assert value_of(other, 'foreign_keys') == 0
+        assert pool.get_stats()['dead'] == 1
+        pool.close()
+
     @pytest.mark.parametrize('reset', ['all', None, True])
     def test_refuses_another_word(self, reset: Any) -> None:
         with pytest.raises(ValueError, match="expected 'rollback' or 'full'"):

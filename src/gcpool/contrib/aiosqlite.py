@@ -315,7 +315,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         raw = conn.raw
         if raw is None or conn.is_busy or raw.file_was_replaced() or self._sync._is_retired(endpoint, raw):  # noqa: SLF001
             return False
-        return raw.is_tidy
+        return self._sync._is_as_new(raw)  # noqa: SLF001
 
     async def on_acquire(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
         """Note that a user has the connection, for the check that follows a release that was left out.

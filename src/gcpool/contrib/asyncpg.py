@@ -221,6 +221,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             return False
         if self._has_doubts and not await self._is_useful(endpoint, conn):
             return False
+        if self._resets_all and not _Additions.of(conn).is_as_new(conn):
+            # A release that was cut off has not come to the reset.
+            return False
         if self._ping:
             try:
                 await conn.execute('SELECT 1', timeout=timeout)
@@ -230,6 +233,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             except BaseException:
                 conn.terminate()
                 raise
+            if self._resets_all:
+                _Additions.of(conn).note(conn)
         return True
 
     async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
@@ -310,7 +315,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             raise
 
     async def _undo_all(self, endpoint: DbEndpoint, conn: Any) -> None:
-        if not _Additions.of(conn).restore(conn):
+        additions = _Additions.of(conn)
+        if not additions.restore(conn):
             raise DiscardConnection(f"the type codecs of a connection to {endpoint!r} were changed, reset='full'")
         statements = FULL_RESET
         if conn.is_in_transaction():
@@ -322,6 +328,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         # The server is about to forget them.
         conn._mark_stmts_as_closed()  # noqa: SLF001
         await conn.execute(statements, timeout=self._rollback_timeout)
+        additions.note(conn)
 
 
 @dataclasses.dataclass
@@ -341,6 +348,15 @@ class _Additions:
     def __init__(self, conn: Any) -> None:
         self._callbacks = {name: set(getattr(conn, name)) for name in self._SETS}
         self._codecs = self._codecs_of(conn)
+        self.note(conn)
+
+    def note(self, conn: Any) -> None:
+        """Take note that nothing of a user is left on a connection."""
+        self._queries = conn._protocol.queries_count  # noqa: SLF001
+
+    def is_as_new(self, conn: Any) -> bool:
+        """Tell whether nobody has used a connection since :py:meth:`note`, and nothing else is left of a user."""
+        return bool(self._queries == conn._protocol.queries_count) and self.restore(conn)  # noqa: SLF001
 
     @classmethod
     def remember(cls, conn: Any) -> None:

@@ -406,7 +406,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         """
         if _is_closed(conn) or conn.file_was_replaced() or self._is_retired(endpoint, conn):
             return False
-        if not conn.is_tidy:
+        if not self._is_as_new(conn):
             # Nobody has it any more: unless another thread works with it, it can be closed at once.
             conn.take_back()
             return False
@@ -469,6 +469,10 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             return False
         self._generations.retire(endpoint)
         return True
+
+    def _is_as_new(self, conn: PooledConnection) -> bool:
+        # A release that was cut off has not come to its hook.
+        return conn.is_tidy and not (self._closes_at_release and conn._lent)  # noqa: SLF001
 
     def _is_retired(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> bool:
         generations = self._generations
