@@ -140,7 +140,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
     async def _create_and_remember(self, endpoint: DbEndpoint, *args: Any, **kwargs: Any) -> 'Connection[RecordT]':
         conn = await self._create(endpoint, *args, **kwargs)
-        _Additions.remember(conn)
+        try:
+            _Additions.remember(conn)
+        except BaseException:
+            # A version of asyncpg that keeps these things elsewhere.
+            conn.terminate()
+            raise
         return conn
 
     async def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> 'Connection[RecordT]':
@@ -302,10 +307,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             if self._resets_all:
                 await self._undo_all(endpoint, conn)
             else:
-                await conn.reset(timeout=self._rollback_timeout)
-                if conn._server_caps.sql_reset:  # type: ignore[attr-defined]  # noqa: SLF001
-                    # What asyncpg leaves out, and must not reach the next user. Redshift, for one, has no RESET.
-                    await conn.execute(_RESET_ROLE, timeout=self._rollback_timeout)
+                await asyncio.wait_for(_roll_back(conn), self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()
             logger.warning('discarding a connection to %r that cannot be rolled back: %r', endpoint, exc)
@@ -455,6 +457,13 @@ def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None
         # It holds the text, which may be the password.
         exc.__cause__ = exc.__context__ = None
         raise_bad_params(endpoint, seen, 'dsn_params')
+
+
+async def _roll_back(conn: Any) -> None:
+    await conn.reset()
+    if conn._server_caps.sql_reset:  # noqa: SLF001
+        # What asyncpg leaves out, and must not reach the next user. Redshift, for one, has no RESET.
+        await conn.execute(_RESET_ROLE)
 
 
 def _reported(conn: Any, setting: str) -> str | None:
