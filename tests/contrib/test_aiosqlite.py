@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import pytest
 import gcpool.asyncio
 from gcpool.exceptions import ConnectError, DiscardConnection
 from tests.contrib.conftest import Run
+from tests.contrib.raising import HOW_IT_IS_RAISED
 from tests.contrib.servers import PATIENCE
 
 aiosqlite = pytest.importorskip('aiosqlite')
 
-from gcpool.contrib.aiosqlite import Connection, SqliteConnectionManager, SqliteEndpoint  # noqa: E402
+from gcpool.contrib.aiosqlite import BROKEN_CODES, Connection, SqliteConnectionManager, SqliteEndpoint  # noqa: E402
 
 #: Keeps a thread at work until it is interrupted.
 ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n'
@@ -463,3 +464,197 @@ def test_a_transaction_that_was_left_open_is_nobody_else_s(path: Path, run: Run,
         await pool.close()
 
     run(main)
+
+
+#: Holds the lock for writing, and does not end until it is interrupted.
+ENDLESS_WRITE = (
+    'INSERT INTO t SELECT 1 FROM (WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT n FROM r)'
+)
+
+
+def can_write(path: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as conn:
+        try:
+            conn.execute('BEGIN EXCLUSIVE')
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+
+async def limited(seconds: float, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Let asyncio cancel it when the time is over."""
+    if sys.version_info >= (3, 11):
+        async with asyncio.timeout(seconds):
+            await work()
+    else:
+        await asyncio.wait_for(work(), seconds)
+
+
+class TestTimeLimits:
+    """What docs/drivers/sqlite.md and docs/recovery.md say: 0.5 s of margin."""
+
+    LIMIT = 0.5
+    MARGIN = 0.5
+
+    @pytest.mark.parametrize('queued', [0, 3])
+    def test_a_statement_at_work_ends_with_its_slot(self, path: Path, run: Run, queued: int) -> None:
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](SqliteConnectionManager(), max_size=1)
+            conns = set()
+
+            async def request() -> None:
+                async with pool.connection(path) as conn:
+                    conns.add(conn)
+                    # What stands in the queue behind it would not end either.
+                    await asyncio.gather(*(conn.execute(ENDLESS_WRITE) for _ in range(1 + queued)))
+
+            for _ in range(3):
+                began = time.monotonic()
+                with pytest.raises(asyncio.TimeoutError):
+                    await limited(self.LIMIT, request)
+                assert time.monotonic() - began < self.LIMIT + self.MARGIN
+                # The lock is as free as the slot.
+                assert can_write(path)
+                assert pool.get_size() == 0
+            assert len(conns) == 3
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('close_timeout', [None, 0.1])
+    def test_a_statement_that_waits_for_a_lock(self, path: Path, run: Run, close_timeout: float | None) -> None:
+        limits: dict[str, Any] = {} if close_timeout is None else {'close_timeout': close_timeout}
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute('BEGIN EXCLUSIVE')
+
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](
+                SqliteConnectionManager(timeout=5.0, **limits), max_size=1
+            )
+
+            async def request() -> None:
+                async with pool.connection(path) as conn:
+                    await conn.execute('INSERT INTO t VALUES (1)')
+
+            began = time.monotonic()
+            with pytest.raises(asyncio.TimeoutError):
+                await limited(self.LIMIT, request)
+            most = self.LIMIT + (1.0 if close_timeout is None else close_timeout) + self.MARGIN
+            assert time.monotonic() - began < most
+            assert pool.get_size() == 0
+            await pool.close()
+
+        run(main)
+        holder.close()
+
+    def test_an_acquire_that_waits_for_a_lock(self, path: Path, run: Run) -> None:
+        holder = sqlite3.connect(path, isolation_level=None)
+        holder.execute('BEGIN EXCLUSIVE')
+        before = set(threading.enumerate())
+
+        async def main() -> None:
+            manager = SqliteConnectionManager(timeout=3600.0, pragmas={'journal_mode': 'wal', 'foreign_keys': 1})
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](manager, max_size=2)
+            for _ in range(10):
+                began = time.monotonic()
+                with pytest.raises(asyncio.TimeoutError):
+                    await pool.acquire(path, timeout=0.1)
+                assert time.monotonic() - began < 0.1 + self.MARGIN
+            holder.execute('ROLLBACK')
+            async with pool.connection(path, PATIENCE) as conn:
+                assert await fetch(conn, 'PRAGMA journal_mode') == 'wal'
+                assert await fetch(conn, 'PRAGMA foreign_keys') == 1
+            await pool.close()
+
+        # They do not wait for an hour.
+        run(main)
+        deadline = time.monotonic() + 2.0
+        for thread in set(threading.enumerate()) - before:
+            thread.join(max(deadline - time.monotonic(), 0))
+            assert not thread.is_alive() or not thread.name.startswith('Thread-')
+        holder.close()
+
+    @pytest.mark.parametrize('name', ['busy_timeout', 'main.Busy_Timeout'])
+    def test_the_busy_timeout_is_that_of_the_pragmas_or_the_manager(self, path: Path, run: Run, name: str) -> None:
+        async def main() -> None:
+            for pragmas, expected in (({name: 20000, 'foreign_keys': 1}, 20000), ({'foreign_keys': 1}, 3000)):
+                conn = await SqliteConnectionManager(timeout=3.0, pragmas=pragmas).create(path)
+                assert await fetch(conn, 'PRAGMA busy_timeout') == expected
+                await SqliteConnectionManager().dispose(path, conn)
+
+        run(main)
+
+
+class TestUselessness:
+    """What is told in :py:mod:`gcpool.contrib.sqlite3`, whose tests say more; here that it is asked."""
+
+    @HOW_IT_IS_RAISED
+    @pytest.mark.parametrize('code', sorted({*BROKEN_CODES, 8 | 4 << 8}))
+    def test_codes(self, manager: SqliteConnectionManager, path: Path, run: Run, code: int, wrap: Any) -> None:
+        exc: Any = sqlite3.OperationalError('said by SQLite')
+        exc.sqlite_errorcode = code
+        other: Any = sqlite3.OperationalError('said by SQLite')
+        other.sqlite_errorcode = 5
+
+        async def main() -> None:
+            first, second = await manager.create(path), await manager.create(path)
+            assert not await manager.is_broken(path, first, wrap(other))
+            assert await manager.check_aliveness(path, second)
+            assert await manager.is_broken(path, first, wrap(exc))
+            assert not await manager.check_aliveness(path, second)
+            with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+                await manager.on_release(path, second)
+            new = await manager.create(path)
+            assert await manager.check_aliveness(path, new)
+            for conn in (first, second, new):
+                await manager.dispose(path, conn)
+
+        run(main)
+
+    def test_parameters(self) -> None:
+        with pytest.raises(ValueError, match="expected 'rollback' or 'full'"):
+            SqliteConnectionManager(reset='all')  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match='broken_codes'):
+            SqliteConnectionManager(broken_codes='8')  # type: ignore[arg-type]
+
+    def test_a_full_reset(self, path: Path, run: Run) -> None:
+        async def main() -> None:
+            manager = SqliteConnectionManager(reset='full', pragmas={'foreign_keys': 1})
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](manager, max_size=1)
+            for _ in range(20):
+                async with pool.connection(path) as conn:
+                    assert await fetch(conn, 'PRAGMA foreign_keys') == 1
+                    assert await fetch(conn, 'SELECT count(*) FROM temp.sqlite_master') == 0
+                    assert await fetch(conn, "SELECT upper('x')") == 'X'
+                    assert conn.row_factory is None
+                    await conn.execute('CREATE TEMP TABLE left_table (n)')
+                    await conn.execute('PRAGMA foreign_keys = 0')
+                    await conn.create_function('upper', 1, lambda _text: 'left')
+                    conn.row_factory = sqlite3.Row
+                    await conn.execute('INSERT INTO t VALUES (1)')
+            async with pool.connection(path) as conn:
+                assert await fetch(conn, 'SELECT count(*) FROM t') == 0
+            await pool.close()
+
+        run(main)
+
+    def test_a_full_reset_after_a_release_that_was_cut_off(self, path: Path, run: Run) -> None:
+        async def main() -> None:
+            pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](SqliteConnectionManager(reset='full'))
+            conn = await pool.acquire(path)
+            await conn.execute('PRAGMA foreign_keys = 1')
+            # Before its first step.
+            pool.release(conn, path).close()
+            async with pool.connection(path) as other:
+                assert other is not conn
+                assert await fetch(other, 'PRAGMA foreign_keys') == 0
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('endpoint', ['test.db', './test.db', b'test.db', Path('test.db'), ':memory:', ''])
+    def test_spellings(
+        self, manager: SqliteConnectionManager, path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: Any
+    ) -> None:
+        monkeypatch.chdir(path.parent)
+        assert manager.normalize(endpoint) == (endpoint if endpoint in (':memory:', '') else str(path))

@@ -1,21 +1,37 @@
 """The manager of asyncpg connections, alone, against a private PostgreSQL server."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
+import sys
+import threading
+import time
 import traceback
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.contrib.conftest import Run
-from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
+from tests.contrib.raising import HOW_IT_IS_RAISED, bare
+from tests.contrib.servers import (
+    PATIENCE,
+    PostgresServer,
+    closed_port,
+    frozen,
+    running_postgres,
+    wait_for_end,
+    wait_readable,
+)
+from tests.pages import ROOT, blocks_of
 
 asyncpg = pytest.importorskip('asyncpg')
 
 from gcpool.asyncio import ConnectionPool  # noqa: E402
-from gcpool.contrib.asyncpg import Connection, DbConnectionManager  # noqa: E402
+from gcpool.contrib._generations import Generations  # noqa: E402
+from gcpool.contrib.asyncpg import BROKEN_CODES, Connection, DbConnectionManager  # noqa: E402
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint  # noqa: E402
 
 pytestmark = pytest.mark.postgres
@@ -797,6 +813,731 @@ class TestDispose:
         run(main)
 
 
+# What a user may leave behind on a connection, and how the next one would find that out. `show` gives the same for a
+# connection on which nobody has done anything.
+LEFTOVERS: dict[str, tuple[str, str]] = {
+    'role': ('SET ROLE left_role', 'SELECT current_user::text'),
+    'session authorization': ('SET SESSION AUTHORIZATION left_role', 'SELECT session_user::text'),
+    'both': ('SET SESSION AUTHORIZATION left_role; SET ROLE left_role', 'SELECT session_user || current_user'),
+    'setting': ("SET statement_timeout = '77min'", "SELECT current_setting('statement_timeout')"),
+    'setting of its own': ("SET own.setting = 'x'", "SELECT coalesce(current_setting('own.setting', true), '')"),
+    'read only': ('SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY', 'SHOW transaction_read_only'),
+    'search path': ('SET search_path = left_schema', 'SHOW search_path'),
+    'functions of its own': (
+        'SET search_path = left_schema, pg_catalog; SELECT pg_catalog.pg_advisory_lock(78)',
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    ),
+    'temporary table': ('CREATE TEMP TABLE left_table (n int)', "SELECT coalesce(to_regclass('left_table')::text, '')"),
+    'temporary view': ('CREATE TEMP VIEW left_view AS SELECT 1', "SELECT coalesce(to_regclass('left_view')::text, '')"),
+    # The server says no to the last value of a sequence that was not asked for in this session.
+    'sequence': ("SELECT nextval('left_sequence')", "SELECT 'has one: ' || (currval('left_sequence') > 0)"),
+    'LISTEN': ('LISTEN left_channel', "SELECT coalesce(string_agg(c, ','), '') FROM pg_listening_channels() AS c"),
+    'advisory lock': (
+        'SELECT pg_advisory_lock(77)',
+        "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    ),
+    'PREPARE': (
+        'PREPARE left_statement AS SELECT 1',
+        "SELECT count(*)::text FROM pg_prepared_statements WHERE name LIKE 'left%'",
+    ),
+    'cursor': (
+        'DECLARE left_cursor CURSOR WITH HOLD FOR SELECT 1',
+        "SELECT count(*)::text FROM pg_cursors WHERE name = 'left_cursor'",
+    ),
+    'transaction': ('BEGIN; CREATE TABLE left_open (n int)', "SELECT coalesce(to_regclass('left_open')::text, '')"),
+    'role in a transaction': ('BEGIN; SET ROLE left_role; COMMIT; BEGIN', 'SELECT current_user::text'),
+}
+
+
+async def see(conn: Any, show: str) -> str:
+    """What a user finds; also what the server refuses is something to find."""
+    try:
+        # Twice: it is prepared, and then taken from asyncpg's cache.
+        first: str = await conn.fetchval(show)
+        assert await conn.fetchval(show) == first
+    except asyncpg.PostgresError as exc:
+        return type(exc).__name__
+    return first
+
+
+@pytest.fixture(scope='module')
+def things_to_leave(postgres: PostgresServer) -> Iterator[None]:
+    """What LEFTOVERS needs to be there."""
+    postgres.query(
+        'CREATE ROLE left_role; CREATE SCHEMA left_schema; CREATE SEQUENCE left_sequence; '
+        'CREATE FUNCTION left_schema.pg_advisory_unlock_all() RETURNS void LANGUAGE sql AS $$ SELECT $$; '
+        'GRANT USAGE ON SCHEMA left_schema TO PUBLIC'
+    )
+    yield
+    postgres.query('DROP SCHEMA left_schema CASCADE; DROP SEQUENCE left_sequence; DROP ROLE left_role')
+
+
+@pytest.mark.usefixtures('things_to_leave')
+class TestFullReset:
+    @pytest.mark.parametrize('left', LEFTOVERS)
+    def test_nothing_reaches_the_next_user(self, run: Run, postgres: PostgresServer, left: str) -> None:
+        leave, show = LEFTOVERS[left]
+
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, reset='full')
+            pool = ConnectionPool[str, Any](manager, max_size=1)
+            fresh = await asyncpg.connect(**postgres.dsn_params)
+            expected = await see(fresh, show)
+            await fresh.close()
+            pids = set()
+            for _ in range(20):
+                async with pool.connection('db') as conn:
+                    assert await see(conn, show) == expected
+                    await conn.execute(leave)
+                    pids.add(conn.get_server_pid())
+            async with pool.connection('db') as conn:
+                assert await see(conn, show) == expected
+            assert len(pids) == 1
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('left', [left for left in LEFTOVERS if 'transaction' not in left])
+    def test_the_next_user_would_see_it(self, run: Run, postgres: PostgresServer, left: str) -> None:
+        leave, show = LEFTOVERS[left]
+
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params})
+            pool = ConnectionPool[str, Any](manager, max_size=1)
+            async with pool.connection('db') as conn:
+                before = await see(conn, show)
+                await conn.execute(leave)
+            async with pool.connection('db') as conn:
+                assert await see(conn, show) != before
+            await pool.close()
+
+        run(main)
+
+    def test_what_asyncpg_holds_does_not_reach_the_next_user(self, run: Run, postgres: PostgresServer) -> None:
+        heard: list[Any] = []
+
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, reset='full')
+            pool = ConnectionPool[str, Any](manager, max_size=1)
+            statements = []
+            for number in range(20):
+                async with pool.connection('db') as conn:
+                    assert not heard
+                    # A query that is in the cache from the round before, if that was not cleared.
+                    assert await conn.fetchval('SELECT $1::int + 1', number) == number + 1
+                    statements.append(await conn.prepare('SELECT 1', name=f'left_{number}'))
+                    conn.add_query_logger(heard.append)
+                    conn.add_log_listener(lambda _conn, message: heard.append(message))
+                    conn.add_termination_listener(heard.append)
+                    await conn.add_listener('left_channel', lambda *what: heard.append(what))
+                heard.clear()
+                async with pool.connection('db') as conn:
+                    await conn.execute("NOTIFY left_channel; DO $$ BEGIN RAISE WARNING 'x'; END $$")
+            assert pool.get_stats()['created'] == 1
+            # What asyncpg closes then is there no more.
+            statements.clear()
+            gc.collect()
+            await pool.close()
+            assert not heard
+
+        run(main)
+
+    def test_what_create_has_added_stays(self, run: Run, postgres: PostgresServer) -> None:
+        logged: list[Any] = []
+
+        class Special(DbConnectionManager[Any]):
+            async def create(self, endpoint: str, timeout: float | None = None) -> Any:
+                conn = await super().create(endpoint, timeout)
+                await conn.set_type_codec('json', encoder=str, decoder=len, schema='pg_catalog')
+                conn.add_query_logger(logged.append)
+                return conn
+
+        async def main() -> None:
+            params = {**postgres.dsn_params, 'server_settings': {'role': 'left_role', 'search_path': 'left_schema'}}
+            pool = ConnectionPool[str, Any](Special({'db': params}, reset='full'), max_size=1)
+            for _ in range(20):
+                async with pool.connection('db') as conn:
+                    # asyncpg finds out what an array of a type is, which is no change.
+                    await conn.fetch('SELECT ARRAY[relkind], oid::regclass FROM pg_class LIMIT 1')
+                    logged.clear()
+                    assert await conn.fetchval("SELECT '[1, 2]'::json") == 6
+                    assert await conn.fetchval('SELECT current_user::text') == 'left_role'
+                    assert await conn.fetchval('SHOW search_path') == 'left_schema'
+                    assert len(logged) == 3
+                    await conn.execute('RESET ROLE; SET search_path = pg_catalog')
+            assert pool.get_stats()['created'] == 1
+            # What the next user would read otherwise.
+            async with pool.connection('db') as conn:
+                await conn.set_type_codec('jsonb', encoder=str, decoder=len, schema='pg_catalog')
+            async with pool.connection('db') as conn:
+                assert await conn.fetchval("SELECT '[1, 2]'::jsonb") == '[1, 2]'
+            async with pool.connection('db') as conn:
+                await conn.reset_type_codec('json', schema='pg_catalog')
+            async with pool.connection('db') as conn:
+                assert await conn.fetchval("SELECT '[1, 2]'::json") == 6
+            assert pool.get_stats()['created'] == 3
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('leave', ['', 'BEGIN', 'BEGIN; SELECT 1/0'])
+    def test_takes_one_round_trip(
+        self, run: Run, postgres: PostgresServer, caplog: pytest.LogCaptureFixture, leave: str
+    ) -> None:
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any]({'db': proxy.dsn_params}, reset='full')
+                conn = await manager.create('db')
+                await conn.fetchval('SELECT 1')
+                with contextlib.suppress(asyncpg.DivisionByZeroError):
+                    await conn.execute(leave or 'SELECT 1')
+                before = proxy.messages
+                await manager.on_release('db', conn)
+                assert proxy.messages == before + 1
+                assert not conn.is_in_transaction()
+                await manager.dispose('db', conn)
+
+        with caplog.at_level(logging.WARNING, 'gcpool.contrib.asyncpg'):
+            run(main)
+        assert ('transaction that was left open' in caplog.text) is bool(leave)
+
+    @pytest.mark.parametrize('ping', [True, False])
+    @pytest.mark.parametrize('how', ['closed before its first step', 'cancelled before its first step'])
+    @pytest.mark.parametrize('left', ['role', 'query logger'])
+    def test_a_release_that_was_cut_off(
+        self, run: Run, postgres: PostgresServer, how: str, ping: bool, left: str
+    ) -> None:
+        logged: list[Any] = []
+
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, reset='full', ping=ping)
+            pool = ConnectionPool[str, Any](manager, max_size=1, check_interval=3600.0)
+            conn = await pool.acquire('db')
+            if left == 'role':
+                await conn.execute('SET ROLE left_role')
+            else:
+                conn.add_query_logger(logged.append)
+            if how == 'closed before its first step':
+                pool.release(conn, 'db').close()
+            else:
+                release = asyncio.ensure_future(pool.release(conn, 'db'))
+                release.cancel()
+                await asyncio.wait((release,))
+            logged.clear()
+            async with pool.connection('db') as other:
+                assert await other.fetchval('SELECT current_user::text') == postgres.user
+                assert (other is conn) is (left == 'query logger')
+            assert not [record for record in logged if 'current_user' in record.query]
+            # Once it was reset, any number of checks keeps it.
+            for _ in range(3):
+                assert await manager.check_aliveness('db', other)
+            await pool.close()
+
+        run(main)
+
+    def test_works_where_nothing_may_be_written(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            params = {**postgres.dsn_params, 'server_settings': {'default_transaction_read_only': 'on'}}
+            manager = DbConnectionManager[Any]({'db': params}, reset='full')
+            conn = await manager.create('db')
+            await manager.on_release('db', conn)
+            assert await conn.fetchval('SHOW transaction_read_only') == 'on'
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_refuses_another_word(self) -> None:
+        with pytest.raises(ValueError, match="reset='all': expected 'rollback' or 'full'"):
+            DbConnectionManager[Any]({}, reset='all')  # type: ignore[arg-type]
+
+    def test_the_rollback_alone_also_undoes_the_role(self, postgres: PostgresServer) -> None:
+        """It takes the session's settings back, too: then nobody expects the role to stay."""
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params})
+            conn = await manager.create('db')
+            for _ in range(20):
+                await conn.execute('SET SESSION AUTHORIZATION left_role; SET ROLE left_role; BEGIN')
+                await manager.on_release('db', conn)
+                assert await conn.fetchval('SELECT session_user || current_user') == 2 * postgres.user
+            await manager.dispose('db', conn)
+
+        asyncio.run(main())
+
+
+async def fail(pool: Any, wrap: Callable[[Exception], BaseException], use: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Use a connection of a pool for what fails, and let the block raise the failure in some way."""
+    conn: Any = None
+    with pytest.raises(BaseException, match=r'.'):  # noqa: PT012
+        async with pool.connection('db') as conn:
+            failure: Exception | None = None
+            try:
+                await use(conn)
+            except asyncpg.PostgresError as exc:
+                failure = exc
+            assert failure is not None
+            # Out here: it is not to be found as the context of what is raised.
+            raise wrap(failure)
+    return conn
+
+
+class TestStaleSchema:
+    """After a change of the schema each connection fails at most at what it had begun."""
+
+    QUERIES = (
+        # What fails, and the change.
+        ('SELECT * FROM stale', 'ALTER TABLE stale ADD COLUMN m int'),
+        ('SELECT c FROM stale', 'ALTER TYPE stale_type ADD ATTRIBUTE b int'),
+    )
+
+    @HOW_IT_IS_RAISED
+    @pytest.mark.parametrize('in_use', [True, False])
+    @pytest.mark.parametrize('number', [0, 1])
+    def test_others_are_refreshed(
+        self, run: Run, postgres: PostgresServer, wrap: Any, in_use: bool, number: int
+    ) -> None:
+        query, change = self.QUERIES[number]
+
+        async def use(conn: Any) -> Any:
+            # Outside of a transaction asyncpg asks again by itself.
+            async with conn.transaction():
+                return await conn.fetch(query)
+
+        async def main() -> None:
+            postgres.query(
+                'DROP TABLE IF EXISTS stale; DROP TYPE IF EXISTS stale_type; CREATE TYPE stale_type AS (a int); '
+                "CREATE TABLE stale (n int, c stale_type); INSERT INTO stale VALUES (1, '(1)')"
+            )
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params})
+            pool = ConnectionPool[str, Any](manager, max_size=3, check_interval=3600.0)
+            conns = [await pool.acquire('db') for _ in range(3)]
+            for conn in conns:
+                await use(conn)
+            await pool.release(conns[0], 'db')
+            if not in_use:
+                await pool.release(conns[1], 'db')
+                await pool.release(conns[2], 'db')
+            await on_server(postgres, change)
+            failed = await fail(pool, wrap, use)
+            if in_use:
+                await pool.release(conns[1], 'db')
+                await pool.release(conns[2], 'db')
+            others = [await pool.acquire('db') for _ in range(2)]
+            # Refreshed, not replaced.
+            assert {*conns} == {failed, *others}
+            for conn in others:
+                assert (await use(conn))[0][0] == (1 if number == 0 else (1, None))
+                await pool.release(conn, 'db')
+            await pool.close()
+            postgres.query('DROP TABLE stale; DROP TYPE stale_type')
+
+        run(main)
+
+
+@pytest.fixture(scope='module')
+def new_primary() -> Iterator[PostgresServer]:
+    """A server that takes the place of another."""
+    with running_postgres() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def read_only(postgres: PostgresServer) -> Iterator[None]:
+    """Let a server refuse to write, as one does that was the primary before a failover."""
+
+    def set_to(value: str) -> None:
+        postgres.query(f"ALTER SYSTEM SET default_transaction_read_only = '{value}'")
+        assert postgres.query('SELECT pg_reload_conf()') == 't'
+
+    set_to('on')
+    try:
+        yield
+    finally:
+        postgres.query('ALTER SYSTEM RESET default_transaction_read_only')
+        postgres.query('SELECT pg_reload_conf()')
+
+
+async def write(conn: Any) -> int:
+    await conn.execute('CREATE TABLE written (n int)')
+    await conn.execute('DROP TABLE written')
+    port: int = await conn.fetchval('SELECT inet_server_port()')
+    return port
+
+
+class TestReadOnly:
+    @HOW_IT_IS_RAISED
+    @pytest.mark.parametrize('in_use', [True, False])
+    def test_one_error_is_enough(
+        self, run: Run, postgres: PostgresServer, new_primary: PostgresServer, wrap: Any, in_use: bool
+    ) -> None:
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any]({'db': proxy.dsn_params})
+                pool = ConnectionPool[str, Any](manager, max_size=3, check_interval=3600.0)
+                conns = [await pool.acquire('db') for _ in range(3)]
+                for conn in conns[: 1 if in_use else 3]:
+                    await pool.release(conn, 'db')
+                with read_only(postgres):
+                    proxy.lead_to(new_primary)
+                    await asyncio.to_thread(until_read_only, postgres)
+                    failed = await fail(pool, wrap, write)
+                    assert failed in conns
+                    for conn in conns[1:] if in_use else []:
+                        await pool.release(conn, 'db')
+                    again = [await pool.acquire('db') for _ in range(3)]
+                    assert not set(again) & set(conns)
+                    for conn in again:
+                        assert await write(conn) == new_primary.port
+                        await pool.release(conn, 'db')
+                    # From there on nothing is replaced.
+                    again = [await pool.acquire('db') for _ in range(3)]
+                    for conn in again:
+                        await pool.release(conn, 'db')
+                    assert pool.get_stats()['created'] == 6
+                await pool.close()
+
+        # asyncio's streams, of which the proxy is made, tell the loop of a connection that was reset.
+        run(main)
+
+    def test_a_server_that_is_so_on_purpose_makes_no_storm(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any](
+                {'db': {**postgres.dsn_params, 'server_settings': {'default_transaction_read_only': 'on'}}}
+            )
+            pool = ConnectionPool[str, Any](manager, max_size=3)
+            conns = [await pool.acquire('db') for _ in range(3)]
+            for conn in conns:
+                await pool.release(conn, 'db')
+            for _ in range(10):
+                await fail(pool, bare, write)
+            conns = [await pool.acquire('db') for _ in range(3)]
+            for conn in conns:
+                await pool.release(conn, 'db')
+            stats = pool.get_stats()
+            # Each of those that failed, and once each of the others from before.
+            assert (stats['broken'], stats['dead']) == (10, 2)
+            await pool.close()
+
+        run(main)
+
+    def test_a_transaction_that_is_so_on_purpose_breaks_nothing(self, run: Run, postgres: PostgresServer) -> None:
+        async def use(conn: Any) -> None:
+            async with conn.transaction(readonly=True):
+                await write(conn)
+
+        async def main() -> None:
+            pool = ConnectionPool[str, Any](DbConnectionManager[Any]({'db': postgres.dsn_params}), max_size=1)
+            conn = await fail(pool, bare, use)
+            async with pool.connection('db') as other:
+                assert other is conn
+                await write(other)
+            await pool.close()
+
+        run(main)
+
+
+def until_read_only(postgres: PostgresServer) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while postgres.query('SHOW default_transaction_read_only') != 'on':
+        assert time.monotonic() < deadline
+
+
+class TestBrokenCodes:
+    @HOW_IT_IS_RAISED
+    @pytest.mark.parametrize('code', sorted(BROKEN_CODES))
+    def test_each_breaks(self, run: Run, postgres: PostgresServer, code: str, wrap: Any) -> None:
+        async def main() -> None:
+            standby = {**postgres.dsn_params, 'server_settings': {'default_transaction_read_only': 'on'}}
+            manager = DbConnectionManager[Any]({'db': standby, 'other': standby})
+            conn, other = await manager.create('db'), await manager.create('other')
+            exc = asyncpg.PostgresError.new({'C': code, 'M': 'said by the server'})
+            assert await manager.is_broken('db', conn, wrap(exc))
+            assert not await manager.check_aliveness('db', conn)
+            with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+                await manager.on_release('db', conn)
+            assert await manager.check_aliveness('other', other)
+            later = await manager.create('db')
+            assert await manager.check_aliveness('db', later)
+            for one in (conn, other, later):
+                await manager.dispose('db', one)
+
+        run(main)
+
+    @HOW_IT_IS_RAISED
+    def test_others_do_not(self, run: Run, postgres: PostgresServer, wrap: Any) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params})
+            conn = await manager.create('db')
+            for code in ('23505', '42P01', '40001', '08006'):
+                exc = asyncpg.PostgresError.new({'C': code, 'M': 'said by the server'})
+                assert not await manager.is_broken('db', conn, wrap(exc))
+            assert await manager.check_aliveness('db', conn)
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_may_be_replaced(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager[Any]({'db': postgres.dsn_params}, broken_codes=['23505'])
+            conn = await manager.create('db')
+            errors = [asyncpg.PostgresError.new({'C': code, 'M': 'x'}) for code in ('57P01', '23505')]
+            assert [await manager.is_broken('db', conn, exc) for exc in errors] == [False, True]
+            await manager.dispose('db', conn)
+
+        run(main)
+
+    def test_what_the_server_has_forgotten_does_not_fail_again(self, run: Run, postgres: PostgresServer) -> None:
+        async def forget(conn: Any) -> None:
+            await conn.fetchval('SELECT $1::int', 1)
+            await conn.execute('DISCARD ALL')
+            await conn.fetchval('SELECT $1::int', 1)
+
+        async def main() -> None:
+            pool = ConnectionPool[str, Any](DbConnectionManager[Any]({'db': postgres.dsn_params}), max_size=1)
+            await fail(pool, bare, forget)
+            async with pool.connection('db') as conn:
+                assert await conn.fetchval('SELECT $1::int', 1) == 1
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('codes', ['25006', b'25006', None, 25006, [25006], [True]])
+    def test_refuses_what_are_no_codes(self, codes: Any) -> None:
+        with pytest.raises(TypeError, match='broken_codes'):
+            DbConnectionManager[Any]({}, broken_codes=codes)
+
+
+def test_connections_are_retired_no_more_often_than_the_interval() -> None:
+    now = 0.0
+    generations = Generations(interval=5.0, clock=lambda: now)
+    first = generations.number()
+    assert not generations.is_retired('db', first)
+    generations.retire('db')
+    second = generations.number()
+    assert [generations.is_retired('db', number) for number in (first, second, None)] == [True, False, False]
+    assert not generations.is_retired('other', first)
+    now = 4.9
+    generations.retire('db')
+    assert not generations.is_retired('db', second)
+    now = 5.0
+    generations.retire('db')
+    assert generations.is_retired('db', second)
+    assert not generations.is_retired('db', generations.number())
+
+
+class SessionsSampler:
+    """Counts the sessions of an application again and again, in a thread of its own, as the server lists them.
+
+    :param postgres: the server
+    :param application: their ``application_name``
+    """
+
+    def __init__(self, postgres: PostgresServer, application: str) -> None:
+        self.counts: list[int] = []
+        self._postgres = postgres
+        self._application = application
+        self._begun, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._sample()))
+
+    async def _sample(self) -> None:
+        conn = await asyncpg.connect(**self._postgres.dsn_params)
+        query = 'SELECT count(*) FROM pg_stat_activity WHERE application_name = $1'
+        while not self._stop.wait(0.002):
+            self.counts.append(await conn.fetchval(query, self._application))
+            self._begun.set()
+        await conn.close()
+
+    def __enter__(self) -> 'SessionsSampler':  # noqa: PYI034  (Self needs Python 3.11)
+        self._thread.start()
+        assert self._begun.wait(PATIENCE)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE)
+
+
+Work = Callable[[], Awaitable[None]]
+
+
+async def cancelled_by_hand(seconds: float, work: Work) -> None:
+    task = asyncio.ensure_future(work())
+    await asyncio.sleep(seconds)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def limited(seconds: float, work: Work) -> None:
+    """Let asyncio cancel it when the time is over."""
+    if sys.version_info >= (3, 11):
+        async with asyncio.timeout(seconds):
+            await work()
+    else:
+        await asyncio.wait_for(work(), seconds)
+
+
+async def cancelled_by_time(seconds: float, work: Work) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        await limited(seconds, work)
+
+
+async def cancelled_by_anyio(seconds: float, work: Work) -> None:
+    anyio = pytest.importorskip('anyio')
+    # It cancels again and again until the block has ended.
+    with anyio.move_on_after(seconds) as scope:
+        await work()
+    assert scope.cancelled_caught
+
+
+class TestSessionsOfTheServer:
+    @pytest.mark.parametrize('cancelled', [cancelled_by_hand, cancelled_by_time, cancelled_by_anyio])
+    def test_are_never_more_than_the_pool_may_have(
+        self, run: Run, postgres: PostgresServer, cancelled: Callable[[float, Work], Awaitable[None]]
+    ) -> None:
+        application = 'storm'
+
+        async def main() -> None:
+            params = {**postgres.dsn_params, 'server_settings': {'application_name': application}}
+            pool = ConnectionPool[str, Any](DbConnectionManager[Any]({'db': params}), max_size=2)
+
+            begun = 0
+
+            async def request() -> None:
+                nonlocal begun
+                async with pool.connection('db') as conn:
+                    begun += 1
+                    await conn.execute('SELECT pg_sleep(30)')
+
+            # Two at a time: each pair has its turn when the one before was cancelled.
+            await asyncio.gather(*(cancelled(0.3 * (1 + number // 2), request) for number in range(8)))
+            assert begun == 8
+            async with pool.connection('db') as conn:
+                assert await conn.fetchval('SELECT 1') == 1
+            await pool.close()
+
+        with SessionsSampler(postgres, application) as sampler:
+            run(main)
+        assert len(sampler.counts) > 50
+        assert max(sampler.counts) == 2
+
+
+def within(seconds: float, began: float) -> None:
+    assert time.monotonic() - began < seconds
+
+
+class TestTimeLimits:
+    """What docs/recovery.md says of a server that answers nothing any more: a limit of 0.5 s ends within 1 s."""
+
+    LIMIT = 0.5
+    MARGIN = 0.5
+
+    @pytest.mark.parametrize('where', ['create', 'check', 'reset', 'dispose'])
+    def test_what_the_pool_awaits(self, postgres: PostgresServer, where: str) -> None:
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any](
+                    {'db': proxy.dsn_params},
+                    ping=True,
+                    reset='full',
+                    rollback_timeout=self.LIMIT,
+                    close_timeout=3600.0 if where == 'dispose' else 0.0,
+                )
+                pool = ConnectionPool[str, Any](
+                    manager, max_size=2, dispose_timeout=self.LIMIT if where == 'dispose' else None
+                )
+                conn = await pool.acquire('db')
+                if where == 'check':
+                    await pool.release(conn, 'db')
+                proxy.mute()
+                began = time.monotonic()
+                if where in {'create', 'check'}:
+                    with pytest.raises(asyncio.TimeoutError):
+                        await pool.acquire('db', timeout=self.LIMIT)
+                elif where == 'reset':
+                    await pool.release(conn, 'db')
+                    assert conn.is_closed()
+                else:
+                    asking = asyncio.ensure_future(conn.execute('SELECT 1'))
+                    await asyncio.sleep(0)
+                    await pool.release(conn, 'db')
+                    await asyncio.wait((asking,))
+                    asking.exception()
+                within(self.LIMIT + self.MARGIN, began)
+                await pool.close(timeout=0)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize('close_timeout', [None, 0.1])
+    @pytest.mark.parametrize('frozen_server', [True, False])
+    def test_what_the_user_awaits(
+        self, postgres: PostgresServer, close_timeout: float | None, frozen_server: bool
+    ) -> None:
+        """asyncpg asks the server to end the statement: ``close_timeout`` (1 second by default) comes on top."""
+        limits: dict[str, Any] = {} if close_timeout is None else {'close_timeout': close_timeout}
+
+        async def main() -> None:
+            async with Proxy(postgres) as proxy:
+                manager = DbConnectionManager[Any]({'db': proxy.dsn_params}, **limits)
+                pool = ConnectionPool[str, Any](manager, max_size=1)
+
+                async def request() -> None:
+                    async with pool.connection('db') as conn:
+                        if not frozen_server:
+                            proxy.mute()
+                        with frozen(conn.get_server_pid()) if frozen_server else contextlib.nullcontext():
+                            await conn.execute('SELECT 1')
+
+                began = time.monotonic()
+                with pytest.raises(asyncio.TimeoutError):
+                    await limited(self.LIMIT, request)
+                within(self.LIMIT + (1.0 if close_timeout is None else close_timeout) + self.MARGIN, began)
+                assert pool.get_size() == 0
+                await pool.close()
+
+        asyncio.run(main())
+
+
+def test_the_managers_of_the_page_leave_nothing_to_the_next_user(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What docs/drivers/asyncpg.md shows, many times on one connection."""
+    monkeypatch.setenv('DATABASE_URL', postgres.dsn)
+    page = ROOT / 'docs' / 'drivers' / 'asyncpg.md'
+    namespace: dict[str, Any] = {'__name__': 'page'}
+    managers: list[Any] = []
+    for block in blocks_of(page.read_text(encoding='utf-8')):
+        if block.language == 'python' and block.reason is None:
+            exec(compile('\n' * block.line + block.code, str(page), 'exec', dont_inherit=True), namespace)
+            if namespace.get('manager') not in (None, *managers):
+                managers.append(namespace['manager'])
+    capsys.readouterr()
+    # The first one, the one that resets all, and the one with limits for TCP.
+    assert len(managers) == 3
+
+    async def use(manager: Any) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        pool = ConnectionPool[str, Any](manager, max_size=1)
+        conns = set()
+        for number in range(25):
+            async with pool.connection('shop') as conn:
+                conns.add(conn)
+                assert await conn.fetchval('SELECT $1::int', number) == number
+                assert await conn.fetchval("SELECT to_regclass('left_open')::text") is None
+                assert not conn.is_in_transaction()
+                if manager._resets_all:
+                    assert await conn.fetchval('SHOW statement_timeout') == '0'
+                    await conn.execute("SET statement_timeout = '77min'")
+                await conn.execute('BEGIN; CREATE TABLE left_open (n int)')
+        assert len(conns) == 1
+        await pool.close()
+
+    for manager in managers:
+        asyncio.run(use(manager))
+    assert [manager._resets_all for manager in managers] == [False, True, False]
+
+
 class Proxy:
     """Stands between a client and the server, and falls silent when told to."""
 
@@ -804,6 +1545,7 @@ class Proxy:
         self._postgres = postgres
         self._server: asyncio.Server | None = None
         self._muted = False
+        self.messages = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -815,6 +1557,10 @@ class Proxy:
     def mute(self) -> None:
         """Let nothing through any more."""
         self._muted = True
+
+    def lead_to(self, postgres: PostgresServer) -> None:
+        """Let connections that are made from now on lead to another server."""
+        self._postgres = postgres
 
     def hang_up(self) -> None:
         """Reset the connections."""
@@ -841,13 +1587,14 @@ class Proxy:
         server_reader, server_writer = await asyncio.open_connection(self._postgres.host, self._postgres.port)
         self._writers.append(server_writer)
         self._tasks += [
-            asyncio.ensure_future(self._pump(reader, server_writer)),
+            asyncio.ensure_future(self._pump(reader, server_writer, counted=True)),
             asyncio.ensure_future(self._pump(server_reader, writer)),
         ]
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counted: bool = False) -> None:
         try:
             while data := await reader.read(65536):
+                self.messages += counted
                 if not self._muted:
                     writer.write(data)
         except ConnectionError:

@@ -1,5 +1,6 @@
 """The manager of SQLite databases, alone, against real files."""
 
+import contextlib
 import gc
 import itertools
 import logging
@@ -7,6 +8,7 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 import pytest
 
 from gcpool.contrib import sqlite3 as contrib
-from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
+from gcpool.contrib.sqlite3 import BROKEN_CODES, PooledConnection, SqliteConnectionManager, SqliteEndpoint
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection
 from gcpool.threading import ConnectionPool
+from tests.contrib.raising import HOW_IT_IS_RAISED
 from tests.contrib.servers import PATIENCE
+from tests.pages import ROOT, blocks_of
 
 # Some tests are left out before the Python that has what they are for: a skipped one would look like a fault.
 HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
@@ -551,3 +555,395 @@ class TestDispose:
         user.join(PATIENCE)
         assert not user.is_alive()
         assert str(failures) == "[OperationalError('interrupted')]"
+
+
+ENDLESS_WRITE = (
+    'INSERT INTO t (data) SELECT 1 FROM (WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT n FROM r)'
+)
+
+
+class TestWorkInAnotherThread:
+    """A user gives the connection back while another thread, which he has started, executes a statement with it."""
+
+    @pytest.mark.parametrize('raised', [True, False])
+    def test_is_ended_before_the_slot_is_free(self, path: Path, raised: bool) -> None:
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(), max_size=1)
+        failures: list[str] = []
+
+        def work(conn: PooledConnection) -> None:
+            try:
+                conn.execute(ENDLESS_WRITE)
+            except sqlite3.Error as exc:
+                failures.append(str(exc))
+
+        def begin(conn: PooledConnection) -> threading.Thread:
+            worker = threading.Thread(target=work, args=(conn,), daemon=True)
+            worker.start()
+            until(lambda: not can_write(path))
+            return worker
+
+        for _ in range(10):
+            context = pool.connection(path)
+            conn = context.__enter__()
+            worker = begin(conn)
+            began = time.monotonic()
+            error = LookupError() if raised else None
+            context.__exit__(type(error) if error else None, error, None)
+            # The lock is as free as the slot.
+            assert can_write(path)
+            assert time.monotonic() - began < 1.5
+            worker.join(PATIENCE)
+            assert not worker.is_alive()
+            with pool.connection(path) as other:
+                assert other is not conn
+                assert other.execute('SELECT count(*) FROM t').fetchone() == (100,)
+        assert failures == ['interrupted'] * 10
+        pool.close()
+
+    def test_that_cannot_be_interrupted_is_not_waited_for(self, path: Path) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        manager.on_acquire(path, conn)
+        begun, go_on = threading.Event(), threading.Event()
+
+        def hold() -> int:
+            begun.set()
+            return int(go_on.wait(PATIENCE))
+
+        def work() -> None:
+            with contextlib.suppress(sqlite3.Error):
+                conn.execute('SELECT hold() FROM t').fetchall()
+
+        conn.create_function('hold', 0, hold)
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        assert begun.wait(PATIENCE)
+        with pytest.raises(DiscardConnection, match='another thread executes a statement'):
+            manager.on_release(path, conn)
+        began = time.monotonic()
+        manager.dispose(path, conn, 0.1)
+        assert time.monotonic() - began < 0.6
+        go_on.set()
+        worker.join(PATIENCE)
+        assert not worker.is_alive()
+        with pytest.raises(sqlite3.ProgrammingError, match='closed database'):
+            conn.execute('SELECT 1')
+
+    def test_does_not_fail_the_check(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(conn: object) -> bool:
+            raise KeyboardInterrupt
+
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager())
+        conn = pool.acquire(path)
+
+        def work() -> None:
+            with contextlib.suppress(sqlite3.Error):
+                conn.execute(ENDLESS_WRITE)
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        until(lambda: not can_write(path))
+        with monkeypatch.context() as patch:
+            patch.setattr(contrib, '_is_closed', interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.release(conn, path)
+        with pool.connection(path) as other:
+            assert other is not conn
+            assert can_write(path)
+        worker.join(PATIENCE)
+        pool.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+# What a user may leave behind, and how the next one finds out.
+LEFTOVERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    'pragma': (lambda conn: conn.execute('PRAGMA foreign_keys = 0'), lambda conn: value_of(conn, 'foreign_keys')),
+    'pragma not set by the manager': (
+        lambda conn: conn.execute('PRAGMA query_only = 1'),
+        lambda conn: value_of(conn, 'query_only'),
+    ),
+    'busy timeout': (lambda conn: conn.execute('PRAGMA busy_timeout = 1'), lambda conn: value_of(conn, 'busy_timeout')),
+    'temporary table': (
+        lambda conn: conn.execute('CREATE TEMP TABLE left_table (n)'),
+        lambda conn: conn.execute('SELECT count(*) FROM temp.sqlite_master').fetchone(),
+    ),
+    'attached database': (
+        lambda conn: conn.execute("ATTACH ':memory:' AS left_database"),
+        lambda conn: len(conn.execute('PRAGMA database_list').fetchall()),
+    ),
+    'function': (
+        lambda conn: conn.create_function('upper', 1, lambda _text: 'left'),
+        lambda conn: conn.execute("SELECT upper('x')").fetchone(),
+    ),
+    'collation': (
+        lambda conn: conn.create_collation('nocase', lambda _a, _b: 0),
+        lambda conn: conn.execute("SELECT 'a' = 'b' COLLATE nocase").fetchone(),
+    ),
+    'row factory': (lambda conn: setattr(conn, 'row_factory', sqlite3.Row), lambda conn: conn.row_factory),
+    'text factory': (lambda conn: setattr(conn, 'text_factory', bytes), lambda conn: conn.text_factory),
+    'isolation level': (lambda conn: setattr(conn, 'isolation_level', None), lambda conn: conn.isolation_level),
+    'authorizer': (
+        lambda conn: conn.set_authorizer(lambda *what: sqlite3.SQLITE_IGNORE),
+        lambda conn: conn.execute('SELECT n FROM t').fetchone(),
+    ),
+    'last id': (
+        lambda conn: conn.execute('INSERT INTO t (data) VALUES (1)'),
+        lambda conn: conn.execute('SELECT last_insert_rowid()').fetchone(),
+    ),
+    'transaction': (
+        lambda conn: conn.execute('DELETE FROM t'),
+        lambda conn: conn.execute('SELECT count(*) FROM t').fetchone(),
+    ),
+}
+
+
+class TestFullReset:
+    @pytest.mark.parametrize('left', LEFTOVERS)
+    def test_nothing_reaches_the_next_user(self, path: Path, left: str) -> None:
+        leave, show = LEFTOVERS[left]
+        manager = SqliteConnectionManager(reset='full', pragmas={'foreign_keys': 1})
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](manager, max_size=1)
+        with pool.connection(path) as conn:
+            expected = show(conn)
+        for _ in range(20):
+            with pool.connection(path) as conn:
+                assert show(conn) == expected
+                leave(conn)
+        with pool.connection(path) as conn:
+            assert show(conn) == expected
+        pool.close()
+
+    @pytest.mark.parametrize('left', [left for left in LEFTOVERS if left != 'transaction'])
+    def test_the_next_user_would_see_it(self, path: Path, left: str) -> None:
+        leave, show = LEFTOVERS[left]
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(pragmas={'foreign_keys': 1}))
+        with pool.connection(path) as conn:
+            before = show(conn)
+            leave(conn)
+        with pool.connection(path) as conn:
+            assert show(conn) != before
+        pool.close()
+
+    def test_a_release_that_was_cut_off(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(conn: object) -> bool:
+            raise KeyboardInterrupt
+
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(reset='full'), max_size=1)
+        conn = pool.acquire(path)
+        conn.execute('PRAGMA foreign_keys = 1')
+        with monkeypatch.context() as patch:
+            patch.setattr(contrib, '_is_closed', interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.release(conn, path)
+        with pool.connection(path) as other:
+            assert other is not conn
+            assert value_of(other, 'foreign_keys') == 0
+        assert pool.get_stats()['dead'] == 1
+        pool.close()
+
+    @pytest.mark.parametrize('reset', ['all', None, True])
+    def test_refuses_another_word(self, reset: Any) -> None:
+        with pytest.raises(ValueError, match="expected 'rollback' or 'full'"):
+            SqliteConnectionManager(reset=reset)
+
+
+def of_code(code: int) -> sqlite3.Error:
+    """An error as Python 3.11 makes them."""
+    exc = sqlite3.OperationalError('said by SQLite')
+    exc.sqlite_errorcode = code  # type: ignore[attr-defined,unused-ignore]
+    return exc
+
+
+class TestBrokenCodes:
+    @HOW_IT_IS_RAISED
+    @pytest.mark.parametrize('code', sorted({*BROKEN_CODES, 8 | 4 << 8, 10 | 13 << 8}))
+    def test_each_breaks(self, path: Path, code: int, wrap: Any) -> None:
+        manager = SqliteConnectionManager()
+        conn, later_used = manager.create(path), manager.create(path)
+        assert manager.is_broken(path, conn, wrap(of_code(code)))
+        assert not manager.check_aliveness(path, later_used)
+        with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+            manager.on_release(path, later_used)
+        new = manager.create(path)
+        assert manager.check_aliveness(path, new)
+        for one in (conn, later_used, new):
+            manager.dispose(path, one)
+
+    @pytest.mark.parametrize(
+        ('text', 'is_broken'),
+        [
+            ('attempt to write a readonly database', True),
+            ('disk I/O error', True),
+            ('database disk image is malformed', True),
+            ('file is not a database', True),
+            ('database is locked', False),
+            ('near "FORM": syntax error', False),
+        ],
+    )
+    def test_each_is_known_by_its_text(self, path: Path, text: str, is_broken: bool) -> None:
+        """As Python 3.10 makes them."""
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        assert manager.is_broken(path, conn, sqlite3.DatabaseError(text)) is is_broken
+        manager.dispose(path, conn)
+
+    @HOW_IT_IS_RAISED
+    def test_others_do_not(self, path: Path, wrap: Any) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(path)
+        for exc in (of_code(5), of_code(19), of_code(13), ValueError('disk I/O error'), sqlite3.ProgrammingError()):
+            assert not manager.is_broken(path, conn, wrap(exc))
+        assert manager.check_aliveness(path, conn)
+        manager.dispose(path, conn)
+
+    @pytest.mark.parametrize('code', BROKEN_CODES)
+    def test_a_database_in_memory_is_kept(self, code: int) -> None:
+        manager = SqliteConnectionManager()
+        conn = manager.create(':memory:')
+        assert not manager.is_broken(':memory:', conn, of_code(code))
+        assert manager.check_aliveness(':memory:', conn)
+        manager.dispose(':memory:', conn)
+
+    def test_may_be_replaced(self, path: Path) -> None:
+        manager = SqliteConnectionManager(broken_codes=(19,))
+        conn = manager.create(path)
+        assert [manager.is_broken(path, conn, of_code(code)) for code in (8, 19 | 8 << 8)] == [False, True]
+        manager.dispose(path, conn)
+
+    @pytest.mark.parametrize('codes', ['8', 8, None, ['8'], [True]])
+    def test_refuses_what_are_no_codes(self, codes: Any) -> None:
+        with pytest.raises(TypeError, match='broken_codes'):
+            SqliteConnectionManager(broken_codes=codes)
+
+    @pytest.mark.parametrize('how', ['query_only', 'overwritten'])
+    def test_real_ones(self, path: Path, how: str) -> None:
+        """Also where Python does not tell the code."""
+        good = path.read_bytes()
+        pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(), max_size=2)
+        first, second = pool.acquire(path), pool.acquire(path)
+        for conn in (first, second):
+            assert conn.execute('SELECT count(*) FROM t').fetchone() == (100,)
+            if how == 'query_only':
+                conn.execute('PRAGMA query_only = 1')
+            pool.release(conn, path)
+        if how == 'overwritten':
+            path.write_bytes(b'no database at all' * 1000)
+        with pytest.raises(sqlite3.DatabaseError), pool.connection(path) as conn:  # noqa: PT012
+            conn.execute('DELETE FROM t')
+            conn.execute('SELECT * FROM t').fetchall()
+        path.write_bytes(good)
+        for conn in [pool.acquire(path), pool.acquire(path)]:
+            assert conn not in (first, second)
+            conn.execute('DELETE FROM t')
+            pool.release(conn, path)
+        stats = pool.get_stats()
+        assert (stats['broken'], stats['dead']) == (1, 1)
+        pool.close()
+
+
+class TestEndpoints:
+    @pytest.mark.parametrize(
+        'spelling',
+        [
+            'test.db',
+            './test.db',
+            './/./test.db',
+            b'test.db',
+            Path('test.db'),
+            lambda path: path,
+            str,
+            bytes,
+            lambda path: f'{path.parent}/./{path.name}',
+            lambda path: f'{path.parent}//{path.name}',
+        ],
+    )
+    def test_spellings_of_one_file(self, path: Path, monkeypatch: pytest.MonkeyPatch, spelling: Any) -> None:
+        monkeypatch.chdir(path.parent)
+        endpoint: Any = spelling(path) if callable(spelling) else spelling
+        normalized = SqliteConnectionManager().normalize(endpoint)
+        assert normalized == str(path)
+        assert SqliteConnectionManager().normalize(normalized) == normalized
+
+    @pytest.mark.parametrize(
+        'endpoint',
+        [':memory:', '', 'file:test.db', 'file:/x/../test.db?mode=ro', 'file:name?mode=memory&cache=shared', 7, None],
+    )
+    @pytest.mark.parametrize('uri', [True, False])
+    def test_what_stays_as_it_is(self, endpoint: Any, uri: bool) -> None:
+        assert SqliteConnectionManager(uri=uri).normalize(endpoint) == endpoint
+
+    @pytest.mark.skipif(sys.platform == 'win32', reason='links need a privilege there')
+    def test_what_may_be_two_databases(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(path.parent)
+        elsewhere = path.parent / 'one' / 'two'
+        elsewhere.mkdir(parents=True)
+        Path('link.db').symlink_to('test.db')
+        Path('directory').symlink_to(elsewhere)
+        # The last one is test.db of the directory `one`.
+        endpoints = ['test.db', 'link.db', 'TEST.db', './:memory:', ':memory:', 'directory/../test.db']
+        assert len({SqliteConnectionManager().normalize(endpoint) for endpoint in endpoints}) == len(endpoints)
+
+    @pytest.mark.skipif(sys.platform == 'win32', reason='a current directory cannot be removed there')
+    def test_without_a_current_directory(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        directory = path.parent / 'gone'
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        directory.rmdir()
+        manager = SqliteConnectionManager()
+        assert manager.normalize('test.db') == 'test.db'
+        with pytest.raises(ConnectError):
+            manager.create('test.db')
+
+    @pytest.mark.skipif(sys.platform == 'win32', reason='links need a privilege there')
+    @pytest.mark.parametrize('of_directory', [True, False])
+    def test_a_link_that_leads_elsewhere_by_now(self, path: Path, of_directory: bool) -> None:
+        other = path.parent / 'new' / path.name
+        other.parent.mkdir()
+        sqlite3.connect(other).close()
+        other.touch()
+        link = path.parent / 'current'
+        endpoint = link / path.name if of_directory else link
+        link.symlink_to(path.parent if of_directory else path)
+        manager = SqliteConnectionManager()
+        conn = manager.create(endpoint)
+        assert manager.check_aliveness(endpoint, conn)
+        link.unlink()
+        link.symlink_to(other.parent if of_directory else other)
+        assert not manager.check_aliveness(endpoint, conn)
+        manager.dispose(endpoint, conn)
+
+
+def test_the_managers_of_the_page_leave_nothing_to_the_next_user(capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/drivers/sqlite.md shows, many times."""
+    page = ROOT / 'docs' / 'drivers' / 'sqlite.md'
+    namespace: dict[str, Any] = {'__name__': 'page'}
+    blocks = [block for block in blocks_of(page.read_text(encoding='utf-8')) if block.language == 'python']
+    used = 0
+    for block in blocks:
+        exec(compile('\n' * block.line + block.code, str(page), 'exec', dont_inherit=True), namespace)
+        path = namespace['path']
+        for name in ('manager', 'isolated'):
+            manager = namespace.get(name)
+            if not isinstance(manager, SqliteConnectionManager) or not path.exists():
+                continue
+            pool = ConnectionPool[SqliteEndpoint, PooledConnection](manager, max_size=1)
+            for _ in range(25):
+                with pool.connection(path) as conn:
+                    assert conn.execute('SELECT sum(price) FROM item').fetchone() == (115,)
+                    assert not conn.in_transaction
+                    if name == 'isolated':
+                        assert conn.row_factory is None
+                        conn.row_factory = sqlite3.Row
+                    cursor = conn.execute('SELECT name FROM item')
+                    assert cursor.fetchone() is not None
+                    conn.execute('DELETE FROM item')
+            assert pool.get_stats()['created'] == (1 if name == 'manager' else 25)
+            pool.close()
+            used += 1
+    assert used >= 2
+    capsys.readouterr()

@@ -8,16 +8,29 @@ and bounds how many there are. What a user leaves behind does not reach the next
 """
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import logging
 import math
 import sqlite3
-from collections.abc import Callable, Mapping
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from gcpool.common import check_optional_seconds
-from gcpool.contrib.sqlite3 import IsolationLevel, PooledConnection, SqliteEndpoint, _is_closed, _roll_back
+from gcpool.contrib._generations import Reset
+from gcpool.contrib.sqlite3 import (
+    _INTERRUPT_INTERVAL,
+    BROKEN_CODES,
+    IsolationLevel,
+    PooledConnection,
+    SqliteEndpoint,
+    _is_closed,
+    _roll_back,
+)
 from gcpool.contrib.sqlite3 import SqliteConnectionManager as _SyncManager
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -29,7 +42,7 @@ except ModuleNotFoundError as exc:
         'gcpool.contrib.aiosqlite needs aiosqlite: pip install "gcpool[aiosqlite]"', name=exc.name
     ) from exc
 
-__all__ = ['Connection', 'SqliteConnectionManager', 'SqliteEndpoint']
+__all__ = ['BROKEN_CODES', 'Connection', 'SqliteConnectionManager', 'SqliteEndpoint']
 
 # Seconds that a thread with nothing left to do may take to end.
 _THREAD_END = 1.0
@@ -37,14 +50,21 @@ _THREAD_END = 1.0
 logger = logging.getLogger(__name__)
 
 
+# Those whose thread was started: what is to be closed when the program ends.
+_started: 'weakref.WeakSet[Connection]' = weakref.WeakSet()
+
+
 class Connection(aiosqlite.Connection):
     """aiosqlite's connection, which knows whether its thread is at work, and always ends it.
 
-    aiosqlite's own thread dies of telling an event loop that is closed by then, as happens after a cancellation.
+    aiosqlite's own thread dies of telling an event loop that is closed by then, as happens after a cancellation, and
+    keeps a program that did not close its connections from ending. This one does not: the interpreter closes the
+    databases that are still open when it ends.
     """
 
     def __init__(self, connector: Callable[[], PooledConnection], iter_chunk_size: int) -> None:
         super().__init__(connector, iter_chunk_size)
+        self._thread.daemon = True
         self._raw: PooledConnection | None = None
         self._ending = False
         # One is written by the event loop's thread, the other by the connection's.
@@ -58,12 +78,20 @@ class Connection(aiosqlite.Connection):
         return future
 
     async def _connect(self) -> 'Connection':
+        _started.add(self)
         try:
             self._connection = await self._hand_over(self._open)
         except BaseException:
+            # The thread does not wait for a lock any longer.
+            self._ending = True
             self.stop()
             raise
         return self
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nobody wants the connection any more."""
+        return self._ending
 
     def _open(self) -> PooledConnection:
         self._raw = cast('PooledConnection', self._connector())
@@ -77,6 +105,9 @@ class Connection(aiosqlite.Connection):
 
     def _count(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
+            if self._ending:
+                # It was queued behind what was interrupted.
+                raise sqlite3.OperationalError('interrupted')
             return fn(*args, **kwargs)
         finally:
             self._through += 1
@@ -108,27 +139,61 @@ class Connection(aiosqlite.Connection):
         # In this thread it finds no event loop that it would tell.
         super().stop()
 
-    async def end(self, timeout: float | None) -> None:
-        """Interrupt what is being executed, close the database and end the thread.
-
-        Whatever it does that cannot be interrupted it does to its end, but this does not wait longer than ``timeout``
-        seconds (None for no limit).
-        """
-        if self._ending:
-            return
-        self._ending = True
+    def _interrupt(self) -> None:
         if self._raw is not None and self.is_busy:
             with contextlib.suppress(sqlite3.ProgrammingError):
                 # Unless it was closed at that very moment.
                 self._raw.interrupt()
-        if not self._running:
-            # The user has closed it.
+
+    async def end(self, timeout: float | None) -> None:
+        """Interrupt what is being executed, close the database and end the thread.
+
+        Whatever it does that cannot be interrupted it does to its end, but this does not wait longer than ``timeout``
+        seconds (None for no limit). What was queued behind that is not begun.
+        """
+        if self._ending:
             return
-        stopped = self.stop()
-        if stopped is not None:
-            await asyncio.wait((stopped,), timeout=timeout)
+        self._ending = True
+        # None if the user has closed it.
+        stopped = self.stop() if self._running else None
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            self._interrupt()
+            if stopped is None:
+                return
+            # Again and again: a statement that has not quite begun is not interrupted.
+            step = _INTERRUPT_INTERVAL if self.is_busy else math.inf
+            left = min(step, deadline - time.monotonic())
+            await asyncio.wait((stopped,), timeout=None if left == math.inf else max(left, 0.0))
             if stopped.done():
                 self._thread.join(_THREAD_END)
+                return
+            if time.monotonic() >= deadline:
+                return
+
+    def _end_at_exit(self) -> None:
+        self._ending = True
+        self._interrupt()
+        if self._running:
+            self.stop()
+
+
+def _end_all_at_exit() -> None:
+    # Their threads would not keep the interpreter from ending, but SQLite cleans up behind a database that is closed.
+    # Only what is at work and cannot be interrupted is left to itself: in the interpreter's last moments it sleeps.
+    # A forked child has none of the threads.
+    connections = [connection for connection in _started if connection._thread.is_alive()]  # noqa: SLF001
+    deadline = time.monotonic() + _THREAD_END
+    for connection in connections:
+        connection._end_at_exit()  # noqa: SLF001
+    for connection in connections:
+        thread: threading.Thread = connection._thread  # noqa: SLF001
+        while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            thread.join(min(left, _INTERRUPT_INTERVAL))
+            connection._interrupt()  # noqa: SLF001
+
+
+atexit.register(_end_all_at_exit)
 
 
 def _call(fn: Callable[[], Any], loop: asyncio.AbstractEventLoop, future: 'asyncio.Future[Any]') -> None:
@@ -162,9 +227,14 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
     :param iter_chunk_size: rows that aiosqlite reads at once when a cursor is iterated
     :param close_timeout: seconds that closing waits for a statement that does not end when it is interrupted; the
         connection is closed, and its thread ends, when the statement does. None for no limit.
-    :raise TypeError: ``timeout`` or ``close_timeout`` is no number
-    :raise ValueError: a pragma's name is none, ``timeout`` or ``close_timeout`` is less than 0, or ``autocommit`` is
-        used before Python 3.12
+    :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction, cursors and blobs;
+        ``'full'`` everything, which SQLite can only do by closing the connection. The next user gets a new one, with
+        the pragmas set.
+    :param broken_codes: result codes of SQLite after which a connection to a file is closed, and those made before it
+        are replaced when they would be served next. A primary code stands for its extended codes, too.
+    :raise TypeError: ``timeout`` or ``close_timeout`` is no number, or ``broken_codes`` no collection of numbers
+    :raise ValueError: a pragma's name is none, ``timeout`` or ``close_timeout`` is less than 0, ``reset`` is another
+        word, or ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
 
@@ -180,6 +250,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         pragmas: Mapping[str, str | float] | None = None,
         iter_chunk_size: int = 64,
         close_timeout: float | None = 1.0,
+        reset: Reset = 'rollback',
+        broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
         self._sync = _SyncManager(
             timeout=timeout,
@@ -189,21 +261,37 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             cached_statements=cached_statements,
             uri=uri,
             pragmas=pragmas,
+            reset=reset,
+            broken_codes=broken_codes,
         )
         self._iter_chunk_size = iter_chunk_size
         limit = check_optional_seconds('close_timeout', close_timeout)
         self._close_timeout = None if limit == math.inf else limit
 
+    def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
+        """Tell what an endpoint counts as: see :py:meth:`gcpool.contrib.sqlite3.SqliteConnectionManager.normalize`.
+
+        :param endpoint: path, or URI
+        """
+        return self._sync.normalize(endpoint)
+
     async def create(self, endpoint: SqliteEndpoint) -> Connection:
         """Open a database and set the pragmas, in a thread of its own.
 
-        Cancelled half-way, it does not wait for the thread, which ends as soon as no lock holds it up.
+        Cancelled half-way, it does not wait for the thread, which ends at once, also if it waited for a lock.
 
         :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
         :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
             cause: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is no path
         """
-        conn = Connection(functools.partial(self._sync.create, endpoint), self._iter_chunk_size)
+        conn = Connection(lambda: self._sync._create(endpoint, None, given_up), self._iter_chunk_size)  # noqa: SLF001
+        reference = weakref.ref(conn)
+
+        def given_up() -> bool:
+            # Strong references of the thread to its connection would keep one alive that nobody closes.
+            wanted = reference()
+            return wanted is None or wanted.is_ending
+
         # Ends the thread if that fails.
         await conn
         return conn
@@ -225,9 +313,9 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         :param conn: the connection
         """
         raw = conn.raw
-        if raw is None or conn.is_busy or raw.file_was_replaced():
+        if raw is None or conn.is_busy or raw.file_was_replaced() or self._sync._is_retired(endpoint, raw):  # noqa: SLF001
             return False
-        return raw.is_tidy
+        return self._sync._is_as_new(raw)  # noqa: SLF001
 
     async def on_acquire(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
         """Note that a user has the connection, for the check that follows a release that was left out.
@@ -243,13 +331,18 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
 
         :param endpoint: path
         :param conn: the connection
-        :raise DiscardConnection: it is closed, still executes something, or cannot be rolled back
+        :raise DiscardConnection: it is closed, still executes something, or cannot be rolled back; it was made before
+            an error of ``broken_codes``; or ``reset`` is ``'full'``
         """
         raw = conn.raw
         if raw is None:
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         if conn.is_busy:
             raise DiscardConnection(f'the connection to {endpoint!r} still executes a statement')
+        if self._sync._closes_at_release:  # noqa: SLF001
+            raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
+        if self._sync._is_retired(endpoint, raw):  # noqa: SLF001
+            raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
         if raw.in_transaction or raw.has_given_out:
             try:
                 await conn._execute(_tidy_up, raw)  # noqa: SLF001
@@ -260,13 +353,13 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             raw.take_back()
 
     async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether the connection is closed, or its thread at work for a task that was cancelled.
+        """Tell whether the connection is closed, useless (``broken_codes``), or at work for a task that was cancelled.
 
         :param endpoint: path
         :param conn: the connection
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised; an error in a group, or one that it was raised from, counts
         """
-        return conn.raw is None or conn.is_busy
+        return conn.raw is None or conn.is_busy or self._sync._makes_useless(endpoint, conn.raw, exc)  # noqa: SLF001
 
 
 def _tidy_up(raw: PooledConnection) -> None:

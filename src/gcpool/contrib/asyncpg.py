@@ -4,23 +4,34 @@ The names and signatures are those of ``generic_connection_pool.contrib.asyncpg`
 """
 
 import asyncio
+import dataclasses
+import functools
 import gc
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
     check_source,
+    errors_in,
     look_up_async,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._postgres import MOST_MESSAGES, advice_for, time_limit
+from gcpool.contrib._generations import Generations, Reset, check_codes, check_reset
+from gcpool.contrib._postgres import (
+    BROKEN_CODES,
+    FULL_RESET,
+    MOST_MESSAGES,
+    advice_for,
+    is_useless_after,
+    time_limit,
+)
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -35,7 +46,7 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection
 
-__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource', 'RecordT']
+__all__ = ['BROKEN_CODES', 'Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource', 'RecordT']
 
 DbEndpoint = str
 DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
@@ -63,15 +74,20 @@ _CONNECTION_ERRORS = (
 )
 
 
+# What asyncpg remembers of tables and types is from before they were changed.
+_STALE_SCHEMA = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+_RESET_ROLE = 'SET SESSION AUTHORIZATION DEFAULT; RESET ROLE'
+
+
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):
     """Makes connections with :py:func:`asyncpg.connect`.
 
     A transaction that the user left open is rolled back when the connection is given back, by asyncpg's
     ``Connection.reset``: that says so to the event loop's exception handler, and also takes back the session's
-    settings, listeners and locks. A connection given back in order is left as it is. One whose last operation is still
-    being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was over) is discarded, and so
-    are one whose ``transaction()`` was ended by SQL, which asyncpg does not notice, and one on which a ``COPY`` to the
-    client did not come to its end.
+    settings, listeners and locks. A connection given back in order is left as it is, unless ``reset='full'``. One whose
+    last operation is still being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was
+    over) is discarded, and so are one whose ``transaction()`` was ended by SQL, which asyncpg does not notice, and one
+    on which a ``COPY`` to the client did not come to its end.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncpg.connect`, or a DSN, or a callable of the endpoint that returns either (it may be a coroutine
@@ -79,12 +95,21 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. None for no
-        limit.
-    :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
-        given up, None for no limit but that of TCP
-    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, or a time limit is no number
-    :raise ValueError: a time limit is less than 0
+    :param close_timeout: seconds that the server may take to end what it executes and to say good-bye; then the
+        connection is aborted. None for no limit.
+    :param rollback_timeout: seconds that the rollback of a transaction left open, or the full reset, may take before
+        the connection is given up, None for no limit but that of TCP
+    :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction; ``'full'`` all that
+        a session carries, at the price of one round trip: role, settings, temporary tables, listeners, cursors,
+        advisory locks, sequences' last values, and prepared statements together with asyncpg's cache of them. What
+        ``create`` (also a subclass's) has added to the connection itself stays: query loggers, log and termination
+        listeners; type codecs, too, and a connection whose codecs a user has changed is replaced. What ``create`` has
+        set by SQL does not stay: use ``server_settings``.
+    :param broken_codes: SQLSTATEs after which a connection is closed, and those to the same endpoint made before it are
+        replaced when they would be served next
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is no number, or ``broken_codes``
+        no collection of strings
+    :raise ValueError: a time limit is less than 0, or ``reset`` is another word
     """
 
     def __init__(
@@ -94,12 +119,34 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         ping: bool = False,
         close_timeout: float | None = 1.0,
         rollback_timeout: float | None = None,
+        reset: Reset = 'rollback',
+        broken_codes: Collection[str] = BROKEN_CODES,
     ) -> None:
         check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._ping = ping
         self._close_timeout = time_limit('close_timeout', close_timeout)
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
+        self._broken_codes = check_codes(broken_codes, str)
+        # For errors that make older connections useless, and for those that make what they remember of the schema so.
+        self._generations = Generations()
+        self._schemas = Generations(interval=0.0)
+        self._numbers: weakref.WeakKeyDictionary[Any, _Numbers] = weakref.WeakKeyDictionary()
+        self._resets_all = check_reset(reset) == 'full'
+        if self._resets_all:
+            # Around a subclass's own: what that adds to a connection belongs to all of its users.
+            self._create = self.create
+            self.create = self._create_and_remember  # type: ignore[method-assign]
+
+    async def _create_and_remember(self, endpoint: DbEndpoint, *args: Any, **kwargs: Any) -> 'Connection[RecordT]':
+        conn = await self._create(endpoint, *args, **kwargs)
+        try:
+            _Additions.remember(conn)
+        except BaseException:
+            # A version of asyncpg that keeps these things elsewhere.
+            conn.terminate()
+            raise
+        return conn
 
     async def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> 'Connection[RecordT]':
         """Connect.
@@ -112,6 +159,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             :py:exc:`OSError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
+        numbers = _Numbers(self._generations.number(), self._schemas.number())
         found = await look_up_async(self._dsn_params, endpoint, 'dsn_params')
         params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
         if timeout is not None:
@@ -130,6 +178,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             # The AttributeError is that of a host or another name that is no string.
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
         _CopyWatch.attach(conn)
+        self._numbers[conn] = numbers
         return conn
 
     async def dispose(
@@ -164,6 +213,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     ) -> bool:
         """Tell whether a connection is open and, with ``ping``, whether the server answers.
 
+        One made before an error of ``broken_codes`` is to be replaced. One made before asyncpg was found to remember a
+        schema that has changed forgets what it remembers.
+
         Cut off while it waits for the answer it leaves the connection closed.
 
         :param endpoint: a key of ``dsn_params``
@@ -171,6 +223,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it, it cancels.
         """
         if _is_unfit(conn) or conn.is_in_transaction() or not await _is_connected(conn):
+            return False
+        if self._has_doubts and not await self._is_useful(endpoint, conn):
+            return False
+        if self._resets_all and not _Additions.of(conn).is_as_new(conn):
+            # A release that was cut off has not come to the reset.
             return False
         if self._ping:
             try:
@@ -181,26 +238,55 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             except BaseException:
                 conn.terminate()
                 raise
+            if self._resets_all:
+                _Additions.of(conn).note(conn)
         return True
 
     async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
-        """Tell whether a connection is lost, or in the middle of something, after its user's block raised.
+        """Tell whether a connection is lost, in the middle of something, or useless after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :param exc: what the block raised; it does not matter
+        :param exc: what the block raised; an error of the server (``broken_codes``) in a group, or one that it was
+            raised from, counts. So does that asyncpg's statements or types are from before a change of the schema.
         """
         _cancel_copy(conn)
-        return _is_unfit(conn)
+        is_broken = _is_unfit(conn)
+        for error in errors_in(exc):
+            if isinstance(error, _STALE_SCHEMA):
+                # Also so that the pool has the others checked, which refreshes them.
+                self._schemas.retire(endpoint)
+                is_broken = True
+            elif isinstance(error, asyncpg.PostgresError) and is_useless_after(
+                error.sqlstate, self._broken_codes, functools.partial(_reported, conn)
+            ):
+                self._generations.retire(endpoint)
+                is_broken = True
+        return is_broken
+
+    @property
+    def _has_doubts(self) -> bool:
+        return self._generations.active or self._schemas.active
+
+    async def _is_useful(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> bool:
+        numbers = self._numbers.get(conn)
+        if numbers is None:
+            # A create() of the user's own has made it.
+            return True
+        if self._schemas.is_retired(endpoint, numbers.schema):
+            numbers.schema = self._schemas.number()
+            # Does not ask the server.
+            await conn.reload_schema_state()
+        return not self._generations.is_retired(endpoint, numbers.connection)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
-        """Roll back the transaction that the user left open; no round trip if there is none.
+        """Roll back the transaction that the user left open; no round trip if there is none. Or undo all (``reset``).
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
         :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being executed or
             cancelled or was a ``COPY`` to the client that did not come to its end, its transaction was ended by SQL,
-            or it cannot be rolled back
+            or it cannot be rolled back or reset; it was made before an error of ``broken_codes``
         """
         if conn.is_closed():
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
@@ -213,10 +299,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         if _has_ended_unnoticed(conn):
             logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
             raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
-        if not conn.is_in_transaction():
+        if self._has_doubts and not await self._is_useful(endpoint, conn):
+            raise DiscardConnection(f'a connection to {endpoint!r} is from before an error of broken_codes')
+        if not self._resets_all and not conn.is_in_transaction():
             return
         try:
-            await conn.reset(timeout=self._rollback_timeout)
+            if self._resets_all:
+                await self._undo_all(endpoint, conn)
+            else:
+                await asyncio.wait_for(_roll_back(conn), self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()
             logger.warning('discarding a connection to %r that cannot be rolled back: %r', endpoint, exc)
@@ -224,6 +315,81 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         except BaseException:
             conn.terminate()
             raise
+
+    async def _undo_all(self, endpoint: DbEndpoint, conn: Any) -> None:
+        additions = _Additions.of(conn)
+        if not additions.restore(conn):
+            raise DiscardConnection(f"the type codecs of a connection to {endpoint!r} were changed, reset='full'")
+        statements = FULL_RESET
+        if conn.is_in_transaction():
+            logger.warning('rolling back a transaction that was left open on a connection to %r', endpoint)
+            statements = f'ROLLBACK; {FULL_RESET}'
+        # asyncpg's own reset does the same.
+        conn._top_xact = None  # noqa: SLF001
+        conn._listeners.clear()  # noqa: SLF001
+        # The server is about to forget them.
+        conn._mark_stmts_as_closed()  # noqa: SLF001
+        await conn.execute(statements, timeout=self._rollback_timeout)
+        additions.note(conn)
+
+
+@dataclasses.dataclass
+class _Numbers:
+    """When a connection was made, and when asyncpg last began to remember the schema with it (see Generations)."""
+
+    connection: int
+    schema: int
+
+
+class _Additions:
+    """What a program has added to a connection on the client's side when it was created."""
+
+    _NAME = 'gcpool_additions'
+    _SETS = ('_log_listeners', '_query_loggers', '_termination_listeners')
+
+    def __init__(self, conn: Any) -> None:
+        self._callbacks = {name: set(getattr(conn, name)) for name in self._SETS}
+        self._codecs = self._codecs_of(conn)
+        self.note(conn)
+
+    def note(self, conn: Any) -> None:
+        """Take note that nothing of a user is left on a connection."""
+        self._queries = conn._protocol.queries_count  # noqa: SLF001
+
+    def is_as_new(self, conn: Any) -> bool:
+        """Tell whether nobody has used a connection since :py:meth:`note`, and nothing else is left of a user."""
+        return bool(self._queries == conn._protocol.queries_count) and self.restore(conn)  # noqa: SLF001
+
+    @classmethod
+    def remember(cls, conn: Any) -> None:
+        """Take what a connection has now for what it is to have for each user."""
+        setattr(conn._protocol, cls._NAME, cls(conn))  # noqa: SLF001
+
+    @classmethod
+    def of(cls, conn: Any) -> '_Additions':
+        """What was remembered."""
+        found: _Additions = getattr(conn._protocol, cls._NAME)  # noqa: SLF001
+        return found
+
+    def restore(self, conn: Any) -> bool:
+        """Take away what was added since.
+
+        :return: False if that cannot be done: the codecs are others, and asyncpg can only be told to forget the codec
+            of a type that one has the name of
+        """
+        for name, callbacks in self._callbacks.items():
+            found: set[Any] = getattr(conn, name)
+            found.clear()
+            found.update(callbacks)
+        return self._codecs_of(conn) == self._codecs
+
+    @staticmethod
+    def _codecs_of(conn: Any) -> dict[Any, Any]:
+        settings = conn._protocol.get_settings()  # noqa: SLF001
+        (config,) = (one for one in gc.get_referents(settings) if type(one).__name__ == 'DataCodecConfig')
+        # First those that asyncpg has found out by itself, then those that were set.
+        _, codecs = (one for one in gc.get_referents(config) if isinstance(one, dict))
+        return dict(codecs)
 
 
 class _CopyWatch:
@@ -291,6 +457,17 @@ def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None
         # It holds the text, which may be the password.
         exc.__cause__ = exc.__context__ = None
         raise_bad_params(endpoint, seen, 'dsn_params')
+
+
+async def _roll_back(conn: Any) -> None:
+    await conn.reset()
+    if conn._server_caps.sql_reset:  # noqa: SLF001
+        # What asyncpg leaves out, and must not reach the next user. Redshift, for one, has no RESET.
+        await conn.execute(_RESET_ROLE)
+
+
+def _reported(conn: Any, setting: str) -> str | None:
+    return None if conn.is_closed() else getattr(conn.get_settings(), setting, None)
 
 
 def _abort(conn: Any) -> None:

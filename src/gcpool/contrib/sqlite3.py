@@ -16,20 +16,41 @@ import pathlib
 import re
 import sqlite3
 import sys
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from gcpool.common import check_optional_seconds
 from gcpool.contrib._attempts import deadline_after, time_left
-from gcpool.contrib._errors import BAD_PARAMS, raise_connect_error
+from gcpool.contrib._errors import BAD_PARAMS, errors_in, raise_connect_error
+from gcpool.contrib._generations import Generations, Reset, check_codes, check_reset
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
-__all__ = ['IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'SqliteEndpoint']
+__all__ = ['BROKEN_CODES', 'IsolationLevel', 'PooledConnection', 'SqliteConnectionManager', 'SqliteEndpoint']
 
 SqliteEndpoint = str | pathlib.Path
 IsolationLevel = Literal['DEFERRED', 'IMMEDIATE', 'EXCLUSIVE'] | None
+
+#: Result codes of SQLite after which a connection to a file is useless, though it is open. A code stands for its
+#: extended codes, too (``code & 0xFF``).
+BROKEN_CODES = frozenset(
+    {
+        8,  # SQLITE_READONLY: the file was read-only when it was opened, or was moved; or query_only was left on
+        10,  # SQLITE_IOERR: its descriptor leads to nothing useful any more (a network file system, a lost disk)
+        11,  # SQLITE_CORRUPT: the file was overwritten in place, and the pages it remembers are of the one before
+        26,  # SQLITE_NOTADB: likewise
+    }
+)
+
+# Python 3.10 does not tell the code, only SQLite's text for it.
+_CODES_BY_TEXT = {
+    'attempt to write a readonly database': 8,
+    'disk I/O error': 10,
+    'database disk image is malformed': 11,
+    'file is not a database': 26,
+}
 
 # What of _pragma_statement() gives SQLite's own limit another value, that is to stay. It waits for nothing.
 _SETS_BUSY_TIMEOUT = re.compile(r'PRAGMA ([^ ]*\.)?busy_timeout ', re.ASCII | re.IGNORECASE)
@@ -37,6 +58,12 @@ _PRAGMA_NAME = re.compile(r'([A-Za-z_]\w*\.)?[A-Za-z_]\w*', re.ASCII)
 _HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
 # Seconds. SQLite counts milliseconds in 31 bits.
 _LONGEST_TIMEOUT = float((2**31 - 1) // 1000)
+# Seconds. How long closing waits for a statement of another thread that was interrupted, how often it interrupts it
+# again (a statement that had not quite begun is not interrupted), and how long a pragma waits for a lock before it asks
+# whether anybody still wants the connection: SQLite's own wait for a lock cannot be interrupted.
+_LONGEST_END = 1.0
+_INTERRUPT_INTERVAL = 0.02
+_LOCK_SLICE = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +77,10 @@ class PooledConnection(sqlite3.Connection):
     # Should the base's __init__ fail, __del__ sees these.
     _lent = False
     _doomed = False
+    # Whether it was given back while another thread executed a statement.
+    _abandoned = False
+    # See Generations; None for one that a create() of the user's own has made.
+    _number: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,15 +133,29 @@ class PooledConnection(sqlite3.Connection):
         """Note that a user has the connection."""
         self._lent = True
 
-    def take_back(self) -> None:
-        """Note that no user has the connection any more, and close each cursor and blob that somebody still holds."""
+    def take_back(self) -> bool:
+        """Note that no user has the connection any more, and close each cursor and blob that somebody still holds.
+
+        :return: False if another thread executes a statement: then nothing of that is done for its cursor, and
+            :py:meth:`end` waits for it
+        """
+        if self._given_out and not self._close_given_out():
+            self._abandoned = True
+            return False
         self._lent = False
-        if self._given_out:
-            for reference in tuple(self._given_out):
-                given_out = reference()
-                if given_out is not None:
+        return True
+
+    def _close_given_out(self) -> bool:
+        for reference in tuple(self._given_out):
+            given_out = reference()
+            if given_out is not None:
+                try:
                     given_out.close()
-            self._given_out.clear()
+                except sqlite3.ProgrammingError:
+                    # "Recursive use of cursors": it is at work.
+                    return False
+        self._given_out.clear()
+        return True
 
     @property
     def has_given_out(self) -> bool:
@@ -125,27 +170,49 @@ class PooledConnection(sqlite3.Connection):
         # With autocommit=False there always is a transaction.
         return not self.in_transaction or (not self._lent and getattr(self, 'autocommit', None) is False)
 
-    def end(self) -> None:
+    def end(self, timeout: float = _LONGEST_END) -> None:
         """Close the connection as soon as that is safe: at once, if no user has it.
 
         If one has it, the statement that he may be executing is interrupted. He may do it in another thread, and
         Python's sqlite3 does not survive that a connection is closed in the middle of a statement. So it is closed when
         he asks it for the next cursor (which fails), or lets go of it.
+
+        If it was given back while another thread executes a statement, that is interrupted, and closing waits for it:
+        until then the file may be locked.
+
+        :param timeout: seconds to wait for such a statement; after that it is closed when that thread lets go of it
         """
         if _is_closed(self):
             return
-        if self._lent:
-            self._doomed = True
-            self.interrupt()
-        else:
+        if not self._lent and not self._abandoned:
+            self.close()
+            return
+        self._doomed = True
+        self.interrupt()
+        if self._abandoned:
+            deadline = time.monotonic() + timeout
+            while not self.take_back():
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(_INTERRUPT_INTERVAL)
+                self.interrupt()
             self.close()
 
-    def remember_file(self) -> None:
-        """Note which file is open, for :py:meth:`file_was_replaced`."""
-        (_, _, path) = _fetch_one(self, 'PRAGMA database_list')
+    def remember_file(self, path: str | None) -> None:
+        """Note which file is open, for :py:meth:`file_was_replaced`.
+
+        :param path: what it was opened by; None for a URI. SQLite itself only tells where symbolic links have led.
+        """
+        (_, _, resolved) = _fetch_one(self, 'PRAGMA database_list')
         # A database in memory, or a temporary one, has no path.
-        if path:
-            self._file, self._file_id = path, _file_id(path)
+        if resolved:
+            file = resolved if path is None else os.path.abspath(path)
+            self._file, self._file_id = file, _file_id(file)
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the database is a file: what opens it again finds the same data."""
+        return self._file is not None
 
     def file_was_replaced(self) -> bool:
         """Tell whether the database's path leads to another file by now, or to none."""
@@ -166,8 +233,15 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     :param cached_statements: statements that a connection keeps prepared
     :param uri: paths are URIs
     :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
-    :raise TypeError: ``factory`` is no subclass of :py:class:`PooledConnection`, or ``timeout`` is no number
-    :raise ValueError: a pragma's name is none, ``timeout`` is less than 0, or ``autocommit`` is used before Python 3.12
+    :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction, cursors and blobs;
+        ``'full'`` everything, which SQLite can only do by closing the connection. The next user gets a new one, with
+        the pragmas set and made by ``factory``.
+    :param broken_codes: result codes of SQLite after which a connection to a file is closed, and those made before it
+        are replaced when they would be served next. A primary code stands for its extended codes, too.
+    :raise TypeError: ``factory`` is no subclass of :py:class:`PooledConnection`, ``timeout`` is no number, or
+        ``broken_codes`` no collection of numbers
+    :raise ValueError: a pragma's name is none, ``timeout`` is less than 0, ``reset`` is another word, or ``autocommit``
+        is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
 
@@ -182,6 +256,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         cached_statements: int = 128,
         uri: bool = False,
         pragmas: Mapping[str, str | float] | None = None,
+        reset: Reset = 'rollback',
+        broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
         if sqlite3.threadsafety == 0:
             raise sqlite3.NotSupportedError('SQLite was built without thread safety, its connections cannot be pooled')
@@ -197,6 +273,33 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         self._cached_statements = cached_statements
         self._uri = uri
         self._pragmas = [_pragma_statement(name, value) for name, value in (pragmas or {}).items()]
+        self._closes_at_release = check_reset(reset) == 'full'
+        self._broken_codes = check_codes(broken_codes, int)
+        self._generations = Generations()
+
+    def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
+        """Tell what an endpoint counts as: the absolute path as text, so that each file has one pool.
+
+        Spellings that may lead to two databases are not taken for one: symbolic links are not followed (they may be
+        made to lead elsewhere), ``..`` is kept (behind a symbolic link it is another directory than the text suggests),
+        and so is the case of letters. ``:memory:``, the empty string, and URIs stay as they are.
+
+        :param endpoint: path, or URI. A relative path counts from the current directory of the moment at which the pool
+            sees it first.
+        """
+        try:
+            path = os.fsdecode(endpoint)
+        except TypeError:
+            # create() says that it is no path.
+            return endpoint
+        if path in {'', ':memory:'} or path.startswith('file:'):
+            # SQLite may be built to take each such name for a URI.
+            return path
+        try:
+            return str(pathlib.Path(path).absolute())
+        except OSError:
+            # There is no current directory any more, and so no such file: create() says so.
+            return path
 
     def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> PooledConnection:
         """Open a database and set the pragmas.
@@ -209,9 +312,14 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
             cause: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is no path
         """
-        deadline = deadline_after(timeout)
+        return self._create(endpoint, deadline_after(timeout), None)
+
+    def _create(
+        self, endpoint: SqliteEndpoint, deadline: float | None, given_up: Callable[[], bool] | None
+    ) -> PooledConnection:
+        number = self._generations.number()
         try:
-            return self._open(endpoint, os.fspath(endpoint), deadline)
+            conn = self._open(endpoint, os.fsdecode(endpoint), deadline, given_up)
         except sqlite3.OperationalError as exc:
             if _is_busy(exc):
                 advice = 'another connection has it locked: give the manager a longer timeout'
@@ -222,8 +330,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise_connect_error(endpoint, exc, 'check that the file is a database of SQLite')
         except BAD_PARAMS as exc:
             raise_connect_error(endpoint, exc, "check the path, and the manager's parameters")
+        conn._number = number  # noqa: SLF001
+        return conn
 
-    def _open(self, endpoint: SqliteEndpoint, path: str, deadline: float | None) -> PooledConnection:
+    def _open(
+        self, endpoint: SqliteEndpoint, path: str, deadline: float | None, given_up: Callable[[], bool] | None
+    ) -> PooledConnection:
         conn = sqlite3.connect(
             path,
             timeout=self._timeout,
@@ -235,8 +347,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             uri=self._uri,
         )
         try:
-            self._set_pragmas(endpoint, conn, deadline)
-            conn.remember_file()
+            if given_up is None:
+                self._set_pragmas(endpoint, conn, deadline)
+            else:
+                for statement in self._pragmas:
+                    _set_pragma_unless(given_up, conn, statement)
+            conn.remember_file(None if self._uri and path.startswith('file:') else path)
             if sys.version_info >= (3, 12) and self._autocommit is not None:
                 # Not before: with False a transaction is open from here on, and many pragmas do nothing within one.
                 conn.autocommit = self._autocommit
@@ -273,24 +389,25 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
 
         :param endpoint: path
         :param conn: the connection
-        :param timeout: not needed, this does not wait
+        :param timeout: seconds to wait for a statement that another thread executes and that is interrupted, 1 at most.
+            Otherwise this does not wait.
         """
-        conn.end()
+        conn.end(_LONGEST_END if timeout is None else min(timeout, _LONGEST_END))
 
     def check_aliveness(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open and tidy, and its path still leads to the file that it has open.
 
         No statement is executed. A connection to a file that was replaced (as a deployment of a new database does)
-        would go on reading the old one.
+        would go on reading the old one. One made before an error of ``broken_codes`` is replaced, too.
 
         :param endpoint: path
         :param conn: the connection
         :param timeout: not needed, this never waits for a lock
         """
-        if _is_closed(conn) or conn.file_was_replaced():
+        if _is_closed(conn) or conn.file_was_replaced() or self._is_retired(endpoint, conn):
             return False
-        if not conn.is_tidy:
-            # Nobody has it any more: it can be closed at once.
+        if not self._is_as_new(conn):
+            # Nobody has it any more: unless another thread works with it, it can be closed at once.
             conn.take_back()
             return False
         return True
@@ -308,14 +425,24 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
 
         :param endpoint: path
         :param conn: the connection
-        :raise DiscardConnection: it is closed, or cannot be rolled back (it is closed then, and that is logged)
+        :raise DiscardConnection: it is closed, or cannot be rolled back (it is closed then, and that is logged), or
+            another thread executes a statement with it; it was made before an error of ``broken_codes``; or ``reset``
+            is ``'full'``
         """
         if _is_closed(conn):
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         try:
-            conn.take_back()
+            if not conn.take_back():
+                raise DiscardConnection(f'another thread executes a statement with the connection to {endpoint!r}')
+            if self._closes_at_release:
+                raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
+            if self._is_retired(endpoint, conn):
+                raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
             if conn.in_transaction:
                 _roll_back(conn)
+        except DiscardConnection:
+            # dispose() closes it.
+            raise
         except sqlite3.Error as exc:
             logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
             conn.close()
@@ -325,13 +452,36 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise
 
     def is_broken(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
-        """Tell whether the connection is closed; what else a user leaves behind can be mended.
+        """Tell whether the connection is closed, or useless (``broken_codes``); what else is left can be mended.
 
         :param endpoint: path
         :param conn: the connection
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised; an error in a group, or one that it was raised from, counts
         """
-        return _is_closed(conn)
+        return _is_closed(conn) or self._makes_useless(endpoint, conn, exc)
+
+    def _makes_useless(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
+        # A database in memory is gone when it is closed, and no other connection has another one.
+        if not conn.has_file:
+            return False
+        codes = [_code_of(error) for error in errors_in(exc) if isinstance(error, sqlite3.Error)]
+        if not any(code in self._broken_codes or code & 0xFF in self._broken_codes for code in codes):
+            return False
+        self._generations.retire(endpoint)
+        return True
+
+    def _is_as_new(self, conn: PooledConnection) -> bool:
+        # A release that was cut off has not come to its hook.
+        return conn.is_tidy and not (self._closes_at_release and conn._lent)  # noqa: SLF001
+
+    def _is_retired(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> bool:
+        generations = self._generations
+        return generations.active and generations.is_retired(endpoint, conn._number)  # noqa: SLF001
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    code: int | None = getattr(error, 'sqlite_errorcode', None)
+    return _CODES_BY_TEXT.get(str(error), 0) if code is None else code
 
 
 def _roll_back(conn: PooledConnection) -> None:
@@ -387,6 +537,28 @@ def _busy_timeout(conn: PooledConnection) -> int:
 
 def _set_busy_timeout(conn: PooledConnection, milliseconds: int) -> None:
     conn.execute(f'PRAGMA busy_timeout = {milliseconds}').fetchall()
+
+
+def _set_pragma_unless(given_up: Callable[[], bool], conn: PooledConnection, statement: str) -> None:
+    # Waits for other connections' locks as long as SQLite would, unless nobody wants the connection any more.
+    usual = _busy_timeout(conn)
+    if _SETS_BUSY_TIMEOUT.match(statement):
+        conn.execute(statement).fetchall()
+        return
+    deadline = time.monotonic() + usual / 1000
+    while True:
+        left = deadline - time.monotonic()
+        _set_busy_timeout(conn, int(max(min(left, _LOCK_SLICE), 0) * 1000))
+        try:
+            conn.execute(statement).fetchall()
+        except sqlite3.OperationalError as exc:
+            if left <= 0 or given_up() or not _is_busy(exc):
+                raise
+            # Sometimes SQLite does not wait at all.
+            time.sleep(_LOCK_SLICE / 10)
+        else:
+            break
+    _set_busy_timeout(conn, usual)
 
 
 def _pragma_statement(name: str, value: str | float) -> str:
