@@ -143,6 +143,12 @@ cdef struct HeapItem:
 cdef class PoolCore
 
 
+cdef class Spelling:                        # a way to write an endpoint that normalize() knows as another one
+    cdef object endpoint                    # never changes
+    cdef Py_hash_t hash                     # never changes
+    cdef Spelling next                      # [ep] the one seen before it
+
+
 cdef class HeapMember:
     cdef Py_ssize_t heap_index              # [core] -1: not in a heap
 
@@ -191,7 +197,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
-    cdef char padding[8]
+    cdef Spelling spellings                 # [ep] what else counts as the endpoint, the latest first
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -218,7 +224,7 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
 
 
 cdef class Waiter:
-    cdef readonly object endpoint           # never changes
+    cdef readonly object endpoint           # [owner] as it was asked for; once it was, as normalize() has it
     cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]
@@ -245,6 +251,7 @@ cdef class PoolCore:
     cdef gcp_mutex lock
     cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
     cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
+    cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
     cdef Map by_connection                  # [shard] address of a connection -> Entry
     cdef Map inherited                      # [shard] by_connection of the processes that this one was forked from
     cdef set entries                        # owns the entries (and lets the garbage collector see them)
@@ -254,6 +261,7 @@ cdef class PoolCore:
     cdef double wake_at                     # [core] when the collector will wake by itself
     cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
+    cdef readonly object normalize          # never changes; None: endpoints count as what they are
     cdef int is_closed                      # [core]; read under [ep]
     cdef int starving_count                 # [core]; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
@@ -307,8 +315,16 @@ cdef class PoolCore:
     cpdef bint discard(self, Entry e) except -1
     cdef bint take_out(self, Entry e, bint queue) except -1
     cdef EndpointPool find(self, object endpoint)
-    cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version)
+    cdef EndpointPool find_seen(self, object endpoint)
+    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version)
+    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1
+    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1
+    cdef object normalized(self, object endpoint)
     cdef EndpointPool find_or_add(self, object endpoint)
+    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_)
+    cdef Spelling new_spelling(self, object endpoint, object counts_as)
+    cdef void add_spelling(self, EndpointPool ep, Spelling new)
+    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept
     cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept
     cdef void set_alias(self, EndpointPool ep, object endpoint)
     cdef void forget_if_empty(self, EndpointPool ep) noexcept

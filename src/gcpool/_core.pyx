@@ -53,6 +53,10 @@ __all__ = [
     'monotonic',
 ]
 
+# How many spellings of one endpoint are known at a time, besides the one that normalize() gives.
+cdef enum:
+    MAX_SPELLINGS = 8
+
 cdef enum:          # Entry.state
     CREATING        # a ticket: the slot is reserved, its holder is connecting
     IDLE
@@ -147,6 +151,12 @@ cdef class Entry(HeapMember):
 
     def __repr__(self):
         return f'<Entry {STATES[self.state]} at {id(self):#x}>'
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Spelling:
+    """Another spelling of an endpoint, as far as the manager's ``normalize`` is concerned."""
 
 
 @cython.final
@@ -374,6 +384,7 @@ cdef class PoolCore:
     :param collects: whether a background worker closes what is due, so that release leaves that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
     :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told
+    :param normalize: called, with no lock held, for an endpoint that was not seen before: returns what it counts as
     """
 
     def __cinit__(self):
@@ -400,6 +411,7 @@ cdef class PoolCore:
         bint collects=False,
         object clock=None,
         object wake_collector=None,
+        object normalize=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -409,6 +421,7 @@ cdef class PoolCore:
         self.collects = collects
         self.clock = clock
         self.wake_collector = wake_collector
+        self.normalize = normalize
 
     def __dealloc__(self):
         global cores
@@ -422,6 +435,7 @@ cdef class PoolCore:
         gcp_unlock(&cores_lock)
         map_free(&self.by_identity)
         map_free(&self.by_hash)
+        map_free(&self.by_spelling)
         map_free(&self.by_connection)
         map_free(&self.inherited)
 
@@ -436,6 +450,7 @@ cdef class PoolCore:
         self.inherit_connections()
         memset(&self.by_identity, 0, sizeof(Map))
         memset(&self.by_hash, 0, sizeof(Map))
+        memset(&self.by_spelling, 0, sizeof(Map))
         memset(&self.by_connection, 0, sizeof(Map))
         self.entries = set()
         self.expiry = IndexedHeap()
@@ -494,57 +509,176 @@ cdef class PoolCore:
 
     # -- finding an endpoint's pool --------------------------------------------------------------------------------
 
-    cdef inline EndpointPool find(self, object endpoint):
-        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown.
+    cdef inline EndpointPool find_seen(self, object endpoint):
+        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or is a
+        # spelling that was not seen before: then find(), and request(), know more.
         cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
+        cdef Py_hash_t hash_
         if ep is None and (gcp_load_int(&self.size) > 0 or gcp_load_int(&self.starving_count)):
-            ep = self.find_equal(endpoint, hash_of(endpoint), NULL)
+            hash_ = hash_of(endpoint)
+            ep = self.find_in(&self.by_hash, endpoint, hash_, NULL)
+            if ep is None and self.normalize is not None:
+                ep = self.find_in(&self.by_spelling, endpoint, hash_, NULL)
             if ep is not None:
                 self.set_alias(ep, endpoint)
         return ep
 
-    cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version):
-        # __eq__ is user code: it runs between two looks at the table, and the search starts again if that changed.
+    cdef EndpointPool find(self, object endpoint):
+        # However the endpoint is spelled. None if it is unknown.
+        cdef EndpointPool ep = self.find_seen(endpoint)
+        cdef Spelling new
+        if ep is None and self.normalize is not None:
+            counts_as = self.normalized(endpoint)
+            new = self.new_spelling(endpoint, counts_as)
+            ep = self.find_seen(counts_as)
+            if ep is not None and new is not None:
+                self.add_spelling(ep, new)
+        return ep
+
+    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1:
+        # Whether that is its endpoint.
+        if ep.endpoint is endpoint:
+            return True
+        found = map_get(&self.by_identity, <size_t><void *>endpoint)
+        if found is not None:
+            return found is ep
+        return ep.endpoint == endpoint or (self.normalize is not None and self.find(endpoint) is ep)
+
+    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version):
+        # In by_hash, or in by_spelling. __eq__ is user code: it runs between two looks at the table, and the search
+        # starts again if that changed.
         cdef EndpointPool ep
         cdef void *found
         cdef size_t n = 0, seen = 0
         cdef size_t s = shard_of(<size_t>hash_)
-        cdef Table *t = &self.by_hash.tables[s]
+        cdef Table *t = &where.tables[s]
         while True:
-            gcp_lock(&self.by_hash.locks[s])
+            gcp_lock(&where.locks[s])
             if n == 0:
                 seen = t.version
             elif seen != t.version:
                 n = 0
-                gcp_unlock(&self.by_hash.locks[s])
+                gcp_unlock(&where.locks[s])
                 continue
             found = table_find_nth(t, <size_t>hash_, n)
             ep = <EndpointPool>found if found != NULL else None
-            gcp_unlock(&self.by_hash.locks[s])
+            gcp_unlock(&where.locks[s])
             if ep is None:
                 if version != NULL:
                     version[0] = seen
                 return None
-            if ep.endpoint is endpoint or ep.endpoint == endpoint:
+            if where == &self.by_spelling:
+                if self.is_spelled(ep, endpoint, hash_):
+                    return ep
+            elif ep.endpoint is endpoint or ep.endpoint == endpoint:
                 return ep
             n += 1
             ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
 
+    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:
+        # Whether its endpoint was spelled so before.
+        cdef Spelling spelling
+        cdef Spelling following
+        gcp_lock(&ep.lock)
+        spelling = ep.spellings
+        gcp_unlock(&ep.lock)
+        while spelling is not None:
+            if spelling.hash == hash_ and (spelling.endpoint is endpoint or spelling.endpoint == endpoint):
+                return True
+            gcp_lock(&ep.lock)
+            following = spelling.next
+            gcp_unlock(&ep.lock)
+            spelling = following
+        return False
+
+    cdef object normalized(self, object endpoint):
+        # What the manager says that an endpoint counts as. Its code, so no lock is held.
+        hash_of(endpoint)
+        counts_as = self.normalize(endpoint)
+        if counts_as is None and endpoint is not None:
+            raise TypeError(f'normalize() returned None for endpoint {endpoint!r}: expected what it counts as')
+        return counts_as
+
+    cdef Spelling new_spelling(self, object endpoint, object counts_as):
+        # None if the two are equal: then either of them is found by the hash of the other. Compares, so no lock is
+        # held; what it allocates is not allocated where it could fail half-way.
+        cdef Spelling new
+        cdef Py_hash_t hash_ = hash_of(endpoint)
+        cdef Py_hash_t hash_of_normalized
+        try:
+            hash_of_normalized = PyObject_Hash(counts_as)
+        except Exception as exc:
+            raise TypeError(
+                f'normalize() returned {counts_as!r} of type {type(counts_as).__name__} for endpoint {endpoint!r}: '
+                'expected a hashable object'
+            ) from exc
+        if counts_as is endpoint or (hash_ == hash_of_normalized and counts_as == endpoint):
+            return None
+        new = Spelling.__new__(Spelling)
+        new.endpoint = endpoint
+        new.hash = hash_
+        return new
+
+    cdef void add_spelling(self, EndpointPool ep, Spelling new):
+        # The oldest one goes where there are too many of them: endpoints of which each acquire makes another spelling
+        # must not pile up.
+        cdef Spelling _oldest = None    # goes when the lock is free again
+        cdef void *p
+        cdef void *before = NULL
+        cdef int count = 1
+        cdef size_t s = shard_of(<size_t>new.hash)
+        cdef int failed = 1
+        gcp_lock(&ep.lock)
+        if not ep.forgotten:
+            gcp_lock(&self.by_spelling.locks[s])
+            failed = table_insert(&self.by_spelling.tables[s], <size_t>new.hash, <void *>ep)
+            gcp_unlock(&self.by_spelling.locks[s])
+        if not failed:          # without memory for it the manager is asked again
+            self.add_identity(ep, new.endpoint)
+            new.next = ep.spellings
+            ep.spellings = new
+            p = <void *>new
+            while (<Spelling>p).next is not None:
+                before = p
+                p = <void *>(<Spelling>p).next
+                count += 1
+            if count > MAX_SPELLINGS:
+                _oldest = <Spelling>p
+                self.forget_spelling(ep, p)
+                (<Spelling>before).next = None
+        gcp_unlock(&ep.lock)
+
+    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept:
+        # ep.lock is held.
+        map_remove(&self.by_spelling, <size_t>(<Spelling>p).hash, <void *>ep)
+        map_remove(&self.by_identity, <size_t><void *>(<Spelling>p).endpoint, <void *>ep)
+
     cdef EndpointPool find_or_add(self, object endpoint):
-        cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
-        cdef EndpointPool new
-        cdef Py_hash_t hash_
-        cdef size_t version, s
-        cdef int failed = 0
-        cdef bint added = False
+        cdef EndpointPool ep
+        cdef Spelling new
+        if self.normalize is None:
+            ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
+            return self.find_or_add_equal(endpoint, hash_of(endpoint)) if ep is None else ep
+        ep = self.find_seen(endpoint)
         if ep is not None:
             return ep
-        hash_ = hash_of(endpoint)
-        s = shard_of(<size_t>hash_)
-        new = None
+        counts_as = self.normalized(endpoint)
+        new = self.new_spelling(endpoint, counts_as)
+        ep = self.find_or_add_equal(counts_as, hash_of(counts_as))
+        if new is not None:
+            self.add_spelling(ep, new)
+        return ep
+
+    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_):
+        cdef EndpointPool ep
+        cdef EndpointPool new = None
+        cdef size_t version
+        cdef size_t s = shard_of(<size_t>hash_)
+        cdef int failed = 0
+        cdef bint added = False
         while True:
             version = 0
-            ep = self.find_equal(endpoint, hash_, &version)
+            ep = self.find_in(&self.by_hash, endpoint, hash_, &version)
             if ep is not None:
                 self.set_alias(ep, endpoint)
                 return ep
@@ -590,6 +724,7 @@ cdef class PoolCore:
 
     cdef void forget_if_empty(self, EndpointPool ep) noexcept:
         # Both locks are held. The caller holds a reference to ep, so that nothing is let go here.
+        cdef void *p
         if ep.size or ep.waiting or ep.forgotten:
             return
         ep.forgotten = True
@@ -603,12 +738,18 @@ cdef class PoolCore:
         map_remove(&self.by_identity, <size_t><void *>ep.endpoint, <void *>ep)
         if ep.alias is not None:
             map_remove(&self.by_identity, <size_t><void *>ep.alias, <void *>ep)
+        p = <void *>ep.spellings
+        while p != <void *>None:
+            self.forget_spelling(ep, p)
+            p = <void *>(<Spelling>p).next
         self.acquires += ep.acquires
 
     # -- the hot path ----------------------------------------------------------------------------------------------
 
     cdef Entry take_idle(self, object endpoint, double now, double interval):
         """An idle connection, core ones first, or None: then :py:meth:`request` knows more.
+
+        None, too, for another spelling of an endpoint that was not seen before: only request() asks the manager.
 
         :param interval: seconds; None, too, when it was not used within them, or is suspect. 0: never mind.
         """
@@ -628,7 +769,7 @@ cdef class PoolCore:
             table_prefetch(&self.by_connection.tables[0], <size_t>slot.hint_conn)
             ep = <EndpointPool>slot.value
         else:
-            ep = self.find(endpoint)
+            ep = self.find_seen(endpoint)
             if ep is None:
                 return None
         gcp_lock(&ep.lock)
@@ -1014,7 +1155,8 @@ cdef class PoolCore:
     # -- acquiring --------------------------------------------------------------------------------------------------
 
     def try_acquire(self, object endpoint, double now):
-        """An idle connection's entry, or None when none is ready. Nothing is created, nobody waits."""
+        """An idle connection's entry, or None when none is ready, or the endpoint is spelled as never before. Nothing
+        is created, nobody waits."""
         return self.take_idle(endpoint, now, 0)
 
     cpdef adopt(self, Waiter w, Entry e):
@@ -1023,6 +1165,8 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         w.core = self
         w.pool = pool_of(e)
+        if self.normalize is not None:
+            w.endpoint = w.pool.endpoint
         w.entry = e
         w.state = SERVED
         gcp_lock(&self.lock)
@@ -1052,6 +1196,8 @@ cdef class PoolCore:
             ep = self.find_or_add(w.endpoint)
             w.core = self
             w.pool = ep
+            if self.normalize is not None:
+                w.endpoint = ep.endpoint        # what the manager's other methods are called with
             gcp_lock(&self.lock)
             if self.is_closed:
                 w.state = REFUSED
@@ -1460,12 +1606,10 @@ cdef class PoolCore:
                 f'expected one that acquire({endpoint!r}) gave'
             )
         ep = e.pool
-        if ep.endpoint is not endpoint:
-            found = map_get(&self.by_identity, <size_t><void *>endpoint)
-            if found is not ep and not (found is None and ep.endpoint == endpoint):
-                raise ConnectionNotAcquired(
-                    f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
-                )
+        if ep.endpoint is not endpoint and not self.leads_to(ep, endpoint):
+            raise ConnectionNotAcquired(
+                f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
+            )
         if e.forced:
             self.let_go(e)
             return None
@@ -1495,11 +1639,11 @@ cdef class PoolCore:
         return e
 
     def find_held(self, object conn, object endpoint):
-        """The same, or None when it is not out, or another endpoint's. It changes nothing, and raises nothing."""
+        """The same, or None when it is not out, or another endpoint's. It changes nothing."""
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         if e is None or e.state != ACQUIRED:
             return None
-        return e if e.pool.endpoint is endpoint or e.pool.endpoint == endpoint else None
+        return e if self.leads_to(e.pool, endpoint) else None
 
     cpdef bint begin_release(self, Entry e) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.

@@ -225,7 +225,7 @@ cdef class SyncPool(PoolFacade):
                     dead = not self._check_within(w, timeout)
                 if not dead:
                     if self._hooks_acquire and self._core.confirm(w):
-                        self._manager.on_acquire(endpoint, e.conn_)
+                        self._manager.on_acquire(w.endpoint, e.conn_)
                     if not self._core.confirm(w):
                         raise ConnectionPoolClosedError(
                             f'the pool was closed while a connection to {endpoint!r} was acquired'

@@ -90,6 +90,7 @@ class ConnectionPool(
             collects=worker is not None,
             wake_collector=None if worker is None else worker.wake,
             clock=_clock,
+            normalize=hooks.normalize,
         )
         super().__init__(
             core,
@@ -191,7 +192,7 @@ class ConnectionPool(
                 break
             dead = True
         if self._hooks_acquire and core.confirm(waiter):
-            self._manager.on_acquire(endpoint, waiter.served.conn)
+            self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
         if not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
