@@ -10,8 +10,22 @@ cdef extern from *:
     """
     #include <time.h>
 
+    #ifdef HAVE_FORK
+      #include <pthread.h>
+      #include <unistd.h>
+      #define gcp_call_in_child(f) ((void)pthread_atfork(NULL, NULL, (f)))
+      #define gcp_process_id() ((long)getpid())
+    #else
+      #define gcp_call_in_child(f) ((void)(f))
+      #define gcp_process_id() 0L
+    #endif
+
+    /* One reference that nobody gives back, taken without a thread state, in a process of one thread. */
+    #define gcp_keep_for_good(o) Py_SET_REFCNT((PyObject *)(o), Py_REFCNT((PyObject *)(o)) + 1)
+
     #ifdef Py_GIL_DISABLED
       typedef PyMutex gcp_mutex;
+      #define gcp_is_locked(m) ((m)->_bits & 1)
       #define gcp_lock(m) PyMutex_Lock(m)
       #define gcp_unlock(m) PyMutex_Unlock(m)
       /* Endpoint lookups of different threads should not meet at one lock. */
@@ -30,6 +44,7 @@ cdef extern from *:
       }
     #else
       typedef unsigned char gcp_mutex;
+      #define gcp_is_locked(m) 0
       enum { GCP_SHARDS = 1, GCP_SHARED_STAMP = 1 };
       #ifdef GCPOOL_ASSERT
         /* Python code that runs inside a locked region would show itself here, by coming back into the core. */
@@ -101,6 +116,10 @@ cdef extern from *:
         pass
     void gcp_lock(gcp_mutex *) noexcept nogil
     void gcp_unlock(gcp_mutex *) noexcept nogil
+    bint gcp_is_locked(gcp_mutex *) noexcept nogil
+    void gcp_call_in_child(void (*)() noexcept) noexcept
+    long gcp_process_id() noexcept nogil
+    void gcp_keep_for_good(void *) noexcept nogil
     int gcp_load_int(int *) noexcept nogil
     void gcp_store_int(int *, int) noexcept nogil
     double gcp_load_double(double *) noexcept nogil
@@ -134,6 +153,11 @@ cdef struct Map:
     gcp_mutex locks[GCP_SHARDS]
 
 
+cdef struct Ancestor:   # a process that this one was forked from. Nothing of it changes
+    Map connections     # by_connection when it forked
+    Ancestor *ancestor
+
+
 cdef struct HeapItem:
     double key
     unsigned long long stamp
@@ -159,6 +183,7 @@ cdef class IndexedHeap:
     cdef Py_ssize_t capacity                # [core]
     cdef Py_ssize_t promised                # [core] how many places nobody has to reserve any more
 
+    cdef void begin_anew(self) noexcept nogil
     cdef bint make_room(self, Py_ssize_t room) noexcept
     cdef void put(self, Py_ssize_t i, HeapItem item) noexcept
     cdef void sift_up(self, Py_ssize_t i) noexcept
@@ -253,8 +278,9 @@ cdef class PoolCore:
     cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
     cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
     cdef Map by_connection                  # [shard] address of a connection -> Entry
-    cdef Map inherited                      # [shard] by_connection of the processes that this one was forked from
-    cdef set entries                        # owns the entries (and lets the garbage collector see them)
+    cdef Ancestor *ancestor                 # changes only in a forked child
+    cdef Ancestor *ancestor_to_be           # [core] what this process will be to a child; NULL: created no connection
+    cdef set entries                        # owns the entries (and lets the garbage collector see them); see own_entries()
     cdef IndexedHeap expiry                 # [core]
     cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
     cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
@@ -361,8 +387,9 @@ cdef class PoolCore:
     cdef int call_collector(self) except -1
     cdef int fail(self, Entry ticket, Waiter w) except -1
     cdef list endpoint_pools(self)
-    cdef void after_fork(self)
-    cdef void inherit_connections(self)
+    cdef void begin_anew(self) noexcept nogil
+    cdef set own_entries(self)
+    cdef bint is_inherited(self, object conn) noexcept
 
 
 cdef class PoolFacade:                     # set once

@@ -344,29 +344,35 @@ cdef int notify_all(void *chain) except -1:
 # The state machine
 # ---------------------------------------------------------------------------------------------------------------------
 
-cdef extern from "Python.h":
-    int PyGC_Disable()
-    int PyGC_Enable()
-
 cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
 cdef gcp_mutex cores_lock
+cdef long process = gcp_process_id()    # the one in which the pools were made, or begun anew
+
+
+@cython.linetrace(False)
+cdef void begin_anew_in_child() noexcept:
+    # The C library calls this at the end of fork(), whoever forks: a server in C may tell Python nothing of it, and
+    # have no thread state. So nothing of the interpreter is called here or below, and nothing allocated or freed.
+    global process
+    cdef void *p = cores
+    memset(&cores_lock, 0, sizeof(gcp_mutex))
+    process = gcp_process_id()
+    while p != NULL:
+        (<PoolCore>p).begin_anew()
+        p = (<PoolCore>p).following
 
 
 def reset_after_fork():
-    """In a forked child: start every pool anew, empty, and leave the parent's connections alone."""
-    global cores
-    cdef void *p
-    # A collection in the middle of it would run finalizers on pools that are half reset, and take some out of the list.
-    cdef int collecting = PyGC_Disable()
-    memset(&cores_lock, 0, sizeof(gcp_mutex))
-    p = cores
-    while p != NULL:
-        (<PoolCore>p).after_fork()
-        p = (<PoolCore>p).following
-    if collecting:
-        PyGC_Enable()
+    """In a forked child: begin every pool anew, empty, and leave the parent's connections alone.
+
+    Nothing if that was done already: the pools may have been used since.
+    """
+    if process != gcp_process_id():
+        begin_anew_in_child()
 
 
+# Both, since each may be missing: a fork by a system call of its own passes by the one, a fork in C by the other.
+gcp_call_in_child(begin_anew_in_child)
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=reset_after_fork)
 
@@ -391,7 +397,6 @@ cdef class PoolCore:
         global cores
         self.expiry = IndexedHeap()
         self.starving = IndexedHeap()
-        self.entries = set()
         self.due_at = INFINITY
         self.wake_at = INFINITY
         gcp_lock(&cores_lock)
@@ -425,6 +430,7 @@ cdef class PoolCore:
 
     def __dealloc__(self):
         global cores
+        cdef Ancestor *a
         gcp_lock(&cores_lock)
         if self.previous != NULL:
             (<PoolCore>self.previous).following = self.following
@@ -437,28 +443,39 @@ cdef class PoolCore:
         map_free(&self.by_hash)
         map_free(&self.by_spelling)
         map_free(&self.by_connection)
-        map_free(&self.inherited)
+        PyMem_Free(self.ancestor_to_be)
+        while self.ancestor != NULL:
+            a = self.ancestor
+            self.ancestor = a.ancestor
+            map_free(&a.connections)
+            PyMem_Free(a)
 
-    cdef void after_fork(self):
-        # The only thread there is. Another one may have been in a locked region when the process was copied: nothing of
-        # the old structures is walked or freed. The parent's connections are kept for good, past the end of the
+    @cython.linetrace(False)
+    cdef void begin_anew(self) noexcept nogil:
+        # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so
+        # nothing of the old structures is walked. The parent's connections are kept for good, past the end of the
         # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
-        Py_INCREF(self.entries)
-        Py_INCREF(self.expiry)
-        Py_INCREF(self.starving)
+        cdef Ancestor *a = self.ancestor_to_be
+        cdef int s
+        self.generation += 1
         memset(&self.lock, 0, sizeof(gcp_mutex))
-        self.inherit_connections()
+        if a != NULL:           # else this process has created no connection: what there is, is of older generations
+            for s in range(GCP_SHARDS):
+                if not gcp_is_locked(&self.by_connection.locks[s]):
+                    a.connections.tables[s] = self.by_connection.tables[s]
+            a.ancestor = self.ancestor
+            self.ancestor = a
+            self.ancestor_to_be = NULL
+            gcp_keep_for_good(<void *>self.entries)
         memset(&self.by_identity, 0, sizeof(Map))
         memset(&self.by_hash, 0, sizeof(Map))
         memset(&self.by_spelling, 0, sizeof(Map))
         memset(&self.by_connection, 0, sizeof(Map))
-        self.entries = set()
-        self.expiry = IndexedHeap()
-        self.starving = IndexedHeap()
+        self.expiry.begin_anew()
+        self.starving.begin_anew()
         self.due_at = INFINITY
         self.wake_at = INFINITY
         self.starving_count = 0
-        self.generation += 1
         self.size = 0
         self.closing = 0
         self.helping_now = 0
@@ -477,22 +494,36 @@ cdef class PoolCore:
         self.waits = 0
         self.timeouts = 0
 
-    cdef void inherit_connections(self):
-        # Those of the parent, and, where that is a forked child itself, those that it inherited.
-        cdef Table *old
-        cdef Table *new
-        cdef size_t i
-        cdef int s
-        for s in range(GCP_SHARDS):
-            old = &self.by_connection.tables[s]
-            new = &self.inherited.tables[s]
-            if new.slots == NULL:
-                new[0] = old[0]
-            elif old.slots != NULL:
-                for i in range(old.mask + 1):
-                    if old.slots[i].value != NULL:
-                        table_insert(new, old.slots[i].key, old.slots[i].value)
-        memset(&self.inherited.locks, 0, sizeof(self.inherited.locks))
+    cdef set own_entries(self):
+        # Those of this process. What the next child will need is made here, before there is anything to be inherited:
+        # that child cannot allocate.
+        cdef set old = self.entries
+        cdef set new
+        cdef Ancestor *a
+        if self.ancestor_to_be != NULL:
+            return old
+        new = set()
+        a = <Ancestor *>PyMem_Malloc(sizeof(Ancestor))
+        if a == NULL:
+            raise MemoryError
+        memset(a, 0, sizeof(Ancestor))
+        gcp_lock(&self.lock)
+        if self.ancestor_to_be == NULL:
+            self.entries = new
+            self.ancestor_to_be = a
+            a = NULL
+        gcp_unlock(&self.lock)
+        PyMem_Free(a)
+        return self.entries
+
+    cdef bint is_inherited(self, object conn) noexcept:
+        # Whether it is a connection of a process that this one was forked from.
+        cdef Ancestor *a = self.ancestor
+        while a != NULL:
+            if table_find(&a.connections.tables[shard_of(<size_t><void *>conn)], <size_t><void *>conn) != NULL:
+                return True
+            a = a.ancestor
+        return False
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -549,6 +580,7 @@ cdef class PoolCore:
         # starts again if that changed.
         cdef EndpointPool ep
         cdef void *found
+        cdef bint equal
         cdef size_t n = 0, seen = 0
         cdef size_t s = shard_of(<size_t>hash_)
         cdef Table *t = &where.tables[s]
@@ -568,11 +600,15 @@ cdef class PoolCore:
                     version[0] = seen
                 return None
             if where == &self.by_spelling:
-                if self.is_spelled(ep, endpoint, hash_):
-                    return ep
-            elif ep.endpoint is endpoint or ep.endpoint == endpoint:
+                equal = self.is_spelled(ep, endpoint, hash_)
+            else:
+                equal = ep.endpoint is endpoint or ep.endpoint == endpoint
+            if ep.generation != self.generation:    # __eq__ has forked, and this is the child
+                n = 0
+            elif equal:
                 return ep
-            n += 1
+            else:
+                n += 1
             ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
 
     cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:
@@ -685,8 +721,8 @@ cdef class PoolCore:
             if new is None:
                 new = EndpointPool()
                 new.endpoint = endpoint
-                new.generation = self.generation
                 new.hash = hash_
+            new.generation = self.generation
             gcp_lock(&self.by_hash.locks[s])
             if self.by_hash.tables[s].version == version:
                 failed = table_insert(&self.by_hash.tables[s], <size_t>hash_, <void *>new)
@@ -1285,8 +1321,9 @@ cdef class PoolCore:
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
+        entries = self.own_entries()
         try:
-            self.entries.add(ticket)
+            entries.add(ticket)
         except MemoryError:
             Py_INCREF(ticket)           # nobody else owns it until then
             raise
@@ -1306,7 +1343,7 @@ cdef class PoolCore:
             ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            self.entries.discard(ticket)
+            entries.discard(ticket)
             raise ValueError(
                 f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
                 'expected a new connection'
@@ -1599,7 +1636,7 @@ cdef class PoolCore:
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         cdef EndpointPool ep
         if e is None:
-            if map_get(&self.inherited, <size_t><void *>conn) is not None:
+            if self.is_inherited(conn):
                 return None
             raise ConnectionNotAcquired(
                 f'the connection {conn!r} is not of this pool (or it is closed): '
@@ -2103,7 +2140,7 @@ cdef class PoolCore:
         cdef Entry e
         cdef EndpointPool ep
         cdef int count = 0
-        for e in list(self.entries):
+        for e in list(self.own_entries()):
             ep = e.pool
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
@@ -2233,7 +2270,7 @@ cdef class PoolCore:
         problems = []
         pools = self.endpoint_pools()
         by_pool = {}
-        for e in self.entries:
+        for e in self.own_entries():
             if e.state != GONE:
                 by_pool.setdefault(id(e.pool), []).append(e)
             elif not e.forced:

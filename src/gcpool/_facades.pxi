@@ -671,6 +671,8 @@ cdef class AsyncPool(PoolFacade):
         cdef bint current
         if self._core.entries is None or e not in self._core.entries or self.loop is None:
             return 0
+        if e.generation != self._core.generation:
+            return 0
         gcp_lock(&e.pool.lock)
         current = e.turn == turn and (e.state == ACQUIRED or e.state == RELEASING)
         gcp_unlock(&e.pool.lock)
