@@ -280,7 +280,7 @@ cdef class PoolCore:
     cdef Map by_connection                  # [shard] address of a connection -> Entry
     cdef Ancestor *ancestor                 # changes only in a forked child
     cdef Ancestor *ancestor_to_be           # [core] what this process will be to a child; NULL: created no connection
-    cdef set entries                        # owns the entries (and lets the garbage collector see them); see own_entries()
+    cdef set entries                        # own_entries(); owns the entries, so that the garbage collector sees them
     cdef IndexedHeap expiry                 # [core]
     cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
     cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
@@ -385,11 +385,19 @@ cdef class PoolCore:
     cdef void *after_slot_freed(self, EndpointPool ep) noexcept
     cdef void *take_closers(self) noexcept
     cdef int call_collector(self) except -1
+    cdef void forget_wake(self) noexcept
     cdef int fail(self, Entry ticket, Waiter w) except -1
     cdef list endpoint_pools(self)
     cdef void begin_anew(self) noexcept nogil
     cdef set own_entries(self)
     cdef bint is_inherited(self, object conn) noexcept
+
+
+cdef class GuardedLogger:
+    cdef object logger                      # never changes
+
+    cdef int write(self, object method, object message, tuple args) except -1
+    cdef int write_unraisable(self, object exc) except -1
 
 
 cdef class PoolFacade:                     # set once

@@ -97,6 +97,7 @@ def monotonic():
 
 include "_tables.pxi"
 include "_heap.pxi"
+include "_log.pxi"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -389,7 +390,8 @@ cdef class PoolCore:
     :param max_lifetime: seconds after which any connection is due
     :param collects: whether a background worker closes what is due, so that release leaves that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told
+    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told; False
+        if the worker cannot be told
     :param normalize: called, with no lock held, for an endpoint that was not seen before: returns what it counts as
     """
 
@@ -1815,16 +1817,20 @@ cdef class PoolCore:
 
     cdef int call_collector(self) except -1:
         try:
-            self.wake_collector()
+            if self.wake_collector() is False:
+                self.forget_wake()
         except BaseException:
-            # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more,
-            # and if that fails too, with the next connection that is queued.
-            gcp_lock(&self.lock)
-            self.wake_at = INFINITY
-            gcp_unlock(&self.lock)
+            # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more.
+            self.forget_wake()
             self.wake_collector()
             raise
         return 0
+
+    cdef void forget_wake(self) noexcept:
+        # The collector was not told: the next connection that is queued for expiry tries again.
+        gcp_lock(&self.lock)
+        self.wake_at = INFINITY
+        gcp_unlock(&self.lock)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 

@@ -1,10 +1,9 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
-import logging
 from collections.abc import Callable
 from typing import Generic
 
-from ._core import Waiter
+from ._core import Waiter, logger
 from ._primitives import AsyncRuntime, AsyncWorker, at_least, get_deadline, seconds
 from .common import (
     BaseConnectionPool,
@@ -21,8 +20,6 @@ from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
-
-logger = logging.getLogger(__package__)
 
 
 class ConnectionPool(

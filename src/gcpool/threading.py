@@ -2,11 +2,10 @@
 
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
-import logging
 from collections.abc import Callable
 from typing import Generic
 
-from ._core import Waiter
+from ._core import Waiter, logger
 from ._primitives import SyncRuntime, SyncWorker, at_least, get_deadline, seconds
 from .common import (
     BaseConnectionPool,
@@ -23,8 +22,6 @@ from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager
 
 __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
-
-logger = logging.getLogger(__package__)
 
 
 class ConnectionPool(

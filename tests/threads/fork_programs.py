@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import ipaddress
 import itertools
+import logging
 import os
 import platform
 import select
@@ -570,6 +571,53 @@ def collector_in_the_child() -> None:
     line.check()
     pool.release(line, 'a')
     until(lambda: line.disposals == 1)
+    pool.close()
+
+
+def use_without_threads(pool: ConnectionPool[str, Line]) -> None:
+    """No stack is so large, so that the system refuses to start a thread."""
+    logging.getLogger('gcpool').addHandler(logging.NullHandler())
+    before = threading.stack_size(1 << 46)
+    refused = threading.Thread(target=print)
+    try:
+        refused.start()
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError('a thread was started')
+    first = pool.acquire('a')
+    pool.release(first, 'a')
+    # The pool's clock may lag by some milliseconds.
+    time.sleep(0.05)
+    with pool.connection('b') as second:
+        second.check()
+    assert first.disposals == 1, 'the release disposed of it'
+    threading.stack_size(before)
+    # And now they can be started.
+    pool.release(pool.acquire('a'), 'a')
+    until(lambda: second.disposals == 1)
+    assert any(thread.name == 'gcpool-collector' for thread in threading.enumerate())
+    pool.close()
+
+
+def no_thread_can_be_started() -> None:
+    logging.getLogger('gcpool').addHandler(logging.NullHandler())
+    before = threading.stack_size(1 << 46)
+    pool: ConnectionPool[str, Line] = ConnectionPool(
+        LineManager(), min_idle=0, idle_timeout=0.001, background_collector=True
+    )
+    threading.stack_size(before)
+    use_without_threads(pool)
+
+
+def no_thread_can_be_started_in_the_child() -> None:
+    pool: ConnectionPool[str, Line] = ConnectionPool(
+        LineManager(), min_idle=0, idle_timeout=0.001, background_collector=True
+    )
+    line = pool.acquire('a')
+    fork(lambda: use_without_threads(pool), beside_threads=True)
+    line.check()
+    pool.release(line, 'a')
     pool.close()
 
 
