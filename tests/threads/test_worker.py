@@ -14,6 +14,7 @@ from gcpool.exceptions import DiscardConnection
 from tests.support import Interruption
 from tests.threads.programs import run_program
 from tests.threads.support import Case, JudgingManager, until
+from tests.threads.test_log_handlers import EVENTS, IDS, FailingHandler, interrupt
 
 SHORT = 0.005
 
@@ -67,15 +68,14 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
 
 @final
 class Raising(logging.Handler):
-    """In one thread."""
+    """In the collector's thread."""
 
-    def __init__(self, error: BaseException, thread_name: str) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error
-        self.thread_name = thread_name
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.threadName == self.thread_name:
+        if record.threadName == 'gcpool-collector':
             raise self.error
 
 
@@ -95,7 +95,7 @@ def handler(request: pytest.FixtureRequest) -> Iterator[Raising | None]:
         yield None
         return
     logger = logging.getLogger('gcpool')
-    handler, level = Raising(request.param, 'gcpool-collector'), logger.level
+    handler, level = Raising(request.param), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     yield handler
@@ -121,23 +121,20 @@ def test_the_collector_goes_on_whatever_dispose_and_a_log_handler_raise(
         assert set(map(type, unraisable)) == {type(handler.error)}
 
 
-@pytest.mark.parametrize('error', [SystemExit(1), KeyboardInterrupt()], ids=['exit', 'Ctrl-C'])
-def test_what_a_handler_raises_that_is_no_exception_reaches_the_thread_and_loses_nothing(error: BaseException) -> None:
+@pytest.mark.parametrize('error', [SystemExit(1), KeyboardInterrupt(), Interruption('no')], ids=repr)
+@pytest.mark.parametrize(('message', 'event'), EVENTS, ids=IDS)
+def test_what_a_handler_raises_that_is_no_exception_reaches_the_thread_and_loses_nothing(
+    message: str, event: Callable[[Case], Any], error: BaseException
+) -> None:
     logger = logging.getLogger('gcpool')
-    handler = Raising(error, threading.current_thread().name)
-    with Case(JudgingManager(), max_size=1) as case:
-        case.manager.script('on_release', DiscardConnection('doubtful'))
-        conn = case.pool.acquire('a')
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            with pytest.raises(type(error)):
-                case.pool.release(conn, 'a')
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(logging.NOTSET)
-        assert case.manager.living == []
-        assert case.cycle('a') == 'a2'
+    handler, level = FailingHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        interrupt(message, event, handler, error)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 # -- it has ended -----------------------------------------------------------------------------------------------------
