@@ -73,6 +73,8 @@ setup(
                 depends=[*glob('src/gcpool/*.pxd'), *glob('src/gcpool/*.pxi')],
                 define_macros=define,
                 undef_macros=undefine,
+                # For pthread_atfork(), which older C libraries keep apart.
+                extra_link_args=[] if os.name == 'nt' else ['-pthread'],
             )
         ],
         compiler_directives=directives,

@@ -10,8 +10,22 @@ cdef extern from *:
     """
     #include <time.h>
 
+    #ifdef HAVE_FORK
+      #include <pthread.h>
+      #include <unistd.h>
+      #define gcp_call_in_child(f) ((void)pthread_atfork(NULL, NULL, (f)))
+      #define gcp_process_id() ((long)getpid())
+    #else
+      #define gcp_call_in_child(f) ((void)(f))
+      #define gcp_process_id() 0L
+    #endif
+
+    /* One reference that nobody gives back, taken without a thread state, in a process of one thread. */
+    #define gcp_keep_for_good(o) Py_SET_REFCNT((PyObject *)(o), Py_REFCNT((PyObject *)(o)) + 1)
+
     #ifdef Py_GIL_DISABLED
       typedef PyMutex gcp_mutex;
+      #define gcp_is_locked(m) ((m)->_bits & 1)
       #define gcp_lock(m) PyMutex_Lock(m)
       #define gcp_unlock(m) PyMutex_Unlock(m)
       /* Endpoint lookups of different threads should not meet at one lock. */
@@ -30,6 +44,7 @@ cdef extern from *:
       }
     #else
       typedef unsigned char gcp_mutex;
+      #define gcp_is_locked(m) 0
       enum { GCP_SHARDS = 1, GCP_SHARED_STAMP = 1 };
       #ifdef GCPOOL_ASSERT
         /* Python code that runs inside a locked region would show itself here, by coming back into the core. */
@@ -101,6 +116,10 @@ cdef extern from *:
         pass
     void gcp_lock(gcp_mutex *) noexcept nogil
     void gcp_unlock(gcp_mutex *) noexcept nogil
+    bint gcp_is_locked(gcp_mutex *) noexcept nogil
+    void gcp_call_in_child(void (*)() noexcept) noexcept
+    long gcp_process_id() noexcept nogil
+    void gcp_keep_for_good(void *) noexcept nogil
     int gcp_load_int(int *) noexcept nogil
     void gcp_store_int(int *, int) noexcept nogil
     double gcp_load_double(double *) noexcept nogil
@@ -134,6 +153,11 @@ cdef struct Map:
     gcp_mutex locks[GCP_SHARDS]
 
 
+cdef struct Ancestor:   # a process that this one was forked from. Nothing of it changes
+    Map connections     # by_connection when it forked
+    Ancestor *ancestor
+
+
 cdef struct HeapItem:
     double key
     unsigned long long stamp
@@ -141,6 +165,12 @@ cdef struct HeapItem:
 
 
 cdef class PoolCore
+
+
+cdef class Spelling:                        # a way to write an endpoint that normalize() knows as another one
+    cdef object endpoint                    # never changes
+    cdef Py_hash_t hash                     # never changes
+    cdef Spelling next                      # [ep] the one seen before it
 
 
 cdef class HeapMember:
@@ -153,6 +183,7 @@ cdef class IndexedHeap:
     cdef Py_ssize_t capacity                # [core]
     cdef Py_ssize_t promised                # [core] how many places nobody has to reserve any more
 
+    cdef void begin_anew(self) noexcept nogil
     cdef bint make_room(self, Py_ssize_t room) noexcept
     cdef void put(self, Py_ssize_t i, HeapItem item) noexcept
     cdef void sift_up(self, Py_ssize_t i) noexcept
@@ -191,7 +222,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
-    cdef char padding[8]
+    cdef Spelling spellings                 # [ep] what else counts as the endpoint, the latest first
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -218,7 +249,7 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
 
 
 cdef class Waiter:
-    cdef readonly object endpoint           # never changes
+    cdef readonly object endpoint           # [owner] as it was asked for; once it was, as normalize() has it
     cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]
@@ -245,15 +276,18 @@ cdef class PoolCore:
     cdef gcp_mutex lock
     cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
     cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
+    cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
     cdef Map by_connection                  # [shard] address of a connection -> Entry
-    cdef Map inherited                      # [shard] by_connection of the processes that this one was forked from
-    cdef set entries                        # owns the entries (and lets the garbage collector see them)
+    cdef Ancestor *ancestor                 # changes only in a forked child
+    cdef Ancestor *ancestor_to_be           # [core] what this process will be to a child; NULL: created no connection
+    cdef set entries                        # own_entries(); owns the entries, so that the garbage collector sees them
     cdef IndexedHeap expiry                 # [core]
     cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
     cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
     cdef double wake_at                     # [core] when the collector will wake by itself
     cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
+    cdef readonly object normalize          # never changes; None: endpoints count as what they are
     cdef int is_closed                      # [core]; read under [ep]
     cdef int starving_count                 # [core]; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
@@ -307,8 +341,16 @@ cdef class PoolCore:
     cpdef bint discard(self, Entry e) except -1
     cdef bint take_out(self, Entry e, bint queue) except -1
     cdef EndpointPool find(self, object endpoint)
-    cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version)
+    cdef EndpointPool find_seen(self, object endpoint)
+    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version)
+    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1
+    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1
+    cdef object normalized(self, object endpoint)
     cdef EndpointPool find_or_add(self, object endpoint)
+    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_)
+    cdef Spelling new_spelling(self, object endpoint, object counts_as)
+    cdef void add_spelling(self, EndpointPool ep, Spelling new)
+    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept
     cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept
     cdef void set_alias(self, EndpointPool ep, object endpoint)
     cdef void forget_if_empty(self, EndpointPool ep) noexcept
@@ -343,10 +385,19 @@ cdef class PoolCore:
     cdef void *after_slot_freed(self, EndpointPool ep) noexcept
     cdef void *take_closers(self) noexcept
     cdef int call_collector(self) except -1
+    cdef void forget_wake(self) noexcept
     cdef int fail(self, Entry ticket, Waiter w) except -1
     cdef list endpoint_pools(self)
-    cdef void after_fork(self)
-    cdef void inherit_connections(self)
+    cdef void begin_anew(self) noexcept nogil
+    cdef set own_entries(self)
+    cdef bint is_inherited(self, object conn) noexcept
+
+
+cdef class GuardedLogger:
+    cdef object logger                      # never changes
+
+    cdef int write(self, object method, object message, tuple args) except -1
+    cdef int write_unraisable(self, object exc) except -1
 
 
 cdef class PoolFacade:                     # set once

@@ -54,6 +54,10 @@ __all__ = [
     'monotonic',
 ]
 
+# How many spellings of one endpoint are known at a time, besides the one that normalize() gives.
+cdef enum:
+    MAX_SPELLINGS = 8
+
 cdef enum:          # Entry.state
     CREATING        # a ticket: the slot is reserved, its holder is connecting
     IDLE
@@ -94,6 +98,7 @@ def monotonic():
 
 include "_tables.pxi"
 include "_heap.pxi"
+include "_log.pxi"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,6 +153,12 @@ cdef class Entry(HeapMember):
 
     def __repr__(self):
         return f'<Entry {STATES[self.state]} at {id(self):#x}>'
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Spelling:
+    """Another spelling of an endpoint, as far as the manager's ``normalize`` is concerned."""
 
 
 @cython.final
@@ -335,29 +346,35 @@ cdef int notify_all(void *chain) except -1:
 # The state machine
 # ---------------------------------------------------------------------------------------------------------------------
 
-cdef extern from "Python.h":
-    int PyGC_Disable()
-    int PyGC_Enable()
-
 cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
 cdef gcp_mutex cores_lock
+cdef long process = gcp_process_id()    # the one in which the pools were made, or begun anew
+
+
+@cython.linetrace(False)
+cdef void begin_anew_in_child() noexcept:
+    # The C library calls this at the end of fork(), whoever forks: a server in C may tell Python nothing of it, and
+    # have no thread state. So nothing of the interpreter is called here or below, and nothing allocated or freed.
+    global process
+    cdef void *p = cores
+    memset(&cores_lock, 0, sizeof(gcp_mutex))
+    process = gcp_process_id()
+    while p != NULL:
+        (<PoolCore>p).begin_anew()
+        p = (<PoolCore>p).following
 
 
 def reset_after_fork():
-    """In a forked child: start every pool anew, empty, and leave the parent's connections alone."""
-    global cores
-    cdef void *p
-    # A collection in the middle of it would run finalizers on pools that are half reset, and take some out of the list.
-    cdef int collecting = PyGC_Disable()
-    memset(&cores_lock, 0, sizeof(gcp_mutex))
-    p = cores
-    while p != NULL:
-        (<PoolCore>p).after_fork()
-        p = (<PoolCore>p).following
-    if collecting:
-        PyGC_Enable()
+    """In a forked child: begin every pool anew, empty, and leave the parent's connections alone.
+
+    Nothing if that was done already: the pools may have been used since.
+    """
+    if process != gcp_process_id():
+        begin_anew_in_child()
 
 
+# Both, since each may be missing: a fork by a system call of its own passes by the one, a fork in C by the other.
+gcp_call_in_child(begin_anew_in_child)
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=reset_after_fork)
 
@@ -374,14 +391,15 @@ cdef class PoolCore:
     :param max_lifetime: seconds after which any connection is due
     :param collects: whether a background worker closes what is due, so that release leaves that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told
+    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told; False
+        if the worker cannot be told
+    :param normalize: called, with no lock held, for an endpoint that was not seen before: returns what it counts as
     """
 
     def __cinit__(self):
         global cores
         self.expiry = IndexedHeap()
         self.starving = IndexedHeap()
-        self.entries = set()
         self.due_at = INFINITY
         self.wake_at = INFINITY
         gcp_lock(&cores_lock)
@@ -401,6 +419,7 @@ cdef class PoolCore:
         bint collects=False,
         object clock=None,
         object wake_collector=None,
+        object normalize=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -410,9 +429,11 @@ cdef class PoolCore:
         self.collects = collects
         self.clock = clock
         self.wake_collector = wake_collector
+        self.normalize = normalize
 
     def __dealloc__(self):
         global cores
+        cdef Ancestor *a
         gcp_lock(&cores_lock)
         if self.previous != NULL:
             (<PoolCore>self.previous).following = self.following
@@ -423,28 +444,41 @@ cdef class PoolCore:
         gcp_unlock(&cores_lock)
         map_free(&self.by_identity)
         map_free(&self.by_hash)
+        map_free(&self.by_spelling)
         map_free(&self.by_connection)
-        map_free(&self.inherited)
+        PyMem_Free(self.ancestor_to_be)
+        while self.ancestor != NULL:
+            a = self.ancestor
+            self.ancestor = a.ancestor
+            map_free(&a.connections)
+            PyMem_Free(a)
 
-    cdef void after_fork(self):
-        # The only thread there is. Another one may have been in a locked region when the process was copied: nothing of
-        # the old structures is walked or freed. The parent's connections are kept for good, past the end of the
+    @cython.linetrace(False)
+    cdef void begin_anew(self) noexcept nogil:
+        # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so
+        # nothing of the old structures is walked. The parent's connections are kept for good, past the end of the
         # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
-        Py_INCREF(self.entries)
-        Py_INCREF(self.expiry)
-        Py_INCREF(self.starving)
+        cdef Ancestor *a = self.ancestor_to_be
+        cdef int s
+        self.generation += 1
         memset(&self.lock, 0, sizeof(gcp_mutex))
-        self.inherit_connections()
+        if a != NULL:           # else this process has created no connection: what there is, is of older generations
+            for s in range(GCP_SHARDS):
+                if not gcp_is_locked(&self.by_connection.locks[s]):
+                    a.connections.tables[s] = self.by_connection.tables[s]
+            a.ancestor = self.ancestor
+            self.ancestor = a
+            self.ancestor_to_be = NULL
+            gcp_keep_for_good(<void *>self.entries)
         memset(&self.by_identity, 0, sizeof(Map))
         memset(&self.by_hash, 0, sizeof(Map))
+        memset(&self.by_spelling, 0, sizeof(Map))
         memset(&self.by_connection, 0, sizeof(Map))
-        self.entries = set()
-        self.expiry = IndexedHeap()
-        self.starving = IndexedHeap()
+        self.expiry.begin_anew()
+        self.starving.begin_anew()
         self.due_at = INFINITY
         self.wake_at = INFINITY
         self.starving_count = 0
-        self.generation += 1
         self.size = 0
         self.closing = 0
         self.helping_now = 0
@@ -463,22 +497,36 @@ cdef class PoolCore:
         self.waits = 0
         self.timeouts = 0
 
-    cdef void inherit_connections(self):
-        # Those of the parent, and, where that is a forked child itself, those that it inherited.
-        cdef Table *old
-        cdef Table *new
-        cdef size_t i
-        cdef int s
-        for s in range(GCP_SHARDS):
-            old = &self.by_connection.tables[s]
-            new = &self.inherited.tables[s]
-            if new.slots == NULL:
-                new[0] = old[0]
-            elif old.slots != NULL:
-                for i in range(old.mask + 1):
-                    if old.slots[i].value != NULL:
-                        table_insert(new, old.slots[i].key, old.slots[i].value)
-        memset(&self.inherited.locks, 0, sizeof(self.inherited.locks))
+    cdef set own_entries(self):
+        # Those of this process. What the next child will need is made here, before there is anything to be inherited:
+        # that child cannot allocate.
+        cdef set old = self.entries
+        cdef set new
+        cdef Ancestor *a
+        if self.ancestor_to_be != NULL:
+            return old
+        new = set()
+        a = <Ancestor *>PyMem_Malloc(sizeof(Ancestor))
+        if a == NULL:
+            raise MemoryError
+        memset(a, 0, sizeof(Ancestor))
+        gcp_lock(&self.lock)
+        if self.ancestor_to_be == NULL:
+            self.entries = new
+            self.ancestor_to_be = a
+            a = NULL
+        gcp_unlock(&self.lock)
+        PyMem_Free(a)
+        return self.entries
+
+    cdef bint is_inherited(self, object conn) noexcept:
+        # Whether it is a connection of a process that this one was forked from.
+        cdef Ancestor *a = self.ancestor
+        while a != NULL:
+            if table_find(&a.connections.tables[shard_of(<size_t><void *>conn)], <size_t><void *>conn) != NULL:
+                return True
+            a = a.ancestor
+        return False
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -495,65 +543,193 @@ cdef class PoolCore:
 
     # -- finding an endpoint's pool --------------------------------------------------------------------------------
 
-    cdef inline EndpointPool find(self, object endpoint):
-        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown.
+    cdef inline EndpointPool find_seen(self, object endpoint):
+        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or is a
+        # spelling that was not seen before: then find(), and request(), know more.
         cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
+        cdef Py_hash_t hash_
         if ep is None and (gcp_load_int(&self.size) > 0 or gcp_load_int(&self.starving_count)):
-            ep = self.find_equal(endpoint, hash_of(endpoint), NULL)
+            hash_ = hash_of(endpoint)
+            ep = self.find_in(&self.by_hash, endpoint, hash_, NULL)
+            if ep is None and self.normalize is not None:
+                ep = self.find_in(&self.by_spelling, endpoint, hash_, NULL)
             if ep is not None:
                 self.set_alias(ep, endpoint)
         return ep
 
-    cdef EndpointPool find_equal(self, object endpoint, Py_hash_t hash_, size_t *version):
-        # __eq__ is user code: it runs between two looks at the table, and the search starts again if that changed.
+    cdef EndpointPool find(self, object endpoint):
+        # However the endpoint is spelled. None if it is unknown.
+        cdef EndpointPool ep = self.find_seen(endpoint)
+        cdef Spelling new
+        if ep is None and self.normalize is not None:
+            counts_as = self.normalized(endpoint)
+            new = self.new_spelling(endpoint, counts_as)
+            ep = self.find_seen(counts_as)
+            if ep is not None and new is not None:
+                self.add_spelling(ep, new)
+        return ep
+
+    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1:
+        # Whether that is its endpoint.
+        cdef EndpointPool found
+        if ep.endpoint is endpoint or map_get(&self.by_identity, <size_t><void *>endpoint) is ep:
+            return True
+        if ep.endpoint == endpoint:
+            return True
+        if self.normalize is None:
+            return False
+        found = self.find(endpoint)
+        # Where the pool was closed over its connections, the endpoint pool may be forgotten, and there may be a new one.
+        return found is ep or ep.endpoint == (self.normalized(endpoint) if found is None else found.endpoint)
+
+    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version):
+        # In by_hash, or in by_spelling. __eq__ is user code: it runs between two looks at the table, and the search
+        # starts again if that changed.
         cdef EndpointPool ep
         cdef void *found
+        cdef bint equal
         cdef size_t n = 0, seen = 0
         cdef size_t s = shard_of(<size_t>hash_)
-        cdef Table *t = &self.by_hash.tables[s]
+        cdef Table *t = &where.tables[s]
         while True:
-            gcp_lock(&self.by_hash.locks[s])
+            gcp_lock(&where.locks[s])
             if n == 0:
                 seen = t.version
             elif seen != t.version:
                 n = 0
-                gcp_unlock(&self.by_hash.locks[s])
+                gcp_unlock(&where.locks[s])
                 continue
             found = table_find_nth(t, <size_t>hash_, n)
             ep = <EndpointPool>found if found != NULL else None
-            gcp_unlock(&self.by_hash.locks[s])
+            gcp_unlock(&where.locks[s])
             if ep is None:
                 if version != NULL:
                     version[0] = seen
                 return None
-            if ep.endpoint is endpoint or ep.endpoint == endpoint:
+            if where == &self.by_spelling:
+                equal = self.is_spelled(ep, endpoint, hash_)
+            else:
+                equal = ep.endpoint is endpoint or ep.endpoint == endpoint
+            if ep.generation != self.generation:    # __eq__ has forked, and this is the child
+                n = 0
+            elif equal:
                 return ep
-            n += 1
+            else:
+                n += 1
             ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
 
+    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:
+        # Whether its endpoint was spelled so before.
+        cdef Spelling spelling
+        cdef Spelling following
+        gcp_lock(&ep.lock)
+        spelling = ep.spellings
+        gcp_unlock(&ep.lock)
+        while spelling is not None:
+            if spelling.hash == hash_ and (spelling.endpoint is endpoint or spelling.endpoint == endpoint):
+                return True
+            gcp_lock(&ep.lock)
+            following = spelling.next
+            gcp_unlock(&ep.lock)
+            spelling = following
+        return False
+
+    cdef object normalized(self, object endpoint):
+        # What the manager says that an endpoint counts as. Its code, so no lock is held.
+        hash_of(endpoint)
+        counts_as = self.normalize(endpoint)
+        if counts_as is None and endpoint is not None:
+            raise TypeError(f'normalize() returned None for endpoint {endpoint!r}: expected what it counts as')
+        return counts_as
+
+    cdef Spelling new_spelling(self, object endpoint, object counts_as):
+        # None if the two are equal: then either of them is found by the hash of the other. Compares, so no lock is
+        # held; what it allocates is not allocated where it could fail half-way.
+        cdef Spelling new
+        cdef Py_hash_t hash_ = hash_of(endpoint)
+        cdef Py_hash_t hash_of_normalized
+        try:
+            hash_of_normalized = PyObject_Hash(counts_as)
+        except Exception as exc:
+            raise TypeError(
+                f'normalize() returned {counts_as!r} of type {type(counts_as).__name__} for endpoint {endpoint!r}: '
+                'expected a hashable object'
+            ) from exc
+        if counts_as is endpoint or (hash_ == hash_of_normalized and counts_as == endpoint):
+            return None
+        new = Spelling.__new__(Spelling)
+        new.endpoint = endpoint
+        new.hash = hash_
+        return new
+
+    cdef void add_spelling(self, EndpointPool ep, Spelling new):
+        # The oldest one goes where there are too many of them: endpoints of which each acquire makes another spelling
+        # must not pile up.
+        cdef Spelling _oldest = None    # goes when the lock is free again
+        cdef void *p
+        cdef void *before = NULL
+        cdef int count = 1
+        cdef size_t s = shard_of(<size_t>new.hash)
+        cdef int failed = 1
+        gcp_lock(&ep.lock)
+        if not ep.forgotten:
+            gcp_lock(&self.by_spelling.locks[s])
+            failed = table_insert(&self.by_spelling.tables[s], <size_t>new.hash, <void *>ep)
+            gcp_unlock(&self.by_spelling.locks[s])
+        if not failed:          # without memory for it the manager is asked again
+            self.add_identity(ep, new.endpoint)
+            new.next = ep.spellings
+            ep.spellings = new
+            p = <void *>new
+            while (<Spelling>p).next is not None:
+                before = p
+                p = <void *>(<Spelling>p).next
+                count += 1
+            if count > MAX_SPELLINGS:
+                _oldest = <Spelling>p
+                self.forget_spelling(ep, p)
+                (<Spelling>before).next = None
+        gcp_unlock(&ep.lock)
+
+    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept:
+        # ep.lock is held.
+        map_remove(&self.by_spelling, <size_t>(<Spelling>p).hash, <void *>ep)
+        map_remove(&self.by_identity, <size_t><void *>(<Spelling>p).endpoint, <void *>ep)
+
     cdef EndpointPool find_or_add(self, object endpoint):
-        cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
-        cdef EndpointPool new
-        cdef Py_hash_t hash_
-        cdef size_t version, s
-        cdef int failed = 0
-        cdef bint added = False
+        cdef EndpointPool ep
+        cdef Spelling new
+        if self.normalize is None:
+            ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
+            return self.find_or_add_equal(endpoint, hash_of(endpoint)) if ep is None else ep
+        ep = self.find_seen(endpoint)
         if ep is not None:
             return ep
-        hash_ = hash_of(endpoint)
-        s = shard_of(<size_t>hash_)
-        new = None
+        counts_as = self.normalized(endpoint)
+        new = self.new_spelling(endpoint, counts_as)
+        ep = self.find_or_add_equal(counts_as, hash_of(counts_as))
+        if new is not None:
+            self.add_spelling(ep, new)
+        return ep
+
+    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_):
+        cdef EndpointPool ep
+        cdef EndpointPool new = None
+        cdef size_t version
+        cdef size_t s = shard_of(<size_t>hash_)
+        cdef int failed = 0
+        cdef bint added = False
         while True:
             version = 0
-            ep = self.find_equal(endpoint, hash_, &version)
+            ep = self.find_in(&self.by_hash, endpoint, hash_, &version)
             if ep is not None:
                 self.set_alias(ep, endpoint)
                 return ep
             if new is None:
                 new = EndpointPool()
                 new.endpoint = endpoint
-                new.generation = self.generation
                 new.hash = hash_
+            new.generation = self.generation
             gcp_lock(&self.by_hash.locks[s])
             if self.by_hash.tables[s].version == version:
                 failed = table_insert(&self.by_hash.tables[s], <size_t>hash_, <void *>new)
@@ -591,6 +767,7 @@ cdef class PoolCore:
 
     cdef void forget_if_empty(self, EndpointPool ep) noexcept:
         # Both locks are held. The caller holds a reference to ep, so that nothing is let go here.
+        cdef void *p
         if ep.size or ep.waiting or ep.forgotten:
             return
         ep.forgotten = True
@@ -604,12 +781,18 @@ cdef class PoolCore:
         map_remove(&self.by_identity, <size_t><void *>ep.endpoint, <void *>ep)
         if ep.alias is not None:
             map_remove(&self.by_identity, <size_t><void *>ep.alias, <void *>ep)
+        p = <void *>ep.spellings
+        while p != <void *>None:
+            self.forget_spelling(ep, p)
+            p = <void *>(<Spelling>p).next
         self.acquires += ep.acquires
 
     # -- the hot path ----------------------------------------------------------------------------------------------
 
     cdef Entry take_idle(self, object endpoint, double now, double interval):
         """An idle connection, core ones first, or None: then :py:meth:`request` knows more.
+
+        None, too, for another spelling of an endpoint that was not seen before: only request() asks the manager.
 
         :param interval: seconds; None, too, when it was not used within them, or is suspect. 0: never mind.
         """
@@ -629,7 +812,7 @@ cdef class PoolCore:
             table_prefetch(&self.by_connection.tables[0], <size_t>slot.hint_conn)
             ep = <EndpointPool>slot.value
         else:
-            ep = self.find(endpoint)
+            ep = self.find_seen(endpoint)
             if ep is None:
                 return None
         gcp_lock(&ep.lock)
@@ -1015,7 +1198,8 @@ cdef class PoolCore:
     # -- acquiring --------------------------------------------------------------------------------------------------
 
     def try_acquire(self, object endpoint, double now):
-        """An idle connection's entry, or None when none is ready. Nothing is created, nobody waits."""
+        """An idle connection's entry, or None when none is ready, or the endpoint is spelled as never before. Nothing
+        is created, nobody waits."""
         return self.take_idle(endpoint, now, 0)
 
     cpdef adopt(self, Waiter w, Entry e):
@@ -1024,6 +1208,8 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         w.core = self
         w.pool = pool_of(e)
+        if self.normalize is not None:
+            w.endpoint = w.pool.endpoint
         w.entry = e
         w.state = SERVED
         gcp_lock(&self.lock)
@@ -1053,6 +1239,8 @@ cdef class PoolCore:
             ep = self.find_or_add(w.endpoint)
             w.core = self
             w.pool = ep
+            if self.normalize is not None:
+                w.endpoint = ep.endpoint        # what the manager's other methods are called with
             gcp_lock(&self.lock)
             if self.is_closed:
                 w.state = REFUSED
@@ -1140,8 +1328,9 @@ cdef class PoolCore:
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
+        entries = self.own_entries()
         try:
-            self.entries.add(ticket)
+            entries.add(ticket)
         except MemoryError:
             Py_INCREF(ticket)           # nobody else owns it until then
             raise
@@ -1161,7 +1350,7 @@ cdef class PoolCore:
             ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            self.entries.discard(ticket)
+            entries.discard(ticket)
             raise ValueError(
                 f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
                 'expected a new connection'
@@ -1454,19 +1643,17 @@ cdef class PoolCore:
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         cdef EndpointPool ep
         if e is None:
-            if map_get(&self.inherited, <size_t><void *>conn) is not None:
+            if self.is_inherited(conn):
                 return None
             raise ConnectionNotAcquired(
                 f'the connection {conn!r} is not of this pool (or it is closed): '
                 f'expected one that acquire({endpoint!r}) gave'
             )
         ep = e.pool
-        if ep.endpoint is not endpoint:
-            found = map_get(&self.by_identity, <size_t><void *>endpoint)
-            if found is not ep and not (found is None and ep.endpoint == endpoint):
-                raise ConnectionNotAcquired(
-                    f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
-                )
+        if ep.endpoint is not endpoint and not self.leads_to(ep, endpoint):
+            raise ConnectionNotAcquired(
+                f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
+            )
         if e.forced:
             self.let_go(e)
             return None
@@ -1496,11 +1683,11 @@ cdef class PoolCore:
         return e
 
     def find_held(self, object conn, object endpoint):
-        """The same, or None when it is not out, or another endpoint's. It changes nothing, and raises nothing."""
+        """The same, or None when it is not out, or another endpoint's. It changes nothing."""
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         if e is None or e.state != ACQUIRED:
             return None
-        return e if e.pool.endpoint is endpoint or e.pool.endpoint == endpoint else None
+        return e if self.leads_to(e.pool, endpoint) else None
 
     cpdef bint begin_release(self, Entry e) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
@@ -1635,16 +1822,20 @@ cdef class PoolCore:
 
     cdef int call_collector(self) except -1:
         try:
-            self.wake_collector()
+            if self.wake_collector() is False:
+                self.forget_wake()
         except BaseException:
-            # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more,
-            # and if that fails too, with the next connection that is queued.
-            gcp_lock(&self.lock)
-            self.wake_at = INFINITY
-            gcp_unlock(&self.lock)
+            # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more.
+            self.forget_wake()
             self.wake_collector()
             raise
         return 0
+
+    cdef void forget_wake(self) noexcept:
+        # The collector was not told: the next connection that is queued for expiry tries again.
+        gcp_lock(&self.lock)
+        self.wake_at = INFINITY
+        gcp_unlock(&self.lock)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 
@@ -1960,7 +2151,7 @@ cdef class PoolCore:
         cdef Entry e
         cdef EndpointPool ep
         cdef int count = 0
-        for e in list(self.entries):
+        for e in list(self.own_entries()):
             ep = e.pool
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
@@ -2090,7 +2281,7 @@ cdef class PoolCore:
         problems = []
         pools = self.endpoint_pools()
         by_pool = {}
-        for e in self.entries:
+        for e in self.own_entries():
             if e.state != GONE:
                 by_pool.setdefault(id(e.pool), []).append(e)
             elif not e.forced:

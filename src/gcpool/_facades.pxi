@@ -22,8 +22,6 @@ cdef extern from *:
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void *)
 
-cdef object logger = logging.getLogger('gcpool')
-
 # Seconds that a dispose gets though the time of close() or of an acquire is over already, and those that it gets where
 # others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME short of GRACE late. Never 0: to many
 # managers that is no limit.
@@ -147,9 +145,10 @@ cdef class PoolFacade:
         self.find_overrides()
 
     cdef inline int find_due(self, double now) except -1:
-        # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does.
+        # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does: a background
+        # collector may have died, or be one that cannot be started.
         cdef PoolCore core = self._core
-        if not core.collects and gcp_load_double(&core.due_at) <= now:
+        if gcp_load_double(&core.due_at) <= now and not (core.collects and self._worker.at_work()):
             core.expired(now, self._dispose_batch_size)
         return 0
 
@@ -270,7 +269,7 @@ cdef class SyncPool(PoolFacade):
                     dead = not self._check_within(w, timeout)
                 if not dead:
                     if self._hooks_acquire and self._core.confirm(w):
-                        self._manager.on_acquire(endpoint, e.conn_)
+                        self._manager.on_acquire(w.endpoint, e.conn_)
                     if not self._core.confirm(w):
                         raise ConnectionPoolClosedError(
                             f'the pool was closed while a connection to {endpoint!r} was acquired'
@@ -326,7 +325,7 @@ cdef class SyncPool(PoolFacade):
         try:
             e.broken = bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc))
         except Exception as failure:
-            logger.error(
+            log.error(
                 'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
                 e.pool.endpoint, type(failure).__name__, failure,
             )
@@ -356,7 +355,7 @@ cdef class SyncPool(PoolFacade):
             except DiscardConnection as exc:
                 core.discard(e)
                 try:
-                    logger.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
+                    log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
                     self.dispose_due()
                 return 0
@@ -406,11 +405,11 @@ cdef class SyncPool(PoolFacade):
                 timeout = left if timeout is None else min(timeout, left)
             self._manager.dispose(endpoint, e.conn_, timeout=timeout)
         except TimeoutError as exc:
-            logger.error('disposing of a connection to %r timed out: %s', endpoint, exc)
+            log.error('disposing of a connection to %r timed out: %s', endpoint, exc)
         except Exception as exc:
-            logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
+            log.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
         else:
-            logger.debug('connection to %r disposed of', endpoint)
+            log.debug('connection to %r disposed of', endpoint)
         finally:
             self._core.disposed(e, w)
         return 0
@@ -434,7 +433,7 @@ cdef class SyncPool(PoolFacade):
         except TimeoutError as exc:
             if not own:
                 raise
-            logger.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
+            log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
             alive = False
         if alive:
             self._core.end_check(w)
@@ -737,6 +736,8 @@ cdef class AsyncPool(PoolFacade):
         # as garbage owns no entries any more.
         cdef bint current
         if self._core.entries is None or e not in self._core.entries or self.loop is None:
+            return 0
+        if e.generation != self._core.generation:
             return 0
         gcp_lock(&e.pool.lock)
         current = e.turn == turn and (e.state == ACQUIRED or e.state == RELEASING)
@@ -1338,7 +1339,7 @@ cdef class PoolCoroutine:
         if self.state == NOT_STARTED:
             self.end_unbegun()
             if self.kind == NOT_RELEASED:
-                logger.error('a release that was closed before its first step was not due: %s', self.argument)
+                log.error('a release that was closed before its first step was not due: %s', self.argument)
         self.state = FINISHED
         if inner is not None:
             try:

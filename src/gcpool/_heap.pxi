@@ -24,6 +24,12 @@ cdef class IndexedHeap:
     def __len__(self):
         return self.used
 
+    @cython.linetrace(False)
+    cdef void begin_anew(self) noexcept nogil:
+        # In a forked child. Another thread may have been about to move the items.
+        self.items = NULL
+        self.used = self.capacity = self.promised = 0
+
     cdef bint make_room(self, Py_ssize_t room) noexcept:
         # False when there is no memory. It raises nothing: it is called under a lock.
         cdef Py_ssize_t capacity = self.capacity

@@ -6,7 +6,6 @@ Each ``SyncX`` has the methods of its ``AsyncX``, without the awaits.
 
 import asyncio
 import inspect
-import logging
 import os
 import sys
 import threading
@@ -30,6 +29,7 @@ from ._core import (
     SyncPool,
     Waiter,
     dispose_time,
+    logger,
 )
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
@@ -40,8 +40,6 @@ else:
     from ._timeout310 import timeout_scope
 
 __all__ = ['AsyncRuntime', 'AsyncWorker', 'SyncRuntime', 'SyncWorker']
-
-logger = logging.getLogger(__package__)
 
 ResultT = TypeVar('ResultT')
 
@@ -596,6 +594,12 @@ class AsyncWorker:
             return
         self._work(pool)
 
+    def at_work(self) -> bool:
+        """Whether what is due is seen to. It is from now on, if nothing waits for its time."""
+        if self._timer is None and (self.task is None or self.task.done()):
+            self.wake()
+        return True
+
     def _work(self, pool: Any, least: float = 0.0) -> None:
         loop = pool._bound_loop
         if loop is None or loop.is_closed():
@@ -635,7 +639,9 @@ class AsyncWorker:
 class SyncWorker:
     """Runs a pool's ``_collect`` when something is due: a daemon thread that sleeps until then.
 
-    It holds no strong reference to the pool while it sleeps, and ends when the pool is gone.
+    It holds no strong reference to the pool while it sleeps, and ends when the pool is gone. A thread that has died
+    (somebody raised an exception in it) or stayed behind in the process that this one was forked from is replaced when
+    it is needed. Where none can be started, releases do its work until one can.
 
     :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
     """
@@ -648,30 +654,51 @@ class SyncWorker:
         self._name = name
         self._pool = weakref.ref(pool, lambda _: self._ring(self._news))
         self._stopped = False
-        self._token = object()
+        self._thread: threading.Thread | None = None
         self._pid = 0
+        self._complained = False
         self.wakeups = 0
 
     def start(self) -> None:
-        """Start the thread."""
-        # The thread knows by it whether another one has taken its place. Who it is itself it may not know any more:
-        # gevent's monkey-patching changes what the current thread is taken to be.
-        token = self._token = object()
-        threading.Thread(target=self._run, args=(token,), name=self._name, daemon=True).start()
-        # Last, so that one who is interrupted before it is followed by another.
-        self._pid = os.getpid()
+        """Start the thread, if one can be started."""
+        self._start()
 
-    def wake(self) -> None:
-        """Something is due earlier than known."""
-        if self._pid != os.getpid() and not self._stopped:
-            # The thread stayed behind in the process that this one was forked from. Two threads may come here at once:
-            # the later one's collector stays, the other one is told, and ends.
-            news = threading.Lock()
-            news.acquire()
-            self._news, news = news, self._news
-            self.start()
-            self._ring(news)
+    def wake(self) -> bool:
+        """Something is due earlier than known. False if there is no thread that could see to it."""
+        at_work = self.at_work()
         self._ring(self._news)
+        return at_work
+
+    def at_work(self) -> bool:
+        """Whether a thread sees to what is due. One is started if there is none."""
+        return self._stopped or self._lives() or self._start()
+
+    def _lives(self) -> bool:
+        # The process is compared first: threading may not know of the fork, and have the thread still alive.
+        return self._pid == os.getpid() and self._thread is not None and self._thread.is_alive()
+
+    def _start(self) -> bool:
+        # Two threads may come here at once: the later one's collector stays, the other one is told, and ends.
+        news = threading.Lock()
+        news.acquire()
+        self._news, news = news, self._news
+        # The thread is told who it is. It may not know any more: gevent's monkey-patching changes what the current
+        # thread is taken to be.
+        thread = threading.Thread(target=lambda: self._run(thread), name=self._name, daemon=True)
+        self._thread = thread
+        self._pid = os.getpid()
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as exc:
+            # There are too many threads, or the interpreter ends. That is no fault of whoever gives a connection back.
+            if not self._complained:
+                logger.warning('%s cannot be started, releases do its work until it can: %s', self._name, exc)
+            self._complained = True
+            return False
+        finally:
+            self._ring(news)
+        self._complained = False
+        return True
 
     @staticmethod
     def _ring(news: threading.Lock) -> None:
@@ -682,11 +709,11 @@ class SyncWorker:
             # It was set already, and the thread has not seen it yet.
             return
 
-    def _run(self, token: object) -> None:
+    def _run(self, thread: threading.Thread) -> None:
         news = self._news
         while True:
             pool = self._pool()
-            if pool is None or self._stopped or self._token is not token:
+            if pool is None or self._stopped or self._thread is not thread:
                 # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot
                 # end in order; this makes it known.
                 threading.current_thread()
@@ -697,7 +724,7 @@ class SyncWorker:
                 delay = pool._collect()
             except BaseException:
                 # A manager's dispose raised what is no Exception. The connection is accounted for; others will be due.
-                logger.exception('the collector of %r goes on after an error', pool)
+                logger.last_resort('the collector of %r goes on after an error', pool)
                 delay = pool._due_in()
             del pool
             if delay is None:

@@ -1,10 +1,9 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
-import logging
 from collections.abc import Callable
 from typing import Generic
 
-from ._core import Waiter
+from ._core import Waiter, logger
 from ._primitives import AsyncRuntime, AsyncWorker, at_least, get_deadline, seconds
 from .common import (
     BaseConnectionPool,
@@ -21,8 +20,6 @@ from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
-
-logger = logging.getLogger(__package__)
 
 
 class ConnectionPool(
@@ -88,6 +85,7 @@ class ConnectionPool(
             collects=worker is not None,
             wake_collector=None if worker is None else worker.wake,
             clock=_clock,
+            normalize=hooks.normalize,
         )
         super().__init__(
             core,
@@ -190,7 +188,7 @@ class ConnectionPool(
                 break
             dead = True
         if self._hooks_acquire and core.confirm(waiter):
-            await self._manager.on_acquire(endpoint, waiter.served.conn)
+            await self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
         if not core.confirm(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 

@@ -4,6 +4,7 @@ import inspect
 import math
 import numbers
 import operator
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -68,14 +69,22 @@ class Hooks:
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
+    :raises TypeError: when one of them is no method, or ``normalize`` a coroutine function
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
 
-    def __init__(self, manager: object, base: type):
+    def __init__(self, manager: Any, base: type):
         self.checks, self.acquire, self.release, self.dead, self.broken = (
             self._has(manager, base, name) for name in self.NAMES
         )
+        self.normalize: Callable[[Any], Any] | None = None
+        if self._has(manager, base, 'normalize') and not _is_made_up(manager, 'normalize'):
+            if inspect.iscoroutinefunction(manager.normalize):
+                raise TypeError(
+                    f'normalize() of connection_manager {manager!r} is a coroutine function: expected a plain one'
+                )
+            self.normalize = manager.normalize
 
     @staticmethod
     def _has(manager: object, base: type, name: str) -> bool:
@@ -118,6 +127,16 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
 
 
+def _is_made_up(manager: object, name: str) -> bool:
+    # A mock has any method, and one that nobody wrote would make one endpoint of all of them.
+    mock = sys.modules.get('unittest.mock')
+    return (
+        mock is not None
+        and isinstance(getattr(manager, name), mock.NonCallableMock)
+        and inspect.getattr_static(manager, name, None) is None
+    )
+
+
 def _is_plain(method: object) -> bool:
     # A plain function may still return an awaitable; one of a class that knows nothing of this package, with the
     # timeout that only the managers for threads have, does not.
@@ -140,6 +159,7 @@ def make_core(
     collects: bool,
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
+    normalize: Callable[[Any], Any] | None,
 ) -> PoolCore:
     """Check the parameters that make a pool, and make its core.
 
@@ -159,7 +179,9 @@ def make_core(
         raise ValueError(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
-    return PoolCore(min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector)
+    return PoolCore(
+        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+    )
 
 
 def check_facade_parameters(

@@ -42,6 +42,21 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit
         """
 
+    def normalize(self, endpoint: EndpointT) -> EndpointT:
+        """Tell what an endpoint counts as, where one server can be written in several ways.
+
+        All spellings of an endpoint share its connections and its ``max_size``, and the other methods are called with
+        what this returned. Called with no lock held, by an acquire (or a release, or ``get_endpoint_pool_size``) with
+        a spelling that was not seen before: the pool remembers the last eight spellings of an endpoint, while it has
+        connections to it. So do not ask a server, and give the same answer each time.
+
+        :param endpoint: where to connect, as the pool's user writes it; any hashable
+        :return: one spelling for all that mean the same, hashable; for that spelling itself, the same again. What this
+            raises reaches the caller, and the pool is as it was; so does a TypeError when it returns None for an
+            endpoint that is not None, or what cannot be hashed.
+        """
+        return endpoint
+
     def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT, timeout: float | None = None) -> bool:
         """Tell whether an idle connection may be served again. Called before that, not after ``create``.
 
@@ -122,6 +137,22 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param endpoint: where the connection leads
         :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
         """
+
+    def normalize(self, endpoint: EndpointT) -> EndpointT:
+        """Tell what an endpoint counts as, where one server can be written in several ways.
+
+        All spellings of an endpoint share its connections and its ``max_size``, and the other methods are called with
+        what this returned. No coroutine; called with no lock held, by an acquire (or a release, or
+        ``get_endpoint_pool_size``) with a spelling that was not seen before: the pool remembers the last eight
+        spellings of an endpoint, while it has connections to it. So do not ask a server, and give the same answer each
+        time.
+
+        :param endpoint: where to connect, as the pool's user writes it; any hashable
+        :return: one spelling for all that mean the same, hashable; for that spelling itself, the same again. What this
+            raises reaches the caller, and the pool is as it was; so does a TypeError when it returns None for an
+            endpoint that is not None, or what cannot be hashed.
+        """
+        return endpoint
 
     async def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT) -> bool:
         """Tell whether an idle connection may be served again. Called before that, not after ``create``.

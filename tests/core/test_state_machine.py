@@ -58,10 +58,28 @@ class Endpoint:
         return self.number % 2
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Endpoint) and self.number == other.number
+        return type(other) is Endpoint and self.number == other.number
 
     def __repr__(self) -> str:
         return f'e{self.number}'
+
+
+class Spelling(Endpoint):
+    """Counts as an endpoint, and is equal to another one of that spelling alone."""
+
+    def __init__(self, number: int, variant: int) -> None:
+        super().__init__(number)
+        self.variant = variant
+
+    def __hash__(self) -> int:
+        return self.variant % 3
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spelling) and (self.number, self.variant) == (other.number, other.variant)
+
+
+def normalize(endpoint: Endpoint) -> Endpoint:
+    return Endpoint(endpoint.number)
 
 
 class Pair:
@@ -71,7 +89,7 @@ class Pair:
         self.known = Acq(endpoint)
         self.real = Acquire(
             machine.core,
-            Endpoint(endpoint) if anew else machine.endpoints[endpoint],
+            machine.spell(endpoint, anew),
             lambda _: machine.notified.append(self),
         )
 
@@ -101,11 +119,19 @@ class PoolMachine(RuleBasedStateMachine):
         self.closers: list[Waiter] = []
         self.told_empty: list[Waiter] = []
         self.wakes = 0
+        self.spellings = 0
         self.sound = False
 
-    @initialize(limits=LIMITS, seconds=SECONDS, collects=st.booleans())
-    def build(self, limits: tuple[int, int, int], seconds: tuple[float, float], collects: bool) -> None:
-        self.core = PoolCore(*limits, *seconds, collects, clock=lambda: self.now, wake_collector=self.wake)
+    @initialize(limits=LIMITS, seconds=SECONDS, collects=st.booleans(), spelled=st.booleans())
+    def build(self, limits: tuple[int, int, int], seconds: tuple[float, float], collects: bool, spelled: bool) -> None:
+        self.core = PoolCore(
+            *limits,
+            *seconds,
+            collects,
+            clock=lambda: self.now,
+            wake_collector=self.wake,
+            normalize=normalize if spelled else None,
+        )
         self.model = Model(*limits, *seconds, collects)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
@@ -129,7 +155,16 @@ class PoolMachine(RuleBasedStateMachine):
         return pairs[index % len(pairs)]
 
     def endpoint(self, pair: Pair, anew: bool) -> Endpoint:
-        return Endpoint(pair.known.endpoint) if anew else self.endpoints[pair.known.endpoint]
+        return self.spell(pair.known.endpoint, anew)
+
+    def spell(self, endpoint: int, anew: bool) -> Endpoint:
+        if not anew:
+            return self.endpoints[endpoint]
+        if self.core.normalize is None:
+            return Endpoint(endpoint)
+        self.spellings += 1
+        # More of them than the core remembers.
+        return Spelling(endpoint, self.spellings * 7 % 20)
 
     def end(self, pair: Pair) -> None:
         self.active.remove(pair)
@@ -169,6 +204,8 @@ class PoolMachine(RuleBasedStateMachine):
         pair = Pair(self, endpoint, anew)
         self.active.append(pair)
         if how != 'ask':
+            # Makes it known: try_acquire() leaves a spelling that was not seen before to request().
+            self.core.endpoint_size(pair.real.endpoint)
             entry = self.core.try_acquire(pair.real.endpoint, self.now)
             assert (entry is not None) == self.model.try_acquire(pair.known, self.now)
             if entry is not None:

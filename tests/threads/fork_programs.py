@@ -6,10 +6,13 @@ out there but what the parent sent.
 
 import asyncio
 import contextlib
+import ctypes
 import faulthandler
 import ipaddress
 import itertools
+import logging
 import os
+import platform
 import select
 import signal
 import socket
@@ -21,6 +24,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+if os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') == '1':
+    os.register_at_fork = lambda **functions: None
+
+import gcpool._core
 import gcpool.asyncio
 from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
@@ -29,6 +36,63 @@ from tests.support import PATIENCE
 from tests.threads.support import Job, spawn, until
 
 FORKS = 3 if os.environ.get('GCPOOL_QUICK') == '1' else 10
+
+
+def fork_by_python() -> int:
+    return os.fork()
+
+
+def fork_in_c() -> int:
+    """As a server in C, which tells Python nothing."""
+    # A thread that waits for the interpreter asks for it after this time, and a child that is asked waits for that
+    # thread, which it has not.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(PATIENCE)
+    for _ in range(10):
+        time.sleep(0.001)
+    pid = int(ctypes.PyDLL(None).fork())
+    sys.setswitchinterval(interval)
+    return pid
+
+
+def fork_in_c_without_the_gil() -> int:
+    """Likewise. No other thread may have it at that moment: nobody would give it back in the child."""
+    return int(ctypes.CDLL(None).fork())
+
+
+def fork_in_c_and_tell() -> int:
+    """As a server in C that tells Python of it (``--py-call-osafterfork`` of uWSGI)."""
+    return tell_python(ctypes.PyDLL(None).fork)
+
+
+def clone_and_tell() -> int:
+    """By a system call, of which the C library knows nothing."""
+    number = {'x86_64': 56, 'aarch64': 220}[platform.machine()]
+    return tell_python(lambda: ctypes.PyDLL(None).syscall(number, int(signal.SIGCHLD), 0, 0, 0, 0))
+
+
+def tell_python(fork: Callable[[], int]) -> int:
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(fork())
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    else:
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+    return pid
+
+
+fork_now: Callable[[], int] = fork_by_python
+
+
+def in_this_way(way: str, *programs: tuple[str, list[object]]) -> None:
+    """Run others of these programs, and have them fork in one of the ways above."""
+    global fork_now
+    fork_now = globals()[way]
+    for name, arguments in programs:
+        try:
+            globals()[name](*arguments)
+        except Exception as exc:
+            raise AssertionError(f'{name}{arguments}') from exc
 
 
 def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bool = False) -> None:
@@ -41,7 +105,7 @@ def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bo
     reader, writer = os.pipe()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        pid = os.fork()
+        pid = fork_now()
     if pid == 0:
         os.close(reader)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
@@ -54,7 +118,8 @@ def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bo
             raise SystemExit(0)
         os._exit(0)
     os.close(writer)
-    expected = [DeprecationWarning] if beside_threads and sys.version_info >= (3, 12) else []
+    warns = beside_threads and fork_now is fork_by_python and sys.version_info >= (3, 12)
+    expected = [DeprecationWarning] if warns else []
     assert [warning.category for warning in caught] == expected
     said = b''
     # The end of the child is the end of its end of the pipe.
@@ -309,6 +374,112 @@ def fork_in_another_thread() -> None:
         held.check()
 
 
+def fork_in_a_thread_beside_one_that_waits() -> None:
+    """The others hold no lock of the interpreter's, which the child of an untold fork would wait for for ever."""
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=1, min_idle=0, background_collector=True)
+    with pool.connection('a') as held:
+        waiting = spawn(pool.acquire, 'a')
+        until(lambda: pool.get_stats()['waiting'] == 1)
+
+        def child() -> None:
+            assert pool.get_size() == 0
+            assert pool.get_stats()['waiting'] == 0
+            with pool.connection('a') as own:
+                assert own is not held
+                own.check()
+            pool.release(held, 'a')
+            pool.close()
+            pool._core.check_invariants()
+
+        spawn(fork, child, beside_threads=True).result()
+        held.check()
+    pool.release(waiting.result(), 'a')
+    pool.close()
+
+
+class Forking:
+    """An endpoint that forks when it is hashed or compared, once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.method: str | None = None
+        self.children: list[int] = []
+
+    def fork(self, method: str) -> None:
+        if self.method == method and not self.children:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', DeprecationWarning)
+                self.children.append(fork_now())
+
+    def __hash__(self) -> int:
+        self.fork('__hash__')
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        self.fork('__eq__')
+        return isinstance(other, Forking) and self.name == other.name
+
+
+class ForkingManager(LineManager):
+    def normalize(self, endpoint: Any) -> Any:
+        endpoint.fork('normalize')
+        return endpoint
+
+
+def fork_in_an_endpoint(method: str) -> None:
+    """What the endpoint was looked for in is the parent's in the child: nothing of it is served there."""
+    manager: Any = ForkingManager() if method == 'normalize' else LineManager()
+    pool: ConnectionPool[Forking, Line] = ConnectionPool(manager, max_size=2)
+    parent = os.getpid()
+    known = Forking('b' if method == 'normalize' else 'a')
+    pool.release(pool.acquire(known), known)
+    line = manager.lines[0]
+    forking = Forking('a')
+    forker = known if method == '__eq__' else forking
+    forker.method = method
+    conn = pool.acquire(forking)
+    if os.getpid() != parent:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        try:
+            assert conn is not line
+            pool.release(conn, forking)
+            pool.release(line, known)
+            assert pool.get_size() == 1
+            pool._core.check_invariants()
+            pool.close()
+            assert line.disposals == 0
+        except BaseException:  # noqa: BLE001 - the parent sees the status
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(forker.children[0], 0)[1] == 0
+    assert (conn is line) == (method != 'normalize')
+    pool.release(conn, forking)
+    line.check()
+    pool._core.check_invariants()
+    pool.close()
+
+
+def used_by_a_hook_that_runs_before() -> None:
+    """In the child a function that was registered earlier uses the pool. What it made there stays in it."""
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=2)
+    pool.release(pool.acquire('a'), 'a')
+    gcpool._core.reset_after_fork()
+    assert pool.get_size() == 1, 'this process has not forked'
+
+    def child() -> None:
+        with pool.connection('a') as own:
+            assert own is not manager.lines[0]
+        gcpool._core.reset_after_fork()
+        with pool.connection('a') as again:
+            assert again is own
+
+    fork(child, beside_threads=False)
+    pool.close()
+
+
 def fork_in_a_method(method: str) -> None:
     """A manager's method forks, and the child goes on there. What the method was called for is the parent's."""
     manager = HookedLineManager()
@@ -322,7 +493,7 @@ def fork_in_a_method(method: str) -> None:
         if name == method and not children:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', DeprecationWarning)
-                children.append(os.fork())
+                children.append(fork_now())
 
     def use() -> None:
         conn = pool.acquire('a')
@@ -384,21 +555,69 @@ def collector_in_the_child() -> None:
         return sum(thread.name == 'gcpool-collector' for thread in threading.enumerate())
 
     def child() -> None:
-        # It has no thread while there is nothing for it to do.
-        assert collector_count() == 0
+        # It has no thread while there is nothing for it to do. (Where Python was not told, it counts the parent's.)
+        there = 1 if fork_now is fork_in_c else 0
+        assert collector_count() == there
         own = pool.acquire('a')
         pool.release(own, 'a')
         until(lambda: own.disposals == 1)
-        assert collector_count() == 1
+        assert collector_count() == there + 1
         pool.release(line, 'a')
         pool.close()
-        until(lambda: collector_count() == 0)
+        until(lambda: collector_count() == there)
         assert line.disposals == 0
 
     fork(child, beside_threads=True)
     line.check()
     pool.release(line, 'a')
     until(lambda: line.disposals == 1)
+    pool.close()
+
+
+def use_without_threads(pool: ConnectionPool[str, Line]) -> None:
+    """No stack is so large, so that the system refuses to start a thread."""
+    logging.getLogger('gcpool').addHandler(logging.NullHandler())
+    before = threading.stack_size(1 << 46)
+    refused = threading.Thread(target=print)
+    try:
+        refused.start()
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError('a thread was started')
+    first = pool.acquire('a')
+    pool.release(first, 'a')
+    # The pool's clock may lag by some milliseconds.
+    time.sleep(0.05)
+    with pool.connection('b') as second:
+        second.check()
+    assert first.disposals == 1, 'the release disposed of it'
+    threading.stack_size(before)
+    # And now they can be started.
+    pool.release(pool.acquire('a'), 'a')
+    until(lambda: second.disposals == 1)
+    assert any(thread.name == 'gcpool-collector' for thread in threading.enumerate())
+    pool.close()
+
+
+def no_thread_can_be_started() -> None:
+    logging.getLogger('gcpool').addHandler(logging.NullHandler())
+    before = threading.stack_size(1 << 46)
+    pool: ConnectionPool[str, Line] = ConnectionPool(
+        LineManager(), min_idle=0, idle_timeout=0.001, background_collector=True
+    )
+    threading.stack_size(before)
+    use_without_threads(pool)
+
+
+def no_thread_can_be_started_in_the_child() -> None:
+    pool: ConnectionPool[str, Line] = ConnectionPool(
+        LineManager(), min_idle=0, idle_timeout=0.001, background_collector=True
+    )
+    line = pool.acquire('a')
+    fork(lambda: use_without_threads(pool), beside_threads=True)
+    line.check()
+    pool.release(line, 'a')
     pool.close()
 
 

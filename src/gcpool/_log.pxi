@@ -1,0 +1,65 @@
+# ---------------------------------------------------------------------------------------------------------------------
+# The log
+# ---------------------------------------------------------------------------------------------------------------------
+
+cdef extern from "Python.h":
+    void PyErr_SetObject(object, object)
+    void PyErr_WriteUnraisable(object)
+
+
+@cython.final
+cdef class GuardedLogger:
+    """A logger whose handlers and filters cannot do harm.
+
+    Most of what the pool logs, it logs between two steps of its work. A handler that raises (it sends to a log server,
+    and that is down) must not end that work, nor the thread that does it, nor reach a user whose connection is fine. An
+    Exception goes to :py:func:`sys.unraisablehook`, which prints it. What is none is raised: a ``KeyboardInterrupt``
+    that came meanwhile is the thread's.
+
+    :param name: the name of the logger, as for :py:func:`logging.getLogger`
+    """
+
+    def __init__(self, str name not None):
+        self.logger = logging.getLogger(name)
+
+    cdef int write(self, object method, object message, tuple args) except -1:
+        try:
+            method(message, *args)
+        except Exception as exc:
+            self.write_unraisable(exc)
+        return 0
+
+    cdef int write_unraisable(self, object exc) except -1:
+        PyErr_SetObject(type(exc), exc)
+        PyErr_WriteUnraisable(self.logger)
+        return 0
+
+    def debug(self, message, *args):
+        """Log at the level ``DEBUG``."""
+        self.write(self.logger.debug, message, args)
+
+    def info(self, message, *args):
+        """Log at the level ``INFO``."""
+        self.write(self.logger.info, message, args)
+
+    def warning(self, message, *args):
+        """Log at the level ``WARNING``."""
+        self.write(self.logger.warning, message, args)
+
+    def error(self, message, *args):
+        """Log at the level ``ERROR``."""
+        self.write(self.logger.error, message, args)
+
+    def last_resort(self, message, *args):
+        """Log the exception that is being handled, at the level ``ERROR``. Raises nothing, not even SystemExit.
+
+        For a thread that has to go on.
+        """
+        try:
+            self.logger.exception(message, *args)
+        except BaseException as exc:
+            self.write_unraisable(exc)
+
+
+cdef GuardedLogger log = GuardedLogger('gcpool')
+logger = log

@@ -1,0 +1,306 @@
+"""The thread of the background collector: it does not end before its time. Where there is none, because it was ended or
+none can be started, nobody who uses a connection learns of it, and what is due is disposed of all the same."""
+
+import ctypes
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import pytest
+
+from gcpool.exceptions import DiscardConnection
+from tests.support import Interruption
+from tests.threads.programs import run_program
+from tests.threads.support import Case, JudgingManager, until
+from tests.threads.test_log_handlers import EVENTS, IDS, FailingHandler, interrupt
+
+SHORT = 0.005
+
+
+def thread_of(case: Case) -> threading.Thread:
+    thread: threading.Thread | None = case.pool._worker._thread
+    assert thread is not None
+    return thread
+
+
+def kill(case: Case) -> threading.Thread:
+    """End the collector's thread, as a library does that raises an exception in another thread."""
+    thread = thread_of(case)
+    assert thread.ident is not None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    hook, threading.excepthook = threading.excepthook, lambda args: None
+    try:
+        # It comes when the thread runs next.
+        case.pool._worker._ring(case.pool._worker._news)
+        until(lambda: not thread.is_alive())
+    finally:
+        threading.excepthook = hook
+    return thread
+
+
+@final
+class NoThreads:
+    """While it is ``on``, no thread can be started."""
+
+    def __init__(self) -> None:
+        self.on = True
+        self.tried = 0
+        self._start = threading.Thread.start
+
+    def start(self, thread: threading.Thread) -> None:
+        if self.on and thread.name == 'gcpool-collector':
+            self.tried += 1
+            raise RuntimeError("can't start new thread")
+        self._start(thread)
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
+    none = NoThreads()
+    monkeypatch.setattr(threading.Thread, 'start', lambda thread: NoThreads.start(none, thread))
+    return none
+
+
+# -- it does not end --------------------------------------------------------------------------------------------------
+
+
+@final
+class Raising(logging.Handler):
+    """In the collector's thread."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.threadName == 'gcpool-collector':
+            raise self.error
+
+
+ERRORS = [OSError('no'), MemoryError(), Interruption('no'), SystemExit(1), KeyboardInterrupt()]
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    found: list[BaseException | None] = []
+    monkeypatch.setattr(sys, 'unraisablehook', lambda args: found.append(args.exc_value))
+    return found
+
+
+@pytest.fixture(params=[None, *ERRORS], ids=lambda error: 'logged' if error is None else type(error).__name__)
+def handler(request: pytest.FixtureRequest) -> Iterator[Raising | None]:
+    if request.param is None:
+        yield None
+        return
+    logger = logging.getLogger('gcpool')
+    handler, level = Raising(request.param), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.setLevel(level)
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize('error', ERRORS, ids=lambda error: type(error).__name__)
+def test_the_collector_goes_on_whatever_dispose_and_a_log_handler_raise(
+    error: BaseException, handler: Raising | None, unraisable: list[BaseException | None]
+) -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
+        thread = thread_of(case)
+        for _ in range(3):
+            case.manager.script('dispose', error)
+            case.cycle('a')
+            case.clock.advance(SHORT)
+            until(lambda: case.pool.get_size() == 0)
+        assert thread_of(case) is thread
+        assert thread.is_alive()
+    if handler is not None:
+        assert unraisable != []
+        assert set(map(type, unraisable)) == {type(handler.error)}
+
+
+@pytest.mark.parametrize('error', [SystemExit(1), KeyboardInterrupt(), Interruption('no')], ids=repr)
+@pytest.mark.parametrize(('message', 'event'), EVENTS, ids=IDS)
+def test_what_a_handler_raises_that_is_no_exception_reaches_the_thread_and_loses_nothing(
+    message: str, event: Callable[[Case], Any], error: BaseException
+) -> None:
+    logger = logging.getLogger('gcpool')
+    handler, level = FailingHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        interrupt(message, event, handler, error)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+# -- it has ended -----------------------------------------------------------------------------------------------------
+
+
+def test_a_thread_that_was_ended_is_replaced_by_the_next_release_that_finds_something_due() -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=60) as case:
+        case.cycle('a')
+        killed = kill(case)
+        case.clock.advance(60)
+        # Due is the first one. This one is due later, and would not wake a collector that is there.
+        case.cycle('b')
+        assert thread_of(case) is not killed
+        until(lambda: case.manager.living == ['b1'])
+
+
+def test_a_thread_that_was_ended_is_replaced_when_something_is_due_earlier_than_anything_before() -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
+        killed = kill(case)
+        case.cycle('a')
+        assert thread_of(case) is not killed
+        case.clock.advance(SHORT)
+        until(lambda: case.pool.get_size() == 0)
+
+
+def test_a_thread_that_was_ended_stays_so_when_the_pool_is_closed() -> None:
+    with Case(background_collector=True) as case:
+        case.cycle('a')
+        killed = kill(case)
+        case.pool.close()
+        assert thread_of(case) is killed
+        assert not killed.is_alive()
+
+
+def test_several_releases_at_once_replace_it_by_one() -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=60) as case:
+        conns = [case.pool.acquire('a') for _ in range(8)]
+        case.cycle('b')
+        kill(case)
+        case.clock.advance(60)
+        barrier = threading.Barrier(8)
+
+        def give_back(conn: Any) -> None:
+            barrier.wait()
+            case.release(conn)
+
+        threads = [threading.Thread(target=give_back, args=(conn,)) for conn in conns]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        until(lambda: sum(thread.name == 'gcpool-collector' for thread in threading.enumerate()) == 1)
+        until(lambda: 'b1' not in case.manager.living)
+        assert thread_of(case).is_alive()
+
+
+# -- none can be started ----------------------------------------------------------------------------------------------
+
+
+def first_release(case: Case, no_threads: NoThreads) -> None:
+    assert case.cycle('a') == 'a1'
+    assert case.manager.living == ['a1']
+
+
+def release_with_something_due(case: Case, no_threads: NoThreads) -> None:
+    case.cycle('a')
+    case.clock.advance(SHORT)
+    case.cycle('b')
+    assert case.manager.living == ['b1'], 'the release did what the collector would have done'
+
+
+def release_of_what_is_due_itself(case: Case, no_threads: NoThreads) -> None:
+    [conn] = case.acquire('a', 1)
+    case.clock.advance(case.pool.max_lifetime)
+    case.release(conn)
+    assert case.manager.living == []
+
+
+def release_in_a_context(case: Case, no_threads: NoThreads) -> None:
+    case.cycle('b')
+    case.clock.advance(SHORT)
+    with case.pool.connection('a') as conn:
+        pass
+    assert case.manager.living == [conn.name]
+
+
+def release_with_a_hook(case: Case, no_threads: NoThreads) -> None:
+    case.cycle('b')
+    case.clock.advance(SHORT)
+    case.manager.script('on_release', DiscardConnection('doubtful'))
+    case.cycle('a')
+    assert case.manager.living == []
+
+
+def acquire_of_what_is_due(case: Case, no_threads: NoThreads) -> None:
+    case.cycle('a')
+    case.clock.advance(case.pool.max_lifetime)
+    assert case.cycle('a') == 'a2'
+
+
+def many_releases(case: Case, no_threads: NoThreads) -> None:
+    conns = case.acquire('a', 5)
+    case.release(*conns)
+    case.clock.advance(SHORT)
+    for _ in range(5):
+        case.cycle('b')
+    assert case.manager.living == ['b1']
+
+
+def close(case: Case, no_threads: NoThreads) -> None:
+    case.cycle('a')
+    assert case.pool.close() == 0
+    assert case.manager.living == []
+
+
+def a_thread_can_be_started_again(case: Case, no_threads: NoThreads) -> None:
+    case.cycle('a')
+    no_threads.on = False
+    case.clock.advance(SHORT)
+    case.cycle('b')
+    assert thread_of(case).is_alive()
+    until(lambda: case.manager.living == ['b1'])
+    case.clock.advance(SHORT)
+    until(lambda: case.manager.living == [])
+
+
+def it_was_ended(case: Case, no_threads: NoThreads) -> None:
+    no_threads.on = False
+    case.cycle('a')
+    kill(case)
+    no_threads.on = True
+    case.clock.advance(SHORT)
+    case.cycle('b')
+    assert case.manager.living == ['b1']
+
+
+CASES: list[Callable[[Case, NoThreads], None]] = [
+    first_release,
+    release_with_something_due,
+    release_of_what_is_due_itself,
+    release_in_a_context,
+    release_with_a_hook,
+    acquire_of_what_is_due,
+    many_releases,
+    close,
+    a_thread_can_be_started_again,
+    it_was_ended,
+]
+
+
+@pytest.mark.parametrize('happens', CASES, ids=lambda happens: happens.__name__)
+def test_where_no_thread_can_be_started_releases_do_what_is_due_and_raise_nothing(
+    happens: Callable[[Case, NoThreads], None], no_threads: NoThreads, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Case(JudgingManager(), background_collector=True, min_idle=0, idle_timeout=SHORT, max_lifetime=60) as case:
+        happens(case, no_threads)
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert no_threads.tried > 0
+    again = happens is it_was_ended
+    assert len(said) == 1 + again, 'not once for each release'
+    assert said[0] == ("gcpool-collector cannot be started, releases do its work until it can: can't start new thread")
+
+
+def test_a_pool_is_used_in_a_program_that_can_start_no_thread() -> None:
+    run_program('fork_programs', 'no_thread_can_be_started')
+
+
+def test_a_forked_child_that_can_start_no_thread_uses_the_pool() -> None:
+    run_program('fork_programs', 'no_thread_can_be_started_in_the_child')
