@@ -1,6 +1,6 @@
 """The programs that ``test_signals.py`` runs, each in a process of its own: a main thread that signals interrupt.
 
-What is found here about the interpreter, CPython 3.10 to 3.14:
+What is found here about the interpreter, CPython 3.10 to 3.15:
 
 * A handler runs between bytecodes, or in the middle of a wait. So what is compiled is atomic: the release of a
   connection, and the acquire of a ready one, up to a manager's own methods.
