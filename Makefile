@@ -112,12 +112,15 @@ COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py 
 
 # The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
 # Without outages and programs, which take more than a minute on each: the job `test` of the workflows runs them there.
+# A free-threaded one has a group of its own, without what switches its GIL on.
 INSTALLED := .venv-installed
+PRINT_TEST_GROUP := import sysconfig; print("test" + "-free-threaded" * bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
 test-installed: dist/.built
 	@rm -rf $(INSTALLED)
 	$(PYTHON) -m venv $(INSTALLED)
 	$(INSTALLED)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(INSTALLED)/bin/python -m pip --disable-pip-version-check install --quiet --group test dist/*.tar.gz
+	$(INSTALLED)/bin/python -m pip --disable-pip-version-check install --quiet dist/*.tar.gz --group \
+		$$($(INSTALLED)/bin/python -c '$(PRINT_TEST_GROUP)')
 	GCPOOL_EXPECT_BUILD=$(INSTALLED) GCPOOL_QUICK=1 $(INSTALLED)/bin/python -m pytest --quiet $(PARALLEL) -m 'not outage and not program' \
 		$(PYTEST_ARGS)
 	@rm -rf $(INSTALLED)

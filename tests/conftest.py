@@ -16,14 +16,17 @@ Environment:
 
 import gc
 import importlib
+import importlib.machinery
 import os
 import re
 import signal
+import subprocess
 import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +36,22 @@ QUICK = os.environ.get('GCPOOL_QUICK', '0') == '1'
 FORBID_SKIPS = os.environ.get('GCPOOL_FORBID_SKIPS', '0') == '1'
 ALLOW_SKIPS = [line.strip() for line in os.environ.get('GCPOOL_ALLOW_SKIPS', '').splitlines() if line.strip()]
 FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
+
+# What the tests import if it is there. On free-threaded builds they go without those of them that switch the GIL on.
+OPTIONAL = (
+    'aiosqlite',
+    'asyncmy',
+    'asyncpg',
+    'cryptography',
+    'gevent',
+    'psycopg',
+    'psycopg2',
+    'pymysql',
+    'redis',
+    'uvloop',
+)
+# What the dependency group test-free-threaded leaves out, which says why.
+NOT_FREE_THREADED = ('gevent', 'psycopg2')
 
 # Seconds that a thread of the pool may take to end after the test that started it.
 THREAD_GRACE = 10.0
@@ -47,6 +66,10 @@ hypothesis.settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE') or ('quick
 PROGRAM_TESTS = frozenset({'test_demo.py', 'test_docs.py', 'test_examples.py', 'test_services.py'})
 
 skipped: dict[str, str] = {}
+# Modules that are installed.
+gone_without: list[str] = []
+# Processes that run tests, for each of which it is told once that its GIL was switched on.
+told_of_the_gil: set[int] = set()
 
 
 def core_path() -> Path:
@@ -64,15 +87,53 @@ def gil_is_on() -> bool:
     return bool(getattr(sys, '_is_gil_enabled', lambda: True)())
 
 
+def those_that_switch_the_gil_on(modules: Iterable[str]) -> list[str]:
+    """Find out of some modules which switch the GIL on, by importing each in a process of its own.
+
+    :param modules: what need not be installed
+    """
+    program = 'import importlib, sys; importlib.import_module(sys.argv[1]); print(sys._is_gil_enabled())'
+
+    def switches(module: str) -> bool:
+        command = [sys.executable, '-W', 'ignore', '-c', program, module]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.endswith('True\n')
+
+    modules = list(modules)
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        return [module for module, found in zip(modules, executor.map(switches, modules), strict=True) if found]
+
+
+def loaded_extensions() -> set[str]:
+    """The packages and modules that have brought extensions into this process."""
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    return {
+        name.partition('.')[0]
+        for name, module in list(sys.modules.items())
+        if (getattr(module, '__file__', None) or '').endswith(suffixes)
+    }
+
+
+def go_without_those_that_switch_the_gil_on() -> None:
+    """Have the import of each fail in this process, as if it was not installed. xdist's workers are told which."""
+    if 'GCPOOL_GO_WITHOUT' not in os.environ:
+        os.environ['GCPOOL_GO_WITHOUT'] = ' '.join(those_that_switch_the_gil_on(OPTIONAL))
+    gone_without.extend(os.environ['GCPOOL_GO_WITHOUT'].split())
+    sys.modules.update(dict.fromkeys(gone_without))  # type: ignore[arg-type] # None is what import refuses
+
+
 def pytest_configure() -> None:
     expected = os.environ.get('GCPOOL_EXPECT_BUILD')
     if expected and not core_path().is_relative_to(Path(expected).resolve()):
         raise pytest.UsageError(f'these tests are for the build in {expected}, but the core is {core_path()}')
+    if FREE_THREADED and not gil_is_on():
+        go_without_those_that_switch_the_gil_on()
 
 
 def pytest_report_header() -> str:
     quick = ', quick' if QUICK else ''
     threading_model = f', free-threaded, GIL {"on" if gil_is_on() else "off"}' if FREE_THREADED else ''
+    if gone_without:
+        threading_model += f', without what would switch it on: {", ".join(gone_without)}'
     try:
         core: Path | str = core_path()
     except pytest.UsageError as error:
@@ -125,16 +186,21 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
     note_skip(report)
 
 
+def allowed_skips() -> list[str]:
+    """Regular expressions."""
+    if not FREE_THREADED:
+        return ALLOW_SKIPS
+    absent = '|'.join([*NOT_FREE_THREADED, *gone_without])
+    return [*ALLOW_SKIPS, rf'(could not import|not installed).*\b({absent})\b', rf'\b({absent}) is not installed']
+
+
 def may_be_skipped(reason: str) -> bool:
-    return not FORBID_SKIPS or any(re.search(allowed, reason) for allowed in ALLOW_SKIPS)
+    return not FORBID_SKIPS or any(re.search(allowed, reason) for allowed in allowed_skips())
 
 
 def faults() -> list[str]:
     """What makes a run fail in which every test passed."""
-    found = [f'skipped: {nodeid}: {reason}' for nodeid, reason in skipped.items() if not may_be_skipped(reason)]
-    if FREE_THREADED and gil_is_on():
-        found.append('the GIL was switched on: some extension is not declared free-threading compatible')
-    return found
+    return [f'skipped: {nodeid}: {reason}' for nodeid, reason in skipped.items() if not may_be_skipped(reason)]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -167,6 +233,16 @@ def no_pool_thread_survives() -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     alive = sorted(thread.name for thread in left if thread.is_alive())
     assert not alive, f'threads of the pool are still alive {THREAD_GRACE} s after the test: {alive}'
+
+
+@pytest.fixture(autouse=True)
+def the_gil_stays_off() -> Iterator[None]:
+    """Without the GIL these tests show more. It is on for good after one undeclared extension was imported."""
+    yield
+    if FREE_THREADED and gil_is_on() and os.getpid() not in told_of_the_gil:
+        told_of_the_gil.add(os.getpid())
+        switching = ', '.join(those_that_switch_the_gil_on(sorted(loaded_extensions())))
+        pytest.fail(f'the GIL was switched on, in this test or before, by what is not declared for it: {switching}')
 
 
 @pytest.fixture

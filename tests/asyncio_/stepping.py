@@ -265,7 +265,10 @@ class Interference:
         return result
 
     async def drive_call(self, function: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
-        """Be a coroutine that is made when this begins: garbage is finalised in order of age, from the outside then."""
+        """Be a coroutine that is made when this begins.
+
+        Where garbage is finalised in order of age (with the GIL), it is finalised from the outside then.
+        """
         result: ResultT = await self._pass_on(function())
         return result
 
@@ -295,6 +298,11 @@ class Interference:
                 for _ in range(extra):
                     yield
                 yield awaited
+            except GeneratorExit:
+                # As `await` does. The coroutine may have been finalised before this: free-threaded Python finalises
+                # garbage in the order of addresses, not of age.
+                coro.close()
+                raise
             except BaseException as exc:  # noqa: BLE001 - whatever the task is thrown, the coroutine is
                 thrown = exc
                 if getattr(awaited, '_asyncio_future_blocking', None):

@@ -511,15 +511,13 @@ async def test_a_release_that_is_cancelled_unbegun_in_another_loop_wakes_the_wai
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
+            # The end of this thread would wake the pool's loop, too.
+            assert served.wait(PATIENCE)
 
-        thread = spawn(asyncio.to_thread, asyncio.run, cancel())
-        # The thread's end wakes this loop, too; then it is too late.
-        order: list[str] = []
-        waiter.task.add_done_callback(lambda _: order.append('served'))
-        thread.task.add_done_callback(lambda _: order.append('the thread has ended'))
+        served = threading.Event()
+        waiter.task.add_done_callback(lambda _: served.set())
+        await asyncio.to_thread(asyncio.run, cancel())
         assert await waiter.result() is conn
-        await thread.result()
-        assert order == ['served', 'the thread has ended']
         await case.release(conn)
 
 

@@ -1,6 +1,6 @@
 """The programs that ``test_signals.py`` runs, each in a process of its own: a main thread that signals interrupt.
 
-What is found here about the interpreter, CPython 3.10 to 3.14:
+What is found here about the interpreter, CPython 3.10 to 3.15:
 
 * A handler runs between bytecodes, or in the middle of a wait. So what is compiled is atomic: the release of a
   connection, and the acquire of a ready one, up to a manager's own methods.
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, final
 
 from gcpool.exceptions import PoolTimeout
@@ -419,17 +419,18 @@ class Storm:
         self.raging = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def rage(self, function: Callable[[], object]) -> None:
-        """Call a function until it was interrupted often enough."""
+    def rage(self, function: Callable[[], object], place: str | None = None) -> None:
+        """Call a function until it was interrupted often enough, and in a certain place."""
         deadline = time.monotonic() + PATIENCE
         # How many interruptions there is time for depends on the machine.
-        while self.count < INTERRUPTIONS and time.monotonic() < deadline:
+        while (self.count < INTERRUPTIONS or place not in {None, *self.places}) and time.monotonic() < deadline:
             try:
                 function()
             except Alarm:
                 # Not suppress(), which could itself be interrupted.
                 continue
         assert self.count >= FEWEST_INTERRUPTIONS, f'only {self.count} interruptions'
+        assert place in {None, *self.places}, f'{place} was not interrupted, but only {self.places}'
 
 
 class StormManager(BaseConnectionManager[str, object]):
@@ -480,13 +481,19 @@ def be_quiet() -> None:
     """Have nothing logged (the locks of logging do not survive a storm), and what storms break in finalizers not
     reported."""
     logging.getLogger('gcpool').disabled = True
-    report = sys.unraisablehook
+    report, print_exception = sys.unraisablehook, sys.excepthook
 
-    def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
+    def report_others(unraisable: 'sys.UnraisableHookArgs') -> None:
         if unraisable.exc_type is not Alarm:
             report(unraisable)
 
-    sys.unraisablehook = hook
+    def print_others(kind: type[BaseException], exc: BaseException, traceback: TracebackType | None) -> None:
+        if kind is not Alarm:
+            print_exception(kind, exc, traceback)
+
+    sys.unraisablehook = report_others
+    # Compiled finalizers print what they raise before they report it.
+    sys.excepthook = print_others
 
 
 def make_pool(hooks: bool, **options: Any) -> tuple[ConnectionPool[str, object], StormManager]:
@@ -549,9 +556,8 @@ def storm_over_contexts(hooks: bool, rival_count: int) -> None:
             cycles()
 
     with Storm(storm_over_contexts, *SPARED) as storm:
-        storm.rage(cycles_until_time_is_over)
+        storm.rage(cycles_until_time_is_over, 'signal_programs.py:cycles')
     rivals.stop()
-    assert 'signal_programs.py:cycles' in storm.places
     check_after_storm(pool, manager)
 
 
