@@ -3,7 +3,6 @@
 Everything here that differs between platforms stands in :py:func:`poll_once`.
 """
 
-import asyncio
 import contextlib
 import ipaddress
 import operator
@@ -23,7 +22,6 @@ __all__ = [
     'BACKLOG_RETRY',
     'IpAddress',
     'connect_tcp',
-    'cut_off_half_way',
     'path_of_endpoint',
     'peer_hung_up',
     'raise_not_connected_to_path',
@@ -87,12 +85,6 @@ else:
             return False, False
         flags = events[0][1]
         return bool(flags & select.POLLIN), bool(flags & _FINISHED)
-
-
-def cut_off_half_way(exc: BaseException) -> bool:
-    """Tell whether what a user's block raised may have left an answer unread, or a question half-sent."""
-    # asyncio.TimeoutError is an OSError only since Python 3.11.
-    return isinstance(exc, (OSError, EOFError, asyncio.TimeoutError)) or not isinstance(exc, Exception)
 
 
 def peer_hung_up(fd: int) -> bool:

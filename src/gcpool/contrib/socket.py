@@ -19,7 +19,6 @@ from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
     connect_tcp,
-    cut_off_half_way,
     shut_down,
     socket_is_alive,
     socket_timeout,
@@ -78,16 +77,15 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         return socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the socket
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
@@ -103,16 +101,15 @@ class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
         return tls_socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: tls.SSLSocket, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the socket
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class TcpSocketConnectionManager(

@@ -15,7 +15,6 @@ from typing import Generic
 from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
-    cut_off_half_way,
     peer_hung_up,
     shut_down,
     socket_is_alive,
@@ -59,16 +58,15 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         return socket_is_alive(conn)
 
     async def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the socket
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class StreamAlivenessCheckingMixin(Generic[EndpointT]):
@@ -87,16 +85,15 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
         return sock is None or not peer_hung_up(sock.fileno())
 
     async def is_broken(self, endpoint: EndpointT, conn: Stream, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the stream
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class TcpSocketConnectionManager(
