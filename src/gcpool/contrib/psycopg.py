@@ -533,7 +533,8 @@ def _raise_typed(
     timeout: float | None,
 ) -> NoReturn:
     if isinstance(exc, TimeoutError):
-        raise_connect_timeout(endpoint, ConnectionTimeout('the server did not answer in time'), timeout)
+        cause = ConnectionTimeout(f'the server did not answer in time ({exc})')
+        raise_connect_timeout(endpoint, cause, timeout)
     if not isinstance(exc, psycopg.Error):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
     # What it keeps of the attempt has the password, for whoever shows the attributes of errors.

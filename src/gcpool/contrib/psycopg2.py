@@ -97,8 +97,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             return self._attempts.connect(
                 endpoint, lambda left: _connect(params, left), lambda conn: conn.close(), timeout
             )
-        except TimeoutError:
-            error = psycopg2.OperationalError('the server did not answer in time')
+        except TimeoutError as exc:
+            error = psycopg2.OperationalError(f'the server did not answer in time ({exc})')
             raise_connect_timeout(endpoint, error, timeout)
         except psycopg2.OperationalError as exc:
             if 'timeout expired' in str(exc):

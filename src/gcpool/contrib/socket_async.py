@@ -15,12 +15,16 @@ from typing import Generic
 from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
+    normal_host_endpoint,
+    normal_tcp_endpoint,
     peer_hung_up,
     shut_down,
     socket_is_alive,
     split_host_endpoint,
     split_tcp_endpoint,
+    tls_name,
 )
+from gcpool.contrib._sockets_async import connect_tcp
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 from gcpool.managers import EndpointT
 
@@ -102,6 +106,15 @@ class TcpSocketConnectionManager(
 ):
     """Makes TCP connections to an IP address, version 4 or 6: non-blocking sockets for ``loop.sock_recv`` and so on."""
 
+    def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
+        """Give what an endpoint counts as: the port is an int.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
+        return normal
+
     async def create(self, endpoint: TcpEndpoint) -> socket.socket:
         """Connect.
 
@@ -150,6 +163,15 @@ class TcpStreamConnectionManager(
         self._ssl = ssl or None
         self._close_timeout = close_timeout
 
+    def normalize(self, endpoint: TcpStreamEndpoint) -> TcpStreamEndpoint:
+        """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: TcpStreamEndpoint = normal_host_endpoint(endpoint)
+        return normal
+
     async def create(self, endpoint: TcpStreamEndpoint) -> Stream:
         """Resolve the host name, connect and, with TLS, shake hands (with the name checked).
 
@@ -162,7 +184,13 @@ class TcpStreamConnectionManager(
         """
         hostname, port = split_host_endpoint(endpoint)
         try:
-            return await asyncio.open_connection(hostname, port, ssl=self._ssl)
+            if self._ssl is None:
+                return await asyncio.open_connection(sock=await connect_tcp(hostname, port))
+            name = tls_name(hostname)
+            # From there on the socket is the transport's, which closes it when this fails.
+            return await asyncio.open_connection(
+                sock=await connect_tcp(hostname, port), ssl=self._ssl, server_hostname=name
+            )
         except (OSError, ValueError) as exc:
             raise_not_connected(endpoint, exc, None)
 
