@@ -195,7 +195,8 @@ def test_paths_that_may_differ_are_not_one(manager: Any) -> None:
 )
 def test_what_is_no_endpoint_is_left_for_create_to_say(endpoint: Any) -> None:
     # A path is no pair, and the other way round.
-    for manager in (*HOSTS, *ADDRESSES):
+    managers: list[Any] = [*HOSTS, *ADDRESSES]
+    for manager in managers:
         assert manager.normalize(endpoint) is endpoint
     if endpoint not in ('ab', b''):
         assert normal_path(endpoint) is endpoint

@@ -280,7 +280,7 @@ def normal_host_endpoint(endpoint: Any) -> Any:
 
 
 def normal_host(host: str) -> str:
-    """Give the one spelling of a host name: what the resolver is asked for, in lower case; of an address, its usual form.
+    """Give the one spelling of a host name: as the resolver is asked, in lower case; of an address, its usual form.
 
     A dot at the end is kept: without it the resolver may first, or also, try the domains in its search list, so that
     the two names may lead to different hosts. Nor is an address changed that only some systems take for one
