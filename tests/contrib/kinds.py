@@ -78,7 +78,7 @@ def http(request: pytest.FixtureRequest) -> Kind:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *args: object) -> None:
+        def log_request(self, code: int | str = '-', size: int | str = '-') -> None:
             """Nothing."""
 
     class Server(ThreadingHTTPServer):

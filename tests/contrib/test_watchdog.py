@@ -153,9 +153,12 @@ def test_the_thread_ends_without_work_and_comes_again(
     for _ in range(2):
         happened = threading.Event()
         cut_off = CutOff(happened.set, 0.0)
+        longer = CutOff(never, LATER)
         thread = watchdog._thread
         assert happened.wait(PATIENCE)
         assert cut_off.happened
+        # What has ended is no work, however long it would have been watched.
+        longer.end()
         assert thread is not None
         thread.join(PATIENCE)
         assert not thread.is_alive()

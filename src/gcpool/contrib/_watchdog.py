@@ -1,7 +1,7 @@
 """Ends a wait for a peer that has no time limit of its own: the connection is shut down when its time is over.
 
-One daemon thread serves the whole process. It is started when there is first something to watch, ends after ten seconds
-without any, and is replaced if it died or stayed behind in the process that this one was forked from.
+One daemon thread serves the whole process. It is started when there is first something to watch, ends when there was
+nothing for ten seconds, and is replaced if it died or stayed behind in the process that this one was forked from.
 """
 
 import contextlib
@@ -206,14 +206,15 @@ class _Watchdog:
                 while self._due and _has_ended(self._due[0][2]):
                     heapq.heappop(self._due)
                 idle = not self._due
-                wait = IDLE_TIME if idle else self._due[0][0] - time.monotonic()
+                # Not until then if that is long: what has ended meanwhile is no reason to stay.
+                wait = IDLE_TIME if idle else min(self._due[0][0] - time.monotonic(), IDLE_TIME)
                 if wait <= 0:
                     cut_off = heapq.heappop(self._due)[2]()
                     if cut_off is not None:
                         return cut_off
                     continue
                 self._wakes_at = time.monotonic() + wait
-                if not self._changed.wait(min(wait, threading.TIMEOUT_MAX)) and idle and not self._due:
+                if not self._changed.wait(wait) and idle and not self._due:
                     self._thread = None
                     return None
 
