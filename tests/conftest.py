@@ -155,7 +155,7 @@ def pool_threads() -> set[threading.Thread]:
 
 @pytest.fixture(scope='session', autouse=True)
 def watchdog_ends_soon() -> Iterator[None]:
-    """The thread that watches time limits is the process's, not a pool's, and stays a while without work: a short one here.
+    """The thread that watches time limits is the process's, not a pool's: here it does not stay long without work.
 
     So that the next fixture need not know it.
     """
