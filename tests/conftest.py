@@ -219,6 +219,17 @@ def pool_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith('gcpool')}
 
 
+@pytest.fixture(scope='session', autouse=True)
+def watchdog_ends_soon() -> Iterator[None]:
+    """The thread that watches time limits is the process's, not a pool's: here it does not stay long without work.
+
+    So that the next fixture need not know it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('gcpool.contrib._watchdog.IDLE_TIME', 0.1)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_pool_thread_survives() -> Iterator[None]:
     """A test closes its pools, or lets go of them: in both cases the collector's thread must end."""

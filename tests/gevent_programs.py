@@ -22,6 +22,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -505,6 +506,20 @@ def real_threads() -> None:
         threads.spawn(pool.release, conn, 'a').get(timeout=PATIENCE)
         pool.release(waiter.get(timeout=PATIENCE), 'a')
     check_whole(pool, manager)
+
+
+def cut_off() -> None:
+    """A greenlet that waits for its peer is cut off in time, also where another hub was the first to need that."""
+    from gcpool.contrib._watchdog import cut_off_after
+
+    def wait() -> bool:
+        ours, peer = socket.socketpair()
+        with ours, peer, cut_off_after(ours.fileno(), 0.01) as was_cut_off:
+            return ours.recv(1) == b'' and was_cut_off()
+
+    assert gevent.get_hub().threadpool.spawn(wait).get(timeout=PATIENCE)
+    with gevent.Timeout(PATIENCE):
+        assert wait()
 
 
 def fork() -> None:

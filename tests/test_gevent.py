@@ -89,6 +89,11 @@ def test_threads_of_the_system_use_the_pool_as_well() -> None:
     run('real_threads()')
 
 
+@pytest.mark.parametrize('order', ['gevent first', 'gcpool first'])
+def test_a_wait_is_cut_off(order: str) -> None:
+    run('cut_off()', order=order)
+
+
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
 def test_a_forked_child_starts_empty() -> None:
     run('fork()')

@@ -93,12 +93,17 @@ def test_each_waits_for_another_one(attempts: Attempts) -> None:
         for _ in range(2):
             stack.enter_context(in_thread(lambda: threads.append(GivenUp(attempts))))
     assert len(threads) == len(attempts._given_up) == 2
+
+    def places_left() -> int:
+        return sum(len(attempt.places) for attempt in attempts._given_up)
+
     with in_thread(lambda: connects(attempts)):
-        wait_until(lambda: len(attempts._given_up) == 1)
+        wait_until(lambda: places_left() == 1)
         # That one waits for the first of them, so this one waits for the other.
-        assert times_out(attempts)
+        with pytest.raises(TimeoutError, match='2 attempts that were given up have not ended'):
+            attempts.connect('db', never, never, 0.0)
         with in_thread(lambda: connects(attempts)):
-            wait_until(lambda: not attempts._given_up)
+            wait_until(lambda: not places_left())
             # There is one for each, and nothing more to wait for.
             assert connects(attempts)
             for given_up in threads:
@@ -115,13 +120,13 @@ def test_a_forked_child_does_not_wait(attempts: Attempts, monkeypatch: pytest.Mo
 
 def test_interrupted_while_it_waits_leaves_it_to_the_next(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     given_up = GivenUp(attempts)
-    (ended,) = attempts._given_up
+    (attempt,) = attempts._given_up
 
-    def interrupt(timeout: float | None = None) -> bool:
+    def interrupt(timeout: float | None = None) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ended, 'wait', interrupt)
+        patch.setattr(attempt.ended, 'result', interrupt)
         with pytest.raises(KeyboardInterrupt):
             connects(attempts)
     assert times_out(attempts)

@@ -23,7 +23,7 @@ import pytest
 
 from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
-from gcpool.contrib import _sockets
+from gcpool.contrib import _sockets, _sockets_async, socket_async
 from gcpool.contrib._errors import (
     advice_for_os_error,
     advice_for_path_error,
@@ -474,24 +474,17 @@ class TestSocketsThatCannotBeConnected:
     ) -> None:
         manager = socket_manager(name, client_tls)
         endpoint = Path('/a.sock') if name.startswith('Unix') else host_endpoint(name, 1)
-        if name in ('stream, asyncio', 'TLS, asyncio'):
-            # uvloop makes its sockets itself.
-            async def refuse(*args: object, **kwargs: object) -> None:
-                raise OSError(errno.EMFILE, 'Too many open files')
 
-            monkeypatch.setattr(asyncio, 'open_connection', refuse)
-        else:
+        class Refused(socket.socket):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                if 'fileno' not in kwargs:
+                    self.close()
+                    raise OSError(errno.EMFILE, 'Too many open files')
 
-            class Refused(socket.socket):
-                def __init__(self, *args: Any, **kwargs: Any) -> None:
-                    super().__init__(*args, **kwargs)
-                    if 'fileno' not in kwargs:
-                        self.close()
-                        raise OSError(errno.EMFILE, 'Too many open files')
-
-            # Of an event loop that is made by now nothing is changed.
-            monkeypatch.setattr(importlib.import_module(type(manager).__module__), 'socket', Namespace(Refused))
-            monkeypatch.setattr(_sockets, 'socket', Namespace(Refused))
+        # Of an event loop that is made by now nothing is changed.
+        for module in (importlib.import_module(type(manager).__module__), _sockets, _sockets_async):
+            monkeypatch.setattr(module, 'socket', Namespace(Refused))
         error = failure_of(run, manager, endpoint)
         check_cause(error, OSError, 'have fewer files and connections open, or raise the limit on them')
 
@@ -740,7 +733,7 @@ class TestInterruptions:
                 connecting.set()
                 await asyncio.get_running_loop().create_future()
 
-            monkeypatch.setattr(asyncio, 'open_connection', never)
+            monkeypatch.setattr(socket_async, 'connect_tcp', never)
             pool = for_asyncio.ConnectionPool[Any, Any](socket_manager(name, client_tls))
             task = asyncio.ensure_future(pool.acquire(('127.0.0.1', 1)))
             await connecting.wait()

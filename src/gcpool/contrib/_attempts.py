@@ -4,11 +4,20 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent import futures
-from typing import TypeVar
+from typing import TypeVar, final
 
-__all__ = ['SHORTEST_CONNECT', 'Attempts', 'call_within', 'deadline_after', 'time_left']
+__all__ = [
+    'SHORTEST_CONNECT',
+    'Attempt',
+    'Attempts',
+    'GivenUpAttemptsError',
+    'call_in_thread',
+    'call_within',
+    'deadline_after',
+    'time_left',
+]
 
 _ResultT = TypeVar('_ResultT')
 
@@ -26,17 +35,54 @@ def time_left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
-class Attempts:
-    """Keeps the attempts to connect of a manager within the numbers of the pool, also those that were given up.
+class GivenUpAttemptsError(TimeoutError):
+    """The time was over before an attempt could begin: as many as may be at work have been given up and go on."""
 
-    libpq has no way to end an attempt that goes on in another thread: when its time is over it is given up, and may
-    have a connection at the server until it ends by itself, while the pool has its place free again. So whoever
-    connects to that endpoint next waits for the end of one that was given up, each for another one.
+
+@final
+class Attempt:
+    """An attempt that goes on in a thread when nobody waits for it any more.
+
+    :param endpoint: where it leads
+    """
+
+    def __init__(self, endpoint: Hashable) -> None:
+        self.endpoint = endpoint
+        self._process = os.getpid()
+        # Running, so that whoever waits for it cannot cancel it.
+        self.ended: futures.Future[None] = futures.Future()
+        self.ended.set_running_or_notify_cancel()
+        # One entry as long as nobody waits in its place. Taking it out is one step, without a lock, which a fork could
+        # leave locked.
+        self.places: list[None] = [None]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process has its thread: a forked child does not."""
+        return self._process == os.getpid()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended. Not to be asked in a child: the lock may be held by a thread that it does not have."""
+        return self.ended.done()
+
+    def end(self) -> None:
+        """Say that it has ended."""
+        self.ended.set_result(None)
+
+
+@final
+class Attempts:
+    """Keeps attempts within the numbers of the pool, also those that were given up.
+
+    What blocks in a thread (libpq, the system's resolver) cannot be ended: when its time is over it is given up, and
+    goes on until it ends by itself, while the pool has its place free again. So whoever makes the next attempt there
+    first waits for the end of one that was given up, each for another one. Then there are never more of them than were
+    made at a time: the pool's ``max_size`` at the most.
     """
 
     def __init__(self) -> None:
-        # What tells of its end; where it leads, and the process that it belongs to: a forked child has no such thread.
-        self._given_up: dict[threading.Event, tuple[Hashable, int]] = {}
+        self._given_up: set[Attempt] = set()
 
     def connect(
         self,
@@ -51,55 +97,79 @@ class Attempts:
         :param call: connects; it is called with the seconds that are left, None for no limit
         :param undo: closes a connection that nobody waits for any more
         :param timeout: seconds that it may take (a quarter of a second at the least), None for no limit
+        :raise GivenUpAttemptsError: the time is over, and it has not begun: others that were given up have not ended
         :raise TimeoutError: the time is over
         """
         limit = None if timeout is None else max(timeout, SHORTEST_CONNECT)
         deadline = deadline_after(limit)
-        self._wait_for_one(endpoint, limit)
+        with self.place(endpoint) as given_up:
+            if given_up is not None:
+                try:
+                    given_up.result(limit)
+                except futures.TimeoutError:
+                    raise GivenUpAttemptsError(self.describe(endpoint)) from None
         left = time_left(deadline)
         if left is None:
             return call(None)
-        ended = threading.Event()
+        attempt = Attempt(endpoint)
 
-        def attempt() -> _ResultT:
+        def begin() -> _ResultT:
             try:
                 return call(left)
             except BaseException:
-                ended.set()
+                attempt.end()
                 raise
 
-        def undo_and_tell(result: _ResultT) -> None:
+        def undo_and_end(result: _ResultT) -> None:
             try:
                 undo(result)
             finally:
-                ended.set()
+                attempt.end()
 
         try:
-            return call_within(attempt, undo_and_tell, left)
+            return call_within(begin, undo_and_end, left)
         except BaseException:
-            if not ended.is_set():
-                self._given_up[ended] = (endpoint, os.getpid())
+            self.give_up(attempt)
             raise
 
-    def _wait_for_one(self, endpoint: Hashable, seconds: float | None) -> None:
-        ended = self._take_one(endpoint)
-        if ended is None:
-            return
+    def give_up(self, attempt: Attempt) -> None:
+        """Note that nobody waits for an attempt any more."""
+        if not attempt.is_over:
+            self._given_up.add(attempt)
+
+    @contextlib.contextmanager
+    def place(self, endpoint: Hashable) -> Iterator['futures.Future[None] | None']:
+        """Take the place of an attempt that was given up, for the next one to the same endpoint.
+
+        :return: of the context: what is to be waited for in it, None for nothing. If that is not done, and the block
+            raises, the place is left to another one.
+        """
+        attempt = self._take_one(endpoint)
         try:
-            if not ended.wait(seconds):
-                raise TimeoutError('an attempt to connect that was given up has not ended yet')
+            yield None if attempt is None else attempt.ended
         except BaseException:
-            self._given_up[ended] = (endpoint, os.getpid())
+            if attempt is not None:
+                attempt.places.append(None)
             raise
 
-    def _take_one(self, endpoint: Hashable) -> threading.Event | None:
-        # Without a lock, which a fork could leave locked: each is taken out by one thread alone.
-        for ended, (where, process) in tuple(self._given_up.items()):
-            if ended.is_set() or process != os.getpid():
-                self._given_up.pop(ended, None)
-            elif where == endpoint and self._given_up.pop(ended, None) is not None:
-                return ended
+    def _take_one(self, endpoint: Hashable) -> Attempt | None:
+        for attempt in self._given_up.copy():
+            if not attempt.is_here or attempt.is_over:
+                self._given_up.discard(attempt)
+            elif attempt.endpoint == endpoint:
+                with contextlib.suppress(IndexError):
+                    attempt.places.pop()
+                    return attempt
         return None
+
+    def describe(self, endpoint: Hashable) -> str:
+        """Say how many attempts to an endpoint that were given up have not ended."""
+        count = sum(
+            attempt.is_here and attempt.endpoint == endpoint and not attempt.is_over
+            for attempt in self._given_up.copy()
+        )
+        which = '1 attempt that was given up has' if count == 1 else f'{count} attempts that were given up have'
+        return f'{which} not ended yet'
 
 
 def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], timeout: float) -> _ResultT:
@@ -114,11 +184,9 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
     :param timeout: seconds to wait
     :raise TimeoutError: the time is over
     """
-    outcome: futures.Future[_ResultT] = futures.Future()
-    try:
-        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
-    except RuntimeError:
-        # The interpreter shuts down, or there are too many threads: the driver's own limit is better than none.
+    outcome = call_in_thread(call, undo)
+    if outcome is None:
+        # The driver's own limit is better than none.
         return call()
     try:
         return outcome.result(timeout)
@@ -137,6 +205,23 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
     finally:
         # The traceback of what it holds leads here.
         del outcome
+
+
+def call_in_thread(
+    call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
+) -> 'futures.Future[_ResultT] | None':
+    """Call something that blocks in a daemon thread.
+
+    :param call: what to call
+    :param undo: called, there, with the result if the future was cancelled before
+    :return: what becomes of it; None if there are too many threads, or the interpreter shuts down
+    """
+    outcome: futures.Future[_ResultT] = futures.Future()
+    try:
+        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return None
+    return outcome
 
 
 def _settle(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+from gcpool.contrib._attempts import GivenUpAttemptsError
 from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
 
 __all__ = [
@@ -126,8 +127,13 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
     """
     # What is left of a limit is not one that anybody has set to the microsecond.
     limit = 'in time' if timeout is None else f'within {round(timeout, 3) or timeout:g} s'
+    reason = _first_line(cause)
+    for inner in errors_in(cause):
+        # Drivers raise something of their own from it, which does not say why.
+        if isinstance(inner, GivenUpAttemptsError) and str(inner) not in reason:
+            reason += f' ({inner})'
     error = ConnectTimeout(
-        f'no connection to endpoint {endpoint!r} could be made {limit}: {_first_line(cause)}; '
+        f'no connection to endpoint {endpoint!r} could be made {limit}: {reason}; '
         'is the server reachable, or is the time limit too short?',
         endpoint,
     )

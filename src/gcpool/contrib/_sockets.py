@@ -3,11 +3,11 @@
 Everything here that differs between platforms stands in :py:func:`poll_once`.
 """
 
-import asyncio
 import contextlib
 import ipaddress
 import operator
 import os
+import pathlib
 import select
 import socket
 import ssl
@@ -16,14 +16,20 @@ from collections.abc import Callable, Generator, Hashable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NoReturn
 
-from gcpool.contrib._attempts import call_within, time_left
+from gcpool.contrib._attempts import SHORTEST_CONNECT, Attempts, GivenUpAttemptsError, time_left
 from gcpool.contrib._errors import advice_for_path_error, bad_endpoint, raise_not_connected
+from gcpool.exceptions import ConnectError
 
 __all__ = [
     'BACKLOG_RETRY',
+    'RESOLUTIONS',
     'IpAddress',
     'connect_tcp',
-    'cut_off_half_way',
+    'is_address',
+    'normal_host',
+    'normal_host_endpoint',
+    'normal_path',
+    'normal_tcp_endpoint',
     'path_of_endpoint',
     'peer_hung_up',
     'raise_not_connected_to_path',
@@ -33,6 +39,7 @@ __all__ = [
     'split_host_endpoint',
     'split_tcp_endpoint',
     'time_to_answer',
+    'tls_name',
     'tls_socket_is_alive',
 ]
 
@@ -46,8 +53,9 @@ _SHORTEST_TIMEOUT = 1e-6
 _SHORTEST_PING = 0.05
 # With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
 _SHORTEST_SHARE = 2.0
-# A limit of 0 is no reason not to learn the address of a host that the resolver knows without asking anybody.
-_SHORTEST_RESOLUTION = 0.25
+
+#: The attempts to resolve a host name of the whole process, by name: whichever pool asks, it is one resolver.
+RESOLUTIONS = Attempts()
 
 _HIGHEST_PORT = 65535
 _PORT = f'an int from 1 to {_HIGHEST_PORT}'
@@ -87,12 +95,6 @@ else:
             return False, False
         flags = events[0][1]
         return bool(flags & select.POLLIN), bool(flags & _FINISHED)
-
-
-def cut_off_half_way(exc: BaseException) -> bool:
-    """Tell whether what a user's block raised may have left an answer unread, or a question half-sent."""
-    # asyncio.TimeoutError is an OSError only since Python 3.11.
-    return isinstance(exc, (OSError, EOFError, asyncio.TimeoutError)) or not isinstance(exc, Exception)
 
 
 def peer_hung_up(fd: int) -> bool:
@@ -253,6 +255,75 @@ def _port_number(endpoint: Hashable, port: Any, expected: str) -> int:
     return number
 
 
+def normal_tcp_endpoint(endpoint: Any) -> Any:
+    """Give what an endpoint of an IP address and a port counts as: itself, with the port as an int.
+
+    :return: what is no such endpoint comes back as it is, for ``create`` to say so
+    """
+    try:
+        _, (_, port) = split_tcp_endpoint(endpoint)
+    except ConnectError:
+        return endpoint
+    return _with_parts(endpoint, next(iter(endpoint)), port)
+
+
+def normal_host_endpoint(endpoint: Any) -> Any:
+    """Give what an endpoint of a host name and a port counts as: see :py:func:`normal_host`; the port as an int.
+
+    :return: what is no such endpoint comes back as it is, for ``create`` to say so
+    """
+    try:
+        host, port = split_host_endpoint(endpoint)
+    except ConnectError:
+        return endpoint
+    return _with_parts(endpoint, normal_host(host), port)
+
+
+def normal_host(host: str) -> str:
+    """Give the one spelling of a host name: as the resolver is asked, in lower case; of an address, its usual form.
+
+    A dot at the end is kept: without it the resolver may first, or also, try the domains in its search list, so that
+    the two names may lead to different hosts. Nor is an address changed that only some systems take for one
+    (``127.1``), nor what is no name.
+    """
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    if '%' in host:
+        # An interface, whose name is told from another one's by case, too.
+        return host
+    try:
+        # As Python does for the resolver and for the certificate.
+        return host.encode('idna').decode('ascii').lower()
+    except UnicodeError:
+        return host
+
+
+def normal_path(endpoint: Any) -> Any:
+    """Give what the path of a Unix socket counts as: a :py:class:`pathlib.Path`, or a str in the abstract namespace.
+
+    Neither symbolic links nor ``..`` are followed, and a relative path remains one: what they mean may change.
+
+    :return: what is no path comes back as it is, for ``create`` to say so
+    """
+    try:
+        path = os.fsdecode(path_of_endpoint(endpoint))
+    except ConnectError:
+        return endpoint
+    # A name in the abstract namespace is none of directories, and '' is not '.'.
+    normal = path if path.startswith('\0') or not path else pathlib.Path(path)
+    return endpoint if endpoint == normal else normal
+
+
+def _with_parts(endpoint: Any, *parts: object) -> Any:
+    # The object itself if nothing changes; else another of its kind, so that a named tuple remains one.
+    if endpoint == parts:
+        return endpoint
+    make = getattr(endpoint, '_make', tuple)
+    return make(parts)
+
+
 def path_of_endpoint(endpoint: Any) -> str | bytes:
     """Give the path of a Unix socket.
 
@@ -289,6 +360,17 @@ def raise_not_connected_to_path(endpoint: Hashable, cause: OSError, timeout: flo
     raise_not_connected(endpoint, cause, timeout, advice_for_path_error)
 
 
+def tls_name(host: str) -> str:
+    """Give the name that a certificate is checked for: without the dot that a host name may end in (RFC 6066).
+
+    :raise ValueError: there is none
+    """
+    name = host.removesuffix('.')
+    if not name:
+        raise ValueError(f'no certificate is made out for {host!r}')
+    return name
+
+
 def time_to_answer(timeout: float | None) -> float | None:
     """Give the seconds that a server has to answer a ping: some, though its asker may not wait."""
     return None if timeout is None else max(timeout, _SHORTEST_PING)
@@ -306,7 +388,7 @@ def connect_tcp(
 
     With a deadline, a name is resolved in a daemon thread (an address, or without a deadline, is not): the system's
     resolver cannot be interrupted, so a resolution that takes too long goes on there until the resolver itself gives
-    up, and what it finds is dropped.
+    up, and what it finds is dropped. The next one of that name waits for its end, so that there are not more and more.
 
     :param host: host name, or an address as a string
     :param port: the port, or the name of a service
@@ -352,16 +434,19 @@ def _resolve(host: str, port: int | str, deadline: float | None, family: int) ->
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
 
     left = time_left(deadline)
-    if left is None or _is_address(host):
+    if left is None or is_address(host):
         return resolve()
-    left = max(left, _SHORTEST_RESOLUTION)
+    left = max(left, SHORTEST_CONNECT)
     try:
-        return call_within(resolve, lambda _: None, left)
-    except TimeoutError:
-        raise TimeoutError(f'the host name {host!r} was not resolved within {left:.3g} seconds') from None
+        return RESOLUTIONS.connect(host, lambda _: resolve(), lambda _: None, left)
+    except TimeoutError as exc:
+        late = f'the host name {host!r} was not resolved within {left:.3g} seconds'
+        if isinstance(exc, GivenUpAttemptsError):
+            raise TimeoutError(f'{late}: {exc}') from exc
+        raise TimeoutError(late) from None
 
 
-def _is_address(host: object) -> bool:
+def is_address(host: object) -> bool:
     # Any other type would be taken for an address in its binary form.
     if not isinstance(host, str):
         return False

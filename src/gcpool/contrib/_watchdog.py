@@ -1,13 +1,34 @@
-"""Ends a wait for a peer that has no time limit of its own, by shutting the socket down."""
+"""Ends a wait for a peer that has no time limit of its own: the connection is shut down when its time is over.
+
+One daemon thread serves the whole process. It is started when there is first something to watch, ends when there was
+nothing for ten seconds, and is replaced if it died or stayed behind in the process that this one was forked from.
+"""
 
 import contextlib
+import heapq
+import itertools
+import logging
+import math
+import os
 import socket
+import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, final
 
 from gcpool.contrib._sockets import shut_down
 
-__all__ = ['cut_off_after', 'shut_down_descriptor']
+__all__ = ['CutOff', 'cut_off_after', 'shut_down_descriptor']
+
+logger = logging.getLogger(__name__)
+
+#: Seconds without work after which the thread ends.
+IDLE_TIME = 10.0
+
+# As many are looked through from time to time, to drop those that have ended.
+_LEAST_KEPT = 64
 
 
 def shut_down_descriptor(fd: int) -> None:
@@ -23,31 +44,187 @@ def shut_down_descriptor(fd: int) -> None:
 def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]]:
     """Shut a socket down unless the block ends in time: so ends a wait for the peer that has no limit of its own.
 
+    Where no thread can be started it is not cut off: the limits of TCP hold.
+
     :param fd: the descriptor, which must stay open during the block
     :param timeout: seconds, None for no limit
     :return: of the context: tells whether it was cut off. Ask at the end of the block.
     """
-    lock = threading.Lock()
-    ended = False
-    was_cut_off = False
-
-    def cut_off() -> None:
-        nonlocal was_cut_off
-        with lock:
-            # The descriptor is somebody else's when the block has ended.
-            if not ended:
-                was_cut_off = True
-                shut_down_descriptor(fd)
-
     if timeout is None:
         yield lambda: False
         return
-    timer = threading.Timer(timeout, cut_off)
-    timer.daemon = True
-    timer.start()
+    cut_off = CutOff(lambda: shut_down_descriptor(fd), timeout)
     try:
-        yield lambda: was_cut_off
+        yield lambda: cut_off.happened
     finally:
-        with lock:
-            ended = True
-        timer.cancel()
+        cut_off.end()
+
+
+@final
+class CutOff:
+    """Calls something when a time is over, unless it is ended before, or nobody refers to it any more.
+
+    Where no thread can be started it is never called, which is logged once.
+
+    :param shut_down: called in another thread; must not wait for anything. What it refers to is let go at the end.
+    :param seconds: until then
+    """
+
+    _timer: threading.Timer | None = None
+
+    def __init__(self, shut_down: Callable[[], object], seconds: float) -> None:
+        #: Whether the time was over. Ask when it has ended.
+        self.happened = False
+        self._shut_down: Callable[[], object] | None = shut_down
+        # Not a Lock: a signal's handler may dispose of the connection, and end this once more.
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        if _has_greenlets_for_threads():
+            # One for each costs little. A common one would run only while the hub that it was started in does.
+            timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _expire, (weakref.ref(self),))
+            timer.daemon = True
+            timer.start()
+            self._timer = timer
+        else:
+            _Watchdog.of_this_process().watch(self, seconds)
+
+    def end(self) -> None:
+        """Have it not happen any more. When this returns, it neither happens nor is about to.
+
+        May be called from any thread, from a signal's handler, and more than once.
+        """
+        # In a forked child the lock may be held by a thread that it does not have, and nobody would call anything.
+        if self._process == os.getpid():
+            with self._lock:
+                self._shut_down = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing left to call."""
+        return self._shut_down is None
+
+    def expire(self) -> None:
+        """Call it, if it has not ended."""
+        with self._lock:
+            shut_down, self._shut_down = self._shut_down, None
+            if shut_down is not None:
+                self.happened = True
+                shut_down()
+
+
+def _expire(reference: 'weakref.ref[CutOff]') -> None:
+    cut_off = reference()
+    if cut_off is not None:
+        cut_off.expire()
+
+
+def _has_greenlets_for_threads() -> bool:
+    monkey: Any = sys.modules.get('gevent.monkey')
+    return monkey is not None and bool(monkey.is_module_patched('threading'))
+
+
+@final
+class _Watchdog:
+    """The thread, and what it has to do."""
+
+    _current: ClassVar['_Watchdog | None'] = None
+    _has_complained: ClassVar[bool] = False
+
+    @classmethod
+    def of_this_process(cls) -> '_Watchdog':
+        watchdog = cls._current
+        if watchdog is None or watchdog.process != os.getpid():
+            # Two threads may make one each; both do their work. Of a parent's nothing is touched: its lock may be held.
+            watchdog = cls._current = cls()
+        return watchdog
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        # Its lock is a reentrant one: the handler of a signal may come here again, wherever it finds its thread.
+        self._changed = threading.Condition(threading.RLock())
+        # When, a number to tell those of one moment apart, and what. Weakly: what nobody refers to any more, because
+        # its user was interrupted before he could end it, must not happen.
+        self._due: list[tuple[float, int, weakref.ref[CutOff]]] = []
+        self._numbers = itertools.count()
+        self._most_kept = _LEAST_KEPT
+        self._thread: threading.Thread | None = None
+        self._wakes_at = math.inf
+
+    def watch(self, cut_off: CutOff, seconds: float) -> None:
+        """Have something happen in a while."""
+        due = time.monotonic() + seconds
+        entry = (due, next(self._numbers), weakref.ref(cut_off))
+        with self._changed:
+            heapq.heappush(self._due, entry)
+            if len(self._due) > self._most_kept:
+                self._drop_ended()
+            if self._thread is None or not self._thread.is_alive():
+                self._start()
+            elif due < self._wakes_at:
+                self._changed.notify()
+
+    def _drop_ended(self) -> None:
+        # Into a new list: what a signal's handler adds meanwhile goes there, too.
+        entries, self._due = self._due, []
+        for entry in entries:
+            if not _has_ended(entry[2]):
+                heapq.heappush(self._due, entry)
+        self._most_kept = max(2 * len(self._due), _LEAST_KEPT)
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name='gcpool-watchdog', daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as exc:
+            # There are too many threads, or the interpreter shuts down. Whoever comes next tries again.
+            if not _Watchdog._has_complained:
+                _Watchdog._has_complained = True
+                _log(
+                    logging.WARNING,
+                    'no thread can be started (%s): what a server does not answer is not cut off in time, the limits '
+                    'of TCP hold',
+                    exc,
+                )
+        else:
+            self._thread = thread
+
+    def _run(self) -> None:
+        while (cut_off := self._next()) is not None:
+            try:
+                cut_off.expire()
+            except Exception as exc:  # noqa: BLE001  (of one connection; the others' time comes as well)
+                _log(logging.ERROR, 'a connection whose time was over cannot be shut down: %s', exc)
+            # Not while it waits.
+            del cut_off
+
+    def _next(self) -> CutOff | None:
+        """Wait until something is due, and return it; None if there was nothing to watch for some time."""
+        with self._changed:
+            while True:
+                while self._due and _has_ended(self._due[0][2]):
+                    heapq.heappop(self._due)
+                idle = not self._due
+                # Not until then if that is long: what has ended meanwhile is no reason to stay.
+                wait = IDLE_TIME if idle else min(self._due[0][0] - time.monotonic(), IDLE_TIME)
+                if wait <= 0:
+                    cut_off = heapq.heappop(self._due)[2]()
+                    if cut_off is not None:
+                        return cut_off
+                    continue
+                self._wakes_at = time.monotonic() + wait
+                if not self._changed.wait(wait) and idle and not self._due:
+                    self._thread = None
+                    return None
+
+
+def _has_ended(reference: 'weakref.ref[CutOff]') -> bool:
+    cut_off = reference()
+    return cut_off is None or cut_off.has_ended
+
+
+def _log(level: int, message: str, exc: BaseException) -> None:
+    # A handler that raises is no reason to fail a user whose connection is fine, or to end the thread.
+    with contextlib.suppress(Exception):
+        logger.log(level, message, exc)

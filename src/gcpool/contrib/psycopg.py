@@ -163,7 +163,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
-        given up, None for no limit but that of TCP. Each such rollback costs a thread then.
+        given up, None for no limit but that of TCP. It holds unless no thread can be started.
     :raise TypeError: ``conninfo`` is neither a mapping nor callable, ``configure`` is a coroutine function,
         ``connection_class`` is no such class, or ``rollback_timeout`` is no number
     :raise ValueError: ``rollback_timeout`` is less than 0
@@ -533,7 +533,8 @@ def _raise_typed(
     timeout: float | None,
 ) -> NoReturn:
     if isinstance(exc, TimeoutError):
-        raise_connect_timeout(endpoint, ConnectionTimeout('the server did not answer in time'), timeout)
+        cause = ConnectionTimeout(f'the server did not answer in time ({exc})')
+        raise_connect_timeout(endpoint, cause, timeout)
     if not isinstance(exc, psycopg.Error):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
     # What it keeps of the attempt has the password, for whoever shows the attributes of errors.

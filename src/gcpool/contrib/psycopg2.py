@@ -62,7 +62,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
-        given up, None for no limit but that of TCP. Each such rollback costs a thread then.
+        given up, None for no limit but that of TCP. It holds unless no thread can be started.
     :raise TypeError: ``dsn_params`` is neither a mapping nor callable, or ``rollback_timeout`` is no number
     :raise ValueError: ``rollback_timeout`` is less than 0
     """
@@ -97,8 +97,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             return self._attempts.connect(
                 endpoint, lambda left: _connect(params, left), lambda conn: conn.close(), timeout
             )
-        except TimeoutError:
-            error = psycopg2.OperationalError('the server did not answer in time')
+        except TimeoutError as exc:
+            error = psycopg2.OperationalError(f'the server did not answer in time ({exc})')
             raise_connect_timeout(endpoint, error, timeout)
         except psycopg2.OperationalError as exc:
             if 'timeout expired' in str(exc):

@@ -19,12 +19,14 @@ from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
     connect_tcp,
-    cut_off_half_way,
+    normal_host_endpoint,
+    normal_tcp_endpoint,
     shut_down,
     socket_is_alive,
     socket_timeout,
     split_host_endpoint,
     split_tcp_endpoint,
+    tls_name,
     tls_socket_is_alive,
 )
 from gcpool.managers import EndpointT
@@ -78,16 +80,15 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         return socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the socket
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
@@ -103,16 +104,15 @@ class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
         return tls_socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: tls.SSLSocket, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the socket
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class TcpSocketConnectionManager(
@@ -120,6 +120,15 @@ class TcpSocketConnectionManager(
     BaseConnectionManager[TcpEndpoint, socket.socket],
 ):
     """Makes TCP connections to an IP address, version 4 or 6 (with its scope id, if it has one)."""
+
+    def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
+        """Give what an endpoint counts as: the port is an int.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
+        return normal
 
     def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
         """Connect.
@@ -171,6 +180,15 @@ class SslSocketConnectionManager(
             raise TypeError(f'ssl must be an ssl.SSLContext, not {ssl!r}')
         self._ssl = ssl
 
+    def normalize(self, endpoint: SslEndpoint) -> SslEndpoint:
+        """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: SslEndpoint = normal_host_endpoint(endpoint)
+        return normal
+
     def create(self, endpoint: SslEndpoint, timeout: float | None = None) -> tls.SSLSocket:
         """Resolve the host name, connect to its addresses in turn until one answers, and shake hands.
 
@@ -187,9 +205,10 @@ class SslSocketConnectionManager(
         hostname, port = split_host_endpoint(endpoint)
         deadline = deadline_after(timeout)
         try:
+            name = tls_name(hostname)
             sock = connect_tcp(hostname, port, deadline)
             try:
-                sock = secured = self._ssl.wrap_socket(sock, server_hostname=hostname, do_handshake_on_connect=False)
+                sock = secured = self._ssl.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
                 with socket_timeout(secured, time_left(deadline)):
                     secured.do_handshake()
             except BaseException:

@@ -15,13 +15,16 @@ from typing import Generic
 from gcpool.contrib._errors import raise_not_connected
 from gcpool.contrib._sockets import (
     IpAddress,
-    cut_off_half_way,
+    normal_host_endpoint,
+    normal_tcp_endpoint,
     peer_hung_up,
     shut_down,
     socket_is_alive,
     split_host_endpoint,
     split_tcp_endpoint,
+    tls_name,
 )
+from gcpool.contrib._sockets_async import connect_tcp
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 from gcpool.managers import EndpointT
 
@@ -59,16 +62,15 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
         return socket_is_alive(conn)
 
     async def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the socket
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class StreamAlivenessCheckingMixin(Generic[EndpointT]):
@@ -87,16 +89,15 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
         return sock is None or not peer_hung_up(sock.fileno())
 
     async def is_broken(self, endpoint: EndpointT, conn: Stream, exc: BaseException) -> bool:
-        """Tell whether an exchange may have been cut off half-way: an OSError (a time-out, a reset), an EOFError, or
-        anything that is no Exception (a cancellation, an interruption).
+        """Tell that the connection must not be served again: after any exception a request may be outstanding.
 
-        What the protocol makes of other errors only its user knows.
+        Only a program that knows its protocol can tell otherwise, and overrides this.
 
         :param endpoint: where the connection leads
         :param conn: the stream
-        :param exc: what the user's block raised
+        :param exc: what the user's block raised, whatever it is
         """
-        return cut_off_half_way(exc)
+        return True
 
 
 class TcpSocketConnectionManager(
@@ -104,6 +105,15 @@ class TcpSocketConnectionManager(
     BaseConnectionManager[TcpEndpoint, socket.socket],
 ):
     """Makes TCP connections to an IP address, version 4 or 6: non-blocking sockets for ``loop.sock_recv`` and so on."""
+
+    def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
+        """Give what an endpoint counts as: the port is an int.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
+        return normal
 
     async def create(self, endpoint: TcpEndpoint) -> socket.socket:
         """Connect.
@@ -153,6 +163,15 @@ class TcpStreamConnectionManager(
         self._ssl = ssl or None
         self._close_timeout = close_timeout
 
+    def normalize(self, endpoint: TcpStreamEndpoint) -> TcpStreamEndpoint:
+        """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: TcpStreamEndpoint = normal_host_endpoint(endpoint)
+        return normal
+
     async def create(self, endpoint: TcpStreamEndpoint) -> Stream:
         """Resolve the host name, connect and, with TLS, shake hands (with the name checked).
 
@@ -165,7 +184,13 @@ class TcpStreamConnectionManager(
         """
         hostname, port = split_host_endpoint(endpoint)
         try:
-            return await asyncio.open_connection(hostname, port, ssl=self._ssl)
+            if self._ssl is None:
+                return await asyncio.open_connection(sock=await connect_tcp(hostname, port))
+            name = tls_name(hostname)
+            # From there on the socket is the transport's, which closes it when this fails.
+            return await asyncio.open_connection(
+                sock=await connect_tcp(hostname, port), ssl=self._ssl, server_hostname=name
+            )
         except (OSError, ValueError) as exc:
             raise_not_connected(endpoint, exc, None)
 

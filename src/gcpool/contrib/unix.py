@@ -9,7 +9,7 @@ import socket
 import time
 
 from gcpool.contrib._attempts import deadline_after, time_left
-from gcpool.contrib._sockets import BACKLOG_RETRY, path_of_endpoint, raise_not_connected_to_path, shut_down
+from gcpool.contrib._sockets import BACKLOG_RETRY, normal_path, path_of_endpoint, raise_not_connected_to_path, shut_down
 from gcpool.contrib.socket import SocketAlivenessCheckingMixin, socket_timeout
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -29,6 +29,15 @@ class UnixSocketConnectionManager(
     BaseConnectionManager[UnixSocketEndpoint, socket.socket],
 ):
     """Makes connections to a Unix domain stream socket."""
+
+    def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
+        """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: UnixSocketEndpoint = normal_path(endpoint)
+        return normal
 
     def create(self, endpoint: UnixSocketEndpoint, timeout: float | None = None) -> socket.socket:
         """Connect.

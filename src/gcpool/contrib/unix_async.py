@@ -8,7 +8,7 @@ import asyncio
 import pathlib
 import socket
 
-from gcpool.contrib._sockets import BACKLOG_RETRY, path_of_endpoint, raise_not_connected_to_path
+from gcpool.contrib._sockets import BACKLOG_RETRY, normal_path, path_of_endpoint, raise_not_connected_to_path
 from gcpool.contrib.socket_async import (
     SocketAlivenessCheckingMixin,
     Stream,
@@ -33,6 +33,15 @@ class UnixSocketConnectionManager(
     BaseConnectionManager[UnixSocketEndpoint, socket.socket],
 ):
     """Makes connections to a Unix domain stream socket: non-blocking sockets for ``loop.sock_recv`` and so on."""
+
+    def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
+        """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: UnixSocketEndpoint = normal_path(endpoint)
+        return normal
 
     async def create(self, endpoint: UnixSocketEndpoint) -> socket.socket:
         """Connect. Waits, until it is cancelled, for room in the listener's backlog.
@@ -68,6 +77,15 @@ class UnixSocketStreamConnectionManager(
 
     def __init__(self, *, close_timeout: float = 1.0) -> None:
         self._close_timeout = close_timeout
+
+    def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
+        """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.
+
+        :param endpoint: as it was asked for
+        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        """
+        normal: UnixSocketEndpoint = normal_path(endpoint)
+        return normal
 
     async def create(self, endpoint: UnixSocketEndpoint) -> Stream:
         """Connect. Waits, until it is cancelled, for room in the listener's backlog.

@@ -1,0 +1,79 @@
+"""What the stream managers for asyncio share: resolving a host name and connecting, within the numbers of the pool."""
+
+import asyncio
+import functools
+import logging
+import socket
+from typing import Any
+
+from gcpool.contrib._attempts import Attempt, call_in_thread
+from gcpool.contrib._sockets import RESOLUTIONS, is_address
+
+__all__ = ['connect_tcp']
+
+logger = logging.getLogger(__name__)
+
+
+async def connect_tcp(host: str, port: int | str) -> socket.socket:
+    """Resolve a host name, and connect to the first of its addresses that answers.
+
+    A name is resolved in a daemon thread, and not where ``loop.getaddrinfo`` does it: the system's resolver cannot be
+    interrupted, and a resolution that was cancelled would keep a thread of the loop's default executor (uvloop: one of
+    libuv's four), from which everybody's work is done, and which is waited for when the loop ends. The next one of that
+    name waits for the end of one that was cancelled, so that there are not more and more.
+
+    :param host: host name, or an address as a string
+    :param port: the port, or the name of a service
+    :return: a connected non-blocking socket
+    :raise socket.gaierror: the name does not resolve
+    :raise OSError: the last address's error, if none of them could be connected to
+    """
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in await _resolve(host, port):
+        try:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as exc:
+            failure = exc
+        else:
+            return sock
+    try:
+        raise failure or OSError(f'no address found for {host!r}')
+    finally:
+        # The traceback refers to this frame: without it there is no reference cycle.
+        del failure
+
+
+async def _resolve(host: str, port: int | str) -> list[Any]:
+    call = functools.partial(socket.getaddrinfo, host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
+    if is_address(host):
+        return call()
+    with RESOLUTIONS.place(host) as given_up:
+        if given_up is not None:
+            try:
+                await asyncio.wrap_future(given_up)
+            except asyncio.CancelledError:
+                logger.warning('the host name %r was not resolved in time: %s', host, RESOLUTIONS.describe(host))
+                raise
+    attempt = Attempt(host)
+
+    def resolve() -> list[Any]:
+        try:
+            return call()
+        finally:
+            attempt.end()
+
+    outcome = call_in_thread(resolve, lambda _: None)
+    if outcome is None:
+        # There are too many threads: the executor may have one.
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        return await asyncio.wrap_future(outcome)
+    except asyncio.CancelledError:
+        RESOLUTIONS.give_up(attempt)
+        raise
