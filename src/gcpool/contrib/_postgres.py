@@ -1,20 +1,58 @@
-"""What the managers of PostgreSQL connections share: time limits that libpq does not have, and advice."""
+"""What the managers of PostgreSQL connections share: codes, the text of a full reset, time limits, and advice."""
 
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from gcpool.common import check_optional_seconds
 
 __all__ = [
+    'BROKEN_CODES',
+    'FULL_RESET',
     'MOST_MESSAGES',
     'advice_for',
+    'checked_codes',
+    'checked_reset',
+    'is_useless_after',
     'may_show_password',
     'shorter_connect_timeout',
     'time_limit',
 ]
+
+#: SQLSTATEs after which a connection is of no use, though it may be alive. Not class 08 as a whole: postgres_fdw and
+#: dblink raise 08001, 08003 and 08006 for connections of the server's own; what libpq has lost is found by its state.
+BROKEN_CODES = frozenset(
+    {
+        # A write on a standby: the primary has become one, or the endpoint leads elsewhere now. is_useless_after()
+        # tells it from a READ ONLY transaction of the user's own.
+        '25006',
+        # The server ends the session; a proxy in between may keep its side of the connection open.
+        '25P03',  # idle_in_transaction_session_timeout
+        '25P04',  # transaction_timeout
+        '57P01',  # shut down by an administrator, or pg_terminate_backend()
+        '57P02',  # another session has crashed, and the server starts anew
+        '57P03',  # the server starts or stops
+        '57P04',  # the database was dropped
+        '57P05',  # idle_session_timeout
+        # What the driver and the server (or the proxy in between) take the session for differs: it would fail again.
+        '08P01',  # a message that the server did not expect
+        '26000',  # a prepared statement that the driver knows, and the server does not
+        '42P05',  # a prepared statement that the server has, and the driver does not know of
+    }
+)
+
+_READ_ONLY = '25006'
+
+#: Undoes all that a session can carry, in one message of the simple protocol and thus in one round trip: the parts of
+#: DISCARD ALL, which itself may not stand beside a ROLLBACK, and RESET ROLE, which brings back the role that the
+#: connection was made with. What was set when the connection was made (``options``, ``ALTER ROLE ... SET``) stays. The
+#: driver's own cache of prepared statements has to be cleared, too.
+FULL_RESET = (
+    'CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; '
+    'SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES'
+)
 
 #: How often a check takes in what the server says unasked. One that sends notifications faster than they are read
 #: should not hold up a check for ever.
@@ -99,3 +137,47 @@ def time_limit(name: str, value: object) -> float | None:
     """
     seconds = check_optional_seconds(name, value)
     return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
+
+
+def checked_reset(value: object) -> bool:
+    """Check ``reset``; True for ``'full'``.
+
+    :param value: what the manager was given
+    :raise ValueError: it is neither ``'rollback'`` nor ``'full'``
+    """
+    if value not in ('rollback', 'full'):
+        raise ValueError(f"reset={value!r}: expected 'rollback' or 'full'")
+    return value == 'full'
+
+
+def checked_codes(value: Collection[str]) -> frozenset[str]:
+    """Check ``broken_codes``.
+
+    :param value: what the manager was given
+    :raise TypeError: it is no collection of strings
+    """
+    given: object = value
+    if isinstance(given, (str, bytes)) or not isinstance(given, Collection):
+        raise TypeError(f'broken_codes={value!r}: expected a collection of SQLSTATEs')
+    if not all(isinstance(code, str) for code in value):
+        raise TypeError(f'broken_codes={value!r}: expected SQLSTATEs that are strings')
+    return frozenset(value)
+
+
+def is_useless_after(code: str | None, codes: Collection[str], setting: Callable[[str], str | None]) -> bool:
+    """Tell whether a connection is of no use after an error of the server.
+
+    A write that fails for being in a READ ONLY transaction of the user's own says nothing about the server: since
+    PostgreSQL 14 it reports whether it is a standby and whether its transactions are read-only, and where it reports
+    neither to be so the connection is kept.
+
+    :param code: the SQLSTATE of the error, None for one that is not the server's
+    :param codes: the codes after which a connection is of no use
+    :param setting: gives what the server has reported of a setting, None if it has not
+    """
+    if code not in codes:
+        return False
+    if code != _READ_ONLY:
+        return True
+    reported = [setting(name) for name in ('in_hot_standby', 'default_transaction_read_only')]
+    return None in reported or 'on' in reported
