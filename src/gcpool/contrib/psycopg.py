@@ -115,15 +115,18 @@ AsyncConninfoSource: TypeAlias = (
     | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]
 )
 
+# Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with it
+# is lost.
+_ASK_AGAIN = 0.1
+# Seconds between two looks at whether it has ended, where somebody else may wait for that.
+_LOOK = 0.002
 # Seconds that a thread or task has to leave a connection that is closed under it.
 _PATIENCE_WITH_USER = 0.1
 # Seconds to end a statement and its session. With the limit of whoever stopped waiting it is less than half a second
 # more than that; a server that answers takes milliseconds.
-_CANCEL_TIMEOUT = 0.4
+_CANCEL_TIMEOUT = 0.3
 # Seconds that the server has at most to let a session go that does nothing: the slot is free after that.
 _GOODBYE = 0.1
-# Seconds that the server has at most to end the statement of a configure whose time is over.
-_BRIEFLY = 0.3
 # Seconds in which configure is cut off at the least, as connecting has some time though the limit is 0.
 _SHORTEST_CONFIGURE = 0.05
 
@@ -229,7 +232,8 @@ class _Configured(Generic[_AnyConnT]):
         return session
 
     def _keep(self, conn: Any, began: int) -> _Session:
-        session = self._sessions[conn] = _Session(min(self._cancel_timeout, _BRIEFLY))
+        # Until it is configured, the limit of whoever acquires it counts.
+        session = self._sessions[conn] = _Session(min(self._cancel_timeout, _CANCEL_TIMEOUT))
         session.began = session.unprepared = began
         if self._resets_all:
             session.adapters = _copy_of_adapters(conn._adapters)  # noqa: SLF001
@@ -444,7 +448,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
             _check_configured(endpoint, conn)
             session.state = _state_of(conn)
         except BaseException:
-            self._farewell(conn, _BRIEFLY)
+            self._farewell(conn, session.cancel_timeout)
             raise
         session.cancel_timeout = self._cancel_timeout
         return conn
@@ -493,8 +497,12 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         locked = False
         try:
             if _is_at_work(conn):
-                session.deadline = deadline_after(seconds)
-                _ask_to_cancel(conn, seconds)
+                session.deadline = deadline = time.monotonic() + seconds
+                while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
+                    _ask_to_cancel(conn, left)
+                    ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
+                    while not _has_answer(conn) and time.monotonic() < ask_again:
+                        time.sleep(_LOOK)
                 if conn.lock.locked():
                     locked = conn.lock.acquire(timeout=min(_PATIENCE_WITH_USER, seconds))
                     if not locked and _cut_off_user(conn):
@@ -686,7 +694,7 @@ class AsyncConnectionManager(
             _check_configured(endpoint, conn)
             session.state = _state_of(conn)
         except BaseException:
-            await _to_its_end(self._farewell(conn, _BRIEFLY))
+            await _to_its_end(self._farewell(conn, session.cancel_timeout))
             raise
         session.cancel_timeout = self._cancel_timeout
         return conn
@@ -708,8 +716,13 @@ class AsyncConnectionManager(
         locked = False
         try:
             if _is_at_work(conn):
-                session.deadline = deadline_after(seconds)
-                await _ask_to_cancel_async(conn, seconds)
+                session.deadline = deadline = time.monotonic() + seconds
+                while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
+                    await _ask_to_cancel_async(conn, left)
+                    ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
+                    # Whoever waits for the answer has the loop watch the socket, which can have one watcher.
+                    while not _has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
+                        await asyncio.sleep(_LOOK)
                 if conn.lock.locked():
                     locked = await _locks(conn.lock, min(_PATIENCE_WITH_USER, seconds))
                     if not locked and _cut_off_user(conn):
@@ -811,7 +824,7 @@ async def _wait(
     try:
         return await wait_async(gen, conn.pgconn.socket, interval=interval, **options)
     except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-        if conn.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        if _is_at_work(conn):
             await _to_its_end(_end_statement(conn, session, gen))
         raise
 
@@ -820,17 +833,18 @@ async def _end_statement(conn: AsyncConnection[Any], session: _Session, gen: Gen
     """Ask the server to end the statement and take what it answers: the connection is good again. Else close it."""
     deadline = time.monotonic() + session.cancel_timeout
     try:
-        await _ask_to_cancel_async(conn, session.cancel_timeout)
-        await asyncio.wait_for(
-            wait_async(gen, conn.pgconn.socket, interval=_INTERVAL), max(deadline - time.monotonic(), 0.0)
-        )
+        while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
+            await _ask_to_cancel_async(conn, left)
+            left = min(max(deadline - time.monotonic(), 0.0), _ASK_AGAIN)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL), left)
     except QueryCanceled:
         # As it should be.
         pass
-    except (psycopg.Error, asyncio.TimeoutError) as exc:
+    except psycopg.Error as exc:
         logger.info('a statement that nobody waits for has not ended as it should: %s: %s', type(exc).__name__, exc)
     finally:
-        if conn.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        if _is_at_work(conn):
             session.deadline = deadline
             session.leave(conn)
 
@@ -1098,6 +1112,11 @@ def _waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Call
 
 def _is_at_work(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     return not conn.closed and conn.pgconn.transaction_status == TransactionStatus.ACTIVE
+
+
+def _has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Whether a statement has ended, or what the server says of it has not been read."""
+    return not _is_at_work(conn) or poll_once(conn.pgconn.socket)[0]
 
 
 def _ask_to_cancel(conn: Connection[Any], seconds: float) -> None:

@@ -68,9 +68,12 @@ DsnSource: TypeAlias = (
 _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
 # Seconds to end a statement and its session.
-_CANCEL_TIMEOUT = 0.4
+_CANCEL_TIMEOUT = 0.3
 # Seconds that the server has at most to let a session go that does nothing: the slot is free after that.
 _GOODBYE = 0.1
+# Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with it
+# is lost.
+_ASK_AGAIN = 0.1
 # Seconds between two looks at whether a statement has ended: whoever waits for it is another thread, which psycopg2
 # alone wakes.
 _LOOK = 0.002
@@ -330,11 +333,14 @@ def _end_statement(conn: Connection, deadline: float) -> None:
     except OSError as exc:
         logger.info('the server cannot be asked to end a statement: %s', exc)
         return
-    asked = threading.Event()
-    call_in_thread(ask, asked.set)
-    asked.wait(max(deadline - time.monotonic(), 0.0))
-    while asked.is_set() and _is_at_work(conn) and time.monotonic() < deadline:
-        time.sleep(_LOOK)
+    while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
+        asked = threading.Event()
+        call_in_thread(ask, asked.set)
+        if not asked.wait(left):
+            return
+        ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
+        while _is_at_work(conn) and time.monotonic() < ask_again:
+            time.sleep(_LOOK)
 
 
 def _configured_timeout(params: Mapping[str, Any]) -> Any:
