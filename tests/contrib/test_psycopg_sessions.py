@@ -744,7 +744,9 @@ class TestUseless:
                         await conn.execute('INSERT INTO written VALUES (1)')
 
                 async with contextlib.AsyncExitStack() as stack:
+                    idle = await pool.acquire('db')
                     held = [await stack.enter_async_context(pool.connection('db')) for _ in range(3)]
+                    await pool.release(idle, 'db')
                     pids = {conn.info.backend_pid for conn in held}
                     fail_over(predecessor, successor, proxy)
                     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
