@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from gcpool.contrib._attempts import Attempts, deadline_after
@@ -84,20 +84,21 @@ _FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
 logger = logging.getLogger(__name__)
 
 
+class _State(NamedTuple):
+    """What a connection has besides its session, as it was made."""
+
+    characteristics: dict[str, Any]
+    encoding: str
+    cursor_factory: Any
+
+
 class _Session:
     """What a manager keeps of a connection."""
 
-    def __init__(self, conn: Connection, began: int) -> None:
+    def __init__(self, began: int) -> None:
         self.began = began
-        # As it was made.
-        self.autocommit = conn.autocommit
-        self.characteristics: dict[str, Any] = {
-            'isolation_level': conn.isolation_level,
-            'readonly': conn.readonly,
-            'deferrable': conn.deferrable,
-        }
-        self.encoding = conn.encoding
-        self.cursor_factory = conn.cursor_factory
+        # What a full reset leads back to.
+        self.state: _State | None = None
         # A duplicate of the socket when it was closed, and until when the server has time to let the session go.
         self.socket: socket.socket | None = None
         self.deadline: float | None = None
@@ -196,7 +197,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             raise_connect_error(endpoint, exc, advice_for(str(exc)))
         except (psycopg2.ProgrammingError, *BAD_PARAMS) as exc:
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
-        self._sessions[conn] = _Session(conn, began)
+        session = self._sessions[conn] = _Session(began)
+        if self._resets_all:
+            session.state = _state_of(conn)
         return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
@@ -296,7 +299,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             with cut_off_after(conn.fileno(), self._time_for_release(conn)) as was_cut_off:
                 _roll_back(conn)
                 if self._resets_all:
-                    _reset(conn, session)
+                    _reset(conn, session.state if session is not None else None)
             if was_cut_off():
                 raise psycopg2.OperationalError('the server did not answer in time')
         except psycopg2.Error as exc:
@@ -397,16 +400,22 @@ def _roll_back(conn: Connection) -> None:
             cursor.execute('ROLLBACK')
 
 
-def _reset(conn: Connection, session: _Session | None) -> None:
-    # Otherwise psycopg2 begins a transaction before the statement. What was set with autocommit is at the server.
+def _state_of(conn: Connection) -> _State:
+    names = ('isolation_level', 'readonly', 'deferrable')
+    characteristics = {name: getattr(conn, name) for name in names if getattr(conn, name) is not None}
+    characteristics['autocommit'] = conn.autocommit
+    return _State(characteristics, conn.encoding, conn.cursor_factory)
+
+
+def _reset(conn: Connection, state: _State | None) -> None:
+    # With autocommit: otherwise psycopg2 begins a transaction before the statement.
     conn.set_session(isolation_level='default', readonly='default', deferrable='default', autocommit=True)
     with conn.cursor(cursor_factory=extensions.cursor) as cursor:
         cursor.execute(_FULL_RESET)
     conn.notices.clear()
     conn.notifies.clear()
-    if session is not None:
-        characteristics = {name: value for name, value in session.characteristics.items() if value is not None}
-        conn.set_session(**characteristics, autocommit=session.autocommit)
-        conn.cursor_factory = session.cursor_factory
-        if conn.encoding != session.encoding:
-            conn.set_client_encoding(session.encoding)
+    if state is not None:
+        conn.set_session(**state.characteristics)
+        conn.cursor_factory = state.cursor_factory
+        if conn.encoding != state.encoding:
+            conn.set_client_encoding(state.encoding)
