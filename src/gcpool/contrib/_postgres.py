@@ -154,13 +154,18 @@ class Trust:
         # By endpoint, only for those with such an error. Set and read without a lock, as one operation each.
         self._since: dict[Hashable, int] = {}
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no endpoint has had such an error."""
+        return not self._since
+
     def lose(self, endpoint: Hashable) -> None:
         """Trust none of the connections that there are."""
         self._since[endpoint] = time.monotonic_ns()
 
     def covers(self, endpoint: Hashable, began: int) -> bool:
         """Tell whether a connection is trusted that was begun at that time (of :py:func:`time.monotonic_ns`)."""
-        return not self._since or began > self._since.get(endpoint, 0)
+        return began > self._since.get(endpoint, 0)
 
 
 def is_of_the_server(code: str | None) -> bool:

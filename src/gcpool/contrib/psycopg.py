@@ -247,16 +247,17 @@ class _Configured(Generic[_AnyConnT]):
             return False
         session = self._sessions.get(conn)
         return session is None or (
-            self._trust.covers(endpoint, session.began)
+            (self._trust.is_whole or self._trust.covers(endpoint, session.began))
             and (session.state is None or (_settings_of(conn), _handlers_of(conn)) == session.state)
         )
 
     def _check_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
         """What a check has to ask the server; None for nothing."""
-        session = self._sessions.get(conn)
-        if session is not None and not self._trust_in_plans.covers(endpoint, session.unprepared):
-            _forget_prepared(conn, session)
-            return b'DEALLOCATE ALL'
+        if not self._trust_in_plans.is_whole:
+            session = self._session_of(conn)
+            if not self._trust_in_plans.covers(endpoint, session.unprepared):
+                _forget_prepared(conn, session)
+                return b'DEALLOCATE ALL'
         return b'' if self._ping else None
 
     def _is_useless(self, endpoint: Hashable, conn: Any, exc: BaseException) -> bool:
@@ -280,8 +281,7 @@ class _Configured(Generic[_AnyConnT]):
             if not conn.closed:
                 logger.warning('discarding a connection to %r that was given back %s', endpoint, why)
             raise DiscardConnection(f'a connection to {endpoint!r} was given back {why}')
-        session = self._sessions.get(conn)
-        if session is not None and not self._trust.covers(endpoint, session.began):
+        if not self._trust.is_whole and not self._trust.covers(endpoint, self._session_of(conn).began):
             raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
 
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes:
@@ -562,7 +562,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         self._check_fit(endpoint, conn)
         try:
             command = self._release_command(endpoint, conn)
-            deadline = deadline_after(self._rollback_timeout) if command else None
+            deadline = deadline_after(self._rollback_timeout)
             if command:
                 _exchange(conn.pgconn, command, self._rollback_timeout)
             self._set_back(conn)
@@ -783,7 +783,7 @@ class AsyncConnectionManager(
         self._check_fit(endpoint, conn)
         try:
             command = self._release_command(endpoint, conn)
-            deadline = deadline_after(self._rollback_timeout) if command else None
+            deadline = deadline_after(self._rollback_timeout)
             if command:
                 await _exchange_async(conn.pgconn, command, self._rollback_timeout)
             await self._set_back(conn)

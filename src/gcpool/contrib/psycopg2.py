@@ -246,8 +246,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
         """
-        session = self._sessions.get(conn)
-        if conn.closed or not _is_ready(conn) or not (session is None or self._trust.covers(endpoint, session.began)):
+        if conn.closed or not _is_ready(conn) or not self._is_trusted(endpoint, conn):
             return False
         try:
             return _is_connected(conn) and (not self._ping or _answers(conn, time_to_answer(timeout)))
@@ -292,13 +291,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """
         if conn.closed:
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
-        session = self._sessions.get(conn)
-        if session is not None and not self._trust.covers(endpoint, session.began):
+        if not self._is_trusted(endpoint, conn):
             raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
         try:
-            with cut_off_after(conn.fileno(), self._time_for_release(conn)) as was_cut_off:
+            if _is_ready(conn) and not self._resets_all:
+                return
+            with cut_off_after(conn.fileno(), self._rollback_timeout) as was_cut_off:
                 _roll_back(conn)
                 if self._resets_all:
+                    session = self._sessions.get(conn)
                     _reset(conn, session.state if session is not None else None)
             if was_cut_off():
                 raise psycopg2.OperationalError('the server did not answer in time')
@@ -309,9 +310,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             self._end(conn)
             raise
 
-    def _time_for_release(self, conn: Connection) -> float | None:
-        # Where nothing is asked nothing is to be watched.
-        return None if _is_ready(conn) and not self._resets_all else self._rollback_timeout
+    def _is_trusted(self, endpoint: DbEndpoint, conn: Connection) -> bool:
+        if self._trust.is_whole:
+            return True
+        session = self._sessions.get(conn)
+        return session is None or self._trust.covers(endpoint, session.began)
 
 
 def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
