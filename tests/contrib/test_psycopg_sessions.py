@@ -723,8 +723,11 @@ class TestUseless:
             with contextlib.ExitStack() as stack:
                 pids = {stack.enter_context(pool.connection('db')).info.backend_pid for _ in range(4)}
             fail_over(predecessor, successor, proxy)
-            with pytest.raises(Exception, match=r'read-only|outer') as caught:
-                write()
+            deadline = time.monotonic() + PATIENCE
+            with pytest.raises(Exception, match=r'read-only|outer') as caught:  # noqa: PT012
+                # The sessions are told a moment later.
+                while time.monotonic() < deadline:
+                    write()
             assert any('read-only transaction' in str(error) for error in errors_in(caught.value))
             for _ in range(12):
                 write()
@@ -749,8 +752,10 @@ class TestUseless:
                     await pool.release(idle, 'db')
                     pids = {conn.info.backend_pid for conn in held}
                     fail_over(predecessor, successor, proxy)
-                    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-                        await write()
+                    deadline = time.monotonic() + PATIENCE
+                    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):  # noqa: PT012
+                        while time.monotonic() < deadline:
+                            await write()
                     # Those in use are given back after that.
                 for _ in range(12):
                     await write()
