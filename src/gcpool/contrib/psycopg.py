@@ -832,18 +832,19 @@ async def _wait(
 async def _end_statement(conn: AsyncConnection[Any], session: _Session, gen: Generator[Any, Any, object]) -> None:
     """Ask the server to end the statement and take what it answers: the connection is good again. Else close it."""
     deadline = time.monotonic() + session.cancel_timeout
+    ending = asyncio.ensure_future(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL))
     try:
-        while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
+        while not ending.done() and (left := deadline - time.monotonic()) > 0:
             await _ask_to_cancel_async(conn, left)
-            left = min(max(deadline - time.monotonic(), 0.0), _ASK_AGAIN)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL), left)
-    except QueryCanceled:
-        # As it should be.
-        pass
-    except psycopg.Error as exc:
-        logger.info('a statement that nobody waits for has not ended as it should: %s: %s', type(exc).__name__, exc)
+            await asyncio.wait((ending,), timeout=min(max(deadline - time.monotonic(), 0.0), _ASK_AGAIN))
     finally:
+        while not ending.done():
+            # Perhaps more than once: psycopg before 3.3 loses a cancellation that comes when its interval is over.
+            ending.cancel()
+            await asyncio.wait((ending,), timeout=_LOOK)
+        failure = None if ending.cancelled() else ending.exception()
+        if failure is not None and not isinstance(failure, QueryCanceled):
+            logger.info('a statement that nobody waits for has not ended as it should: %s', failure)
         if _is_at_work(conn):
             session.deadline = deadline
             session.leave(conn)
