@@ -740,11 +740,11 @@ class TestRelease:
     def test_closes_when_interrupted(
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt() -> None:
+        def interrupt(*args: object) -> None:
             raise KeyboardInterrupt
 
         conn.execute('SELECT 1')
-        monkeypatch.setattr(conn, 'rollback', interrupt)
+        monkeypatch.setattr(contrib, '_exchange', interrupt)
         with pytest.raises(KeyboardInterrupt):
             manager.on_release('db', conn)
         assert conn.closed

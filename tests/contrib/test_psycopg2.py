@@ -283,15 +283,28 @@ class TestCreate:
         self, monkeypatch: pytest.MonkeyPatch, timeout: float, params: dict[str, Any], expected: int
     ) -> None:
         passed: dict[str, Any] = {}
-        monkeypatch.setattr(psycopg2, 'connect', lambda **kwargs: passed.update(kwargs))
+        monkeypatch.setattr(psycopg2, 'connect', recording(passed))
         DbConnectionManager({'db': params}).create('db', timeout)
         assert passed == {**params, 'connect_timeout': expected}
 
     def test_without_a_limit_changes_no_parameter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         passed: dict[str, Any] = {}
-        monkeypatch.setattr(psycopg2, 'connect', lambda **kwargs: passed.update(kwargs))
+        monkeypatch.setattr(psycopg2, 'connect', recording(passed))
         DbConnectionManager({'db': {'dbname': 'x', 'connect_timeout': 7}}).create('db')
         assert passed == {'dbname': 'x', 'connect_timeout': 7}
+
+
+def recording(passed: dict[str, Any]) -> Callable[..., object]:
+    """Makes no connection, but keeps the parameters of it."""
+
+    class Nothing:
+        pass
+
+    def connect(**kwargs: Any) -> Nothing:
+        passed.update(kwargs)
+        return Nothing()
+
+    return connect
 
 
 def never(result: object) -> None:
@@ -535,7 +548,7 @@ class TestRelease:
     def test_closes_when_interrupted(
         self, manager: DbConnectionManager, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt(conn: Connection, timeout: float | None) -> None:
+        def interrupt(conn: Connection) -> None:
             raise KeyboardInterrupt
 
         monkeypatch.setattr(contrib, '_roll_back', interrupt)

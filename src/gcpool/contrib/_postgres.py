@@ -3,7 +3,8 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 from gcpool.common import check_optional_seconds
@@ -12,9 +13,13 @@ __all__ = [
     'BROKEN_CODES',
     'FULL_RESET',
     'MOST_MESSAGES',
+    'Trust',
     'advice_for',
+    'bounded_seconds',
     'checked_codes',
     'checked_reset',
+    'is_of_the_server',
+    'is_stale_plan',
     'is_useless_after',
     'may_show_password',
     'shorter_connect_timeout',
@@ -44,6 +49,9 @@ BROKEN_CODES = frozenset(
 )
 
 _READ_ONLY = '25006'
+
+# Of those, what says nothing about other sessions.
+_OF_ONE_SESSION = frozenset({'25P03', '25P04', '57P05', '08P01', '26000', '42P05'})
 
 #: Undoes all that a session can carry, in one message of the simple protocol and thus in one round trip: the parts of
 #: DISCARD ALL, which itself may not stand beside a ROLLBACK, and RESET ROLE, which brings back the role that the
@@ -139,6 +147,41 @@ def time_limit(name: str, value: object) -> float | None:
     return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
 
 
+class Trust:
+    """Since when connections to an endpoint are trusted: not if they were begun before an error that speaks of all."""
+
+    def __init__(self) -> None:
+        # By endpoint, only for those with such an error. Set and read without a lock, as one operation each.
+        self._since: dict[Hashable, int] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no endpoint has had such an error."""
+        return not self._since
+
+    def lose(self, endpoint: Hashable) -> None:
+        """Trust none of the connections that there are."""
+        self._since[endpoint] = time.monotonic_ns()
+
+    def covers(self, endpoint: Hashable, began: int) -> bool:
+        """Tell whether a connection is trusted that was begun at that time (of :py:func:`time.monotonic_ns`)."""
+        return began > self._since.get(endpoint, 0)
+
+
+def is_of_the_server(code: str | None) -> bool:
+    """Tell whether an error after which a connection is of no use speaks of its siblings, too."""
+    return code not in _OF_ONE_SESSION
+
+
+def is_stale_plan(code: str | None, function: str | None) -> bool:
+    """Tell whether a prepared statement has failed since a table that it reads was changed, as it would each time.
+
+    :param code: the SQLSTATE, which many errors share
+    :param function: the server's function that raised it; its message depends on the language
+    """
+    return code == '0A000' and function == 'RevalidateCachedQuery'
+
+
 def checked_reset(value: object) -> bool:
     """Check ``reset``; True for ``'full'``.
 
@@ -181,3 +224,19 @@ def is_useless_after(code: str | None, codes: Collection[str], setting: Callable
         return True
     reported = [setting(name) for name in ('in_hot_standby', 'default_transaction_read_only')]
     return None in reported or 'on' in reported
+
+
+def bounded_seconds(name: str, value: float) -> float:
+    """Check a time that is to be bounded.
+
+    :param name: of the parameter
+    :param value: seconds
+    :raise TypeError: it is no number
+    :raise ValueError: it is less than 0, infinite, or not a number at all
+    """
+    seconds = check_optional_seconds(name, value)
+    if seconds is None:
+        raise TypeError(f'{name}=None: expected seconds')
+    if seconds > threading.TIMEOUT_MAX:
+        raise ValueError(f'{name}={value!r}: expected seconds, fewer than a thread can wait')
+    return seconds

@@ -4,21 +4,41 @@ The names and signatures are those of ``generic_connection_pool.contrib.psycopg2
 """
 
 import logging
+import socket
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
-from gcpool.contrib._attempts import Attempts
+from gcpool.contrib._attempts import Attempts, deadline_after
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     check_source,
+    errors_in,
     look_up,
     raise_bad_params,
     raise_connect_error,
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._postgres import MOST_MESSAGES, advice_for, may_show_password, shorter_connect_timeout, time_limit
+from gcpool.contrib._libpq import LibpqCancel, call_in_thread, hold_socket, wait_until_gone
+from gcpool.contrib._postgres import (
+    BROKEN_CODES,
+    FULL_RESET,
+    MOST_MESSAGES,
+    Trust,
+    advice_for,
+    bounded_seconds,
+    checked_codes,
+    checked_reset,
+    is_of_the_server,
+    is_stale_plan,
+    is_useless_after,
+    may_show_password,
+    shorter_connect_timeout,
+    time_limit,
+)
 from gcpool.contrib._sockets import poll_once, time_to_answer
 from gcpool.contrib._watchdog import cut_off_after, shut_down_descriptor
 from gcpool.exceptions import DiscardConnection
@@ -26,14 +46,14 @@ from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
     import psycopg2
-    from psycopg2 import extensions
+    from psycopg2 import _psycopg, extensions
 except ModuleNotFoundError as exc:
     raise ImportError(
         'gcpool.contrib.psycopg2 needs psycopg2: pip install "gcpool[psycopg2]", which compiles it, or psycopg2-binary',
         name=exc.name,
     ) from exc
 
-__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource']
+__all__ = ['BROKEN_CODES', 'Connection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters', 'DsnSource']
 
 DbEndpoint = str
 Connection = extensions.connection
@@ -47,32 +67,99 @@ DsnSource: TypeAlias = (
 
 _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
+# Seconds to end a statement and its session.
+_CANCEL_TIMEOUT = 0.3
+# Seconds that the server has at most to let a session go that does nothing: the slot is free after that.
+_GOODBYE = 0.1
+# Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with it
+# is lost.
+_ASK_AGAIN = 0.1
+# Seconds between two looks at whether a statement has ended: whoever waits for it is another thread, which psycopg2
+# alone wakes.
+_LOOK = 0.002
+
+# psycopg2 has set the style of dates by a statement where it was not the server's; it cannot read any other.
+_FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
+
 logger = logging.getLogger(__name__)
+
+
+class _State(NamedTuple):
+    """What a connection has besides its session, as it was made."""
+
+    characteristics: dict[str, Any]
+    encoding: str
+    cursor_factory: Any
+
+
+class _Session:
+    """What a manager keeps of a connection."""
+
+    def __init__(self, began: int) -> None:
+        self.began = began
+        # What a full reset leads back to.
+        self.state: _State | None = None
+        # A duplicate of the socket when it was closed, and until when the server has time to let the session go.
+        self.socket: socket.socket | None = None
+        self.deadline: float | None = None
+
+    def __del__(self) -> None:
+        # Of a connection that was never disposed of.
+        if self.socket is not None:
+            self.socket.close()
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with :py:func:`psycopg2.connect`.
 
     A transaction that the user left open is rolled back when the connection is given back. Session settings
-    (``autocommit``, the isolation level, ``readonly``, ``cursor_factory``, ``SET``) stay as the user leaves them.
+    (``autocommit``, the isolation level, ``readonly``, ``cursor_factory``, ``SET``) stay as the user leaves them,
+    unless ``reset='full'``.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`psycopg2.connect`, or a DSN, or a callable of the endpoint that returns either; or one such callable
         for all. It is asked at each connect, so that endpoints may be added and credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param rollback_timeout: seconds that the rollback of a transaction left open may take before the connection is
-        given up, None for no limit but that of TCP. It holds unless no thread can be started.
-    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, or ``rollback_timeout`` is no number
-    :raise ValueError: ``rollback_timeout`` is less than 0
+    :param rollback_timeout: seconds that a release may wait for the server before the connection is given up (the
+        rollback of a transaction left open, or the full reset), None for no limit but that of TCP
+    :param reset: what a release takes back: ``'rollback'`` a transaction that was left open, ``'full'`` all that a
+        session can carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``, advisory locks,
+        cursors and prepared statements at the server, and of the connection ``autocommit``, the isolation level,
+        ``readonly``, ``deferrable``, ``cursor_factory``, the encoding, ``notices`` and ``notifies``. It is one round
+        trip at each release, and one more if a transaction was left open. What ``dsn_params`` has set stays.
+    :param broken_codes: SQLSTATEs after which a connection is of no use, in place of
+        :py:data:`gcpool.contrib.psycopg2.BROKEN_CODES`
+    :param cancel_timeout: seconds in which the server has to end a statement, and then its session, when the connection
+        is closed while a thread waits for the result. After that the slot is free, whether the server has done so or
+        not.
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is no number, or ``broken_codes``
+        is no collection of strings
+    :raise ValueError: a time limit is less than 0 (``cancel_timeout``: or infinite), or ``reset`` is neither
+        ``'rollback'`` nor ``'full'``
     """
 
-    def __init__(self, dsn_params: DsnSource, *, ping: bool = False, rollback_timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        dsn_params: DsnSource,
+        *,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        broken_codes: Collection[str] = BROKEN_CODES,
+        cancel_timeout: float = _CANCEL_TIMEOUT,
+    ) -> None:
         check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._attempts = Attempts()
         self._ping = ping
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
+        self._resets_all = checked_reset(reset)
+        self._broken_codes = checked_codes(broken_codes)
+        self._cancel_timeout = bounded_seconds('cancel_timeout', cancel_timeout)
+        self._sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
+        # In servers, and in what was prepared by SQL.
+        self._trust = Trust()
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
@@ -92,9 +179,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if params.get('async') or params.get('async_'):
             cause = ValueError('async: an asynchronous connection of psycopg2 cannot be pooled, nothing would poll it')
             raise_bad_params(endpoint, cause, 'dsn_params')
-        began = time.monotonic()
+        began = time.monotonic_ns()
+        deadline = deadline_after(timeout)
         try:
-            return self._attempts.connect(
+            conn = self._attempts.connect(
                 endpoint, lambda left: _connect(params, left), lambda conn: conn.close(), timeout
             )
         except TimeoutError as exc:
@@ -102,23 +190,53 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             raise_connect_timeout(endpoint, error, timeout)
         except psycopg2.OperationalError as exc:
             if 'timeout expired' in str(exc):
-                in_time = timeout is None or time.monotonic() - began < timeout
+                in_time = deadline is None or time.monotonic() < deadline
                 raise_connect_timeout(endpoint, exc, None if in_time else timeout)
             if params.get('dsn') and may_show_password(extensions.parse_dsn(params['dsn'])):
                 raise_bad_params(endpoint, exc, 'dsn_params', quotes=True)
             raise_connect_error(endpoint, exc, advice_for(str(exc)))
         except (psycopg2.ProgrammingError, *BAD_PARAMS) as exc:
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
+        session = self._sessions[conn] = _Session(began)
+        if self._resets_all:
+            session.state = _state_of(conn)
+        return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection. It does not wait for the server.
+        """Close a connection, and give the server a moment to let the session go.
+
+        That takes a round trip, and a tenth of a second at the most. The server is first asked to end a statement that
+        it is at work on, for ``cancel_timeout`` seconds at most.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :param timeout: not needed. A pool closed in a hurry also disposes of a connection whose user waits for an
-            answer: that wait is ended, for closing would have to wait for it.
+        :param timeout: seconds that this may take at most. A pool closed in a hurry also disposes of a connection whose
+            user waits for an answer: that wait is ended, for closing would have to wait for it.
         """
-        _end(conn)
+        seconds = self._cancel_timeout if timeout is None else min(timeout, self._cancel_timeout)
+        self._end(conn, seconds)
+        session = self._sessions.get(conn)
+        if session is not None and session.socket is not None:
+            held, session.socket = session.socket, None
+            left = _GOODBYE if session.deadline is None else session.deadline - time.monotonic()
+            wait_until_gone(held, min(max(left, 0.0), seconds))
+
+    # Not by dispose(), which the pool calls once for each connection, and a subclass may count.
+    def _end(self, conn: Connection, seconds: float = 0.0) -> None:
+        session = self._sessions.get(conn)
+        if not conn.closed:
+            if seconds and _is_at_work(conn):
+                deadline = time.monotonic() + seconds
+                if session is not None:
+                    session.deadline = deadline
+                _end_statement(conn, deadline)
+            fd = conn.fileno()
+            if session is not None and session.socket is None:
+                session.socket = hold_socket(fd)
+            if _is_at_work(conn):
+                # Closing would have to wait for whoever waits for an answer.
+                shut_down_descriptor(fd)
+        conn.close()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
@@ -128,28 +246,43 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
         """
-        if conn.closed or not _is_ready(conn):
+        if conn.closed or not _is_ready(conn) or not self._is_trusted(endpoint, conn):
             return False
         try:
             return _is_connected(conn) and (not self._ping or _answers(conn, time_to_answer(timeout)))
         except psycopg2.Error:
-            _end(conn)
+            self._end(conn)
             return False
         except BaseException:
-            _end(conn)
+            self._end(conn)
             raise
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, or still busy with a statement, after its user's block raised.
+        """Tell whether a connection is lost, busy with a statement, or of no use after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :param exc: what the block raised; it does not matter
+        :param exc: what the block raised. An error in it, in its groups or among its causes, that has one of
+            ``broken_codes`` makes the connection useless, and so does one of a statement prepared by SQL whose table
+            was changed. If the error speaks of the server, the connections to the endpoint from before are replaced
+            when they are next to be served.
         """
-        return bool(conn.closed) or conn.get_transaction_status() in _BUSY_OR_LOST
+        if conn.closed or conn.get_transaction_status() in _BUSY_OR_LOST:
+            return True
+        for error in errors_in(exc):
+            if isinstance(error, psycopg2.Error):
+                if is_stale_plan(error.pgcode, error.diag.source_function):
+                    # Whoever has prepared it by SQL may have done so on others, too.
+                    self._trust.lose(endpoint)
+                    return True
+                if is_useless_after(error.pgcode, self._broken_codes, conn.get_parameter_status):
+                    if is_of_the_server(error.pgcode):
+                        self._trust.lose(endpoint)
+                    return True
+        return False
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
-        """Roll back the transaction that the user left open; no round trip if there is none.
+        """Roll back the transaction that the user left open, no round trip if there is none; reset all if told to.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
@@ -158,14 +291,30 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """
         if conn.closed:
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+        if not self._is_trusted(endpoint, conn):
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
         try:
-            _roll_back(conn, self._rollback_timeout)
+            if _is_ready(conn) and not self._resets_all:
+                return
+            with cut_off_after(conn.fileno(), self._rollback_timeout) as was_cut_off:
+                _roll_back(conn)
+                if self._resets_all:
+                    session = self._sessions.get(conn)
+                    _reset(conn, session.state if session is not None else None)
+            if was_cut_off():
+                raise psycopg2.OperationalError('the server did not answer in time')
         except psycopg2.Error as exc:
             logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, exc)
             raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
         except BaseException:
-            _end(conn)
+            self._end(conn)
             raise
+
+    def _is_trusted(self, endpoint: DbEndpoint, conn: Connection) -> bool:
+        if self._trust.is_whole:
+            return True
+        session = self._sessions.get(conn)
+        return session is None or self._trust.covers(endpoint, session.began)
 
 
 def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
@@ -175,11 +324,29 @@ def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
     return conn
 
 
-# Not by dispose(), which the pool calls once for each connection, and a subclass may count.
-def _end(conn: Connection) -> None:
-    if not conn.closed and conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE:
-        shut_down_descriptor(conn.fileno())
-    conn.close()
+def _is_at_work(conn: Connection) -> bool:
+    return conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE
+
+
+def _end_statement(conn: Connection, deadline: float) -> None:
+    """Ask the server to end a statement, and wait until whoever waits for it has its end."""
+    if extensions.get_wait_callback() is not None:
+        # Greenlets: libpq would stop all of them while it waits.
+        return
+    try:
+        # Not conn.cancel(): it holds the GIL while libpq waits, which with a server that says nothing is for ever.
+        ask = LibpqCancel(_psycopg.__file__, conn.pgconn_ptr or 0)
+    except OSError as exc:
+        logger.info('the server cannot be asked to end a statement: %s', exc)
+        return
+    while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
+        asked = threading.Event()
+        call_in_thread(ask, asked.set)
+        if not asked.wait(left):
+            return
+        ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
+        while _is_at_work(conn) and time.monotonic() < ask_again:
+            time.sleep(_LOOK)
 
 
 def _configured_timeout(params: Mapping[str, Any]) -> Any:
@@ -222,19 +389,36 @@ def _answers(conn: Connection, timeout: float | None) -> bool:
     return not was_cut_off()
 
 
-def _roll_back(conn: Connection, timeout: float | None) -> None:
-    transaction = conn.get_transaction_status()
-    if transaction == extensions.TRANSACTION_STATUS_ACTIVE:
+def _roll_back(conn: Connection) -> None:
+    if _is_at_work(conn):
         # libpq would first wait for the end of it.
         raise psycopg2.InterfaceError('a statement is being executed')
     if _is_ready(conn):
         return
-    with cut_off_after(conn.fileno(), timeout) as was_cut_off:
-        if conn.status != extensions.STATUS_READY:
-            conn.rollback()
-        else:
-            # A BEGIN in autocommit mode, which conn.rollback() knows nothing of.
-            with conn.cursor() as cursor:
-                cursor.execute('ROLLBACK')
-    if was_cut_off():
-        raise psycopg2.OperationalError('the server did not answer in time')
+    if conn.status != extensions.STATUS_READY:
+        conn.rollback()
+    else:
+        # A BEGIN in autocommit mode, which conn.rollback() knows nothing of.
+        with conn.cursor() as cursor:
+            cursor.execute('ROLLBACK')
+
+
+def _state_of(conn: Connection) -> _State:
+    names = ('isolation_level', 'readonly', 'deferrable')
+    characteristics = {name: getattr(conn, name) for name in names if getattr(conn, name) is not None}
+    characteristics['autocommit'] = conn.autocommit
+    return _State(characteristics, conn.encoding, conn.cursor_factory)
+
+
+def _reset(conn: Connection, state: _State | None) -> None:
+    # With autocommit: otherwise psycopg2 begins a transaction before the statement.
+    conn.set_session(isolation_level='default', readonly='default', deferrable='default', autocommit=True)
+    with conn.cursor(cursor_factory=extensions.cursor) as cursor:
+        cursor.execute(_FULL_RESET)
+    conn.notices.clear()
+    conn.notifies.clear()
+    if state is not None:
+        conn.set_session(**state.characteristics)
+        conn.cursor_factory = state.cursor_factory
+        if conn.encoding != state.encoding:
+            conn.set_client_encoding(state.encoding)
