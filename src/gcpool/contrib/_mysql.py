@@ -387,10 +387,11 @@ class SessionState:
             commands.append((_COM_INIT_DB, database))
         if init_command is not None:
             commands += ((_COM_QUERY, init_command), (_COM_QUERY, 'COMMIT'))
-        commands.append((_COM_QUERY, f'SET autocommit = {int(self.initial_autocommit)}'))
         if database is None:
             # Nothing takes back a USE then.
             commands.append((_COM_QUERY, 'SELECT DATABASE()'))
+        # Last, since its answer tells the driver the status.
+        commands.append((_COM_QUERY, f'SET autocommit = {int(self.initial_autocommit)}'))
         encoded = [(command, text.encode(encoding)) for command, text in commands]
         packets = b''.join(struct.pack('<iB', len(text) + 1, command) + text for command, text in encoded)
         self._reset = (packets, len(commands), database is None)
@@ -408,13 +409,13 @@ class SessionState:
         self._begin_statement(self._result, _COM_RESET_CONNECTION, b'')
         self._result = None
         self._write_bytes(packets)
-        for _ in range(answers):
+        for left in reversed(range(answers)):
             self._next_seq_id = 1
             yield self._read_query_result
+            if left == 1 and expects_no_database and self._result.rows[0][0] is not None:
+                raise ValueError('its user has selected a database, which nothing undoes')
             while self._result.has_next:
                 yield self._read_query_result
-        if expects_no_database and self._result.rows[0][0] is not None:
-            raise ValueError('its user has selected a database, which nothing undoes')
         self._result = None
         self.was_used = False
 

@@ -257,8 +257,13 @@ class Connection(SessionState, _DriverConnection):
                 self._note_forgotten(earlier)
             return
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
-        self._begin_statement(earlier, command, sql)
-        await super()._execute_command(command, sql)
+        if self._connected:
+            self._begin_statement(earlier, command, sql)
+        try:
+            await super()._execute_command(command, sql)
+        except errors.MySQLError as exc:
+            self._note_error(exc)
+            raise
         self._note_statement(earlier)
 
     async def _read_ok_packet(self) -> Any:

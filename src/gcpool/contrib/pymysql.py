@@ -332,9 +332,15 @@ class Connection(SessionState, _DriverConnection):
     def _execute_command(self, command: int, sql: str | bytes) -> None:
         earlier = self._result
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
+        if self._sock is None:
+            super()._execute_command(command, sql)
+            return
         self._begin_statement(earlier, command, sql)
         try:
             super()._execute_command(command, sql)
+        except err.MySQLError as exc:
+            self._note_error(exc)
+            raise
         finally:
             self._note_statement(earlier)
 
@@ -346,7 +352,7 @@ class Connection(SessionState, _DriverConnection):
         # Of a statement's further results, too.
         self._awaiting_reply = True
         try:
-            affected = super()._read_query_result(unbuffered)
+            affected: int = super()._read_query_result(unbuffered)
         except err.MySQLError as exc:
             self._note_error(exc)
             raise
