@@ -210,6 +210,13 @@ class MariadbServer:
         rows = self.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{self.user}' ORDER BY id")
         return [int(row[0]) for row in rows]
 
+    def statements(self) -> list[str]:
+        """What the server is executing, but for the administrator's."""
+        rows = self.execute(
+            f"SELECT info FROM information_schema.processlist WHERE user = '{self.user}' AND info IS NOT NULL"
+        )
+        return [row[0] for row in rows]
+
     def wait_for_sessions(self, count: int) -> None:
         """Wait until the server has that many sessions; fail if it does not come to that."""
         deadline = time.monotonic() + PATIENCE
@@ -347,10 +354,11 @@ class Watch:
         self.most_control = 0
 
     def take(self, rows: Iterable[Any]) -> None:
-        commands = [command for database, command in rows if database is not None]
+        at_work = [database for database, command in rows if command not in {'Sleep', 'Quit'}]
+        control = at_work.count(None)
         self.looks += 1
-        self.most_at_work = max(self.most_at_work, sum(command != 'Sleep' for command in commands))
-        self.most_control = max(self.most_control, len(list(rows)) - len(commands))
+        self.most_at_work = max(self.most_at_work, len(at_work) - control)
+        self.most_control = max(self.most_control, control)
 
 
 @final

@@ -541,7 +541,7 @@ class TestStatementsAtWork:
                     side.call(pool.acquire, 'db')
         assert watch.looks > 20
         assert watch.most_at_work == 1
-        assert watch.most_control == 1
+        assert watch.most_control <= 2
         side.call(pool.close)
         mariadb.wait_for_sessions(0)
 
@@ -591,7 +591,7 @@ class TestStatementsAtWork:
             pool = side.pool({**mariadb.params, 'port': proxy.port, 'read_timeout': 0.1})
             with pytest.raises(side.errors.OperationalError):
                 side.use(pool, "SELECT SLEEP(3600), 'ä'")
-            assert mariadb.sessions() == []
+            assert mariadb.statements() == []
 
     def test_needs_no_control_connection_otherwise(self, side: Side, mariadb: MariadbServer) -> None:
         manager = side.manager(mariadb.params)
