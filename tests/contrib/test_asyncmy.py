@@ -98,7 +98,7 @@ def commands_sent(conn: Connection) -> Iterator[list[bytes]]:
         sent.append(data[5:])
         write(data)
 
-    conn._write_bytes = record  # type: ignore[method-assign]
+    conn._write_bytes = record
     try:
         yield sent
     finally:
@@ -1329,9 +1329,7 @@ async def leave_rows_unread(
     pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
 ) -> None:
     async with pool.connection('db') as conn:
-        await conn.cursor(SSCursor).execute(
-            "SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200"
-        )
+        await conn.cursor(SSCursor).execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
 
 
 WAYS = [

@@ -554,7 +554,7 @@ class TestStatementsAtWork:
             given = dict(params)
             manager = side.module.DbConnectionManager(lambda endpoint: given)
             pool = side.new_pool(manager, max_size=1, acquire_timeout=PATIENCE)
-            others = []
+            others: list[Any] = []
             with caplog.at_level(logging.WARNING, 'gcpool.contrib._mysql'):
                 for _ in range(2):
                     given = dict(params)
