@@ -264,6 +264,23 @@ class TestFullReset:
             side.call(manager.on_release, 'db', conn)
         side.call(manager.dispose, 'db', conn)
 
+    def test_forgets_the_statements_that_asyncmy_has_prepared(self, granted: MariadbServer) -> None:
+        side = AsyncmySide()
+        pool = side.pool({**granted.params, 'stmt_cache_size': 10}, reset='full')
+
+        async def ask(number: int) -> Any:
+            async with pool.connection('db') as conn, conn.cursor() as cursor:
+                await cursor.execute('SELECT %s + 1', (number,))
+                await cursor.execute('SELECT %s + 1', (number,))
+                assert conn._stmt_cache
+                return await cursor.fetchone()
+
+        for number in range(USES):
+            assert side.call(ask, number) == (number + 1,)
+        assert pool.get_stats()['created'] == 1
+        assert granted.execute("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'") == [('Prepared_stmt_count', '0')]
+        side.close()
+
     def test_is_one_round_trip(self, side: Side, granted: MariadbServer) -> None:
         params = {**granted.params, 'init_command': 'SET @by_init = 5'}
         manager = side.manager(params, reset='full')
@@ -516,6 +533,10 @@ class TestBrokenCodes:
         assert aftermath.is_useless('db', created(1000.2))
 
 
+def iter_of(statement: str) -> Iterator[str]:
+    yield statement
+
+
 class TestStatementsAtWork:
     def test_no_other_session_is_ended(self, side: Side, mariadb: MariadbServer) -> None:
         # As behind a name of several servers: there is a session of that number, and it is a stranger's.
@@ -585,6 +606,21 @@ class TestStatementsAtWork:
             mariadb.kill_sessions()
             side.call(pool.close)
             mariadb.wait_for_sessions(0)
+
+    def test_are_ended_one_after_the_other_though_one_takes_long(
+        self, side: Side, mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The server answers, but does not let go: no reason not to try again.
+        monkeypatch.setattr(f'gcpool.contrib.{side.driver}.steps_to_kill', lambda *args: iter_of('DO SLEEP(10)'))
+        manager = side.manager({**mariadb.params, 'read_timeout': 0.1}, close_timeout=0.2)
+        pool = side.new_pool(manager, max_size=1, acquire_timeout=PATIENCE)
+        for _ in range(2):
+            with pytest.raises(side.errors.OperationalError):
+                side.use(pool, 'SELECT SLEEP(3600)')
+            assert manager._control_log.may_try('db')
+        side.call(pool.close)
+        mariadb.kill_sessions()
+        mariadb.wait_for_sessions(0)
 
     def test_behind_a_proxy(self, side: Side, mariadb: MariadbServer) -> None:
         with Proxy(mariadb.port) as proxy:

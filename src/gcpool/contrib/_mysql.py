@@ -230,6 +230,7 @@ class SessionState:
     _status_is_in_doubt = False
     _ended = False
     _server_has_ended_it = False
+    _ends_by_itself = False
     _statement: str | bytes | None = None
     # Packets, the number of their answers, and whether no database was selected; None if it is not to be reset.
     _reset: tuple[bytes, int, bool] | None = None
@@ -242,7 +243,19 @@ class SessionState:
     @property
     def is_at_work(self) -> bool:
         """Whether the server may be at work for a statement, though the connection may be closed."""
-        return not (self._is_answered or self._server_has_ended_it)
+        return not (self._is_answered or self._server_has_ended_it or self._ends_by_itself)
+
+    def give_up_restoring(self) -> None:
+        """Close the connection in the middle of being restored: who checks it must not find it alive.
+
+        What the server is at work for is to roll back, which telling it to end would not shorten.
+        """
+        self._ends_by_itself = True
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection without a good-bye."""
+        raise NotImplementedError
 
     @property
     def _is_answered(self) -> bool:
@@ -470,10 +483,12 @@ class ControlLog:
         """Note that a session was ended, or had ended."""
         self._failing.discard(endpoint)
 
-    def note_failure(self, endpoint: Hashable, exc: BaseException, *, timed_out: bool) -> None:
+    def note_silence(self, endpoint: Hashable) -> None:
+        """Note that the server has not let anybody log in."""
+        self._silent_until[endpoint] = time.monotonic() + _SILENCE
+
+    def note_failure(self, endpoint: Hashable, exc: BaseException) -> None:
         """Note that a session could not be ended, and say so once until that succeeds again."""
-        if timed_out:
-            self._silent_until[endpoint] = time.monotonic() + _SILENCE
         level = logging.DEBUG if endpoint in self._failing else logging.WARNING
         self._failing.add(endpoint)
         logger.log(

@@ -445,8 +445,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         try:
             await _within(self._kill(endpoint, conn), seconds)
         except Exception as exc:  # noqa: BLE001  (the callable that gives the parameters may raise anything)
-            timed_out = any(isinstance(error, _TIMEOUTS) for error in errors_in(exc))
-            self._control_log.note_failure(endpoint, exc, timed_out=timed_out)
+            self._control_log.note_failure(endpoint, exc)
         else:
             self._control_log.note_success(endpoint)
 
@@ -456,8 +455,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         async with turns.setdefault(endpoint, asyncio.Lock()):
             params = to_params(await look_up_async(self._params, endpoint, 'params'), endpoint, 'params')
             control = Connection(**control_params(params))
+            answered = False
             try:
                 await control.connect()
+                answered = True
                 steps = steps_to_kill(conn, conn.thread_id(), conn._encoding)  # noqa: SLF001
                 with contextlib.suppress(StopIteration):
                     statement = next(steps)
@@ -467,6 +468,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             except errors.MySQLError as exc:
                 if error_number(exc) != KILLED_MEANWHILE:
                     raise
+            except asyncio.CancelledError:
+                # The time is over.
+                if not answered:
+                    self._control_log.note_silence(endpoint)
+                raise
             finally:
                 await control.end(_GOOD_BYE)
 
@@ -510,8 +516,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         try:
             await _within(conn.reset() if self._resets_all else conn.restore(), self._rollback_timeout)
         except BaseException as exc:
-            # Who checks it must not find it alive: it is restored in part.
-            conn.abort()
+            conn.give_up_restoring()
             if not isinstance(exc, (errors.MySQLError, ValueError, asyncio.TimeoutError)):
                 raise
             logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', endpoint, exc)

@@ -495,8 +495,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         try:
             self._kill(endpoint, conn, deadline)
         except Exception as exc:  # noqa: BLE001  (the callable that gives the parameters may raise anything)
-            timed_out = any(isinstance(error, TimeoutError) for error in errors_in(exc))
-            self._control_log.note_failure(endpoint, exc, timed_out=timed_out)
+            self._control_log.note_failure(endpoint, exc)
         else:
             self._control_log.note_success(endpoint)
 
@@ -508,8 +507,10 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         try:
             params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
             control = Connection(**{**control_params(params), 'defer_connect': True})
+            answered = False
             try:
                 control.connect_by(deadline)
+                answered = True
                 steps = steps_to_kill(conn, conn.thread_id(), conn.encoding)
                 with control.limited(_seconds_until(deadline)), contextlib.suppress(StopIteration):
                     statement = next(steps)
@@ -517,6 +518,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                         control.query(statement)
                         statement = steps.send(control._result.rows)  # noqa: SLF001
             except err.MySQLError as exc:
+                if not answered and any(isinstance(error, TimeoutError) for error in errors_in(exc)):
+                    self._control_log.note_silence(endpoint)
                 if error_number(exc) != KILLED_MEANWHILE:
                     raise
             finally:
@@ -569,8 +572,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                 else:
                     conn.restore()
         except BaseException as exc:
-            # Who checks it must not find it alive: it is restored in part.
-            conn.abort()
+            conn.give_up_restoring()
             if not isinstance(exc, (err.MySQLError, ValueError)):
                 raise
             logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', endpoint, exc)
