@@ -1330,6 +1330,8 @@ async def leave_rows_unread(
 ) -> None:
     async with pool.connection('db') as conn:
         await conn.cursor(SSCursor).execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
+        # Long enough to be seen.
+        await asyncio.sleep(0.05)
 
 
 WAYS = [
