@@ -211,9 +211,10 @@ class MariadbServer:
         return [int(row[0]) for row in rows]
 
     def statements(self) -> list[str]:
-        """What the server is executing, but for the administrator's."""
+        """What the server is executing, but for the administrator's and those of control connections."""
         rows = self.execute(
-            f"SELECT info FROM information_schema.processlist WHERE user = '{self.user}' AND info IS NOT NULL"
+            'SELECT info FROM information_schema.processlist'
+            f" WHERE user = '{self.user}' AND db IS NOT NULL AND info IS NOT NULL"
         )
         return [row[0] for row in rows]
 
