@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -210,6 +210,14 @@ class MariadbServer:
         rows = self.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{self.user}' ORDER BY id")
         return [int(row[0]) for row in rows]
 
+    def statements(self) -> list[str]:
+        """What the server is executing, but for the administrator's and those of control connections."""
+        rows = self.execute(
+            'SELECT info FROM information_schema.processlist'
+            f" WHERE user = '{self.user}' AND db IS NOT NULL AND info IS NOT NULL"
+        )
+        return [row[0] for row in rows]
+
     def wait_for_sessions(self, count: int) -> None:
         """Wait until the server has that many sessions; fail if it does not come to that."""
         deadline = time.monotonic() + PATIENCE
@@ -224,6 +232,44 @@ class MariadbServer:
         query = f'SELECT info FROM information_schema.processlist WHERE id = {session}'
         while (rows := self.execute(query)) != [(statement,)]:
             assert time.monotonic() < deadline, f'the server does not execute {statement!r} but {rows}'
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator['Watch']:
+        """Look at the server's list of sessions all the time, until the block ends."""
+        import pymysql
+
+        watch = Watch()
+        begun, ended = threading.Event(), threading.Event()
+        failures: list[BaseException] = []
+
+        def look() -> None:
+            try:
+                with (
+                    contextlib.closing(
+                        pymysql.connect(host=self.host, port=self.port, user='root', autocommit=True, ssl_disabled=True)
+                    ) as conn,
+                    conn.cursor() as cursor,
+                ):
+                    while not ended.wait(0.002):
+                        cursor.execute(
+                            f"SELECT DB, COMMAND FROM information_schema.processlist WHERE user = '{self.user}'"
+                        )
+                        watch.take(cursor.fetchall())
+                        begun.set()
+            except BaseException as exc:  # noqa: BLE001  (raised below)
+                failures.append(exc)
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            assert begun.wait(PATIENCE), failures
+            yield watch
+        finally:
+            ended.set()
+            thread.join(PATIENCE)
+        assert not thread.is_alive()
+        for failure in failures:
+            raise failure
 
     def kill_session(self, session: int) -> None:
         """End a session, as an administrator would; its client is sent an error, and the connection is closed."""
@@ -299,6 +345,26 @@ class MariadbServer:
 
 
 @final
+class Watch:
+    """What the server's list of sessions has shown of those of the tests' account.
+
+    Control connections, which select no database, are counted by themselves.
+    """
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.most_at_work = 0
+        self.most_control = 0
+
+    def take(self, rows: Iterable[Any]) -> None:
+        at_work = [database for database, command in rows if command not in {'Sleep', 'Quit'}]
+        control = at_work.count(None)
+        self.looks += 1
+        self.most_at_work = max(self.most_at_work, len(at_work) - control)
+        self.most_control = max(self.most_control, control)
+
+
+@final
 class Proxy:
     """Stands between clients and a server, in threads of its own, and falls silent when told to.
 
@@ -309,6 +375,7 @@ class Proxy:
         self._server_port = port
         self._listener = tcp_listener()
         self._muted = threading.Event()
+        self._dripping = threading.Event()
         self._stopping = threading.Event()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -321,6 +388,14 @@ class Proxy:
     def mute(self) -> None:
         """Let nothing through any more, and leave the connections open."""
         self._muted.set()
+
+    def drip(self) -> None:
+        """Let everything through from now on, but a byte at a time, with a tenth of a second before each."""
+        self._dripping.set()
+
+    def lead_to(self, port: int) -> None:
+        """Connect to another server from now on."""
+        self._server_port = port
 
     def __enter__(self) -> 'Proxy':
         self._start(self._accept)
@@ -364,7 +439,12 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                if not self._muted.is_set():
+                if self._dripping.is_set():
+                    for number in data:
+                        if self._stopping.wait(0.1):
+                            break
+                        target.sendall(bytes((number,)))
+                elif not self._muted.is_set():
                     target.sendall(data)
         except OSError:
             # The end of it, as good as any.

@@ -6,6 +6,7 @@ import logging
 import pickle
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -13,12 +14,14 @@ from unittest import mock
 import pytest
 
 from gcpool.asyncio import ConnectionPool
+from gcpool.contrib._errors import errors_in
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from tests.contrib.conftest import Run
 from tests.contrib.mariadb import MariadbServer, Proxy
 from tests.contrib.servers import PATIENCE, closed_port, wait_for_end, wait_readable
 
 asyncmy = pytest.importorskip('asyncmy')
+anyio = pytest.importorskip('anyio')
 
 from asyncmy import converters, errors  # noqa: E402
 from asyncmy.constants import FIELD_TYPE  # noqa: E402
@@ -95,7 +98,7 @@ def commands_sent(conn: Connection) -> Iterator[list[bytes]]:
         sent.append(data[5:])
         write(data)
 
-    conn._write_bytes = record  # type: ignore[method-assign]
+    conn._write_bytes = record
     try:
         yield sent
     finally:
@@ -1105,7 +1108,8 @@ class TestDispose:
                     await asyncio.wait((task,))
                 await manager.dispose('db', conn)
                 assert not conn.connected
-                assert open_descriptors() == before - 1
+                # The proxy has kept its two ends of the connection by which the server was to end the statement.
+                assert open_descriptors() == before - 1 + 2 * writing
 
         run(main)
 
@@ -1154,6 +1158,7 @@ class TestInAPool:
             task.cancel()
             await asyncio.wait((task,))
             assert not second.connected
+            assert second.thread_id() not in mariadb.sessions()
 
             async with pool.connection('db') as third:
                 assert await fetch(third, 'SELECT 3') == 3
@@ -1161,7 +1166,6 @@ class TestInAPool:
                 assert fourth is third
             assert pool.get_stats()['created'] == 3
             await pool.close()
-            mariadb.kill_session(second.thread_id())
 
         run(main)
         mariadb.wait_for_sessions(0)
@@ -1247,3 +1251,367 @@ class TestInAPool:
 
         run(main)
         mariadb.wait_for_sessions(0)
+
+
+async def cancel_the_task(
+    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    started: asyncio.Queue[Connection] = asyncio.Queue()
+
+    async def request() -> None:
+        async with pool.connection('db') as conn:
+            await started.put(conn)
+            await execute(conn, 'SELECT SLEEP(3600)')
+
+    task = asyncio.create_task(request())
+    await at_work(await started.get())
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+
+
+async def wait_for(pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]) -> None:
+    with pytest.raises(asyncio.TimeoutError):
+        async with pool.connection('db') as conn:
+            await asyncio.wait_for(execute(conn, 'SELECT SLEEP(3600)'), 0.05)
+
+
+async def cancel_a_scope(
+    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    with anyio.CancelScope() as scope:
+        async with pool.connection('db') as conn, anyio.create_task_group() as group:
+            group.start_soon(execute, conn, 'SELECT SLEEP(3600)')
+            await at_work(conn)
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
+async def move_on_in_the_block(
+    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    async with pool.connection('db') as conn:
+        with anyio.move_on_after(0.05) as scope:
+            await execute(conn, 'SELECT SLEEP(3600)')
+        assert scope.cancelled_caught
+
+
+async def fail_in_a_task_group(
+    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    async def fail(conn: Connection) -> None:
+        await at_work(conn)
+        raise LookupError
+
+    try:
+        async with pool.connection('db') as conn, anyio.create_task_group() as group:
+            group.start_soon(execute, conn, 'SELECT SLEEP(3600)')
+            group.start_soon(fail, conn)
+    except BaseException as exc:  # noqa: BLE001  (a group; except* is of Python 3.11)
+        assert any(isinstance(error, LookupError) for error in errors_in(exc))  # noqa: PT017
+
+
+async def close_over_the_user(
+    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    async with pool.connection('db') as conn:
+        task = asyncio.create_task(execute(conn, 'SELECT SLEEP(3600)'))
+        await at_work(conn)
+        # Not close(): that waits for the other end of TLS.
+        conn.abort()
+        if conn._proto.transport is not None:
+            conn._proto.transport.abort()
+        with pytest.raises(errors.OperationalError):
+            await task
+
+
+async def leave_rows_unread(
+    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
+) -> None:
+    async with pool.connection('db') as conn:
+        await conn.cursor(SSCursor).execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
+        # Long enough to be seen.
+        await asyncio.sleep(0.05)
+
+
+WAYS = [
+    cancel_the_task,
+    wait_for,
+    cancel_a_scope,
+    move_on_in_the_block,
+    fail_in_a_task_group,
+    close_over_the_user,
+    leave_rows_unread,
+]
+
+
+class TestStatementsAtWork:
+    """What the server's own list of sessions shows while statements are given up."""
+
+    @pytest.mark.parametrize('by_tls', [False, True], ids=['plain', 'tls'])
+    @pytest.mark.parametrize('way', WAYS)
+    def test_are_never_more_than_the_pool_may_have(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        tls: ssl.SSLContext,
+        way: Callable[[ConnectionPool[str, Connection], Callable[[Connection], Awaitable[None]]], Awaitable[None]],
+        by_tls: bool,
+    ) -> None:
+        async def at_work(conn: Connection) -> None:
+            await asyncio.to_thread(mariadb.wait_for_statement, conn.thread_id(), 'SELECT SLEEP(3600)')
+
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': tls if by_tls else None}})
+            pool = ConnectionPool[str, Connection](manager, max_size=2, acquire_timeout=PATIENCE)
+            await asyncio.gather(*(way(pool, at_work) for _ in range(8)))
+            async with pool.connection('db') as conn:
+                assert await fetch(conn, 'SELECT 1') == 1
+            await pool.close()
+
+        with mariadb.watched() as watch:
+            run(main)
+            mariadb.wait_for_sessions(0)
+        assert 1 <= watch.most_at_work <= 2
+        # The server may list one that has said good-bye beside the next one.
+        assert watch.most_control <= 2
+
+    def test_when_a_pool_is_closed_over_its_users(
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager
+    ) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](manager, max_size=3, acquire_timeout=PATIENCE)
+            tasks = []
+            for _ in range(3):
+                conn = await pool.acquire('db')
+                tasks.append(await start_sleeping(mariadb, conn))
+            await pool.close(timeout=0)
+            assert mariadb.statements() == []
+            for task in tasks:
+                with pytest.raises(errors.OperationalError):
+                    await task
+
+        run(main)
+        mariadb.wait_for_sessions(0)
+
+    def test_when_the_read_timeout_is_over(self, run: Run, mariadb: MariadbServer) -> None:
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'read_timeout': 0.05}})
+            pool = ConnectionPool[str, Connection](manager, max_size=2, acquire_timeout=PATIENCE)
+
+            async def request() -> None:
+                with pytest.raises(errors.OperationalError):
+                    async with pool.connection('db') as conn:
+                        await execute(conn, 'SELECT SLEEP(3600)')
+
+            await asyncio.gather(*(request() for _ in range(8)))
+            assert mariadb.statements() == []
+            await pool.close()
+
+        with mariadb.watched() as watch:
+            run(main)
+        assert 1 <= watch.most_at_work <= 2
+
+    def test_go_on_if_the_manager_is_told_so(self, run: Run, mariadb: MariadbServer) -> None:
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](
+                DbConnectionManager({'db': mariadb.params}, close_timeout=0), max_size=1, acquire_timeout=PATIENCE
+            )
+            with pytest.raises(asyncio.TimeoutError):
+                async with pool.connection('db') as conn:
+                    await asyncio.wait_for(execute(conn, 'SELECT SLEEP(3600)'), 0.1)
+            assert mariadb.statements() == ['SELECT SLEEP(3600)']
+            await pool.close()
+
+        run(main)
+        mariadb.kill_sessions()
+
+
+class TestTaskGroups:
+    """What one user's block has left in the middle, another user must not read."""
+
+    @pytest.mark.parametrize('members', ['times out', 'fails beside it', 'two statements at once', 'is cancelled'])
+    def test_leave_no_answer_to_the_next_user(
+        self, run: Run, manager: DbConnectionManager, mariadb: MariadbServer, members: str
+    ) -> None:
+        secret = "SELECT SLEEP(0.1), 'of another user'"
+
+        async def block(conn: Connection) -> None:
+            async def fail() -> None:
+                await asyncio.sleep(0.02)
+                raise LookupError
+
+            async def time_out() -> None:
+                await asyncio.wait_for(execute(conn, secret), 0.02)
+
+            async with anyio.create_task_group() as group:
+                if members == 'times out':
+                    group.start_soon(time_out)
+                    group.start_soon(asyncio.sleep, 0.01)
+                elif members == 'is cancelled':
+                    group.start_soon(execute, conn, secret)
+                    await asyncio.sleep(0.02)
+                    group.cancel_scope.cancel()
+                else:
+                    group.start_soon(execute, conn, secret)
+                    group.start_soon(fail if members == 'fails beside it' else time_out)
+
+        async def main() -> None:
+            pool = ConnectionPool[str, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+            for number in range(5):
+                with contextlib.suppress(BaseException):
+                    async with pool.connection('db') as conn:
+                        await block(conn)
+                async with pool.connection('db') as conn:
+                    assert await fetch(conn, f'SELECT {number}') == number
+            await pool.close()
+
+        run(main)
+
+    def test_of_a_password_creator_that_times_out(self, run: Run, mariadb: MariadbServer) -> None:
+        async def ask() -> str:
+            async with anyio.create_task_group() as group:
+                group.start_soon(asyncio.wait_for, asyncio.sleep(3600), 0.01)
+            return ''
+
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'password_creator': ask}})
+            with pytest.raises(ConnectTimeout):
+                await manager.create('db')
+
+        run(main)
+
+
+class TestTimeLimits:
+    """What holds when the server stalls, or sends byte by byte: the limit, and half a second."""
+
+    @pytest.fixture(params=['mute', 'drip'])
+    def stall(
+        self, request: pytest.FixtureRequest, mariadb: MariadbServer
+    ) -> Iterator[tuple[Proxy, Callable[[], None]]]:
+        with Proxy(mariadb.port) as proxy:
+            yield proxy, getattr(proxy, request.param)
+        mariadb.kill_sessions()
+
+    @pytest.mark.parametrize('init_command', [None, 'SELECT SLEEP(60)'])
+    def test_of_an_acquire_that_creates(
+        self, run: Run, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], init_command: str | None
+    ) -> None:
+        proxy, begin = stall
+
+        async def main() -> None:
+            params = {**mariadb.params, 'port': proxy.port, 'init_command': init_command}
+            pool = ConnectionPool[str, Connection](DbConnectionManager({'db': params}), max_size=1)
+            if init_command is None:
+                begin()
+            with limited(0.5), pytest.raises((TimeoutError, asyncio.TimeoutError)):
+                await pool.acquire('db', timeout=0.5)
+            assert pool.get_size() == 0
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('by', ['check_timeout', 'acquire'])
+    def test_of_a_check(
+        self, run: Run, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], by: str
+    ) -> None:
+        proxy, begin = stall
+
+        async def main() -> None:
+            manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}}, ping=True)
+            check_timeout = 0.3 if by == 'check_timeout' else None
+            pool = ConnectionPool[str, Connection](manager, max_size=1, check_timeout=check_timeout)
+            async with pool.connection('db'):
+                pass
+            begin()
+            with limited(0.5), pytest.raises((TimeoutError, asyncio.TimeoutError)):
+                await pool.acquire('db', timeout=0.5)
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('reset', ['rollback', 'full'])
+    def test_of_what_a_release_sends(
+        self, run: Run, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], reset: Any
+    ) -> None:
+        proxy, begin = stall
+
+        async def main() -> None:
+            params = {**mariadb.params, 'port': proxy.port}
+            manager = DbConnectionManager({'db': params}, reset=reset, rollback_timeout=0.3)
+            pool = ConnectionPool[str, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+            conn = await pool.acquire('db')
+            await execute(conn, 'BEGIN')
+            begin()
+            # The closing takes no time then.
+            with limited(0.3):
+                await pool.release(conn, 'db')
+            assert pool.get_size() == 0
+            await pool.close()
+
+        run(main)
+
+    @pytest.mark.parametrize('at_work', [True, False])
+    @pytest.mark.parametrize('by', ['close_timeout', 'dispose_timeout'])
+    def test_of_closing(
+        self, run: Run, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], by: str, at_work: bool
+    ) -> None:
+        proxy, begin = stall
+
+        async def main() -> None:
+            manager = DbConnectionManager(
+                {'db': {**mariadb.params, 'port': proxy.port}}, close_timeout=0.3 if by == 'close_timeout' else 60
+            )
+            pool = ConnectionPool[str, Connection](
+                manager,
+                max_size=1,
+                acquire_timeout=PATIENCE,
+                dispose_timeout=0.3 if by == 'dispose_timeout' else None,
+            )
+            conn = await pool.acquire('db')
+            task = await start_sleeping(mariadb, conn) if at_work else None
+            begin()
+            with limited(0.3):
+                await pool.close(timeout=0)
+            if task is not None:
+                with pytest.raises(errors.OperationalError):
+                    await task
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        ('close_timeout', 'holds'), [(0, 0.5), (1.0, 1.5)], ids=['not told to end it', 'by default']
+    )
+    def test_of_a_request(
+        self,
+        run: Run,
+        mariadb: MariadbServer,
+        stall: tuple[Proxy, Callable[[], None]],
+        close_timeout: float,
+        holds: float,
+    ) -> None:
+        proxy, begin = stall
+
+        async def main() -> None:
+            params = {**mariadb.params, 'port': proxy.port}
+            manager = DbConnectionManager({'db': params}, close_timeout=close_timeout)
+            pool = ConnectionPool[str, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+
+            async def request() -> None:
+                async with pool.connection('db') as conn:
+                    begin()
+                    await execute(conn, "SELECT REPEAT('x', 10000)")
+
+            with limited(holds), pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(request(), 0.5)
+            await pool.close()
+
+        run(main)
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Fails if the block takes longer than that, and half a second."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds + 0.5

@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import pickle
+import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,17 +91,17 @@ def execute(conn: Connection, statement: str) -> None:
 def commands_sent(conn: Connection) -> Iterator[list[bytes]]:
     """Records what is sent."""
     sent: list[bytes] = []
-    write = conn._write_bytes  # type: ignore[attr-defined]
+    write = conn._write_bytes
 
     def record(data: bytes) -> None:
         sent.append(data[5:])
         write(data)
 
-    conn._write_bytes = record  # type: ignore[attr-defined]
+    conn._write_bytes = record
     try:
         yield sent
     finally:
-        del conn._write_bytes  # type: ignore[attr-defined]
+        del conn._write_bytes
 
 
 def sock_of(conn: Connection) -> socket.socket:
@@ -138,7 +140,7 @@ def dripping(server: socket.socket, start: bytes) -> Iterator[None]:
 
 
 def session_of(conn: Connection) -> int:
-    return int(conn.thread_id())  # type: ignore[no-untyped-call]
+    return int(conn.thread_id())
 
 
 def end_session(mariadb: MariadbServer, conn: Connection) -> None:
@@ -1032,7 +1034,7 @@ class TestDispose:
     ) -> None:
         conn = manager.create('db')
         conn.close()
-        greet = Connection._get_server_information  # type: ignore[attr-defined]
+        greet = Connection._get_server_information
 
         def greet_and_be_disposed_of(self: Connection) -> None:
             # As if the other thread had come before there was a socket.
@@ -1069,7 +1071,8 @@ class TestDispose:
 
         monkeypatch.setattr(ssl.SSLSocket, '_real_close', send_and_close)
         manager.dispose('db', conn)
-        assert closed == [sock]
+        # Then comes the one by which the server was to end the statement.
+        assert closed[0] is sock
 
     @pytest.mark.parametrize('tls', [True, False])
     def test_ends_a_running_statement(self, mariadb: MariadbServer, tls: bool) -> None:
@@ -1180,3 +1183,203 @@ class TestInAPool:
             assert list(executor.map(ask, range(200))) == list(range(200))
         pool.close()
         mariadb.wait_for_sessions(0)
+
+
+def give_up_reading(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
+    def request() -> None:
+        with pool.connection('db') as conn:
+            conn._read_timeout = 0.05
+            execute(conn, 'SELECT SLEEP(3600)')
+
+    with pytest.raises(err.OperationalError):
+        request()
+
+
+def leave_rows_unread(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
+    with pool.connection('db') as conn:
+        # A cursor that is collected reads them.
+        cursor = conn.cursor(cursors.SSCursor)
+        cursor.execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
+        # Long enough to be seen.
+        threading.Event().wait(0.05)
+
+
+def close_in_another_thread(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
+    def request() -> None:
+        with pool.connection('db') as conn:
+            closer = threading.Timer(0.05, conn.close)
+            closer.start()
+            try:
+                execute(conn, 'SELECT SLEEP(3600)')
+            finally:
+                closer.join()
+
+    with pytest.raises((err.MySQLError, AttributeError, ValueError)):
+        request()
+
+
+class TestStatementsAtWork:
+    """What the server's own list of sessions shows while statements are given up."""
+
+    @pytest.mark.parametrize('way', [give_up_reading, leave_rows_unread, close_in_another_thread])
+    @pytest.mark.parametrize('by_tls', [False, True], ids=['plain', 'tls'])
+    def test_are_never_more_than_the_pool_may_have(
+        self,
+        mariadb: MariadbServer,
+        new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]],
+        way: Callable[[ConnectionPool[DbEndpoint, Connection]], None],
+        by_tls: bool,
+    ) -> None:
+        manager = DbConnectionManager({'db': {**mariadb.params, 'ssl_disabled': not by_tls}})
+        pool = new_pool(manager=manager, max_size=2)
+        with mariadb.watched() as watch, ThreadPoolExecutor(8) as threads:
+            for done in [threads.submit(way, pool) for _ in range(8)]:
+                done.result(PATIENCE)
+            assert mariadb.statements() == []
+        assert 1 <= watch.most_at_work <= 2
+        # The server may list one that has said good-bye beside the next one.
+        assert watch.most_control <= 2
+
+    def test_when_a_pool_is_closed_over_its_users(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        pool = new_pool(max_size=3)
+        users = [start_sleeping(mariadb, pool.acquire('db')) for _ in range(3)]
+        pool.close(timeout=0)
+        assert mariadb.statements() == []
+        for user, failures in users:
+            user.join(PATIENCE)
+            assert not user.is_alive()
+            assert failures
+
+    @pytest.mark.skipif(not hasattr(signal, 'pthread_kill'), reason='this system has no signals for threads')
+    def test_when_the_user_is_interrupted(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip('signals are handled by the main thread')
+        pool = new_pool(max_size=1)
+
+        def interrupt(conn: Connection) -> None:
+            mariadb.wait_for_statement(session_of(conn), 'SELECT SLEEP(3600)')
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        def request() -> None:
+            with pool.connection('db') as conn:
+                interrupter = threading.Thread(target=interrupt, args=(conn,))
+                interrupter.start()
+                try:
+                    execute(conn, 'SELECT SLEEP(3600)')
+                finally:
+                    interrupter.join(PATIENCE)
+
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                request()
+            assert mariadb.statements() == []
+            assert pool.get_size() == 0
+
+    def test_go_on_if_the_manager_is_told_so(
+        self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]
+    ) -> None:
+        give_up_reading(new_pool(manager=DbConnectionManager({'db': mariadb.params}, close_timeout=0)))
+        assert mariadb.statements() == ['SELECT SLEEP(3600)']
+        mariadb.kill_sessions()
+
+    def test_in_a_child_that_was_forked_while_one_was_ended(self, manager: DbConnectionManager) -> None:
+        # The lock of the thread that is not there any more.
+        lock = threading.Lock()
+        lock.acquire()
+        manager._turns['db', -1] = lock
+        conn = manager.create('db')
+        conn._begin_statement(None, 3, 'SELECT 1')
+        began = time.monotonic()
+        manager.dispose('db', conn)
+        assert time.monotonic() - began < 1.0
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Fails if the block takes longer than that, and half a second."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds + 0.5
+
+
+class TestTimeLimits:
+    """What holds when the server stalls, or sends byte by byte: the limit, and half a second."""
+
+    @pytest.fixture(params=['mute', 'drip'])
+    def stall(
+        self, request: pytest.FixtureRequest, mariadb: MariadbServer
+    ) -> Iterator[tuple[Proxy, Callable[[], None]]]:
+        with Proxy(mariadb.port) as proxy:
+            yield proxy, getattr(proxy, request.param)
+        mariadb.kill_sessions()
+
+    @pytest.mark.parametrize('init_command', [None, 'SELECT SLEEP(60)'])
+    def test_of_an_acquire_that_creates(
+        self, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], init_command: str | None
+    ) -> None:
+        proxy, begin = stall
+        params = {**mariadb.params, 'port': proxy.port, 'init_command': init_command}
+        pool = ConnectionPool[DbEndpoint, Connection](DbConnectionManager({'db': params}), max_size=1)
+        if init_command is None:
+            begin()
+        with limited(0.5), pytest.raises(TimeoutError):
+            pool.acquire('db', timeout=0.5)
+        assert pool.get_size() == 0
+        pool.close()
+
+    @pytest.mark.parametrize('by', ['check_timeout', 'acquire'])
+    def test_of_a_check(self, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], by: str) -> None:
+        proxy, begin = stall
+        manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}}, ping=True)
+        check_timeout = 0.3 if by == 'check_timeout' else None
+        pool = ConnectionPool[DbEndpoint, Connection](manager, max_size=1, check_timeout=check_timeout)
+        with pool.connection('db'):
+            pass
+        begin()
+        with limited(0.5), pytest.raises(TimeoutError):
+            pool.acquire('db', timeout=0.5)
+        pool.close()
+
+    @pytest.mark.parametrize('reset', ['rollback', 'full'])
+    def test_of_what_a_release_sends(
+        self, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], reset: Any
+    ) -> None:
+        proxy, begin = stall
+        params = {**mariadb.params, 'port': proxy.port}
+        manager = DbConnectionManager({'db': params}, reset=reset, rollback_timeout=0.3)
+        pool = ConnectionPool[DbEndpoint, Connection](manager, max_size=1)
+        conn = pool.acquire('db')
+        execute(conn, 'BEGIN')
+        begin()
+        # The closing takes no time then.
+        with limited(0.3):
+            pool.release(conn, 'db')
+        assert pool.get_size() == 0
+        pool.close()
+
+    @pytest.mark.parametrize('at_work', [True, False])
+    @pytest.mark.parametrize('by', ['close_timeout', 'dispose_timeout'])
+    def test_of_closing(
+        self, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], by: str, at_work: bool
+    ) -> None:
+        proxy, begin = stall
+        manager = DbConnectionManager(
+            {'db': {**mariadb.params, 'port': proxy.port}}, close_timeout=0.3 if by == 'close_timeout' else 60
+        )
+        pool = ConnectionPool[DbEndpoint, Connection](
+            manager, max_size=4, dispose_timeout=0.3 if by == 'dispose_timeout' else None
+        )
+        users = [start_sleeping(mariadb, pool.acquire('db')) for _ in range(4 * at_work)]
+        if not at_work:
+            pool.release(pool.acquire('db'), 'db')
+        begin()
+        # Of all of them: after the first one the server is known to be silent.
+        with limited(0.3):
+            pool.close(timeout=0)
+        for user, _ in users:
+            user.join(PATIENCE)
+            assert not user.is_alive()

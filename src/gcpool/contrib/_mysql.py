@@ -1,21 +1,37 @@
 """What the managers of MySQL and MariaDB connections share: the state of a session, and the numbers of errors."""
 
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+import logging
+import math
+import struct
+import time
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping
+from typing import Any, Final
 
-from gcpool.contrib._errors import BAD_PARAMS
+from gcpool.contrib._errors import BAD_PARAMS, errors_in
 
 __all__ = [
     'BAD_ARGUMENTS',
+    'BROKEN_CODES',
+    'CLOSING_IN_CREATE',
     'ENDED',
+    'KILLED_MEANWHILE',
+    'QUERIES_FOR_RESET',
+    'Aftermath',
+    'ControlLog',
     'SessionState',
     'advice_for_error',
     'advice_for_package',
+    'check_codes',
+    'check_reset',
+    'control_params',
     'ends_session',
     'error_number',
     'is_reply',
+    'steps_to_kill',
 ]
+
+logger = logging.getLogger(__name__)
 
 #: What is said when a connection that the pool has closed is told to connect again.
 ENDED = 'the pool has closed this connection'
@@ -23,6 +39,59 @@ ENDED = 'the pool has closed this connection'
 #: What the drivers' constructors, which connect to nothing, raise for arguments that they cannot use: files of TLS that
 #: they cannot load, and character sets that they do not know, among them.
 BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError, NotImplementedError, OSError)
+
+#: After these a connection is useless though it is alive; each with its reason in docs/drivers/asyncmy.md.
+BROKEN_CODES: Final = frozenset(
+    {
+        1047,  # Galera: the node is cut off from its cluster, and executes nothing
+        1290,  # the server runs with --read-only (for other options see _READ_ONLY_OPTIONS)
+        1615,  # a prepared statement that was kept has to be prepared again, and the server could not do that
+        1836,  # the server is in read-only mode
+    }
+)
+
+#: The server does not know a session that is to be ended: it has ended.
+KILLED_MEANWHILE = 1094
+
+#: Seconds that a connection may take to be closed whose connect was given up: less than the half second within which a
+#: time limit is to hold.
+CLOSING_IN_CREATE = 0.3
+
+#: What has to be known of a new session so that it can be made the same again; and the same for servers without roles.
+QUERIES_FOR_RESET = (
+    'SELECT @@character_set_client, @@collation_connection, @@sql_mode, DATABASE(), CURRENT_ROLE()',
+    'SELECT @@character_set_client, @@collation_connection, @@sql_mode, DATABASE()',
+)
+
+_OPTION_PREVENTS_STATEMENT = 1290
+_READ_ONLY_OPTIONS = ('read-only', 'read_only')
+
+# Seconds after which connections that were created before an error of that kind are distrusted anew.
+_DISTRUST_INTERVAL = 1.0
+
+# Seconds for which no control connection is made after one that the server has not answered in time.
+_SILENCE = 5.0
+
+# Characters of a statement by which its session is recognized.
+_SHOWN = 1000
+
+# The parameters of a connection that one for control does without: it selects no database, and sets nothing.
+_NOT_FOR_CONTROL = frozenset(
+    {
+        *('database', 'db', 'init_command', 'sql_mode', 'autocommit', 'stmt_cache_size', 'local_infile'),
+        *('conv', 'use_unicode', 'cursorclass', 'cursor_cls', 'echo', 'query_callback'),
+        *('connect_timeout', 'read_timeout', 'write_timeout', 'defer_connect'),
+    }
+)
+
+# Seconds between two looks at whether the server has let a session go.
+_FIRST_PAUSE = 0.001
+_LONGEST_PAUSE = 0.05
+
+_COM_INIT_DB = 2
+_COM_QUERY = 3
+_COM_PING = 14
+_COM_RESET_CONNECTION = 0x1F
 
 # Bits of the server's status.
 _IN_TRANSACTION = 1
@@ -32,7 +101,9 @@ _AUTOCOMMIT = 2
 _FIRST_CLIENT_ERROR = 2000
 _LAST_CLIENT_ERROR = 2999
 
-_OUT_OF_SYNC = 2014
+# The drivers' numbers for a connection that is lost: when they send, and when they read.
+_GONE = 2006
+_LOST = 2013
 
 # After these the server closes the connection, or has closed it.
 _LAST_WORDS = frozenset(
@@ -40,6 +111,8 @@ _LAST_WORDS = frozenset(
         1053,  # the server shuts down
         1080,  # forcing close of the thread
         1152,  # aborted connection
+        1153,  # a packet larger than max_allowed_packet
+        1156,  # packets out of order
         1158,  # error reading communication packets
         1159,  # timeout reading them
         1160,  # error writing them
@@ -90,6 +163,30 @@ def ends_session(exc: BaseException) -> bool:
     return number in _LAST_WORDS or _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
 
 
+def check_reset(value: object) -> bool:
+    """Check a manager's parameter ``reset``.
+
+    :return: whether all of the session is to be reset
+    :raise ValueError: it is neither 'rollback' nor 'full'
+    """
+    if value not in ('rollback', 'full'):
+        raise ValueError(f"reset: expected 'rollback' or 'full', got {value!r}")
+    return value == 'full'
+
+
+def check_codes(value: object) -> frozenset[int]:
+    """Check a manager's parameter ``broken_codes``.
+
+    :raise TypeError: it is no collection of whole numbers
+    """
+    if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Collection):
+        raise TypeError(f'broken_codes: expected a collection of error numbers, got {value!r}')
+    for code in value:
+        if not isinstance(code, int) or isinstance(code, bool):
+            raise TypeError(f'broken_codes: expected a collection of error numbers, got one with {code!r}')
+    return frozenset(value)
+
+
 def advice_for_error(exc: BaseException) -> str:
     """What to do about a server that does not accept the connection."""
     return _ADVICE.get(error_number(exc), 'see what the server says')
@@ -111,19 +208,60 @@ class SessionState:
 
     # Only declared here: a value would hide what the drivers have.
     server_status: int
+    _next_seq_id: int
+    _read_query_result: Callable[..., Any]
     _result: Any
+    _write_bytes: Callable[[bytes], None]
 
     #: Whether autocommit was on when the connection was made.
     initial_autocommit = False
+    #: The monotonic time at which its creation was begun.
+    created_at = 0.0
+    #: The numbers of errors after which it is useless, and whether it has met one of them.
+    broken_codes: frozenset[int] = frozenset()
+    met_broken_code = False
+    #: Whether anything was asked of the server since the session was new.
+    was_used = False
+    #: The port of its own end, by which the server names its client; None for a Unix socket.
+    own_port: int | None = None
     _awaiting_reply = False
+    _lost_count = False
     _status_is_old = False
     _status_is_in_doubt = False
     _ended = False
+    _server_has_ended_it = False
+    _ends_by_itself = False
+    _statement: str | bytes | None = None
+    # Packets, the number of their answers, and whether no database was selected; None if it is not to be reset.
+    _reset: tuple[bytes, int, bool] | None = None
 
     @property
     def in_order(self) -> bool:
         """Whether the last statement's answer was read to its end, and another statement may be sent."""
+        return self._is_answered
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the server may be at work for a statement, though the connection may be closed."""
+        return not (self._is_answered or self._server_has_ended_it or self._ends_by_itself)
+
+    def give_up_restoring(self) -> None:
+        """Close the connection in the middle of being restored: who checks it must not find it alive.
+
+        What the server is at work for is to roll back, which telling it to end would not shorten.
+        """
+        self._ends_by_itself = True
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection without a good-bye."""
+        raise NotImplementedError
+
+    @property
+    def _is_answered(self) -> bool:
         result = self._result
+        if self._lost_count:
+            return False
         if result is None:
             return not self._awaiting_reply
         return not (result.unbuffered_active or result.has_next)
@@ -165,8 +303,26 @@ class SessionState:
         """Whether rows that were fetched one by one have ended with an error."""
         raise NotImplementedError
 
+    def _begin_session(self, own_address: Any) -> None:
+        """Note that the server has accepted a connection, the first one or another one in its place.
+
+        :param own_address: of this end of it, as a socket tells it
+        """
+        self.own_port = own_address[1] if isinstance(own_address, tuple) else None
+        self._result = self._statement = None
+        self._awaiting_reply = self._lost_count = self._server_has_ended_it = False
+
+    def _begin_statement(self, earlier: Any, command: int, sql: str | bytes) -> None:
+        """Note that a statement is about to be sent, for which the driver forgets an earlier result."""
+        if self._awaiting_reply and self._result is None:
+            # Another task or thread waits for an answer, or gave up reading one: from now on nobody can tell whose
+            # answer it is that comes.
+            self._lost_count = True
+        self._note_statement(earlier)
+        self.was_used = self.was_used or command != _COM_PING
+        self._statement = sql if command == _COM_QUERY else None
+
     def _note_statement(self, earlier: Any) -> None:
-        """Note that a statement is sent, for which the driver forgets an earlier result."""
         self._note_forgotten(earlier)
         self._awaiting_reply = self._status_is_old = True
 
@@ -180,6 +336,7 @@ class SessionState:
         :param told: the status that came with it was taken in
         """
         self._awaiting_reply = False
+        self._statement = None
         self._status_is_old = not told
         if told:
             self._status_is_in_doubt = False
@@ -189,3 +346,182 @@ class SessionState:
         if is_reply(exc):
             self._awaiting_reply = False
             self._status_is_in_doubt = True
+            self.met_broken_code = self.met_broken_code or self.is_broken_code(exc)
+        elif error_number(exc) == _GONE or (error_number(exc) == _LOST and not self._was_closed_here(exc)):
+            # What could not be sent as a whole is not executed, either.
+            self._server_has_ended_it = True
+
+    def _was_closed_here(self, exc: BaseException) -> bool:
+        """Whether it is this side that ended the connection, after a time limit for instance, and not the server."""
+        raise NotImplementedError
+
+    def is_known_as(self, host: str, statement: str | None, encoding: str) -> bool:
+        """Whether a session of this one's number is this one, from what the server's list of sessions says.
+
+        :param host: address and port of the client, as the server sees them
+        :param statement: what the session is executing, or the beginning of that
+        :param encoding: of the driver's statements
+        """
+        port = host.rpartition(':')[2] if ':' in host else None
+        if port == (None if self.own_port is None else str(self.own_port)):
+            return True
+        # Something in between has connected in our place. Nor will another session execute the same by chance.
+        own = self._statement
+        if own is None or statement is None:
+            return False
+        text = own if isinstance(own, str) else bytes(own).decode(encoding, 'replace')
+        return text[:_SHOWN].strip() == statement.strip()
+
+    def is_broken_code(self, exc: BaseException) -> bool:
+        """Whether an error is one after which the connection is useless."""
+        number = error_number(exc)
+        if number not in self.broken_codes:
+            return False
+        # It is the answer to whatever an option forbids.
+        return number != _OPTION_PREVENTS_STATEMENT or any(option in str(exc) for option in _READ_ONLY_OPTIONS)
+
+    def plan_reset(self, row: Any, init_command: str | None, encoding: str) -> None:
+        """Keep how the new session can be made the same again, whatever its users do to it.
+
+        ``COM_RESET_CONNECTION`` sets all variables to the server's defaults, and leaves role and database as they are.
+
+        :param row: the answer to :py:data:`QUERIES_FOR_RESET`, with the role, or without it from a server without roles
+        :param init_command: what the driver executes when it has connected
+        :param encoding: of what the driver sends
+        """
+        charset, collation, sql_mode, database, *role = row
+        commands: list[tuple[int, str]] = [
+            (_COM_RESET_CONNECTION, ''),
+            (_COM_QUERY, f"SET NAMES {charset} COLLATE {collation}, sql_mode = '{sql_mode}'"),
+        ]
+        if role:
+            commands.append((_COM_QUERY, f'SET ROLE {_role(*role)}'))
+        if database is not None:
+            commands.append((_COM_INIT_DB, database))
+        if init_command is not None:
+            commands += ((_COM_QUERY, init_command), (_COM_QUERY, 'COMMIT'))
+        if database is None:
+            # Nothing takes back a USE then.
+            commands.append((_COM_QUERY, 'SELECT DATABASE()'))
+        # Last, since its answer tells the driver the status.
+        commands.append((_COM_QUERY, f'SET autocommit = {int(self.initial_autocommit)}'))
+        encoded = [(command, text.encode(encoding)) for command, text in commands]
+        packets = b''.join(struct.pack('<iB', len(text) + 1, command) + text for command, text in encoded)
+        self._reset = (packets, len(commands), database is None)
+        self.was_used = False
+
+    def steps_to_reset(self) -> Iterator[Callable[[], Any]]:
+        """Give what to call to make the session what it was when it was new, in one round trip.
+
+        Each is to be called, and its coroutine awaited if it gives one, before the next one is asked for. When one of
+        them raises, there may be answers that nobody reads: the connection is to be closed.
+
+        :raise ValueError: the session cannot be made the same again
+        """
+        packets, answers, expects_no_database = self._reset or (b'', 0, False)
+        self._begin_statement(self._result, _COM_RESET_CONNECTION, b'')
+        self._result = None
+        self._write_bytes(packets)
+        for left in reversed(range(answers)):
+            self._next_seq_id = 1
+            yield self._read_query_result
+            if left == 1 and expects_no_database and self._result.rows[0][0] is not None:
+                raise ValueError('its user has selected a database, which nothing undoes')
+            while self._result.has_next:
+                yield self._read_query_result
+        self._result = None
+        self.was_used = False
+
+
+def _role(name: str | None) -> str:
+    """What ``CURRENT_ROLE()`` has told as ``SET ROLE`` takes it: MariaDB tells one name, MySQL a list with quotes."""
+    if name is None or name == 'NONE':
+        return 'NONE'
+    return name if name.startswith('`') else '`{}`'.format(name.replace('`', '``'))
+
+
+def control_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a connection by which sessions are ended."""
+    return {**{name: value for name, value in params.items() if name not in _NOT_FOR_CONTROL}, 'autocommit': None}
+
+
+def steps_to_kill(conn: SessionState, session: int, encoding: str) -> Generator[str, Any, None]:
+    """Give the statements that end a session, and then wait until the server has let it go.
+
+    :param conn: what the session belongs to, closed
+    :param session: its number
+    :param encoding: of its statement
+    :return: a generator, which is sent the rows of each statement
+    :raise LookupError: the server has such a session, but it cannot be told to be this one
+    """
+    found = f'FROM information_schema.PROCESSLIST WHERE ID = {session}'
+    rows = yield f'SELECT HOST, LEFT(INFO, {_SHOWN}) {found}'
+    if not rows:
+        return
+    # Behind a name or an address there may be several servers, each with a session of that number.
+    host, statement = rows[0]
+    if not conn.is_known_as(host, statement, encoding):
+        raise LookupError(f'session {session} may be another one there')
+    yield f'KILL {session}'
+    pause = _FIRST_PAUSE
+    while (yield f'SELECT SLEEP({pause}) {found}'):
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class ControlLog:
+    """What a manager knows of the connections by which it has the server end statements."""
+
+    def __init__(self) -> None:
+        self._silent_until: dict[Hashable, float] = {}
+        self._failing: set[Hashable] = set()
+
+    def may_try(self, endpoint: Hashable) -> bool:
+        """Whether the server has not been silent a moment ago: each try may take all of its time."""
+        return self._silent_until.get(endpoint, 0.0) <= time.monotonic()
+
+    def note_success(self, endpoint: Hashable) -> None:
+        """Note that a session was ended, or had ended."""
+        self._failing.discard(endpoint)
+
+    def note_silence(self, endpoint: Hashable) -> None:
+        """Note that the server has not let anybody log in."""
+        self._silent_until[endpoint] = time.monotonic() + _SILENCE
+
+    def note_failure(self, endpoint: Hashable, exc: BaseException) -> None:
+        """Note that a session could not be ended, and say so once until that succeeds again."""
+        level = logging.DEBUG if endpoint in self._failing else logging.WARNING
+        self._failing.add(endpoint)
+        logger.log(
+            level,
+            'a connection to %r was closed while its statement ran, and the server could not be told to end that, '
+            'so it may go on for as long as it takes: %s: %s',
+            endpoint,
+            type(exc).__name__,
+            exc,
+        )
+
+
+class Aftermath:
+    """Which connections a manager trusts no more after an error that makes connections useless.
+
+    :param codes: the numbers of such errors
+    """
+
+    def __init__(self, codes: frozenset[int]) -> None:
+        self.codes = codes
+        self._distrusted_until: dict[Hashable, float] = {}
+
+    def is_useless(self, endpoint: Hashable, conn: SessionState, exc: BaseException | None = None) -> bool:
+        """Whether a connection has met such an error, or was created before another one to its endpoint met it.
+
+        :param endpoint: where the connection leads
+        :param conn: the connection
+        :param exc: what its user's block raised
+        """
+        if conn.met_broken_code or (exc is not None and any(map(conn.is_broken_code, errors_in(exc)))):
+            now = time.monotonic()
+            # A server that is read-only for good says so each time. Do not replace all connections as often.
+            if now >= self._distrusted_until.get(endpoint, -math.inf) + _DISTRUST_INTERVAL:
+                self._distrusted_until[endpoint] = now
+            return True
+        return conn.created_at <= self._distrusted_until.get(endpoint, -math.inf)

@@ -3,17 +3,20 @@
 import contextlib
 import functools
 import logging
+import os
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Collection, Generator, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
     check_source,
+    errors_in,
     look_up,
     raise_bad_params,
     raise_connect_error,
@@ -22,13 +25,24 @@ from gcpool.contrib._errors import (
 )
 from gcpool.contrib._mysql import (
     BAD_ARGUMENTS,
+    BROKEN_CODES,
+    CLOSING_IN_CREATE,
     ENDED,
+    KILLED_MEANWHILE,
+    QUERIES_FOR_RESET,
+    Aftermath,
+    ControlLog,
     SessionState,
     advice_for_error,
     advice_for_package,
+    check_codes,
+    check_reset,
+    control_params,
     ends_session,
     error_number,
+    steps_to_kill,
 )
+from gcpool.contrib._postgres import time_limit
 from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down, time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -49,11 +63,17 @@ if TYPE_CHECKING:
     class _DriverConnection(connections.Connection[Any]):
         """What PyMySQL's connection has beside its interface, and is used here."""
 
+        autocommit_mode: bool | None
         bind_address: str | None
+        charset: str
+        collation: str | None
+        encoding: str
         host: str
         host_info: str
+        init_command: str | None
         port: int
         server_status: int
+        _closed: bool
         _secure: bool
         _sock: socket.socket | None
         _rfile: Any
@@ -61,10 +81,13 @@ if TYPE_CHECKING:
         _read_timeout: float | None
         _write_timeout: float | None
         _current_timeout: float | None
+        _next_seq_id: int
         _read_bytes: Callable[[int], bytes]
         _read_packet: Callable[..., Any]
 
         def _create_ssl_ctx(self, sslp: Any) -> Any: ...
+        def _get_server_information(self) -> None: ...
+        def thread_id(self) -> int: ...
         def _execute_command(self, command: int, sql: str | bytes) -> None: ...
         def _read_ok_packet(self) -> Any: ...
         def _read_query_result(self, unbuffered: bool = False) -> int: ...
@@ -126,9 +149,30 @@ class Connection(SessionState, _DriverConnection):
         for step in self.steps_to_restore():
             step()
 
+    def learn_to_reset(self) -> None:
+        """Find out, of a new session, what a reset has to make of it."""
+        try:
+            self.query(QUERIES_FOR_RESET[0])
+        except err.MySQLError as exc:
+            self._note_error(exc)
+            self.query(QUERIES_FOR_RESET[1])
+        self.plan_reset(self._result.rows[0], self.init_command, self.encoding)
+        self._initial = self.charset, self.collation, self.encoding, self.autocommit_mode
+
+    def reset(self) -> None:
+        """Make the session what it was when it was new; one round trip, none if nothing was asked of the server."""
+        if not self.was_used:
+            return
+        self.charset, self.collation, self.encoding, self.autocommit_mode = self._initial
+        for step in self.steps_to_reset():
+            step()
+
     @contextlib.contextmanager
-    def limited(self, seconds: float) -> Generator[None, None, None]:
-        """Let all that is read and written in the block together take no longer than some seconds."""
+    def limited(self, seconds: float | None) -> Generator[None, None, None]:
+        """Let all that is read and written in the block together take no longer than some seconds (None: as long)."""
+        if seconds is None:
+            yield
+            return
         deadline = time.monotonic() + seconds
         configured = self._read_timeout, self._write_timeout
 
@@ -237,8 +281,11 @@ class Connection(SessionState, _DriverConnection):
         # The parameters say nothing of TLS.
         return _default_tls() if sslp == {} else super()._create_ssl_ctx(sslp)
 
-    def end(self) -> None:
-        """Close it for good, with a good-bye if it is in order; may be called from another thread, and twice."""
+    def end(self, seconds: float = _QUIT_TIMEOUT) -> None:
+        """Close it for good, with a good-bye if it is in order; may be called from another thread, and twice.
+
+        :param seconds: how long sending the good-bye may take
+        """
         self._ended = True
         polite = self.in_order
         result, self._result = self._result, None
@@ -248,7 +295,7 @@ class Connection(SessionState, _DriverConnection):
         if self._sock is None:
             return
         if polite:
-            self._write_timeout = _QUIT_TIMEOUT
+            self._write_timeout = max(min(seconds, _QUIT_TIMEOUT), _SHORTEST_TIMEOUT)
             self.close()
         else:
             self.abort()
@@ -274,12 +321,26 @@ class Connection(SessionState, _DriverConnection):
         # The end of the rows, which an error takes the place of, would tell whether there are further results.
         return result.has_next is None and not result.unbuffered_active
 
+    def _was_closed_here(self, exc: BaseException) -> bool:
+        return self._ended or self._closed or any(isinstance(error, TimeoutError) for error in errors_in(exc))
+
+    def _get_server_information(self) -> None:
+        # Before any waiting: it may be given up half-way.
+        self._begin_session(None if self._sock is None else self._sock.getsockname())
+        super()._get_server_information()
+
     def _execute_command(self, command: int, sql: str | bytes) -> None:
         earlier = self._result
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
-        self._note_statement(earlier)
+        if self._sock is None:
+            super()._execute_command(command, sql)
+            return
+        self._begin_statement(earlier, command, sql)
         try:
             super()._execute_command(command, sql)
+        except err.MySQLError as exc:
+            self._note_error(exc)
+            raise
         finally:
             self._note_statement(earlier)
 
@@ -291,7 +352,7 @@ class Connection(SessionState, _DriverConnection):
         # Of a statement's further results, too.
         self._awaiting_reply = True
         try:
-            affected = super()._read_query_result(unbuffered)
+            affected: int = super()._read_query_result(unbuffered)
         except err.MySQLError as exc:
             self._note_error(exc)
             raise
@@ -324,22 +385,49 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
     it was in the beginning. That costs a round trip only if there is something to do, or the last statement failed in
     autocommit mode: what it has begun (a procedure half-way) the server has to be asked. A connection with an answer
-    that was not read to its end (of an unbuffered cursor, or further result sets) is disposed of. Everything else in
-    the session (``SET``, user variables, ``USE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary tables) stays
-    as the user leaves it.
+    that was not read to its end (of an unbuffered cursor, or further result sets) is closed. Everything else in the
+    session (``SET``, user variables, ``USE``, ``SET ROLE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary
+    tables) stays as the user leaves it, unless ``reset`` is ``'full'``.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`pymysql.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable that
         returns them for an endpoint, called at each connect: so credentials may change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :raise TypeError: ``params`` is neither a mapping nor a callable
+    :param close_timeout: seconds that the server may take to end a statement that it still executes when its connection
+        is closed: it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to.
+    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo all that a session can carry when it is
+        given back, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
+    :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is given back, before
+        the connection is closed; None for no limit but ``read_timeout`` in the parameters
+    :param broken_codes: numbers of the server's errors after which a connection is closed, and those to the same
+        endpoint that were created before, too, when they are next to be served
+    :raise TypeError: ``params`` is neither a mapping nor a callable, ``rollback_timeout`` is no number, or
+        ``broken_codes`` is no collection of numbers
+    :raise ValueError: ``reset`` is another one, or ``rollback_timeout`` is less than 0
     """
 
-    def __init__(self, params: DbParameters, *, ping: bool = False) -> None:
+    def __init__(
+        self,
+        params: DbParameters,
+        *,
+        ping: bool = False,
+        close_timeout: float = 1.0,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        rollback_timeout: float | None = None,
+        broken_codes: Collection[int] = BROKEN_CODES,
+    ) -> None:
         check_source(params, 'params', or_callable=True)
         self._params = params
         self._ping = ping
+        self._close_timeout = close_timeout
+        self._resets_all = check_reset(reset)
+        self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
+        self._aftermath = Aftermath(check_codes(broken_codes))
+        self._control_log = ControlLog()
+        # Of each endpoint, only one control connection at a time; and of each process, since a fork copies a lock as
+        # it is.
+        self._turns: dict[tuple[Hashable, int], threading.Lock] = {}
         # Now, rather than in the first acquires, whose time it would take.
         _default_tls()
 
@@ -357,6 +445,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             passwords
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
+        created_at = time.monotonic()
         deadline = deadline_after(timeout)
         params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
@@ -369,36 +458,74 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             deadline = own_deadline
         else:
             limit = timeout
+        conn.created_at = created_at
         try:
             conn.connect_by(deadline)
-        except err.MySQLError as exc:
-            # What PyMySQL made its own error of.
-            origin = getattr(exc, 'original_exception', None) or exc.__context__
-            if isinstance(origin, TimeoutError):
-                if time_left(deadline):
-                    _raise_early_timeout(endpoint, exc, origin, conn)
-                raise_connect_timeout(endpoint, exc, limit)
-            advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(exc)
-            raise_connect_error(endpoint, exc, advice)
-        except BAD_PARAMS as exc:
-            raise_bad_params(endpoint, exc, 'params')
-        except RuntimeError as exc:
-            package = advice_for_package(exc)
-            if package is None:
-                raise
-            raise_connect_error(endpoint, exc, package)
-        conn.initial_autocommit = conn.get_autocommit()
+            conn.initial_autocommit = conn.get_autocommit()
+            if self._resets_all:
+                with conn.limited(_seconds_until(deadline)):
+                    conn.learn_to_reset()
+        except BaseException as exc:
+            self._end(endpoint, conn, min(self._close_timeout, CLOSING_IN_CREATE))
+            if isinstance(exc, Exception):
+                _raise_not_connected(endpoint, exc, conn, limit, deadline)
+            raise
+        conn.broken_codes = self._aftermath.codes
         return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection, without waiting for the server.
+        """Close a connection, without waiting for the server unless it is at work for it.
+
+        Then the server is told to end the statement, and this returns when it has let the session go, or the time is
+        over.
 
         :param endpoint: a key of ``params``
         :param conn: the connection; one whose user waits for an answer (a pool can be closed over it) is cut off, and
             the user gets an error, mostly PyMySQL's own of a lost connection
-        :param timeout: not needed
+        :param timeout: seconds that this may take, if that is less than ``close_timeout``
         """
-        conn.end()
+        self._end(endpoint, conn, self._close_timeout if timeout is None else min(timeout, self._close_timeout))
+
+    def _end(self, endpoint: DbEndpoint, conn: Connection, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        at_work = conn.is_at_work
+        conn.end(seconds)
+        if not at_work or seconds <= 0 or not self._control_log.may_try(endpoint):
+            return
+        try:
+            self._kill(endpoint, conn, deadline)
+        except Exception as exc:  # noqa: BLE001  (the callable that gives the parameters may raise anything)
+            self._control_log.note_failure(endpoint, exc)
+        else:
+            self._control_log.note_success(endpoint)
+
+    def _kill(self, endpoint: DbEndpoint, conn: Connection, deadline: float) -> None:
+        """End a session at the server that is closed here, and wait until it is gone."""
+        turn = self._turns.setdefault((endpoint, os.getpid()), threading.Lock())
+        if not turn.acquire(timeout=_seconds_until(deadline)):
+            raise TimeoutError('others are being ended')
+        try:
+            params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
+            control = Connection(**{**control_params(params), 'defer_connect': True})
+            answered = False
+            try:
+                control.connect_by(deadline)
+                answered = True
+                steps = steps_to_kill(conn, conn.thread_id(), conn.encoding)
+                with control.limited(_seconds_until(deadline)), contextlib.suppress(StopIteration):
+                    statement = next(steps)
+                    while True:
+                        control.query(statement)
+                        statement = steps.send(control._result.rows)  # noqa: SLF001
+            except err.MySQLError as exc:
+                if not answered and any(isinstance(error, TimeoutError) for error in errors_in(exc)):
+                    self._control_log.note_silence(endpoint)
+                if error_number(exc) != KILLED_MEANWHILE:
+                    raise
+            finally:
+                control.end()
+        finally:
+            turn.release()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open, and the server has said nothing that was not asked for.
@@ -411,6 +538,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         # It is not restored where a release was left out, or cut off before it could do that.
         if not (conn.open and conn.in_order and conn.is_quiet() and conn.is_restored):
             return False
+        if (self._resets_all and conn.was_used) or self._aftermath.is_useless(endpoint, conn):
+            return False
         if not self._ping:
             return True
         return _answers(conn, time_to_answer(timeout))
@@ -418,28 +547,36 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
-        After a statement that failed in autocommit mode the server is asked (``COM_PING``) what it has left. How long a
-        server that does not answer is waited for is ``read_timeout`` in the parameters of the connection, which PyMySQL
-        does not limit by default.
+        After a statement that failed in autocommit mode the server is asked (``COM_PING``) what it has left. With
+        ``reset='full'`` the whole session is made what it was when it was new. A server that does not answer is waited
+        for ``rollback_timeout``, and for ``read_timeout`` in the parameters of the connection, neither of which is
+        limited by default.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
         :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
-            rolled back
+            rolled back or reset, or has met an error of ``broken_codes``
         """
         if not conn.open:
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         if not conn.in_order or conn.has_unread():
             raise DiscardConnection(f'the connection to {endpoint!r} has an answer that was not read to its end')
+        if self._aftermath.is_useless(endpoint, conn):
+            raise DiscardConnection(f'the connection to {endpoint!r} is alive, but useless')
+        if (not conn.was_used) if self._resets_all else conn.is_restored:
+            return
         try:
-            conn.restore()
-        except err.MySQLError as exc:
-            logger.warning('a connection to %r cannot be rolled back, it is disposed of: %s', endpoint, exc)
-            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
-        except BaseException:
-            # Who checks it must not find it alive: it is restored in part.
-            conn.abort()
-            raise
+            with conn.limited(self._rollback_timeout):
+                if self._resets_all:
+                    conn.reset()
+                else:
+                    conn.restore()
+        except BaseException as exc:
+            conn.give_up_restoring()
+            if not isinstance(exc, (err.MySQLError, ValueError)):
+                raise
+            logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', endpoint, exc)
+            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back or reset') from exc
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether a connection is lost, or in the middle of a statement, after its user's block raised.
@@ -448,20 +585,39 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param conn: the connection
         :param exc: what the block raised
         """
-        if not conn.open or not conn.in_order:
+        if not conn.open or not conn.in_order or self._aftermath.is_useless(endpoint, conn, exc):
             return True
-        if isinstance(exc, err.InterfaceError) or (isinstance(exc, err.MySQLError) and ends_session(exc)):
+        if any(isinstance(error, err.InterfaceError) or _ends_session(error) for error in errors_in(exc)):
             return True
         return conn.has_unread()
 
 
+def _ends_session(exc: BaseException) -> bool:
+    return isinstance(exc, err.MySQLError) and ends_session(exc)
+
+
+def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, conn: Connection, limit: float, deadline: float) -> None:
+    """Raise what an error that came while connecting is to a user; return if it is none of the kinds that are known."""
+    for error in errors_in(exc):
+        if isinstance(error, err.MySQLError):
+            # What PyMySQL made its own error of.
+            origin = getattr(error, 'original_exception', None) or error.__context__
+            if isinstance(origin, TimeoutError):
+                if time_left(deadline):
+                    _raise_early_timeout(endpoint, error, origin, conn)
+                raise_connect_timeout(endpoint, error, limit)
+            advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(error)
+            raise_connect_error(endpoint, error, advice)
+        if isinstance(error, BAD_PARAMS):
+            raise_bad_params(endpoint, error, 'params')
+        if isinstance(error, RuntimeError) and (package := advice_for_package(error)) is not None:
+            raise_connect_error(endpoint, error, package)
+
+
 def _answers(conn: Connection, timeout: float | None) -> bool:
     try:
-        if timeout is None:
+        with conn.limited(timeout):
             conn.ping(reconnect=False)
-        else:
-            with conn.limited(timeout):
-                conn.ping(reconnect=False)
     except err.MySQLError:
         return False
     return True
