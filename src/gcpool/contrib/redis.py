@@ -100,9 +100,10 @@ _CHUNK = 65536
 
 _NOT_THROUGH = 'its handshake is not through'
 
-#: The longest that dispose waits for the server to end a session: with a command outstanding, and without.
-_BUSY_FAREWELL = 1.0
-_IDLE_FAREWELL = 0.1
+#: Seconds that a server that is not at work needs to end a session that was closed, at the most.
+_FAREWELL = 0.1
+#: Seconds for which nobody connects in the place of a session that was closed while the server was at work for it.
+_LONGEST_FAREWELL = 2.0
 
 #: Error codes after which a connection is useless though it is alive; docs/drivers/redis.md gives the reasons.
 BROKEN_CODES = frozenset({'LOADING', 'MASTERDOWN', 'READONLY', 'UNBLOCKED'})
@@ -207,9 +208,10 @@ class _Session:
     _useless: str | None = None
     #: Of the server of its endpoint, when it was connected: see _Servers.
     _generation = 0
-    #: A second descriptor of a socket that was closed, until the server has closed its side, and for how long at most.
+    #: A second descriptor of a socket that was closed, until the server has closed its side; and whether the server may
+    #: be at work for it.
     _farewell: socket.socket | None = None
-    _farewell_limit = 0.0
+    _is_busy = False
     # redis-py's client for whoever has the connection now, and what it is a copy of.
     _client: Any = None
     _client_template: Any = None
@@ -379,7 +381,14 @@ class _Session:
         if self._farewell is None and not self._ended and self._process == os.getpid():
             # By a descriptor: an SSLSocket cannot be duplicated.
             self._farewell = socket.socket(fileno=socket.dup(sock.fileno()))
-            self._farewell_limit = _BUSY_FAREWELL if self._unread or self._in_send else _IDLE_FAREWELL
+            self._is_busy = bool(self._unread or self._in_send)
+
+    def _see_off(self, farewell: socket.socket, ended: bool) -> None:
+        """Let go of a session that was left, or remember that the server still has it."""
+        if ended or not self._is_busy:
+            farewell.close()
+        else:
+            self.servers.remember(self.endpoint, farewell)
 
     def client(self, kind: Callable[..., Any], pool_kind: Callable[..., Any]) -> Any:
         """Give redis-py's client for whoever has the connection now."""
@@ -456,6 +465,11 @@ class _Servers:
         self.broken_codes = broken_codes
         # Only the endpoints that were distrusted.
         self._generations: dict[Hashable, int] = {}
+        # Sessions that were closed, but that the server may still be at work for: where, and until when that counts.
+        # Without a lock, which a fork could leave locked: each is taken out by one thread alone.
+        self._leaving: dict[socket.socket, tuple[Hashable, float]] = {}
+        # Not by __del__: within a cycle the sockets might come first, and warn that nobody has closed them.
+        weakref.finalize(self, _close_all, self._leaving)
 
     def generation(self, endpoint: Hashable) -> int:
         return self._generations.get(endpoint, 0)
@@ -465,6 +479,26 @@ class _Servers:
         # Two threads at once do no harm: they write the same.
         if generation == self.generation(endpoint):
             self._generations[endpoint] = generation + 1
+
+    def remember(self, endpoint: Hashable, farewell: socket.socket, until: float | None = None) -> None:
+        """Have whoever connects next wait for the end of a session, so that the server never has more than the pool."""
+        self._leaving[farewell] = (endpoint, time.monotonic() + _LONGEST_FAREWELL if until is None else until)
+
+    def take(self, endpoint: Hashable) -> tuple[socket.socket, float] | None:
+        """Give a session whose end is to be waited for before one connects, and until when, if there is one."""
+        now = time.monotonic()
+        for farewell, (where, until) in tuple(self._leaving.items()):
+            if until <= now:
+                if self._leaving.pop(farewell, None) is not None:
+                    farewell.close()
+            elif where == endpoint and self._leaving.pop(farewell, None) is not None:
+                return farewell, until
+        return None
+
+
+def _close_all(socks: Iterable[socket.socket]) -> None:
+    for sock in socks:
+        sock.close()
 
 
 if TYPE_CHECKING:
@@ -534,25 +568,42 @@ def _with_deadline(sock: Any) -> Any:
     return sock
 
 
-def _wait_for_end(sock: socket.socket, seconds: float) -> None:
-    """Wait until the server has closed its side of a connection, and close ours.
-
-    :param sock: what is sent on it was ended
-    :param seconds: how long at most
-    """
+def _sees_end(sock: socket.socket, seconds: float) -> bool:
+    """Wait until the server has closed its side of a connection; False if it has not done so in time."""
     deadline = deadline_after(seconds)
     try:
         while left := time_left(deadline):
             sock.settimeout(left)
             if not sock.recv(_CHUNK):
-                break
+                return True
+    except TimeoutError:
+        return False
     except OSError:
-        # The time is over, or the connection was reset.
-        pass
-    finally:
-        # Wakes a thread that still reads from it.
-        shut_down(sock)
-        sock.close()
+        # It was reset.
+        return True
+    return False
+
+
+async def _sees_end_async(sock: socket.socket, seconds: float) -> bool:
+    """The same for asyncio."""
+    # By looking again and again: not every event loop can watch any socket, and mostly it has ended after the first.
+    deadline = deadline_after(seconds)
+    pause = 0.0
+    sock.setblocking(False)
+    while True:
+        try:
+            while sock.recv(_CHUNK):
+                pass
+        except BlockingIOError:
+            pass
+        except OSError:
+            return True
+        else:
+            return True
+        if not (left := time_left(deadline)):
+            return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 2 or 0.001, 0.016)
 
 
 class _PooledConnection(_Session, _Base):
@@ -560,6 +611,7 @@ class _PooledConnection(_Session, _Base):
 
     _deadline: float | None = None
     _connecting = False
+    _reading = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -594,8 +646,9 @@ class _PooledConnection(_Session, _Base):
         return max(left, _SHORTEST_TIMEOUT)
 
     def _connect(self) -> Any:
-        # Of the last session on it: the server would have both for a while.
+        # From the last session on it.
         self._part()
+        self._wait_for_another()
         self._connecting = True
         try:
             sock = super()._connect()
@@ -604,6 +657,24 @@ class _PooledConnection(_Session, _Base):
         sock = _with_deadline(sock)
         self._bound(sock)
         return sock
+
+    def _wait_for_another(self) -> None:
+        """Wait for the end of a session that the server still has, in whose place this one comes."""
+        taken = self.servers.take(self.endpoint)
+        if taken is None:
+            return
+        farewell, until = taken
+        ended = False
+        try:
+            now = time.monotonic()
+            ended = _sees_end(farewell, _least(until - now, time_left(self._deadline))) or time.monotonic() >= until
+            if not ended:
+                raise TimeoutError('the server is still at work for a connection that was closed')
+        finally:
+            if ended:
+                farewell.close()
+            else:
+                self.servers.remember(self.endpoint, farewell, until)
 
     def _bound(self, sock: Any) -> None:
         if self._deadline is not None and isinstance(sock, _Bounded):
@@ -654,6 +725,7 @@ class _PooledConnection(_Session, _Base):
         self._was_sent(command, count)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        self._reading = True
         try:
             response = super().read_response(*args, **kwargs)
         except redis.ResponseError as exc:
@@ -669,18 +741,28 @@ class _PooledConnection(_Session, _Base):
             if self.is_connected:
                 self._doubt = 'reading a reply from it failed'
             raise
+        finally:
+            self._reading = False
         self._was_read(response)
         return response
 
     def _part(self, limit: float | None = None) -> None:
-        """Wait until the server has let go of a session that was left."""
+        """Give the server a moment to let go of a session that was left."""
         farewell, self._farewell = self._farewell, None
-        if farewell is not None:
+        if farewell is None:
+            return
+        ended = False
+        try:
             _end_sending(farewell)
-            _wait_for_end(farewell, _least(self._farewell_limit, limit))
+            ended = _sees_end(farewell, _least(_FAREWELL, limit))
+        finally:
+            if not ended and self._reading:
+                # Another thread, which is to be woken up.
+                ended = shut_down(farewell)
+            self._see_off(farewell, ended)
 
     def end(self, limit: float | None = None) -> None:
-        """Close it for good, and wait a moment until the server has closed it, too.
+        """Close it for good, and give the server a moment to close it, too.
 
         :param limit: seconds that this may take at most
         """
@@ -710,13 +792,17 @@ class _PooledConnection(_Session, _Base):
             self.disconnect()
             return False
         finally:
-            # Unless it has answered, it has had its time: it is not waited for again.
-            self._farewell_limit = 0.0
+            # Unless it has answered, it has had its time: nobody waits for it again.
+            self._is_busy = False
         return True
 
     def reset(self, timeout: float | None) -> None:
         """Make the session what the handshake made it, in one round trip."""
-        self.within(timeout, self._reset)
+        try:
+            self.within(timeout, self._reset)
+        finally:
+            # As above.
+            self._is_busy = False
 
     def _reset(self) -> None:
         packed = self.pack_reset()
@@ -760,8 +846,9 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         if not self.is_connected:
             self._about_to_connect()
-            # Of the last session on it: the server would have both for a while.
+            # From the last session on it.
             await self._part()
+            await self._wait_for_another()
         await super().connect_check_health(*args, **kwargs)
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
@@ -786,20 +873,29 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
                 self._leave(sock)
 
     async def _part(self, limit: float | None = None) -> None:
-        """Wait until the server has let go of a session that was left."""
+        """Give the server a moment to let go of a session that was left."""
         farewell, self._farewell = self._farewell, None
-        if farewell is None:
-            return
-        try:
-            farewell.setblocking(False)
-            async with timeout_scope(_least(self._farewell_limit, limit)):
-                while await asyncio.get_running_loop().sock_recv(farewell, _CHUNK):
-                    pass
-        except (OSError, asyncio.TimeoutError):
-            # The connection was reset, or the time is over.
-            pass
-        finally:
-            farewell.close()
+        if farewell is not None:
+            ended = False
+            try:
+                ended = await _sees_end_async(farewell, _least(_FAREWELL, limit))
+            finally:
+                self._see_off(farewell, ended)
+
+    async def _wait_for_another(self) -> None:
+        """Wait for the end of a session that the server still has, in whose place this one comes."""
+        taken = self.servers.take(self.endpoint)
+        if taken is not None:
+            farewell, until = taken
+            ended = False
+            try:
+                await _sees_end_async(farewell, until - time.monotonic())
+                ended = True
+            finally:
+                if ended:
+                    farewell.close()
+                else:
+                    self.servers.remember(self.endpoint, farewell, until)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         count = self._about_to_send(command)
@@ -854,7 +950,7 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
     async def end(self, timeout: float) -> None:
         """Close it for good: abort it if that takes more than ``timeout`` seconds.
 
-        Then wait a moment until the server has closed it, too.
+        Then give the server a moment to close it, too.
         """
         self._leave_stream()
         self._ended = True
@@ -870,17 +966,21 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
             await self._part(time_left(deadline))
 
     async def abort(self) -> None:
-        """Close it for good, and at once, but for a moment until the server has closed it, too."""
+        """Close it for good, and at once, but for a moment that the server gets to close it, too."""
         self._leave_stream()
         self._ended = True
         if self._writer is not None:
             self._writer.transport.abort()
         await self.disconnect(nowait=True)
-        await self._part(_IDLE_FAREWELL)
+        await self._part()
 
     async def reset(self, timeout: float | None) -> None:
         """Make the session what the handshake made it, in one round trip."""
-        await self._in_time(self._reset, timeout)
+        try:
+            await self._in_time(self._reset, timeout)
+        finally:
+            # As above.
+            self._is_busy = False
 
     async def _reset(self) -> None:
         packed = self.pack_reset()
@@ -916,8 +1016,8 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
             await self.disconnect(nowait=True)
             return False
         finally:
-            # Unless it has answered, it has had its time: it is not waited for again.
-            self._farewell_limit = 0.0
+            # Unless it has answered, it has had its time: nobody waits for it again.
+            self._is_busy = False
         return True
 
 
@@ -1110,7 +1210,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
             try:
                 conn.within(timeout, functools.partial(conn.connect_check_health, retry_socket_connect=False))
             except BaseException:
-                conn.end(_IDLE_FAREWELL)
+                conn.end()
                 raise
         except redis.RedisError as exc:
             _raise_error(endpoint, exc, timeout)
@@ -1121,8 +1221,8 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
     def dispose(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> None:
         """Close a connection. It will not connect again by itself, as redis-py's connections otherwise do.
 
-        Waits until the server has closed it, too, which it does at once (for a blocking command as well) unless it is
-        at work on something else: for at most 1 s if a reply is outstanding, else 0.1 s.
+        Waits until the server has closed it, too, but no longer than 0.1 s: it does so at once, also while a blocking
+        command waits, unless a slow one is at work. Then whoever connects to the endpoint within 2 s waits for that.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection; a thread that waits for a reply from it gets ``redis.ConnectionError``
@@ -1177,7 +1277,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
     :param endpoints: as there, but the function may also be a coroutine function
     :param ping: ask the server at each aliveness check (a round trip)
     :param close_timeout: seconds that closing may take to send what is still to be sent (then the connection is
-        aborted), and until the server has closed it, too. None for no limit on the former.
+        aborted), and until the server has closed it, too, for which it gets 0.1 s. None for no limit on the former.
     :param reset: as there
     :param reset_timeout: as there
     :param broken_codes: as there
