@@ -1020,7 +1020,7 @@ class TestState:
         async def main(conn: AsyncConnection) -> None:
             # What one task reads while another has not come back yet from sending.
             count = conn._about_to_send(packed := conn.pack_command('SELECT', 5))
-            conn._was_read(b"OK")
+            conn._was_read(b'OK')
             conn._was_sent(packed, count)
             assert conn._unread == 0
             with pytest.raises(DiscardConnection, match='the reply to SELECT was read before'):
