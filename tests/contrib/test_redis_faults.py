@@ -1161,3 +1161,49 @@ def test_a_server_that_loads_its_data(redis_server: RedisServer, second_server: 
         redis_server.command('FLUSHALL')
     manager.dispose('db', conn)
     manager.dispose('db', sibling)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The recipes of docs/drivers/redis.md, many times on one connection
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('reset', ['rollback', 'full'])
+def test_recipes(redis_server: RedisServer, reset: Any) -> None:
+    def parameters(endpoint: str) -> dict[str, object]:
+        return {'url': redis_server.url, 'client_name': endpoint, 'socket_timeout': PATIENCE}
+
+    manager = RedisConnectionManager(parameters, reset=reset)
+    pool = gcpool.threading.ConnectionPool[Any, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
+    sessions = []
+    for number in range(25):
+        with pool.connection('cache') as conn:
+            sessions.append(session_of(ask(conn, 'CLIENT', 'INFO')))
+            assert ask(conn, 'SET', 'answer', number) == b'OK'
+            assert ask(conn, 'GET', 'answer') == str(number).encode()
+        with pool.connection('cache') as conn:
+            client: Any = client_of(conn)
+            client.set('greeting', 'hello')
+            assert client.get('greeting') == b'hello'
+            assert client.pipeline().incr('answer').execute() == [number + 1]
+    assert sessions[0]['name'] == 'cache'
+    assert sessions == sessions[:1] * 25
+    pool.close(PATIENCE)
+
+
+@pytest.mark.parametrize('reset', ['rollback', 'full'])
+def test_recipes_async(redis_server: RedisServer, run: Run, reset: Any) -> None:
+    async def main() -> None:
+        manager = AsyncRedisConnectionManager({'cache': redis_server.url}, reset=reset)
+        pool = gcpool.asyncio.ConnectionPool[Any, AsyncConnection](manager, max_size=1, acquire_timeout=PATIENCE)
+        sessions = []
+        for _ in range(25):
+            async with pool.connection('cache') as conn:
+                sessions.append(session_of(await ask_async(conn, 'CLIENT', 'INFO')))
+                await ask_async(conn, 'DEL', 'answer')
+                await any_async_client(conn).set('greeting', 'hello')
+                assert await any_async_client(conn).getdel('greeting') == b'hello'
+        assert sessions == sessions[:1] * 25
+        await pool.close(PATIENCE)
+
+    run(main)

@@ -522,17 +522,17 @@ class _Bounded(_SocketBase):
 
     deadline: float | None = None
 
-    def sendall(self, *args: Any) -> None:
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
         self._count_down()
-        super().sendall(*args)
+        super().sendall(*args, **kwargs)
 
-    def recv(self, *args: Any) -> bytes:
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
         self._count_down()
-        return super().recv(*args)
+        return super().recv(*args, **kwargs)
 
-    def recv_into(self, *args: Any) -> int:
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self._count_down()
-        return super().recv_into(*args)
+        return super().recv_into(*args, **kwargs)
 
     def _count_down(self) -> None:
         left = time_left(self.deadline)
