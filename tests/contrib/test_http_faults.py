@@ -219,3 +219,21 @@ def test_the_recipe_many_times_on_one_connection(server: Server) -> None:
             assert response.status == 200
     assert server.accepted == 1
     pool.close()
+
+
+def test_one_server_in_several_spellings_has_one_connection(server: Server) -> None:
+    port = server.server_port
+    pool = ConnectionPool[HttpEndpoint, Connection](HttpConnectionManager(timeout=PATIENCE), max_size=1)
+    spellings: list[HttpEndpoint] = [
+        f'http://localhost:{port}',
+        f'HTTP://LOCALHOST:{port}/',
+        f'http://localhost.:{port}',
+        ('http', 'LocalHost', port),
+        ('HTTP', 'localhost.', port),
+    ]
+    for endpoint in spellings * 3:
+        with pool.connection(endpoint) as conn:
+            assert ask(conn, 'mine') == b'mine'
+    assert server.accepted == 1
+    assert pool.get_size() == 1
+    pool.close()
