@@ -582,17 +582,17 @@ def dispose_while_another_thread_sends(manager: RedisConnectionManager, conn: An
     """What it sends must not go out in plaintext once its socket has lost its encryption."""
     refused = []
 
-    def send_and_shut_down(self: ssl.SSLSocket, how: int) -> None:
+    def send_and_close(self: ssl.SSLSocket) -> None:
         with pytest.raises(ConnectionError):
             socket.socket.send(self, b'PING')
         refused.append(self)
-        shut_down(self, how)
+        close(self)
 
     sock = conn._sock
     assert isinstance(sock, ssl.SSLSocket)
-    shut_down = ssl.SSLSocket.shutdown
+    close = ssl.SSLSocket._real_close  # type: ignore[attr-defined]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl.SSLSocket, 'shutdown', send_and_shut_down)
+        patch.setattr(ssl.SSLSocket, '_real_close', send_and_close)
         manager.dispose('ok', conn)
     assert refused == [sock]
 
@@ -1020,7 +1020,7 @@ class TestState:
         async def main(conn: AsyncConnection) -> None:
             # What one task reads while another has not come back yet from sending.
             count = conn._about_to_send(packed := conn.pack_command('SELECT', 5))
-            conn._was_read()
+            conn._was_read(b'OK')
             conn._was_sent(packed, count)
             assert conn._unread == 0
             with pytest.raises(DiscardConnection, match='the reply to SELECT was read before'):

@@ -10,6 +10,7 @@ which is still to come then: that leaves a connection unfit as well.
 
 import http.client
 import io
+import ipaddress
 import re
 import socket
 import ssl
@@ -416,6 +417,25 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         self._timeout = seconds if seconds is not None and seconds <= threading.TIMEOUT_MAX else None
         self._ssl_context = ssl_context
 
+    def normalize(self, endpoint: HttpEndpoint) -> HttpEndpoint:
+        """Give the one spelling of an endpoint that its connections are kept under.
+
+        ``'HTTP://Example.org.:80/'`` and ``('http', 'example.org', 80)`` are ``'http://example.org'``: the scheme and
+        the host name in lower case, without a dot at its end and as DNS has it (``xn--``), an IP address in its
+        shortest form, the port only where it is not the scheme's own. Names are not resolved: one and its address, or
+        an IPv4 address and the IPv6 one that maps it, are two endpoints.
+
+        :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; what is no endpoint is returned as it is
+        """
+        try:
+            scheme, host, port = _split_endpoint(endpoint)
+        except UnknownEndpoint:
+            # Raised where it is connected to.
+            return endpoint
+        if ':' in host:
+            host = f'[{host}]'
+        return f'{scheme}://{host}' if port == _DEFAULT_PORTS[scheme] else f'{scheme}://{host}:{port}'
+
     def create(self, endpoint: HttpEndpoint, timeout: float | None = None) -> Connection:
         """Resolve the host name, connect to its addresses in turn until one answers; with ``https`` shake hands.
 
@@ -524,14 +544,41 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
         parts = endpoint
     if parts is not None:
         scheme, host, number = parts
-        if isinstance(scheme, str) and scheme in _DEFAULT_PORTS and _is_host(host) and _is_port(number):
-            return scheme, host, number
+        scheme = scheme.lower() if isinstance(scheme, str) else ''
+        if scheme in _DEFAULT_PORTS and _is_host(host) and _is_port(number):
+            return scheme, _normal_host(host), number
     raise UnknownEndpoint(
         f"{endpoint!r} is no endpoint: write 'http://host:port' or 'https://host:port', without a path, "
         f"or ('http', 'host', port); the port is an int from 1 to {_HIGHEST_PORT}, the host has neither blanks nor "
         'control characters',
         endpoint,
     )
+
+
+def _normal_host(host: str) -> str:
+    """Give the one spelling of a host that others of the same meaning have as well."""
+    if host.startswith('[') and host.endswith(']'):
+        # http.client takes the brackets for granted, too.
+        host = host[1:-1]
+    if ':' in host:
+        address, percent, zone = host.partition('%')
+        try:
+            # The zone is the name of an interface, in which case matters.
+            return str(ipaddress.IPv6Address(address)) + percent + zone
+        except ValueError:
+            return host
+    try:
+        # What http.client and the resolver make of it.
+        name = host.encode('idna').decode('ascii').lower()
+    except UnicodeError:
+        return host
+    if name.endswith('.') and len(name) > 1:
+        name = name[:-1]
+    try:
+        # As the resolver does it: 127.1 and 0x7f000001 are addresses as well.
+        return socket.inet_ntoa(socket.inet_aton(name))
+    except OSError:
+        return name
 
 
 def _is_host(host: object) -> TypeGuard[str]:

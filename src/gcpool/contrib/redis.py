@@ -22,9 +22,10 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, cast
 
 from gcpool.common import check_optional_seconds
 from gcpool.contrib._attempts import deadline_after, time_left
@@ -32,6 +33,7 @@ from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
     check_source,
+    errors_in,
     look_up,
     look_up_async,
     raise_bad_params,
@@ -58,7 +60,7 @@ if int(redis.__version__.partition('.')[0]) < 8:
 import redis.asyncio
 import redis.asyncio.connection
 import redis.connection
-from redis.exceptions import ExecAbortError
+from redis.exceptions import AuthorizationError, ExecAbortError
 from redis.maint_notifications import MaintNotificationsConfig
 
 if sys.version_info >= (3, 11):
@@ -67,6 +69,7 @@ else:
     from gcpool._timeout310 import timeout_scope
 
 __all__ = [
+    'BROKEN_CODES',
     'AsyncConnection',
     'AsyncEndpoints',
     'AsyncRedisConnectionManager',
@@ -93,9 +96,17 @@ _SHORTEST_TIMEOUT = 0.001
 # A limit of 0 is no reason to cut off a server that answers without being waited for.
 _SHORTEST_EXCHANGE = 0.05
 
-_PONG = b'+PONG\r\n'
+_CHUNK = 65536
 
 _NOT_THROUGH = 'its handshake is not through'
+
+#: Seconds that a server that is not at work needs to end a session that was closed, at the most.
+_FAREWELL = 0.1
+#: Seconds for which nobody connects in the place of a session that was closed while the server was at work for it.
+_LONGEST_FAREWELL = 2.0
+
+#: Error codes after which a connection is useless though it is alive; docs/drivers/redis.md gives the reasons.
+BROKEN_CODES = frozenset({'LOADING', 'MASTERDOWN', 'READONLY', 'UNBLOCKED'})
 
 # What the next user would not expect to find, and what no single command takes back.
 _ALTERS_SESSION = frozenset(
@@ -108,10 +119,21 @@ _ALTERS_SESSION = frozenset(
 )
 _ALTERS_SESSION_WITH = {
     'CLIENT': frozenset(
-        {'CACHING', 'MAINT_NOTIFICATIONS', 'NO-EVICT', 'NO-TOUCH', 'REPLY', 'SETINFO', 'SETNAME', 'TRACKING'}
+        {
+            *('CACHING', 'CAPA', 'IMPORT-SOURCE', 'MAINT_NOTIFICATIONS', 'NO-EVICT', 'NO-TOUCH', 'REPLY', 'SETINFO'),
+            *('SETNAME', 'TRACKING'),
+        }
     ),
     'SCRIPT': frozenset({'DEBUG'}),
 }
+# What RESET takes back, of these: as Redis 7.0 does it, which leaves NO-EVICT and the reply mode alone. Subscriptions
+# are not here: how many messages come before the reply to RESET cannot be counted.
+_UNDONE_BY_RESET = frozenset(
+    {
+        *('ASKING', 'AUTH', 'HELLO', 'READONLY', 'READWRITE', 'RESET'),
+        *('CLIENT CACHING', 'CLIENT SETNAME', 'CLIENT TRACKING'),
+    }
+)
 # Whether these have changed the session, or have taken back a change, is told by their replies.
 _TOLD_BY_REPLY = frozenset({'DISCARD', 'EXEC', 'MULTI', 'SELECT', 'UNWATCH', 'WATCH'})
 
@@ -146,6 +168,17 @@ def _as_text(value: object) -> str:
     return value.decode('latin-1') if isinstance(value, bytes) else str(value)
 
 
+def _least(limit: float, other: float | None) -> float:
+    return limit if other is None else min(limit, other)
+
+
+def _end_sending(sock: socket.socket) -> None:
+    """Tell the server that no more is sent: it closes the connection, also one on which a command waits."""
+    with contextlib.suppress(OSError):
+        # Unless it is closed already.
+        sock.shutdown(socket.SHUT_WR)
+
+
 class _Session:
     """What both kinds of connections know about themselves beyond what redis-py does."""
 
@@ -158,15 +191,34 @@ class _Session:
     _received = 0
     #: Commands whose replies tell what becomes of the session, each with the number of its reply.
     _awaited: 'collections.deque[tuple[int, tuple[str, ...]]] | None' = None
+    #: Why nobody can have it any more, and what RESET would take back.
     _doubt: str | None = _NOT_THROUGH
+    _alteration: str | None = None
     _transaction: str | None = None
     _other_database: str | None = None
     _ended = False
+    _process = 0
+    #: The commands of the handshake, those that are not answered yet and those that the server has carried out.
+    _in_handshake = True
+    _handshake_asked: tuple[tuple[Any, ...], ...] = ()
+    _handshake: tuple[tuple[Any, ...], ...] = ()
+    #: How many replies had been read when its session was last as the handshake made it.
+    _received_when_clean = 0
+    #: The code of an error reply after which it is useless.
+    _useless: str | None = None
+    #: Of the server of its endpoint, when it was connected: see _Servers.
+    _generation = 0
+    #: A second descriptor of a socket that was closed, until the server has closed its side; and whether the server may
+    #: be at work for it.
+    _farewell: socket.socket | None = None
+    _is_busy = False
     # redis-py's client for whoever has the connection now, and what it is a copy of.
     _client: Any = None
     _client_template: Any = None
     #: What it was made with.
     parameters: Mapping[str, Any]
+    servers: '_Servers'
+    endpoint: Hashable
     db: Any
 
     def pack_command(self, *args: Any) -> Any:
@@ -198,18 +250,35 @@ class _Session:
         if not connected:
             self._in_send -= count
 
-    def _was_read(self, failure: redis.ResponseError | None = None) -> None:
+    def _was_read(self, reply: object) -> None:
         self._received += 1
         awaited = self._awaited
         if awaited and awaited[0][0] == self._received:
-            self._note_reply(awaited[0][1], failure)
+            self._note_reply(awaited[0][1], reply)
             awaited.popleft()
+        if isinstance(reply, redis.RedisError):
+            self._note_failure(reply)
+        if self._in_handshake and self._handshake_asked:
+            done = () if isinstance(reply, redis.RedisError) else self._handshake_asked[:1]
+            self._handshake += done
+            self._handshake_asked = self._handshake_asked[1:]
         self._unread -= 1
+
+    def _note_failure(self, failure: redis.RedisError) -> None:
+        """Take note of an error reply."""
+        code = failure.status_code or str(failure).partition(' ')[0]
+        if code in self.servers.broken_codes:
+            self._useless = code
+            self.servers.distrust(self.endpoint, self._generation)
 
     def _note_all(self, packed: object) -> None:
         if not isinstance(packed, _Packed):
             # How many replies there will be cannot be known.
             self._doubt = 'bytes were sent on it that it has not packed itself'
+            return
+        if self._in_handshake:
+            # What the handshake does is no change.
+            self._handshake_asked += tuple(packed.commands)
             return
         for number, command in enumerate(packed.commands, self._received + self._unread + 1):
             name = command[0]
@@ -229,20 +298,31 @@ class _Session:
                 self._awaited = collections.deque()
             self._awaited.append((number, words))
         elif first in _ALTERS_SESSION:
-            self._doubt = f'{first} was sent on it'
+            self._note_alteration(first)
         elif len(words) > 1 and (second := words[1].upper()) in _ALTERS_SESSION_WITH[first]:
-            self._doubt = f'{first} {second} was sent on it'
+            self._note_alteration(f'{first} {second}')
 
-    def _note_reply(self, words: tuple[str, ...], failure: redis.ResponseError | None) -> None:
+    def _note_alteration(self, command: str) -> None:
+        if command in _UNDONE_BY_RESET:
+            self._alteration = f'{command} was sent on it'
+        else:
+            self._doubt = f'{command} was sent on it'
+
+    def _note_reply(self, words: tuple[str, ...], reply: object) -> None:
         first = words[0]
-        if failure is not None:
+        if isinstance(reply, redis.RedisError):
             # The server has not done it. But an EXEC that it aborts has ended the transaction.
-            if first == 'EXEC' and isinstance(failure, ExecAbortError):
+            if first == 'EXEC' and isinstance(reply, ExecAbortError):
                 self._transaction = None
-        elif first == 'SELECT':
+            return
+        if first == 'EXEC' and isinstance(reply, list):
+            for part in reply:
+                if isinstance(part, redis.RedisError):
+                    self._note_failure(part)
+        if first == 'SELECT':
             if self._transaction == 'MULTI':
                 # Whether it takes place turns out later.
-                self._doubt = 'SELECT was sent on it within a transaction'
+                self._alteration = 'SELECT was sent on it within a transaction'
             else:
                 database = ' '.join(words[1:])
                 self._other_database = None if database == str(self.db or 0) else database
@@ -256,23 +336,59 @@ class _Session:
     def _session_begins(self, connection: object) -> None:
         # redis-py calls it when the handshake is through, which changes the session as it should.
         self._doubt = None
+        self._in_handshake = False
+        self._handshake_asked = ()
+        self._is_clean()
+
+    def _is_clean(self) -> None:
+        """Take note that its session is as the handshake makes it."""
         self._forget_notes()
+        self._received_when_clean = self._received
+
+    def _handshake_begins(self) -> None:
+        # Also in the midst of one: on a Unix socket redis-py for asyncio goes through it twice.
+        self._handshake = self._handshake_asked = ()
 
     def _session_is_over(self) -> None:
         self._unread = 0
         self._received = 0
         self._doubt = _NOT_THROUGH
+        self._in_handshake = True
+        self._handshake_begins()
         self._forget_notes()
 
     def _forget_notes(self) -> None:
         self._awaited = None
+        self._alteration = None
         self._transaction = None
         self._other_database = None
 
-    def _check_that_it_may_connect(self) -> None:
+    def _about_to_connect(self) -> None:
         if self._ended:
             # Otherwise redis-py would connect again, and nobody would ever close that one.
             raise redis.ConnectionError('the connection was closed by its pool')
+        self._process = os.getpid()
+        self._useless = None
+        # Now: the server that it gets to may be another one later.
+        self._generation = self.servers.generation(self.endpoint)
+
+    def _leave(self, sock: Any) -> None:
+        """Keep a second descriptor of a socket that is about to be closed, to see when the server has closed it, too.
+
+        :param sock: has ``fileno()``
+        """
+        # A child process must not end what is its parent's.
+        if self._farewell is None and not self._ended and self._process == os.getpid():
+            # By a descriptor: an SSLSocket cannot be duplicated.
+            self._farewell = socket.socket(fileno=socket.dup(sock.fileno()))
+            self._is_busy = bool(self._unread or self._in_send)
+
+    def _see_off(self, farewell: socket.socket, ended: bool) -> None:
+        """Let go of a session that was left, or remember that the server still has it."""
+        if ended or not self._is_busy:
+            farewell.close()
+        else:
+            self.servers.remember(self.endpoint, farewell)
 
     def client(self, kind: Callable[..., Any], pool_kind: Callable[..., Any]) -> Any:
         """Give redis-py's client for whoever has the connection now."""
@@ -294,24 +410,95 @@ class _Session:
 
     def why_unfit(self, connected: bool) -> str | None:
         """Say why the next user must not get the connection, as far as can be known without asking the server."""
+        return self.why_lost(connected) or self._why_altered()
+
+    def why_lost(self, connected: bool) -> str | None:
+        """Say why the next user must not get the connection even if RESET is sent on it before."""
         if not connected or self._ended:
             return 'it is closed'
         if self._doubt is not None:
             return self._doubt
         if self._unread or self._in_send:
             return f'{self._unread + self._in_send} replies were not read'
+        if self._client is not None and self._client.connection_pool.is_lent:
+            return 'its client has it in use: a pipeline that has watched something, or a pubsub, was not closed'
+        if self._useless is not None:
+            return f'the server has answered {self._useless}'
+        if self._generation != self.servers.generation(self.endpoint):
+            return "it was made before the endpoint's server answered what one answers that is to be left"
+        return None
+
+    def _why_altered(self) -> str | None:
+        if self._alteration is not None:
+            return self._alteration
         if self._transaction is not None:
             return f'{self._transaction} was sent on it, and no end of the transaction'
         if self._other_database is not None:
             return f'database {self._other_database} is selected'
-        if self._client is not None and self._client.connection_pool.is_lent:
-            return 'its client has it in use: a pipeline that has watched something, or a pubsub, was not closed'
         return None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether commands were sent on it since its session was last as the handshake made it."""
+        return self._received != self._received_when_clean
 
     def is_fit_and_idle(self, connected: bool) -> bool:
         """Tell whether the next user may get it, now that nobody has it."""
         # A client that was not taken back, since its release was left out, goes on to use it.
         return self._client is None and self.why_unfit(connected) is None
+
+    def pack_reset(self) -> _Packed:
+        """Give the commands that make the session what the handshake made it, to be sent in one piece."""
+        packed: _Packed = self.pack_commands([('RESET',), *self._handshake])
+        return packed
+
+
+class _Servers:
+    """What is known of the servers behind the endpoints of a manager.
+
+    Behind the name of a database there may be another server after a failover, while the connections to the old one
+    live on. What one of them is told makes all that were made before useless, and those only: they are of an older
+    generation.
+    """
+
+    def __init__(self, broken_codes: Iterable[str]) -> None:
+        self.broken_codes = broken_codes
+        # Only the endpoints that were distrusted.
+        self._generations: dict[Hashable, int] = {}
+        # Sessions that were closed, but that the server may still be at work for: where, and until when that counts.
+        # Without a lock, which a fork could leave locked: each is taken out by one thread alone.
+        self._leaving: dict[socket.socket, tuple[Hashable, float]] = {}
+        # Not by __del__: within a cycle the sockets might come first, and warn that nobody has closed them.
+        weakref.finalize(self, _close_all, self._leaving)
+
+    def generation(self, endpoint: Hashable) -> int:
+        return self._generations.get(endpoint, 0)
+
+    def distrust(self, endpoint: Hashable, generation: int) -> None:
+        """Begin a new generation, unless the news come from an old one."""
+        # Two threads at once do no harm: they write the same.
+        if generation == self.generation(endpoint):
+            self._generations[endpoint] = generation + 1
+
+    def remember(self, endpoint: Hashable, farewell: socket.socket, until: float | None = None) -> None:
+        """Have whoever connects next wait for the end of a session, so that the server never has more than the pool."""
+        self._leaving[farewell] = (endpoint, time.monotonic() + _LONGEST_FAREWELL if until is None else until)
+
+    def take(self, endpoint: Hashable) -> tuple[socket.socket, float] | None:
+        """Give a session whose end is to be waited for before one connects, and until when, if there is one."""
+        now = time.monotonic()
+        for farewell, (where, until) in tuple(self._leaving.items()):
+            if until <= now:
+                if self._leaving.pop(farewell, None) is not None:
+                    farewell.close()
+            elif where == endpoint and self._leaving.pop(farewell, None) is not None:
+                return farewell, until
+        return None
+
+
+def _close_all(socks: Iterable[socket.socket]) -> None:
+    for sock in socks:
+        sock.close()
 
 
 if TYPE_CHECKING:
@@ -321,38 +508,102 @@ else:
     _Base = _AsyncBase = object
 
 
-class _CutOff:
-    """Shuts a socket down when a time is over, unless it is ended before.
+if TYPE_CHECKING:
+    _SocketBase = socket.socket
+else:
+    _SocketBase = object
+
+
+class _Bounded(_SocketBase):
+    """Goes in front of a class of sockets: with a time at which what is sent and read has to be through.
 
     A socket's own time limit is one on each read, and begins anew with each byte that the server sends.
     """
 
-    def __init__(self, sock: socket.socket, seconds: float) -> None:
-        #: Whether the time was over.
-        self.happened = False
-        self._sock: socket.socket | None = sock
-        # Not a Lock: a handler of a signal may dispose of the connection.
-        self._lock = threading.RLock()
-        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._shut_down)
-        timer.daemon = True
-        self._timer: threading.Timer | None = timer
-        # The interpreter shuts down, or there are too many threads: the limits on each read are better than none.
-        with contextlib.suppress(RuntimeError):
-            timer.start()
+    deadline: float | None = None
 
-    def _shut_down(self) -> None:
-        with self._lock:
-            if self._sock is not None:
-                self.happened = True
-                shut_down(self._sock)
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self._count_down()
+        super().sendall(*args, **kwargs)
 
-    def end(self) -> None:
-        """Have it not happen any more. The descriptor may be somebody else's as soon as the socket is closed."""
-        with self._lock:
-            # The timer refers to this object.
-            timer, self._timer, self._sock = self._timer, None, None
-        if timer is not None:
-            timer.cancel()
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        self._count_down()
+        return super().recv(*args, **kwargs)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._count_down()
+        return super().recv_into(*args, **kwargs)
+
+    def _count_down(self) -> None:
+        left = time_left(self.deadline)
+        if left is not None:
+            if not left:
+                raise TimeoutError('the server did not answer in time')
+            timeout = self.gettimeout()
+            if timeout is None or timeout > left:
+                self.settimeout(left)
+
+    def shutdown(self, how: int) -> None:
+        """End what is sent only. redis-py ends both directions before it closes: the server's end would not be seen."""
+        # By the base class: an SSLSocket's own takes its encryption away, and another thread may be sending.
+        socket.socket.shutdown(self, socket.SHUT_WR)
+
+
+class _PlainSocket(_Bounded, socket.socket):
+    """A socket without TLS."""
+
+
+class _TlsSocket(_Bounded, ssl.SSLSocket):
+    """A socket with TLS."""
+
+
+def _with_deadline(sock: Any) -> Any:
+    """Make it a socket with a deadline, if it is one of Python's."""
+    if type(sock) is socket.socket:
+        timeout = sock.gettimeout()
+        sock = _PlainSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        sock.settimeout(timeout)
+    elif type(sock) is ssl.SSLSocket:
+        sock.__class__ = _TlsSocket
+    return sock
+
+
+def _sees_end(sock: socket.socket, seconds: float) -> bool:
+    """Wait until the server has closed its side of a connection; False if it has not done so in time."""
+    deadline = deadline_after(seconds)
+    try:
+        while left := time_left(deadline):
+            sock.settimeout(left)
+            if not sock.recv(_CHUNK):
+                return True
+    except TimeoutError:
+        return False
+    except OSError:
+        # It was reset.
+        return True
+    return False
+
+
+async def _sees_end_async(sock: socket.socket, seconds: float) -> bool:
+    """The same for asyncio."""
+    # By looking again and again: not every event loop can watch any socket, and mostly it has ended after the first.
+    deadline = deadline_after(seconds)
+    pause = 0.0
+    sock.setblocking(False)
+    while True:
+        try:
+            while sock.recv(_CHUNK):
+                pass
+        except BlockingIOError:
+            pass
+        except OSError:
+            return True
+        else:
+            return True
+        if not (left := time_left(deadline)):
+            return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 2 or 0.001, 0.016)
 
 
 class _PooledConnection(_Session, _Base):
@@ -360,8 +611,7 @@ class _PooledConnection(_Session, _Base):
 
     _deadline: float | None = None
     _connecting = False
-    _cut_off: _CutOff | None = None
-    _watch_reply = False
+    _reading = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -396,85 +646,68 @@ class _PooledConnection(_Session, _Base):
         return max(left, _SHORTEST_TIMEOUT)
 
     def _connect(self) -> Any:
+        # From the last session on it.
+        self._part()
+        self._wait_for_another()
         self._connecting = True
         try:
             sock = super()._connect()
         finally:
             self._connecting = False
-        try:
-            self._cut_off_at_deadline(sock)
-        except BaseException:
-            sock.close()
-            raise
+        sock = _with_deadline(sock)
+        self._bound(sock)
         return sock
 
-    def _cut_off_at_deadline(self, sock: socket.socket | None) -> None:
-        left = time_left(self._deadline)
-        if left is not None and isinstance(sock, socket.socket):
-            self._cut_off = _CutOff(sock, max(left, _SHORTEST_EXCHANGE))
+    def _wait_for_another(self) -> None:
+        """Wait for the end of a session that the server still has, in whose place this one comes."""
+        taken = self.servers.take(self.endpoint)
+        if taken is None:
+            return
+        farewell, until = taken
+        ended = False
+        try:
+            now = time.monotonic()
+            ended = _sees_end(farewell, _least(until - now, time_left(self._deadline))) or time.monotonic() >= until
+            if not ended:
+                raise TimeoutError('the server is still at work for a connection that was closed')
+        finally:
+            if ended:
+                farewell.close()
+            else:
+                self.servers.remember(self.endpoint, farewell, until)
 
-    def _bound_socket(self) -> None:
-        if self._deadline is not None:
-            sock = self._get_socket()
-            if sock is not None:
-                sock.settimeout(self._less_than_left(self.socket_timeout))
+    def _bound(self, sock: Any) -> None:
+        if self._deadline is not None and isinstance(sock, _Bounded):
+            sock.deadline = max(self._deadline, time.monotonic() + _SHORTEST_EXCHANGE)
 
-    def _cut_off_if_in_pieces(self) -> None:
-        # A thread for each ping would cost more than the ping.
-        self._watch_reply = False
-        sock = self._get_socket()
-        if isinstance(sock, ssl.SSLSocket) or (
-            sock is not None and len(sock.recv(len(_PONG), socket.MSG_PEEK)) < len(_PONG)
-        ):
-            self._cut_off_at_deadline(sock)
-
-    def within(self, timeout: float | None, do: Callable[[], None], *, is_ping: bool = False) -> None:
-        """Call something that sends commands and reads replies, and do not let all of it take longer than that.
-
-        :param is_ping: its one reply is short, and mostly comes in one piece
-        """
+    def within(self, timeout: float | None, do: Callable[[], None]) -> None:
+        """Call something that sends commands and reads replies, and do not let all of it take longer than that."""
         self._deadline = deadline_after(timeout)
         try:
-            if is_ping:
-                self._watch_reply = self._deadline is not None
-            else:
-                self._cut_off_at_deadline(self._get_socket())
-            try:
-                do()
-            except (redis.RedisError, OSError) as exc:
-                if self._end_cut_off():
-                    raise redis.TimeoutError('the server did not answer in time') from exc
-                raise
-            if self._end_cut_off():
-                raise redis.TimeoutError('the server did not answer in time')
+            self._bound(self._get_socket())
+            do()
         finally:
-            self._watch_reply = False
-            self._end_cut_off()
-            self._cut_off = None
             if self._deadline is not None:
                 self._deadline = None
                 sock = self._get_socket()
-                if sock is not None:
+                if isinstance(sock, _Bounded):
+                    sock.deadline = None
                     sock.settimeout(self.socket_timeout)
 
-    def _end_cut_off(self) -> bool:
-        cut_off = self._cut_off
-        if cut_off is None:
-            return False
-        cut_off.end()
-        return cut_off.happened
-
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        self._check_that_it_may_connect()
+        if not self.is_connected:
+            self._about_to_connect()
         super().connect_check_health(*args, **kwargs)
+
+    def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        self._handshake_begins()
+        super().on_connect_check_health(*args, **kwargs)
 
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
         try:
-            self._end_cut_off()
-            sock: socket.socket | None = self._sock
-            if sock is not None and self.pid == os.getpid():
-                # Another thread may be sending, and redis-py's way first takes the encryption away.
-                shut_down(sock)
+            sock: Any = self._sock
+            if isinstance(sock, _Bounded):
+                self._leave(sock)
             super().disconnect(*args, **kwargs)
         finally:
             self._session_is_over()
@@ -485,7 +718,6 @@ class _PooledConnection(_Session, _Base):
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         count = self._about_to_send(command)
         try:
-            self._bound_socket()
             super().send_packed_command(command, check_health)
         except BaseException:
             self._was_not_sent(count, self.is_connected)
@@ -493,29 +725,56 @@ class _PooledConnection(_Session, _Base):
         self._was_sent(command, count)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        self._bound_socket()
-        if self._watch_reply:
-            self._cut_off_if_in_pieces()
+        self._reading = True
         try:
             response = super().read_response(*args, **kwargs)
         except redis.ResponseError as exc:
             self._was_read(exc)
             raise
         except BaseException as exc:
+            if isinstance(exc, redis.RedisError):
+                # redis-py takes some error replies for lost connections.
+                self._note_failure(exc)
             if self._ended and isinstance(exc, Exception) and not isinstance(exc, redis.RedisError):
                 # Another thread has taken the parser away in the midst of it.
                 raise redis.ConnectionError('the connection was closed by its pool') from exc
             if self.is_connected:
                 self._doubt = 'reading a reply from it failed'
             raise
-        self._was_read()
+        finally:
+            self._reading = False
+        self._was_read(response)
         return response
 
-    def end(self) -> None:
-        """Close it for good. Never waits."""
+    def _part(self, limit: float | None = None) -> None:
+        """Give the server a moment to let go of a session that was left."""
+        farewell, self._farewell = self._farewell, None
+        if farewell is None:
+            return
+        ended = False
+        try:
+            _end_sending(farewell)
+            ended = _sees_end(farewell, _least(_FAREWELL, limit))
+        finally:
+            if not ended and self._reading:
+                # Another thread, which is to be woken up.
+                ended = shut_down(farewell)
+            self._see_off(farewell, ended)
+
+    def end(self, limit: float | None = None) -> None:
+        """Close it for good, and give the server a moment to close it, too.
+
+        :param limit: seconds that this may take at most
+        """
+        sock: Any = self._sock
+        if isinstance(sock, _Bounded):
+            self._leave(sock)
         self._ended = True
         self._client = self._client_template = None
-        self.disconnect()
+        try:
+            self._part(limit)
+        finally:
+            self.disconnect()
 
     def is_quiet(self) -> bool:
         """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
@@ -528,11 +787,29 @@ class _PooledConnection(_Session, _Base):
     def answers(self, timeout: float | None) -> bool:
         """Ask the server for a sign of life."""
         try:
-            self.within(timeout, self._send_ping, is_ping=True)
+            self.within(timeout, self._send_ping)
         except (redis.RedisError, OSError):
             self.disconnect()
             return False
+        finally:
+            # Unless it has answered, it has had its time: nobody waits for it again.
+            self._is_busy = False
         return True
+
+    def reset(self, timeout: float | None) -> None:
+        """Make the session what the handshake made it, in one round trip."""
+        try:
+            self.within(timeout, self._reset)
+        finally:
+            # As above.
+            self._is_busy = False
+
+    def _reset(self) -> None:
+        packed = self.pack_reset()
+        self.send_packed_command(packed, check_health=False)
+        for _ in packed.commands:
+            self.read_response()
+        self._is_clean()
 
 
 class _TcpConnection(redis.connection.Connection):
@@ -541,6 +818,8 @@ class _TcpConnection(redis.connection.Connection):
     def _connect(self) -> Any:
         deadline = deadline_after(self.socket_connect_timeout)
         sock = connect_tcp(self.host, self.port, deadline, family=self.socket_type, prepare=self._prepare)
+        # Here, not behind a subclass of the user's: that may keep it.
+        sock = _with_deadline(sock)
         try:
             sock.settimeout(self.socket_timeout)
         except BaseException:
@@ -565,11 +844,16 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         self.register_connect_callback(self._session_begins)
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        self._check_that_it_may_connect()
+        if not self.is_connected:
+            self._about_to_connect()
+            # From the last session on it.
+            await self._part()
+            await self._wait_for_another()
         await super().connect_check_health(*args, **kwargs)
 
     async def disconnect(self, *args: Any, **kwargs: Any) -> None:
         writer = self._writer
+        self._leave_stream()
         try:
             await super().disconnect(*args, **kwargs)
         finally:
@@ -578,6 +862,40 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
                 # redis-py does not always wait until it is closed, and a server that takes nothing of what is still to
                 # be sent would keep it open for good.
                 writer.transport.abort()
+            if self._farewell is not None:
+                _end_sending(self._farewell)
+
+    def _leave_stream(self) -> None:
+        # A transport of TLS that is closed has forgotten its socket, and fails.
+        if self._writer is not None and not self._writer.transport.is_closing():
+            sock = self._writer.get_extra_info('socket')
+            if sock is not None and sock.fileno() >= 0:
+                self._leave(sock)
+
+    async def _part(self, limit: float | None = None) -> None:
+        """Give the server a moment to let go of a session that was left."""
+        farewell, self._farewell = self._farewell, None
+        if farewell is not None:
+            ended = False
+            try:
+                ended = await _sees_end_async(farewell, _least(_FAREWELL, limit))
+            finally:
+                self._see_off(farewell, ended)
+
+    async def _wait_for_another(self) -> None:
+        """Wait for the end of a session that the server still has, in whose place this one comes."""
+        taken = self.servers.take(self.endpoint)
+        if taken is not None:
+            farewell, until = taken
+            ended = False
+            try:
+                await _sees_end_async(farewell, until - time.monotonic())
+                ended = True
+            finally:
+                if ended:
+                    farewell.close()
+                else:
+                    self.servers.remember(self.endpoint, farewell, until)
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         count = self._about_to_send(command)
@@ -594,22 +912,27 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         except redis.ResponseError as exc:
             self._was_read(exc)
             raise
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, redis.RedisError):
+                # redis-py takes some error replies for lost connections.
+                self._note_failure(exc)
             if self.is_connected:
                 self._doubt = 'reading a reply from it failed'
             raise
         if response is None and timeout is not None:
             # A reply, or redis-py's way to say that there was none in time.
             self._doubt = 'a reply may not have come in time'
-        self._was_read()
+        self._was_read(response)
         return response
 
     async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         # The handshake.
+        self._handshake_begins()
         await self._in_time(functools.partial(super().on_connect_check_health, *args, **kwargs))
 
-    async def _in_time(self, do: Callable[[], Awaitable[None]]) -> None:
-        limit = self.socket_timeout
+    async def _in_time(self, do: Callable[[], Awaitable[None]], limit: float | None = None) -> None:
+        timeout = self.socket_timeout
+        limit = timeout if limit is None else _least(limit, timeout)
         if limit is None:
             await do()
             return
@@ -622,24 +945,49 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         except asyncio.TimeoutError as exc:
             raise redis.TimeoutError(f'no answer within {limit} s') from exc
         finally:
-            self.socket_timeout = limit
+            self.socket_timeout = timeout
 
     async def end(self, timeout: float) -> None:
-        """Close it for good: abort it if that takes more than ``timeout`` seconds."""
+        """Close it for good: abort it if that takes more than ``timeout`` seconds.
+
+        Then give the server a moment to close it, too.
+        """
+        self._leave_stream()
         self._ended = True
         self._client = self._client_template = None
+        deadline = deadline_after(timeout)
         try:
-            if self._reader is not None and self._writer is not None:
-                await close_stream((self._reader, self._writer), timeout)
+            try:
+                if self._reader is not None and self._writer is not None:
+                    await close_stream((self._reader, self._writer), timeout)
+            finally:
+                await self.disconnect(nowait=True)
         finally:
-            await self.disconnect(nowait=True)
+            await self._part(time_left(deadline))
 
     async def abort(self) -> None:
-        """Close it for good, and at once."""
+        """Close it for good, and at once, but for a moment that the server gets to close it, too."""
+        self._leave_stream()
         self._ended = True
         if self._writer is not None:
             self._writer.transport.abort()
         await self.disconnect(nowait=True)
+        await self._part()
+
+    async def reset(self, timeout: float | None) -> None:
+        """Make the session what the handshake made it, in one round trip."""
+        try:
+            await self._in_time(self._reset, timeout)
+        finally:
+            # As above.
+            self._is_busy = False
+
+    async def _reset(self) -> None:
+        packed = self.pack_reset()
+        await self.send_packed_command(packed, check_health=False)
+        for _ in packed.commands:
+            await self.read_response()
+        self._is_clean()
 
     async def is_quiet(self) -> bool:
         """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
@@ -667,6 +1015,9 @@ class _AsyncPooledConnection(_Session, _AsyncBase):
         except (redis.RedisError, OSError):
             await self.disconnect(nowait=True)
             return False
+        finally:
+            # Unless it has answered, it has had its time: nobody waits for it again.
+            self._is_busy = False
         return True
 
 
@@ -727,19 +1078,23 @@ _ASYNC_CLASSES: Mapping[str, type] = {
 }
 
 
-def _new_connection(endpoint: Hashable, params: dict[str, Any]) -> _PooledConnection:
+def _new_connection(endpoint: Hashable, params: dict[str, Any], servers: _Servers) -> _PooledConnection:
     kind, base, found = _split_parameters(endpoint, params, redis.connection.parse_url)
     _check_parameters(found, base, redis.connection.AbstractConnection, asynchronous=False)
     conn: _PooledConnection = _pooled_class(_PooledConnection, base or _CLASSES[kind])(**found)
     conn.parameters = found
+    conn.endpoint = endpoint
+    conn.servers = servers
     return conn
 
 
-def _new_async_connection(endpoint: Hashable, params: dict[str, Any]) -> _AsyncPooledConnection:
+def _new_async_connection(endpoint: Hashable, params: dict[str, Any], servers: _Servers) -> _AsyncPooledConnection:
     kind, base, found = _split_parameters(endpoint, params, redis.asyncio.connection.parse_url)
     _check_parameters(found, base, redis.asyncio.connection.AbstractConnection, asynchronous=True)
     conn: _AsyncPooledConnection = _pooled_class(_AsyncPooledConnection, base or _ASYNC_CLASSES[kind])(**found)
     conn.parameters = found
+    conn.endpoint = endpoint
+    conn.servers = servers
     return conn
 
 
@@ -797,6 +1152,10 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
     when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it, or, once it is idle, the client
     itself, because its release was left out.
 
+    An error reply may tell that a connection is useless though it is alive, such as READONLY after a failover: then it
+    is closed when it comes back, as are those of its endpoint that were made before, in whatever order they are next
+    served or returned.
+
     :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; in
         them also ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or a function that is given
@@ -804,13 +1163,33 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         KeyError for an endpoint that it does not know.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it, which does not find a server behind a proxy that keeps the connection open.
-    :raise TypeError: ``endpoints`` is neither a mapping nor callable
+    :param reset: 'rollback' closes a connection whose session is not what the handshake made it. 'full' sends RESET and
+        the commands of the handshake when a connection is returned on which commands were sent, in one round trip, and
+        keeps it: whatever these commands have changed reaches nobody. It takes Redis 6.2. What RESET does not undo
+        (subscriptions, MONITOR, CLIENT REPLY and NO-EVICT, unread replies) closes the connection with 'full', too.
+    :param reset_timeout: seconds that the round trip of 'full' may take, None for what ``socket_timeout`` allows; then
+        the connection is closed
+    :param broken_codes: the error codes (a reply's first word) after which a connection is useless, in place of
+        ``BROKEN_CODES``: LOADING, MASTERDOWN, READONLY, UNBLOCKED
+    :raise TypeError: a parameter is of another type
+    :raise ValueError: ``reset`` is neither, or ``reset_timeout`` negative or NaN
     """
 
-    def __init__(self, endpoints: Endpoints, *, ping: bool = False) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        ping: bool = False,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        reset_timeout: float | None = None,
+        broken_codes: Collection[str] = BROKEN_CODES,
+    ) -> None:
         check_source(endpoints, 'endpoints', or_callable=True)
         self._endpoints = endpoints
         self._ping = ping
+        self._resets = _is_full(reset)
+        self._reset_timeout = check_optional_seconds('reset_timeout', reset_timeout)
+        self._servers = _Servers(_check_codes(broken_codes))
 
     def create(self, endpoint: RedisEndpoint, timeout: float | None = None) -> Connection:
         """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
@@ -818,8 +1197,8 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param endpoint: a key of ``endpoints``
         :param timeout: seconds that connecting may take, if that is less than ``socket_connect_timeout`` and
             ``socket_timeout`` allow: the former for finding an address that answers, the latter for each wait after
-            that. With a limit the host's name is resolved in a thread, which is left behind when the time is over, and
-            the connection is cut off then, however slowly an answer still comes in.
+            that. With a limit the host's name is resolved in a thread, which is left behind when the time is over. The
+            limit holds however slowly an answer comes in.
         :raise ConnectTimeout: the time is over
         :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
             that it cannot use of TypeError, ValueError or LookupError
@@ -827,7 +1206,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         """
         params = to_params(look_up(self._endpoints, endpoint, 'endpoints'), endpoint, 'endpoints', text_as='url')
         try:
-            conn = _new_connection(endpoint, params)
+            conn = _new_connection(endpoint, params, self._servers)
             try:
                 conn.within(timeout, functools.partial(conn.connect_check_health, retry_socket_connect=False))
             except BaseException:
@@ -842,11 +1221,14 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
     def dispose(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> None:
         """Close a connection. It will not connect again by itself, as redis-py's connections otherwise do.
 
+        Waits until the server has closed it, too, but no longer than 0.1 s: it does so at once, also while a blocking
+        command waits, unless a slow one is at work. Then whoever connects to the endpoint within 2 s waits for that.
+
         :param endpoint: a key of ``endpoints``
         :param conn: the connection; a thread that waits for a reply from it gets ``redis.ConnectionError``
-        :param timeout: not needed, this never waits
+        :param timeout: seconds that this may take at most
         """
-        _pooled(conn).end()
+        _pooled(conn).end(timeout)
 
     def check_aliveness(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
@@ -858,17 +1240,25 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         pooled = _pooled(conn)
         if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
             return False
+        if self._resets and pooled.is_used:
+            # Its release was left out.
+            return False
         return not self._ping or pooled.answers(time_to_answer(timeout))
 
     def on_release(self, endpoint: RedisEndpoint, conn: Connection) -> None:
-        """Look at what is known of the connection; nothing is sent.
+        """Look at what is known of the connection; nothing is sent unless ``reset`` is 'full'.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
-        :raise DiscardConnection: it is unfit
+        :raise DiscardConnection: it is unfit, or could not be reset
         """
         pooled = _pooled(conn)
-        _take_back(endpoint, pooled, pooled.is_connected)
+        _take_back(endpoint, pooled, pooled.is_connected, self._resets)
+        if self._resets and pooled.is_used:
+            try:
+                pooled.reset(self._reset_timeout)
+            except redis.RedisError as exc:
+                raise _not_reset(endpoint, exc) from exc
 
     def is_broken(self, endpoint: RedisEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
@@ -878,7 +1268,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param exc: what the user's block raised
         """
         pooled = _pooled(conn)
-        return isinstance(exc, _LOST) or pooled.why_unfit(pooled.is_connected) is not None
+        return _is_lost(exc) or _why_unfit(pooled, pooled.is_connected, self._resets) is not None
 
 
 class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
@@ -886,17 +1276,32 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
 
     :param endpoints: as there, but the function may also be a coroutine function
     :param ping: ask the server at each aliveness check (a round trip)
-    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is
-        aborted. None for no limit.
+    :param close_timeout: seconds that closing may take to send what is still to be sent (then the connection is
+        aborted), and until the server has closed it, too, for which it gets 0.1 s. None for no limit on the former.
+    :param reset: as there
+    :param reset_timeout: as there
+    :param broken_codes: as there
     :raise TypeError: a parameter is of another type
-    :raise ValueError: ``close_timeout`` is negative or NaN
+    :raise ValueError: ``close_timeout`` or ``reset_timeout`` is negative or NaN, or ``reset`` none of the two
     """
 
-    def __init__(self, endpoints: AsyncEndpoints, *, ping: bool = False, close_timeout: float | None = 1.0) -> None:
+    def __init__(
+        self,
+        endpoints: AsyncEndpoints,
+        *,
+        ping: bool = False,
+        close_timeout: float | None = 1.0,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        reset_timeout: float | None = None,
+        broken_codes: Collection[str] = BROKEN_CODES,
+    ) -> None:
         check_source(endpoints, 'endpoints', or_callable=True)
         seconds = check_optional_seconds('close_timeout', close_timeout)
         self._endpoints = endpoints
         self._ping = ping
+        self._resets = _is_full(reset)
+        self._reset_timeout = check_optional_seconds('reset_timeout', reset_timeout)
+        self._servers = _Servers(_check_codes(broken_codes))
         # Not every event loop takes inf.
         self._close_timeout = threading.TIMEOUT_MAX if seconds is None else min(seconds, threading.TIMEOUT_MAX)
 
@@ -912,7 +1317,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         found = await look_up_async(self._endpoints, endpoint, 'endpoints')
         params = to_params(found, endpoint, 'endpoints', text_as='url')
         try:
-            conn = _new_async_connection(endpoint, params)
+            conn = _new_async_connection(endpoint, params, self._servers)
             try:
                 await conn.connect_check_health(retry_socket_connect=False)
             except BaseException:
@@ -943,17 +1348,25 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         pooled = _async_pooled(conn)
         if not pooled.is_fit_and_idle(pooled.is_connected) or not await pooled.is_quiet():
             return False
+        if self._resets and pooled.is_used:
+            # Its release was left out.
+            return False
         return not self._ping or await pooled.answers()
 
     async def on_release(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
-        """Look at what is known of the connection; nothing is sent.
+        """Look at what is known of the connection; nothing is sent unless ``reset`` is 'full'.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
-        :raise DiscardConnection: it is unfit
+        :raise DiscardConnection: it is unfit, or could not be reset
         """
         pooled = _async_pooled(conn)
-        _take_back(endpoint, pooled, pooled.is_connected)
+        _take_back(endpoint, pooled, pooled.is_connected, self._resets)
+        if self._resets and pooled.is_used:
+            try:
+                await pooled.reset(self._reset_timeout)
+            except redis.RedisError as exc:
+                raise _not_reset(endpoint, exc) from exc
 
     async def is_broken(self, endpoint: RedisEndpoint, conn: AsyncConnection, exc: BaseException) -> bool:
         """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
@@ -963,10 +1376,50 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param exc: what the user's block raised, also CancelledError
         """
         pooled = _async_pooled(conn)
-        return isinstance(exc, _LOST) or pooled.why_unfit(pooled.is_connected) is not None
+        return _is_lost(exc) or _why_unfit(pooled, pooled.is_connected, self._resets) is not None
 
 
-_LOST = (redis.ConnectionError, redis.TimeoutError)
+def _is_lost(exc: BaseException) -> bool:
+    """Tell whether what a block raised is, or brings along, what a lost connection raises."""
+    return any(
+        isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and not isinstance(error, _NOT_LOST)
+        for error in errors_in(exc)
+    )
+
+
+# Those of redis-py's ConnectionErrors that are replies, or say that a client lends its connection to one at a time.
+_NOT_LOST = (
+    redis.AuthenticationError,
+    AuthorizationError,
+    redis.BusyLoadingError,
+    redis.MaxConnectionsError,
+)
+
+
+def _why_unfit(conn: _Session, connected: bool, resets: bool) -> str | None:
+    return conn.why_lost(connected) if resets else conn.why_unfit(connected)
+
+
+def _is_full(reset: str) -> bool:
+    if reset not in ('rollback', 'full'):
+        raise ValueError(f"reset={reset!r}: expected 'rollback' or 'full'")
+    return reset == 'full'
+
+
+def _check_codes(codes: Collection[str]) -> frozenset[str]:
+    if isinstance(codes, (str, bytes)) or not isinstance(codes, Collection):
+        raise TypeError(f'broken_codes: expected a collection of error codes, got {codes!r}')
+    for code in codes:
+        if not isinstance(code, str):
+            raise TypeError(f'broken_codes: expected error codes as str, got {code!r}')
+    return frozenset(codes)
+
+
+def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
+    return DiscardConnection(
+        f'the connection to {endpoint!r} could not be reset ({type(exc).__name__}: {exc}): '
+        "reset='full' takes RESET of Redis 6.2, and credentials that are still good"
+    )
 
 
 def _pooled(conn: Connection) -> _PooledConnection:
@@ -981,8 +1434,8 @@ def _async_pooled(conn: AsyncConnection) -> _AsyncPooledConnection:
     return conn
 
 
-def _take_back(endpoint: Hashable, conn: _Session, connected: bool) -> None:
-    reason = conn.why_unfit(connected)
+def _take_back(endpoint: Hashable, conn: _Session, connected: bool, resets: bool) -> None:
+    reason = _why_unfit(conn, connected, resets)
     if reason is not None:
         raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
     conn.take_client_back()
