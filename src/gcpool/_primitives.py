@@ -646,11 +646,10 @@ class SyncWorker:
     :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
     """
 
+    _getpid = staticmethod(os.getpid)
+
     def __init__(self, pool: Any, name: str):
-        # A lock as an event that can be set from anywhere, also from a weak reference's callback in the middle of
-        # setting it: taken while there is nothing new.
-        self._news = threading.Lock()
-        self._news.acquire()
+        self._news = self._new_news()
         self._name = name
         self._pool = weakref.ref(pool, lambda _: self._ring(self._news))
         self._stopped = False
@@ -675,18 +674,17 @@ class SyncWorker:
 
     def _lives(self) -> bool:
         # The process is compared first: threading may not know of the fork, and have the thread still alive.
-        return self._pid == os.getpid() and self._thread is not None and self._thread.is_alive()
+        return self._pid == self._getpid() and self._thread is not None and self._thread.is_alive()
 
     def _start(self) -> bool:
         # Two threads may come here at once: the later one's collector stays, the other one is told, and ends.
-        news = threading.Lock()
-        news.acquire()
+        news = self._new_news()
         self._news, news = news, self._news
         # The thread is told who it is. It may not know any more: gevent's monkey-patching changes what the current
         # thread is taken to be.
         thread = threading.Thread(target=lambda: self._run(thread), name=self._name, daemon=True)
         self._thread = thread
-        self._pid = os.getpid()
+        self._pid = self._getpid()
         try:
             thread.start()
         except (RuntimeError, MemoryError) as exc:
@@ -700,11 +698,22 @@ class SyncWorker:
         self._complained = False
         return True
 
-    @staticmethod
-    def _ring(news: threading.Lock) -> None:
+    def _new_news(self) -> tuple[threading.Lock, int]:
+        # A lock as an event that can be set from anywhere, also from a weak reference's callback in the middle of
+        # setting it: taken while there is nothing new. With the process that it belongs to.
+        news = threading.Lock()
+        news.acquire()
+        return news, self._getpid()
+
+    def _ring(self, news: tuple[threading.Lock, int]) -> None:
         # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
+        lock, pid = news
+        if pid != self._getpid():
+            # A thread of the process that this one was forked from waits for it, and where Python was not told of the
+            # fork the lock still hands itself over to that thread, for ever.
+            return
         try:
-            news.release()
+            lock.release()
         except RuntimeError:
             # It was set already, and the thread has not seen it yet.
             return
@@ -728,9 +737,9 @@ class SyncWorker:
                 delay = pool._due_in()
             del pool
             if delay is None:
-                news.acquire()
+                news[0].acquire()
             else:
-                news.acquire(timeout=min(delay, threading.TIMEOUT_MAX))
+                news[0].acquire(timeout=min(delay, threading.TIMEOUT_MAX))
             self.wakeups += 1
 
     def stop(self) -> None:

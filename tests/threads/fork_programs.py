@@ -531,6 +531,17 @@ def fork_in_a_method(method: str) -> None:
     assert [line.disposals for line in manager.lines] == [1]
 
 
+def closed_in_the_child() -> None:
+    """The parent's collector waits, and is not told."""
+    pool: ConnectionPool[str, Line] = ConnectionPool(LineManager(), background_collector=True)
+    line = pool.acquire('a')
+    until(pool._worker._thread.is_alive)
+    fork(pool.close, beside_threads=True)
+    line.check()
+    pool.release(line, 'a')
+    pool.close()
+
+
 def closed_pool() -> None:
     pool: ConnectionPool[str, Line] = ConnectionPool(LineManager())
     pool.close()
@@ -692,6 +703,8 @@ def asyncio_pool(collector: bool) -> None:
         assert theirs.disposals == 0
 
     def child(theirs: Line) -> None:
+        # Where Python was not told of the fork, it takes the parent's loop to be running.
+        asyncio._set_running_loop(None)
         asyncio.run(use(theirs))
 
     async def main() -> None:

@@ -62,6 +62,7 @@ IN_ONE_THREAD: list[tuple[str, list[object]]] = [
 BESIDE_THREADS: list[tuple[str, list[object]]] = [
     ('fork_in_a_thread_beside_one_that_waits', []),
     ('forgotten_in_the_child', []),
+    ('closed_in_the_child', []),
     ('collector_in_the_child', []),
     ('tcp_connections', []),
 ]
