@@ -579,7 +579,7 @@ cdef class PoolCore:
         if self.normalize is None:
             return False
         found = self.find(endpoint)
-        # Where the pool was closed over its connections, the endpoint pool may be forgotten, and there may be a new one.
+        # Where the pool was closed over its connections, the endpoint pool may be forgotten, or there is a new one.
         return found is ep or ep.endpoint == (self.normalized(endpoint) if found is None else found.endpoint)
 
     cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version):

@@ -4,8 +4,8 @@
 
 cdef extern from *:
     """
-    /* The number that a type gets anew whenever an attribute of it or of one of its bases is set; 0 until somebody looks
-       an attribute up. It tells at the cost of one load that no method was replaced. */
+    /* The number that a type gets anew whenever an attribute of it or of one of its bases is set; 0 until one is looked
+       up. It tells at the cost of one load that no method was replaced. */
     static inline unsigned int gcp_version_of_type(PyObject *o) {
         PyTypeObject *type = Py_TYPE(o);
     #if PY_VERSION_HEX < 0x030C0000
@@ -813,10 +813,11 @@ cdef extern from *:
         return (PySendResult)gcp_send_of_coroutine(self, arg, (void **)result);
     }
 
-    /* From 3.12 to 3.14 `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the value
-       out of the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again, while
-       nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. From 3.15 on `await` asks through
-       am_send: only what drives a coroutine by hand comes here, and what that leaves in the exception would stay. */
+    /* From 3.12 to 3.14 `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the
+       value out of the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again,
+       while nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. From 3.15 on `await` asks
+       through am_send: only what drives a coroutine by hand comes here, and what that leaves in the exception would
+       stay. */
     #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
       static PyObject *gcp_stop = NULL;
       static int gcp_reuse_stop(PyObject *value) {
