@@ -197,14 +197,35 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 entry.break_()
 
     async def _discard(self, entry: Entry) -> None:
-        """Dispose of what is broken. Cancelled, this leaves it to the task that disposes of it."""
+        """Have a broken connection closed.
+
+        Its user waits a moment for that, as for the closing of others. A server that answers nothing any more would keep
+        it waiting, though its own time limit is over (``asyncio.timeout`` around the block): the rest goes on without it.
+        """
         self._core.suspect(entry)
         if not self._core.discard(entry):
             return
         self._find_due()
-        await self._dispose_doomed()
+        tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry, tasks)), 'gcpool-dead')
+            self._tasks.add(telling)
+            telling.add_done_callback(self._tasks.discard)
+            await asyncio.wait([telling], timeout=LEAST_DISPOSE_TIME)
+            if telling.done():
+                telling.result()
+        elif tasks:
+            await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
+
+    async def _tell_dead(
+        self, entry: Entry, disposals: 'list[asyncio.Task[None]]', failure: BaseException | None
+    ) -> None:
+        if failure is not None:
+            # The loop ends.
+            raise failure
+        if disposals:
+            await asyncio.wait(disposals)
+        await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
     async def _finish_release(self, todo: object) -> None:
         if isinstance(todo, Entry):

@@ -279,9 +279,7 @@ RELEASES = [
         settings={'max_size': 3, 'min_idle': 1},
     ),
     Scenario('leave_failing', {*CHECK, 'is_broken', 'on_release'}, leave_failing, one_idle, JudgingManager),
-    Scenario(
-        'leave_broken', {*CHECK, 'is_broken', 'pool', 'on_connection_dead'}, leave_broken, one_idle, JudgingManager
-    ),
+    Scenario('leave_broken', {*CHECK, 'is_broken', 'pool'}, leave_broken, one_idle, JudgingManager),
     Scenario('leave_disposing', {'pool'}, leave, one_idle_while_other_is_due, BareManager),
 ]
 CLOSES = [

@@ -219,6 +219,62 @@ def test_a_dispose_may_close_the_pool(kind: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Left
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class HangingJudge(HangingManager):
+    """Takes each connection for broken whose user's block raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dead: list[Connection] = []
+
+    async def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
+        return True
+
+    async def on_connection_dead(self, endpoint: str, conn: Connection) -> None:
+        assert conn.closed
+        self.dead.append(conn)
+
+
+@each_loop
+@pytest.mark.parametrize('manager', [HangingManager, HangingJudge])
+@pytest.mark.parametrize('error', [LookupError, asyncio.TimeoutError, asyncio.CancelledError])
+def test_whoever_leaves_a_broken_connection_waits_a_moment_for_its_end(
+    kind: str, manager: Any, error: type[BaseException]
+) -> None:
+    """So a time limit around the block holds, though the server does not answer. The slot is free when it is closed."""
+
+    async def main() -> None:
+        world = World(manager())
+
+        async def use() -> None:
+            async with world.pool.connection('a') as conn:
+                if manager is HangingManager:
+                    world.pool._core.find_held(conn, 'a').break_()  # type: ignore[union-attr]
+                raise error
+
+        began = hand_timed().time()
+        using = asyncio.ensure_future(use())
+        await until_in_time(using)
+        assert hand_timed().time() - began < 0.5
+        assert using.cancelled() if error is asyncio.CancelledError else isinstance(using.exception(), error)
+        assert world.pool.get_size() == 1
+        following = world.spawn(world.visit('a'))
+        await turns(20)
+        assert not following.done()
+        world.manager.go_on.set()
+        await until(following.done, 'the slot is free')
+        await world.at_rest()
+        assert world.manager.created[0].closed
+        assert getattr(world.manager, 'dead', world.manager.created[:1]) == world.manager.created[:1]
+        await world.end()
+
+    run(kind, main)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Contexts
 # ---------------------------------------------------------------------------------------------------------------------
 
