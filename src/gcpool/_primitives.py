@@ -242,7 +242,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                     self._find_due()
                     tasks = self._spawn_disposals()
                 if tasks:
-                    await asyncio.wait(tasks)
+                    # As for one that is broken.
+                    await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
                 return
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
