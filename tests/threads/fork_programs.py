@@ -703,15 +703,15 @@ def asyncio_pool(collector: bool) -> None:
         assert theirs.disposals == 0
 
     def child(theirs: Line) -> None:
-        # Where Python was not told of the fork, it takes the parent's loop to be running.
-        asyncio._set_running_loop(None)
         asyncio.run(use(theirs))
 
-    async def main() -> None:
+    async def begin() -> tuple[Line, list[asyncio.Task[Line]]]:
         line = await pool.acquire('a')
         waiting = [asyncio.create_task(pool.acquire('a')) for _ in range(3)]
         await asyncio.sleep(0)
-        fork(lambda: child(line), beside_threads=False)
+        return line, waiting
+
+    async def end(line: Line, waiting: list[asyncio.Task[Line]]) -> None:
         line.check()
         await pool.release(line, 'a')
         for task in waiting:
@@ -720,7 +720,20 @@ def asyncio_pool(collector: bool) -> None:
         pool._core.check_invariants()
         assert {line.disposals for line in manager.lines} == {1}
 
-    asyncio.run(main())
+    async def main() -> None:
+        line, waiting = await begin()
+        fork(lambda: child(line), beside_threads=False)
+        await end(line, waiting)
+
+    if fork_now is fork_by_python:
+        asyncio.run(main())
+        return
+    # Python that is not told of the fork takes the parent's loop to be running in the child, if it was.
+    loop = asyncio.new_event_loop()
+    line, waiting = loop.run_until_complete(begin())
+    fork(lambda: child(line), beside_threads=False)
+    loop.run_until_complete(end(line, waiting))
+    loop.close()
 
 
 def tcp_connections() -> None:
