@@ -211,7 +211,7 @@ cdef class SyncPool(PoolFacade):
             self.release_entry(e)
 
     def connection(self, endpoint, timeout=None):
-        """A context manager that acquires a connection and gives it back.
+        """A context manager that acquires a connection and gives it back; as a decorator, at each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
         broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
@@ -631,7 +631,7 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def release(self, conn, endpoint):
-        """Give a connection back. It is back even when this is cancelled, before its first step included.
+        """Give a connection back. It is back when this was called, whatever becomes of the coroutine that this returns.
 
         :param conn: what :py:meth:`acquire` returned
         :param endpoint: the endpoint that it was acquired for
@@ -771,10 +771,10 @@ cdef class AsyncPool(PoolFacade):
         return MISSING_ if gcp_load_int(&core.doomed_count) else None
 
     def connection(self, endpoint, timeout=None):
-        """An asynchronous context manager that acquires a connection and gives it back.
+        """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
-        broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+        broken is closed, and 0.1 s at most are waited for that: then it goes on in the background. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
         :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
         ``on_release`` raises.
 
