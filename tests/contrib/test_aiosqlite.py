@@ -493,7 +493,7 @@ async def limited(seconds: float, work: Callable[[], Coroutine[Any, Any, Any]]) 
 async def closed(pool: 'gcpool.asyncio.ConnectionPool[Any, Any]') -> None:
     """Wait until the connections of a pool are closed. Whoever left a broken one waits but a moment for that."""
     deadline = time.monotonic() + PATIENCE
-    while pool.get_size():  # noqa: ASYNC110 - there is no event for it
+    while pool.get_size():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
