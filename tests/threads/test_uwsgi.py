@@ -136,7 +136,7 @@ class Uwsgi:
 
 
 OPTIONS = [[], ['--enable-threads'], ['--lazy-apps'], ['--lazy-apps', '--enable-threads']]
-# From Python 3.13 on no worker of uWSGI 2.0.31 survives this, whatever the application: ``test_fork.py`` tests the like.
+# From Python 3.13 on no worker of uWSGI 2.0.31 survives this, whatever the application. ``test_fork.py`` has the like.
 if sys.version_info < (3, 13):
     OPTIONS += [['--py-call-osafterfork'], ['--enable-threads', '--py-call-osafterfork']]
 
