@@ -774,9 +774,9 @@ cdef class AsyncPool(PoolFacade):
         """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
-        broken is closed, and 0.1 s at most are waited for that: then it goes on in the background. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
-        :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
-        ``on_release`` raises.
+        broken is closed, and 0.1 s at most are waited for that: then it goes on in the background. An error of
+        ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` does:
+        ``ConnectionNotAcquired`` if the block has given the connection back itself, and what ``on_release`` raises.
 
         :param endpoint: where to connect, any hashable
         :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
@@ -815,9 +815,9 @@ cdef extern from *:
 
     /* From 3.12 to 3.14 `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the
        value out of the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again,
-       while nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. From 3.15 on `await` asks
-       through am_send: only what drives a coroutine by hand comes here, and what that leaves in the exception would
-       stay. */
+       while nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. From 3.15 on `await`
+       asks through am_send: only what drives a coroutine by hand comes here, and what that leaves in the exception
+       would stay. */
     #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
       static PyObject *gcp_stop = NULL;
       static int gcp_reuse_stop(PyObject *value) {
