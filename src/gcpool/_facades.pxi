@@ -641,10 +641,19 @@ cdef class AsyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        cdef Entry e
+        cdef Entry e = self._core.find_at_once(conn, endpoint)
         cdef object todo
         # Not at the first step: it may never come to that. A task that is cancelled before it only ends the coroutine
         # that a tracer has wrapped around this one; and a coroutine may be forgotten.
+        if e is None or not self.in_own_loop():
+            return self.release_or_fail(conn, endpoint)
+        todo = self.release_or_tell(e)
+        return new_coroutine(RELEASED if todo is None else LEAVE, self, None, todo)
+
+    cdef object release_or_fail(self, object conn, object endpoint):
+        # The same where something is not as usual. Errors are raised where they are awaited.
+        cdef Entry e
+        cdef object todo
         try:
             check_built(self)
             e = self._core.find_out(conn, endpoint)
