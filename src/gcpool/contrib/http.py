@@ -14,14 +14,13 @@ import ipaddress
 import re
 import socket
 import ssl
-import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard, cast
 
-from gcpool.common import check_optional_seconds
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
+from gcpool.contrib._parameters import positive_time_limit
 from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down
 from gcpool.exceptions import DiscardConnection, UnknownEndpoint
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -408,13 +407,9 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
     """
 
     def __init__(self, *, timeout: float | None = None, ssl_context: ssl.SSLContext | None = None) -> None:
-        seconds = check_optional_seconds('timeout', timeout)
-        if seconds == 0:
-            raise ValueError('timeout=0: expected seconds, more than 0, or None for no limit')
         if not isinstance(ssl_context, (ssl.SSLContext, type(None))):
             raise TypeError(f'ssl_context: expected an ssl.SSLContext or None, got {type(ssl_context).__name__}')
-        # What is longer a socket does not take.
-        self._timeout = seconds if seconds is not None and seconds <= threading.TIMEOUT_MAX else None
+        self._timeout = positive_time_limit('timeout', timeout)
         self._ssl_context = ssl_context
 
     def normalize(self, endpoint: HttpEndpoint) -> HttpEndpoint:
