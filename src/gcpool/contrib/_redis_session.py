@@ -51,7 +51,7 @@ _ALTERS_SESSION_WITH = {
 _UNDONE_BY_RESET = frozenset(
     {
         *('ASKING', 'AUTH', 'HELLO', 'READONLY', 'READWRITE', 'RESET'),
-        *('CLIENT CACHING', 'CLIENT SETNAME', 'CLIENT TRACKING', 'SELECT within a transaction'),
+        *('CLIENT CACHING', 'CLIENT SETNAME', 'CLIENT TRACKING'),
     }
 )
 # Whether these have changed the session, or have taken back a change, is told by their replies.
@@ -226,7 +226,8 @@ class Session:
         if first == 'SELECT':
             if self._transaction == 'MULTI':
                 # Whether it takes place turns out later.
-                self._note_alteration('SELECT within a transaction')
+                if not self.resets:
+                    self._doubt = 'SELECT was sent on it within a transaction'
             else:
                 database = ' '.join(words[1:])
                 self._other_database = None if database == str(self.db or 0) else database
