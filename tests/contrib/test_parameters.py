@@ -68,6 +68,7 @@ def test_broken_codes_are_a_collection_of_codes(name: str) -> None:
 
 @pytest.mark.parametrize(('name', 'limit'), LIMITS)
 def test_time_limits(name: str, limit: str) -> None:
+    value: Any
     for value in ('x', b'1', [1], True):
         with pytest.raises(TypeError, match=rf'^{limit}=.*: expected seconds as a float, got '):
             make(name, **{limit: value})

@@ -586,7 +586,7 @@ class TestFullReset:
         manager = ConnectionManager({'db': postgres.dsn}, reset='full')
         conn = manager.create('db')
         sent: list[bytes] = []
-        exchange = contrib.exchange
+        exchange = vars(contrib)['exchange']
 
         def counted(pgconn: Any, command: bytes, timeout: float | None) -> None:
             sent.append(command)
