@@ -389,16 +389,6 @@ class TestPool:
         run(main)
 
 
-@pytest.mark.parametrize('name', ['timeout', 'close_timeout'])
-def test_refuses_what_is_no_time_limit(name: str) -> None:
-    limit: dict[str, Any] = {name: 'x'}
-    with pytest.raises(TypeError, match=f"{name}='x': expected seconds"):
-        SqliteConnectionManager(**limit)
-    limit = {name: -1}
-    with pytest.raises(ValueError, match=f'{name}=-1: expected seconds, 0 or more'):
-        SqliteConnectionManager(**limit)
-
-
 @pytest.mark.parametrize('close_timeout', [None, float('inf')])
 def test_may_wait_for_the_close_without_limit(path: Path, run: Run, close_timeout: float | None) -> None:
     async def main() -> None:
@@ -615,12 +605,6 @@ class TestUselessness:
                 await manager.dispose(path, conn)
 
         run(main)
-
-    def test_parameters(self) -> None:
-        with pytest.raises(ValueError, match="expected 'rollback' or 'full'"):
-            SqliteConnectionManager(reset='all')  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match='broken_codes'):
-            SqliteConnectionManager(broken_codes='8')  # type: ignore[arg-type]
 
     def test_a_full_reset(self, path: Path, run: Run) -> None:
         async def main() -> None:

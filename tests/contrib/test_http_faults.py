@@ -1,6 +1,8 @@
 """What goes wrong in the field with HTTP connections: each kind a table of cases."""
 
 import contextlib
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -116,20 +118,24 @@ def test_an_error_of_somebody_else_s_breaks_nothing(server: Server) -> None:
 #: Each line is one server.
 SPELLINGS: list[list[Any]] = [
     [
-        *('http://a', 'http://a/', 'HTTP://A:80', 'http://a.', 'http://A.:80/', 'http://a:', 'http://a:080'),
-        *(('http', 'a', 80), ('HTTP', 'A.', 80)),
+        *('http://a', 'http://a/', 'HTTP://A:80', 'http://a:', 'http://a:080'),
+        *(('http', 'a', 80), ('HTTP', 'A', 80)),
     ],
+    # The resolver completes the name above by its search list, and not this one.
+    ['http://a.', 'http://A.:80/', ('HTTP', 'A.', 80)],
     ['https://a', 'https://a:443/', 'HTTPS://a', ('https', 'a', 443)],
     ['http://a:443', ('http', 'a', 443)],
     ['https://a:80'],
-    ['http://a.b'],
+    ['http://a.b', 'http://a.b.', 'http://A.B.:80/', ('http', 'a.B.', 80)],
     ['http://b.a', 'http://B.a'],
     ['http://[::1]', 'http://[0:0:0:0:0:0:0:1]:80', ('http', '::1', 80), ('http', '[::1]', 80)],
     # An IPv4 address that an IPv6 one maps is reached in another way.
     ['http://[::ffff:127.0.0.1]', 'http://[::FFFF:7f00:1]'],
-    ['http://127.0.0.1', 'http://127.1', 'http://0x7f.1', 'http://127.0.0.1.', ('http', '2130706433', 80)],
+    ['http://127.0.0.1', 'http://127.0.0.1.', ('http', '127.0.0.1', 80)],
+    # Systems read these in different ways.
+    *(['http://127.1'], ['http://0x7f.1'], ['http://2130706433'], ['http://010.0.0.1'], ['http://10.0.0.1']),
     # A name is not its address.
-    ['http://localhost', 'http://LocalHost.'],
+    ['http://localhost', 'http://LocalHost'],
     ['http://[fe80::1%eth0]', 'http://[FE80:0::1%eth0]'],
     # The name of an interface is the system's.
     ['http://[fe80::1%ETH0]'],
@@ -164,9 +170,30 @@ def test_what_is_no_endpoint_stays_what_it_is(endpoint: Any) -> None:
 
 def test_connects_to_the_spelling_that_counts(server: Server) -> None:
     manager = HttpConnectionManager(timeout=PATIENCE)
-    for endpoint in (f'HTTP://LocalHost.:{server.server_port}/', ('HTTP', '127.1', server.server_port)):
+    for endpoint in (f'HTTP://LocalHost:{server.server_port}/', ('HTTP', '127.0.0.1.', server.server_port)):
         conn = manager.create(endpoint)
         assert ask(conn, 'mine') == b'mine'
+        manager.dispose(endpoint, conn)
+
+
+@pytest.mark.parametrize('tls', [False, True])
+def test_a_name_that_keeps_its_dot(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    """It is resolved with the dot, which neither the certificate nor what the server is told has."""
+    resolve, resolved = socket.getaddrinfo, []
+
+    def getaddrinfo(name: str, *args: Any, **kwargs: Any) -> Any:
+        resolved.append(name)
+        return resolve('127.0.0.1', *args, **kwargs)
+
+    monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
+    manager = HttpConnectionManager(timeout=PATIENCE, ssl_context=client_tls)
+    with running(server_tls if tls else None) as server:
+        endpoint = manager.normalize(f'{server.scheme}://LOCALHOST.:{server.server_port}')
+        conn = manager.create(endpoint)
+        assert ask(conn, 'mine') == b'mine'
+        assert (resolved, conn.host) == (['localhost.'], 'localhost')
         manager.dispose(endpoint, conn)
 
 
@@ -227,9 +254,8 @@ def test_one_server_in_several_spellings_has_one_connection(server: Server) -> N
     spellings: list[HttpEndpoint] = [
         f'http://localhost:{port}',
         f'HTTP://LOCALHOST:{port}/',
-        f'http://localhost.:{port}',
         ('http', 'LocalHost', port),
-        ('HTTP', 'localhost.', port),
+        ('HTTP', 'LOCALHOST', port),
     ]
     for endpoint in spellings * 3:
         with pool.connection(endpoint) as conn:

@@ -14,7 +14,8 @@ import pytest
 
 from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
-from gcpool.contrib._mysql import BROKEN_CODES, Aftermath, SessionState, check_codes, steps_to_kill
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._mysql import SessionState, is_useless, steps_to_kill
 from gcpool.exceptions import ConnectError, DiscardConnection
 from tests.contrib.mariadb import MariadbServer, Proxy, running_mariadb
 from tests.contrib.servers import PATIENCE
@@ -348,11 +349,6 @@ class TestFullReset:
         assert not side.call(manager.check_aliveness, 'db', conn)
         side.call(manager.dispose, 'db', conn)
 
-    @pytest.mark.parametrize('value', ['none', None, True, 'FULL'])
-    def test_takes_no_other_value(self, side: Side, value: Any) -> None:
-        with pytest.raises(ValueError, match="reset: expected 'rollback' or 'full'"):
-            side.manager({}, reset=value)
-
 
 def wrapped_by_cause(exc: BaseException) -> BaseException:
     outer = ValueError('of a framework')
@@ -503,34 +499,23 @@ class TestBrokenCodes:
             side.use(pool, 'this is no SQL')
         assert pool.get_size() == 0
 
-    @pytest.mark.parametrize(
-        'value', ['1290', b'1290', 1290, None, {1290: 'why'}, ['1290'], [1290.0], [True], iter([1])]
-    )
-    def test_are_a_collection_of_numbers(self, side: Side, value: Any) -> None:
-        with pytest.raises(TypeError, match='broken_codes: expected a collection of error numbers'):
-            side.manager({}, broken_codes=value)
+    def test_what_one_has_met_makes_those_from_before_useless(self) -> None:
+        generations = Generations()
 
-    def test_no_storm_where_the_server_is_read_only_for_good(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        now = 1000.0
-        monkeypatch.setattr(time, 'monotonic', lambda: now)
-        aftermath = Aftermath(check_codes(BROKEN_CODES))
-
-        def created(at: float, *, erred: bool = False) -> SessionState:
+        def created() -> SessionState:
             conn = SessionState()
-            conn.created_at = at
-            conn.met_broken_code = erred
+            conn.generation = generations.latest('db')
             return conn
 
-        assert aftermath.is_useless('db', created(999.0, erred=True))
-        assert aftermath.is_useless('db', created(999.5))
-        assert not aftermath.is_useless('other', created(999.5))
-        now = 1000.5
-        # It is one of after the first error. Its siblings are replaced only when that is some time ago.
-        assert aftermath.is_useless('db', created(1000.2, erred=True))
-        assert not aftermath.is_useless('db', created(1000.2))
-        now = 1001.0
-        assert aftermath.is_useless('db', created(1000.2, erred=True))
-        assert aftermath.is_useless('db', created(1000.2))
+        conn, before = created(), created()
+        assert not is_useless(generations, 'db', conn)
+        conn.met_broken_code = True
+        assert is_useless(generations, 'db', conn)
+        assert is_useless(generations, 'db', before)
+        assert not is_useless(generations, 'other', before)
+        later = created()
+        assert is_useless(generations, 'db', conn)
+        assert not is_useless(generations, 'db', later)
 
 
 def iter_of(statement: str) -> Iterator[str]:

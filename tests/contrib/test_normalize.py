@@ -67,7 +67,11 @@ paths = pytest.mark.parametrize('manager', path_managers(), ids=name_of)
     [
         (('db.example.com', 80), [('DB.Example.COM', 80), ('db.example.com', '80'), ('db.example.com', Index(80))]),
         (('db.example.com', 80), [('DB.example.com', '080')]),
-        (('db.example.com.', 80), [('DB.example.com.', 80)]),
+        (
+            ('db.example.com', 80),
+            [('db.example.com.', 80), ('DB.example.com.', '80'), ('db.example\u3002com\u3002', 80)],
+        ),
+        (('db.', 80), [('DB.', 80), ('db.', '80')]),
         (('db_1', 'https'), [('DB_1', 'https')]),
         (
             ('xn--bcher-kva.example', 80),
@@ -96,7 +100,6 @@ DIFFERENT = [
     # The resolver's search list.
     ('db.', 80),
     ('db.example.com', 80),
-    ('db.example.com.', 80),
     ('localhost', 80),
     ('127.0.0.1', 80),
     # Not the same protocol, and not everywhere the same server.
@@ -104,6 +107,8 @@ DIFFERENT = [
     ('::ffff:127.0.0.1', 80),
     # What becomes of these is up to the system.
     ('127.1', 80),
+    ('0x7f.1', 80),
+    ('2130706433', 80),
     ('127.000.000.001', 80),
     ('010.0.0.1', 80),
     ('10.0.0.1', 80),

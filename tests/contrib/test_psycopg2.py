@@ -146,13 +146,6 @@ class TestCreate:
         assert not conn.async_
         conn.close()
 
-    def test_refuses_what_is_no_time_limit(self) -> None:
-        limit: Any = 'x'
-        with pytest.raises(TypeError, match="rollback_timeout='x': expected seconds"):
-            DbConnectionManager({}, rollback_timeout=limit)
-        with pytest.raises(ValueError, match='rollback_timeout=-1: expected seconds, 0 or more'):
-            DbConnectionManager({}, rollback_timeout=-1)
-
     @pytest.mark.parametrize('connect_timeout', [[1], float('inf'), 'soon'])
     def test_a_limit_that_is_no_number(self, connect_timeout: Any) -> None:
         manager = DbConnectionManager({'db': {'host': '127.0.0.1', 'connect_timeout': connect_timeout}})

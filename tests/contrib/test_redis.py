@@ -453,11 +453,6 @@ class TestErrors:
                 assert name in str(exc)
         redis_server.wait_for_clients(0)
 
-    @pytest.mark.parametrize(('value', 'kind'), [('x', TypeError), (-1, ValueError)])
-    def test_a_close_timeout_that_is_none(self, value: Any, kind: type[Exception]) -> None:
-        with pytest.raises(kind, match='close_timeout='):
-            AsyncRedisConnectionManager({}, close_timeout=value)
-
     @pytest.mark.parametrize('close_timeout', [None, float('inf')])
     def test_a_close_timeout_without_an_end(
         self, redis_server: RedisServer, run: Run, close_timeout: float | None

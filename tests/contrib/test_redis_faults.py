@@ -28,6 +28,7 @@ redis = pytest.importorskip('redis')
 
 from redis.exceptions import AuthorizationError  # noqa: E402
 
+from gcpool.contrib._redis_connections import _PlainSocket as PlainSocket  # noqa: E402
 from gcpool.contrib.redis import (  # noqa: E402
     BROKEN_CODES,
     AsyncConnection,
@@ -37,7 +38,6 @@ from gcpool.contrib.redis import (  # noqa: E402
     async_client_of,
     client_of,
 )
-from gcpool.contrib.redis import _PlainSocket as PlainSocket  # noqa: E402
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -923,20 +923,6 @@ def test_credentials_that_are_good_no_more(guarded_server: RedisServer, run: Run
         manager.on_release('db', conn)
     assert not manager.check_aliveness('db', conn)
     manager.dispose('db', conn)
-
-
-@pytest.mark.parametrize('kind', [RedisConnectionManager, AsyncRedisConnectionManager])
-def test_parameters(kind: Any) -> None:
-    for reset in ('Full', None, True):
-        with pytest.raises(ValueError, match='reset'):
-            kind({}, reset=reset)
-    for codes in ('READONLY', b'READONLY', None, 1, [1], [b'READONLY']):
-        with pytest.raises(TypeError, match='broken_codes'):
-            kind({}, broken_codes=codes)
-    with pytest.raises(ValueError, match='reset_timeout'):
-        kind({}, reset_timeout=-1)
-    with pytest.raises(TypeError, match='reset_timeout'):
-        kind({}, reset_timeout='1')
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -208,17 +208,18 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
 
 
 def call_in_thread(
-    call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
+    call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], name: str = 'gcpool-connect'
 ) -> 'futures.Future[_ResultT] | None':
     """Call something that blocks in a daemon thread.
 
     :param call: what to call
     :param undo: called, there, with the result if the future was cancelled before
+    :param name: of the thread
     :return: what becomes of it; None if there are too many threads, or the interpreter shuts down
     """
     outcome: futures.Future[_ResultT] = futures.Future()
     try:
-        threading.Thread(target=_settle, args=(outcome, call, undo), name='gcpool-connect', daemon=True).start()
+        threading.Thread(target=_settle, args=(outcome, call, undo), name=name, daemon=True).start()
     except (RuntimeError, MemoryError):
         return None
     return outcome

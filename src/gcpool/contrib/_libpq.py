@@ -1,21 +1,67 @@
-"""How sessions of PostgreSQL end: the server is asked to end a statement, and given a moment to let the session go."""
+"""What the managers of libpq's connections (psycopg, psycopg2) share: how a statement at work and its session end."""
 
-import asyncio
 import ctypes
 import functools
 import logging
 import socket
-import sys
-import threading
 import time
 from collections.abc import Callable
 
-__all__ = ['LibpqCancel', 'call_in_thread', 'hold_socket', 'wait_until_gone', 'wait_until_gone_async']
+from gcpool.contrib._attempts import call_in_thread
+from gcpool.contrib._goodbye import hold_socket
+from gcpool.contrib._watchdog import has_greenlets_for_threads
 
-_CHUNK = 65536
+__all__ = ['ASK_AGAIN', 'CANCEL_TIMEOUT', 'LOOK', 'LibpqCancel', 'LibpqSession', 'ask_in_thread']
+
+#: Seconds to end a statement and its session. With the limit of whoever stopped waiting it is less than half a second
+#: more than that; a server that answers takes milliseconds.
+CANCEL_TIMEOUT = 0.3
+#: Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with
+#: it is lost.
+ASK_AGAIN = 0.1
+#: Seconds between two looks at whether a statement has ended, where somebody else is told of that.
+LOOK = 0.002
+
+# Seconds that the server has at most to let a session go that does nothing: the slot is free after that. And those that
+# it has at the least though its statement took all of the time.
+_GOODBYE = 0.1
+_SHORTEST_GOODBYE = 0.05
+
 _MESSAGE_SIZE = 256
 
 logger = logging.getLogger(__name__)
+
+
+class LibpqSession:
+    """What a manager keeps of a connection.
+
+    :param generation: see :py:class:`gcpool.contrib._generations.Generations`
+    """
+
+    def __init__(self, generation: int | None) -> None:
+        self.generation = generation
+        #: A duplicate of the socket when the connection was closed.
+        self.socket: socket.socket | None = None
+        #: The monotonic time until which the server has time to end the session, if it was at work.
+        self.deadline: float | None = None
+
+    def hold_socket(self, fd: int) -> None:
+        """Keep the socket beyond the end of the connection."""
+        if self.socket is None:
+            self.socket = hold_socket(fd)
+
+    def time_to_let_go(self, most: float) -> float:
+        """Give the seconds that the server has to let the session go.
+
+        :param most: seconds
+        """
+        left = _GOODBYE if self.deadline is None else max(self.deadline - time.monotonic(), _SHORTEST_GOODBYE)
+        return min(left, most)
+
+    def __del__(self) -> None:
+        # Of a connection that was never disposed of.
+        if self.socket is not None:
+            self.socket.close()
 
 
 @functools.cache
@@ -58,73 +104,21 @@ class LibpqCancel:
             self._libpq.PQfreeCancel(self._request)
 
 
-def call_in_thread(call: Callable[[], object], ended: Callable[[], object]) -> None:
-    """Call what may block for long in a daemon thread.
+def ask_in_thread(ask: Callable[[], object], ended: Callable[[], object]) -> None:
+    """Ask the server to end a statement, in a thread, since that may block for long.
 
-    :param call: what to call
-    :param ended: called in the thread when that has ended; at once if there can be no thread
+    :param ask: asks it
+    :param ended: called in the thread when that has ended; at once if there can be no thread, and so no asking
     """
-    monkey = sys.modules.get('gevent.monkey')
-    if monkey is not None and monkey.is_module_patched('threading'):
-        # The thread would be a greenlet, and stop all others.
-        ended()
-        return
 
     def run() -> None:
         try:
-            call()
+            ask()
         except Exception as exc:  # noqa: BLE001  (a driver's; nobody waits for it)
             logger.info('the server cannot be asked to end a statement: %s', exc)
         finally:
             ended()
 
-    try:
-        threading.Thread(target=run, name='gcpool-cancel', daemon=True).start()
-    except RuntimeError:
-        # There are too many threads, or the interpreter shuts down.
+    # A thread that is a greenlet would stop all others.
+    if has_greenlets_for_threads() or call_in_thread(run, lambda _: None, 'gcpool-cancel') is None:
         ended()
-
-
-def hold_socket(fd: int) -> socket.socket | None:
-    """Duplicate a socket that libpq is about to close: its end tells that the server has let the session go.
-
-    :return: None where there is no descriptor left, or none to duplicate
-    """
-    try:
-        # Whatever its family is: it is only read from.
-        return socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
-    except OSError:
-        return None
-
-
-def wait_until_gone(sock: socket.socket, timeout: float) -> None:
-    """Wait until the server has ended a session that was closed, and close the duplicate of its socket.
-
-    :param sock: what :py:func:`hold_socket` gave
-    :param timeout: seconds to wait at most
-    """
-    deadline = time.monotonic() + timeout
-    with sock:
-        try:
-            sock.settimeout(timeout)
-            while sock.recv(_CHUNK):
-                sock.settimeout(max(deadline - time.monotonic(), 0.0))
-        except OSError:
-            # The time is over, or the server has reset the connection.
-            return
-
-
-async def wait_until_gone_async(sock: socket.socket, timeout: float) -> None:
-    """The same in an event loop."""
-
-    async def read() -> None:
-        while await loop.sock_recv(sock, _CHUNK):
-            pass
-
-    loop = asyncio.get_running_loop()
-    with sock:
-        sock.setblocking(False)
-        try:
-            await asyncio.wait_for(read(), timeout)
-        except (OSError, asyncio.TimeoutError):
-            return

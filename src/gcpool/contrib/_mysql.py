@@ -2,13 +2,13 @@
 
 import functools
 import logging
-import math
 import struct
 import time
-from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from typing import Any, Final
 
 from gcpool.contrib._errors import BAD_PARAMS, errors_in
+from gcpool.contrib._generations import Generations
 
 __all__ = [
     'BAD_ARGUMENTS',
@@ -17,17 +17,15 @@ __all__ = [
     'ENDED',
     'KILLED_MEANWHILE',
     'QUERIES_FOR_RESET',
-    'Aftermath',
     'ControlLog',
     'SessionState',
     'advice_for_error',
     'advice_for_package',
-    'check_codes',
-    'check_reset',
     'control_params',
     'ends_session',
     'error_number',
     'is_reply',
+    'is_useless',
     'steps_to_kill',
 ]
 
@@ -65,9 +63,6 @@ QUERIES_FOR_RESET = (
 
 _OPTION_PREVENTS_STATEMENT = 1290
 _READ_ONLY_OPTIONS = ('read-only', 'read_only')
-
-# Seconds after which connections that were created before an error of that kind are distrusted anew.
-_DISTRUST_INTERVAL = 1.0
 
 # Seconds for which no control connection is made after one that the server has not answered in time.
 _SILENCE = 5.0
@@ -163,30 +158,6 @@ def ends_session(exc: BaseException) -> bool:
     return number in _LAST_WORDS or _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
 
 
-def check_reset(value: object) -> bool:
-    """Check a manager's parameter ``reset``.
-
-    :return: whether all of the session is to be reset
-    :raise ValueError: it is neither 'rollback' nor 'full'
-    """
-    if value not in ('rollback', 'full'):
-        raise ValueError(f"reset: expected 'rollback' or 'full', got {value!r}")
-    return value == 'full'
-
-
-def check_codes(value: object) -> frozenset[int]:
-    """Check a manager's parameter ``broken_codes``.
-
-    :raise TypeError: it is no collection of whole numbers
-    """
-    if isinstance(value, (str, bytes, bytearray, Mapping)) or not isinstance(value, Collection):
-        raise TypeError(f'broken_codes: expected a collection of error numbers, got {value!r}')
-    for code in value:
-        if not isinstance(code, int) or isinstance(code, bool):
-            raise TypeError(f'broken_codes: expected a collection of error numbers, got one with {code!r}')
-    return frozenset(value)
-
-
 def advice_for_error(exc: BaseException) -> str:
     """What to do about a server that does not accept the connection."""
     return _ADVICE.get(error_number(exc), 'see what the server says')
@@ -215,8 +186,8 @@ class SessionState:
 
     #: Whether autocommit was on when the connection was made.
     initial_autocommit = False
-    #: The monotonic time at which its creation was begun.
-    created_at = 0.0
+    #: See :py:class:`gcpool.contrib._generations.Generations`.
+    generation: int | None = None
     #: The numbers of errors after which it is useless, and whether it has met one of them.
     broken_codes: frozenset[int] = frozenset()
     met_broken_code = False
@@ -501,27 +472,17 @@ class ControlLog:
         )
 
 
-class Aftermath:
-    """Which connections a manager trusts no more after an error that makes connections useless.
+def is_useless(
+    generations: Generations, endpoint: Hashable, conn: SessionState, exc: BaseException | None = None
+) -> bool:
+    """Tell whether a connection has met an error that makes it useless, or is retired since another one has.
 
-    :param codes: the numbers of such errors
+    :param generations: of the manager
+    :param endpoint: where the connection leads
+    :param conn: the connection
+    :param exc: what its user's block raised
     """
-
-    def __init__(self, codes: frozenset[int]) -> None:
-        self.codes = codes
-        self._distrusted_until: dict[Hashable, float] = {}
-
-    def is_useless(self, endpoint: Hashable, conn: SessionState, exc: BaseException | None = None) -> bool:
-        """Whether a connection has met such an error, or was created before another one to its endpoint met it.
-
-        :param endpoint: where the connection leads
-        :param conn: the connection
-        :param exc: what its user's block raised
-        """
-        if conn.met_broken_code or (exc is not None and any(map(conn.is_broken_code, errors_in(exc)))):
-            now = time.monotonic()
-            # A server that is read-only for good says so each time. Do not replace all connections as often.
-            if now >= self._distrusted_until.get(endpoint, -math.inf) + _DISTRUST_INTERVAL:
-                self._distrusted_until[endpoint] = now
-            return True
-        return conn.created_at <= self._distrusted_until.get(endpoint, -math.inf)
+    if conn.met_broken_code or (exc is not None and any(map(conn.is_broken_code, errors_in(exc)))):
+        generations.retire(endpoint, conn.generation)
+        return True
+    return generations.is_retired(endpoint, conn.generation)

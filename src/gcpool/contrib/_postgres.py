@@ -1,29 +1,20 @@
-"""What the managers of PostgreSQL connections share: codes, the text of a full reset, time limits, and advice."""
+"""What the managers of PostgreSQL connections share: codes of errors, the text of a full reset, and advice."""
 
 import math
 import os
-import threading
-import time
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
-
-from gcpool.common import check_optional_seconds
 
 __all__ = [
     'BROKEN_CODES',
     'FULL_RESET',
     'MOST_MESSAGES',
-    'Trust',
     'advice_for',
-    'bounded_seconds',
-    'checked_codes',
-    'checked_reset',
     'is_of_the_server',
     'is_stale_plan',
     'is_useless_after',
     'may_show_password',
     'shorter_connect_timeout',
-    'time_limit',
 ]
 
 #: SQLSTATEs after which a connection is of no use, though it may be alive. Not class 08 as a whole: postgres_fdw and
@@ -134,40 +125,6 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
     return min(limit, seconds) if seconds > 0 else limit
 
 
-def time_limit(name: str, value: object) -> float | None:
-    """Check a time limit of a manager.
-
-    :param name: of the parameter
-    :param value: seconds, None or infinity for no limit
-    :return: seconds, None also for more than threads can wait
-    :raise TypeError: it is no number
-    :raise ValueError: it is less than 0, or not a number at all
-    """
-    seconds = check_optional_seconds(name, value)
-    return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
-
-
-class Trust:
-    """Since when connections to an endpoint are trusted: not if they were begun before an error that speaks of all."""
-
-    def __init__(self) -> None:
-        # By endpoint, only for those with such an error. Set and read without a lock, as one operation each.
-        self._since: dict[Hashable, int] = {}
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no endpoint has had such an error."""
-        return not self._since
-
-    def lose(self, endpoint: Hashable) -> None:
-        """Trust none of the connections that there are."""
-        self._since[endpoint] = time.monotonic_ns()
-
-    def covers(self, endpoint: Hashable, began: int) -> bool:
-        """Tell whether a connection is trusted that was begun at that time (of :py:func:`time.monotonic_ns`)."""
-        return began > self._since.get(endpoint, 0)
-
-
 def is_of_the_server(code: str | None) -> bool:
     """Tell whether an error after which a connection is of no use speaks of its siblings, too."""
     return code not in _OF_ONE_SESSION
@@ -180,31 +137,6 @@ def is_stale_plan(code: str | None, function: str | None) -> bool:
     :param function: the server's function that raised it; its message depends on the language
     """
     return code == '0A000' and function == 'RevalidateCachedQuery'
-
-
-def checked_reset(value: object) -> bool:
-    """Check ``reset``; True for ``'full'``.
-
-    :param value: what the manager was given
-    :raise ValueError: it is neither ``'rollback'`` nor ``'full'``
-    """
-    if value not in ('rollback', 'full'):
-        raise ValueError(f"reset={value!r}: expected 'rollback' or 'full'")
-    return value == 'full'
-
-
-def checked_codes(value: Collection[str]) -> frozenset[str]:
-    """Check ``broken_codes``.
-
-    :param value: what the manager was given
-    :raise TypeError: it is no collection of strings
-    """
-    given: object = value
-    if isinstance(given, (str, bytes)) or not isinstance(given, Collection):
-        raise TypeError(f'broken_codes={value!r}: expected a collection of SQLSTATEs')
-    if not all(isinstance(code, str) for code in value):
-        raise TypeError(f'broken_codes={value!r}: expected SQLSTATEs that are strings')
-    return frozenset(value)
 
 
 def is_useless_after(code: str | None, codes: Collection[str], setting: Callable[[str], str | None]) -> bool:
@@ -224,19 +156,3 @@ def is_useless_after(code: str | None, codes: Collection[str], setting: Callable
         return True
     reported = [setting(name) for name in ('in_hot_standby', 'default_transaction_read_only')]
     return None in reported or 'on' in reported
-
-
-def bounded_seconds(name: str, value: float) -> float:
-    """Check a time that is to be bounded.
-
-    :param name: of the parameter
-    :param value: seconds
-    :raise TypeError: it is no number
-    :raise ValueError: it is less than 0, infinite, or not a number at all
-    """
-    seconds = check_optional_seconds(name, value)
-    if seconds is None:
-        raise TypeError(f'{name}=None: expected seconds')
-    if seconds > threading.TIMEOUT_MAX:
-        raise ValueError(f'{name}={value!r}: expected seconds, fewer than a thread can wait')
-    return seconds

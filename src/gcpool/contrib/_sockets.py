@@ -282,9 +282,9 @@ def normal_host_endpoint(endpoint: Any) -> Any:
 def normal_host(host: str) -> str:
     """Give the one spelling of a host name: as the resolver is asked, in lower case; of an address, its usual form.
 
-    A dot at the end is kept: without it the resolver may first, or also, try the domains in its search list, so that
-    the two names may lead to different hosts. Nor is an address changed that only some systems take for one
-    (``127.1``), nor what is no name.
+    A dot at the end is dropped from a name with another dot in it. A name of one label keeps it: without the dot the
+    resolver completes it by the domains of its search list, so that ``db`` and ``db.`` may lead to different hosts. Nor
+    is an address changed that systems read in different ways (``127.1``, ``010.0.0.1``), nor what is no name.
     """
     try:
         return str(ipaddress.ip_address(host))
@@ -295,9 +295,10 @@ def normal_host(host: str) -> str:
         return host
     try:
         # As Python does for the resolver and for the certificate.
-        return host.encode('idna').decode('ascii').lower()
+        name = host.encode('idna').decode('ascii').lower()
     except UnicodeError:
         return host
+    return name[:-1] if name.endswith('.') and '.' in name[:-1] else name
 
 
 def normal_path(endpoint: Any) -> Any:

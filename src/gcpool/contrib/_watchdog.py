@@ -20,7 +20,7 @@ from typing import Any, ClassVar, final
 
 from gcpool.contrib._sockets import shut_down
 
-__all__ = ['CutOff', 'cut_off_after', 'shut_down_descriptor']
+__all__ = ['CutOff', 'cut_off_after', 'has_greenlets_for_threads', 'shut_down_descriptor']
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class CutOff:
         # Not a Lock: a signal's handler may dispose of the connection, and end this once more.
         self._lock = threading.RLock()
         self._process = os.getpid()
-        if _has_greenlets_for_threads():
+        if has_greenlets_for_threads():
             # One for each costs little. A common one would run only while the hub that it was started in does.
             timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _expire, (weakref.ref(self),))
             timer.daemon = True
@@ -120,7 +120,8 @@ def _expire(reference: 'weakref.ref[CutOff]') -> None:
         cut_off.expire()
 
 
-def _has_greenlets_for_threads() -> bool:
+def has_greenlets_for_threads() -> bool:
+    """Tell whether what blocks in a thread stops all others, since gevent has made a greenlet of it."""
     monkey: Any = sys.modules.get('gevent.monkey')
     return monkey is not None and bool(monkey.is_module_patched('threading'))
 

@@ -20,8 +20,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
-from gcpool.common import check_optional_seconds
-from gcpool.contrib._generations import Reset
+from gcpool.contrib._parameters import Reset, time_limit
 from gcpool.contrib.sqlite3 import (
     _INTERRUPT_INTERVAL,
     BROKEN_CODES,
@@ -264,9 +263,9 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             reset=reset,
             broken_codes=broken_codes,
         )
+        self._generations = self._sync._generations  # noqa: SLF001
         self._iter_chunk_size = iter_chunk_size
-        limit = check_optional_seconds('close_timeout', close_timeout)
-        self._close_timeout = None if limit == math.inf else limit
+        self._close_timeout = time_limit('close_timeout', close_timeout)
 
     def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
         """Tell what an endpoint counts as: see :py:meth:`gcpool.contrib.sqlite3.SqliteConnectionManager.normalize`.
@@ -313,9 +312,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         :param conn: the connection
         """
         raw = conn.raw
-        if raw is None or conn.is_busy or raw.file_was_replaced() or self._sync._is_retired(endpoint, raw):  # noqa: SLF001
+        if raw is None or conn.is_busy or raw.file_was_replaced():
             return False
-        return self._sync._is_as_new(raw)  # noqa: SLF001
+        if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
+            return False
+        # A release that was cut off has not come to its hook.
+        return raw.is_tidy and not (self._sync._closes_at_release and raw._lent)  # noqa: SLF001
 
     async def on_acquire(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
         """Note that a user has the connection, for the check that follows a release that was left out.
@@ -341,7 +343,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             raise DiscardConnection(f'the connection to {endpoint!r} still executes a statement')
         if self._sync._closes_at_release:  # noqa: SLF001
             raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
-        if self._sync._is_retired(endpoint, raw):  # noqa: SLF001
+        if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
             raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
         if raw.in_transaction or raw.has_given_out:
             try:

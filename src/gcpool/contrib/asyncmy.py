@@ -8,7 +8,6 @@ cancelled.
 import asyncio
 import contextlib
 import logging
-import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +23,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
+from gcpool.contrib._generations import Generations
 from gcpool.contrib._mysql import (
     BAD_ARGUMENTS,
     BROKEN_CODES,
@@ -31,19 +31,17 @@ from gcpool.contrib._mysql import (
     ENDED,
     KILLED_MEANWHILE,
     QUERIES_FOR_RESET,
-    Aftermath,
     ControlLog,
     SessionState,
     advice_for_error,
     advice_for_package,
-    check_codes,
-    check_reset,
     control_params,
     ends_session,
     error_number,
+    is_useless,
     steps_to_kill,
 )
-from gcpool.contrib._postgres import time_limit
+from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -54,7 +52,7 @@ try:
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.asyncmy needs asyncmy: pip install "gcpool[asyncmy]"', name=exc.name) from exc
 
-__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters']
+__all__ = ['BROKEN_CODES', 'Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters']
 
 DbEndpoint = str
 DbParameters = (
@@ -356,16 +354,16 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. One whose
         statement the server may still execute is aborted at once, and the server has as long to end the statement:
-        it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to.
+        it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to. None for no limit.
     :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo all that a session can carry when it is
         given back, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
     :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is given back, before
         the connection is closed; None for no limit but ``read_timeout`` in the parameters
     :param broken_codes: numbers of the server's errors after which a connection is closed, and those to the same
         endpoint that were created before, too, when they are next to be served
-    :raise TypeError: ``params`` is neither a mapping nor a callable, ``rollback_timeout`` is no number, or
-        ``broken_codes`` is no collection of numbers
-    :raise ValueError: ``reset`` is another one, or ``rollback_timeout`` is less than 0
+    :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is no number, or ``broken_codes``
+        is no collection of numbers
+    :raise ValueError: ``reset`` is another one, or a time limit is less than 0
     """
 
     def __init__(
@@ -373,7 +371,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         params: DbParameters,
         *,
         ping: bool = False,
-        close_timeout: float = 1.0,
+        close_timeout: float | None = 1.0,
         reset: Literal['rollback', 'full'] = 'rollback',
         rollback_timeout: float | None = None,
         broken_codes: Collection[int] = BROKEN_CODES,
@@ -381,10 +379,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         check_source(params, 'params', or_callable=True)
         self._params = params
         self._ping = ping
-        self._close_timeout = close_timeout
-        self._resets_all = check_reset(reset)
+        self._close_timeout = finite_time_limit('close_timeout', close_timeout)
+        self._resets_all = resets_all(reset)
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
-        self._aftermath = Aftermath(check_codes(broken_codes))
+        self._broken_codes = check_codes(broken_codes, int)
+        self._generations = Generations()
         self._control_log = ControlLog()
         # Of each loop and endpoint: only one control connection at a time.
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, asyncio.Lock]]
@@ -400,14 +399,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             check passwords
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
-        created_at = time.monotonic()
+        generation = self._generations.latest(endpoint)
         params = to_params(await look_up_async(self._params, endpoint, 'params'), endpoint, 'params')
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
         try:
             conn = Connection(**params)
         except BAD_ARGUMENTS as exc:
             raise_bad_params(endpoint, exc, 'params')
-        conn.created_at = created_at
+        conn.generation = generation
         try:
             await _within(self._set_up(conn), limit)
         except BaseException as exc:
@@ -416,7 +415,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if isinstance(exc, Exception):
                 _raise_not_connected(endpoint, exc, limit)
             raise
-        conn.broken_codes = self._aftermath.codes
+        conn.broken_codes = self._broken_codes
         return conn
 
     async def _set_up(self, conn: Connection) -> None:
@@ -485,7 +484,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         # It is not restored where a release was left out, or cut off before it could do that.
         if not (conn.in_order and conn.is_quiet() and conn.is_restored) or (self._resets_all and conn.was_used):
             return False
-        if self._aftermath.is_useless(endpoint, conn):
+        if (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn):
             return False
         if self._ping:
             try:
@@ -509,7 +508,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """
         if not (conn.in_order and conn.is_quiet()):
             raise DiscardConnection(f'the connection to {endpoint!r} is closed or was not read to its end')
-        if self._aftermath.is_useless(endpoint, conn):
+        if (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn):
             raise DiscardConnection(f'the connection to {endpoint!r} is alive, but useless')
         if (not conn.was_used) if self._resets_all else conn.is_restored:
             return
@@ -529,7 +528,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param conn: the connection
         :param exc: what the block raised
         """
-        if not (conn.in_order and conn.is_quiet()) or self._aftermath.is_useless(endpoint, conn, exc):
+        if not (conn.in_order and conn.is_quiet()) or is_useless(self._generations, endpoint, conn, exc):
             return True
         return any(isinstance(error, errors.InterfaceError) or _ends_session(error) for error in errors_in(exc))
 

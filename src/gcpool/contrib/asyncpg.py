@@ -23,14 +23,15 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._generations import Generations, Reset, check_codes, check_reset
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._parameters import Reset, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
     FULL_RESET,
     MOST_MESSAGES,
     advice_for,
+    is_of_the_server,
     is_useless_after,
-    time_limit,
 )
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
@@ -105,8 +106,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         ``create`` (also a subclass's) has added to the connection itself stays: query loggers, log and termination
         listeners; type codecs, too, and a connection whose codecs a user has changed is replaced. What ``create`` has
         set by SQL does not stay: use ``server_settings``.
-    :param broken_codes: SQLSTATEs after which a connection is closed, and those to the same endpoint made before it are
-        replaced when they would be served next
+    :param broken_codes: SQLSTATEs after which a connection is closed; if the error speaks of the server, those to the
+        same endpoint made before it are replaced when they would be served next
     :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is no number, or ``broken_codes``
         no collection of strings
     :raise ValueError: a time limit is less than 0, or ``reset`` is another word
@@ -128,11 +129,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         self._close_timeout = time_limit('close_timeout', close_timeout)
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
         self._broken_codes = check_codes(broken_codes, str)
-        # For errors that make older connections useless, and for those that make what they remember of the schema so.
+        # Of connections, and of what they remember of the schema: to forget that costs little, so whenever it is stale.
         self._generations = Generations()
         self._schemas = Generations(interval=0.0)
-        self._numbers: weakref.WeakKeyDictionary[Any, _Numbers] = weakref.WeakKeyDictionary()
-        self._resets_all = check_reset(reset) == 'full'
+        self._made_in: weakref.WeakKeyDictionary[Any, _MadeIn] = weakref.WeakKeyDictionary()
+        self._resets_all = resets_all(reset)
         if self._resets_all:
             # Around a subclass's own: what that adds to a connection belongs to all of its users.
             self._create = self.create
@@ -159,7 +160,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             :py:exc:`OSError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
-        numbers = _Numbers(self._generations.number(), self._schemas.number())
+        made_in = _MadeIn(self._generations.latest(endpoint), self._schemas.latest(endpoint))
         found = await look_up_async(self._dsn_params, endpoint, 'dsn_params')
         params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
         if timeout is not None:
@@ -178,7 +179,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             # The AttributeError is that of a host or another name that is no string.
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
         _CopyWatch.attach(conn)
-        self._numbers[conn] = numbers
+        self._made_in[conn] = made_in
         return conn
 
     async def dispose(
@@ -224,7 +225,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         if _is_unfit(conn) or conn.is_in_transaction() or not await _is_connected(conn):
             return False
-        if self._has_doubts and not await self._is_useful(endpoint, conn):
+        if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
             return False
         if self._resets_all and not _Additions.of(conn).is_as_new(conn):
             # A release that was cut off has not come to the reset.
@@ -252,32 +253,27 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         _cancel_copy(conn)
         is_broken = _is_unfit(conn)
+        made_in = self._made_in.get(conn, _MADE_ELSEWHERE)
         for error in errors_in(exc):
             if isinstance(error, _STALE_SCHEMA):
                 # Also so that the pool has the others checked, which refreshes them.
-                self._schemas.retire(endpoint)
+                self._schemas.retire(endpoint, made_in.schema)
                 is_broken = True
             elif isinstance(error, asyncpg.PostgresError) and is_useless_after(
                 error.sqlstate, self._broken_codes, functools.partial(_reported, conn)
             ):
-                self._generations.retire(endpoint)
+                if is_of_the_server(error.sqlstate):
+                    self._generations.retire(endpoint, made_in.connection)
                 is_broken = True
         return is_broken
 
-    @property
-    def _has_doubts(self) -> bool:
-        return self._generations.active or self._schemas.active
-
     async def _is_useful(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> bool:
-        numbers = self._numbers.get(conn)
-        if numbers is None:
-            # A create() of the user's own has made it.
-            return True
-        if self._schemas.is_retired(endpoint, numbers.schema):
-            numbers.schema = self._schemas.number()
+        made_in = self._made_in.get(conn, _MADE_ELSEWHERE)
+        if self._schemas.is_retired(endpoint, made_in.schema):
+            made_in.schema = self._schemas.latest(endpoint)
             # Does not ask the server.
             await conn.reload_schema_state()
-        return not self._generations.is_retired(endpoint, numbers.connection)
+        return not self._generations.is_retired(endpoint, made_in.connection)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
         """Roll back the transaction that the user left open; no round trip if there is none. Or undo all (``reset``).
@@ -299,7 +295,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         if _has_ended_unnoticed(conn):
             logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
             raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
-        if self._has_doubts and not await self._is_useful(endpoint, conn):
+        if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
             raise DiscardConnection(f'a connection to {endpoint!r} is from before an error of broken_codes')
         if not self._resets_all and not conn.is_in_transaction():
             return
@@ -334,11 +330,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
 
 @dataclasses.dataclass
-class _Numbers:
-    """When a connection was made, and when asyncpg last began to remember the schema with it (see Generations)."""
+class _MadeIn:
+    """The generations of a connection, and of what asyncpg remembers of the schema with it."""
 
-    connection: int
-    schema: int
+    connection: int | None
+    schema: int | None
+
+
+# By a create() of the user's own.
+_MADE_ELSEWHERE = _MadeIn(None, None)
 
 
 class _Additions:

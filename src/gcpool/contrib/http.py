@@ -10,19 +10,17 @@ which is still to come then: that leaves a connection unfit as well.
 
 import http.client
 import io
-import ipaddress
 import re
 import socket
 import ssl
-import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard, cast
 
-from gcpool.common import check_optional_seconds
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
-from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down
+from gcpool.contrib._parameters import positive_time_limit
+from gcpool.contrib._sockets import connect_tcp, normal_host, poll_once, shut_down
 from gcpool.exceptions import DiscardConnection, UnknownEndpoint
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -216,6 +214,9 @@ class _PooledConnection(http.client.HTTPConnection):
 
     response_class = _Response
 
+    #: The host name as it is resolved. It may end in a dot, which neither its certificate has nor the server expects.
+    resolved_name: str
+
     _ended = False
     _requesting = False
     # From the moment in which the head of the request is sent.
@@ -233,7 +234,7 @@ class _PooledConnection(http.client.HTTPConnection):
 
     def _create_connection(self, address: tuple[str, int], timeout: float | None, source: object) -> socket.socket:
         deadline = deadline_after(timeout) if self._deadline is None else self._deadline
-        sock = connect_tcp(*address, deadline)
+        sock = connect_tcp(self.resolved_name, address[1], deadline)
         # For the TLS handshake. Without any time it would be a non-blocking socket.
         left = time_left(deadline)
         sock.settimeout(None if left is None else max(left, _SHORTEST_TIMEOUT))
@@ -408,22 +409,19 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
     """
 
     def __init__(self, *, timeout: float | None = None, ssl_context: ssl.SSLContext | None = None) -> None:
-        seconds = check_optional_seconds('timeout', timeout)
-        if seconds == 0:
-            raise ValueError('timeout=0: expected seconds, more than 0, or None for no limit')
         if not isinstance(ssl_context, (ssl.SSLContext, type(None))):
             raise TypeError(f'ssl_context: expected an ssl.SSLContext or None, got {type(ssl_context).__name__}')
-        # What is longer a socket does not take.
-        self._timeout = seconds if seconds is not None and seconds <= threading.TIMEOUT_MAX else None
+        self._timeout = positive_time_limit('timeout', timeout)
         self._ssl_context = ssl_context
 
     def normalize(self, endpoint: HttpEndpoint) -> HttpEndpoint:
         """Give the one spelling of an endpoint that its connections are kept under.
 
         ``'HTTP://Example.org.:80/'`` and ``('http', 'example.org', 80)`` are ``'http://example.org'``: the scheme and
-        the host name in lower case, without a dot at its end and as DNS has it (``xn--``), an IP address in its
-        shortest form, the port only where it is not the scheme's own. Names are not resolved: one and its address, or
-        an IPv4 address and the IPv6 one that maps it, are two endpoints.
+        the host name in lower case, as DNS has it (``xn--``), and without a dot at its end unless that is its only one
+        (``db`` is completed by the resolver's search list, ``db.`` is not), an IP address in its usual form, the port
+        only where it is not the scheme's own. Names are not resolved: one and its address, or an IPv4 address and the
+        IPv6 one that maps it, are two endpoints.
 
         :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; what is no endpoint is returned as it is
         """
@@ -449,14 +447,16 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         """
         scheme, host, port = _split_endpoint(endpoint)
         limit = min((limit for limit in (timeout, self._timeout) if limit is not None), default=None)
+        name = host.removesuffix('.') or host
         conn: _PooledConnection
         if scheme == 'https':
             if self._ssl_context is None:
                 # Reading the system's authorities takes a while.
                 self._ssl_context = ssl.create_default_context()
-            conn = _PooledHttpsConnection(host, port, timeout=self._timeout, context=self._ssl_context)
+            conn = _PooledHttpsConnection(name, port, timeout=self._timeout, context=self._ssl_context)
         else:
-            conn = _PooledHttpConnection(host, port, timeout=self._timeout)
+            conn = _PooledHttpConnection(name, port, timeout=self._timeout)
+        conn.resolved_name = host
         try:
             conn.connect_within(limit)
         except TimeoutError as exc:
@@ -546,39 +546,15 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
         scheme, host, number = parts
         scheme = scheme.lower() if isinstance(scheme, str) else ''
         if scheme in _DEFAULT_PORTS and _is_host(host) and _is_port(number):
-            return scheme, _normal_host(host), number
+            # http.client takes brackets for granted, too.
+            inner = host[1:-1] if host.startswith('[') and host.endswith(']') else host
+            return scheme, normal_host(inner), number
     raise UnknownEndpoint(
         f"{endpoint!r} is no endpoint: write 'http://host:port' or 'https://host:port', without a path, "
         f"or ('http', 'host', port); the port is an int from 1 to {_HIGHEST_PORT}, the host has neither blanks nor "
         'control characters',
         endpoint,
     )
-
-
-def _normal_host(host: str) -> str:
-    """Give the one spelling of a host that others of the same meaning have as well."""
-    if host.startswith('[') and host.endswith(']'):
-        # http.client takes the brackets for granted, too.
-        host = host[1:-1]
-    if ':' in host:
-        address, percent, zone = host.partition('%')
-        try:
-            # The zone is the name of an interface, in which case matters.
-            return str(ipaddress.IPv6Address(address)) + percent + zone
-        except ValueError:
-            return host
-    try:
-        # What http.client and the resolver make of it.
-        name = host.encode('idna').decode('ascii').lower()
-    except UnicodeError:
-        return host
-    if name.endswith('.') and len(name) > 1:
-        name = name[:-1]
-    try:
-        # As the resolver does it: 127.1 and 0x7f000001 are addresses as well.
-        return socket.inet_ntoa(socket.inet_aton(name))
-    except OSError:
-        return name
 
 
 def _is_host(host: object) -> TypeGuard[str]:

@@ -6,19 +6,13 @@
 """
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import logging
-import selectors
-import socket
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Hashable, Iterator, Mapping
-from operator import attrgetter
-from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast, get_origin, overload
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar, get_origin, overload
 from weakref import WeakKeyDictionary, ref
 
 from gcpool.contrib._attempts import Attempts, deadline_after, time_left
@@ -33,45 +27,31 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._libpq import (
-    LibpqCancel,
-    call_in_thread,
-    hold_socket,
-    wait_until_gone,
-    wait_until_gone_async,
-)
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._goodbye import wait_for_end, wait_for_end_async
+from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
     FULL_RESET,
-    MOST_MESSAGES,
-    Trust,
     advice_for,
-    bounded_seconds,
-    checked_codes,
-    checked_reset,
     is_of_the_server,
     is_stale_plan,
     is_useless_after,
     may_show_password,
     shorter_connect_timeout,
-    time_limit,
 )
-from gcpool.contrib._sockets import poll_once, time_to_answer
-from gcpool.contrib._watchdog import shut_down_descriptor
+from gcpool.contrib._sockets import time_to_answer
 from gcpool.exceptions import ConnectError, DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseAsyncConnectionManager
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
 try:
     import psycopg
-    from psycopg import AsyncConnection, Connection, capabilities
-    from psycopg.adapt import AdaptersMap
+    from psycopg import AsyncConnection, Connection
     from psycopg.conninfo import conninfo_to_dict
-    from psycopg.errors import ConnectionTimeout, QueryCanceled, error_from_result
-    from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
-    from psycopg.pq.abc import PGconn
+    from psycopg.errors import ConnectionTimeout
+    from psycopg.pq import TransactionStatus
     from psycopg.rows import TupleRow
-    from psycopg.waiting import wait_async
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.psycopg needs psycopg: pip install "gcpool[psycopg]"', name=exc.name) from exc
 except ImportError as exc:
@@ -80,6 +60,32 @@ except ImportError as exc:
         "libpq by the system's packages",
         name='psycopg',
     ) from exc
+
+from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK
+from gcpool.contrib._psycopg_state import (
+    SETTINGS,
+    SETTINGS_WITH_SETTERS,
+    Session,
+    copy_of_adapters,
+    forget_notifications,
+    handlers_of,
+    settings_of,
+    state_of,
+    why_unfit,
+)
+from gcpool.contrib._psycopg_statements import (
+    ask_to_cancel,
+    ask_to_cancel_async,
+    cut_off_user,
+    exchange,
+    exchange_async,
+    has_answer,
+    is_at_work,
+    is_connected,
+    to_its_end,
+    wait_bounded,
+    waits_until,
+)
 
 __all__ = [
     'BROKEN_CODES',
@@ -103,7 +109,6 @@ _DefaultEndpointT = TypeVar('_DefaultEndpointT', bound=Hashable)
 _ConnT = TypeVar('_ConnT', bound=Connection[Any])
 _AsyncConnT = TypeVar('_AsyncConnT', bound=AsyncConnection[Any])
 _AnyConnT = TypeVar('_AnyConnT')
-_ResultT = TypeVar('_ResultT')
 
 #: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too.
 ConninfoSource: TypeAlias = (
@@ -115,75 +120,10 @@ AsyncConninfoSource: TypeAlias = (
     | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]
 )
 
-# Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with it
-# is lost.
-_ASK_AGAIN = 0.1
-# Seconds between two looks at whether it has ended, where somebody else may wait for that.
-_LOOK = 0.002
 # Seconds that a thread or task has to leave a connection that is closed under it.
 _PATIENCE_WITH_USER = 0.1
-# Seconds to end a statement and its session. With the limit of whoever stopped waiting it is less than half a second
-# more than that; a server that answers takes milliseconds.
-_CANCEL_TIMEOUT = 0.3
-# Seconds that the server has at most to let a session go that does nothing: the slot is free after that.
-_GOODBYE = 0.1
-# Seconds in which configure is cut off at the least, as connecting has some time though the limit is 0.
-_SHORTEST_CONFIGURE = 0.05
-
-# How often psycopg looks up while it waits, in seconds.
-_INTERVAL: float = inspect.signature(AsyncConnection.wait).parameters['interval'].default
-
-# What a user may change on a connection, and is taken back without asking the server. The first need the connection's
-# setters.
-_SETTINGS_WITH_SETTERS = ('autocommit', 'isolation_level', 'read_only', 'deferrable')
-_SETTINGS = (
-    *_SETTINGS_WITH_SETTERS,
-    'prepare_threshold',
-    'prepared_max',
-    'row_factory',
-    'cursor_factory',
-    'server_cursor_factory',
-)
-_settings_of = attrgetter(*_SETTINGS)
 
 logger = logging.getLogger(__name__)
-
-# Of the settings, and of the handlers.
-_State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...]]
-
-
-class _Session:
-    """What a manager keeps of a connection."""
-
-    def __init__(self, cancel_timeout: float) -> None:
-        self.cancel_timeout = cancel_timeout
-        # When connecting was begun, and when there were no prepared statements last.
-        self.began = self.unprepared = time.monotonic_ns()
-        # As configure has left it; None for a connection that somebody else has made.
-        self.state: _State | None = None
-        self.adapters: AdaptersMap | None = None
-        # A duplicate of the socket when it was closed, and until when the server has time to let the session go.
-        self.socket: socket.socket | None = None
-        self.deadline: float | None = None
-
-    def leave(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
-        """Close a connection without waiting, also the socket of one that is lost, which psycopg takes for closed."""
-        self.hold(conn)
-        conn.pgconn.finish()
-
-    def hold(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
-        """Keep the socket beyond the end of the connection."""
-        if self.socket is None and not conn.closed:
-            self.socket = hold_socket(conn.pgconn.socket)
-
-    def __del__(self) -> None:
-        # Of a connection that was never disposed of.
-        if self.socket is not None:
-            self.socket.close()
-
-    def time_to_let_go(self) -> float:
-        """Give the seconds that the server has to let the session go."""
-        return _GOODBYE if self.deadline is None else max(self.deadline - time.monotonic(), _SHORTEST_CONFIGURE)
 
 
 class _Configured(Generic[_AnyConnT]):
@@ -216,109 +156,116 @@ class _Configured(Generic[_AnyConnT]):
         self._configure = configure
         self._ping = ping
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
-        self._resets_all = checked_reset(reset)
-        self._broken_codes = checked_codes(broken_codes)
+        self._resets_all = resets_all(reset)
+        self._broken_codes = check_codes(broken_codes, str)
         self._cancel_timeout = bounded_seconds('cancel_timeout', cancel_timeout)
-        self._sessions: WeakKeyDictionary[_AnyConnT, _Session] = WeakKeyDictionary()
-        # In servers, and in what they have prepared.
-        self._trust = Trust()
-        self._trust_in_plans = Trust()
+        self._sessions: WeakKeyDictionary[_AnyConnT, Session] = WeakKeyDictionary()
+        # Of connections, and of what they have prepared: to have that dropped costs little, so whenever it is stale.
+        self._generations = Generations()
+        self._plans = Generations(interval=0.0)
 
-    def _session_of(self, conn: Any) -> _Session:
+    def _session_of(self, conn: Any) -> Session:
         session = self._sessions.get(conn)
         if session is None:
             # Of one that somebody else has made.
-            session = self._sessions[conn] = _Session(self._cancel_timeout)
+            session = self._sessions[conn] = Session(self._cancel_timeout)
         return session
 
-    def _keep(self, conn: Any, began: int) -> _Session:
+    def _begin(self, endpoint: Hashable) -> Session:
+        """Begin with what is kept of a connection, before it is made."""
         # Until it is configured, the limit of whoever acquires it counts.
-        session = self._sessions[conn] = _Session(min(self._cancel_timeout, _CANCEL_TIMEOUT))
-        session.began = session.unprepared = began
+        seconds = min(self._cancel_timeout, CANCEL_TIMEOUT)
+        return Session(seconds, self._generations.latest(endpoint), self._plans.latest(endpoint))
+
+    def _remember(self, conn: Any, session: Session) -> None:
+        """Take what a connection is now, configured, for what each user is to find."""
+        session.state = state_of(conn)
         if self._resets_all:
-            session.adapters = _copy_of_adapters(conn._adapters)  # noqa: SLF001
-        return session
+            session.adapters = copy_of_adapters(conn._adapters)  # noqa: SLF001
+        session.cancel_timeout = self._cancel_timeout
 
     def _is_as_new(self, endpoint: Hashable, conn: Any) -> bool:
         """Whether a connection is trusted, and nothing is left of the last user's work: a release that was cut off may
         have left all of it.
         """
-        if _why_unfit(conn) is not None:
+        if why_unfit(conn) is not None or (self._generations.any_retired and self._is_retired(endpoint, conn)):
             return False
         session = self._sessions.get(conn)
-        return session is None or (
-            (self._trust.is_whole or self._trust.covers(endpoint, session.began))
-            and (session.state is None or (_settings_of(conn), _handlers_of(conn)) == session.state)
-        )
+        return session is None or session.state is None or (settings_of(conn), handlers_of(conn)) == session.state
+
+    def _is_retired(self, endpoint: Hashable, conn: Any) -> bool:
+        return self._generations.is_retired(endpoint, self._session_of(conn).generation)
 
     def _check_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
         """What a check has to ask the server; None for nothing."""
-        if not self._trust_in_plans.is_whole:
+        if self._plans.any_retired:
             session = self._session_of(conn)
-            if not self._trust_in_plans.covers(endpoint, session.unprepared):
-                _forget_prepared(conn, session)
+            if self._plans.is_retired(endpoint, session.plans):
+                session.forget_prepared(conn, self._plans.latest(endpoint))
                 return b'DEALLOCATE ALL'
         return b'' if self._ping else None
 
     def _is_useless(self, endpoint: Hashable, conn: Any, exc: BaseException) -> bool:
         """Whether a connection is lost, in the middle of something, or of no use after an error."""
-        if _why_unfit(conn) is not None:
+        if why_unfit(conn) is not None:
             return True
         for error in errors_in(exc):
             if isinstance(error, psycopg.Error):
+                session = self._session_of(conn)
                 if is_stale_plan(error.sqlstate, error.diag.source_function):
-                    self._trust_in_plans.lose(endpoint)
+                    self._plans.retire(endpoint, session.plans)
                     return True
                 if is_useless_after(error.sqlstate, self._broken_codes, lambda name: _setting(conn, name)):
                     if is_of_the_server(error.sqlstate):
-                        self._trust.lose(endpoint)
+                        self._generations.retire(endpoint, session.generation)
                     return True
         return False
 
     def _check_fit(self, endpoint: Hashable, conn: Any) -> None:
-        why = _why_unfit(conn)
+        why = why_unfit(conn)
         if why is not None:
             if not conn.closed:
                 logger.warning('discarding a connection to %r that was given back %s', endpoint, why)
             raise DiscardConnection(f'a connection to {endpoint!r} was given back {why}')
-        if not self._trust.is_whole and not self._trust.covers(endpoint, self._session_of(conn).began):
+        if self._generations.any_retired and self._is_retired(endpoint, conn):
             raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
 
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes:
-        """What a release has to ask the server, in one message; empty for nothing."""
-        in_transaction = conn.pgconn.transaction_status != TransactionStatus.IDLE
-        if not (in_transaction or self._resets_all):
-            return b''
+        """What a release has to ask the server, in one message."""
         session = self._session_of(conn)
-        parts = [b'ROLLBACK'] if in_transaction else []
+        parts = [b'ROLLBACK'] if conn.pgconn.transaction_status != TransactionStatus.IDLE else []
         if self._resets_all:
             parts.append(FULL_RESET.encode())
-            _forget_prepared(conn, session)
         elif conn._prepared._names:  # noqa: SLF001
             # As psycopg does: objects that are made anew would not be those that were prepared for.
             parts.append(b'DEALLOCATE ALL')
-            _forget_prepared(conn, session)
+        if len(parts) > 1 or self._resets_all:
+            session.forget_prepared(conn, self._plans.latest(endpoint))
         return b'; '.join(parts)
+
+    def _forget_all(self, conn: Any) -> None:
+        """Take back what a full reset does, and the server has no part in."""
+        session = self._session_of(conn)
+        if session.state is not None:
+            conn._adapters = copy_of_adapters(session.adapters)  # noqa: SLF001
+            forget_notifications(conn)
 
     def _take_back(self, conn: Any) -> list[tuple[str, Any]]:
         """Take back the handlers, and give what is left to take back: names and values of settings."""
         session = self._sessions.get(conn)
         if session is None or session.state is None:
             return []
-        if self._resets_all:
-            conn._adapters = _copy_of_adapters(session.adapters)  # noqa: SLF001
-            _forget_notifications(conn)
         settings, all_handlers = session.state
-        all_handlers_now = _handlers_of(conn)
+        all_handlers_now = handlers_of(conn)
         if all_handlers_now != all_handlers:
             for now, handlers in zip(all_handlers_now, all_handlers, strict=True):
                 now[:] = handlers
-        current_settings = _settings_of(conn)
+        current_settings = settings_of(conn)
         if current_settings == settings:
             return []
         return [
             (name, value)
-            for name, value, current in zip(_SETTINGS, settings, current_settings, strict=True)
+            for name, value, current in zip(SETTINGS, settings, current_settings, strict=True)
             if value is not current and value != current
         ]
 
@@ -373,7 +320,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None: ...
 
     @overload
@@ -388,7 +335,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None: ...
 
     def __init__(
@@ -402,7 +349,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None:
         if inspect.iscoroutinefunction(configure):
             raise TypeError('configure: expected a plain function, got a coroutine function; nothing would await it')
@@ -434,23 +381,22 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         :raise TypeError: ``configure`` has returned an awaitable
         """
+        session = self._begin(endpoint)
         params = _params(endpoint, look_up(self._conninfo, endpoint, 'conninfo'), self._kwargs)
-        began = time.monotonic_ns()
         deadline = deadline_after(timeout)
         try:
             conn = self._attempts.connect(endpoint, lambda left: self._connect(params, left), _close, timeout)
         except (psycopg.Error, TimeoutError, *BAD_PARAMS) as exc:
             _raise_typed(endpoint, params, exc, timeout)
-        session = self._keep(conn, began)
+        self._sessions[conn] = session
         try:
             if self._configure is not None:
                 self._run_configure(self._configure, endpoint, conn, deadline, timeout)
             _check_configured(endpoint, conn)
-            session.state = _state_of(conn)
+            self._remember(conn, session)
         except BaseException:
             self._farewell(conn, session.cancel_timeout)
             raise
-        session.cancel_timeout = self._cancel_timeout
         return conn
 
     @staticmethod
@@ -461,7 +407,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         deadline: float | None,
         timeout: float | None,
     ) -> None:
-        with _waits_until(conn, deadline) as is_over:
+        with waits_until(conn, deadline) as is_over:
             try:
                 _check_not_awaitable(configure(conn))
             except Exception:
@@ -496,16 +442,16 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         session = self._session_of(conn)
         locked = False
         try:
-            if _is_at_work(conn):
+            if is_at_work(conn):
                 session.deadline = deadline = time.monotonic() + seconds
-                while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
-                    _ask_to_cancel(conn, left)
-                    ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
-                    while not _has_answer(conn) and time.monotonic() < ask_again:
-                        time.sleep(_LOOK)
+                while not has_answer(conn) and (left := deadline - time.monotonic()) > 0:
+                    ask_to_cancel(conn, left)
+                    ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
+                    while not has_answer(conn) and time.monotonic() < ask_again:
+                        time.sleep(LOOK)
                 if conn.lock.locked():
                     locked = conn.lock.acquire(timeout=min(_PATIENCE_WITH_USER, seconds))
-                    if not locked and _cut_off_user(conn):
+                    if not locked and cut_off_user(conn):
                         locked = conn.lock.acquire(timeout=_PATIENCE_WITH_USER)
             session.hold(conn)
             # The goodbye is sent without waiting.
@@ -516,7 +462,8 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
                 conn.lock.release()
         held, session.socket = session.socket, None
         if held is not None:
-            wait_until_gone(held, min(session.time_to_let_go(), seconds))
+            with held:
+                wait_for_end(held, session.time_to_let_go(seconds))
 
     def check_aliveness(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> bool:
         """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel.
@@ -527,11 +474,12 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
             Without ``ping`` nothing waits.
         """
         try:
-            if not (self._is_as_new(endpoint, conn) and _is_connected(conn)):
+            if not (self._is_as_new(endpoint, conn) and is_connected(conn)):
                 return False
-            command = self._check_command(endpoint, conn)
-            if command is not None:
-                _exchange(conn.pgconn, command, time_to_answer(timeout))
+            if self._ping or self._plans.any_retired:
+                command = self._check_command(endpoint, conn)
+                if command is not None:
+                    exchange(conn.pgconn, command, time_to_answer(timeout))
         except psycopg.Error:
             self._session_of(conn).leave(conn)
             return False
@@ -561,25 +509,24 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         """
         self._check_fit(endpoint, conn)
         try:
-            command = self._release_command(endpoint, conn)
-            deadline = deadline_after(self._rollback_timeout)
-            if command:
-                _exchange(conn.pgconn, command, self._rollback_timeout)
-            self._set_back(conn)
-            if self._resets_all and self._configure is not None:
-                self._run_configure(self._configure, endpoint, conn, deadline, self._rollback_timeout)
-                _check_configured(endpoint, conn)
-                self._set_back(conn)
+            if self._resets_all or conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                deadline = deadline_after(self._rollback_timeout)
+                exchange(conn.pgconn, self._release_command(endpoint, conn), self._rollback_timeout)
+                if self._resets_all:
+                    self._forget_all(conn)
+                    if self._configure is not None:
+                        for name, value in self._take_back(conn):
+                            setattr(conn, name, value)
+                        self._run_configure(self._configure, endpoint, conn, deadline, self._rollback_timeout)
+                        _check_configured(endpoint, conn)
+            for name, value in self._take_back(conn):
+                setattr(conn, name, value)
         except Exception as exc:  # noqa: BLE001  (of configure, it may be any)
             self._session_of(conn).leave(conn)
             _discard(endpoint, exc)
         except BaseException:
             self._session_of(conn).leave(conn)
             raise
-
-    def _set_back(self, conn: _ConnT) -> None:
-        for name, value in self._take_back(conn):
-            setattr(conn, name, value)
 
 
 class AsyncConnectionManager(
@@ -623,7 +570,7 @@ class AsyncConnectionManager(
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None: ...
 
     @overload
@@ -638,7 +585,7 @@ class AsyncConnectionManager(
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None: ...
 
     def __init__(
@@ -652,7 +599,7 @@ class AsyncConnectionManager(
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None:
         self._set_up(
             conninfo,
@@ -674,8 +621,8 @@ class AsyncConnectionManager(
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         """
+        session = self._begin(endpoint)
         params = _params(endpoint, await look_up_async(self._conninfo, endpoint, 'conninfo'), self._kwargs)
-        began = time.monotonic_ns()
         try:
             conn = await self._connection_class.connect(**params)
         except (psycopg.Error, *BAD_PARAMS) as exc:
@@ -684,19 +631,18 @@ class AsyncConnectionManager(
         except BaseException as exc:
             _let_go(exc)
             raise
-        session = self._keep(conn, began)
+        self._sessions[conn] = session
         if type(conn).wait is AsyncConnection.wait:
             # On this connection alone, in place of psycopg's, and without a reference to itself.
-            vars(conn)['wait'] = functools.partial(_wait, ref(conn), session)
+            conn.wait = functools.partial(wait_bounded, ref(conn), session)  # type: ignore[method-assign]
         try:
             if self._configure is not None:
                 await self._configure(conn)
             _check_configured(endpoint, conn)
-            session.state = _state_of(conn)
+            self._remember(conn, session)
         except BaseException:
-            await _to_its_end(self._farewell(conn, session.cancel_timeout))
+            await to_its_end(self._farewell(conn, session.cancel_timeout))
             raise
-        session.cancel_timeout = self._cancel_timeout
         return conn
 
     async def dispose(self, endpoint: _EndpointT, conn: _AsyncConnT) -> None:
@@ -715,17 +661,17 @@ class AsyncConnectionManager(
         session = self._session_of(conn)
         locked = False
         try:
-            if _is_at_work(conn):
+            if is_at_work(conn):
                 session.deadline = deadline = time.monotonic() + seconds
-                while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
-                    await _ask_to_cancel_async(conn, left)
-                    ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
+                while not has_answer(conn) and (left := deadline - time.monotonic()) > 0:
+                    await ask_to_cancel_async(conn, left)
+                    ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
                     # Whoever waits for the answer has the loop watch the socket, which can have one watcher.
-                    while not _has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
-                        await asyncio.sleep(_LOOK)
+                    while not has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
+                        await asyncio.sleep(LOOK)
                 if conn.lock.locked():
                     locked = await _locks(conn.lock, min(_PATIENCE_WITH_USER, seconds))
-                    if not locked and _cut_off_user(conn):
+                    if not locked and cut_off_user(conn):
                         locked = await _locks(conn.lock, _PATIENCE_WITH_USER)
             session.hold(conn)
             await conn.close()
@@ -736,7 +682,7 @@ class AsyncConnectionManager(
             held, session.socket = session.socket, None
             if held is not None:
                 with held:
-                    await wait_until_gone_async(held, min(session.time_to_let_go(), seconds))
+                    await wait_for_end_async(held, session.time_to_let_go(seconds))
 
     async def check_aliveness(self, endpoint: _EndpointT, conn: _AsyncConnT) -> bool:
         """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel, and
@@ -748,11 +694,12 @@ class AsyncConnectionManager(
         :param conn: the connection; it is in doubt unless no transaction is open
         """
         try:
-            if not (self._is_as_new(endpoint, conn) and _is_connected(conn)):
+            if not (self._is_as_new(endpoint, conn) and is_connected(conn)):
                 return False
-            command = self._check_command(endpoint, conn)
-            if command is not None:
-                await _exchange_async(conn.pgconn, command, None)
+            if self._ping or self._plans.any_retired:
+                command = self._check_command(endpoint, conn)
+                if command is not None:
+                    await exchange_async(conn.pgconn, command, None)
         except psycopg.Error:
             self._session_of(conn).leave(conn)
             return False
@@ -782,15 +729,18 @@ class AsyncConnectionManager(
         """
         self._check_fit(endpoint, conn)
         try:
-            command = self._release_command(endpoint, conn)
-            deadline = deadline_after(self._rollback_timeout)
-            if command:
-                await _exchange_async(conn.pgconn, command, self._rollback_timeout)
-            await self._set_back(conn)
-            if self._resets_all and self._configure is not None:
-                await asyncio.wait_for(self._configure(conn), time_left(deadline))
-                _check_configured(endpoint, conn)
-                await self._set_back(conn)
+            if self._resets_all or conn.pgconn.transaction_status != TransactionStatus.IDLE:
+                deadline = deadline_after(self._rollback_timeout)
+                await exchange_async(conn.pgconn, self._release_command(endpoint, conn), self._rollback_timeout)
+                if self._resets_all:
+                    self._forget_all(conn)
+                    if self._configure is not None:
+                        for name, value in self._take_back(conn):
+                            await _change(conn, name, value)
+                        await asyncio.wait_for(self._configure(conn), time_left(deadline))
+                        _check_configured(endpoint, conn)
+            for name, value in self._take_back(conn):
+                await _change(conn, name, value)
         except Exception as exc:  # noqa: BLE001  (of configure, it may be any)
             self._session_of(conn).leave(conn)
             _discard(endpoint, exc)
@@ -798,76 +748,19 @@ class AsyncConnectionManager(
             self._session_of(conn).leave(conn)
             raise
 
-    async def _set_back(self, conn: _AsyncConnT) -> None:
-        for name, value in self._take_back(conn):
-            if name in _SETTINGS_WITH_SETTERS:
-                await getattr(conn, f'set_{name}')(value)
-            else:
-                setattr(conn, name, value)
-
-
-async def _wait(
-    connection: 'ref[AsyncConnection[Any]]',
-    session: _Session,
-    gen: Generator[Any, Any, _ResultT],
-    interval: float = _INTERVAL,
-    **options: Any,
-) -> _ResultT:
-    """Do what :py:meth:`psycopg.AsyncConnection.wait` does; but what follows a cancellation is bounded, not cut off.
-
-    psycopg waits up to 5 seconds each for the server to take its request to cancel, and to end the statement. Is it
-    cancelled once more meanwhile (as anyio's scopes do at each turn of the loop), it closes the connection, and the
-    server goes on with the statement.
-    """
-    # Whoever calls this holds it.
-    conn = cast('AsyncConnection[Any]', connection())
-    try:
-        return await wait_async(gen, conn.pgconn.socket, interval=interval, **options)
-    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-        if _is_at_work(conn):
-            await _to_its_end(_end_statement(conn, session, gen))
-        raise
-
-
-async def _end_statement(conn: AsyncConnection[Any], session: _Session, gen: Generator[Any, Any, object]) -> None:
-    """Ask the server to end the statement and take what it answers: the connection is good again. Else close it."""
-    deadline = time.monotonic() + session.cancel_timeout
-    ending = asyncio.ensure_future(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL))
-    try:
-        while not ending.done() and (left := deadline - time.monotonic()) > 0:
-            await _ask_to_cancel_async(conn, left)
-            await asyncio.wait((ending,), timeout=min(max(deadline - time.monotonic(), 0.0), _ASK_AGAIN))
-    finally:
-        while not ending.done():
-            # Perhaps more than once: psycopg before 3.3 loses a cancellation that comes when its interval is over.
-            ending.cancel()
-            await asyncio.wait((ending,), timeout=_LOOK)
-        failure = None if ending.cancelled() else ending.exception()
-        if failure is not None and not isinstance(failure, QueryCanceled):
-            logger.info('a statement that nobody waits for has not ended as it should: %s', failure)
-        if _is_at_work(conn):
-            session.deadline = deadline
-            session.leave(conn)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await what is bounded in time, and has to be done though the task is cancelled, as often as that may be.
-
-    For whoever raises on the first cancellation afterwards.
-    """
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait((task,))
-    if not task.cancelled():
-        task.result()
-
 
 async def _locks(lock: asyncio.Lock, seconds: float) -> bool:
     try:
         return await asyncio.wait_for(lock.acquire(), seconds)
     except asyncio.TimeoutError:
         return False
+
+
+async def _change(conn: AsyncConnection[Any], name: str, value: Any) -> None:
+    if name in SETTINGS_WITH_SETTERS:
+        await getattr(conn, f'set_{name}')(value)
+    else:
+        setattr(conn, name, value)
 
 
 def _params(endpoint: Hashable, found: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -930,6 +823,11 @@ def _check_configured(endpoint: Hashable, conn: Connection[Any] | AsyncConnectio
         )
 
 
+def _setting(conn: Connection[Any] | AsyncConnection[Any], name: str) -> str | None:
+    value = conn.pgconn.parameter_status(name.encode())
+    return None if value is None else value.decode()
+
+
 def _check_not_awaitable(returned: object) -> None:
     if inspect.isawaitable(returned):
         if inspect.iscoroutine(returned):
@@ -937,239 +835,10 @@ def _check_not_awaitable(returned: object) -> None:
         raise TypeError('configure returned an awaitable; nothing would await it')
 
 
-def _why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
-    """What is left of the last user's work that cannot be mended; None if there is nothing."""
-    if conn.closed:
-        return 'closed'
-    if conn.pgconn.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
-        return 'in the middle of a statement'
-    if conn.pgconn.pipeline_status != PipelineStatus.OFF:
-        return 'in pipeline mode'
-    if conn.lock.locked():
-        # Also by a generator that was not read to its end.
-        return 'in use'
-    # psycopg has no public way to know these: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the
-    # session any more.
-    if getattr(conn, '_tpc', None) is not None:
-        return 'in a two-phase commit'
-    if getattr(conn, '_num_transactions', 0):
-        return 'in a transaction() block'
-    return None
-
-
 def _discard(endpoint: Hashable, exc: Exception) -> NoReturn:
     reason = str(exc) or type(exc).__name__
     logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, reason)
     raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
-
-
-def _state_of(conn: Any) -> _State:
-    return _settings_of(conn), tuple(map(list, _handlers_of(conn)))
-
-
-def _handlers_of(conn: Any) -> tuple[list[Any], ...]:
-    # The lists of those who want to be told. psycopg has no public way to read them.
-    return getattr(conn, '_notice_handlers', []), getattr(conn, '_notify_handlers', [])
-
-
-def _copy_of_adapters(adapters: AdaptersMap | None) -> AdaptersMap | None:
-    # psycopg makes its own as soon as it is asked for.
-    return None if adapters is None else AdaptersMap(adapters)
-
-
-def _forget_prepared(conn: Any, session: _Session) -> None:
-    """Clear psycopg's cache of prepared statements, for which there is no public way, before the server drops them."""
-    session.unprepared = time.monotonic_ns()
-    conn._prepared.clear()  # noqa: SLF001
-    # It is not to be told once more.
-    conn._prepared._to_flush.clear()  # noqa: SLF001
-
-
-def _forget_notifications(conn: Any) -> None:
-    while conn.pgconn.notifies() is not None:
-        pass
-    if backlog := getattr(conn, '_notifies_backlog', None):
-        backlog.clear()
-
-
-def _setting(conn: Connection[Any] | AsyncConnection[Any], name: str) -> str | None:
-    value = conn.pgconn.parameter_status(name.encode())
-    return None if value is None else value.decode()
-
-
-def _is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    pgconn = conn.pgconn
-    if conn.closed or pgconn.transaction_status != TransactionStatus.IDLE:
-        return False
-    for _ in range(MOST_MESSAGES):
-        readable, finished = poll_once(pgconn.socket)
-        if finished:
-            return False
-        if not readable:
-            break
-        # The server may speak unasked: a notification, or that it shuts down. This takes in what has arrived (psycopg
-        # delivers notifications with the next statement) and fails if that was the end; it sends nothing.
-        pgconn.consume_input()
-        if pgconn.is_busy():
-            return False
-    return not conn.closed
-
-
-def _conversation(pgconn: PGconn, command: bytes) -> Generator[None, None, None]:
-    """Send statements by the simple protocol and read the answers; yields when the next one has not arrived.
-
-    Not by a cursor: that would begin a transaction, and ask a dead server to cancel when it is cut off.
-
-    :raise psycopg.Error: the server refuses them, or is lost
-    """
-    pgconn.send_query(command)
-    pgconn.flush()
-    failed = answered = None
-    while True:
-        pgconn.consume_input()
-        while not pgconn.is_busy():
-            result = pgconn.get_result()
-            if result is None:
-                if failed is not None:
-                    raise error_from_result(failed)
-                if answered is None or pgconn.transaction_status != TransactionStatus.IDLE:
-                    raise psycopg.OperationalError('the server did not answer as it should')
-                return
-            answered = result
-            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY):
-                failed = result
-        yield
-
-
-def _exchange(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
-    """Have statements executed.
-
-    :raise psycopg.Error: that failed, or the time is over
-    """
-    deadline = deadline_after(timeout)
-    conversation = _conversation(pgconn, command)
-    with selectors.DefaultSelector() as selector:
-        selector.register(pgconn.socket, selectors.EVENT_READ)
-        for _ in conversation:
-            if not selector.select(time_left(deadline)):
-                raise psycopg.OperationalError('the server did not answer in time')
-
-
-async def _exchange_async(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = deadline_after(timeout)
-    arrived, fd = asyncio.Event(), pgconn.socket
-    loop.add_reader(fd, arrived.set)
-    timer = None if timeout is None else loop.call_later(timeout, arrived.set)
-    try:
-        for _ in _conversation(pgconn, command):
-            if time_left(deadline) == 0.0:
-                raise psycopg.OperationalError('the server did not answer in time')
-            arrived.clear()
-            await arrived.wait()
-    finally:
-        loop.remove_reader(fd)
-        if timer is not None:
-            timer.cancel()
-
-
-@contextlib.contextmanager
-def _waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Callable[[], bool]]:
-    """Bound what a connection waits for in the block, without a thread: psycopg looks up at intervals.
-
-    :param conn: the connection
-    :param deadline: of :py:func:`time.monotonic`, None for no limit
-    :return: of the context: tells whether the time was over. Each wait raises ConnectionTimeout then.
-    """
-    if deadline is None:
-        yield lambda: False
-        return
-    limit = max(deadline, time.monotonic() + _SHORTEST_CONFIGURE)
-    wait = conn.wait
-    was_over = False
-
-    def watched(gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        nonlocal was_over
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if time.monotonic() >= limit:
-                    was_over = True
-                    raise ConnectionTimeout('the server did not answer in time')
-                wanted = gen.send(ready)
-        except StopIteration as stop:
-            return stop.value
-
-    def bounded(gen: Generator[Any, Any, Any], interval: float = _INTERVAL, **options: Any) -> Any:
-        left = max(limit - time.monotonic(), 0.001)
-        return wait(watched(gen), interval=min(interval, left), **options)
-
-    vars(conn)['wait'] = bounded
-    try:
-        yield lambda: was_over
-    finally:
-        del vars(conn)['wait']
-
-
-def _is_at_work(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    return not conn.closed and conn.pgconn.transaction_status == TransactionStatus.ACTIVE
-
-
-def _has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Whether a statement has ended, or what the server says of it has not been read."""
-    return not _is_at_work(conn) or poll_once(conn.pgconn.socket)[0]
-
-
-def _ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
-    if capabilities.has_cancel_safe():
-        try:
-            conn.cancel_safe(timeout=max(seconds, 0.001))
-        except (psycopg.Error, OSError) as exc:
-            logger.info('the server cannot be asked to end a statement: %s', exc)
-    else:
-        ended = threading.Event()
-        call_in_thread(_blocking_cancel(conn.pgconn), ended.set)
-        ended.wait(seconds)
-
-
-async def _ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> None:
-    if capabilities.has_cancel_safe():
-        try:
-            await conn.cancel_safe(timeout=max(seconds, 0.001))
-        except (psycopg.Error, OSError) as exc:
-            logger.info('the server cannot be asked to end a statement: %s', exc)
-    else:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-
-        def tell() -> None:
-            # The loop may be closed.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(ended.set)
-
-        call_in_thread(_blocking_cancel(conn.pgconn), tell)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(ended.wait(), seconds)
-
-
-def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:
-    """Give what asks the server by a libpq that waits for the answer: before version 17."""
-    if psycopg.pq.__impl__ == 'python':
-        return pgconn.get_cancel().cancel
-    module = sys.modules[type(pgconn).__module__].__file__
-    return LibpqCancel(str(module), cast('Any', pgconn).pgconn_ptr)
-
-
-def _cut_off_user(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """End the wait of whoever waits for an answer on a connection that the server does not give.
-
-    :return: False if there is an answer: nobody waits for it, and the server is about to end the session
-    """
-    if conn.closed or poll_once(conn.pgconn.socket)[0]:
-        return False
-    shut_down_descriptor(conn.pgconn.socket)
-    return True
 
 
 def _close(conn: Connection[Any]) -> None:

@@ -4,7 +4,6 @@ The names and signatures are those of ``generic_connection_pool.contrib.psycopg2
 """
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -22,22 +21,20 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._libpq import LibpqCancel, call_in_thread, hold_socket, wait_until_gone
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._goodbye import wait_for_end
+from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK, LibpqCancel, LibpqSession, ask_in_thread
+from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
     FULL_RESET,
     MOST_MESSAGES,
-    Trust,
     advice_for,
-    bounded_seconds,
-    checked_codes,
-    checked_reset,
     is_of_the_server,
     is_stale_plan,
     is_useless_after,
     may_show_password,
     shorter_connect_timeout,
-    time_limit,
 )
 from gcpool.contrib._sockets import poll_once, time_to_answer
 from gcpool.contrib._watchdog import cut_off_after, shut_down_descriptor
@@ -67,17 +64,6 @@ DsnSource: TypeAlias = (
 
 _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
-# Seconds to end a statement and its session.
-_CANCEL_TIMEOUT = 0.3
-# Seconds that the server has at most to let a session go that does nothing: the slot is free after that.
-_GOODBYE = 0.1
-# Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with it
-# is lost.
-_ASK_AGAIN = 0.1
-# Seconds between two looks at whether a statement has ended: whoever waits for it is another thread, which psycopg2
-# alone wakes.
-_LOOK = 0.002
-
 # psycopg2 has set the style of dates by a statement where it was not the server's; it cannot read any other.
 _FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
 
@@ -92,21 +78,11 @@ class _State(NamedTuple):
     cursor_factory: Any
 
 
-class _Session:
+class _Session(LibpqSession):
     """What a manager keeps of a connection."""
 
-    def __init__(self, began: int) -> None:
-        self.began = began
-        # What a full reset leads back to.
-        self.state: _State | None = None
-        # A duplicate of the socket when it was closed, and until when the server has time to let the session go.
-        self.socket: socket.socket | None = None
-        self.deadline: float | None = None
-
-    def __del__(self) -> None:
-        # Of a connection that was never disposed of.
-        if self.socket is not None:
-            self.socket.close()
+    #: What a full reset leads back to.
+    state: _State | None = None
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
@@ -147,19 +123,18 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
-        cancel_timeout: float = _CANCEL_TIMEOUT,
+        cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None:
         check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._attempts = Attempts()
         self._ping = ping
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
-        self._resets_all = checked_reset(reset)
-        self._broken_codes = checked_codes(broken_codes)
+        self._resets_all = resets_all(reset)
+        self._broken_codes = check_codes(broken_codes, str)
         self._cancel_timeout = bounded_seconds('cancel_timeout', cancel_timeout)
         self._sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
-        # In servers, and in what was prepared by SQL.
-        self._trust = Trust()
+        self._generations = Generations()
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
@@ -174,12 +149,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg2.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
+        session = _Session(self._generations.latest(endpoint))
         found = look_up(self._dsn_params, endpoint, 'dsn_params')
         params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
         if params.get('async') or params.get('async_'):
             cause = ValueError('async: an asynchronous connection of psycopg2 cannot be pooled, nothing would poll it')
             raise_bad_params(endpoint, cause, 'dsn_params')
-        began = time.monotonic_ns()
         deadline = deadline_after(timeout)
         try:
             conn = self._attempts.connect(
@@ -197,7 +172,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             raise_connect_error(endpoint, exc, advice_for(str(exc)))
         except (psycopg2.ProgrammingError, *BAD_PARAMS) as exc:
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
-        session = self._sessions[conn] = _Session(began)
+        self._sessions[conn] = session
         if self._resets_all:
             session.state = _state_of(conn)
         return conn
@@ -218,8 +193,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         session = self._sessions.get(conn)
         if session is not None and session.socket is not None:
             held, session.socket = session.socket, None
-            left = _GOODBYE if session.deadline is None else session.deadline - time.monotonic()
-            wait_until_gone(held, min(max(left, 0.0), seconds))
+            with held:
+                wait_for_end(held, session.time_to_let_go(seconds))
 
     # Not by dispose(), which the pool calls once for each connection, and a subclass may count.
     def _end(self, conn: Connection, seconds: float = 0.0) -> None:
@@ -231,8 +206,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                     session.deadline = deadline
                 _end_statement(conn, deadline)
             fd = conn.fileno()
-            if session is not None and session.socket is None:
-                session.socket = hold_socket(fd)
+            if session is not None:
+                session.hold_socket(fd)
             if _is_at_work(conn):
                 # Closing would have to wait for whoever waits for an answer.
                 shut_down_descriptor(fd)
@@ -246,7 +221,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
             Without ``ping`` nothing waits.
         """
-        if conn.closed or not _is_ready(conn) or not self._is_trusted(endpoint, conn):
+        if conn.closed or not _is_ready(conn):
+            return False
+        if self._generations.any_retired and self._is_retired(endpoint, conn):
             return False
         try:
             return _is_connected(conn) and (not self._ping or _answers(conn, time_to_answer(timeout)))
@@ -273,11 +250,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if isinstance(error, psycopg2.Error):
                 if is_stale_plan(error.pgcode, error.diag.source_function):
                     # Whoever has prepared it by SQL may have done so on others, too.
-                    self._trust.lose(endpoint)
+                    self._retire(endpoint, conn)
                     return True
                 if is_useless_after(error.pgcode, self._broken_codes, conn.get_parameter_status):
                     if is_of_the_server(error.pgcode):
-                        self._trust.lose(endpoint)
+                        self._retire(endpoint, conn)
                     return True
         return False
 
@@ -291,7 +268,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """
         if conn.closed:
             raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
-        if not self._is_trusted(endpoint, conn):
+        if self._generations.any_retired and self._is_retired(endpoint, conn):
             raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
         try:
             if _is_ready(conn) and not self._resets_all:
@@ -310,11 +287,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             self._end(conn)
             raise
 
-    def _is_trusted(self, endpoint: DbEndpoint, conn: Connection) -> bool:
-        if self._trust.is_whole:
-            return True
+    def _retire(self, endpoint: DbEndpoint, conn: Connection) -> None:
+        self._generations.retire(endpoint, self._generation_of(conn))
+
+    def _is_retired(self, endpoint: DbEndpoint, conn: Connection) -> bool:
+        return self._generations.is_retired(endpoint, self._generation_of(conn))
+
+    def _generation_of(self, conn: Connection) -> int | None:
         session = self._sessions.get(conn)
-        return session is None or self._trust.covers(endpoint, session.began)
+        return None if session is None else session.generation
 
 
 def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
@@ -341,12 +322,12 @@ def _end_statement(conn: Connection, deadline: float) -> None:
         return
     while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
         asked = threading.Event()
-        call_in_thread(ask, asked.set)
+        ask_in_thread(ask, asked.set)
         if not asked.wait(left):
             return
-        ask_again = min(time.monotonic() + _ASK_AGAIN, deadline)
+        ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
         while _is_at_work(conn) and time.monotonic() < ask_again:
-            time.sleep(_LOOK)
+            time.sleep(LOOK)
 
 
 def _configured_timeout(params: Mapping[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
+from gcpool.contrib._generations import Generations
 from gcpool.contrib._mysql import (
     BAD_ARGUMENTS,
     BROKEN_CODES,
@@ -30,19 +31,17 @@ from gcpool.contrib._mysql import (
     ENDED,
     KILLED_MEANWHILE,
     QUERIES_FOR_RESET,
-    Aftermath,
     ControlLog,
     SessionState,
     advice_for_error,
     advice_for_package,
-    check_codes,
-    check_reset,
     control_params,
     ends_session,
     error_number,
+    is_useless,
     steps_to_kill,
 )
-from gcpool.contrib._postgres import time_limit
+from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
 from gcpool.contrib._sockets import connect_tcp, poll_once, shut_down, time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -53,7 +52,7 @@ try:
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.pymysql needs PyMySQL: pip install "gcpool[pymysql]"', name=exc.name) from exc
 
-__all__ = ['Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters']
+__all__ = ['BROKEN_CODES', 'Connection', 'DbConnectionManager', 'DbEndpoint', 'DbParameters']
 
 DbEndpoint = str
 DbParameters = Mapping[DbEndpoint, Mapping[str, Any]] | Callable[[DbEndpoint], Mapping[str, Any]]
@@ -395,16 +394,17 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
     :param close_timeout: seconds that the server may take to end a statement that it still executes when its connection
-        is closed: it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to.
+        is closed: it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to. None for
+        no limit.
     :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo all that a session can carry when it is
         given back, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
     :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is given back, before
         the connection is closed; None for no limit but ``read_timeout`` in the parameters
     :param broken_codes: numbers of the server's errors after which a connection is closed, and those to the same
         endpoint that were created before, too, when they are next to be served
-    :raise TypeError: ``params`` is neither a mapping nor a callable, ``rollback_timeout`` is no number, or
-        ``broken_codes`` is no collection of numbers
-    :raise ValueError: ``reset`` is another one, or ``rollback_timeout`` is less than 0
+    :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is no number, or ``broken_codes``
+        is no collection of numbers
+    :raise ValueError: ``reset`` is another one, or a time limit is less than 0
     """
 
     def __init__(
@@ -412,7 +412,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         params: DbParameters,
         *,
         ping: bool = False,
-        close_timeout: float = 1.0,
+        close_timeout: float | None = 1.0,
         reset: Literal['rollback', 'full'] = 'rollback',
         rollback_timeout: float | None = None,
         broken_codes: Collection[int] = BROKEN_CODES,
@@ -420,10 +420,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         check_source(params, 'params', or_callable=True)
         self._params = params
         self._ping = ping
-        self._close_timeout = close_timeout
-        self._resets_all = check_reset(reset)
+        self._close_timeout = finite_time_limit('close_timeout', close_timeout)
+        self._resets_all = resets_all(reset)
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
-        self._aftermath = Aftermath(check_codes(broken_codes))
+        self._broken_codes = check_codes(broken_codes, int)
+        self._generations = Generations()
         self._control_log = ControlLog()
         # Of each endpoint, only one control connection at a time; and of each process, since a fork copies a lock as
         # it is.
@@ -445,7 +446,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             passwords
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
-        created_at = time.monotonic()
+        generation = self._generations.latest(endpoint)
         deadline = deadline_after(timeout)
         params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
         limit = params.get('connect_timeout') or _CONNECT_TIMEOUT
@@ -458,7 +459,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             deadline = own_deadline
         else:
             limit = timeout
-        conn.created_at = created_at
+        conn.generation = generation
         try:
             conn.connect_by(deadline)
             conn.initial_autocommit = conn.get_autocommit()
@@ -470,7 +471,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if isinstance(exc, Exception):
                 _raise_not_connected(endpoint, exc, conn, limit, deadline)
             raise
-        conn.broken_codes = self._aftermath.codes
+        conn.broken_codes = self._broken_codes
         return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
@@ -538,7 +539,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         # It is not restored where a release was left out, or cut off before it could do that.
         if not (conn.open and conn.in_order and conn.is_quiet() and conn.is_restored):
             return False
-        if (self._resets_all and conn.was_used) or self._aftermath.is_useless(endpoint, conn):
+        if self._resets_all and conn.was_used:
+            return False
+        if (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn):
             return False
         if not self._ping:
             return True
@@ -561,7 +564,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         if not conn.in_order or conn.has_unread():
             raise DiscardConnection(f'the connection to {endpoint!r} has an answer that was not read to its end')
-        if self._aftermath.is_useless(endpoint, conn):
+        if (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn):
             raise DiscardConnection(f'the connection to {endpoint!r} is alive, but useless')
         if (not conn.was_used) if self._resets_all else conn.is_restored:
             return
@@ -585,7 +588,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         :param conn: the connection
         :param exc: what the block raised
         """
-        if not conn.open or not conn.in_order or self._aftermath.is_useless(endpoint, conn, exc):
+        if not conn.open or not conn.in_order or is_useless(self._generations, endpoint, conn, exc):
             return True
         if any(isinstance(error, err.InterfaceError) or _ends_session(error) for error in errors_in(exc)):
             return True

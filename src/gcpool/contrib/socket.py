@@ -183,6 +183,9 @@ class SslSocketConnectionManager(
     def normalize(self, endpoint: SslEndpoint) -> SslEndpoint:
         """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
 
+        A dot at the name's end is dropped unless it is its only one (``db`` is completed by the resolver's search list,
+        ``db.`` is not). The certificate is checked for the name without it.
+
         :param endpoint: as it was asked for
         :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
         """

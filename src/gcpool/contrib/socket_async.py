@@ -13,6 +13,7 @@ from ssl import SSLContext
 from typing import Generic
 
 from gcpool.contrib._errors import raise_not_connected
+from gcpool.contrib._parameters import time_limit
 from gcpool.contrib._sockets import (
     IpAddress,
     normal_host_endpoint,
@@ -153,18 +154,22 @@ class TcpStreamConnectionManager(
 
     :param ssl: the TLS settings, or True for the default ones; None and False mean plain TCP
     :param close_timeout: seconds that closing may take to send what is still to be sent and, with TLS, to hear the
-        peer's ``close_notify``; then the connection is aborted
-    :raise TypeError: ``ssl`` is something else
+        peer's ``close_notify``; then the connection is aborted. None for no limit.
+    :raise TypeError: ``ssl`` is something else, or ``close_timeout`` no number
+    :raise ValueError: ``close_timeout`` is less than 0
     """
 
-    def __init__(self, ssl: bool | SSLContext | None = None, *, close_timeout: float = 1.0) -> None:
+    def __init__(self, ssl: bool | SSLContext | None = None, *, close_timeout: float | None = 1.0) -> None:
         if not isinstance(ssl, bool | SSLContext | None):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f'ssl must be an ssl.SSLContext, a bool or None, not {ssl!r}')
         self._ssl = ssl or None
-        self._close_timeout = close_timeout
+        self._close_timeout = time_limit('close_timeout', close_timeout)
 
     def normalize(self, endpoint: TcpStreamEndpoint) -> TcpStreamEndpoint:
         """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
+
+        A dot at the name's end is dropped unless it is its only one (``db`` is completed by the resolver's search list,
+        ``db.`` is not). The certificate is checked for the name without it.
 
         :param endpoint: as it was asked for
         :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
@@ -220,11 +225,12 @@ async def close_socket(sock: socket.socket) -> None:
         sock.close()
 
 
-async def close_stream(stream: Stream, timeout: float) -> None:
+async def close_stream(stream: Stream, timeout: float | None) -> None:
     """Close a stream. It neither fails nor hangs if the peer is gone, or takes nothing of what is still to be sent.
 
     :param stream: reader and writer
-    :param timeout: seconds until the connection is aborted; if the task is cancelled meanwhile it is aborted at once
+    :param timeout: seconds until the connection is aborted, None for no limit; if the task is cancelled meanwhile it is
+        aborted at once
     """
     writer = stream[1]
     writer.close()

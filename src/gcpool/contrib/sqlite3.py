@@ -21,10 +21,10 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from gcpool.common import check_optional_seconds
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import BAD_PARAMS, errors_in, raise_connect_error
-from gcpool.contrib._generations import Generations, Reset, check_codes, check_reset
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._parameters import Reset, check_codes, resets_all, some_seconds
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 
@@ -80,7 +80,7 @@ class PooledConnection(sqlite3.Connection):
     # Whether it was given back while another thread executed a statement.
     _abandoned = False
     # See Generations; None for one that a create() of the user's own has made.
-    _number: int | None = None
+    _generation: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -265,7 +265,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise TypeError(f'factory must be a subclass of PooledConnection, not {factory!r}')
         if autocommit is not None and not _HAS_AUTOCOMMIT:
             raise ValueError(f'autocommit={autocommit!r} needs Python 3.12')
-        self._timeout = _check_timeout(timeout)
+        self._timeout = min(some_seconds('timeout', timeout), _LONGEST_TIMEOUT)
         self._detect_types = detect_types
         self._isolation_level: IsolationLevel = isolation_level
         self._autocommit = autocommit
@@ -273,7 +273,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         self._cached_statements = cached_statements
         self._uri = uri
         self._pragmas = [_pragma_statement(name, value) for name, value in (pragmas or {}).items()]
-        self._closes_at_release = check_reset(reset) == 'full'
+        self._closes_at_release = resets_all(reset)
         self._broken_codes = check_codes(broken_codes, int)
         self._generations = Generations()
 
@@ -317,7 +317,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def _create(
         self, endpoint: SqliteEndpoint, deadline: float | None, given_up: Callable[[], bool] | None
     ) -> PooledConnection:
-        number = self._generations.number()
+        generation = self._generations.latest(endpoint)
         try:
             conn = self._open(endpoint, os.fsdecode(endpoint), deadline, given_up)
         except sqlite3.OperationalError as exc:
@@ -330,7 +330,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise_connect_error(endpoint, exc, 'check that the file is a database of SQLite')
         except BAD_PARAMS as exc:
             raise_connect_error(endpoint, exc, "check the path, and the manager's parameters")
-        conn._number = number  # noqa: SLF001
+        conn._generation = generation  # noqa: SLF001
         return conn
 
     def _open(
@@ -404,9 +404,12 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         :param conn: the connection
         :param timeout: not needed, this never waits for a lock
         """
-        if _is_closed(conn) or conn.file_was_replaced() or self._is_retired(endpoint, conn):
+        if _is_closed(conn) or conn.file_was_replaced():
             return False
-        if not self._is_as_new(conn):
+        if self._generations.any_retired and self._is_retired(endpoint, conn):
+            return False
+        # A release that was cut off has not come to its hook.
+        if not conn.is_tidy or (self._closes_at_release and conn._lent):  # noqa: SLF001
             # Nobody has it any more: unless another thread works with it, it can be closed at once.
             conn.take_back()
             return False
@@ -436,7 +439,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                 raise DiscardConnection(f'another thread executes a statement with the connection to {endpoint!r}')
             if self._closes_at_release:
                 raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
-            if self._is_retired(endpoint, conn):
+            if self._generations.any_retired and self._is_retired(endpoint, conn):
                 raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
             if conn.in_transaction:
                 _roll_back(conn)
@@ -467,16 +470,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         codes = [_code_of(error) for error in errors_in(exc) if isinstance(error, sqlite3.Error)]
         if not any(code in self._broken_codes or code & 0xFF in self._broken_codes for code in codes):
             return False
-        self._generations.retire(endpoint)
+        self._generations.retire(endpoint, conn._generation)  # noqa: SLF001
         return True
 
-    def _is_as_new(self, conn: PooledConnection) -> bool:
-        # A release that was cut off has not come to its hook.
-        return conn.is_tidy and not (self._closes_at_release and conn._lent)  # noqa: SLF001
-
     def _is_retired(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> bool:
-        generations = self._generations
-        return generations.active and generations.is_retired(endpoint, conn._number)  # noqa: SLF001
+        return self._generations.is_retired(endpoint, conn._generation)  # noqa: SLF001
 
 
 def _code_of(error: sqlite3.Error) -> int:
@@ -514,13 +512,6 @@ def _file_id(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _check_timeout(value: object) -> float:
-    seconds = check_optional_seconds('timeout', value)
-    if seconds is None:
-        raise TypeError('timeout=None: expected seconds as a float')
-    return min(seconds, _LONGEST_TIMEOUT)
 
 
 def _fetch_one(conn: PooledConnection, statement: str) -> Any:

@@ -8,6 +8,7 @@ import asyncio
 import pathlib
 import socket
 
+from gcpool.contrib._parameters import time_limit
 from gcpool.contrib._sockets import BACKLOG_RETRY, normal_path, path_of_endpoint, raise_not_connected_to_path
 from gcpool.contrib.socket_async import (
     SocketAlivenessCheckingMixin,
@@ -72,11 +73,14 @@ class UnixSocketStreamConnectionManager(
 ):
     """Makes streams to a Unix domain stream socket.
 
-    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is aborted
+    :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is
+        aborted. None for no limit.
+    :raise TypeError: ``close_timeout`` is no number
+    :raise ValueError: it is less than 0
     """
 
-    def __init__(self, *, close_timeout: float = 1.0) -> None:
-        self._close_timeout = close_timeout
+    def __init__(self, *, close_timeout: float | None = 1.0) -> None:
+        self._close_timeout = time_limit('close_timeout', close_timeout)
 
     def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
         """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.

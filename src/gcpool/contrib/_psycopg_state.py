@@ -1,0 +1,120 @@
+"""What a connection of psycopg is left with by its users, as far as it can be told without asking the server."""
+
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+from psycopg import AsyncConnection, Connection
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from gcpool.contrib._libpq import LibpqSession
+
+__all__ = [
+    'SETTINGS',
+    'SETTINGS_WITH_SETTERS',
+    'Session',
+    'copy_of_adapters',
+    'forget_notifications',
+    'handlers_of',
+    'settings_of',
+    'state_of',
+    'why_unfit',
+]
+
+#: What a user may change on a connection, and is taken back without asking the server. Those of an asynchronous one are
+#: changed by its setters.
+SETTINGS_WITH_SETTERS = ('autocommit', 'isolation_level', 'read_only', 'deferrable')
+SETTINGS = (
+    *SETTINGS_WITH_SETTERS,
+    'prepare_threshold',
+    'prepared_max',
+    'row_factory',
+    'cursor_factory',
+    'server_cursor_factory',
+)
+settings_of = attrgetter(*SETTINGS)
+
+# Of the settings, and of the handlers.
+_State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...]]
+
+
+class Session(LibpqSession):
+    """What a manager keeps of a connection.
+
+    :param cancel_timeout: seconds that the server has to end a statement
+    :param generation: of the connection, and of what it has prepared, see
+        :py:class:`gcpool.contrib._generations.Generations`; None for one that somebody else has made
+    """
+
+    def __init__(self, cancel_timeout: float, generation: int | None = None, plans: int | None = None) -> None:
+        super().__init__(generation)
+        self.cancel_timeout = cancel_timeout
+        self.plans = plans
+        # As configure has left it; None for a connection that somebody else has made.
+        self.state: _State | None = None
+        self.adapters: AdaptersMap | None = None
+
+    def leave(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
+        """Close a connection without waiting, also the socket of one that is lost, which psycopg takes for closed."""
+        self.hold(conn)
+        conn.pgconn.finish()
+
+    def hold(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
+        """Keep the socket beyond the end of the connection."""
+        if not conn.closed:
+            self.hold_socket(conn.pgconn.socket)
+
+    def forget_prepared(self, conn: Any, plans: int | None) -> None:
+        """Clear psycopg's cache of prepared statements, for which there is no public way, before the server drops them.
+
+        :param conn: the connection
+        :param plans: the generation of what it prepares from now on
+        """
+        if self.plans is not None:
+            self.plans = plans
+        conn._prepared.clear()  # noqa: SLF001
+        # It is not to be told once more.
+        conn._prepared._to_flush.clear()  # noqa: SLF001
+
+
+def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
+    """Say what is left of the last user's work that cannot be mended; None if there is nothing."""
+    if conn.closed:
+        return 'closed'
+    if conn.pgconn.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
+        return 'in the middle of a statement'
+    if conn.pgconn.pipeline_status != PipelineStatus.OFF:
+        return 'in pipeline mode'
+    if conn.lock.locked():
+        # Also by a generator that was not read to its end.
+        return 'in use'
+    # psycopg has no public way to know these: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the
+    # session any more.
+    if getattr(conn, '_tpc', None) is not None:
+        return 'in a two-phase commit'
+    if getattr(conn, '_num_transactions', 0):
+        return 'in a transaction() block'
+    return None
+
+
+def state_of(conn: Any) -> _State:
+    """Give what a release leads back to: settings, and handlers."""
+    return settings_of(conn), tuple(map(list, handlers_of(conn)))
+
+
+def handlers_of(conn: Any) -> tuple[list[Any], ...]:
+    """Give the lists of those who want to be told. psycopg has no public way to read them."""
+    return getattr(conn, '_notice_handlers', []), getattr(conn, '_notify_handlers', [])
+
+
+def copy_of_adapters(adapters: AdaptersMap | None) -> AdaptersMap | None:
+    """Copy the adapters of a connection: None as long as it has not been asked for them."""
+    return None if adapters is None else AdaptersMap(adapters)
+
+
+def forget_notifications(conn: Any) -> None:
+    """Drop the notifications that have arrived, and nobody has taken."""
+    while conn.pgconn.notifies() is not None:
+        pass
+    if backlog := getattr(conn, '_notifies_backlog', None):
+        backlog.clear()

@@ -1,0 +1,291 @@
+"""Statements on a connection of psycopg, past its cursors: how some are executed, and how those at work are ended."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import selectors
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from typing import Any, TypeVar, cast
+from weakref import ref
+
+import psycopg
+from psycopg import AsyncConnection, Connection, capabilities
+from psycopg.errors import ConnectionTimeout, QueryCanceled, error_from_result
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
+from psycopg.waiting import wait_async
+
+from gcpool.contrib._attempts import deadline_after, time_left
+from gcpool.contrib._libpq import ASK_AGAIN, LOOK, LibpqCancel, ask_in_thread
+from gcpool.contrib._postgres import MOST_MESSAGES
+from gcpool.contrib._psycopg_state import Session
+from gcpool.contrib._sockets import poll_once
+from gcpool.contrib._watchdog import shut_down_descriptor
+
+__all__ = [
+    'ask_to_cancel',
+    'ask_to_cancel_async',
+    'cut_off_user',
+    'exchange',
+    'exchange_async',
+    'has_answer',
+    'is_at_work',
+    'is_connected',
+    'to_its_end',
+    'wait_bounded',
+    'waits_until',
+]
+
+_ResultT = TypeVar('_ResultT')
+
+# Seconds in which what is asked of a server is cut off at the least, as connecting has some time though the limit is 0.
+_SHORTEST_WAIT = 0.05
+
+# How often psycopg looks up while it waits, in seconds.
+_INTERVAL: float = inspect.signature(AsyncConnection.wait).parameters['interval'].default
+
+logger = logging.getLogger(__name__)
+
+
+async def wait_bounded(
+    connection: 'ref[AsyncConnection[Any]]',
+    session: Session,
+    gen: Generator[Any, Any, _ResultT],
+    interval: float = _INTERVAL,
+    **options: Any,
+) -> _ResultT:
+    """Do what :py:meth:`psycopg.AsyncConnection.wait` does; but what follows a cancellation is bounded, not cut off.
+
+    psycopg waits up to 5 seconds each for the server to take its request to cancel, and to end the statement. Is it
+    cancelled once more meanwhile (as anyio's scopes do at each turn of the loop), it closes the connection, and the
+    server goes on with the statement.
+    """
+    # Whoever calls this holds it.
+    conn = cast('AsyncConnection[Any]', connection())
+    try:
+        return await wait_async(gen, conn.pgconn.socket, interval=interval, **options)
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        if is_at_work(conn):
+            await to_its_end(_end_statement(conn, session, gen))
+        raise
+
+
+async def _end_statement(conn: AsyncConnection[Any], session: Session, gen: Generator[Any, Any, object]) -> None:
+    """Ask the server to end the statement and take what it answers: the connection is good again. Else close it."""
+    deadline = time.monotonic() + session.cancel_timeout
+    ending = asyncio.ensure_future(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL))
+    try:
+        while not ending.done() and (left := deadline - time.monotonic()) > 0:
+            await ask_to_cancel_async(conn, left)
+            await asyncio.wait((ending,), timeout=min(max(deadline - time.monotonic(), 0.0), ASK_AGAIN))
+    finally:
+        while not ending.done():
+            # Perhaps more than once: psycopg before 3.3 loses a cancellation that comes when its interval is over.
+            ending.cancel()
+            await asyncio.wait((ending,), timeout=LOOK)
+        failure = None if ending.cancelled() else ending.exception()
+        if failure is not None and not isinstance(failure, QueryCanceled):
+            logger.info('a statement that nobody waits for has not ended as it should: %s', failure)
+        if is_at_work(conn):
+            session.deadline = deadline
+            session.leave(conn)
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await what is bounded in time, and has to be done though the task is cancelled, as often as that may be.
+
+    For whoever raises on the first cancellation afterwards.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
+
+
+def is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Tell whether a connection is idle, and the server has not ended it; only the kernel is asked."""
+    pgconn = conn.pgconn
+    if conn.closed or pgconn.transaction_status != TransactionStatus.IDLE:
+        return False
+    for _ in range(MOST_MESSAGES):
+        readable, finished = poll_once(pgconn.socket)
+        if finished:
+            return False
+        if not readable:
+            break
+        # The server may speak unasked: a notification, or that it shuts down. This takes in what has arrived (psycopg
+        # delivers notifications with the next statement) and fails if that was the end; it sends nothing.
+        pgconn.consume_input()
+        if pgconn.is_busy():
+            return False
+    return not conn.closed
+
+
+def _conversation(pgconn: PGconn, command: bytes) -> Generator[None, None, None]:
+    """Send statements by the simple protocol and read the answers; yields when the next one has not arrived.
+
+    Not by a cursor: that would begin a transaction, and ask a dead server to cancel when it is cut off.
+
+    :raise psycopg.Error: the server refuses them, or is lost
+    """
+    pgconn.send_query(command)
+    pgconn.flush()
+    failed = answered = None
+    while True:
+        pgconn.consume_input()
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                if failed is not None:
+                    raise error_from_result(failed)
+                if answered is None or pgconn.transaction_status != TransactionStatus.IDLE:
+                    raise psycopg.OperationalError('the server did not answer as it should')
+                return
+            answered = result
+            if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY):
+                failed = result
+        yield
+
+
+def exchange(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
+    """Have statements executed by the simple protocol, which begins no transaction.
+
+    :param pgconn: libpq's connection
+    :param command: the statements
+    :param timeout: seconds, None for no limit
+    :raise psycopg.Error: that failed, or the time is over
+    """
+    deadline = deadline_after(timeout)
+    conversation = _conversation(pgconn, command)
+    with selectors.DefaultSelector() as selector:
+        selector.register(pgconn.socket, selectors.EVENT_READ)
+        for _ in conversation:
+            if not selector.select(time_left(deadline)):
+                raise psycopg.OperationalError('the server did not answer in time')
+
+
+async def exchange_async(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
+    """The same in an event loop."""
+    loop = asyncio.get_running_loop()
+    deadline = deadline_after(timeout)
+    arrived, fd = asyncio.Event(), pgconn.socket
+    loop.add_reader(fd, arrived.set)
+    timer = None if timeout is None else loop.call_later(timeout, arrived.set)
+    try:
+        for _ in _conversation(pgconn, command):
+            if time_left(deadline) == 0.0:
+                raise psycopg.OperationalError('the server did not answer in time')
+            arrived.clear()
+            await arrived.wait()
+    finally:
+        loop.remove_reader(fd)
+        if timer is not None:
+            timer.cancel()
+
+
+@contextlib.contextmanager
+def waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Callable[[], bool]]:
+    """Bound what a connection waits for in the block, without a thread: psycopg looks up at intervals.
+
+    :param conn: the connection
+    :param deadline: of :py:func:`time.monotonic`, None for no limit
+    :return: of the context: tells whether the time was over. Each wait raises ConnectionTimeout then.
+    """
+    if deadline is None:
+        yield lambda: False
+        return
+    limit = max(deadline, time.monotonic() + _SHORTEST_WAIT)
+    wait = conn.wait
+    was_over = False
+
+    def watched(gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        nonlocal was_over
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if time.monotonic() >= limit:
+                    was_over = True
+                    raise ConnectionTimeout('the server did not answer in time')
+                wanted = gen.send(ready)
+        except StopIteration as stop:
+            return stop.value
+
+    def bounded(gen: Generator[Any, Any, Any], interval: float = _INTERVAL, **options: Any) -> Any:
+        left = max(limit - time.monotonic(), 0.001)
+        return wait(watched(gen), interval=min(interval, left), **options)
+
+    conn.wait = bounded  # type: ignore[method-assign,assignment]
+    try:
+        yield lambda: was_over
+    finally:
+        del conn.wait
+
+
+def is_at_work(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Tell whether the server may be at work for a statement."""
+    return not conn.closed and conn.pgconn.transaction_status == TransactionStatus.ACTIVE
+
+
+def has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Whether a statement has ended, or what the server says of it has not been read."""
+    return not is_at_work(conn) or poll_once(conn.pgconn.socket)[0]
+
+
+def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
+    """Ask the server to end the statement of a connection, and wait for it to take that for some seconds at most."""
+    if capabilities.has_cancel_safe():
+        try:
+            conn.cancel_safe(timeout=max(seconds, 0.001))
+        except (psycopg.Error, OSError) as exc:
+            logger.info('the server cannot be asked to end a statement: %s', exc)
+    else:
+        ended = threading.Event()
+        ask_in_thread(_blocking_cancel(conn.pgconn), ended.set)
+        ended.wait(seconds)
+
+
+async def ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> None:
+    """The same in an event loop."""
+    if capabilities.has_cancel_safe():
+        try:
+            await conn.cancel_safe(timeout=max(seconds, 0.001))
+        except (psycopg.Error, OSError) as exc:
+            logger.info('the server cannot be asked to end a statement: %s', exc)
+    else:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def tell() -> None:
+            # The loop may be closed.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(ended.set)
+
+        ask_in_thread(_blocking_cancel(conn.pgconn), tell)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds)
+
+
+def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:
+    """Give what asks the server by a libpq that waits for the answer: before version 17."""
+    if psycopg.pq.__impl__ == 'python':
+        return pgconn.get_cancel().cancel
+    module = sys.modules[type(pgconn).__module__].__file__
+    return LibpqCancel(str(module), cast('Any', pgconn).pgconn_ptr)
+
+
+def cut_off_user(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """End the wait of whoever waits for an answer on a connection that the server does not give.
+
+    :return: False if there is an answer: nobody waits for it, and the server is about to end the session
+    """
+    if conn.closed or poll_once(conn.pgconn.socket)[0]:
+        return False
+    shut_down_descriptor(conn.pgconn.socket)
+    return True

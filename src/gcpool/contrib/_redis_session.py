@@ -1,0 +1,380 @@
+# redis-py has hints at half of its methods.
+# mypy: allow-untyped-calls
+"""What is known of a session of Redis beyond what redis-py knows: whether it is as its handshake has made it."""
+
+import collections
+import copy
+import functools
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import Any
+
+import redis
+from redis.exceptions import ExecAbortError
+
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._goodbye import hold_socket
+
+__all__ = ['BROKEN_CODES', 'Packed', 'Servers', 'Session']
+
+_NOT_THROUGH = 'its handshake is not through'
+
+#: Seconds for which nobody connects in the place of a session that was closed while the server was at work for it.
+_LONGEST_FAREWELL = 2.0
+
+#: Error codes after which a connection is useless though it is alive; docs/drivers/redis.md gives the reasons.
+BROKEN_CODES = frozenset({'LOADING', 'MASTERDOWN', 'READONLY', 'UNBLOCKED'})
+
+# What the next user would not expect to find, and what no single command takes back.
+_ALTERS_SESSION = frozenset(
+    {
+        *('ASKING', 'AUTH', 'HELLO', 'HIMPORT', 'MONITOR', 'PSYNC', 'QUIT', 'READONLY', 'READWRITE', 'REPLCONF'),
+        *('RESET', 'SYNC'),
+        # The number of replies to these depends on how many channels there are.
+        *('PSUBSCRIBE', 'PUNSUBSCRIBE', 'SSUBSCRIBE', 'SUBSCRIBE', 'SUNSUBSCRIBE', 'UNSUBSCRIBE'),
+    }
+)
+_ALTERS_SESSION_WITH = {
+    'CLIENT': frozenset(
+        {
+            *('CACHING', 'CAPA', 'IMPORT-SOURCE', 'MAINT_NOTIFICATIONS', 'NO-EVICT', 'NO-TOUCH', 'REPLY', 'SETINFO'),
+            *('SETNAME', 'TRACKING'),
+        }
+    ),
+    'SCRIPT': frozenset({'DEBUG'}),
+}
+# What RESET takes back, of these: as Redis 7.0 does it, which leaves NO-EVICT and the reply mode alone. Subscriptions
+# are not here: how many messages come before the reply to RESET cannot be counted.
+_UNDONE_BY_RESET = frozenset(
+    {
+        *('ASKING', 'AUTH', 'HELLO', 'READONLY', 'READWRITE', 'RESET'),
+        *('CLIENT CACHING', 'CLIENT SETNAME', 'CLIENT TRACKING'),
+    }
+)
+# Whether these have changed the session, or have taken back a change, is told by their replies.
+_TOLD_BY_REPLY = frozenset({'DISCARD', 'EXEC', 'MULTI', 'SELECT', 'UNWATCH', 'WATCH'})
+
+
+class Packed(list[Any]):
+    """The bytes of some commands, and the commands."""
+
+    __slots__ = ('commands',)
+
+    def __init__(self, chunks: Iterable[Any], commands: list[tuple[Any, ...]]) -> None:
+        super().__init__(chunks)
+        self.commands = commands
+
+
+@functools.lru_cache(maxsize=1024)
+def _words_that_matter(name: str | bytes) -> tuple[str, ...]:
+    """The words of a command's name if the command may change the session, else none."""
+    text = name.decode('latin-1') if isinstance(name, bytes) else name
+    words = tuple(text.upper().split())
+    if not words:
+        return ()
+    first = words[0]
+    if first in _ALTERS_SESSION or first in _TOLD_BY_REPLY or first in _ALTERS_SESSION_WITH:
+        return words
+    return ()
+
+
+def _as_text(value: object) -> str:
+    return value.decode('latin-1') if isinstance(value, bytes) else str(value)
+
+
+class Session:
+    """What both kinds of connections know about themselves beyond what redis-py does."""
+
+    # Class attributes, because redis-py's __del__ may come before __init__ is through.
+    #: Commands that were sent, less the replies that were read.
+    _unread = 0
+    #: Commands that are being sent. Apart from the others: sending may begin by connecting anew, which wipes these out.
+    _in_send = 0
+    #: Replies that were read since it was connected.
+    _received = 0
+    #: Commands whose replies tell what becomes of the session, each with the number of its reply.
+    _awaited: 'collections.deque[tuple[int, tuple[str, ...]]] | None' = None
+    #: Why nobody can have it any more.
+    _doubt: str | None = _NOT_THROUGH
+    _transaction: str | None = None
+    _other_database: str | None = None
+    _ended = False
+    _process = 0
+    #: The commands of the handshake, those that are not answered yet and those that the server has carried out.
+    _in_handshake = True
+    _handshake_asked: tuple[tuple[Any, ...], ...] = ()
+    _handshake: tuple[tuple[Any, ...], ...] = ()
+    #: How many replies had been read when its session was last as the handshake made it.
+    _received_when_clean = 0
+    #: Of its endpoint when it was connected: see Generations.
+    _generation = 0
+    #: A second descriptor of a socket that was closed, until the server has closed its side; and whether the server may
+    #: be at work for it.
+    _farewell: socket.socket | None = None
+    _is_busy = False
+    # redis-py's client for whoever has the connection now, and what it is a copy of.
+    _client: Any = None
+    _client_template: Any = None
+    #: What it was made with.
+    parameters: Mapping[str, Any]
+    #: Whether RESET is sent on it before the next user gets it, if this one has sent any command.
+    resets: bool
+    servers: 'Servers'
+    generations: Generations
+    endpoint: Hashable
+    db: Any
+
+    def pack_command(self, *args: Any) -> Any:
+        base: Any = super()
+        return Packed(base.pack_command(*args), [args])
+
+    def pack_commands(self, commands: Iterable[Any]) -> Any:
+        base: Any = super()
+        commands = [tuple(command) for command in commands]
+        return Packed(base.pack_commands(commands), commands)
+
+    # Each of these leaves the connection unfit if it is interrupted: it is counted before it is sent, and a reply is
+    # taken off last.
+
+    def _about_to_send(self, packed: object) -> int:
+        """Count the commands that come next, and give their number."""
+        count = len(packed.commands) if isinstance(packed, Packed) else 1
+        self._in_send += count
+        return count
+
+    def _was_sent(self, packed: object, count: int) -> None:
+        # Only now: it may have connected, and what the handshake did is no change.
+        self._note_all(packed)
+        self._unread += count
+        self._in_send -= count
+
+    def _was_not_sent(self, count: int, connected: bool) -> None:
+        # If it is still connected nobody knows how much of them was sent.
+        if not connected:
+            self._in_send -= count
+
+    def _was_read(self, reply: object) -> None:
+        self._received += 1
+        awaited = self._awaited
+        if awaited and awaited[0][0] == self._received:
+            self._note_reply(awaited[0][1], reply)
+            awaited.popleft()
+        if isinstance(reply, redis.RedisError):
+            self._note_failure(reply)
+        if self._in_handshake and self._handshake_asked:
+            done = () if isinstance(reply, redis.RedisError) else self._handshake_asked[:1]
+            self._handshake += done
+            self._handshake_asked = self._handshake_asked[1:]
+        self._unread -= 1
+
+    def _note_failure(self, failure: redis.RedisError) -> None:
+        """Take note of an error reply."""
+        code = failure.status_code or str(failure).partition(' ')[0]
+        if code in self.servers.broken_codes:
+            self._doubt = f'the server has answered {code}'
+            self.generations.retire(self.endpoint, self._generation)
+
+    def _note_all(self, packed: object) -> None:
+        if not isinstance(packed, Packed):
+            # How many replies there will be cannot be known.
+            self._doubt = 'bytes were sent on it that it has not packed itself'
+            return
+        if self._in_handshake:
+            # What the handshake does is no change.
+            self._handshake_asked += tuple(packed.commands)
+            return
+        for number, command in enumerate(packed.commands, self._received + self._unread + 1):
+            name = command[0]
+            if not isinstance(name, (str, bytes)):
+                self._doubt = 'a command was sent on it whose name is neither str nor bytes'
+            elif words := _words_that_matter(name):
+                self._note(number, (*words, *map(_as_text, command[1:])))
+
+    def _note(self, number: int, words: tuple[str, ...]) -> None:
+        first = words[0]
+        if first in _TOLD_BY_REPLY:
+            if number <= self._received:
+                # By another task, while this one was still sending.
+                self._doubt = f'the reply to {first} was read before it was awaited'
+                return
+            if self._awaited is None:
+                self._awaited = collections.deque()
+            self._awaited.append((number, words))
+        elif first in _ALTERS_SESSION:
+            self._note_alteration(first)
+        elif len(words) > 1 and (second := words[1].upper()) in _ALTERS_SESSION_WITH[first]:
+            self._note_alteration(f'{first} {second}')
+
+    def _note_alteration(self, command: str) -> None:
+        if not (self.resets and command in _UNDONE_BY_RESET):
+            self._doubt = f'{command} was sent on it'
+
+    def _note_reply(self, words: tuple[str, ...], reply: object) -> None:
+        first = words[0]
+        if isinstance(reply, redis.RedisError):
+            # The server has not done it. But an EXEC that it aborts has ended the transaction.
+            if first == 'EXEC' and isinstance(reply, ExecAbortError):
+                self._transaction = None
+            return
+        if first == 'EXEC' and isinstance(reply, list):
+            for part in reply:
+                if isinstance(part, redis.RedisError):
+                    self._note_failure(part)
+        if first == 'SELECT':
+            if self._transaction == 'MULTI':
+                # Whether it takes place turns out later.
+                if not self.resets:
+                    self._doubt = 'SELECT was sent on it within a transaction'
+            else:
+                database = ' '.join(words[1:])
+                self._other_database = None if database == str(self.db or 0) else database
+        elif first == 'MULTI':
+            self._transaction = first
+        elif first == 'WATCH':
+            self._transaction = self._transaction or first
+        elif first != 'UNWATCH' or self._transaction == 'WATCH':
+            self._transaction = None
+
+    def _session_begins(self, connection: object) -> None:
+        # redis-py calls it when the handshake is through, which changes the session as it should.
+        self._doubt = None
+        self._in_handshake = False
+        self._handshake_asked = ()
+        self._is_clean()
+
+    def _is_clean(self) -> None:
+        """Take note that its session is as the handshake makes it."""
+        self._forget_notes()
+        self._received_when_clean = self._received
+
+    def _handshake_begins(self) -> None:
+        # Also in the midst of one: on a Unix socket redis-py for asyncio goes through it twice.
+        self._handshake = self._handshake_asked = ()
+
+    def _session_is_over(self) -> None:
+        self._unread = 0
+        self._received = 0
+        self._doubt = _NOT_THROUGH
+        self._in_handshake = True
+        self._handshake_begins()
+        self._forget_notes()
+
+    def _forget_notes(self) -> None:
+        self._awaited = None
+        self._transaction = None
+        self._other_database = None
+
+    def _about_to_connect(self) -> None:
+        if self._ended:
+            # Otherwise redis-py would connect again, and nobody would ever close that one.
+            raise redis.ConnectionError('the connection was closed by its pool')
+        self._process = os.getpid()
+        self._generation = self.generations.latest(self.endpoint)
+
+    def _leave(self, sock: Any) -> None:
+        """Keep a second descriptor of a socket that is about to be closed, to see when the server has closed it, too.
+
+        :param sock: has ``fileno()``
+        """
+        # A child process must not end what is its parent's.
+        if self._farewell is None and not self._ended and self._process == os.getpid():
+            self._farewell = hold_socket(sock.fileno())
+            self._is_busy = bool(self._unread or self._in_send)
+
+    def _see_off(self, farewell: socket.socket, ended: bool) -> None:
+        """Let go of a session that was left, or remember that the server still has it."""
+        if ended or not self._is_busy:
+            farewell.close()
+        else:
+            self.servers.remember(self.endpoint, farewell)
+
+    def client(self, kind: Callable[..., Any], pool_kind: Callable[..., Any]) -> Any:
+        """Give redis-py's client for whoever has the connection now."""
+        if self._client is None:
+            if self._client_template is None:
+                self._client_template = kind(connection_pool=pool_kind(self))
+            # Making one takes longer than a command does.
+            client = copy.copy(self._client_template)
+            client.connection_pool = pool_kind(self)
+            client.response_callbacks = copy.copy(client.response_callbacks)
+            self._client = client
+        return self._client
+
+    def take_client_back(self) -> None:
+        """Let a client that its user has kept not use the connection, which is somebody else's next."""
+        if self._client is not None:
+            self._client.connection_pool.is_given_back = True
+            self._client = None
+
+    def why_unfit(self, connected: bool) -> str | None:
+        """Say why the next user must not get the connection, as far as can be known without asking the server."""
+        if not connected or self._ended:
+            return 'it is closed'
+        if self._doubt is not None:
+            return self._doubt
+        if self._unread or self._in_send:
+            return f'{self._unread + self._in_send} replies were not read'
+        if self._client is not None and self._client.connection_pool.is_lent:
+            return 'its client has it in use: a pipeline that has watched something, or a pubsub, was not closed'
+        if self.generations.any_retired and self.generations.is_retired(self.endpoint, self._generation):
+            return "it was made before the endpoint's server answered what one answers that is to be left"
+        if self._transaction is not None and not self.resets:
+            return f'{self._transaction} was sent on it, and no end of the transaction'
+        if self._other_database is not None and not self.resets:
+            return f'database {self._other_database} is selected'
+        return None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether commands were sent on it since its session was last as the handshake made it."""
+        return self._received != self._received_when_clean
+
+    def is_fit_and_idle(self, connected: bool) -> bool:
+        """Tell whether the next user may get it, now that nobody has it."""
+        # A client that was not taken back, since its release was left out, goes on to use it.
+        return self._client is None and self.why_unfit(connected) is None
+
+    def pack_reset(self) -> Packed:
+        """Give the commands that make the session what the handshake made it, to be sent in one piece."""
+        packed: Packed = self.pack_commands([('RESET',), *self._handshake])
+        return packed
+
+
+class Servers:
+    """What a manager knows of the servers behind its endpoints.
+
+    Behind the name of a database there may be another server after a failover, while the connections to the old one
+    live on. What one of them is told makes all that were made before useless.
+    """
+
+    def __init__(self, broken_codes: Collection[str]) -> None:
+        self.broken_codes = broken_codes
+        self.generations = Generations()
+        # Sessions that were closed, but that the server may still be at work for: where, and until when that counts.
+        # Without a lock, which a fork could leave locked: each is taken out by one thread alone.
+        self._leaving: dict[socket.socket, tuple[Hashable, float]] = {}
+        # Not by __del__: within a cycle the sockets might come first, and warn that nobody has closed them.
+        weakref.finalize(self, _close_all, self._leaving)
+
+    def remember(self, endpoint: Hashable, farewell: socket.socket, until: float | None = None) -> None:
+        """Have whoever connects next wait for the end of a session, so that the server never has more than the pool."""
+        self._leaving[farewell] = (endpoint, time.monotonic() + _LONGEST_FAREWELL if until is None else until)
+
+    def take(self, endpoint: Hashable) -> tuple[socket.socket, float] | None:
+        """Give a session whose end is to be waited for before one connects, and until when, if there is one."""
+        now = time.monotonic()
+        for farewell, (where, until) in tuple(self._leaving.items()):
+            if until <= now:
+                if self._leaving.pop(farewell, None) is not None:
+                    farewell.close()
+            elif where == endpoint and self._leaving.pop(farewell, None) is not None:
+                return farewell, until
+        return None
+
+
+def _close_all(socks: Iterable[socket.socket]) -> None:
+    for sock in socks:
+        sock.close()
