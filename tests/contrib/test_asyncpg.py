@@ -701,6 +701,30 @@ class TestInPool:
 
         run(main)
 
+    @pytest.mark.parametrize('query', [SILENT, MANY], ids=['silent', 'many'])
+    def test_a_copy_that_is_left_is_cancelled_at_once_and_only_once(
+        self,
+        run: Run,
+        postgres: PostgresServer,
+        manager: 'DbConnectionManager[Any]',
+        query: str,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A second request would wait for its answer until the time for closing is over."""
+
+        async def main() -> None:
+            conn: Any = await manager.create('db')
+            state = f'SELECT state FROM pg_stat_activity WHERE pid = {conn.get_server_pid()}'
+            await cancelled_as_a_chunk_arrives(conn, query)
+            assert conn._protocol._is_cancelling()
+            while await on_server(postgres, state) != 'idle':  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await manager.dispose('db', conn, 2.0)
+
+        with caplog.at_level('DEBUG', 'gcpool'):
+            run(main)
+        assert 'was aborted' not in caplog.text
+
     def test_a_copy_may_be_cancelled_at_any_time(self, run: Run, manager: 'DbConnectionManager[Any]') -> None:
         async def main() -> None:
             pool = ConnectionPool[str, Any](manager, max_size=1)

@@ -397,7 +397,8 @@ class _CopyWatch:
 
     Between two chunks the protocol has no future that it waits for. asyncpg tells nobody that it still is in the middle
     of the ``COPY`` then, and when such a call is cancelled just after a chunk has arrived it does not cancel the
-    ``COPY`` either. All ways to copy from the server lead through that method, whatever the class of the connection.
+    ``COPY`` either: that is done here. All ways to copy from the server lead through that method, whatever the class of
+    the connection.
     """
 
     _NAME = 'copy_out'
@@ -421,6 +422,9 @@ class _CopyWatch:
             raise
         except BaseException:
             self._left_at = protocol.queries_count
+            # Before anything else can arrive: asyncpg fails at what arrives with nobody to wait for it.
+            if protocol.is_connected() and not protocol._is_cancelling():  # noqa: SLF001
+                protocol._request_cancel()  # noqa: SLF001
             raise
         finally:
             self._running -= 1
