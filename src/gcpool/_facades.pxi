@@ -1171,6 +1171,7 @@ async def _nothing():
 
 @cython.final
 @cython.freelist(16)
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class PoolCoroutine:
     """What ``acquire()`` and ``release()`` of an asyncio pool return: a coroutine to asyncio and to ``await``.
 
