@@ -101,7 +101,6 @@ cdef class PoolFacade:
             # What is out of the old core must not come back to a new one.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
-        self.find_overrides()
         self._manager = manager
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
@@ -118,21 +117,20 @@ cdef class PoolFacade:
     cdef inline bint is_overridden(self) except -1:
         # Whether acquire() or release() is another one: what a subclass does there, or a tracer that has replaced it on
         # the pool or on its class, has to happen in connection(), too.
-        if self.type_version == 0 or self.type_version != gcp_version_of_type(self):
-            self.find_overrides()
-        return self.overridden
+        if self.replaced is None and self.plain_type and self.plain_type == gcp_version_of_type(self):
+            return False
+        return self.find_overrides()
 
-    cdef int find_overrides(self) except -1:
+    cdef bint find_overrides(self) except -1:
+        cdef unsigned int version
+        cdef bint overridden
         base = SyncPool if isinstance(self, SyncPool) else AsyncPool
         type(self).acquire      # has the type given a version
         # Read before the look: what is replaced after it is of another version.
-        self.type_version = gcp_version_of_type(self)
-        self.overridden = (
-            bool(self.replaced)
-            or type(self).acquire is not base.acquire
-            or type(self).release is not base.release
-        )
-        return 0
+        version = gcp_version_of_type(self)
+        overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
+        self.plain_type = 0 if overridden else version
+        return overridden or bool(self.replaced)
 
     def _note_replaced(self, str name not None, bint replaced):
         # That one of those two was replaced on the pool itself, or is what it was.
@@ -142,7 +140,6 @@ cdef class PoolFacade:
             self.replaced.add(name)
         else:
             self.replaced.discard(name)
-        self.find_overrides()
 
     cdef inline int find_due(self, double now) except -1:
         # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does: a background
