@@ -944,10 +944,23 @@ cdef class ManagerCall:
     cdef int failed(self) except -1:
         return 0
 
+    # asyncio's call graph asks each coroutine that has `cr_await` for its frame, and can do nothing with None. So these
+    # stand for the coroutine inside; where there is none that has a frame, this has none of them.
+
     @property
     def cr_await(self):
-        """What it awaits."""
-        return self.inner
+        """What the call awaits."""
+        return self.inner.cr_await
+
+    @property
+    def cr_code(self):
+        """The code of the call."""
+        return self.inner.cr_code
+
+    @property
+    def cr_frame(self):
+        """The frame of the call."""
+        return self.inner.cr_frame
 
     def __await__(self):
         return self
@@ -1362,8 +1375,8 @@ cdef class PoolCoroutine:
 
     @property
     def cr_await(self):
-        """The coroutine that does what has to wait, or None."""
-        return self.inner
+        """What the coroutine awaits that does what has to wait, or None."""
+        return None if self.inner is None else self.inner.cr_await
 
     @property
     def cr_code(self):
