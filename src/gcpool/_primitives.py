@@ -342,15 +342,11 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             task = self._spawn_disposal(deque([disposal]), None)
         except BaseException:
             # Not when the traceback goes: whoever cleans up after this acquire is to find it.
-            disposal.let_go()
+            if disposal is not None:
+                disposal.let_go()
             raise
-        patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
-        done, _ = await asyncio.wait([task], timeout=patience)
-        if not done:
-            raise PoolTimeout(
-                f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
-                'of acquire were over'
-            )
+        least = self._core.now() + LEAST_DISPOSE_TIME
+        await self._bounded(asyncio.wait([task]), at_least(deadline, least), timeout, 'dispose', waiter.endpoint)
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)

@@ -305,12 +305,21 @@ async def left_a_context(world: World) -> None:
     await world.visit_with('a', HOUR)
 
 
+async def found_one_dead(world: World) -> None:
+    world.manager.created[0].dead = True
+    await world.visit('a', 1000 * HOUR)
+
+
 @each_loop
 @each_manager
-@pytest.mark.parametrize('use', [released, waited_within_a_limit, left_a_context], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    'use', [released, waited_within_a_limit, left_a_context, found_one_dead], ids=lambda case: case.__name__
+)
 def test_a_pool_keeps_nothing_of_the_context_of_a_request(kind: str, manager: Any, use: Any) -> None:
     async def main() -> None:
         world = World(manager(1), background_collector=True, min_idle=0, idle_timeout=100 * HOUR)
+        if use is found_one_dead:
+            await world.filled('a')
 
         async def serve() -> weakref.ref[Request]:
             mine = Request()
