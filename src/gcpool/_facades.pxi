@@ -1283,16 +1283,18 @@ cdef class PoolCoroutine:
 
     cdef int see_to_entry(self) except -1:
         # A signal handler may raise between any two lines of the facade's Python code: what that was about to give back
-        # is out then, and nobody else knows.
+        # is out then, and what it was about to have closed stays among the doomed, and nobody else knows.
         cdef Entry e
         cdef Waiter w = self.waiter
-        cdef bint left
+        cdef bint left = False
         self.state = FINISHED
         self.inner = None
         self.waiter = None
         if w is not None:
             self.pool._abandon(w)
-        if (self.kind == LEAVE or self.kind == LEAVE_AFTER_ERROR) and isinstance(self.argument, Entry):
+        if self.kind != LEAVE and self.kind != LEAVE_AFTER_ERROR:
+            return 0
+        if isinstance(self.argument, Entry):
             e = <Entry>self.argument
             if e.generation != self.pool._core.generation:
                 return 0
@@ -1301,7 +1303,8 @@ cdef class PoolCoroutine:
             gcp_unlock(&e.pool.lock)
             if left:
                 e.broken |= self.kind == LEAVE_AFTER_ERROR
-                self.pool._leave_without_hook(e)
+        if left or (gcp_load_int(&self.pool._core.doomed_count) and not self.pool.elsewhere()):
+            self.pool._leave_without_hook(self.argument if left else None)
         return 0
 
     cdef int end_unbegun(self) except -1:
