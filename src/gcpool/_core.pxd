@@ -355,6 +355,7 @@ cdef class PoolCore:
     cdef void set_alias(self, EndpointPool ep, object endpoint)
     cdef void forget_if_empty(self, EndpointPool ep) noexcept
     cdef Entry take_idle(self, object endpoint, double now, double interval)
+    cdef Entry find_at_once(self, object conn, object endpoint)
     cdef Entry find_out(self, object conn, object endpoint)
     cdef int let_go(self, Entry e) except -1
     cdef int give_back(self, Entry e, double now, Waiter keeper) except -1
@@ -464,6 +465,7 @@ cdef class AsyncPool(PoolFacade):
     cdef int bind(self) except -1
     cdef object acquire_ready(self, object endpoint, object timeout)
     cdef object release_or_tell(self, Entry e)
+    cdef object release_or_fail(self, object conn, object endpoint)
     cdef int abandon_entry(self, Entry e, unsigned int turn) except -1
     cpdef object _release_entry(self, Entry e)
 

@@ -1642,6 +1642,16 @@ cdef class PoolCore:
 
     # -- releasing --------------------------------------------------------------------------------------------------
 
+    cdef inline Entry find_at_once(self, object conn, object endpoint):
+        # The entry of a connection that is acquired, where that can be told without an error and without user code
+        # (__eq__ of another endpoint object); else None.
+        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
+        if e is None or e.state != ACQUIRED:
+            return None
+        if e.pool.endpoint is not endpoint and map_get(&self.by_identity, <size_t><void *>endpoint) is not e.pool:
+            return None
+        return e
+
     cdef Entry find_out(self, object conn, object endpoint):
         """The entry of a connection that is to be given back, or None when there is nothing to do (it was out when the
         pool was closed over it, or belongs to the parent process)."""

@@ -208,7 +208,7 @@ cdef class SyncPool(PoolFacade):
             self.release_entry(e)
 
     def connection(self, endpoint, timeout=None):
-        """A context manager that acquires a connection and gives it back.
+        """A context manager that acquires a connection and gives it back; as a decorator, at each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
         broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
@@ -628,7 +628,7 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def release(self, conn, endpoint):
-        """Give a connection back. It is back even when this is cancelled, before its first step included.
+        """Give a connection back. It is back when this was called, whatever becomes of the coroutine that this returns.
 
         :param conn: what :py:meth:`acquire` returned
         :param endpoint: the endpoint that it was acquired for
@@ -638,10 +638,19 @@ cdef class AsyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        cdef Entry e
+        cdef Entry e = self._core.find_at_once(conn, endpoint)
         cdef object todo
         # Not at the first step: it may never come to that. A task that is cancelled before it only ends the coroutine
         # that a tracer has wrapped around this one; and a coroutine may be forgotten.
+        if e is None or not self.in_own_loop():
+            return self.release_or_fail(conn, endpoint)
+        todo = self.release_or_tell(e)
+        return new_coroutine(RELEASED if todo is None else LEAVE, self, None, todo)
+
+    cdef object release_or_fail(self, object conn, object endpoint):
+        # The same where something is not as usual. Errors are raised where they are awaited.
+        cdef Entry e
+        cdef object todo
         try:
             check_built(self)
             e = self._core.find_out(conn, endpoint)
@@ -768,12 +777,12 @@ cdef class AsyncPool(PoolFacade):
         return MISSING_ if gcp_load_int(&core.doomed_count) else None
 
     def connection(self, endpoint, timeout=None):
-        """An asynchronous context manager that acquires a connection and gives it back.
+        """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
-        broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
-        :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
-        ``on_release`` raises.
+        broken is closed, and 0.1 s at most are waited for that: then it goes on in the background. An error of
+        ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` does:
+        ``ConnectionNotAcquired`` if the block has given the connection back itself, and what ``on_release`` raises.
 
         :param endpoint: where to connect, any hashable
         :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
@@ -812,9 +821,9 @@ cdef extern from *:
 
     /* From 3.12 to 3.14 `await` asks what is no coroutine of the interpreter's own through tp_iternext, and takes the
        value out of the StopIteration at once. Making one costs more than a whole cycle, so one is used again and again,
-       while nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. From 3.15 on `await` asks
-       through am_send: only what drives a coroutine by hand comes here, and what that leaves in the exception would
-       stay. */
+       while nobody else holds it; gcp_forget_stop() lets go of the value when the coroutine is. From 3.15 on `await`
+       asks through am_send: only what drives a coroutine by hand comes here, and what that leaves in the exception
+       would stay. */
     #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
       static PyObject *gcp_stop = NULL;
       static int gcp_reuse_stop(PyObject *value) {

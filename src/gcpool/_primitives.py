@@ -205,9 +205,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _discard(self, entry: Entry) -> None:
         """Have a broken connection closed.
 
-        Its user waits a moment for that, as for the closing of others. A server that answers nothing any more would
-        keep it waiting, though its own time limit is over (``asyncio.timeout`` around the block): the rest goes on
-        without it.
+        Its user waits a moment for that, and then the rest goes on without him. A server that answers nothing any more
+        would keep him waiting, though his own time limit is over (``asyncio.timeout`` around the block).
         """
         self._core.suspect(entry)
         if not self._core.discard(entry):

@@ -250,7 +250,8 @@ def test_whoever_leaves_a_broken_connection_waits_a_moment_for_its_end(
     """So a time limit around the block holds, though the server does not answer. The slot is free when it is closed."""
 
     async def main() -> None:
-        world = World(manager())
+        hanging: HangingManager = manager()
+        world = World(hanging)
 
         async def use() -> None:
             async with world.pool.connection('a') as conn:
@@ -267,7 +268,7 @@ def test_whoever_leaves_a_broken_connection_waits_a_moment_for_its_end(
         following = world.spawn(world.visit('a'))
         await turns(20)
         assert not following.done()
-        world.manager.go_on.set()
+        hanging.go_on.set()
         await until(following.done, 'the slot is free')
         await world.at_rest()
         assert world.manager.created[0].closed

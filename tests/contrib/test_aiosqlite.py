@@ -490,6 +490,14 @@ async def limited(seconds: float, work: Callable[[], Coroutine[Any, Any, Any]]) 
         await asyncio.wait_for(work(), seconds)
 
 
+async def closed(pool: 'gcpool.asyncio.ConnectionPool[Any, Any]') -> None:
+    """Wait until the connections of a pool are closed. Whoever left a broken one waits but a moment for that."""
+    deadline = time.monotonic() + PATIENCE
+    while pool.get_size():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
 class TestTimeLimits:
     """What docs/drivers/sqlite.md and docs/recovery.md say: 0.5 s of margin."""
 
@@ -514,22 +522,20 @@ class TestTimeLimits:
                     await limited(self.LIMIT, request)
                 assert time.monotonic() - began < self.LIMIT + self.MARGIN
                 # The lock is as free as the slot.
+                await closed(pool)
                 assert can_write(path)
-                assert pool.get_size() == 0
             assert len(conns) == 3
             await pool.close()
 
         run(main)
 
-    @pytest.mark.parametrize('close_timeout', [None, 0.1])
-    def test_a_statement_that_waits_for_a_lock(self, path: Path, run: Run, close_timeout: float | None) -> None:
-        limits: dict[str, Any] = {} if close_timeout is None else {'close_timeout': close_timeout}
+    def test_a_statement_that_waits_for_a_lock(self, path: Path, run: Run) -> None:
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute('BEGIN EXCLUSIVE')
 
         async def main() -> None:
             pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](
-                SqliteConnectionManager(timeout=5.0, **limits), max_size=1
+                SqliteConnectionManager(timeout=5.0), max_size=1
             )
 
             async def request() -> None:
@@ -539,9 +545,8 @@ class TestTimeLimits:
             began = time.monotonic()
             with pytest.raises(asyncio.TimeoutError):
                 await limited(self.LIMIT, request)
-            most = self.LIMIT + (1.0 if close_timeout is None else close_timeout) + self.MARGIN
-            assert time.monotonic() - began < most
-            assert pool.get_size() == 0
+            assert time.monotonic() - began < self.LIMIT + self.MARGIN
+            await closed(pool)
             await pool.close()
 
         run(main)

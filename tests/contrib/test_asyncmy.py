@@ -1579,16 +1579,9 @@ class TestTimeLimits:
 
         run(main)
 
-    @pytest.mark.parametrize(
-        ('close_timeout', 'holds'), [(0, 0.5), (1.0, 1.5)], ids=['not told to end it', 'by default']
-    )
+    @pytest.mark.parametrize('close_timeout', [0, 1.0], ids=['not told to end it', 'by default'])
     def test_of_a_request(
-        self,
-        run: Run,
-        mariadb: MariadbServer,
-        stall: tuple[Proxy, Callable[[], None]],
-        close_timeout: float,
-        holds: float,
+        self, run: Run, mariadb: MariadbServer, stall: tuple[Proxy, Callable[[], None]], close_timeout: float
     ) -> None:
         proxy, begin = stall
 
@@ -1602,7 +1595,7 @@ class TestTimeLimits:
                     begin()
                     await execute(conn, "SELECT REPEAT('x', 10000)")
 
-            with limited(holds), pytest.raises(asyncio.TimeoutError):
+            with limited(0.5), pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(request(), 0.5)
             await pool.close()
 

@@ -173,14 +173,9 @@ def test_checking_and_closing_for_asyncio(request: pytest.FixtureRequest, run: R
 
 
 @peers
-@pytest.mark.parametrize('close_timeout', [None, 0.1])
-def test_a_request_is_limited_by_its_user(
-    request: pytest.FixtureRequest, run: Run, kind: str, close_timeout: float | None
-) -> None:
-    """What docs/recovery.md says of ``asyncio.timeout``: a TLS stream adds its ``close_timeout``."""
+def test_a_request_is_limited_by_its_user(request: pytest.FixtureRequest, run: Run, kind: str) -> None:
+    """What docs/recovery.md says of ``asyncio.timeout``: it holds, though a TLS stream may take longer to be closed."""
     _, manager, endpoint = stalled(request, kind)
-    if close_timeout is not None and hasattr(manager, '_close_timeout'):
-        manager._close_timeout = close_timeout
 
     async def main() -> None:
         pool = for_asyncio.ConnectionPool[Any, Any](manager, max_size=1)
@@ -190,11 +185,10 @@ def test_a_request_is_limited_by_its_user(
                 await tell(conn, STALL)
                 await hear(conn)
 
-        # Only TLS has a good-bye that is answered.
-        closing = (close_timeout or 1.0) if kind == 'TLS' else 0.0
-        with limited(LIMIT + closing), pytest.raises(asyncio.TimeoutError):
+        with limited(LIMIT), pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(ask(), LIMIT)
-        with limited(0.0):
+        # Only TLS has a good-bye that is answered, which has 1 second.
+        with limited(1.0 if kind == 'TLS' else 0.0):
             await pool.close()
 
     run(main)

@@ -131,7 +131,7 @@ def test_tasks_that_were_given_up_do_not_pile_up(
         assert await loop.run_in_executor(None, lambda: 42) == 42
         # Nor another endpoint's.
         if not secure:
-            async with pool.connection(('LOCALHOST', server.port), timeout=PATIENCE) as (reader, writer):
+            async with pool.connection(('127.0.0.1', server.port), timeout=PATIENCE) as (reader, writer):
                 writer.write(b'hello')
                 assert await reader.readexactly(5) == b'hello'
         resolver.answer()

@@ -67,6 +67,7 @@ def test_all_spellings_of_an_endpoint_share_its_connections_and_its_limit() -> N
         assert pool.cancel(waiting) is True
     assert pool.count('endpoints', 'size') == (1, 1)
     found = pool.core.find_acquired(first.conn, Endpoint('a'))
+    assert found is not None
     assert found is first.entry
     pool.core.release(found, 0.0)
     assert pool.drain_idle(Endpoint('a')) == ['first']
@@ -147,13 +148,13 @@ def test_spellings_do_not_pile_up_and_go_with_their_endpoint(living: Callable[..
     speller = Speller()
     pool = spelled(speller, min_idle=0, idle_timeout=10.0)
     known = spellings('abcdefgh', 100)
+    last = weakref.ref(known[0])
     pool.release(connected(pool, known[0], 'first'))
-    for spelling in known:
-        pool.release(pool.ask(spelling))
+    while known:
+        last = weakref.ref(known[0])
+        pool.release(pool.ask(known.pop(0)))
     assert speller.take() == 100
     assert living(Spelling) == 8
-    last = weakref.ref(known[-1])
-    del known, spelling
     assert living(Endpoint) <= 8 + 2, 'those, the one that counts and the latest'
     pool.now = 10.0
     pool.expire()

@@ -135,18 +135,13 @@ class Uwsgi:
         return found[1]
 
 
-@pytest.mark.parametrize(
-    'options',
-    [
-        [],
-        ['--enable-threads'],
-        ['--py-call-osafterfork'],
-        ['--enable-threads', '--py-call-osafterfork'],
-        ['--lazy-apps'],
-        ['--lazy-apps', '--enable-threads'],
-    ],
-    ids=lambda options: ' '.join(options) or 'default',
-)
+OPTIONS = [[], ['--enable-threads'], ['--lazy-apps'], ['--lazy-apps', '--enable-threads']]
+# From Python 3.13 on no worker of uWSGI 2.0.31 survives this, whatever the application. ``test_fork.py`` has the like.
+if sys.version_info < (3, 13):
+    OPTIONS += [['--py-call-osafterfork'], ['--enable-threads', '--py-call-osafterfork']]
+
+
+@pytest.mark.parametrize('options', OPTIONS, ids=lambda options: ' '.join(options) or 'default')
 @pytest.mark.parametrize('runtime', ['threads', 'asyncio'])
 def test_the_workers_of_uwsgi_share_no_connection(runtime: str, options: list[str], server: NumberServer) -> None:
     numbers: defaultdict[int, set[int]] = defaultdict(set)
