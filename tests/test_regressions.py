@@ -387,6 +387,65 @@ def test_an_interruption_before_the_manager_was_asked_leaves_the_connection_in_d
     asyncio.run(main())
 
 
+@pytest.mark.parametrize('place', ['_dispose_doomed', '_spawn_disposals', '_dispose_in_turn'])
+def test_an_interruption_before_what_a_release_doomed_is_closed_keeps_nobody_waiting(place: str) -> None:
+    interruptions = [Interruption()]
+    kept: list[BaseException] = []
+
+    class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        async def _dispose_doomed(self, *args: Any) -> None:
+            if place == '_dispose_doomed' and interruptions:
+                raise interruptions.pop()
+            await super()._dispose_doomed(*args)
+
+        def _spawn_disposals(self, *args: Any) -> Any:
+            if place == '_spawn_disposals' and interruptions:
+                raise interruptions.pop()
+            return super()._spawn_disposals(*args)
+
+        async def _dispose_in_turn(self, *args: Any) -> None:
+            if place == '_dispose_in_turn' and interruptions:
+                kept.append(interruptions.pop())
+                raise kept[0]
+            await super()._dispose_in_turn(*args)
+
+    async def main() -> None:
+        pool = InterruptedPool(AsyncManager(), max_size=1, total_max_size=1)
+        conn = await pool.acquire('a')
+        waiter = asyncio.ensure_future(pool.acquire('b'))
+        while not pool.get_stats()['waiting']:  # noqa: ASYNC110  (the loop has to turn)
+            await asyncio.sleep(0)
+        try:
+            await pool.release(conn, 'a')
+        except Interruption as exc:
+            kept.append(exc)
+        await pool.release(await asyncio.wait_for(waiter, PATIENCE), 'b')
+        assert len(kept) == 1
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_an_interruption_when_a_task_has_ended_keeps_close_from_nothing() -> None:
+    interruptions = [Interruption()]
+
+    class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
+        def _lane_ended(self, *args: Any) -> None:
+            if interruptions:
+                raise interruptions.pop()
+            super()._lane_ended(*args)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+        pool = InterruptedPool(AsyncManager(), min_idle=0, idle_timeout=0)
+        await pool.release(await pool.acquire('a'), 'a')
+        await asyncio.wait_for(pool.close(), PATIENCE)
+        assert not interruptions
+        assert pool.get_size() == 0
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize('place', ['_dispose', '_spawn_disposal', '_take_disposal'])
 def test_an_interruption_before_a_dispose_was_begun_leaves_it_to_the_next(place: str) -> None:
     disposed = []

@@ -415,8 +415,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly double _check_interval
     cdef double fresh_for                   # _check_interval, or 0 where nothing is ever checked
     cdef readonly object _check_timeout
-    cdef bint overridden                    # [relaxed] whether connection() goes through acquire() and release()
-    cdef unsigned int type_version          # [relaxed] of the type that this is known of
+    cdef unsigned int plain_type            # [relaxed] version of the type if it replaces neither acquire nor release
     cdef set replaced                       # which of the two were replaced on the pool itself; None: neither ever was
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
@@ -426,7 +425,7 @@ cdef class PoolFacade:                     # set once
     cdef public object __orig_class__
 
     cdef bint is_overridden(self) except -1
-    cdef int find_overrides(self) except -1
+    cdef bint find_overrides(self) except -1
     cdef int find_due(self, double now) except -1
     cdef int give_back_untidied(self, Entry e, bint whole) except -1
 

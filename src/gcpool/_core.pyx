@@ -500,11 +500,15 @@ cdef class PoolCore:
     cdef set own_entries(self):
         # Those of this process. What the next child will need is made here, before there is anything to be inherited:
         # that child cannot allocate.
-        cdef set old = self.entries
+        cdef set found = None
         cdef set new
         cdef Ancestor *a
+        gcp_lock(&self.lock)
         if self.ancestor_to_be != NULL:
-            return old
+            found = self.entries
+        gcp_unlock(&self.lock)
+        if found is not None:
+            return found
         new = set()
         a = <Ancestor *>PyMem_Malloc(sizeof(Ancestor))
         if a == NULL:
@@ -1236,6 +1240,8 @@ cdef class PoolCore:
         if w.spare is None:
             w.spare = Entry()
         while True:
+            # What this may serve is taken into the books later, by created(), which must not fail at that.
+            self.own_entries()
             ep = self.find_or_add(w.endpoint)
             w.core = self
             w.pool = ep
@@ -1250,7 +1256,7 @@ cdef class PoolCore:
                 gcp_unlock(&self.lock)
                 return False
             gcp_lock(&ep.lock)
-            if not ep.forgotten:
+            if not ep.forgotten and self.ancestor_to_be != NULL:    # or an __eq__ has forked, and this is the child
                 break
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
@@ -1328,9 +1334,8 @@ cdef class PoolCore:
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
-        entries = self.own_entries()
         try:
-            entries.add(ticket)
+            self.entries.add(ticket)    # its own: request() has seen to that
         except MemoryError:
             Py_INCREF(ticket)           # nobody else owns it until then
             raise
@@ -1350,7 +1355,7 @@ cdef class PoolCore:
             ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            entries.discard(ticket)
+            self.entries.discard(ticket)
             raise ValueError(
                 f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
                 'expected a new connection'

@@ -101,7 +101,6 @@ cdef class PoolFacade:
             # What is out of the old core must not come back to a new one.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
-        self.find_overrides()
         self._manager = manager
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
@@ -118,21 +117,20 @@ cdef class PoolFacade:
     cdef inline bint is_overridden(self) except -1:
         # Whether acquire() or release() is another one: what a subclass does there, or a tracer that has replaced it on
         # the pool or on its class, has to happen in connection(), too.
-        if self.type_version == 0 or self.type_version != gcp_version_of_type(self):
-            self.find_overrides()
-        return self.overridden
+        if self.replaced is None and self.plain_type and self.plain_type == gcp_version_of_type(self):
+            return False
+        return self.find_overrides()
 
-    cdef int find_overrides(self) except -1:
+    cdef bint find_overrides(self) except -1:
+        cdef unsigned int version
+        cdef bint overridden
         base = SyncPool if isinstance(self, SyncPool) else AsyncPool
         type(self).acquire      # has the type given a version
         # Read before the look: what is replaced after it is of another version.
-        self.type_version = gcp_version_of_type(self)
-        self.overridden = (
-            bool(self.replaced)
-            or type(self).acquire is not base.acquire
-            or type(self).release is not base.release
-        )
-        return 0
+        version = gcp_version_of_type(self)
+        overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
+        self.plain_type = 0 if overridden else version
+        return overridden or bool(self.replaced)
 
     def _note_replaced(self, str name not None, bint replaced):
         # That one of those two was replaced on the pool itself, or is what it was.
@@ -142,7 +140,6 @@ cdef class PoolFacade:
             self.replaced.add(name)
         else:
             self.replaced.discard(name)
-        self.find_overrides()
 
     cdef inline int find_due(self, double now) except -1:
         # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does: a background
@@ -956,10 +953,23 @@ cdef class ManagerCall:
     cdef int failed(self) except -1:
         return 0
 
+    # asyncio's call graph asks each coroutine that has `cr_await` for its frame, and can do nothing with None. So these
+    # stand for the coroutine inside; where there is none that has a frame, this has none of them.
+
     @property
     def cr_await(self):
-        """What it awaits."""
-        return self.inner
+        """What the call awaits."""
+        return self.inner.cr_await
+
+    @property
+    def cr_code(self):
+        """The code of the call."""
+        return self.inner.cr_code
+
+    @property
+    def cr_frame(self):
+        """The frame of the call."""
+        return self.inner.cr_frame
 
     def __await__(self):
         return self
@@ -1180,6 +1190,7 @@ async def _nothing():
 
 @cython.final
 @cython.freelist(16)
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class PoolCoroutine:
     """What ``acquire()`` and ``release()`` of an asyncio pool return: a coroutine to asyncio and to ``await``.
 
@@ -1281,16 +1292,18 @@ cdef class PoolCoroutine:
 
     cdef int see_to_entry(self) except -1:
         # A signal handler may raise between any two lines of the facade's Python code: what that was about to give back
-        # is out then, and nobody else knows.
+        # is out then, and what it was about to have closed stays among the doomed, and nobody else knows.
         cdef Entry e
         cdef Waiter w = self.waiter
-        cdef bint left
+        cdef bint left = False
         self.state = FINISHED
         self.inner = None
         self.waiter = None
         if w is not None:
             self.pool._abandon(w)
-        if (self.kind == LEAVE or self.kind == LEAVE_AFTER_ERROR) and isinstance(self.argument, Entry):
+        if self.kind != LEAVE and self.kind != LEAVE_AFTER_ERROR:
+            return 0
+        if isinstance(self.argument, Entry):
             e = <Entry>self.argument
             if e.generation != self.pool._core.generation:
                 return 0
@@ -1299,7 +1312,8 @@ cdef class PoolCoroutine:
             gcp_unlock(&e.pool.lock)
             if left:
                 e.broken |= self.kind == LEAVE_AFTER_ERROR
-                self.pool._leave_without_hook(e)
+        if left or (gcp_load_int(&self.pool._core.doomed_count) and not self.pool.elsewhere()):
+            self.pool._leave_without_hook(self.argument if left else None)
         return 0
 
     cdef int end_unbegun(self) except -1:
@@ -1373,8 +1387,8 @@ cdef class PoolCoroutine:
 
     @property
     def cr_await(self):
-        """The coroutine that does what has to wait, or None."""
-        return self.inner
+        """What the coroutine awaits that does what has to wait, or None."""
+        return None if self.inner is None else self.inner.cr_await
 
     @property
     def cr_code(self):

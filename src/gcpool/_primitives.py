@@ -107,6 +107,12 @@ def spawn(
     return asyncio.Task(coroutine, loop=loop, name=name)
 
 
+def let_go(queue: 'deque[Disposal]') -> None:
+    """Put connections back among the doomed: nobody is going to dispose of them in this queue."""
+    while queue:
+        queue.popleft().let_go()
+
+
 def _is_being_cancelled() -> bool:
     # Whether a CancelledError came from outside. Before 3.11 a task does not tell.
     cancelling = getattr(asyncio.current_task(), 'cancelling', None)
@@ -335,22 +341,19 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # slot taken.
 
     async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
-        disposal = self._take_disposal(waiter)
-        if disposal is None:
-            return
+        disposal: Disposal | None = None
         try:
+            disposal = self._take_disposal(waiter)
+            if disposal is None:
+                return
             task = self._spawn_disposal(deque([disposal]), None)
         except BaseException:
             # Not when the traceback goes: whoever cleans up after this acquire is to find it.
-            disposal.let_go()
+            if disposal is not None:
+                disposal.let_go()
             raise
-        patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
-        done, _ = await asyncio.wait([task], timeout=patience)
-        if not done:
-            raise PoolTimeout(
-                f'dispose() of a dead connection to {waiter.endpoint!r} was not done when the {seconds(timeout)} '
-                'of acquire were over'
-            )
+        least = self._core.now() + LEAST_DISPOSE_TIME
+        await self._bounded(asyncio.wait([task]), at_least(deadline, least), timeout, 'dispose', waiter.endpoint)
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
@@ -364,7 +367,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
         Those that are at work when the time is over are cancelled, and get a moment to end.
         """
-        while tasks := self._own_tasks():
+        # A signal handler may have raised in what takes those that have ended off the list.
+        ended: set[asyncio.Task[Any]] = set()
+        while tasks := self._own_tasks() - ended:
             patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
             _, at_work = await asyncio.wait(tasks, timeout=patience)
             for task in at_work:
@@ -374,6 +379,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             if at_work:
                 logger.warning('closing the pool: %d disposals go on although they were cancelled', len(at_work))
                 return
+            ended |= tasks
             # What asyncio calls when a task has ended: it is called once, at the next turn of the loop at the latest.
             await asyncio.sleep(0)
 
@@ -397,45 +403,33 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop. What is doomed remains so.
             return []
-        disposals: list[Disposal] = []
+        # Of all lanes: one that hangs keeps none of the others' from its turn.
+        queue: deque[Disposal] = deque()
         taken: Disposal | None = None
         try:
             while (taken := self._take_disposal()) is not None:
-                disposals.append(taken)
+                queue.append(taken)
+            return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
         except BaseException:
+            # A signal handler raised. Lanes that were begun find them among the doomed.
             if taken is not None:
                 taken.let_go()
-            for disposal in disposals:
-                disposal.let_go()
+            let_go(queue)
             raise
-        # Of all lanes: one that hangs keeps none of the others' from its turn.
-        queue = deque(disposals)
-        tasks = []
-        failure: BaseException | None = None
-        for _ in range(min(len(disposals), PARALLEL_DISPOSALS)):
-            try:
-                tasks.append(self._spawn_disposal(queue, deadline))
-            except BaseException as exc:
-                # An eager task ends here, and raises what asyncio lets stop the loop: first the others.
-                failure = failure or exc
-        if not tasks:
-            for disposal in queue:
-                disposal.let_go()
-        if failure is not None:
-            raise failure
-        return tasks
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
         task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
         self._tasks.add(task)
-        task.add_done_callback(self._lane_ended)
+        task.add_done_callback(partial(self._lane_ended, queue))
         return task
 
-    def _lane_ended(self, task: 'asyncio.Task[None]') -> None:
+    def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         self._tasks.discard(task)
+        # A signal handler raised between two lines of it, maybe the first. What was left to do goes back among the
+        # doomed, where the other lanes find it.
+        let_go(queue)
         if self._core.doomed:
-            # A signal handler raised between two lines, and what was left to do is back among the doomed.
             self._spawn_disposals()
 
     async def _dispose_in_turn(
@@ -464,8 +458,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             # and not when the traceback goes. If other lanes are left, they find them among the doomed.
             if taken is not None:
                 taken.let_go()
-            while queue:
-                queue.popleft().let_go()
+            let_go(queue)
         if failure is not None:
             raise failure
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import warnings
 
 import pytest
 
@@ -42,6 +43,33 @@ async def test_a_context_in_a_cycle() -> None:
         del holder
         gc.collect()
         assert case.stats['acquired'] == 0
+
+
+@pytest.mark.parametrize('manager_class', [Manager, HookedManager])
+@pytest.mark.parametrize('what', ['release', 'exit', 'release in another thread'])
+async def test_a_release_in_a_cycle(manager_class: type[Manager], what: str) -> None:
+    async with Case(manager_class()) as case:
+        context = case.pool.connection('a')
+        conn = await context.__aenter__()
+
+        def drop() -> None:
+            leaving = context.__aexit__(None, None, None) if what == 'exit' else case.pool.release(conn, 'a')
+            holder: list[object] = [leaving]
+            holder.append(holder)
+            del leaving, holder
+            with warnings.catch_warnings():
+                # That it was never awaited.
+                warnings.simplefilter('ignore')
+                gc.collect()
+
+        if what == 'release in another thread':
+            thread = threading.Thread(target=drop)
+            thread.start()
+            thread.join(PATIENCE)
+        else:
+            drop()
+        await until(lambda: case.stats['acquired'] == 0)
+        assert await case.cycle('a') is not None
 
 
 async def test_a_context_that_another_thread_drops() -> None:

@@ -437,7 +437,7 @@ async def test_an_acquire_does_not_wait_longer_than_it_may_for_a_dead_connection
         gate = Gate()
         case.manager.script('check_aliveness', False)
         case.manager.script('dispose', gate)
-        with pytest.raises(PoolTimeout, match=r"dispose\(\) of a dead connection to 'a' was not done"):
+        with pytest.raises(PoolTimeout, match=r"dispose\(\) for endpoint 'a' was not done"):
             await case.pool.acquire('a', timeout=timeout)
         assert case.pool.get_size() == 1
         gate.open()

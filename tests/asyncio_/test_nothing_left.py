@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import gc
 import inspect
+import sys
 import types
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,10 +17,12 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from gcpool.exceptions import ConnectionPoolClosedError
 from tests.asyncio_.stepping import (
+    HOOKS,
     HOUR,
     LOOPS,
     BareManager,
     Connection,
+    JudgingManager,
     StagedManager,
     World,
     bounded,
@@ -303,12 +306,21 @@ async def left_a_context(world: World) -> None:
     await world.visit_with('a', HOUR)
 
 
+async def found_one_dead(world: World) -> None:
+    world.manager.created[0].dead = True
+    await world.visit('a', 1000 * HOUR)
+
+
 @each_loop
 @each_manager
-@pytest.mark.parametrize('use', [released, waited_within_a_limit, left_a_context], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    'use', [released, waited_within_a_limit, left_a_context, found_one_dead], ids=lambda case: case.__name__
+)
 def test_a_pool_keeps_nothing_of_the_context_of_a_request(kind: str, manager: Any, use: Any) -> None:
     async def main() -> None:
         world = World(manager(1), background_collector=True, min_idle=0, idle_timeout=100 * HOUR)
+        if use is found_one_dead:
+            await world.filled('a')
 
         async def serve() -> weakref.ref[Request]:
             mine = Request()
@@ -353,6 +365,45 @@ def test_what_acquire_and_release_return_is_a_coroutine_to_everybody(kind: str) 
             releasing = world.pool.release(conn, 'a')
             assert [ask(releasing) for ask in QUESTIONS] == [True] * len(QUESTIONS)
             await releasing
+        await world.end()
+
+    run(kind, main)
+
+
+@each_loop
+def test_tools_that_ask_tasks_what_they_await_are_answered(kind: str) -> None:
+    """As asyncio's call graph does: it takes a frame from each coroutine that has ``cr_await``."""
+
+    async def main() -> None:
+        world = World(JudgingManager(2))
+        seen: set[str] = set()
+
+        async def look() -> None:
+            for task in asyncio.all_tasks():
+                if sys.version_info >= (3, 14):
+                    # A task that has not begun has no frame but that of a native coroutine.
+                    asyncio.format_call_graph(task)
+                coro: Any = task.get_coro()
+                frames = []
+                while hasattr(coro, 'cr_await'):
+                    frames.append(coro.cr_frame)
+                    seen.add(coro.cr_code.co_name)
+                    coro = coro.cr_await
+                assert None not in frames
+                assert len(frames) == len(set(frames)), 'no frame is told twice'
+
+        async def use() -> None:
+            async with world.pool.connection('a', HOUR) as conn:
+                conn.dead = True
+                raise LookupError
+
+        using, visiting = asyncio.ensure_future(use()), asyncio.ensure_future(world.visit('a'))
+        for _ in range(100):
+            await turns(1)
+            await look()
+        assert isinstance(using.exception(), LookupError)
+        visiting.result()
+        assert seen >= set(HOOKS) - {'check_aliveness'}
         await world.end()
 
     run(kind, main)

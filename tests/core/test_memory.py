@@ -70,6 +70,35 @@ def test_a_pool_in_a_cycle_with_its_connections_and_hooks_is_collected() -> None
     assert core() is None
 
 
+@pytest.mark.parametrize('failing', range(4))
+def test_a_connection_that_there_is_no_memory_for_is_disposed_of(failing: int) -> None:
+    """The first one of a pool, which had nothing to keep connections in before."""
+    testcapi = pytest.importorskip('_testcapi')
+    core = PoolCore(0, 1, 1, 60.0, 3600.0)
+    waiter = Waiter('a')
+    core.request(waiter, 0.0)
+    ticket, conn, create = waiter.served, object(), core.created
+    testcapi.set_nomemory(failing, failing + 1)
+    try:
+        create(ticket, conn, 0.0)
+    except MemoryError:
+        testcapi.remove_mem_hooks()
+        del ticket
+        core.cancel(waiter, 0.0)
+        del waiter
+        # The place of what was freed too early.
+        others = [Waiter('b') for _ in range(10)]
+        doomed = core.take_doomed()
+        assert doomed is not None
+        assert doomed.conn is conn
+        core.disposed(doomed)
+        del others
+    finally:
+        testcapi.remove_mem_hooks()
+    core.check_invariants()
+    assert core.size == core.acquired
+
+
 def test_a_connection_is_let_go_when_its_dispose_has_ended_and_no_earlier() -> None:
     pool = Pool(min_idle=0, idle_timeout=0.0)
     acquire = pool.acquire('a')
