@@ -17,6 +17,7 @@ import pytest
 import trustme
 
 from gcpool.contrib._sockets import shut_down
+from tests.contrib.sampling import sampled
 from tests.contrib.servers import PATIENCE, PORT_ATTEMPTS, free_port, tcp_listener, unprivileged_account
 
 # Runs the server as its child, does as it is told by lines on standard input ("start", with further options for this
@@ -239,37 +240,25 @@ class MariadbServer:
         import pymysql
 
         watch = Watch()
-        begun, ended = threading.Event(), threading.Event()
-        failures: list[BaseException] = []
 
-        def look() -> None:
-            try:
-                with (
-                    contextlib.closing(
-                        pymysql.connect(host=self.host, port=self.port, user='root', autocommit=True, ssl_disabled=True)
-                    ) as conn,
-                    conn.cursor() as cursor,
-                ):
-                    while not ended.wait(0.002):
-                        cursor.execute(
-                            f"SELECT DB, COMMAND FROM information_schema.processlist WHERE user = '{self.user}'"
-                        )
-                        watch.take(cursor.fetchall())
-                        begun.set()
-            except BaseException as exc:  # noqa: BLE001  (raised below)
-                failures.append(exc)
+        @contextlib.contextmanager
+        def opened() -> Iterator[Callable[[], None]]:
+            query = f"SELECT DB, COMMAND FROM information_schema.processlist WHERE user = '{self.user}'"
+            with (
+                contextlib.closing(
+                    pymysql.connect(host=self.host, port=self.port, user='root', autocommit=True, ssl_disabled=True)
+                ) as conn,
+                conn.cursor() as cursor,
+            ):
 
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        try:
-            assert begun.wait(PATIENCE), failures
+                def look() -> None:
+                    cursor.execute(query)
+                    watch.take(cursor.fetchall())
+
+                yield look
+
+        with sampled(opened()):
             yield watch
-        finally:
-            ended.set()
-            thread.join(PATIENCE)
-        assert not thread.is_alive()
-        for failure in failures:
-            raise failure
 
     def kill_session(self, session: int) -> None:
         """End a session, as an administrator would; its client is sent an error, and the connection is closed."""

@@ -1,26 +1,54 @@
-"""The ways in which a driver's error reaches the pool: itself, in a group, or as the cause of another."""
+"""The ways in which a driver's error reaches the pool: itself, in groups, as the cause or context of another."""
 
-import builtins
 import sys
+from collections.abc import Callable
 
 import pytest
 
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
-def bare(exc: Exception) -> BaseException:
+
+def bare(exc: BaseException) -> BaseException:
     return exc
 
 
-def in_a_group(exc: Exception) -> BaseException:
-    module = builtins if sys.version_info >= (3, 11) else pytest.importorskip('exceptiongroup')
-    kind = module.ExceptionGroup
-    group: BaseException = kind('outer', [ValueError(), kind('inner', [ValueError(), exc])])
-    return group
+def in_a_group(exc: BaseException) -> BaseException:
+    return BaseExceptionGroup('of tasks', [ValueError(), exc])
 
 
-def as_a_cause(exc: Exception) -> BaseException:
+def in_nested_groups(exc: BaseException) -> BaseException:
+    return BaseExceptionGroup('outer', [RuntimeError(), BaseExceptionGroup('inner', [in_a_group(exc)])])
+
+
+def as_a_cause(exc: BaseException) -> BaseException:
     error = RuntimeError('of a framework')
     error.__cause__ = exc
     return error
 
 
-HOW_IT_IS_RAISED = pytest.mark.parametrize('wrap', [bare, in_a_group, as_a_cause])
+def as_a_context(exc: BaseException) -> BaseException:
+    error = RuntimeError('raised while that was handled')
+    error.__context__ = exc
+    return error
+
+
+def as_the_cause_of_a_member(exc: BaseException) -> BaseException:
+    return in_a_group(as_a_cause(exc))
+
+
+def as_a_member_of_a_cause(exc: BaseException) -> BaseException:
+    return as_a_cause(in_nested_groups(exc))
+
+
+def as_a_member_of_a_context(exc: BaseException) -> BaseException:
+    return as_a_context(in_nested_groups(exc))
+
+
+Wrap = Callable[[BaseException], BaseException]
+
+WAYS: list[Wrap] = [
+    *(bare, in_a_group, in_nested_groups, as_a_cause, as_a_context),
+    *(as_the_cause_of_a_member, as_a_member_of_a_cause, as_a_member_of_a_context),
+]
+HOW_IT_IS_RAISED = pytest.mark.parametrize('wrap', WAYS)

@@ -16,6 +16,7 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from gcpool.contrib._errors import errors_in
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from tests.contrib.cancelling import WAYS, Way
 from tests.contrib.conftest import Run
 from tests.contrib.mariadb import MariadbServer, Proxy
 from tests.contrib.servers import PATIENCE, closed_port, wait_for_end, wait_readable
@@ -1253,32 +1254,36 @@ class TestInAPool:
         mariadb.wait_for_sessions(0)
 
 
-async def cancel_the_task(
-    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
-) -> None:
-    started: asyncio.Queue[Connection] = asyncio.Queue()
-
-    async def request() -> None:
-        async with pool.connection('db') as conn:
-            await started.put(conn)
-            await execute(conn, 'SELECT SLEEP(3600)')
-
-    task = asyncio.create_task(request())
-    await at_work(await started.get())
-    task.cancel()
-    await asyncio.wait((task,))
-    assert task.cancelled()
+AtWork = Callable[[Connection], Awaitable[None]]
 
 
-async def wait_for(pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]) -> None:
+def of_all(way: Way) -> Callable[[ConnectionPool[str, Connection], AtWork], Awaitable[None]]:
+    """Give up the whole of a request, the block of its connection included."""
+
+    async def give_up(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
+        started: asyncio.Queue[Connection] = asyncio.Queue()
+
+        async def request() -> None:
+            async with pool.connection('db') as conn:
+                await started.put(conn)
+                await execute(conn, 'SELECT SLEEP(3600)')
+
+        async def until_at_work() -> None:
+            await at_work(await started.get())
+
+        await way(request, until_at_work)
+
+    give_up.__name__ = way.__name__
+    return give_up
+
+
+async def wait_for(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     with pytest.raises(asyncio.TimeoutError):
         async with pool.connection('db') as conn:
             await asyncio.wait_for(execute(conn, 'SELECT SLEEP(3600)'), 0.05)
 
 
-async def cancel_a_scope(
-    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
-) -> None:
+async def cancel_a_scope(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     with anyio.CancelScope() as scope:
         async with pool.connection('db') as conn, anyio.create_task_group() as group:
             group.start_soon(execute, conn, 'SELECT SLEEP(3600)')
@@ -1287,18 +1292,14 @@ async def cancel_a_scope(
     assert scope.cancelled_caught
 
 
-async def move_on_in_the_block(
-    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
-) -> None:
+async def move_on_in_the_block(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     async with pool.connection('db') as conn:
         with anyio.move_on_after(0.05) as scope:
             await execute(conn, 'SELECT SLEEP(3600)')
         assert scope.cancelled_caught
 
 
-async def fail_in_a_task_group(
-    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
-) -> None:
+async def fail_in_a_task_group(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     async def fail(conn: Connection) -> None:
         await at_work(conn)
         raise LookupError
@@ -1311,9 +1312,7 @@ async def fail_in_a_task_group(
         assert any(isinstance(error, LookupError) for error in errors_in(exc))  # noqa: PT017
 
 
-async def close_over_the_user(
-    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
-) -> None:
+async def close_over_the_user(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     async with pool.connection('db') as conn:
         task = asyncio.create_task(execute(conn, 'SELECT SLEEP(3600)'))
         await at_work(conn)
@@ -1325,17 +1324,15 @@ async def close_over_the_user(
             await task
 
 
-async def leave_rows_unread(
-    pool: ConnectionPool[str, Connection], at_work: Callable[[Connection], Awaitable[None]]
-) -> None:
+async def leave_rows_unread(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     async with pool.connection('db') as conn:
         await conn.cursor(SSCursor).execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
         # Long enough to be seen.
         await asyncio.sleep(0.05)
 
 
-WAYS = [
-    cancel_the_task,
+WAYS_TO_GIVE_UP = [
+    *map(of_all, WAYS),
     wait_for,
     cancel_a_scope,
     move_on_in_the_block,
@@ -1349,13 +1346,13 @@ class TestStatementsAtWork:
     """What the server's own list of sessions shows while statements are given up."""
 
     @pytest.mark.parametrize('by_tls', [False, True], ids=['plain', 'tls'])
-    @pytest.mark.parametrize('way', WAYS)
+    @pytest.mark.parametrize('way', WAYS_TO_GIVE_UP)
     def test_are_never_more_than_the_pool_may_have(
         self,
         run: Run,
         mariadb: MariadbServer,
         tls: ssl.SSLContext,
-        way: Callable[[ConnectionPool[str, Connection], Callable[[Connection], Awaitable[None]]], Awaitable[None]],
+        way: Callable[[ConnectionPool[str, Connection], AtWork], Awaitable[None]],
         by_tls: bool,
     ) -> None:
         async def at_work(conn: Connection) -> None:

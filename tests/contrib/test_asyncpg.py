@@ -6,7 +6,6 @@ import gc
 import logging
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.contrib.cancelling import WAYS, Way
 from tests.contrib.conftest import Run
 from tests.contrib.raising import HOW_IT_IS_RAISED, bare
+from tests.contrib.sampling import sampled
 from tests.contrib.servers import (
     PATIENCE,
     PostgresServer,
@@ -1317,47 +1318,24 @@ class TestBrokenCodes:
         run(main)
 
 
-class SessionsSampler:
-    """Counts the sessions of an application again and again, in a thread of its own, as the server lists them.
+@contextlib.contextmanager
+def counted_sessions(postgres: PostgresServer, application: str) -> Iterator[list[int]]:
+    """Count the sessions of an application (``application_name``) again and again, as the server lists them."""
+    counts: list[int] = []
+    query = 'SELECT count(*) FROM pg_stat_activity WHERE application_name = $1'
 
-    :param postgres: the server
-    :param application: their ``application_name``
-    """
+    @contextlib.contextmanager
+    def opened() -> Iterator[Callable[[], None]]:
+        with contextlib.closing(asyncio.new_event_loop()) as loop:
+            conn = loop.run_until_complete(asyncpg.connect(**postgres.dsn_params))
+            yield lambda: counts.append(loop.run_until_complete(conn.fetchval(query, application)))
+            loop.run_until_complete(conn.close())
 
-    def __init__(self, postgres: PostgresServer, application: str) -> None:
-        self.counts: list[int] = []
-        self._postgres = postgres
-        self._application = application
-        self._begun, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._sample()))
-
-    async def _sample(self) -> None:
-        conn = await asyncpg.connect(**self._postgres.dsn_params)
-        query = 'SELECT count(*) FROM pg_stat_activity WHERE application_name = $1'
-        while not self._stop.wait(0.002):
-            self.counts.append(await conn.fetchval(query, self._application))
-            self._begun.set()
-        await conn.close()
-
-    def __enter__(self) -> 'SessionsSampler':  # noqa: PYI034  (Self needs Python 3.11)
-        self._thread.start()
-        assert self._begun.wait(PATIENCE)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._stop.set()
-        self._thread.join(PATIENCE)
+    with sampled(opened()):
+        yield counts
 
 
 Work = Callable[[], Awaitable[None]]
-
-
-async def cancelled_by_hand(seconds: float, work: Work) -> None:
-    task = asyncio.ensure_future(work())
-    await asyncio.sleep(seconds)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 async def limited(seconds: float, work: Work) -> None:
@@ -1369,49 +1347,40 @@ async def limited(seconds: float, work: Work) -> None:
         await asyncio.wait_for(work(), seconds)
 
 
-async def cancelled_by_time(seconds: float, work: Work) -> None:
-    with pytest.raises(asyncio.TimeoutError):
-        await limited(seconds, work)
-
-
-async def cancelled_by_anyio(seconds: float, work: Work) -> None:
-    anyio = pytest.importorskip('anyio')
-    # It cancels again and again until the block has ended.
-    with anyio.move_on_after(seconds) as scope:
-        await work()
-    assert scope.cancelled_caught
-
-
 class TestSessionsOfTheServer:
-    @pytest.mark.parametrize('cancelled', [cancelled_by_hand, cancelled_by_time, cancelled_by_anyio])
-    def test_are_never_more_than_the_pool_may_have(
-        self, run: Run, postgres: PostgresServer, cancelled: Callable[[float, Work], Awaitable[None]]
-    ) -> None:
+    @pytest.mark.parametrize('way', WAYS)
+    def test_are_never_more_than_the_pool_may_have(self, run: Run, postgres: PostgresServer, way: Way) -> None:
         application = 'storm'
+        begun = 0
 
         async def main() -> None:
             params = {**postgres.dsn_params, 'server_settings': {'application_name': application}}
             pool = ConnectionPool[str, Any](DbConnectionManager[Any]({'db': params}), max_size=2)
 
-            begun = 0
+            async def give_up() -> None:
+                at_work = asyncio.Event()
 
-            async def request() -> None:
-                nonlocal begun
-                async with pool.connection('db') as conn:
-                    begun += 1
-                    await conn.execute('SELECT pg_sleep(30)')
+                async def request() -> None:
+                    nonlocal begun
+                    async with pool.connection('db') as conn:
+                        begun += 1
+                        # The sampler has to have seen it, too.
+                        asyncio.get_running_loop().call_later(0.1, at_work.set)
+                        await conn.execute('SELECT pg_sleep(30)')
 
-            # Two at a time: each pair has its turn when the one before was cancelled.
-            await asyncio.gather(*(cancelled(0.3 * (1 + number // 2), request) for number in range(8)))
-            assert begun == 8
+                await way(request, at_work.wait)
+
+            # Two at a time: each pair has its turn when the one before was given up.
+            await asyncio.gather(*(give_up() for _ in range(8)))
             async with pool.connection('db') as conn:
                 assert await conn.fetchval('SELECT 1') == 1
             await pool.close()
 
-        with SessionsSampler(postgres, application) as sampler:
+        with counted_sessions(postgres, application) as counts:
             run(main)
-        assert len(sampler.counts) > 50
-        assert max(sampler.counts) == 2
+        assert begun == 8
+        assert len(counts) > 50
+        assert max(counts) == 2
 
 
 def within(seconds: float, began: float) -> None:

@@ -17,19 +17,11 @@ from gcpool.contrib import socket as sockets
 from gcpool.contrib import socket_async
 from gcpool.contrib.errors import errors_in
 from tests.contrib.conftest import Run
+from tests.contrib.raising import WAYS, as_a_context
 from tests.contrib.servers import PATIENCE
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
-
-
-def raised_from(error: BaseException, cause: BaseException | None, *, suppressed: bool = False) -> BaseException:
-    """An error with a cause, or with the context in which it was raised."""
-    if suppressed:
-        error.__cause__ = cause
-    else:
-        error.__context__ = cause
-    return error
 
 
 LEAVES: list[BaseException] = [
@@ -40,15 +32,10 @@ LEAVES: list[BaseException] = [
 
 
 def cases() -> Iterator[Any]:
-    """What may leave a user's block: each alone, in a group, in a group within another, and as the cause of another."""
+    """What may leave a user's block: each in all ways."""
     for leaf in LEAVES:
-        name = f'{type(leaf).__module__}.{type(leaf).__name__}'
-        yield pytest.param(leaf, id=name)
-        yield pytest.param(BaseExceptionGroup('of tasks', [leaf]), id=f'{name} in a group')
-        inner = BaseExceptionGroup('of inner tasks', [ValueError('first'), leaf])
-        yield pytest.param(BaseExceptionGroup('of tasks', [RuntimeError(), inner]), id=f'{name} in nested groups')
-        yield pytest.param(raised_from(RuntimeError(), inner, suppressed=True), id=f'{name} in a group as cause')
-        yield pytest.param(raised_from(RuntimeError(), inner), id=f'{name} in a group as context')
+        for wrap in WAYS:
+            yield pytest.param(wrap(leaf), id=f'{type(leaf).__module__}.{type(leaf).__name__} {wrap.__name__}')
 
 
 def managers() -> list[Any]:
@@ -88,11 +75,10 @@ def test_errors_are_found_wherever_they_are(leaf: BaseException) -> None:
     outer = BaseExceptionGroup('of tasks', [inner])
     assert list(errors_in(leaf)) == [leaf]
     assert [type(error) for error in errors_in(outer)] == [type(outer), type(inner), ValueError, type(leaf)]
-    for suppressed in (True, False):
-        error = raised_from(RuntimeError(), outer, suppressed=suppressed)
-        assert leaf in list(errors_in(error))
+    for wrap in WAYS:
+        assert leaf in list(errors_in(wrap(leaf)))
     # What was raised on purpose without its context has none.
-    error = raised_from(RuntimeError(), leaf)
+    error = as_a_context(leaf)
     error.__suppress_context__ = True
     assert list(errors_in(error)) == [error]
 

@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import sys
 import threading
 import time
 import uuid
@@ -14,11 +13,9 @@ import pytest
 
 from gcpool.contrib.http import Connection, HttpConnectionManager, HttpEndpoint
 from gcpool.threading import ConnectionPool
+from tests.contrib.raising import in_a_group, in_nested_groups
 from tests.contrib.servers import PATIENCE, tcp_listener
 from tests.contrib.test_http import Server, running
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def close_half_of_chunks(conn: Connection) -> None:
 
 def time_out_within_a_group(conn: Connection) -> None:
     conn.request('POST', '/', b'mine')
-    raise ExceptionGroup('outer', [ExceptionGroup('inner', [TimeoutError()])])
+    raise in_nested_groups(TimeoutError())
 
 
 def be_interrupted(conn: Connection) -> None:
@@ -110,7 +107,7 @@ def test_an_error_of_somebody_else_s_breaks_nothing(server: Server) -> None:
     manager = HttpConnectionManager(timeout=PATIENCE)
     conn = manager.create(server.url)
     ask(conn, 'mine')
-    for error in (TimeoutError(), ConnectionResetError(), ExceptionGroup('', [TimeoutError()])):
+    for error in (TimeoutError(), ConnectionResetError(), in_a_group(TimeoutError())):
         assert not manager.is_broken(server.url, conn, error)
     manager.dispose(server.url, conn)
 

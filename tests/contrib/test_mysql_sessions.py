@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,12 +17,8 @@ from gcpool.contrib._generations import Generations
 from gcpool.contrib._mysql import SessionState, is_useless, steps_to_kill
 from gcpool.exceptions import ConnectError, DiscardConnection
 from tests.contrib.mariadb import MariadbServer, Proxy, running_mariadb
+from tests.contrib.raising import HOW_IT_IS_RAISED, Wrap, in_a_group
 from tests.contrib.servers import PATIENCE
-
-if sys.version_info >= (3, 11):
-    from builtins import BaseExceptionGroup as Group
-else:
-    from exceptiongroup import BaseExceptionGroup as Group
 
 USES = 20
 
@@ -218,7 +213,7 @@ class TestFullReset:
     ) -> None:
         granted.execute('CREATE TABLE IF NOT EXISTS other.seen (n INT)')
         pool = side.pool(granted.params, reset='full')
-        error: BaseException = ValueError() if after == 'value' else Group('', [ValueError()])
+        error: BaseException = ValueError() if after == 'value' else in_a_group(ValueError())
         watch = 'SELECT @@sql_mode, @@time_zone, @@tx_isolation, CURRENT_ROLE(), DATABASE(), @left'
         (new,) = side.use(pool, watch)
         with pytest.raises(type(error)):
@@ -350,30 +345,8 @@ class TestFullReset:
         side.call(manager.dispose, 'db', conn)
 
 
-def wrapped_by_cause(exc: BaseException) -> BaseException:
-    outer = ValueError('of a framework')
-    outer.__cause__ = exc
-    return outer
-
-
-def wrapped_by_context(exc: BaseException) -> BaseException:
-    outer = ValueError('raised while that was handled')
-    outer.__context__ = exc
-    return outer
-
-
-WRAPPED: dict[str, Callable[[BaseException], BaseException]] = {
-    'itself': lambda exc: exc,
-    'group': lambda exc: Group('of a task group', [ValueError(), exc]),
-    'nested groups': lambda exc: Group('outer', [Group('inner', [ValueError(), Group('innermost', [exc])])]),
-    'cause': wrapped_by_cause,
-    'context': wrapped_by_context,
-    'group of a cause': lambda exc: Group('', [wrapped_by_cause(exc)]),
-}
-
-
 class TestErrorsInGroups:
-    @pytest.mark.parametrize('wrap', WRAPPED)
+    @HOW_IT_IS_RAISED
     @pytest.mark.parametrize(
         ('kind', 'args', 'broken'),
         [
@@ -395,23 +368,23 @@ class TestErrorsInGroups:
         ],
     )
     def test_are_found_by_is_broken(
-        self, side: Side, mariadb: MariadbServer, wrap: str, kind: str, args: tuple[Any, ...], broken: bool
+        self, side: Side, mariadb: MariadbServer, wrap: Wrap, kind: str, args: tuple[Any, ...], broken: bool
     ) -> None:
         manager = side.manager(mariadb.params)
         conn = side.call(manager.create, 'db')
-        exc = WRAPPED[wrap](getattr(side.errors, kind)(*args))
+        exc = wrap(getattr(side.errors, kind)(*args))
         assert side.call(manager.is_broken, 'db', conn, exc) is broken
         side.call(manager.dispose, 'db', conn)
 
-    @pytest.mark.parametrize('wrap', WRAPPED)
-    def test_do_not_hide_an_answer_that_was_not_read(self, side: Side, mariadb: MariadbServer, wrap: str) -> None:
+    @HOW_IT_IS_RAISED
+    def test_do_not_hide_an_answer_that_was_not_read(self, side: Side, mariadb: MariadbServer, wrap: Wrap) -> None:
         manager = side.manager(mariadb.params)
         conn = side.call(manager.create, 'db')
         # The answer of another user is on its way.
         sent = conn._execute_command(3, "SELECT 'of another user'")
         if side.driver == 'asyncmy':
             side.call(lambda: sent)
-        assert side.call(manager.is_broken, 'db', conn, WRAPPED[wrap](TimeoutError()))
+        assert side.call(manager.is_broken, 'db', conn, wrap(TimeoutError()))
         with pytest.raises(DiscardConnection):
             side.call(manager.on_release, 'db', conn)
         side.call(manager.dispose, 'db', conn)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,10 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.contrib._errors import errors_in
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
+from tests.contrib.cancelling import WAYS, Request, Way
 from tests.contrib.conftest import Run
+from tests.contrib.raising import in_nested_groups
+from tests.contrib.sampling import sampled
 from tests.contrib.servers import OTHER_SESSIONS, PATIENCE, PostgresServer, running_postgres
 from tests.outages.proxy import Proxy
 
@@ -37,34 +40,35 @@ SLACK = 0.5
 
 
 class Watch:
-    """Asks the server all the time how many sessions of clients there are, in a thread."""
+    """How many sessions of clients the server has had."""
 
-    def __init__(self, server: PostgresServer) -> None:
-        self.most = 0
-        self._stopping = threading.Event()
-        self._conn = psycopg.connect(server.dsn, autocommit=True)
-        self._thread = threading.Thread(target=self._look, name='test-watch', daemon=True)
+    most = 0
 
-    def __enter__(self) -> 'Watch':  # noqa: PYI034  (typing has Self since Python 3.11)
-        # Of the tests before, some may be about to end.
-        deadline = time.monotonic() + PATIENCE
-        while self._count():
-            assert time.monotonic() < deadline, 'sessions of other tests do not end'
-        self._thread.start()
-        return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._stopping.set()
-        self._thread.join(PATIENCE)
-        self._conn.close()
+@contextlib.contextmanager
+def watched(server: PostgresServer) -> Iterator[Watch]:
+    """Ask the server all the time how many sessions of clients there are."""
+    watch = Watch()
 
-    def _count(self) -> int:
-        row = self._conn.execute(f'SELECT count(*) FROM pg_stat_activity WHERE {OTHER_SESSIONS}'.encode()).fetchone()
-        return int(row[0])
+    @contextlib.contextmanager
+    def opened() -> Iterator[Callable[[], None]]:
+        with psycopg.connect(server.dsn, autocommit=True) as conn:
 
-    def _look(self) -> None:
-        while not self._stopping.wait(0.002):
-            self.most = max(self.most, self._count())
+            def count() -> int:
+                query = f'SELECT count(*) FROM pg_stat_activity WHERE {OTHER_SESSIONS}'
+                return int(conn.execute(query.encode()).fetchone()[0])
+
+            def look() -> None:
+                watch.most = max(watch.most, count())
+
+            # Of the tests before, some may be about to end.
+            deadline = time.monotonic() + PATIENCE
+            while count():
+                assert time.monotonic() < deadline, 'sessions of other tests do not end'
+            yield look
+
+    with sampled(opened()):
+        yield watch
 
 
 @contextlib.contextmanager
@@ -80,52 +84,18 @@ def params_by(proxy: Proxy, server: PostgresServer) -> dict[str, Any]:
     return {**server.conninfo_params, 'host': proxy.host, 'port': proxy.port, 'sslmode': 'disable'}
 
 
-async def by_cancellation(request: Callable[[], Awaitable[None]], at_work: asyncio.Event) -> None:
-    task = asyncio.ensure_future(request())
-    await at_work.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def by_time_limit(request: Callable[[], Awaitable[None]], at_work: asyncio.Event) -> None:
+async def by_time_limit_on_all(request: Request, at_work: Request) -> None:
+    """Also on the wait for a connection."""
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(request(), 0.05)
-
-
-async def by_cancel_scope(request: Callable[[], Awaitable[None]], at_work: asyncio.Event) -> None:
-    anyio = pytest.importorskip('anyio')
-    async with anyio.create_task_group() as group:
-        group.start_soon(request)
-        await at_work.wait()
-        group.cancel_scope.cancel()
-
-
-async def by_failed_sibling(request: Callable[[], Awaitable[None]], at_work: asyncio.Event) -> None:
-    anyio = pytest.importorskip('anyio')
-    with pytest.raises(Exception, match='unhandled errors') as caught:  # noqa: PT012
-        async with anyio.create_task_group() as group:
-            group.start_soon(request)
-            await at_work.wait()
-            raise LookupError
-    assert any(isinstance(error, LookupError) for error in errors_in(caught.value))
-
-
-WAYS = [by_cancellation, by_time_limit, by_cancel_scope, by_failed_sibling]
 
 
 class TestCap:
     """The server never has more sessions than the pool may have connections."""
 
     @pytest.mark.parametrize('transaction', [True, False])
-    @pytest.mark.parametrize('way', WAYS)
-    def test_of_interrupted_tasks(
-        self,
-        run: Run,
-        postgres: PostgresServer,
-        way: Callable[[Callable[[], Awaitable[None]], asyncio.Event], Awaitable[None]],
-        transaction: bool,
-    ) -> None:
+    @pytest.mark.parametrize('way', [*WAYS, by_time_limit_on_all])
+    def test_of_interrupted_tasks(self, run: Run, postgres: PostgresServer, way: Way, transaction: bool) -> None:
         async def main() -> None:
             manager = AsyncConnectionManager(
                 {'db': postgres.dsn}, kwargs={'autocommit': not transaction}, cancel_timeout=PATIENCE / 3
@@ -140,7 +110,7 @@ class TestCap:
                         asyncio.get_running_loop().call_later(0.01, at_work.set)
                         await conn.execute('SELECT pg_sleep(3600)')
 
-                await way(request, at_work)
+                await way(request, at_work.wait)
 
             for _ in range(4):
                 await asyncio.gather(*(interrupted() for _ in range(8)))
@@ -148,7 +118,7 @@ class TestCap:
                 assert await (await conn.execute('SELECT 1')).fetchone() == (1,)
             await pool.close()
 
-        with Watch(postgres) as watch:
+        with watched(postgres) as watch:
             run(main)
         assert watch.most in {1, 2}
 
@@ -156,7 +126,7 @@ class TestCap:
     @pytest.mark.parametrize('at_work', [True, False])
     def test_of_closed_connections(self, postgres: PostgresServer, make: Callable[..., Any], at_work: bool) -> None:
         manager = make({'db': postgres.dsn}, cancel_timeout=PATIENCE / 3)
-        with Watch(postgres) as watch:
+        with watched(postgres) as watch:
             for _ in range(10):
                 conn = manager.create('db')
                 with contextlib.ExitStack() as stack:
@@ -169,7 +139,7 @@ class TestCap:
     def test_of_an_interrupted_thread(self, postgres: PostgresServer) -> None:
         manager = ConnectionManager({'db': postgres.dsn}, cancel_timeout=PATIENCE / 3)
         pool = gcpool.threading.ConnectionPool[str, Any](manager, max_size=1)
-        with Watch(postgres) as watch:
+        with watched(postgres) as watch:
             for _ in range(5):
                 with pytest.raises(KeyboardInterrupt), pool.connection('db') as conn:
                     conn.wait(interrupting(conn))
@@ -180,7 +150,7 @@ class TestCap:
     def test_with_a_libpq_that_waits(self, postgres: PostgresServer, asynchronous: bool) -> None:
         """Of the system, by psycopg's implementation in Python: before version 17 it cannot cancel without waiting."""
         program = OLD_LIBPQ_ASYNC if asynchronous else OLD_LIBPQ
-        with Watch(postgres) as watch:
+        with watched(postgres) as watch:
             done = run_program(program, postgres, PSYCOPG_IMPL='python')
         if 'no pq wrapper available' in done.stderr:
             pytest.skip('this system has no libpq')
@@ -743,7 +713,7 @@ class TestUseless:
                     except (psycopg.Error, psycopg2.Error) as exc:
                         if not grouped:
                             raise
-                        raise group_of(exc) from None
+                        raise in_nested_groups(exc) from None
 
             with contextlib.ExitStack() as stack:
                 pids = {stack.enter_context(pool.connection('db')).info.backend_pid for _ in range(4)}
@@ -811,7 +781,7 @@ class TestUseless:
             conn, sibling = manager.create('db'), manager.create('db')
             with pytest.raises((psycopg.Error, psycopg2.Error)) as caught:
                 conn.cursor().execute('SELECT 1/0')
-            assert manager.is_broken('db', conn, group_of(caught.value)) is expected
+            assert manager.is_broken('db', conn, in_nested_groups(caught.value)) is expected
             assert manager.check_aliveness('db', sibling) is not expected
             later = manager.create('db')
             assert manager.check_aliveness('db', later)
@@ -830,12 +800,6 @@ class TestUseless:
         assert manager.check_aliveness('db', sibling)
         for one in (conn, sibling):
             manager.dispose('db', one)
-
-
-def group_of(exc: BaseException) -> BaseException:
-    """A group in a group, or the error itself where Python has none."""
-    groups = getattr(__import__('builtins'), 'ExceptionGroup', None)
-    return exc if groups is None else groups('outer', [groups('inner', [ValueError(), exc])])
 
 
 def fail_over(predecessor: PostgresServer, successor: PostgresServer, proxy: Proxy) -> None:

@@ -4,6 +4,7 @@
 
 import asyncio
 import contextlib
+import functools
 import select
 import socket
 import sys
@@ -20,7 +21,9 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.exceptions import ConnectError, DiscardConnection
 from tests.contrib.conftest import Run
+from tests.contrib.raising import HOW_IT_IS_RAISED, Wrap, in_nested_groups
 from tests.contrib.redis_server import RedisServer, running_redis
+from tests.contrib.sampling import sampled
 from tests.contrib.servers import PATIENCE, closed_port, tcp_listener
 from tests.outages.proxy import Proxy
 
@@ -96,7 +99,7 @@ def time_out_and_go_on(conn: Any, server: RedisServer) -> None:
 
 def time_out_within_a_group(conn: Any, server: RedisServer) -> None:
     conn.send_command('BLPOP', 'late', 0)
-    raise ExceptionGroup('outer', [ValueError(), ExceptionGroup('inner', [redis.TimeoutError()])])
+    raise in_nested_groups(redis.TimeoutError())
 
 
 def interrupt(conn: Any, server: RedisServer) -> None:
@@ -254,7 +257,7 @@ async def ignore_a_time_out(conn: Any) -> None:
 async def fail_in_the_midst(conn: Any) -> None:
     await conn.send_packed_command(conn.pack_commands([('ECHO', 'mine'), ('BLPOP', 'late', 0)]))
     await conn.read_response()
-    raise ExceptionGroup('outer', [ExceptionGroup('inner', [asyncio.TimeoutError()])])
+    raise in_nested_groups(asyncio.TimeoutError())
 
 
 ASYNC_ENDINGS = [
@@ -288,26 +291,6 @@ def test_the_next_task_reads_its_own_answer(redis_server: RedisServer, run: Run,
     redis_server.wait_for_clients(0)
 
 
-def caused(error: Exception) -> Exception:
-    outer = ValueError()
-    outer.__cause__ = error
-    return outer
-
-
-def met(error: Exception) -> Exception:
-    outer = ValueError()
-    outer.__context__ = error
-    return outer
-
-
-WRAPPINGS: dict[str, Callable[[Exception], Exception]] = {
-    'itself': lambda error: error,
-    'group': lambda error: ExceptionGroup('', [ValueError(), error]),
-    'group in a group': lambda error: ExceptionGroup('', [ExceptionGroup('', [ValueError(), error])]),
-    'cause': caused,
-    'context': met,
-    'cause of a member': lambda error: ExceptionGroup('', [caused(error)]),
-}
 LOST = [redis.ConnectionError(), redis.TimeoutError()]
 # Replies that redis-py takes for lost connections, and what it raises without one.
 NOT_LOST = [
@@ -316,9 +299,8 @@ NOT_LOST = [
 ]
 
 
-@pytest.mark.parametrize('wrapping', WRAPPINGS)
-def test_errors_in_groups(redis_server: RedisServer, run: Run, wrapping: str) -> None:
-    wrap = WRAPPINGS[wrapping]
+@HOW_IT_IS_RAISED
+def test_errors_in_groups(redis_server: RedisServer, run: Run, wrap: Wrap) -> None:
     manager = RedisConnectionManager({'db': redis_server.url})
     conn = manager.create('db')
     assert [manager.is_broken('db', conn, wrap(error)) for error in LOST] == [True, True]
@@ -649,11 +631,9 @@ AT_WORK: dict[str, tuple[Any, ...]] = {
 def sessions_are_counted(server: RedisServer) -> Iterator[list[int]]:
     """Ask the server for its list again and again, by several connections: it answers nobody while a script runs."""
     counts: list[int] = []
-    ended = threading.Event()
 
     def look(judge: Any) -> None:
-        while not ended.wait(0.002):
-            counts.append(len(judge.client_list()) - len(judges))
+        counts.append(len(judge.client_list()) - len(judges))
 
     with contextlib.ExitStack() as stack:
         judges = [
@@ -662,14 +642,9 @@ def sessions_are_counted(server: RedisServer) -> Iterator[list[int]]:
         ]
         for judge in judges:
             judge.ping()
-        threads = stack.enter_context(ThreadPoolExecutor(len(judges)))
-        futures = [threads.submit(look, judge) for judge in judges]
-        try:
-            yield counts
-        finally:
-            ended.set()
-            for future in futures:
-                future.result(PATIENCE)
+        for judge in judges:
+            stack.enter_context(sampled(contextlib.nullcontext(functools.partial(look, judge))))
+        yield counts
 
 
 @pytest.mark.parametrize('name', AT_WORK)

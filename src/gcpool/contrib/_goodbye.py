@@ -20,7 +20,7 @@ def hold_socket(fd: int) -> socket.socket | None:
     :return: None where there is no descriptor left, or none to duplicate
     """
     try:
-        # Whatever its family is: it is only read from.
+        # Whatever its family is: reading and shutting down ask for none.
         return socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
         return None

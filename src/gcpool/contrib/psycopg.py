@@ -234,12 +234,9 @@ class _Configured(Generic[_AnyConnT]):
         """What a release has to ask the server, in one message."""
         session = self._session_of(conn)
         parts = [b'ROLLBACK'] if conn.pgconn.transaction_status != TransactionStatus.IDLE else []
-        if self._resets_all:
-            parts.append(FULL_RESET.encode())
-        elif conn._prepared._names:  # noqa: SLF001
-            # As psycopg does: objects that are made anew would not be those that were prepared for.
-            parts.append(b'DEALLOCATE ALL')
-        if len(parts) > 1 or self._resets_all:
+        if self._resets_all or conn._prepared._names:  # noqa: SLF001
+            # As psycopg does after each rollback: objects that are made anew would not be those that were prepared for.
+            parts.append(FULL_RESET.encode() if self._resets_all else b'DEALLOCATE ALL')
             session.forget_prepared(conn, self._plans.latest(endpoint))
         return b'; '.join(parts)
 

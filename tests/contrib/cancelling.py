@@ -1,0 +1,50 @@
+"""The ways in which a request is given up while the server is at work for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gcpool.contrib.errors import errors_in
+
+Request = Callable[[], Awaitable[object]]
+
+# Each is told how to make the request, and how to wait until the server is at work for it.
+Way = Callable[[Request, Request], Awaitable[None]]
+
+
+async def by_cancellation(request: Request, at_work: Request) -> None:
+    task = asyncio.ensure_future(request())
+    await at_work()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def by_time_limit(request: Request, at_work: Request) -> None:
+    task = asyncio.ensure_future(request())
+    await at_work()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(task, 0.01)
+
+
+async def by_cancel_scope(request: Request, at_work: Request) -> None:
+    """Which cancels again and again until the request has ended."""
+    anyio = pytest.importorskip('anyio')
+    async with anyio.create_task_group() as group:
+        group.start_soon(request)
+        await at_work()
+        group.cancel_scope.cancel()
+
+
+async def by_failed_sibling(request: Request, at_work: Request) -> None:
+    anyio = pytest.importorskip('anyio')
+    with pytest.raises(Exception, match='unhandled errors') as caught:  # noqa: PT012
+        async with anyio.create_task_group() as group:
+            group.start_soon(request)
+            await at_work()
+            raise LookupError
+    assert any(isinstance(error, LookupError) for error in errors_in(caught.value))
+
+
+WAYS: list[Way] = [by_cancellation, by_time_limit, by_cancel_scope, by_failed_sibling]
