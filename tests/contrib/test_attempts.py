@@ -2,16 +2,20 @@
 
 import contextlib
 import importlib
+import itertools
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from gcpool.contrib import _attempts
 from gcpool.contrib._attempts import SHORTEST_CONNECT, Attempts
 from gcpool.exceptions import ConnectTimeout
 from gcpool.threading import ConnectionPool
@@ -244,3 +248,45 @@ def test_the_server_sees_no_more_than_the_pool_allows(driver: str, manager: str,
         assert server.somebody_came.wait(PATIENCE)
         pool.close()
     assert server.peak == 1
+
+
+class TestInterruptions:
+    """An exception at any line (KeyboardInterrupt, a time limit of Celery) leaves nothing that others wait for."""
+
+    def test_at_each_line(self) -> None:
+        line = 1
+        while self._interrupt(line):
+            line += 1
+        assert line > 20
+
+    def _interrupt(self, line: int) -> bool:
+        attempts = Attempts()
+        opened: list[object] = []
+        closed: list[object] = []
+
+        def connect(left: float | None) -> object:
+            opened.append(object())
+            return opened[-1]
+
+        lines = itertools.count(1)
+
+        def trace(frame: types.FrameType, event: str, arg: object) -> Any:
+            if frame.f_code.co_filename != _attempts.__file__:
+                return None
+            if event == 'line' and next(lines) == line:
+                raise KeyboardInterrupt
+            return trace
+
+        # Of this thread, not of the one that connects.
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            attempts.connect('db', connect, closed.append, PATIENCE)
+            return False
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        conn = attempts.connect('db', connect, closed.append, PATIENCE / 2)
+        assert conn is opened[-1]
+        return True

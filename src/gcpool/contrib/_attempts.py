@@ -55,6 +55,18 @@ class Attempt:
         # One entry as long as nobody waits in its place. Taking it out is one step, without a lock, which a fork could
         # leave locked.
         self.places: list[None] = [None]
+        # One entry until it begins; the same holds for that.
+        self._unbegun: list[None] = [None]
+        #: Whether nobody waits for its result any more.
+        self.is_given_up = False
+
+    def begins(self) -> bool:
+        """Tell whether it begins now: False from the second time on. Who gives it up before then keeps it from that."""
+        try:
+            self._unbegun.pop()
+        except IndexError:
+            return False
+        return True
 
     @property
     def is_here(self) -> bool:
@@ -67,8 +79,9 @@ class Attempt:
         return self.ended.done()
 
     def end(self) -> None:
-        """Say that it has ended."""
-        self.ended.set_result(None)
+        """Say that it has ended. More than once does no harm."""
+        with contextlib.suppress(futures.InvalidStateError):
+            self.ended.set_result(None)
 
 
 @final
@@ -112,24 +125,38 @@ class Attempts:
         if left is None:
             return call(None)
         attempt = Attempt(endpoint)
+        results: list[_ResultT] = []
 
-        def begin() -> _ResultT:
+        def begin() -> None:
+            if not attempt.begins():
+                raise GivenUpAttemptsError('nobody waits for it any more')
             try:
-                return call(left)
+                results.append(call(left))
             except BaseException:
                 attempt.end()
                 raise
+            if attempt.is_given_up:
+                undo_and_end()
 
-        def undo_and_end(result: _ResultT) -> None:
+        def undo_and_end(_: object = None) -> None:
             try:
-                undo(result)
+                # Taking it out is one step: it is undone once.
+                with contextlib.suppress(IndexError):
+                    undo(results.pop())
             finally:
                 attempt.end()
 
+        # An exception may come at any point (KeyboardInterrupt, a time limit of Celery), also where the thread is being
+        # started, or has just ended: who waits for the attempt later on must not do so in vain.
         try:
-            return call_within(begin, undo_and_end, left)
+            call_within(begin, undo_and_end, left)
+            return results.pop()
         except BaseException:
-            self.give_up(attempt)
+            attempt.is_given_up = True
+            if not attempt.begins():
+                if results:
+                    undo_and_end()
+                self.give_up(attempt)
             raise
 
     def give_up(self, attempt: Attempt) -> None:
