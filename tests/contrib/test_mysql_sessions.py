@@ -14,7 +14,7 @@ import pytest
 from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
 from gcpool.contrib._generations import Generations
-from gcpool.contrib._mysql import SessionState, is_useless, steps_to_kill
+from gcpool.contrib._mysql import ControlLog, SessionState, is_useless, steps_to_kill
 from gcpool.exceptions import ConnectError, DiscardConnection
 from tests.contrib.mariadb import MariadbServer, Proxy, running_mariadb
 from tests.contrib.raising import HOW_IT_IS_RAISED, Wrap, in_a_group
@@ -608,3 +608,10 @@ class TestStatementsAtWork:
             side.call(manager.dispose, 'db', conn)
             # The question itself.
             assert connections() == before + 1
+
+
+@pytest.mark.parametrize(('waited', 'counts'), [(0.3, False), (1.0, True)])
+def test_a_server_counts_as_silent_that_had_the_time_to_answer(waited: float, counts: bool) -> None:
+    log = ControlLog()
+    log.note_silence('db', waited, 1.0)
+    assert log.may_try('db') is not counts

@@ -67,6 +67,9 @@ _READ_ONLY_OPTIONS = ('read-only', 'read_only')
 # Seconds for which no control connection is made after one that the server has not answered in time.
 _SILENCE = 5.0
 
+# The part of its time limit after which a server without an answer counts as silent.
+_TELLING = 0.8
+
 # Characters of a statement by which its session is recognized.
 _SHOWN = 1000
 
@@ -454,9 +457,16 @@ class ControlLog:
         """Note that a session was ended, or had ended."""
         self._failing.discard(endpoint)
 
-    def note_silence(self, endpoint: Hashable) -> None:
-        """Note that the server has not let anybody log in."""
-        self._silent_until[endpoint] = time.monotonic() + _SILENCE
+    def note_silence(self, endpoint: Hashable, waited: float, limit: float) -> None:
+        """Note that the server has not let anybody log in, unless it had too little time for that.
+
+        :param endpoint: where it was connected to
+        :param waited: seconds that it had
+        :param limit: seconds that it may have. One that is far away may need most of them, and who has waited for
+            others to be ended, or closes in the middle of a create, has given it less.
+        """
+        if waited >= _TELLING * limit:
+            self._silent_until[endpoint] = time.monotonic() + _SILENCE
 
     def note_failure(self, endpoint: Hashable, exc: BaseException) -> None:
         """Note that a session could not be ended, and say so once until that succeeds again."""

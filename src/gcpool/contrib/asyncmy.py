@@ -455,6 +455,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             params = to_params(await look_up_async(self._params, endpoint, 'params'), endpoint, 'params')
             control = Connection(**control_params(params))
             answered = False
+            began = time.monotonic()
             try:
                 await control.connect()
                 answered = True
@@ -470,7 +471,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             except asyncio.CancelledError:
                 # The time is over.
                 if not answered:
-                    self._control_log.note_silence(endpoint)
+                    self._control_log.note_silence(endpoint, time.monotonic() - began, self._close_timeout)
                 raise
             finally:
                 await control.end(_GOOD_BYE)

@@ -509,6 +509,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
             control = Connection(**{**control_params(params), 'defer_connect': True})
             answered = False
+            began = time.monotonic()
             try:
                 control.connect_by(deadline)
                 answered = True
@@ -520,7 +521,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
                         statement = steps.send(control._result.rows)  # noqa: SLF001
             except err.MySQLError as exc:
                 if not answered and any(isinstance(error, TimeoutError) for error in errors_in(exc)):
-                    self._control_log.note_silence(endpoint)
+                    self._control_log.note_silence(endpoint, time.monotonic() - began, self._close_timeout)
                 if error_number(exc) != KILLED_MEANWHILE:
                     raise
             finally:
