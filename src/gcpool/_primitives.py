@@ -62,6 +62,11 @@ if TYPE_CHECKING:
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
+# The name of the tasks that call on_connection_dead, and the seconds that one has when the pool is closed without a
+# limit.
+TELLING = 'gcpool-dead'
+TELLING_TIME = 1.0
+
 # Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
 COLLECTOR_PAUSE = 0.1
 
@@ -214,11 +219,11 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self._find_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry, tasks)), 'gcpool-dead')
+            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry, tasks)), TELLING)
             self._tasks.add(telling)
             telling.add_done_callback(self._tasks.discard)
             await asyncio.wait([telling], timeout=LEAST_DISPOSE_TIME)
-            if telling.done():
+            if telling.done() and not telling.cancelled():
                 telling.result()
         elif tasks:
             await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
@@ -369,15 +374,20 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         """
         # A signal handler may have raised in what takes those that have ended off the list.
         ended: set[asyncio.Task[Any]] = set()
-        while tasks := self._own_tasks() - ended:
-            patience = None if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+        while left := self._own_tasks() - ended:
+            # First what closes connections. An on_connection_dead that waits for this call would not end before it.
+            closing = {task for task in left if task.get_name() != TELLING}
+            tasks = closing or left
+            patience: float | None = None if closing else TELLING_TIME
+            if deadline is not None:
+                patience = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
             _, at_work = await asyncio.wait(tasks, timeout=patience)
             for task in at_work:
                 task.cancel()
             if at_work:
                 _, at_work = await asyncio.wait(at_work, timeout=GRACE)
             if at_work:
-                logger.warning('closing the pool: %d disposals go on although they were cancelled', len(at_work))
+                logger.warning('closing the pool: %d tasks go on although they were cancelled', len(at_work))
                 return
             ended |= tasks
             # What asyncio calls when a task has ended: it is called once, at the next turn of the loop at the latest.

@@ -66,6 +66,21 @@ class HangingManager(BareManager):
             self.open[endpoint] -= 1
 
 
+class HangingJudge(HangingManager):
+    """Takes each connection for broken whose user's block raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dead: list[Connection] = []
+
+    async def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
+        return True
+
+    async def on_connection_dead(self, endpoint: str, conn: Connection) -> None:
+        assert conn.closed
+        self.dead.append(conn)
+
+
 def of_the_pool() -> 'list[asyncio.Task[Any]]':
     return [task for task in asyncio.all_tasks() if task.get_name().startswith('gcpool-')]
 
@@ -192,7 +207,7 @@ def test_close_does_not_wait_for_a_dispose_that_ignores_its_cancellation(
         closing = asyncio.ensure_future(world.pool.close(1.0))
         await until_in_time(closing)
         assert closing.result() == 0
-        assert '1 disposals go on although they were cancelled' in caplog.text
+        assert '1 tasks go on although they were cancelled' in caplog.text
         (task,) = of_the_pool()
         manager.go_on.set()
         await bounded(task)
@@ -221,24 +236,39 @@ def test_a_dispose_may_close_the_pool(kind: str) -> None:
     run(kind, main)
 
 
+@each_loop
+def test_a_hook_may_close_the_pool_in_a_task_of_its_own(kind: str) -> None:
+    class Closing(HangingJudge):
+        async def on_connection_dead(self, endpoint: str, conn: Connection) -> None:
+            await asyncio.get_running_loop().create_task(world.pool.close())
+
+    manager = Closing()
+    world: World
+
+    async def main() -> None:
+        nonlocal world
+        world = World(manager)
+        manager.go_on.set()
+
+        async def use() -> None:
+            async with world.pool.connection('a'):
+                raise LookupError
+
+        using = asyncio.ensure_future(use())
+        await until_in_time(using)
+        assert isinstance(using.exception(), LookupError)
+        closing = asyncio.ensure_future(world.pool.close())
+        await until_in_time(closing)
+        assert closing.result() == 0
+        await turns(5)
+        assert not of_the_pool()
+
+    run(kind, main)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Left
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-class HangingJudge(HangingManager):
-    """Takes each connection for broken whose user's block raised."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dead: list[Connection] = []
-
-    async def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
-        return True
-
-    async def on_connection_dead(self, endpoint: str, conn: Connection) -> None:
-        assert conn.closed
-        self.dead.append(conn)
 
 
 @each_loop

@@ -266,6 +266,30 @@ def within(seconds: float) -> Iterator[None]:
     assert took <= seconds + SLACK, f'it took {took:.2f} s'
 
 
+def test_a_request_to_cancel_that_may_come_late_costs_the_connection(
+    run: Run, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancel_too_late(conn: Any, *, timeout: float) -> None:
+        await asyncio.sleep(timeout)
+        raise psycopg.errors.CancellationTimeout
+
+    async def main() -> None:
+        manager = AsyncConnectionManager({'db': postgres.dsn}, kwargs={'autocommit': True})
+        conn = await manager.create('db')
+        # It ends by itself while the request is on its way.
+        task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(0.2)'))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert conn.closed
+        await manager.dispose('db', conn)
+
+    monkeypatch.setattr(psycopg.capabilities, 'has_cancel_safe', lambda: True)
+    monkeypatch.setattr(psycopg.AsyncConnection, 'cancel_safe', cancel_too_late)
+    run(main)
+
+
 class TestTimeLimits:
     """With a server that says nothing any more, a limit of 0.5 s is one of 1 s at the most."""
 

@@ -70,9 +70,6 @@ _SILENCE = 5.0
 # The part of its time limit after which a server without an answer counts as silent.
 _TELLING = 0.8
 
-# Characters of a statement by which its session is recognized.
-_SHOWN = 1000
-
 # The parameters of a connection that one for control does without: it selects no database, and sets nothing.
 _NOT_FOR_CONTROL = frozenset(
     {
@@ -205,7 +202,6 @@ class SessionState:
     _ended = False
     _server_has_ended_it = False
     _ends_by_itself = False
-    _statement: str | bytes | None = None
     # Packets, the number of their answers, and whether no database was selected; None if it is not to be reset.
     _reset: tuple[bytes, int, bool] | None = None
 
@@ -283,10 +279,10 @@ class SessionState:
         :param own_address: of this end of it, as a socket tells it
         """
         self.own_port = own_address[1] if isinstance(own_address, tuple) else None
-        self._result = self._statement = None
+        self._result = None
         self._awaiting_reply = self._lost_count = self._server_has_ended_it = False
 
-    def _begin_statement(self, earlier: Any, command: int, sql: str | bytes) -> None:
+    def _begin_statement(self, earlier: Any, command: int) -> None:
         """Note that a statement is about to be sent, for which the driver forgets an earlier result."""
         if self._awaiting_reply and self._result is None:
             # Another task or thread waits for an answer, or gave up reading one: from now on nobody can tell whose
@@ -294,7 +290,6 @@ class SessionState:
             self._lost_count = True
         self._note_statement(earlier)
         self.was_used = self.was_used or command != _COM_PING
-        self._statement = sql if command == _COM_QUERY else None
 
     def _note_statement(self, earlier: Any) -> None:
         self._note_forgotten(earlier)
@@ -310,7 +305,6 @@ class SessionState:
         :param told: the status that came with it was taken in
         """
         self._awaiting_reply = False
-        self._statement = None
         self._status_is_old = not told
         if told:
             self._status_is_in_doubt = False
@@ -329,22 +323,16 @@ class SessionState:
         """Whether it is this side that ended the connection, after a time limit for instance, and not the server."""
         raise NotImplementedError
 
-    def is_known_as(self, host: str, statement: str | None, encoding: str) -> bool:
+    def is_known_as(self, host: str) -> bool:
         """Whether a session of this one's number is this one, from what the server's list of sessions says.
 
+        Behind a proxy it is not known: the server sees the proxy's port. What a session executes tells nothing, since
+        the servers of one application all execute the same.
+
         :param host: address and port of the client, as the server sees them
-        :param statement: what the session is executing, or the beginning of that
-        :param encoding: of the driver's statements
         """
         port = host.rpartition(':')[2] if ':' in host else None
-        if port == (None if self.own_port is None else str(self.own_port)):
-            return True
-        # Something in between has connected in our place. Nor will another session execute the same by chance.
-        own = self._statement
-        if own is None or statement is None:
-            return False
-        text = own if isinstance(own, str) else bytes(own).decode(encoding, 'replace')
-        return text[:_SHOWN].strip() == statement.strip()
+        return port == (None if self.own_port is None else str(self.own_port))
 
     def is_broken_code(self, exc: BaseException) -> bool:
         """Whether an error is one after which the connection is useless."""
@@ -393,7 +381,7 @@ class SessionState:
         :raise ValueError: the session cannot be made the same again
         """
         packets, answers, expects_no_database = self._reset or (b'', 0, False)
-        self._begin_statement(self._result, _COM_RESET_CONNECTION, b'')
+        self._begin_statement(self._result, _COM_RESET_CONNECTION)
         self._result = None
         self._write_bytes(packets)
         for left in reversed(range(answers)):
@@ -419,22 +407,20 @@ def control_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in params.items() if name not in _NOT_FOR_CONTROL}, 'autocommit': None}
 
 
-def steps_to_kill(conn: SessionState, session: int, encoding: str) -> Generator[str, Any, None]:
+def steps_to_kill(conn: SessionState, session: int) -> Generator[str, Any, None]:
     """Give the statements that end a session, and then wait until the server has let it go.
 
     :param conn: what the session belongs to, closed
     :param session: its number
-    :param encoding: of its statement
     :return: a generator, which is sent the rows of each statement
     :raise LookupError: the server has such a session, but it cannot be told to be this one
     """
     found = f'FROM information_schema.PROCESSLIST WHERE ID = {session}'
-    rows = yield f'SELECT HOST, LEFT(INFO, {_SHOWN}) {found}'
+    rows = yield f'SELECT HOST {found}'
     if not rows:
         return
     # Behind a name or an address there may be several servers, each with a session of that number.
-    host, statement = rows[0]
-    if not conn.is_known_as(host, statement, encoding):
+    if not conn.is_known_as(rows[0][0]):
         raise LookupError(f'session {session} may be another one there')
     yield f'KILL {session}'
     pause = _FIRST_PAUSE

@@ -78,19 +78,21 @@ async def _end_statement(conn: AsyncConnection[Any], session: Session, gen: Gene
     """Ask the server to end the statement and take what it answers: the connection is good again. Else close it."""
     deadline = time.monotonic() + session.cancel_timeout
     ending = asyncio.ensure_future(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL))
+    # Whether the server has taken each request: one that comes late would end the next user's statement.
+    all_arrived = True
     try:
         while not ending.done() and (left := deadline - time.monotonic()) > 0:
-            await ask_to_cancel_async(conn, left)
+            all_arrived = await ask_to_cancel_async(conn, left) and all_arrived
             await asyncio.wait((ending,), timeout=min(max(deadline - time.monotonic(), 0.0), ASK_AGAIN))
     finally:
         while not ending.done():
-            # Perhaps more than once: psycopg before 3.3 loses a cancellation that comes when its interval is over.
+            # Perhaps more than once: psycopg before 3.3.6 loses a cancellation that comes when its interval is over.
             ending.cancel()
             await asyncio.wait((ending,), timeout=LOOK)
         failure = None if ending.cancelled() else ending.exception()
         if failure is not None and not isinstance(failure, QueryCanceled):
             logger.info('a statement that nobody waits for has not ended as it should: %s', failure)
-        if is_at_work(conn):
+        if is_at_work(conn) or not (all_arrived or conn.closed):
             session.deadline = deadline
             session.leave(conn)
 
@@ -251,25 +253,32 @@ def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
         ended.wait(seconds)
 
 
-async def ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> None:
-    """The same in an event loop."""
+async def ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> bool:
+    """The same in an event loop.
+
+    :return: False if it is not known that the server has taken the request
+    """
     if capabilities.has_cancel_safe():
         try:
             await conn.cancel_safe(timeout=max(seconds, 0.001))
         except (psycopg.Error, OSError) as exc:
             logger.info('the server cannot be asked to end a statement: %s', exc)
-    else:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
+            return False
+        return True
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
 
-        def tell() -> None:
-            # The loop may be closed.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(ended.set)
+    def tell() -> None:
+        # The loop may be closed.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(ended.set)
 
-        ask_in_thread(_blocking_cancel(conn.pgconn), tell)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(ended.wait(), seconds)
+    ask_in_thread(_blocking_cancel(conn.pgconn), tell)
+    try:
+        await asyncio.wait_for(ended.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
 
 
 def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:

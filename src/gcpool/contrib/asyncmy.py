@@ -8,6 +8,7 @@ cancelled.
 import asyncio
 import contextlib
 import logging
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -256,7 +257,7 @@ class Connection(SessionState, _DriverConnection):
             return
         # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
         if self._connected:
-            self._begin_statement(earlier, command, sql)
+            self._begin_statement(earlier, command)
         try:
             await super()._execute_command(command, sql)
         except errors.MySQLError as exc:
@@ -459,7 +460,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             try:
                 await control.connect()
                 answered = True
-                steps = steps_to_kill(conn, conn.thread_id(), conn._encoding)  # noqa: SLF001
+                steps = steps_to_kill(conn, conn.thread_id())
                 with contextlib.suppress(StopIteration):
                     statement = next(steps)
                     while True:

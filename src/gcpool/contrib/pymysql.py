@@ -334,7 +334,7 @@ class Connection(SessionState, _DriverConnection):
         if self._sock is None:
             super()._execute_command(command, sql)
             return
-        self._begin_statement(earlier, command, sql)
+        self._begin_statement(earlier, command)
         try:
             super()._execute_command(command, sql)
         except err.MySQLError as exc:
@@ -513,7 +513,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             try:
                 control.connect_by(deadline)
                 answered = True
-                steps = steps_to_kill(conn, conn.thread_id(), conn.encoding)
+                steps = steps_to_kill(conn, conn.thread_id())
                 with control.limited(_seconds_until(deadline)), contextlib.suppress(StopIteration):
                     statement = next(steps)
                     while True:
