@@ -552,8 +552,11 @@ class TestStatementsAtWork:
                                 others.append(side.call(side.manager(params).create, 'db'))
                     began = time.monotonic()
                     side.call(pool.release, conn, 'db')
+                    # On asyncio, a task of the pool's goes on with it.
+                    while side.call(pool.get_endpoint_pool_size, 'db'):
+                        assert time.monotonic() - began < PATIENCE
+                        time.sleep(0.01)
                     assert time.monotonic() - began < 1.5
-                    assert pool.get_size() == 0
                     while others:
                         side.call(side.manager(params).dispose, 'db', others.pop())
                     mariadb.set_max_connections(None)

@@ -1292,7 +1292,7 @@ class TestStatementsAtWork:
         lock.acquire()
         manager._turns['db', -1] = lock
         conn = manager.create('db')
-        conn._begin_statement(None, 3, 'SELECT 1')
+        conn._begin_statement(None, 3)
         began = time.monotonic()
         manager.dispose('db', conn)
         assert time.monotonic() - began < 1.0

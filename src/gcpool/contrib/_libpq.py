@@ -2,11 +2,11 @@
 
 import ctypes
 import functools
-import logging
 import socket
 import time
 from collections.abc import Callable
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import call_in_thread
 from gcpool.contrib._goodbye import hold_socket
 from gcpool.contrib._watchdog import has_greenlets_for_threads
@@ -29,7 +29,7 @@ _SHORTEST_GOODBYE = 0.05
 
 _MESSAGE_SIZE = 256
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 class LibpqSession:

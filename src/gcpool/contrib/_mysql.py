@@ -1,12 +1,12 @@
 """What the managers of MySQL and MariaDB connections share: the state of a session, and the numbers of errors."""
 
 import functools
-import logging
 import struct
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from typing import Any, Final
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._errors import BAD_PARAMS, errors_in
 from gcpool.contrib._generations import Generations
 
@@ -29,7 +29,7 @@ __all__ = [
     'steps_to_kill',
 ]
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 #: What is said when a connection that the pool has closed is told to connect again.
 ENDED = 'the pool has closed this connection'
@@ -456,10 +456,9 @@ class ControlLog:
 
     def note_failure(self, endpoint: Hashable, exc: BaseException) -> None:
         """Note that a session could not be ended, and say so once until that succeeds again."""
-        level = logging.DEBUG if endpoint in self._failing else logging.WARNING
+        tell = logger.debug if endpoint in self._failing else logger.warning
         self._failing.add(endpoint)
-        logger.log(
-            level,
+        tell(
             'a connection to %r was closed while its statement ran, and the server could not be told to end that, '
             'so it may go on for as long as it takes: %s: %s',
             endpoint,

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import inspect
-import logging
 import selectors
 import sys
 import threading
@@ -19,6 +18,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.waiting import wait_async
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._libpq import ASK_AGAIN, LOOK, LibpqCancel, ask_in_thread
 from gcpool.contrib._postgres import MOST_MESSAGES
@@ -48,7 +48,7 @@ _SHORTEST_WAIT = 0.05
 # How often psycopg looks up while it waits, in seconds.
 _INTERVAL: float = inspect.signature(AsyncConnection.wait).parameters['interval'].default
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 async def wait_bounded(

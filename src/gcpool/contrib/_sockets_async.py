@@ -2,16 +2,16 @@
 
 import asyncio
 import functools
-import logging
 import socket
 from typing import Any
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempt, call_in_thread
 from gcpool.contrib._sockets import RESOLUTIONS, is_address
 
 __all__ = ['connect_tcp']
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 async def connect_tcp(host: str, port: int | str) -> socket.socket:

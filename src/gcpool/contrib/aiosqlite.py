@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import contextlib
 import functools
-import logging
 import math
 import sqlite3
 import threading
@@ -20,6 +19,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._parameters import Reset, time_limit
 from gcpool.contrib.sqlite3 import (
     _INTERRUPT_INTERVAL,
@@ -46,7 +46,7 @@ __all__ = ['BROKEN_CODES', 'Connection', 'SqliteConnectionManager', 'SqliteEndpo
 # Seconds that a thread with nothing left to do may take to end.
 _THREAD_END = 1.0
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 # Those whose thread was started: what is to be closed when the program ends.

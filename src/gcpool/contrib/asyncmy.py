@@ -7,12 +7,12 @@ cancelled.
 
 import asyncio
 import contextlib
-import logging
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -123,7 +123,7 @@ _GOOD_BYE = 1.0
 # Seconds after which a cancellation is repeated that has had no effect.
 _CANCELLATION_REPEATED = 0.1
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 class Connection(SessionState, _DriverConnection):

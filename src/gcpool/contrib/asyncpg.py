@@ -7,11 +7,11 @@ import asyncio
 import dataclasses
 import functools
 import gc
-import logging
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -62,7 +62,7 @@ DsnSource: TypeAlias = (
 
 RecordT = TypeVar('RecordT', bound=asyncpg.Record)
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 # asyncio.TimeoutError is an OSError only since Python 3.11.
 _CONNECTION_ERRORS = (

@@ -8,13 +8,13 @@
 import asyncio
 import functools
 import inspect
-import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar, get_origin, overload
 from weakref import WeakKeyDictionary, ref
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempts, deadline_after, time_left
 from gcpool.contrib._errors import (
     BAD_PARAMS,
@@ -123,7 +123,7 @@ AsyncConninfoSource: TypeAlias = (
 # Seconds that a thread or task has to leave a connection that is closed under it.
 _PATIENCE_WITH_USER = 0.1
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 class _Configured(Generic[_AnyConnT]):

@@ -3,13 +3,13 @@
 The names and signatures are those of ``generic_connection_pool.contrib.psycopg2``.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempts, deadline_after
 from gcpool.contrib._errors import (
     BAD_PARAMS,
@@ -67,7 +67,7 @@ _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_ST
 # psycopg2 has set the style of dates by a statement where it was not the server's; it cannot read any other.
 _FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 class _State(NamedTuple):

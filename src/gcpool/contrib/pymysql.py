@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 import os
 import socket
 import ssl
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import (
     BAD_PARAMS,
@@ -102,7 +102,7 @@ _SHORTEST_TIMEOUT = 1e-6
 _QUIT_TIMEOUT = 1.0
 _SERVER_LOST = 'Lost connection to MySQL server during query'
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 @functools.cache

@@ -10,7 +10,6 @@ Every connection to ``:memory:`` is a database of its own. For one that the conn
 ``file:NAME?mode=memory&cache=shared`` with ``uri=True``, and keep one of them open.
 """
 
-import logging
 import os
 import pathlib
 import re
@@ -21,6 +20,7 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
+from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import BAD_PARAMS, errors_in, raise_connect_error
 from gcpool.contrib._generations import Generations
@@ -65,7 +65,7 @@ _LONGEST_END = 1.0
 _INTERRUPT_INTERVAL = 0.02
 _LOCK_SLICE = 0.05
 
-logger = logging.getLogger(__name__)
+logger = GuardedLogger(__name__)
 
 
 class PooledConnection(sqlite3.Connection):
