@@ -206,9 +206,16 @@ class SessionState:
     _reset: tuple[bytes, int, bool] | None = None
 
     @property
-    def in_order(self) -> bool:
+    def _is_answered(self) -> bool:
         """Whether the last statement's answer was read to its end, and another statement may be sent."""
-        return self._is_answered
+        result = self._result
+        if self._lost_count:
+            return False
+        if result is None:
+            return not self._awaiting_reply
+        return not (result.unbuffered_active or result.has_next)
+
+    in_order = _is_answered
 
     @property
     def is_at_work(self) -> bool:
@@ -226,15 +233,6 @@ class SessionState:
     def abort(self) -> None:
         """Close the connection without a good-bye."""
         raise NotImplementedError
-
-    @property
-    def _is_answered(self) -> bool:
-        result = self._result
-        if self._lost_count:
-            return False
-        if result is None:
-            return not self._awaiting_reply
-        return not (result.unbuffered_active or result.has_next)
 
     @property
     def may_be_in_transaction(self) -> bool:

@@ -136,7 +136,7 @@ class Connection(SessionState, _DriverConnection):
     @property
     def in_order(self) -> bool:
         """Whether the last statement's answer was read to its end, and another statement may be sent."""
-        return self._connected and super().in_order
+        return self._connected and self._is_answered
 
     def is_quiet(self) -> bool:
         """Whether the server has neither ended the connection nor said anything that was not read; no round trip."""
