@@ -20,7 +20,7 @@ cdef extern from *:
       #define gcp_process_id() 0L
     #endif
 
-    /* One reference that nobody gives back, taken without a thread state, in a process of one thread. */
+    /* Take a reference that is never given back. Needs no thread state; the process must have one thread only. */
     #define gcp_keep_for_good(o) Py_SET_REFCNT((PyObject *)(o), Py_REFCNT((PyObject *)(o)) + 1)
 
     #ifdef Py_GIL_DISABLED
@@ -170,7 +170,7 @@ cdef class PoolCore
 cdef class Spelling:                        # a way to write an endpoint that normalize() knows as another one
     cdef object endpoint                    # never changes
     cdef Py_hash_t hash                     # never changes
-    cdef Spelling next                      # [ep] the one seen before it
+    cdef Spelling next                      # [ep] the spelling seen before this one
 
 
 cdef class HeapMember:
@@ -222,7 +222,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
-    cdef Spelling spellings                 # [ep] what else counts as the endpoint, the latest first
+    cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first
 
 
 cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
@@ -249,7 +249,7 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
 
 
 cdef class Waiter:
-    cdef readonly object endpoint           # [owner] as it was asked for; once it was, as normalize() has it
+    cdef readonly object endpoint           # [owner] as the caller wrote it; once the pool is found, its own
     cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]
@@ -279,15 +279,15 @@ cdef class PoolCore:
     cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
     cdef Map by_connection                  # [shard] address of a connection -> Entry
     cdef Ancestor *ancestor                 # changes only in a forked child
-    cdef Ancestor *ancestor_to_be           # [core] what this process will be to a child; NULL: created no connection
-    cdef set entries                        # own_entries(); owns the entries, so that the garbage collector sees them
+    cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
+    cdef set entries                        # made by own_entries(); owns the entries, and shows them to the collector
     cdef IndexedHeap expiry                 # [core]
     cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
     cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
     cdef double wake_at                     # [core] when the collector will wake by itself
     cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
-    cdef readonly object normalize          # never changes; None: endpoints count as what they are
+    cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int is_closed                      # [core]; read under [ep]
     cdef int starving_count                 # [core]; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
@@ -416,7 +416,7 @@ cdef class PoolFacade:                     # set once
     cdef double fresh_for                   # _check_interval, or 0 where nothing is ever checked
     cdef readonly object _check_timeout
     cdef unsigned int plain_type            # [relaxed] version of the type if it replaces neither acquire nor release
-    cdef set replaced                       # which of the two were replaced on the pool itself; None: neither ever was
+    cdef set replaced                       # names of those set on the pool itself; None: neither ever was
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
     cdef public object _tasks
@@ -510,7 +510,7 @@ cdef class CreateCall(ManagerCall):
 
 cdef class Disposal(ManagerCall):
     cdef AsyncPool pool
-    cdef PoolCore core                      # a pool that is being collected as garbage may have let go of it by then
+    cdef PoolCore core                      # kept here, too: a pool that is garbage may have dropped its reference
     cdef readonly Entry entry               # None: it has ended
 
 

@@ -348,13 +348,14 @@ cdef int notify_all(void *chain) except -1:
 
 cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
 cdef gcp_mutex cores_lock
-cdef long process = gcp_process_id()    # the one in which the pools were made, or begun anew
+cdef long process = gcp_process_id()    # in which the pools were made, or last begun anew
 
 
 @cython.linetrace(False)
 cdef void begin_anew_in_child() noexcept:
-    # The C library calls this at the end of fork(), whoever forks: a server in C may tell Python nothing of it, and
-    # have no thread state. So nothing of the interpreter is called here or below, and nothing allocated or freed.
+    # The C library calls this in the child, at the end of fork(). A server in C may fork without telling Python, and
+    # the child then has no thread state: nothing of the interpreter is called here or below, and nothing is allocated
+    # or freed.
     global process
     cdef void *p = cores
     memset(&cores_lock, 0, sizeof(gcp_mutex))
@@ -367,13 +368,13 @@ cdef void begin_anew_in_child() noexcept:
 def reset_after_fork():
     """In a forked child: begin every pool anew, empty, and leave the parent's connections alone.
 
-    Nothing if that was done already: the pools may have been used since.
+    Does nothing if begin_anew_in_child() has run in this process: the pools may have been used since.
     """
     if process != gcp_process_id():
         begin_anew_in_child()
 
 
-# Both, since each may be missing: a fork by a system call of its own passes by the one, a fork in C by the other.
+# Both are registered, since each misses some forks: the first those that bypass the C library, the second those in C.
 gcp_call_in_child(begin_anew_in_child)
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=reset_after_fork)
@@ -391,9 +392,9 @@ cdef class PoolCore:
     :param max_lifetime: seconds after which any connection is due
     :param collects: whether a background worker closes what is due, so that release leaves that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told; False
-        if the worker cannot be told
-    :param normalize: called, with no lock held, for an endpoint that was not seen before: returns what it counts as
+    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told;
+        returns False if no worker could be told
+    :param normalize: called, with no lock held, for an endpoint that was not seen before; returns what it counts as
     """
 
     def __cinit__(self):
@@ -498,8 +499,8 @@ cdef class PoolCore:
         self.timeouts = 0
 
     cdef set own_entries(self):
-        # Those of this process. What the next child will need is made here, before there is anything to be inherited:
-        # that child cannot allocate.
+        # The entries of this process. What a forked child will need is allocated here, before there is a connection to
+        # inherit: the child cannot allocate.
         cdef set found = None
         cdef set new
         cdef Ancestor *a
@@ -548,8 +549,8 @@ cdef class PoolCore:
     # -- finding an endpoint's pool --------------------------------------------------------------------------------
 
     cdef inline EndpointPool find_seen(self, object endpoint):
-        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or is a
-        # spelling that was not seen before: then find(), and request(), know more.
+        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or
+        # spelled in a way that was not seen before: find() and request() then ask the manager.
         cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
         cdef Py_hash_t hash_
         if ep is None and (gcp_load_int(&self.size) > 0 or gcp_load_int(&self.starving_count)):
@@ -562,7 +563,7 @@ cdef class PoolCore:
         return ep
 
     cdef EndpointPool find(self, object endpoint):
-        # However the endpoint is spelled. None if it is unknown.
+        # The pool of an endpoint, however the endpoint is spelled. None if it is unknown.
         cdef EndpointPool ep = self.find_seen(endpoint)
         cdef Spelling new
         if ep is None and self.normalize is not None:
@@ -574,7 +575,7 @@ cdef class PoolCore:
         return ep
 
     cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1:
-        # Whether that is its endpoint.
+        # Whether the endpoint is that of the endpoint pool, or another spelling of it.
         cdef EndpointPool found
         if ep.endpoint is endpoint or map_get(&self.by_identity, <size_t><void *>endpoint) is ep:
             return True
@@ -623,7 +624,7 @@ cdef class PoolCore:
             ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
 
     cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:
-        # Whether its endpoint was spelled so before.
+        # Whether the endpoint is among the remembered spellings of the endpoint pool's own.
         cdef Spelling spelling
         cdef Spelling following
         gcp_lock(&ep.lock)
@@ -639,7 +640,7 @@ cdef class PoolCore:
         return False
 
     cdef object normalized(self, object endpoint):
-        # What the manager says that an endpoint counts as. Its code, so no lock is held.
+        # What the manager says that an endpoint counts as. normalize() is user code: no lock is held.
         hash_of(endpoint)
         counts_as = self.normalize(endpoint)
         if counts_as is None and endpoint is not None:
@@ -647,8 +648,8 @@ cdef class PoolCore:
         return counts_as
 
     cdef Spelling new_spelling(self, object endpoint, object counts_as):
-        # None if the two are equal: then either of them is found by the hash of the other. Compares, so no lock is
-        # held; what it allocates is not allocated where it could fail half-way.
+        # None if the two are equal: then either of them is found by the hash of the other. It runs __hash__ and
+        # __eq__, so no lock is held. It allocates, so that add_spelling() cannot fail half-way.
         cdef Spelling new
         cdef Py_hash_t hash_ = hash_of(endpoint)
         cdef Py_hash_t hash_of_normalized
@@ -667,8 +668,8 @@ cdef class PoolCore:
         return new
 
     cdef void add_spelling(self, EndpointPool ep, Spelling new):
-        # The oldest one goes where there are too many of them: endpoints of which each acquire makes another spelling
-        # must not pile up.
+        # Beyond MAX_SPELLINGS the oldest spelling is forgotten: a program that spells an endpoint in another way each
+        # time must not fill the memory.
         cdef Spelling _oldest = None    # goes when the lock is free again
         cdef void *p
         cdef void *before = NULL
@@ -680,7 +681,7 @@ cdef class PoolCore:
             gcp_lock(&self.by_spelling.locks[s])
             failed = table_insert(&self.by_spelling.tables[s], <size_t>new.hash, <void *>ep)
             gcp_unlock(&self.by_spelling.locks[s])
-        if not failed:          # without memory for it the manager is asked again
+        if not failed:          # else there was no memory for it, and the manager is asked again
             self.add_identity(ep, new.endpoint)
             new.next = ep.spellings
             ep.spellings = new
@@ -1240,7 +1241,7 @@ cdef class PoolCore:
         if w.spare is None:
             w.spare = Entry()
         while True:
-            # What this may serve is taken into the books later, by created(), which must not fail at that.
+            # created() adds the entry of a new connection to this set, and must not fail at that.
             self.own_entries()
             ep = self.find_or_add(w.endpoint)
             w.core = self
@@ -1335,7 +1336,7 @@ cdef class PoolCore:
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
         try:
-            self.entries.add(ticket)    # its own: request() has seen to that
+            self.entries.add(ticket)    # of this process: request() has called own_entries()
         except MemoryError:
             Py_INCREF(ticket)           # nobody else owns it until then
             raise

@@ -4,8 +4,8 @@
 
 cdef extern from *:
     """
-    /* The number that a type gets anew whenever an attribute of it or of one of its bases is set; 0 until one is looked
-       up. It tells at the cost of one load that no method was replaced. */
+    /* The version of a type, which changes whenever an attribute of the type or of one of its bases is set; 0 until an
+       attribute is looked up. At the cost of one load it tells that no method was replaced. */
     static inline unsigned int gcp_version_of_type(PyObject *o) {
         PyTypeObject *type = Py_TYPE(o);
     #if PY_VERSION_HEX < 0x030C0000
@@ -115,8 +115,8 @@ cdef class PoolFacade:
         self._check_timeout = check_timeout
 
     cdef inline bint is_overridden(self) except -1:
-        # Whether acquire() or release() is another one: what a subclass does there, or a tracer that has replaced it on
-        # the pool or on its class, has to happen in connection(), too.
+        # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on
+        # the pool or on its class. connection() has to call that method, then.
         if self.replaced is None and self.plain_type and self.plain_type == gcp_version_of_type(self):
             return False
         return self.find_overrides()
@@ -125,15 +125,15 @@ cdef class PoolFacade:
         cdef unsigned int version
         cdef bint overridden
         base = SyncPool if isinstance(self, SyncPool) else AsyncPool
-        type(self).acquire      # has the type given a version
-        # Read before the look: what is replaced after it is of another version.
+        type(self).acquire      # this look-up gives the type a version
+        # Read before the comparison: a method that is replaced after this changes the version.
         version = gcp_version_of_type(self)
         overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
         self.plain_type = 0 if overridden else version
         return overridden or bool(self.replaced)
 
     def _note_replaced(self, str name not None, bint replaced):
-        # That one of those two was replaced on the pool itself, or is what it was.
+        # acquire or release was set on the pool itself, or that was undone.
         if self.replaced is None:
             self.replaced = set()
         if replaced:
@@ -142,8 +142,8 @@ cdef class PoolFacade:
             self.replaced.discard(name)
 
     cdef inline int find_due(self, double now) except -1:
-        # Each release disposes of up to dispose_batch_size connections that are due, if nobody else does: a background
-        # collector may have died, or be one that cannot be started.
+        # Each release disposes of up to dispose_batch_size connections that are due, unless a background collector
+        # does: its thread may have died, and cannot always be started.
         cdef PoolCore core = self._core
         if gcp_load_double(&core.due_at) <= now and not (core.collects and self._worker.at_work()):
             core.expired(now, self._dispose_batch_size)
@@ -208,7 +208,7 @@ cdef class SyncPool(PoolFacade):
             self.release_entry(e)
 
     def connection(self, endpoint, timeout=None):
-        """A context manager that acquires a connection and gives it back; as a decorator, at each call.
+        """A context manager that acquires a connection and gives it back; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
         broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
@@ -628,7 +628,7 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def release(self, conn, endpoint):
-        """Give a connection back. It is back when this was called, whatever becomes of the coroutine that this returns.
+        """Give a connection back. The call itself does that, whatever becomes of the coroutine that it returns.
 
         :param conn: what :py:meth:`acquire` returned
         :param endpoint: the endpoint that it was acquired for
@@ -640,15 +640,15 @@ cdef class AsyncPool(PoolFacade):
         """
         cdef Entry e = self._core.find_at_once(conn, endpoint)
         cdef object todo
-        # Not at the first step: it may never come to that. A task that is cancelled before it only ends the coroutine
-        # that a tracer has wrapped around this one; and a coroutine may be forgotten.
+        # Now, and not at the coroutine's first step, which may never come: the coroutine may be forgotten, or its task
+        # cancelled before that step, which only ends the coroutine that a tracer has wrapped around this one.
         if e is None or not self.in_own_loop():
             return self.release_or_fail(conn, endpoint)
         todo = self.release_or_tell(e)
         return new_coroutine(RELEASED if todo is None else LEAVE, self, None, todo)
 
     cdef object release_or_fail(self, object conn, object endpoint):
-        # The same where something is not as usual. Errors are raised where they are awaited.
+        # release() in the unusual cases. An error is raised where the coroutine is awaited.
         cdef Entry e
         cdef object todo
         try:
@@ -779,10 +779,11 @@ cdef class AsyncPool(PoolFacade):
     def connection(self, endpoint, timeout=None):
         """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
 
-        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
-        broken is closed, and 0.1 s at most are waited for that: then it goes on in the background. An error of
-        ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` does:
-        ``ConnectionNotAcquired`` if the block has given the connection back itself, and what ``on_release`` raises.
+        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection. A broken
+        connection is closed; leaving the block waits for that for 0.1 s at most, and then closing goes on in the
+        background. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release`
+        does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what ``on_release``
+        raises.
 
         :param endpoint: where to connect, any hashable
         :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
@@ -902,9 +903,9 @@ cdef enum:          # PoolCoroutine.kind
     ENTER           # the beginning of a context that has to wait, or to call the manager
     RELEASE         # a release that was called outside of the pool's loop, and is done in it
     LEAVE           # the end of a context, the rest of a release
-    LEAVE_AFTER_ERROR   # the end of one whose block raised: the manager is asked about the connection
+    LEAVE_AFTER_ERROR   # the end of a context whose block raised: the manager is asked about the connection
     RELEASED        # a release that was done when it was called
-    NOT_RELEASED    # one that raises what the call would have
+    NOT_RELEASED    # a release that has failed: awaiting it raises the error
     READY           # an end of a context that has a value to return and nothing to do
 
 cdef enum:          # PoolCoroutine.state
@@ -954,7 +955,7 @@ cdef class ManagerCall:
         return 0
 
     # asyncio's call graph asks each coroutine that has `cr_await` for its frame, and can do nothing with None. So these
-    # stand for the coroutine inside; where there is none that has a frame, this has none of them.
+    # properties are those of the coroutine inside; if that has no frame, this object has none of the three.
 
     @property
     def cr_await(self):
@@ -1077,9 +1078,9 @@ cdef class Disposal(ManagerCall):
 cdef class Lane(ManagerCall):
     """The coroutine of a task that must not end before it has begun.
 
-    asyncio throws a cancellation that comes before a task's first step into the coroutine. That of a Python function
-    ends then without a line of it having run; asyncio.run() does so to all tasks at its end. This one begins all the
-    same.
+    asyncio throws a cancellation that comes before a task's first step into the coroutine. A coroutine of a
+    Python function then ends without having run a line. asyncio.run() cancels all tasks in this way at its end.
+    A lane begins all the same.
 
     :param begin: returns the coroutine that does the work. Called at the first step with None, or with what was thrown.
     """
@@ -1291,8 +1292,8 @@ cdef class PoolCoroutine:
         return w.entry.conn_
 
     cdef int see_to_entry(self) except -1:
-        # A signal handler may raise between any two lines of the facade's Python code: what that was about to give back
-        # is out then, and what it was about to have closed stays among the doomed, and nobody else knows.
+        # A signal handler may raise between any two lines of the facade's Python code. The connection that they were
+        # about to give back is then still acquired, what they were to close is still doomed, and nobody else knows.
         cdef Entry e
         cdef Waiter w = self.waiter
         cdef bint left = False
@@ -1387,17 +1388,17 @@ cdef class PoolCoroutine:
 
     @property
     def cr_await(self):
-        """What the coroutine awaits that does what has to wait, or None."""
+        """What the inner coroutine awaits, or None."""
         return None if self.inner is None else self.inner.cr_await
 
     @property
     def cr_code(self):
-        """The code of that one, or None."""
+        """The code of the inner coroutine, or None."""
         return None if self.inner is None else self.inner.cr_code
 
     @property
     def cr_origin(self):
-        """None: it is not known where it was made."""
+        """None: where the coroutine was made is not recorded."""
         return None
 
     @property

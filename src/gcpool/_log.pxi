@@ -13,8 +13,8 @@ cdef class GuardedLogger:
 
     Most of what the pool logs, it logs between two steps of its work. A handler that raises (it sends to a log server,
     and that is down) must not end that work, nor the thread that does it, nor reach a user whose connection is fine. An
-    Exception goes to :py:func:`sys.unraisablehook`, which prints it. What is none is raised: a ``KeyboardInterrupt``
-    that came meanwhile is the thread's.
+    Exception goes to :py:func:`sys.unraisablehook`, which prints it. Anything else is raised: a
+    ``KeyboardInterrupt`` that comes meanwhile is meant for the thread.
 
     :param name: the name of the logger, as for :py:func:`logging.getLogger`
     """

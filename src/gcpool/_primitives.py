@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     AsyncFunctionT = TypeVar('AsyncFunctionT', bound=Callable[..., Awaitable[Any]])
 
     class AsyncContext(AbstractAsyncContextManager[ConnectionT_co], Protocol[ConnectionT_co]):
-        """What ``connection()`` returns; it decorates, too."""
+        """What ``connection()`` returns: a context manager, and a decorator."""
 
         def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
 
     class SyncContext(AbstractContextManager[ConnectionT_co], Protocol[ConnectionT_co]):
-        """What ``connection()`` returns; it decorates, too."""
+        """What ``connection()`` returns: a context manager, and a decorator."""
 
         def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
-# The name of the tasks that call on_connection_dead, and the seconds that one has when the pool is closed without a
-# limit.
+# The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
+# closed without a limit.
 TELLING = 'gcpool-dead'
 TELLING_TIME = 1.0
 
@@ -89,8 +89,8 @@ def get_deadline(now: float, timeout: float | None) -> float | None:
 def set_limit(scope: 'timeout_scope', seconds: float) -> None:
     """Set the time limit of a scope that was entered.
 
-    A timer that was cancelled lies in the loop until its time. In a context of its own it does not keep that of the
-    task until then, with whatever a request has put there.
+    A cancelled timer stays in the loop until its time. In an empty context it does not keep the task's context alive
+    until then, with whatever a request has put there.
     """
     Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
 
@@ -105,15 +105,15 @@ def spawn(
 ) -> 'asyncio.Task[ResultT]':
     """Make a task of the pool's own.
 
-    Not with ``loop.create_task()``: a task factory is for the tasks of the program. Those of tracers (ddtrace,
-    sentry-sdk) wrap each coroutine in another one. A task that is cancelled before its first step ends the outer one,
-    and the pool's coroutine never learns of it.
+    Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
+    (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
+    outer coroutine ends, and the pool's own never learns of it.
     """
     return asyncio.Task(coroutine, loop=loop, name=name)
 
 
 def let_go(queue: 'deque[Disposal]') -> None:
-    """Put connections back among the doomed: nobody is going to dispose of them in this queue."""
+    """Put the connections of a queue back among the doomed: nobody takes them out of the queue any more."""
     while queue:
         queue.popleft().let_go()
 
@@ -210,8 +210,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _discard(self, entry: Entry) -> None:
         """Have a broken connection closed.
 
-        Its user waits a moment for that, and then the rest goes on without him. A server that answers nothing any more
-        would keep him waiting, though his own time limit is over (``asyncio.timeout`` around the block).
+        Its user waits LEAST_DISPOSE_TIME for that at most, then closing goes on in the pool's tasks. Otherwise a server
+        that no longer answers would keep the user waiting beyond a time limit of the user's own (``asyncio.timeout``
+        around the block).
         """
         self._core.suspect(entry)
         if not self._core.discard(entry):
@@ -232,7 +233,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self, entry: Entry, disposals: 'list[asyncio.Task[None]]', failure: BaseException | None
     ) -> None:
         if failure is not None:
-            # The loop ends.
+            # The task was cancelled before its first step: the loop ends.
             raise failure
         if disposals:
             await asyncio.wait(disposals)
@@ -253,7 +254,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                     self._find_due()
                     tasks = self._spawn_disposals()
                 if tasks:
-                    # As for one that is broken.
+                    # No longer than for a broken connection: see _discard().
                     await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
                 return
             except BaseException as exc:
@@ -363,19 +364,19 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
         if tasks:
-            # Each is cancelled in time. One that does not end for all that is not waited for.
+            # Each disposal is cancelled in time. A disposal that goes on even so is not waited for.
             patience = None if deadline is None else max(deadline - self._core.now(), 0.0) + 2 * GRACE
             await asyncio.wait(tasks, timeout=patience)
 
     async def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
 
-        Those that are at work when the time is over are cancelled, and get a moment to end.
+        Tasks that are still at work when the time is over are cancelled, and get GRACE seconds to end.
         """
-        # A signal handler may have raised in what takes those that have ended off the list.
+        # Noted here, too: a signal handler may have raised in the callback that drops an ended task from the list.
         ended: set[asyncio.Task[Any]] = set()
         while left := self._own_tasks() - ended:
-            # First what closes connections. An on_connection_dead that waits for this call would not end before it.
+            # First the tasks that close connections: an on_connection_dead that waits for this call ends after it only.
             closing = {task for task in left if task.get_name() != TELLING}
             tasks = closing or left
             patience: float | None = None if closing else TELLING_TIME
@@ -390,7 +391,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 logger.warning('closing the pool: %d tasks go on although they were cancelled', len(at_work))
                 return
             ended |= tasks
-            # What asyncio calls when a task has ended: it is called once, at the next turn of the loop at the latest.
+            # The done callbacks of the tasks: asyncio calls them at the next turn of the loop at the latest.
             await asyncio.sleep(0)
 
     def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
@@ -413,7 +414,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop. What is doomed remains so.
             return []
-        # Of all lanes: one that hangs keeps none of the others' from its turn.
+        # One queue for all lanes: a disposal that hangs holds up none of the others.
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
         try:
@@ -421,7 +422,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 queue.append(taken)
             return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
         except BaseException:
-            # A signal handler raised. Lanes that were begun find them among the doomed.
+            # A signal handler raised. Lanes that were begun find these connections among the doomed.
             if taken is not None:
                 taken.let_go()
             let_go(queue)
@@ -436,8 +437,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         self._tasks.discard(task)
-        # A signal handler raised between two lines of it, maybe the first. What was left to do goes back among the
-        # doomed, where the other lanes find it.
+        # If a signal handler raised between two lines of the lane, maybe the first, disposals are left in the queue.
+        # They go back among the doomed, where the other lanes find them.
         let_go(queue)
         if self._core.doomed:
             self._spawn_disposals()
@@ -596,7 +597,7 @@ class AsyncWorker:
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
         self._timer: asyncio.TimerHandle | None = None
-        #: The one that collects just now.
+        #: The task that collects just now; None if none does.
         self.task: asyncio.Task[None] | None = None
         self._stopped = False
         self.wakeups = 0
@@ -620,7 +621,7 @@ class AsyncWorker:
         self._work(pool)
 
     def at_work(self) -> bool:
-        """Whether what is due is seen to. It is from now on, if nothing waits for its time."""
+        """Whether what is due will be closed: always, since this sets the timer if neither timer nor task is there."""
         if self._timer is None and (self.task is None or self.task.done()):
             self.wake()
         return True
@@ -633,7 +634,7 @@ class AsyncWorker:
         if self._timer is not None:
             self._timer.cancel()
         delay = pool._due_in()
-        # In a context of its own, which the collector's task inherits. The context of whoever gave back the first
+        # In an empty context, which the collector's task inherits. The context of the task that gave back the first
         # connection may be a request's, and would be kept as long as the pool.
         self._timer = None if delay is None else loop.call_later(max(delay, least), self._ring, context=Context())
 
@@ -666,7 +667,7 @@ class SyncWorker:
 
     It holds no strong reference to the pool while it sleeps, and ends when the pool is gone. A thread that has died
     (somebody raised an exception in it) or stayed behind in the process that this one was forked from is replaced when
-    it is needed. Where none can be started, releases do its work until one can.
+    a thread is needed. Where no thread can be started, releases do its work until one can be.
 
     :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
     """
@@ -702,18 +703,18 @@ class SyncWorker:
         return self._pid == self._getpid() and self._thread is not None and self._thread.is_alive()
 
     def _start(self) -> bool:
-        # Two threads may come here at once: the later one's collector stays, the other one is told, and ends.
+        # Two threads may come here at once: the later one's collector stays, the other collector is told, and ends.
         news = self._new_news()
         self._news, news = news, self._news
-        # The thread is told who it is. It may not know any more: gevent's monkey-patching changes what the current
-        # thread is taken to be.
+        # The thread is handed its own Thread object. It may not find that by itself: gevent's monkey-patching changes
+        # what the current thread is taken to be.
         thread = threading.Thread(target=lambda: self._run(thread), name=self._name, daemon=True)
         self._thread = thread
         self._pid = self._getpid()
         try:
             thread.start()
         except (RuntimeError, MemoryError) as exc:
-            # There are too many threads, or the interpreter ends. That is no fault of whoever gives a connection back.
+            # There are too many threads, or the interpreter ends: no fault of the caller, who gives a connection back.
             if not self._complained:
                 logger.warning('%s cannot be started, releases do its work until it can: %s', self._name, exc)
             self._complained = True
@@ -725,7 +726,7 @@ class SyncWorker:
 
     def _new_news(self) -> tuple[threading.Lock, int]:
         # A lock as an event that can be set from anywhere, also from a weak reference's callback in the middle of
-        # setting it: taken while there is nothing new. With the process that it belongs to.
+        # setting it: taken while there is nothing new. It comes with the process that it belongs to.
         news = threading.Lock()
         news.acquire()
         return news, self._getpid()
@@ -734,8 +735,8 @@ class SyncWorker:
         # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
         lock, pid = news
         if pid != self._getpid():
-            # A thread of the process that this one was forked from waits for it, and where Python was not told of the
-            # fork the lock still hands itself over to that thread, for ever.
+            # The lock is that of the process that this one was forked from, and a thread of that process waits for it.
+            # Where Python was not told of the fork, the lock would be handed over to that thread, which is not here.
             return
         try:
             lock.release()

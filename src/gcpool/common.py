@@ -24,7 +24,7 @@ __all__ = [
 
 MAX_SIZE = 2**31 - 1
 
-# What connection() goes through where it was replaced.
+# The methods that connection() calls if they were replaced on the pool.
 _TRACED = frozenset({'acquire', 'release'})
 
 
@@ -69,7 +69,7 @@ class Hooks:
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
-    :raises TypeError: when one of them is no method, or ``normalize`` a coroutine function
+    :raises TypeError: when a hook is no method, or ``normalize`` a coroutine function
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -128,7 +128,7 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
 
 
 def _is_made_up(manager: object, name: str) -> bool:
-    # A mock has any method, and one that nobody wrote would make one endpoint of all of them.
+    # A mock has every method, and a normalize() that nobody wrote would make all endpoints count as one.
     mock = sys.modules.get('unittest.mock')
     return (
         mock is not None
@@ -286,8 +286,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """Whether there are as many connections as there may be."""
         return self._core.size >= self._core.total_max_size
 
-    # Tracers replace acquire() and release() on one pool. A look into its dict at each connection() would tell, too,
-    # but would have the interpreter make that dict, and find every method of the pool the slow way from then on.
+    # Tracers replace acquire() and release() on one pool. Looking into the pool's dict at each connection() would tell
+    # as well, but the interpreter would make that dict, and find every method of the pool the slow way from then on.
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)

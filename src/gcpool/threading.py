@@ -125,8 +125,8 @@ class ConnectionPool(
 
         Connections that are out are waited for, and disposed of as they come back; those that are still out when the
         time is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the
-        same way. On asyncio no task and no timer of the pool is left in the event loop when this returns; disposals
-        that are at work when the time is over are cancelled.
+        same way. On asyncio no task and no timer of the pool is left in the event loop when this returns. Disposals
+        that are at work when the time is over are cancelled; if one goes on even so, that is logged.
 
         :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
             0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); 0 for not

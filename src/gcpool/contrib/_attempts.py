@@ -52,16 +52,16 @@ class Attempt:
         # Running, so that whoever waits for it cannot cancel it.
         self.ended: futures.Future[None] = futures.Future()
         self.ended.set_running_or_notify_cancel()
-        # One entry as long as nobody waits in its place. Taking it out is one step, without a lock, which a fork could
-        # leave locked.
+        # One entry as long as no other attempt waits for the end of this one. Taking it out is one step, without a
+        # lock, which a fork could leave locked.
         self.places: list[None] = [None]
-        # One entry until it begins; the same holds for that.
+        # One entry until the attempt begins; taken out in one step, too.
         self._unbegun: list[None] = [None]
         #: Whether nobody waits for its result any more.
         self.is_given_up = False
 
     def begins(self) -> bool:
-        """Tell whether it begins now: False from the second time on. Who gives it up before then keeps it from that."""
+        """Mark the attempt as begun: True the first time, then False. Called before the start, it prevents that."""
         try:
             self._unbegun.pop()
         except IndexError:
@@ -89,9 +89,9 @@ class Attempts:
     """Keeps attempts within the numbers of the pool, also those that were given up.
 
     What blocks in a thread (libpq, the system's resolver) cannot be ended: when its time is over it is given up, and
-    goes on until it ends by itself, while the pool has its place free again. So whoever makes the next attempt there
-    first waits for the end of one that was given up, each for another one. Then there are never more of them than were
-    made at a time: the pool's ``max_size`` at the most.
+    goes on until it ends by itself, while the pool has its place free again. So the next attempt to the same
+    endpoint first waits for the end of an attempt that was given up, each new attempt for a different one. Thus there
+    are never more attempts at work than the pool makes at a time: its ``max_size`` at most.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class Attempts:
         :param call: connects; it is called with the seconds that are left, None for no limit
         :param undo: closes a connection that nobody waits for any more
         :param timeout: seconds that it may take (a quarter of a second at the least), None for no limit
-        :raise GivenUpAttemptsError: the time is over, and it has not begun: others that were given up have not ended
+        :raise GivenUpAttemptsError: the time was over before the attempt began: others that were given up go on
         :raise TimeoutError: the time is over
         """
         limit = None if timeout is None else max(timeout, SHORTEST_CONNECT)
@@ -168,8 +168,8 @@ class Attempts:
     def place(self, endpoint: Hashable) -> Iterator['futures.Future[None] | None']:
         """Take the place of an attempt that was given up, for the next one to the same endpoint.
 
-        :return: of the context: what is to be waited for in it, None for nothing. If that is not done, and the block
-            raises, the place is left to another one.
+        :return: of the context: the future to wait for in the block, None for nothing. If the block raises, the place
+            is left to another attempt.
         """
         attempt = self._take_one(endpoint)
         try:
@@ -200,7 +200,7 @@ class Attempts:
 
 
 def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], timeout: float) -> _ResultT:
-    """Call something that blocks, and do not wait for it longer than that.
+    """Call something that blocks, and wait for it for ``timeout`` seconds at most.
 
     It is called in a daemon thread, which goes on with it when nobody waits any more: resolving a host name has no time
     limit of its own, and libpq counts that of the rest in whole seconds, for each host anew. What comes too late is
@@ -242,7 +242,7 @@ def call_in_thread(
     :param call: what to call
     :param undo: called, there, with the result if the future was cancelled before
     :param name: of the thread
-    :return: what becomes of it; None if there are too many threads, or the interpreter shuts down
+    :return: a future of the result; None if there are too many threads, or the interpreter shuts down
     """
     outcome: futures.Future[_ResultT] = futures.Future()
     try:

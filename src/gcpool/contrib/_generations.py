@@ -44,11 +44,10 @@ class Generations:
     def retire(self, endpoint: Hashable, generation: int | None) -> None:
         """Retire all connections to an endpoint that there are, on the word of one of them.
 
-        Does nothing if that one was retired before, or others were a moment ago.
+        Does nothing if that connection is retired already, or others were less than ``interval`` seconds ago.
 
         :param endpoint: where they lead
-        :param generation: of the connection that had the error; None for one that something else than the manager's
-            ``create`` has made
+        :param generation: of the connection that had the error; None if the manager's ``create`` has not made it
         """
         latest, began = self._latest.get(endpoint, _FIRST)
         now = self._clock()
@@ -60,7 +59,6 @@ class Generations:
         """Tell whether a connection is retired.
 
         :param endpoint: where it leads
-        :param generation: its own; None for one that something else than the manager's ``create`` has made, which
-            never is
+        :param generation: its own; None if the manager's ``create`` has not made it: such a connection is never retired
         """
         return generation is not None and generation != self.latest(endpoint)

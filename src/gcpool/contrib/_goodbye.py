@@ -1,4 +1,4 @@
-"""Waits until the server, too, has closed a connection that was closed here: until then it has a session of it."""
+"""Waits until the server, too, has closed a connection that was closed here: until then there is a session of it."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from gcpool.contrib._attempts import deadline_after, time_left
 __all__ = ['hold_socket', 'wait_for_end', 'wait_for_end_async']
 
 _CHUNK = 65536
-# Seconds between two looks, each as long as all before it together.
+# Seconds between two looks, doubled from look to look.
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.016
 
@@ -47,7 +47,7 @@ def wait_for_end(sock: socket.socket, timeout: float) -> bool:
 
 
 async def wait_for_end_async(sock: socket.socket, timeout: float) -> bool:
-    """The same for asyncio."""
+    """Wait as :py:func:`wait_for_end` does, on asyncio."""
     # By looking again and again: not every event loop can watch any socket, and mostly it has ended after the first.
     deadline = deadline_after(timeout)
     pause = 0.0

@@ -13,8 +13,8 @@ from gcpool.contrib._watchdog import has_greenlets_for_threads
 
 __all__ = ['ASK_AGAIN', 'CANCEL_TIMEOUT', 'LOOK', 'LibpqCancel', 'LibpqSession', 'ask_in_thread']
 
-#: Seconds to end a statement and its session. With the limit of whoever stopped waiting it is less than half a second
-#: more than that; a server that answers takes milliseconds.
+#: Seconds to end a statement and its session; a server that answers takes milliseconds. Less than half a second, by
+#: which a time limit of the user may be exceeded.
 CANCEL_TIMEOUT = 0.3
 #: Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with
 #: it is lost.
@@ -22,8 +22,8 @@ ASK_AGAIN = 0.1
 #: Seconds between two looks at whether a statement has ended, where somebody else is told of that.
 LOOK = 0.002
 
-# Seconds that the server has at most to let a session go that does nothing: the slot is free after that. And those that
-# it has at the least though its statement took all of the time.
+# Seconds that the server has at most to let an idle session go: the slot is free after that. And the seconds that it
+# has at least, even if ending the statement took all of the time.
 _GOODBYE = 0.1
 _SHORTEST_GOODBYE = 0.05
 

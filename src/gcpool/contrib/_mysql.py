@@ -51,7 +51,7 @@ BROKEN_CODES: Final = frozenset(
 #: The server does not know a session that is to be ended: it has ended.
 KILLED_MEANWHILE = 1094
 
-#: Seconds that a connection may take to be closed whose connect was given up: less than the half second within which a
+#: Seconds that closing a connection may take after its connect was given up: less than the half second within which a
 #: time limit is to hold.
 CLOSING_IN_CREATE = 0.3
 

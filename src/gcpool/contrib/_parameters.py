@@ -69,7 +69,7 @@ def time_limit(name: str, value: object) -> float | None:
 
 
 def positive_time_limit(name: str, value: object) -> float | None:
-    """The same for a limit that cannot be 0, which a socket would take for something else.
+    """Check a time limit that cannot be 0, which a socket would take for non-blocking.
 
     :raise ValueError: it is 0 or less, or not a number at all
     """
@@ -80,7 +80,7 @@ def positive_time_limit(name: str, value: object) -> float | None:
 
 
 def finite_time_limit(name: str, value: object) -> float:
-    """The same for what takes no None: the longest time that can be waited for where there is no limit."""
+    """Check a time limit for a driver that takes no None: gives the longest possible wait if there is no limit."""
     seconds = time_limit(name, value)
     return LONGEST if seconds is None else seconds
 
@@ -100,7 +100,7 @@ def some_seconds(name: str, value: object) -> float:
 
 
 def bounded_seconds(name: str, value: object) -> float:
-    """The same for a time that has to have an end.
+    """Check a time that must be finite.
 
     :raise ValueError: it is less than 0, more than threads can wait, or not a number at all
     """

@@ -67,7 +67,7 @@ else:
 
 
 class _Parting(_SocketBase):
-    """Goes in front of a class of sockets: redis-py ends both directions before it closes one."""
+    """Mixin of sockets that end only what is sent: redis-py ends both directions before it closes a socket."""
 
     def shutdown(self, how: int) -> None:
         """End what is sent only: otherwise the server's end would not be seen."""
@@ -84,10 +84,10 @@ class _TlsSocket(_Parting, ssl.SSLSocket):
 
 
 class _Bounded(_SocketBase):
-    """Goes in front of these: with a time at which what is sent and read has to be through.
+    """Mixin of sockets with a time at which all sending and reading has to be through.
 
-    A socket's own time limit is one on each read, and begins anew with each byte that the server sends. A socket is of
-    such a class only as long as there is a limit, for it takes its time.
+    A socket's own time limit bounds each read, and begins anew with each byte that the server sends. A socket is of
+    such a class only while there is such a limit, because the checks cost time.
     """
 
     deadline: float
@@ -128,7 +128,7 @@ class _BoundedTlsSocket(_Bounded, _TlsSocket):
 
 
 def _pooled_socket(sock: Any) -> Any:
-    """Make it a socket that can be bounded, if it is one of Python's."""
+    """Make a socket one that can be bounded, if it is of Python's own classes."""
     if type(sock) is socket.socket:
         timeout = sock.gettimeout()
         sock = _PlainSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
@@ -139,7 +139,7 @@ def _pooled_socket(sock: Any) -> Any:
 
 
 def _bound(sock: Any, deadline: float) -> None:
-    """Bound what is sent and read on a socket by that monotonic time."""
+    """Bound what is sent and read on a socket by a monotonic time."""
     if isinstance(sock, _Parting):
         bounded: Any = sock
         # Before the class, since another thread may be sending.
@@ -148,7 +148,7 @@ def _bound(sock: Any, deadline: float) -> None:
 
 
 def _unbound(sock: Any, timeout: float | None) -> None:
-    """Let it be bounded no more, but for the timeout of a socket."""
+    """Lift the bound of a socket, and set its timeout."""
     if isinstance(sock, _Bounded):
         again: Any = sock
         again.__class__ = sock.unbounded
@@ -156,7 +156,7 @@ def _unbound(sock: Any, timeout: float | None) -> None:
 
 
 class PooledConnection(Session, _Base):
-    """Goes in front of one of redis-py's classes."""
+    """Mixin of redis-py's connection classes for threads."""
 
     _deadline: float | None = None
     _connecting = False
@@ -382,7 +382,7 @@ class _TcpConnection(redis.connection.Connection):
 
 
 class AsyncPooledConnection(Session, _AsyncBase):
-    """Goes in front of one of redis-py's classes for asyncio."""
+    """Mixin of redis-py's connection classes for asyncio."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -304,7 +304,7 @@ class Session:
         return self._client
 
     def take_client_back(self) -> None:
-        """Let a client that its user has kept not use the connection, which is somebody else's next."""
+        """Keep a client that its user has kept from using the connection, which is somebody else's next."""
         if self._client is not None:
             self._client.connection_pool.is_given_back = True
             self._client = None
@@ -320,7 +320,7 @@ class Session:
         if self._client is not None and self._client.connection_pool.is_lent:
             return 'its client has it in use: a pipeline that has watched something, or a pubsub, was not closed'
         if self.generations.any_retired and self.generations.is_retired(self.endpoint, self._generation):
-            return "it was made before the endpoint's server answered what one answers that is to be left"
+            return "it was made before the endpoint's server gave an error reply of broken_codes"
         if self._transaction is not None and not self.resets:
             return f'{self._transaction} was sent on it, and no end of the transaction'
         if self._other_database is not None and not self.resets:

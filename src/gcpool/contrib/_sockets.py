@@ -54,7 +54,7 @@ _SHORTEST_PING = 0.05
 # With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
 _SHORTEST_SHARE = 2.0
 
-#: The attempts to resolve a host name of the whole process, by name: whichever pool asks, it is one resolver.
+#: The attempts to resolve host names, by name. One for the whole process: all pools ask the same resolver.
 RESOLUTIONS = Attempts()
 
 _HIGHEST_PORT = 65535

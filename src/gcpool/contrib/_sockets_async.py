@@ -19,8 +19,8 @@ async def connect_tcp(host: str, port: int | str) -> socket.socket:
 
     A name is resolved in a daemon thread, and not where ``loop.getaddrinfo`` does it: the system's resolver cannot be
     interrupted, and a resolution that was cancelled would keep a thread of the loop's default executor (uvloop: one of
-    libuv's four), from which everybody's work is done, and which is waited for when the loop ends. The next one of that
-    name waits for the end of one that was cancelled, so that there are not more and more.
+    libuv's four), from which everybody's work is done, and which is waited for when the loop ends. The next
+    resolution of that name waits for the end of one that was cancelled, so that there are not more and more threads.
 
     :param host: host name, or an address as a string
     :param port: the port, or the name of a service

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 #: Seconds without work after which the thread ends.
 IDLE_TIME = 10.0
 
-# As many are looked through from time to time, to drop those that have ended.
+# With more entries than this, those that have ended are dropped from time to time.
 _LEAST_KEPT = 64
 
 
@@ -62,7 +62,7 @@ def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]
 
 @final
 class CutOff:
-    """Calls something when a time is over, unless it is ended before, or nobody refers to it any more.
+    """Calls ``shut_down`` when a time is over, unless it was ended before, or nobody refers to it any more.
 
     Where no thread can be started it is never called, which is logged once.
 
