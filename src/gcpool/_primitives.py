@@ -388,7 +388,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             if at_work:
                 _, at_work = await asyncio.wait(at_work, timeout=GRACE)
             if at_work:
-                logger.warning('closing the pool: %d tasks go on although they were cancelled', len(at_work))
+                logger.warning('closing the pool: tasks that go on although they were cancelled: %d', len(at_work))
                 return
             ended |= tasks
             # The done callbacks of the tasks: asyncio calls them at the next turn of the loop at the latest.
