@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import anyio
 import pytest
 
 from gcpool.asyncio import ConnectionPool
@@ -441,6 +440,8 @@ def test_tools_that_ask_tasks_what_they_await_are_answered(kind: str) -> None:
 
 @pytest.mark.parametrize('kind', LOOPS)
 def test_task_groups_of_anyio_take_them(kind: str) -> None:
+    anyio = pytest.importorskip('anyio')
+
     async def main() -> None:
         pool = ConnectionPool[str, Connection](BareManager(0, each=3), max_size=3)
         conns = [await pool.acquire('a') for _ in range(3)]

@@ -25,6 +25,7 @@ from tests.asyncio_.stepping import (
     turns,
     until,
 )
+from tests.conftest import FREE_THREADED
 
 Factory = Callable[..., Any]
 
@@ -176,6 +177,11 @@ def test_a_loop_that_ends_has_closed_what_was_to_be_closed(kind: str, factory: F
 # Real tracers
 # ---------------------------------------------------------------------------------------------------------------------
 
+# ddtrace has no wheels for Windows, for free-threaded Python, and for 3.15 yet.
+TRACERS = ['sentry_sdk']
+if sys.platform != 'win32' and sys.version_info < (3, 15) and not FREE_THREADED:
+    TRACERS.append('ddtrace')
+
 TRACED = """
 import asyncio, sys
 import gcpool.asyncio
@@ -285,7 +291,7 @@ def traced():
 
 
 @pytest.mark.parametrize('kind', LOOPS)
-@pytest.mark.parametrize('package', ['ddtrace', 'sentry_sdk'])
+@pytest.mark.parametrize('package', TRACERS)
 def test_each_connection_is_closed_under_a_tracer(package: str, kind: str) -> None:
     pytest.importorskip(package)
     program = TRACED.format(trace={'ddtrace': DDTRACE, 'sentry_sdk': SENTRY}[package], uvloop=kind == 'uvloop')

@@ -123,6 +123,8 @@ class MariadbServer:
         self._install_database(data)
         settings = {
             'datadir': data,
+            # Each server removes at its start what others have left in a directory for temporary tables.
+            'tmpdir': self._directory,
             'bind-address': self.host,
             'socket': self.socket_path,
             'pid-file': self._directory / 'pid',

@@ -41,8 +41,9 @@ BROKEN_CODES = frozenset(
 
 _READ_ONLY = '25006'
 
-# Of those, what says nothing about other sessions.
-_OF_ONE_SESSION = frozenset({'25P03', '25P04', '57P05', '08P01', '26000', '42P05'})
+# Of those, what says nothing about other sessions. An administrator may have ended one session alone. Where the server
+# shuts down, the check finds the others closed.
+_OF_ONE_SESSION = frozenset({'57P01', '25P03', '25P04', '57P05', '08P01', '26000', '42P05'})
 
 #: Undoes all that a session can carry, in one message of the simple protocol and thus in one round trip: the parts of
 #: DISCARD ALL, which itself may not stand beside a ROLLBACK, and RESET ROLE, which brings back the role that the
