@@ -478,7 +478,10 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
                 if command is not None:
                     exchange(conn.pgconn, command, time_to_answer(timeout))
         except psycopg.Error:
-            self._session_of(conn).leave(conn)
+            session = self._session_of(conn)
+            # The server had its time to answer: closing the connection waits for it no longer.
+            session.deadline = time.monotonic()
+            session.leave(conn)
             return False
         except BaseException:
             self._session_of(conn).leave(conn)
@@ -698,7 +701,10 @@ class AsyncConnectionManager(
                 if command is not None:
                     await exchange_async(conn.pgconn, command, None)
         except psycopg.Error:
-            self._session_of(conn).leave(conn)
+            session = self._session_of(conn)
+            # The server had its time to answer: closing the connection waits for it no longer.
+            session.deadline = time.monotonic()
+            session.leave(conn)
             return False
         except BaseException:
             self._session_of(conn).leave(conn)
