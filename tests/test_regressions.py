@@ -393,21 +393,21 @@ def test_an_interruption_before_what_a_release_doomed_is_closed_keeps_nobody_wai
     kept: list[BaseException] = []
 
     class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        async def _dispose_doomed(self, *args: Any) -> None:
+        async def _dispose_doomed(self, *args: Any, **kwargs: Any) -> None:
             if place == '_dispose_doomed' and interruptions:
                 raise interruptions.pop()
-            await super()._dispose_doomed(*args)
+            await super()._dispose_doomed(*args, **kwargs)
 
-        def _spawn_disposals(self, *args: Any) -> Any:
+        def _spawn_disposals(self, *args: Any, **kwargs: Any) -> Any:
             if place == '_spawn_disposals' and interruptions:
                 raise interruptions.pop()
-            return super()._spawn_disposals(*args)
+            return super()._spawn_disposals(*args, **kwargs)
 
-        async def _dispose_in_turn(self, *args: Any) -> None:
+        async def _dispose_in_turn(self, *args: Any, **kwargs: Any) -> None:
             if place == '_dispose_in_turn' and interruptions:
                 kept.append(interruptions.pop())
                 raise kept[0]
-            await super()._dispose_in_turn(*args)
+            await super()._dispose_in_turn(*args, **kwargs)
 
     async def main() -> None:
         pool = InterruptedPool(AsyncManager(), max_size=1, total_max_size=1)
@@ -430,10 +430,10 @@ def test_an_interruption_when_a_task_has_ended_keeps_close_from_nothing() -> Non
     interruptions = [Interruption()]
 
     class InterruptedPool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        def _lane_ended(self, *args: Any) -> None:
+        def _lane_ended(self, *args: Any, **kwargs: Any) -> None:
             if interruptions:
                 raise interruptions.pop()
-            super()._lane_ended(*args)
+            super()._lane_ended(*args, **kwargs)
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: None)

@@ -134,7 +134,8 @@ class TestCap:
                         stack.enter_context(at_work_in_thread(conn))
                     manager.dispose('db', conn)
                 assert conn.closed
-        assert watch.most == 1
+        # Those that are closed at once may have come and gone between two looks.
+        assert watch.most == 1 if at_work else watch.most <= 1
 
     def test_of_an_interrupted_thread(self, postgres: PostgresServer) -> None:
         manager = ConnectionManager({'db': postgres.dsn}, cancel_timeout=PATIENCE / 3)
