@@ -26,7 +26,6 @@ from tests.contrib.servers import (
     wait_for_end,
     wait_readable,
 )
-from tests.pages import ROOT, blocks_of
 
 asyncpg = pytest.importorskip('asyncpg')
 
@@ -1466,10 +1465,11 @@ def test_the_managers_of_the_page_leave_nothing_to_the_next_user(
 ) -> None:
     """What docs/drivers/asyncpg.md shows, many times on one connection."""
     monkeypatch.setenv('DATABASE_URL', postgres.dsn)
-    page = ROOT / 'docs' / 'drivers' / 'asyncpg.md'
+    pages = pytest.importorskip('tests.pages', exc_type=ModuleNotFoundError)
+    page = pages.ROOT / 'docs' / 'drivers' / 'asyncpg.md'
     namespace: dict[str, Any] = {'__name__': 'page'}
     managers: list[Any] = []
-    for block in blocks_of(page.read_text(encoding='utf-8')):
+    for block in pages.blocks_of(page.read_text(encoding='utf-8')):
         if block.language == 'python' and block.reason is None:
             exec(compile('\n' * block.line + block.code, str(page), 'exec', dont_inherit=True), namespace)
             if namespace.get('manager') not in (None, *managers):

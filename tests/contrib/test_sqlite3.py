@@ -21,7 +21,6 @@ from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection
 from gcpool.threading import ConnectionPool
 from tests.contrib.raising import HOW_IT_IS_RAISED
 from tests.contrib.servers import PATIENCE
-from tests.pages import ROOT, blocks_of
 
 # Some tests are left out before the Python that has what they are for: a skipped one would look like a fault.
 HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
@@ -903,9 +902,10 @@ class TestEndpoints:
 
 def test_the_managers_of_the_page_leave_nothing_to_the_next_user(capsys: pytest.CaptureFixture[str]) -> None:
     """What docs/drivers/sqlite.md shows, many times."""
-    page = ROOT / 'docs' / 'drivers' / 'sqlite.md'
+    pages = pytest.importorskip('tests.pages', exc_type=ModuleNotFoundError)
+    page = pages.ROOT / 'docs' / 'drivers' / 'sqlite.md'
     namespace: dict[str, Any] = {'__name__': 'page'}
-    blocks = [block for block in blocks_of(page.read_text(encoding='utf-8')) if block.language == 'python']
+    blocks = [block for block in pages.blocks_of(page.read_text(encoding='utf-8')) if block.language == 'python']
     used = 0
     for block in blocks:
         exec(compile('\n' * block.line + block.code, str(page), 'exec', dont_inherit=True), namespace)
