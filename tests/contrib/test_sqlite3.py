@@ -902,6 +902,7 @@ class TestEndpoints:
 
 def test_the_managers_of_the_page_leave_nothing_to_the_next_user(capsys: pytest.CaptureFixture[str]) -> None:
     """What docs/drivers/sqlite.md shows, many times."""
+    pytest.importorskip('aiosqlite')
     pages = pytest.importorskip('tests.pages', exc_type=ModuleNotFoundError)
     page = pages.ROOT / 'docs' / 'drivers' / 'sqlite.md'
     namespace: dict[str, Any] = {'__name__': 'page'}

@@ -23,6 +23,7 @@ MARGIN = 0.5
 )
 @pytest.mark.parametrize('around', ['the request', 'the block'])
 def test_it_holds(request: pytest.FixtureRequest, driver: Driver, around: str) -> None:
+    pytest.importorskip(driver.requires)
     backend = clean(request.getfixturevalue('backends')(driver.backend, 0))
     manager_class = getattr(importlib.import_module(driver.module), driver.manager_class)
 
