@@ -16,7 +16,7 @@ from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
 from gcpool.contrib import socket as sockets
 from gcpool.contrib import socket_async
-from tests.contrib.conftest import Run
+from tests.contrib.conftest import Run, with_any_timers
 from tests.contrib.servers import STALL, EchoServer, full_listener, linux_only
 from tests.contrib.test_resolver import Resolver
 
@@ -86,6 +86,7 @@ def test_connecting_for_threads(request: pytest.FixtureRequest, kind: str) -> No
 
 
 @connects
+@with_any_timers
 def test_connecting_for_asyncio(request: pytest.FixtureRequest, run: Run, kind: str) -> None:
     _, manager, endpoint = deaf(request, kind)
 
@@ -154,6 +155,7 @@ async def hear(conn: Any) -> None:
 
 
 @peers
+@with_any_timers
 def test_checking_and_closing_for_asyncio(request: pytest.FixtureRequest, run: Run, kind: str) -> None:
     _, manager, endpoint = stalled(request, kind)
 
@@ -173,6 +175,7 @@ def test_checking_and_closing_for_asyncio(request: pytest.FixtureRequest, run: R
 
 
 @peers
+@with_any_timers
 def test_a_request_is_limited_by_its_user(request: pytest.FixtureRequest, run: Run, kind: str) -> None:
     """What docs/recovery.md says of ``asyncio.timeout``: it holds, though a TLS stream may take longer to be closed."""
     _, manager, endpoint = stalled(request, kind)

@@ -17,7 +17,7 @@ import gcpool.threading
 from gcpool.contrib._errors import errors_in
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from tests.contrib.cancelling import WAYS, Request, Way
-from tests.contrib.conftest import Run
+from tests.contrib.conftest import Run, with_any_timers
 from tests.contrib.raising import in_nested_groups
 from tests.contrib.sampling import sampled
 from tests.contrib.servers import OTHER_SESSIONS, PATIENCE, PostgresServer, running_postgres
@@ -323,6 +323,7 @@ class TestTimeLimits:
             with within(0.5), pytest.raises(ConnectTimeout, match='configure had no answer in time'):
                 manager.create('db', 0.5)
 
+    @with_any_timers
     def test_async_configure(self, run: Run, postgres: PostgresServer) -> None:
         async def main() -> None:
             with stalled(postgres) as proxy:
@@ -341,6 +342,7 @@ class TestTimeLimits:
         run(main)
 
     @pytest.mark.parametrize('in_scope', [True, False])
+    @with_any_timers
     def test_a_request(self, run: Run, postgres: PostgresServer, in_scope: bool) -> None:
         async def main() -> None:
             with stalled(postgres) as proxy:
@@ -380,6 +382,7 @@ class TestTimeLimits:
                 manager.dispose('db', conn)
 
     @pytest.mark.parametrize('reset', ['rollback', 'full'])
+    @with_any_timers
     def test_async_release(self, run: Run, postgres: PostgresServer, reset: Any) -> None:
         async def main() -> None:
             with stalled(postgres) as proxy:
@@ -409,6 +412,7 @@ class TestTimeLimits:
                     manager.dispose('db', conn)
             assert conn.closed
 
+    @with_any_timers
     def test_async_dispose(self, run: Run, postgres: PostgresServer) -> None:
         async def main() -> None:
             with stalled(postgres) as proxy:
