@@ -42,6 +42,10 @@ finally:
 """
 
 
+class CommandError(Exception):
+    """The server refuses a command."""
+
+
 class RedisServer:
     """A Redis server on a free port of loopback, in a directory of its own, which does not outlive the tests.
 
@@ -162,7 +166,10 @@ class RedisServer:
         )
 
     def command(self, command: str) -> str:
-        """Send a command on a connection of its own and give the reply: a line, or the text of a bulk string."""
+        """Send a command on a connection of its own and give the reply: a line, or the text of a bulk string.
+
+        :raise CommandError: the server refuses it
+        """
         with socket.create_connection((self.host, self.port), PATIENCE) as sock, sock.makefile('rwb') as stream:
             if self.password is not None:
                 stream.write(f'AUTH {self.password}\r\n'.encode())
@@ -175,7 +182,23 @@ class RedisServer:
                 return stream.read(int(line[1:])).decode()
             if not line:
                 raise ConnectionError('the server has hung up')
+            if line.startswith('-'):
+                raise CommandError(f'{command}: {line}')
             return line
+
+    def be_master(self) -> None:
+        """Let it be no replica any more, once it has loaded what it was sent as one, and have no data."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self.command('REPLICAOF NO ONE')
+            except CommandError as exc:
+                assert '-LOADING' in str(exc) and time.monotonic() < deadline, exc
+                # Nothing tells of it but the server, when it is asked.
+                time.sleep(0.01)
+            else:
+                break
+        self.command('FLUSHALL')
 
     @property
     def _log(self) -> Path:
