@@ -9,6 +9,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextvars import Context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -44,8 +45,10 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
 class HastyLoop(asyncio.SelectorEventLoop):
     """Its timers ring 3 ms early: one of uvloop, which counts whole milliseconds, may be early by one."""
 
-    def call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-        return super().call_at(when - 0.003, *args, **kwargs)
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(when - 0.003, callback, *args, context=context)
 
 
 NEW_LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
