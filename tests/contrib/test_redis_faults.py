@@ -673,9 +673,14 @@ def test_sessions_of_tasks(redis_server: RedisServer, run: Run, name: str) -> No
         manager = AsyncRedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': PATIENCE}})
         pool = gcpool.asyncio.ConnectionPool[Any, AsyncConnection](manager, max_size=2, acquire_timeout=PATIENCE)
 
+        async def work(conn: AsyncConnection) -> None:
+            # wait_for() before Python 3.12 leaves it behind if it is cancelled again: then its connection is closed.
+            with contextlib.suppress(redis.ConnectionError):
+                await ask_async(conn, *AT_WORK[name])
+
         async def request(seconds: float) -> None:
             async with pool.connection('db') as conn:
-                await asyncio.wait_for(ask_async(conn, *AT_WORK[name]), seconds)
+                await asyncio.wait_for(work(conn), seconds)
 
         for _ in range(2):
             outcomes = await asyncio.gather(
