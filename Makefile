@@ -31,7 +31,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PARALLEL := --numprocesses $(PYTEST_WORKERS) --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
-CORE := $(wildcard src/gcpool/*.pyx src/gcpool/*.pxi src/gcpool/*.pxd) setup.py
+CORE := $(wildcard $(foreach part,_core _engine/* _facade/*,$(addprefix src/gcpool/$(part).,pyx pxi pxd))) setup.py
 SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -name '*.pyi' -o -name py.typed)
 # What the sdist holds besides, as MANIFEST.in says; what tests and tools leave there is no part of it.
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
@@ -100,7 +100,7 @@ coverage: $(VENV)/.built $(VENV)/.group-test
 		--timeout 600 -o faulthandler_timeout=500 $(COVERAGE_TESTS)
 	cd build/trace && $(COVERAGE) report
 	@echo 'The compiled core:'
-	cd build/trace && $(COVERAGE) report --include='*/gcpool/_core.pyx,*/gcpool/*.pxi' --fail-under=$(CORE_COVERAGE)
+	cd build/trace && $(COVERAGE) report --include='*/gcpool/_core.pyx,*/gcpool/*/*.pxi' --fail-under=$(CORE_COVERAGE)
 
 # Per cent of the lines of the core that these tests must reach. Tracing runs Python code between any two lines of the core,
 # so that a region that the GIL makes atomic is not: what is traced are tests of one thread. Left out, too, are those that run

@@ -70,7 +70,7 @@ setup(
             Extension(
                 'gcpool._core',
                 ['src/gcpool/_core.pyx'],
-                depends=[*glob('src/gcpool/*.pxd'), *glob('src/gcpool/*.pxi')],
+                depends=[*glob('src/gcpool/**/*.pxd', recursive=True), *glob('src/gcpool/**/*.pxi', recursive=True)],
                 define_macros=define,
                 undef_macros=undefine,
                 # For pthread_atfork(), which older C libraries keep apart.

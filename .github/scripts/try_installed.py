@@ -10,7 +10,7 @@ import gcpool.threading
 
 # What a new virtual environment may bring along.
 ALLOWED = {'gcpool', 'pip', 'setuptools', 'wheel'}
-WANTED = {'py.typed', '_core.pyi', '_core.pxd', '__init__.py', 'threading.py', 'asyncio.py'}
+WANTED = {'py.typed', '_core.pyi', '_core.pxd', 'platform.pxd', 'base.pxd', '__init__.py', 'threading.py', 'asyncio.py'}
 UNWANTED_SUFFIXES = {'.c', '.pyx', '.pxi', '.html'}
 
 

@@ -1,6 +1,4 @@
-# ---------------------------------------------------------------------------------------------------------------------
 # Tables: address or hash -> object. Borrowed references: what is registered is owned elsewhere.
-# ---------------------------------------------------------------------------------------------------------------------
 
 cdef inline uint64_t mix(size_t key) noexcept nogil:
     return <uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u

@@ -1,0 +1,31 @@
+# Here and in Entry the order of the fields is that of two cache lines: with many endpoints a cycle costs what it
+# misses. A line ends where the comment says so (on a 64-bit build with the GIL); the sizes make the allocator begin
+# each object at a line.
+
+cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: number of the waiter at the head
+    cdef gcp_mutex lock
+    cdef void *core_head                    # [ep] idle core connections, first in, first out
+    cdef void *core_tail                    # [ep]
+    cdef void *extra_tail                   # [ep] idle extra connections, last in, first out
+    cdef void *waiter_head                  # [ep] first come, first served
+    # -- 64 bytes
+    cdef int acquired                       # [ep]
+    cdef int core_idle                      # [ep]
+    cdef int extra_idle                     # [ep]
+    cdef readonly int size                  # [core+ep] idle, acquired, creating and closing together
+    cdef unsigned long long acquires        # [ep]
+    cdef readonly object endpoint           # never changes
+    cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
+    cdef void *extra_head                   # [ep]
+    cdef int waiting                        # [ep]
+    cdef int creating                       # [core+ep]
+    cdef int closing                        # [core+ep]
+    cdef char forgotten                     # [core+ep]
+    cdef char has_place                     # [core] one of PoolCore.starving is promised to it
+    # -- 128 bytes
+    cdef void *waiter_tail                  # [ep]
+    cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
+    cdef Py_hash_t hash                     # never changes
+    cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
+    cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first

@@ -1,0 +1,21 @@
+cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
+    cdef object conn_                       # set once, by the ticket's owner
+    cdef EndpointPool pool                  # set once, before the entry is shared
+    cdef void *prev                         # [ep] idle list
+    cdef void *next                         # [ep] idle list; [core] list of the doomed
+    cdef double expires_at                  # set once: end of its lifetime
+    # -- 64 bytes
+    cdef char state                         # [ep]
+    cdef char is_core                       # [ep] says which idle list
+    cdef char forced                        # [ep] closed while it was out: its release is nothing
+    cdef char broken                        # [owner] unfit: its release disposes of it
+    cdef unsigned int turn                  # [ep] how often it was acquired
+    cdef double used_at                     # [ep]
+    cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
+    cdef unsigned long long stamp           # [ep] order of release
+    cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef unsigned int trust                 # [ep] EndpointPool.suspicion when it was last known to be alive
+    cdef char unsure                        # [ep] a check or a hook was cut off: to be checked, however fresh
+    cdef char helps                         # [core] doomed for somebody who waits for a slot: PoolCore.helping
+    cdef char padding[2]
+    cdef int help_epoch                     # [core] when it was doomed for them: PoolCore.help_epoch

@@ -1,0 +1,55 @@
+cdef object NOTHING = type('_Nothing', (), {'__slots__': ()})()     # the connection of a ticket
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class Entry(HeapMember):
+    """The pool's record of one connection; while it is being created: the ticket to do so."""
+
+    def __cinit__(self):
+        self.conn_ = NOTHING
+        self.state = CREATING
+        self.heap_key = INFINITY
+
+    @property
+    def conn(self):
+        """The connection. AttributeError while it is being created."""
+        if self.conn_ is NOTHING:
+            raise AttributeError('the entry has no connection yet')
+        return self.conn_
+
+    @property
+    def endpoint(self):
+        """Where the connection leads. AttributeError if nobody was served the entry."""
+        if self.pool is None:
+            raise AttributeError('the entry belongs to no endpoint yet')
+        return self.pool.endpoint
+
+    @property
+    def state_name(self):
+        """One of creating, idle, acquired, releasing, closing, gone."""
+        return STATES[self.state]
+
+    @property
+    def turn_count(self):
+        """How often the connection was acquired."""
+        return self.turn
+
+    @property
+    def is_broken(self):
+        """Whether its holder said that it is unfit (:py:meth:`break_`)."""
+        return bool(self.broken)
+
+    def break_(self):
+        """Have the next release dispose of it. Called by its holder."""
+        self.broken = True
+
+    def __repr__(self):
+        return f'<Entry {STATES[self.state]} at {id(self):#x}>'
+
+
+cdef inline EndpointPool pool_of(Entry e):
+    # Entries and waiters can be made by hand. Those that no core served lead nowhere.
+    if e is None or e.pool is None:
+        raise RuntimeError('there is no entry, or one that no pool ever served')
+    return e.pool

@@ -1,0 +1,101 @@
+cdef int check_invariants_of(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef Entry e
+    cdef void *p
+    cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, needing = 0, helps = 0
+    cdef Py_ssize_t i
+    cdef dict counts
+    problems = []
+    pools = core.endpoint_pools()
+    by_pool = {}
+    for e in core.own_entries():
+        if e.state != GONE:
+            by_pool.setdefault(id(e.pool), []).append(e)
+        elif not e.forced:
+            problems.append(f'{e!r} is gone and still owned')
+    for ep in pools:
+        counts = dict.fromkeys(range(6), 0)
+        for e in by_pool.pop(id(ep), ()):
+            counts[e.state] += 1
+            if e.state == CLOSING and e.helps and e.help_epoch >= core.help_epoch - 1:
+                helps += 1
+            if e.state != CREATING and <Entry>map_get(&core.by_connection, <size_t><void *>e.conn_) is not e:
+                problems.append(f'{e!r} is not found by its connection')
+            if e.state == IDLE and e.heap_index < 0:
+                problems.append(f'{e!r} is idle and not in the expiry queue')
+            if e.heap_index >= 0:
+                in_heap += 1
+                if core.expiry.items[e.heap_index].item != <void *>e:
+                    problems.append(f'{e!r} is not at its place in the expiry queue')
+                if core.expiry.items[e.heap_index].key != e.heap_key:
+                    problems.append(f'{e!r} has another key in the expiry queue')
+                if e.state == IDLE and e.heap_key > (
+                    e.expires_at if e.is_core else min(e.expires_at, e.used_at + core.idle_timeout)
+                ):
+                    problems.append(f'{e!r} is queued later than its deadline')
+        listed = []
+        p = ep.core_head
+        while p != NULL:
+            listed.append(<Entry>p)
+            p = (<Entry>p).next
+        if len(listed) != ep.core_idle:
+            problems.append(f'{ep!r} counts {ep.core_idle} core connections and lists {len(listed)}')
+        p = ep.extra_head
+        while p != NULL:
+            listed.append(<Entry>p)
+            p = (<Entry>p).next
+        if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE] != len(listed):
+            problems.append(
+                f'{ep!r}: {ep.core_idle}+{ep.extra_idle} idle, {len(listed)} listed, {counts[IDLE]} owned'
+            )
+        waiting = 0
+        last = 0
+        p = ep.waiter_head
+        while p != NULL:
+            waiting += 1
+            if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
+                problems.append(f'{ep!r}: the queue is out of order')
+            last = (<Waiter>p).number
+            p = (<Waiter>p).next
+        if waiting != ep.waiting:
+            problems.append(f'{ep!r} counts {ep.waiting} waiters and lists {waiting}')
+        if counts[ACQUIRED] + counts[RELEASING] != ep.acquired or counts[CLOSING] != ep.closing:
+            problems.append(f'{ep!r}: acquired {ep.acquired}, closing {ep.closing}, owned {counts}')
+        if ep.size != ep.core_idle + ep.extra_idle + ep.acquired + ep.creating + ep.closing:
+            problems.append(f'{ep!r}: the size is not the sum of its parts')
+        if ep.size > core.max_size and not core.shrunk:
+            problems.append(f'{ep!r} has more than max_size connections')
+        if ep.size == 0 and ep.waiting == 0:
+            problems.append(f'{ep!r} is empty and not forgotten')
+        if ep.waiting and ep.core_idle + ep.extra_idle:
+            problems.append(f'{ep!r}: somebody waits beside an idle connection')
+        if ep.waiting and ep.size < core.max_size:
+            wanting += 1
+            needing += not (<Waiter>first_free(ep)).disposes
+            if ep.heap_index < 0:
+                problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
+        total += ep.size
+        closing += ep.closing
+    if by_pool:
+        problems.append(f'entries of unknown endpoints: {by_pool}')
+    for i in range(1, core.expiry.used):
+        if before(&core.expiry.items[i], &core.expiry.items[(i - 1) >> 1]):
+            problems.append('the expiry queue is not a heap')
+    for i in range(1, core.starving.used):
+        if before(&core.starving.items[i], &core.starving.items[(i - 1) >> 1]):
+            problems.append('the queue of endpoints is not a heap')
+    if in_heap != core.expiry.used:
+        problems.append(f'{core.expiry.used} in the expiry queue, {in_heap} of them owned')
+    if total != core.size or closing != core.closing:
+        problems.append(f'sizes {total}, {closing} by endpoint, {core.size}, {core.closing} in all')
+    if core.size > core.total_max_size and not core.shrunk:
+        problems.append('more than total_max_size connections')
+    if wanting and core.size < core.total_max_size:
+        problems.append('somebody waits for a slot, and there is one')
+    if helps != core.helping_now + core.helping_before:
+        problems.append(f'{helps} help, {core.helping_now} and {core.helping_before} are counted')
+    if helps < needing and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
+        problems.append('somebody waits for a slot beside an idle connection of another endpoint')
+    if problems:
+        raise AssertionError('; '.join(problems))
+    return 0

@@ -1,0 +1,125 @@
+cdef extern from *:
+    """
+    #include <time.h>
+
+    #ifdef HAVE_FORK
+      #include <pthread.h>
+      #include <unistd.h>
+      #define gcp_call_in_child(f) ((void)pthread_atfork(NULL, NULL, (f)))
+      #define gcp_process_id() ((long)getpid())
+    #else
+      #define gcp_call_in_child(f) ((void)(f))
+      #define gcp_process_id() 0L
+    #endif
+
+    /* Take a reference that is never given back. Needs no thread state; the process must have one thread only. */
+    #define gcp_keep_for_good(o) Py_SET_REFCNT((PyObject *)(o), Py_REFCNT((PyObject *)(o)) + 1)
+
+    #ifdef Py_GIL_DISABLED
+      typedef PyMutex gcp_mutex;
+      #define gcp_is_locked(m) ((m)->_bits & 1)
+      #define gcp_lock(m) PyMutex_Lock(m)
+      #define gcp_unlock(m) PyMutex_Unlock(m)
+      /* Endpoint lookups of different threads should not meet at one lock. */
+      enum { GCP_SHARDS = 16, GCP_SHARED_STAMP = 0 };
+      #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
+      #define gcp_store_int(p, v) _Py_atomic_store_int_relaxed((p), (v))
+      static inline double gcp_load_double(double *p) {
+          union { int64_t i; double d; } u;
+          u.i = _Py_atomic_load_int64_relaxed((int64_t *)p);
+          return u.d;
+      }
+      static inline void gcp_store_double(double *p, double v) {
+          union { int64_t i; double d; } u;
+          u.d = v;
+          _Py_atomic_store_int64_relaxed((int64_t *)p, u.i);
+      }
+    #else
+      typedef unsigned char gcp_mutex;
+      #define gcp_is_locked(m) 0
+      enum { GCP_SHARDS = 1, GCP_SHARED_STAMP = 1 };
+      #ifdef GCPOOL_ASSERT
+        /* Python code that runs inside a locked region would show itself here, by coming back into the core. */
+        static void gcp_lock(gcp_mutex *m) {
+            if (*m) Py_FatalError("gcpool: the lock is taken already: Python code ran under it");
+            *m = 1;
+        }
+        static void gcp_unlock(gcp_mutex *m) {
+            if (!*m) Py_FatalError("gcpool: the lock is not taken");
+            *m = 0;
+        }
+      #else
+        #define gcp_lock(m) ((void)(m))
+        #define gcp_unlock(m) ((void)(m))
+      #endif
+      #define gcp_load_int(p) (*(p))
+      #define gcp_store_int(p, v) (*(p) = (v))
+      #define gcp_load_double(p) (*(p))
+      #define gcp_store_double(p, v) (*(p) = (v))
+    #endif
+
+    /* Asks for a cache line ahead of its use. */
+    #if defined(__GNUC__) || defined(__clang__)
+      #define gcp_prefetch(p) __builtin_prefetch((const char *)(p))
+    #else
+      #define gcp_prefetch(p) ((void)(p))
+    #endif
+
+    #ifdef GCPOOL_ASSERT
+      #define GCP_ASSERTS 1
+      #define gcp_assert(c) do { if (!(c)) Py_FatalError("gcpool: assertion failed: " #c); } while (0)
+    #else
+      #define GCP_ASSERTS 0
+      #define gcp_assert(c) ((void)0)
+    #endif
+
+    /* Monotonic seconds. The coarse one lags by a timer tick (some ms) where the system has such a clock, and costs a
+       fifth; both run on one time line. */
+    #if defined(_WIN32)
+      #define WIN32_LEAN_AND_MEAN
+      #include <windows.h>
+      static double gcp_monotonic(void) {
+          static double scale = 0.0;
+          LARGE_INTEGER v;
+          if (scale == 0.0) { QueryPerformanceFrequency(&v); scale = 1.0 / (double)v.QuadPart; }
+          QueryPerformanceCounter(&v);
+          return (double)v.QuadPart * scale;
+      }
+      #define gcp_monotonic_coarse gcp_monotonic
+    #else
+      static inline double gcp_read_clock(clockid_t id) {
+          struct timespec t;
+          clock_gettime(id, &t);
+          return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+      }
+      #if defined(__APPLE__)
+        static double gcp_monotonic(void) { return gcp_read_clock(CLOCK_UPTIME_RAW); }
+        static double gcp_monotonic_coarse(void) { return gcp_read_clock(CLOCK_UPTIME_RAW_APPROX); }
+      #elif defined(CLOCK_MONOTONIC_COARSE)
+        static double gcp_monotonic(void) { return gcp_read_clock(CLOCK_MONOTONIC); }
+        static double gcp_monotonic_coarse(void) { return gcp_read_clock(CLOCK_MONOTONIC_COARSE); }
+      #else
+        static double gcp_monotonic(void) { return gcp_read_clock(CLOCK_MONOTONIC); }
+        static double gcp_monotonic_coarse(void) { return gcp_read_clock(CLOCK_MONOTONIC); }
+      #endif
+    #endif
+    """
+    ctypedef struct gcp_mutex:
+        pass
+    void gcp_lock(gcp_mutex *) noexcept nogil
+    void gcp_unlock(gcp_mutex *) noexcept nogil
+    bint gcp_is_locked(gcp_mutex *) noexcept nogil
+    void gcp_call_in_child(void (*)() noexcept) noexcept
+    long gcp_process_id() noexcept nogil
+    void gcp_keep_for_good(void *) noexcept nogil
+    int gcp_load_int(int *) noexcept nogil
+    void gcp_store_int(int *, int) noexcept nogil
+    double gcp_load_double(double *) noexcept nogil
+    void gcp_store_double(double *, double) noexcept nogil
+    void gcp_assert(bint) noexcept nogil
+    void gcp_prefetch(void *) noexcept nogil
+    double gcp_monotonic() noexcept nogil
+    double gcp_monotonic_coarse() noexcept nogil
+    enum: GCP_SHARDS
+    enum: GCP_SHARED_STAMP
+    enum: GCP_ASSERTS

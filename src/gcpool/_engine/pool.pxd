@@ -1,0 +1,121 @@
+cdef class PoolCore:
+    cdef object __weakref__
+    cdef gcp_mutex lock
+    cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
+    cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
+    cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
+    cdef Map by_connection                  # [shard] address of a connection -> Entry
+    cdef Ancestor *ancestor                 # changes only in a forked child
+    cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
+    cdef set entries                        # made by own_entries(); owns the entries, and shows them to the collector
+    cdef IndexedHeap expiry                 # [core]
+    cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
+    cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
+    cdef double wake_at                     # [core] when the collector will wake by itself
+    cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
+    cdef readonly object clock              # never changes; None: the system's
+    cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
+    cdef int is_closed                      # [core]; read under [ep]
+    cdef int starving_count                 # [core]; read under [ep]
+    cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
+    cdef readonly int generation            # changes only in a forked child
+    cdef readonly int size                  # [core]; read without the lock
+    cdef int closing                        # [core]
+    cdef int help_epoch                     # [core] the latest time that was told, in units of HELP_TIME
+    cdef int helping_now                    # [core] how many are being closed for those who wait, since that
+    cdef int helping_before                 # [core] the same, doomed in the epoch before it
+    cdef void *owners                       # [core] waiters that keep what they doomed
+    cdef readonly int min_idle              # [core]; read under [ep]
+    cdef readonly int max_size              # [core]; read under [ep]
+    cdef readonly int total_max_size        # [core]; read under [ep]
+    cdef readonly double idle_timeout       # never changes
+    cdef readonly double max_lifetime       # never changes
+    cdef readonly bint collects             # never changes: a background worker closes what is due
+    cdef unsigned long long stamp           # orders releases on a build with the GIL
+    cdef unsigned long long arrivals        # [core]
+    cdef void *doomed_head                  # [core] to be closed, in this order
+    cdef void *doomed_tail                  # [core]
+    cdef int doomed_count                   # [core]; read without the lock
+    cdef void *closers                      # [core] waiters for the pool to be empty
+    cdef void *previous                     # list of all cores, for the forked child
+    cdef void *following
+    cdef unsigned long long acquires        # [core] of endpoints forgotten
+    cdef unsigned long long created_        # [core]
+    cdef unsigned long long create_errors   # [core]
+    cdef unsigned long long dead_           # [core]
+    cdef unsigned long long broken_         # [core]
+    cdef unsigned long long disposed_       # [core]
+    cdef unsigned long long waits           # [core]
+    cdef unsigned long long timeouts        # [core]
+
+    cdef double read_clock(self) except? -1
+    cpdef double now(self) except? -1
+    cpdef disposed(self, Entry e, Waiter w=*)
+    cpdef Entry take_doomed(self)
+    cpdef Entry take_own(self, Waiter w)
+    cpdef int expired(self, double now, int limit) except -1
+    cpdef bint cancel(self, Waiter w, double now) except -1
+    cpdef adopt(self, Waiter w, Entry e)
+    cpdef bint confirm(self, Waiter w)
+    cpdef bint begin_release(self, Entry e) except -1
+    cpdef release(self, Entry e, double now)
+    cpdef bint doubts(self, Waiter w, double now, double interval)
+    cpdef begin_check(self, Waiter w)
+    cpdef end_check(self, Waiter w)
+    cpdef doubt(self, Entry e)
+    cpdef bint is_out(self, Entry e)
+    cpdef bint condemn(self, Entry e) except -1
+    cpdef bint discard(self, Entry e) except -1
+    cdef bint take_out(self, Entry e, bint queue) except -1
+    cdef EndpointPool find(self, object endpoint)
+    cdef EndpointPool find_seen(self, object endpoint)
+    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version)
+    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1
+    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1
+    cdef object normalized(self, object endpoint)
+    cdef EndpointPool find_or_add(self, object endpoint)
+    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_)
+    cdef Spelling new_spelling(self, object endpoint, object counts_as)
+    cdef void add_spelling(self, EndpointPool ep, Spelling new)
+    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept
+    cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept
+    cdef void set_alias(self, EndpointPool ep, object endpoint)
+    cdef void forget_if_empty(self, EndpointPool ep) noexcept
+    cdef Entry take_idle(self, object endpoint, double now, double interval)
+    cdef Entry find_at_once(self, object conn, object endpoint)
+    cdef Entry find_out(self, object conn, object endpoint)
+    cdef int let_go(self, Entry e) except -1
+    cdef int give_back(self, Entry e, double now, Waiter keeper) except -1
+    cdef int release_entry(self, Entry e, double now) except -1
+    cdef void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept
+    cdef void doom(self, EndpointPool ep, Entry e) noexcept
+    cdef void queue_doomed(self, Entry e) noexcept
+    cpdef Entry take_corpse(self, Waiter w)
+    cdef void set_due(self) noexcept
+    cdef void *settle(self, double limit) noexcept
+    cdef void *evict(self, double limit) noexcept
+    cdef void own(self, Waiter w, void *tail) noexcept
+    cdef void disown(self, Waiter w) noexcept
+    cdef void *serve_idler(self, Waiter w) noexcept
+    cdef void owns_nothing(self, Waiter w) noexcept
+    cdef void share(self, Waiter w) noexcept
+    cdef void set_disposes(self, Waiter w, bint disposes) noexcept
+    cdef bint needs_help(self) noexcept
+    cdef bint first_is_held_up(self) noexcept
+    cdef int lacking(self, bint held_up) noexcept
+    cdef void help(self, void *p) noexcept
+    cdef bint pass_time(self, double now) noexcept
+    cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept
+    cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept
+    cdef bint dequeue(self, EndpointPool ep, void *p) noexcept
+    cdef void starve(self, EndpointPool ep) noexcept
+    cdef void *dispatch(self) noexcept
+    cdef void *after_slot_freed(self, EndpointPool ep) noexcept
+    cdef void *take_closers(self) noexcept
+    cdef int call_collector(self) except -1
+    cdef void forget_wake(self) noexcept
+    cdef int fail(self, Entry ticket, Waiter w) except -1
+    cdef list endpoint_pools(self)
+    cdef void begin_anew(self) noexcept nogil
+    cdef set own_entries(self)
+    cdef bint is_inherited(self, object conn) noexcept

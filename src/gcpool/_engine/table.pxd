@@ -1,0 +1,18 @@
+cdef struct Slot:
+    size_t key          # an address or a hash
+    void *value         # borrowed; NULL: the slot is free
+    void *hint          # PoolCore.by_identity, with the GIL: the entry served last, and its connection. Addresses to
+    void *hint_conn     # ask the memory for, never followed: they may be of what is gone
+
+
+cdef struct Table:      # open addressing, linear probing, no tombstones
+    Slot *slots
+    size_t mask
+    int shift
+    size_t used
+    size_t version      # changes with every insertion and removal
+
+
+cdef struct Map:
+    Table tables[GCP_SHARDS]
+    gcp_mutex locks[GCP_SHARDS]

@@ -1,0 +1,95 @@
+@cython.final
+@cython.no_gc_clear
+cdef class Waiter:
+    """One acquire in progress: it waits in an endpoint's queue, or holds the entry or the ticket that it was served.
+
+    Whoever made it passes it to :py:meth:`PoolCore.cancel` when the acquire fails, whatever it holds then.
+    """
+
+    def __init__(self, object endpoint):
+        if self.spare is not None or self.core is not None:
+            raise RuntimeError('a waiter is for one acquire: expected a new one')
+        self.endpoint = endpoint
+        self.spare = Entry()
+        self.state = FRESH
+
+    def __dealloc__(self):
+        # Whoever made it cancels it; this is for one that was dropped all the same. Its endpoint pool may have nobody
+        # else: it must be forgotten before it goes with it.
+        cdef EndpointPool ep = self.pool
+        if self.state == QUEUED and ep is not None and ep.generation == self.core.generation:
+            gcp_lock(&self.core.lock)
+            gcp_lock(&ep.lock)
+            self.core.dequeue(ep, <void *>self)
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&self.core.lock)
+        elif self.core is not None and self.entry is not None and self.entry.state == CREATING:
+            self.core.fail(self.entry, None)
+        if self.own_head != NULL:
+            self.core.disown(self)
+
+    @property
+    def queued(self):
+        """Whether it waits. It has to be notified before it looks again."""
+        return self.state == QUEUED
+
+    @property
+    def refused(self):
+        """Whether the pool was closed, be it over what the waiter was served before it looked."""
+        return self.state == REFUSED or (self.entry is not None and self.entry.forced)
+
+    @property
+    def held(self):
+        """The entry that it was served, or None."""
+        return self.entry
+
+    @property
+    def served(self):
+        """The entry that it was served. RuntimeError when it holds none."""
+        if self.entry is None:
+            raise RuntimeError('the waiter was served nothing')
+        return self.entry
+
+    @property
+    def has_ticket(self):
+        """Whether what it was served is a slot to connect for, not a connection."""
+        return self.entry is not None and self.entry.state == CREATING
+
+    @property
+    def has_doomed(self):
+        """Whether it keeps connections that it has to dispose of (:py:meth:`PoolCore.take_own`)."""
+        return self.own_head != NULL
+
+    @property
+    def dead(self):
+        """The entry that was found dead and is to be disposed of first, or None."""
+        return self.corpse
+
+    def keep_doomed(self):
+        """Keep what this acquire dooms, from now on, for whoever drives it, apart from what others dispose of."""
+        self.keeps = True
+
+    def arm(self, object notify):
+        """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
+        self.notify = notify
+
+
+cdef int notify_all(void *chain) except -1:
+    # No lock is held. The chain owns a reference to each of its waiters.
+    cdef void *following
+    cdef Waiter w
+    failure = None
+    while chain != NULL:
+        w = <Waiter>chain
+        Py_DECREF(w)
+        following = w.next
+        w.next = NULL
+        try:
+            w.notify()
+        except BaseException as exc:    # one that cannot be woken (its loop is closed) must not keep the others asleep
+            if failure is None:
+                failure = exc
+        chain = following
+    if failure is not None:
+        raise failure
+    return 0

@@ -1,0 +1,33 @@
+cdef class ManagerCall:                     # [owner]
+    cdef object call
+    cdef object inner                       # None: not begun
+
+    cdef object begin(self)
+    cdef object returned(self, object value)
+    cdef int failed(self) except -1
+
+
+cdef class CreateCall(ManagerCall):
+    cdef PoolCore core
+    cdef Entry ticket
+
+
+cdef class Disposal(ManagerCall):
+    cdef AsyncPool pool
+    cdef PoolCore core                      # kept here, too: a pool that is garbage may have dropped its reference
+    cdef readonly Entry entry               # None: it has ended
+
+
+cdef class Lane(ManagerCall):
+    pass
+
+
+cdef class Signal:                          # [loop]
+    cdef public bint _asyncio_future_blocking   # for the task, which reads and clears it
+    cdef object loop
+    cdef list calls                         # [callback, context], the callback None when it was called
+    cdef object message
+    cdef bint rung
+    cdef bint cancelled_
+
+    cdef int call_soon(self, list call) except -1

@@ -1,0 +1,27 @@
+cdef class PoolFacade:                     # set once
+    cdef readonly PoolCore _core
+    cdef readonly object _manager
+    cdef readonly object _acquire_timeout
+    cdef readonly object _dispose_timeout
+    cdef readonly int _dispose_batch_size
+    cdef readonly bint _checks
+    cdef readonly bint _hooks_acquire
+    cdef readonly bint _hooks_release
+    cdef readonly bint _hooks_dead
+    cdef readonly bint _hooks_broken
+    cdef readonly double _check_interval
+    cdef double fresh_for                   # _check_interval, or 0 where nothing is ever checked
+    cdef readonly object _check_timeout
+    cdef unsigned int plain_type            # [relaxed] version of the type if it replaces neither acquire nor release
+    cdef set replaced                       # names of those set on the pool itself; None: neither ever was
+    # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
+    # the object has a dict of its own, which even ConnectionPool[...]() would give it.
+    cdef public object _tasks
+    cdef public object _signals
+    cdef public object _worker
+    cdef public object __orig_class__
+
+    cdef bint is_overridden(self) except -1
+    cdef bint find_overrides(self) except -1
+    cdef int find_due(self, double now) except -1
+    cdef int give_back_untidied(self, Entry e, bint whole) except -1

@@ -1,0 +1,174 @@
+def monotonic():
+    """Seconds on the pool's time line: the system's monotonic clock, exact."""
+    return gcp_monotonic()
+
+
+cdef extern from *:
+    """
+    /* The version of a type, which changes whenever an attribute of the type or of one of its bases is set; 0 until an
+       attribute is looked up. At the cost of one load it tells that no method was replaced. */
+    static inline unsigned int gcp_version_of_type(PyObject *o) {
+        PyTypeObject *type = Py_TYPE(o);
+    #if PY_VERSION_HEX < 0x030C0000
+        return PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG) ? type->tp_version_tag : 0;
+    #elif defined(Py_GIL_DISABLED)
+        return _Py_atomic_load_uint_relaxed(&type->tp_version_tag);
+    #else
+        return type->tp_version_tag;
+    #endif
+    }
+    """
+    unsigned int gcp_version_of_type(object) noexcept
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(void *)
+
+# Seconds that a dispose gets though the time of close() or of an acquire is over already, and those that it gets where
+# others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME short of GRACE late. Never 0: to many
+# managers that is no limit.
+cdef double LEAST_DISPOSE_TIME_ = 0.1
+cdef double GRACE_ = 0.5
+cdef double HASTY_DISPOSE_TIME = 0.001
+LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
+GRACE = GRACE_
+
+# Seconds that are no limit any more: a socket cannot wait longer.
+cdef double ENDLESS_ = 9e9
+ENDLESS = ENDLESS_
+
+
+cpdef double dispose_time(double deadline, double now) noexcept:
+    """Seconds that one more dispose gets, of several that have to be done by some time."""
+    cdef double left = deadline - now
+    if left > LEAST_DISPOSE_TIME_:
+        return left
+    if left > LEAST_DISPOSE_TIME_ - GRACE_:
+        return LEAST_DISPOSE_TIME_
+    return HASTY_DISPOSE_TIME
+
+
+cdef inline object check_timeout(object timeout):
+    # The seconds as the float or the int that managers expect.
+    if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
+        if isinstance(timeout, bool) or not isinstance(timeout, Real):
+            raise TypeError(
+                f'timeout {timeout!r} of type {type(timeout).__name__}: expected seconds as a float, or None'
+            )
+    try:
+        if not isinstance(timeout, (float, int)):
+            timeout = float(timeout)
+        if <double>timeout >= 0:
+            return timeout
+    except OverflowError:
+        pass                # beyond all floats
+    raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more, or inf for no limit')
+
+
+# The core of a pool that was made without its __init__: nothing is ever found in it, so that only what comes after that
+# has to look.
+cdef PoolCore UNBUILT = PoolCore(0, 0, 0, 0.0, 0.0)
+PyObject_GC_UnTrack(<void *>UNBUILT)    # it is no pool of the program's, and never garbage
+
+
+cdef int check_built(PoolFacade pool) except -1:
+    if pool._core is UNBUILT:
+        raise RuntimeError(f'{type(pool).__qualname__}.__init__() was not called: expected super().__init__(manager)')
+    return 0
+
+
+cdef class PoolFacade:
+    """What the compiled bases of both facades hold. Not for subclasses outside this package."""
+
+    def __cinit__(self):
+        self._core = UNBUILT
+
+    def __init__(
+        self,
+        PoolCore core not None,
+        object manager,
+        *,
+        object acquire_timeout,
+        object dispose_timeout,
+        int dispose_batch_size,
+        bint checks,
+        bint hooks_acquire,
+        bint hooks_release,
+        bint hooks_dead,
+        bint hooks_broken,
+        double check_interval,
+        object check_timeout,
+    ):
+        if self._core is not UNBUILT:
+            # What is out of the old core must not come back to a new one.
+            raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
+        self._core = core
+        self._manager = manager
+        self._acquire_timeout = acquire_timeout
+        self._dispose_timeout = dispose_timeout
+        self._dispose_batch_size = dispose_batch_size
+        self._checks = checks
+        self._hooks_acquire = hooks_acquire
+        self._hooks_release = hooks_release
+        self._hooks_dead = hooks_dead
+        self._hooks_broken = hooks_broken
+        self._check_interval = check_interval
+        self.fresh_for = check_interval if checks else 0.0
+        self._check_timeout = check_timeout
+
+    cdef inline bint is_overridden(self) except -1:
+        # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on
+        # the pool or on its class. connection() has to call that method, then.
+        if self.replaced is None and self.plain_type and self.plain_type == gcp_version_of_type(self):
+            return False
+        return self.find_overrides()
+
+    cdef bint find_overrides(self) except -1:
+        cdef unsigned int version
+        cdef bint overridden
+        base = SyncPool if isinstance(self, SyncPool) else AsyncPool
+        type(self).acquire      # this look-up gives the type a version
+        # Read before the comparison: a method that is replaced after this changes the version.
+        version = gcp_version_of_type(self)
+        overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
+        self.plain_type = 0 if overridden else version
+        return overridden or bool(self.replaced)
+
+    def _note_replaced(self, str name not None, bint replaced):
+        # acquire or release was set on the pool itself, or that was undone.
+        if self.replaced is None:
+            self.replaced = set()
+        if replaced:
+            self.replaced.add(name)
+        else:
+            self.replaced.discard(name)
+
+    cdef inline int find_due(self, double now) except -1:
+        # Each release disposes of up to dispose_batch_size connections that are due, unless a background collector
+        # does: its thread may have died, and cannot always be started.
+        cdef PoolCore core = self._core
+        if gcp_load_double(&core.due_at) <= now and not (core.collects and self._worker.at_work()):
+            core.expired(now, self._dispose_batch_size)
+        return 0
+
+    cdef int give_back_untidied(self, Entry e, bint whole) except -1:
+        # Its on_release hook did not come to its end: with an error, which leaves that to the manager
+        # (generic-connection-pool), or it was cut off or left out. Then the connection is checked before it is served
+        # again, or, where nothing is checked, not served again.
+        cdef PoolCore core = self._core
+        if whole or self._checks:
+            core.doubt(e)
+            core.release(e, core.read_clock())
+        else:
+            core.discard(e)
+        return 0
+
+    def _must_check(self, Waiter w not None):
+        # Whether what a waiter was served has to be checked first. Not if the pool was closed over it: it is closed by
+        # now, and no method of the manager is to see it.
+        if not self._checks or not self._core.confirm(w):
+            return False
+        return self.fresh_for <= 0 or self._core.doubts(w, self._core.now(), self.fresh_for)
+
+
+NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'
+ENTERED = 'the connection context is entered already: call connection() once more for a second one'

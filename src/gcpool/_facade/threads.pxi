@@ -1,0 +1,341 @@
+cdef class SyncPool(PoolFacade):
+    """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
+
+    def acquire(self, endpoint, timeout=None):
+        """Take a connection out of the pool, or create one.
+
+        :param endpoint: where to connect, any hashable
+        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting: then only
+            what is idle, or connected at once, can be had. None means the pool's ``acquire_timeout``.
+        :return: a connection that nobody else has, to be given back with :py:meth:`release`
+        :raises PoolTimeout: (a TimeoutError) when the time is over
+        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
+        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
+        :raises Exception: what the connection manager raises; nothing is lost then
+
+        As in generic-connection-pool; those who wait are served first come, first served.
+        """
+        cdef Entry e
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        e = self.acquire_entry(endpoint, timeout)
+        return e.conn_
+
+    def release(self, conn, endpoint):
+        """Give a connection back.
+
+        :param conn: what :py:meth:`acquire` returned
+        :param endpoint: the endpoint that it was acquired for
+        :raises ConnectionNotAcquired: when it is not out, or of another endpoint; nothing is changed then
+        :raises Exception: what the manager's ``on_release`` raises; the connection is back all the same
+
+        As in generic-connection-pool: without a background collector this also disposes of connections that are due.
+        """
+        cdef Entry e = self._core.find_out(conn, endpoint)
+        if e is not None:
+            self.release_entry(e)
+
+    def connection(self, endpoint, timeout=None):
+        """A context manager that acquires a connection and gives it back; as a decorator, around each call.
+
+        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
+        broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+        :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
+        ``on_release`` raises.
+
+        :param endpoint: where to connect, any hashable
+        :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
+            says what entering raises
+        :raises TypeError: when ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
+        """
+        cdef SyncConnectionContext context
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        if self.is_overridden():
+            return self._connection_by_methods(endpoint, timeout)
+        context = SyncConnectionContext.__new__(SyncConnectionContext)
+        context.pool = self
+        context.endpoint = endpoint
+        context.timeout = timeout
+        return context
+
+    cdef inline Entry acquire_entry(self, object endpoint, object timeout):
+        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock(), self.fresh_for)
+        if e is None or self._hooks_acquire or (self._checks and self.fresh_for <= 0):
+            e = self.acquire_slowly(endpoint, timeout, e)
+        return e
+
+    cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e):
+        # Signal handlers run between the bytecodes of Python code, never in here: whatever the Python parts raise, and
+        # however often, the waiter is cancelled, and what it holds is given back.
+        cdef Waiter w
+        cdef bint dead = False
+        since = None
+        check_built(self)
+        if timeout is None:
+            timeout = self._acquire_timeout
+        try:
+            w = Waiter(endpoint)
+            if timeout is not None and timeout >= ENDLESS_:
+                timeout = None          # managers know no other way to say it
+        except BaseException:       # there is no memory
+            if e is not None:
+                self._core.give_back(e, self._core.read_clock(), None)
+            raise
+        w.keeps = True
+        try:
+            if e is not None:
+                self._core.adopt(w, e)
+                # With an interval, take_idle() leaves to _serve() what needs a check.
+                if self._checks and self.fresh_for <= 0:
+                    if timeout is not None:
+                        since = self._core.now()    # a check that takes its time leaves less for what follows
+                    dead = not self._check_within(w, timeout)
+                if not dead:
+                    if self._hooks_acquire and self._core.confirm(w):
+                        self._manager.on_acquire(w.endpoint, e.conn_)
+                    if not self._core.confirm(w):
+                        raise ConnectionPoolClosedError(
+                            f'the pool was closed while a connection to {endpoint!r} was acquired'
+                        )
+                    return e
+            self._serve(w, timeout, dead, since)
+            e = w.entry
+            return e
+        except BaseException:
+            try:
+                self._core.cancel(w, self._core.read_clock())
+            finally:
+                self.drain_own(w, INFINITY if timeout is None else self._core.now())
+            raise
+
+    cdef int drain_own(self, Waiter w, double deadline) except -1:
+        # What the waiter's acquire has doomed. The others belong to somebody else, who is at it: another endpoint's
+        # dispose may take longer than this acquire has time.
+        cdef Entry e
+        failure = None
+        while True:
+            e = self._core.take_own(w)
+            if e is None:
+                break
+            try:
+                self.dispose_entry(e, deadline, w)
+            except BaseException as exc:
+                if failure is None:
+                    failure = exc
+        if failure is not None:
+            raise failure
+        return 0
+
+    cdef int release_entry(self, Entry e) except -1:
+        if (self._hooks_release or e.broken) and not self._core.begin_release(e):
+            return 0
+        return self.finish_release(e)
+
+    cdef int release_after_error(self, Entry e, object exc) except -1:
+        # The block of a context raised, and the manager can tell whether that broke the connection.
+        cdef PoolCore core = self._core
+        if not core.begin_release(e):
+            return 0
+        try:
+            self._judge(e, exc)
+        finally:
+            self.finish_release(e)
+        return 0
+
+    def _judge(self, Entry e not None, exc):
+        # Ask the manager whether what its user's block raised broke a connection. It has until it says something else.
+        e.broken = True
+        try:
+            e.broken = bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc))
+        except Exception as failure:
+            log.error(
+                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                e.pool.endpoint, type(failure).__name__, failure,
+            )
+
+    cdef int discard_entry(self, Entry e) except -1:
+        cdef PoolCore core = self._core
+        core.suspect(e)
+        if not core.condemn(e):
+            return 0
+        try:
+            self.dispose_entry(e, INFINITY, None)
+            if self._hooks_dead:
+                self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
+        finally:
+            self.dispose_due()
+        return 0
+
+    cdef int finish_release(self, Entry e) except -1:
+        # The rest of it: with a hook begin_release() came before.
+        cdef PoolCore core = self._core
+        cdef double now
+        if e.broken:
+            return self.discard_entry(e)
+        if self._hooks_release and core.is_out(e):
+            try:
+                self._manager.on_release(e.pool.endpoint, e.conn_)
+            except DiscardConnection as exc:
+                core.discard(e)
+                try:
+                    log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
+                finally:
+                    self.dispose_due()
+                return 0
+            except BaseException as exc:
+                # Disposes of nothing that is due, as in generic-connection-pool.
+                self.give_back_untidied(e, isinstance(exc, Exception))
+                self.drain(INFINITY)
+                raise
+        now = core.read_clock()
+        if core.release_entry(e, now):
+            core.give_back(e, now, None)
+        self.find_due(now)
+        if gcp_load_int(&core.doomed_count):
+            self.drain(INFINITY)
+        return 0
+
+    cdef int dispose_due(self) except -1:
+        # What each release does for the connections that are due, and for those that are to be closed.
+        self.find_due(self._core.read_clock())
+        return self.drain(INFINITY)
+
+    cdef int drain(self, double deadline) except -1:
+        # Somebody may be waiting for each of these slots: go on whatever one of them raises.
+        cdef Entry e
+        failure = None
+        while True:
+            e = self._core.take_doomed()
+            if e is None:
+                break
+            try:
+                self.dispose_entry(e, deadline, None)
+            except BaseException as exc:
+                if failure is None:
+                    failure = exc
+        if failure is not None:
+            raise failure
+        return 0
+
+    cdef int dispose_entry(self, Entry e, double deadline, Waiter w) except -1:
+        # What its end dooms for the next one who waits is the waiter's to dispose of, if there is one.
+        cdef double left
+        endpoint = e.pool.endpoint
+        timeout = self._dispose_timeout
+        try:
+            if deadline != INFINITY:
+                left = dispose_time(deadline, self._core.now())
+                timeout = left if timeout is None else min(timeout, left)
+            self._manager.dispose(endpoint, e.conn_, timeout=timeout)
+        except TimeoutError as exc:
+            log.error('disposing of a connection to %r timed out: %s', endpoint, exc)
+        except Exception as exc:
+            log.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
+        else:
+            log.debug('connection to %r disposed of', endpoint)
+        finally:
+            self._core.disposed(e, w)
+        return 0
+
+    def _create_within(self, Waiter w not None, timeout):
+        # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
+        cdef Entry ticket = w.served
+        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock(), w)
+
+    def _check_within(self, Waiter w not None, timeout):
+        # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
+        cdef Entry e = w.served
+        cdef bint alive
+        limit = timeout
+        own = self._check_timeout is not None and (timeout is None or self._check_timeout < timeout)
+        if own:
+            limit = self._check_timeout
+        self._core.begin_check(w)
+        try:
+            alive = bool(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
+        except TimeoutError as exc:
+            if not own:
+                raise
+            log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
+            alive = False
+        if alive:
+            self._core.end_check(w)
+        return alive
+
+    def _dispose_dead(self, Waiter w not None, deadline, timeout):
+        cdef Entry e = self._core.take_corpse(w)
+        if e is not None:
+            self.dispose_entry(e, INFINITY if deadline is None else deadline, w)
+            self._dispose_own(w, deadline)
+
+    def _dispose_own(self, Waiter w not None, deadline):
+        # What the waiter's request has doomed.
+        self.drain_own(w, INFINITY if deadline is None else deadline)
+
+    def _dispose_doomed(self, deadline=None):
+        self.drain(INFINITY if deadline is None else deadline)
+
+
+@cython.final
+@cython.freelist(8)
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
+cdef class SyncConnectionContext:
+    """What ``pool.connection()`` returns. It can be entered again after it was left.
+
+    It decorates functions, too, as in generic-connection-pool: each call acquires a connection and gives it back.
+    """
+
+    def __call__(self, function):
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
+        return self.pool._decorate(function, self.endpoint, self.timeout)
+
+    def __enter__(self):
+        cdef Entry e
+        if self.entry is not None:
+            raise RuntimeError(ENTERED)
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
+        e = self.pool.acquire_entry(self.endpoint, self.timeout)
+        if self.entry is not None:      # by another thread, while this one waited
+            self.pool.release_entry(e)
+            raise RuntimeError(ENTERED)
+        self.entry = e
+        self.turn = e.turn
+        return e.conn_
+
+    def __exit__(self, exc_type, exc, traceback):
+        cdef Entry e = self.entry
+        if e is None:
+            raise RuntimeError('the connection context was not entered')
+        self.entry = None
+        if e.generation == self.pool._core.generation:
+            if e.turn != self.turn:
+                raise ConnectionNotAcquired(
+                    f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
+                )
+            if exc is not None and self.pool._hooks_broken:
+                self.pool.release_after_error(e, exc)
+            else:
+                self.pool.release_entry(e)
+        return None
+
+    def __dealloc__(self):
+        if self.entry is not None:
+            self.abandon()
+
+    cdef int abandon(self) except -1:
+        # Entered and never left. From 3.14 on signals are looked for between __enter__ and the block that __exit__
+        # guards: where a handler raises there, this object goes, and with it what it holds. (So it is with the
+        # generators of contextlib, in any version.) A pool that is being collected as garbage owns no entries any more.
+        cdef Entry e = self.entry
+        cdef PoolCore core
+        self.entry = None
+        if self.pool is not None and self.pool._core is not None:
+            core = self.pool._core
+            if core.entries is not None and e in core.entries and e.turn == self.turn and core.is_out(e):
+                self.pool.release_entry(e)
+        return 0
