@@ -89,10 +89,22 @@ include "_engine/entry.pxi"
 include "_engine/endpoint.pxi"
 # One acquire in progress, and how it is notified.
 include "_engine/waiter.pxi"
-# The spellings and the hash of an endpoint.
+# Finds the endpoint pool of an endpoint, however that is spelled.
 include "_engine/directory.pxi"
-# What happens in a forked child.
+# The expiry queue: what is due, when the next is, and who is told.
+include "_engine/deadlines.pxi"
+# What is to be closed, and by whom.
+include "_engine/disposal.pxi"
+# How many connections are being closed for endpoints that want a slot.
+include "_engine/relief.pxi"
+# The dispatcher: who gets a free slot.
+include "_engine/slots.pxi"
+# Takes unfit connections out of use.
+include "_engine/health.pxi"
+# The books of this process, and what happens to them in a forked child.
 include "_engine/lifecycle.pxi"
+# Gauges and counters.
+include "_engine/statistics.pxi"
 # PoolCore: the questions that a facade asks.
 include "_engine/pool.pxi"
 # Whether the books balance; for tests.

@@ -73,3 +73,24 @@ cdef inline void *first_free(EndpointPool ep) noexcept:
 cdef inline void count_acquired(EndpointPool ep, Entry e) noexcept:
     e.turn += 1
     ep.acquires += 1
+
+
+cdef inline void keep_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
+    # ep.lock is held. The expiry queue is not touched: an entry whose deadline went up is looked at again when its
+    # old one comes up.
+    ep.acquired -= 1
+    e.state = IDLE
+    e.used_at = now
+    if GCP_SHARED_STAMP:
+        core.stamp += 1
+        e.stamp = core.stamp
+    else:
+        ep.stamp += 1
+        e.stamp = ep.stamp
+    e.is_core = is_core
+    if is_core:
+        ep.core_idle += 1
+        idle_append(&ep.core_head, &ep.core_tail, <void *>e)
+    else:
+        ep.extra_idle += 1
+        idle_append(&ep.extra_head, &ep.extra_tail, <void *>e)

@@ -6,9 +6,9 @@ cdef int check_invariants_of(PoolCore core) except -1:
     cdef Py_ssize_t i
     cdef dict counts
     problems = []
-    pools = core.endpoint_pools()
+    pools = endpoint_pools(core)
     by_pool = {}
-    for e in core.own_entries():
+    for e in entries_of_this_process(core):
         if e.state != GONE:
             by_pool.setdefault(id(e.pool), []).append(e)
         elif not e.forced:

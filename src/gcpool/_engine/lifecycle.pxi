@@ -13,7 +13,7 @@ cdef void begin_anew_in_child() noexcept:
     memset(&cores_lock, 0, sizeof(gcp_mutex))
     process = gcp_process_id()
     while p != NULL:
-        (<PoolCore>p).begin_anew()
+        begin_anew(<PoolCore>p)
         p = (<PoolCore>p).following
 
 
@@ -30,3 +30,100 @@ def reset_after_fork():
 gcp_call_in_child(begin_anew_in_child)
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=reset_after_fork)
+
+
+cdef set entries_of_this_process(PoolCore core):
+    # The entries of this process. What a forked child will need is allocated here, before there is a connection to
+    # inherit: the child cannot allocate.
+    cdef set found = None
+    cdef set new
+    cdef Ancestor *a
+    gcp_lock(&core.lock)
+    if core.ancestor_to_be != NULL:
+        found = core.entries
+    gcp_unlock(&core.lock)
+    if found is not None:
+        return found
+    new = set()
+    a = <Ancestor *>PyMem_Malloc(sizeof(Ancestor))
+    if a == NULL:
+        raise MemoryError
+    memset(a, 0, sizeof(Ancestor))
+    gcp_lock(&core.lock)
+    if core.ancestor_to_be == NULL:
+        core.entries = new
+        core.ancestor_to_be = a
+        a = NULL
+    gcp_unlock(&core.lock)
+    PyMem_Free(a)
+    return core.entries
+
+
+cdef bint is_inherited(PoolCore core, object conn) noexcept:
+    # Whether it is a connection of a process that this one was forked from.
+    cdef Ancestor *a = core.ancestor
+    while a != NULL:
+        if table_find(&a.connections.tables[shard_of(<size_t><void *>conn)], <size_t><void *>conn) != NULL:
+            return True
+        a = a.ancestor
+    return False
+
+
+cdef void *take_closers(PoolCore core) noexcept:
+    # core.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
+    cdef void *chain
+    cdef void *p
+    if core.size or core.closers == NULL:
+        return NULL
+    chain = core.closers
+    p = chain
+    while p != NULL:
+        (<Waiter>p).state = SERVED
+        p = (<Waiter>p).next
+    core.closers = NULL
+    return chain
+
+
+@cython.linetrace(False)
+cdef void begin_anew(PoolCore core) noexcept nogil:
+    # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so
+    # nothing of the old structures is walked. The parent's connections are kept for good, past the end of the
+    # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
+    cdef Ancestor *a = core.ancestor_to_be
+    cdef int s
+    core.generation += 1
+    memset(&core.lock, 0, sizeof(gcp_mutex))
+    if a != NULL:           # else this process has created no connection: what there is, is of older generations
+        for s in range(GCP_SHARDS):
+            if not gcp_is_locked(&core.by_connection.locks[s]):
+                a.connections.tables[s] = core.by_connection.tables[s]
+        a.ancestor = core.ancestor
+        core.ancestor = a
+        core.ancestor_to_be = NULL
+        gcp_keep_for_good(<void *>core.entries)
+    memset(&core.by_identity, 0, sizeof(Map))
+    memset(&core.by_hash, 0, sizeof(Map))
+    memset(&core.by_spelling, 0, sizeof(Map))
+    memset(&core.by_connection, 0, sizeof(Map))
+    core.expiry.begin_anew()
+    core.starving.begin_anew()
+    core.due_at = INFINITY
+    core.wake_at = INFINITY
+    core.starving_count = 0
+    core.size = 0
+    core.closing = 0
+    core.helping_now = 0
+    core.helping_before = 0
+    core.owners = NULL
+    core.doomed_head = NULL
+    core.doomed_tail = NULL
+    core.doomed_count = 0
+    core.closers = NULL
+    core.acquires = 0
+    core.created_ = 0
+    core.create_errors = 0
+    core.dead_ = 0
+    core.broken_ = 0
+    core.disposed_ = 0
+    core.waits = 0
+    core.timeouts = 0

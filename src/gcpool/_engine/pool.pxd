@@ -7,7 +7,7 @@ cdef class PoolCore:
     cdef Map by_connection                  # [shard] address of a connection -> Entry
     cdef Ancestor *ancestor                 # changes only in a forked child
     cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
-    cdef set entries                        # made by own_entries(); owns the entries, and shows them to the collector
+    cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef IndexedHeap expiry                 # [core]
     cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
     cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
@@ -66,56 +66,9 @@ cdef class PoolCore:
     cpdef bint is_out(self, Entry e)
     cpdef bint condemn(self, Entry e) except -1
     cpdef bint discard(self, Entry e) except -1
-    cdef bint take_out(self, Entry e, bint queue) except -1
-    cdef EndpointPool find(self, object endpoint)
-    cdef EndpointPool find_seen(self, object endpoint)
-    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version)
-    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1
-    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1
-    cdef object normalized(self, object endpoint)
-    cdef EndpointPool find_or_add(self, object endpoint)
-    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_)
-    cdef Spelling new_spelling(self, object endpoint, object counts_as)
-    cdef void add_spelling(self, EndpointPool ep, Spelling new)
-    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept
-    cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept
-    cdef void set_alias(self, EndpointPool ep, object endpoint)
-    cdef void forget_if_empty(self, EndpointPool ep) noexcept
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_at_once(self, object conn, object endpoint)
     cdef Entry find_out(self, object conn, object endpoint)
-    cdef int let_go(self, Entry e) except -1
     cdef int give_back(self, Entry e, double now, Waiter keeper) except -1
     cdef int release_entry(self, Entry e, double now) except -1
-    cdef void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept
-    cdef void doom(self, EndpointPool ep, Entry e) noexcept
-    cdef void queue_doomed(self, Entry e) noexcept
     cpdef Entry take_corpse(self, Waiter w)
-    cdef void set_due(self) noexcept
-    cdef void *settle(self, double limit) noexcept
-    cdef void *evict(self, double limit) noexcept
-    cdef void own(self, Waiter w, void *tail) noexcept
-    cdef void disown(self, Waiter w) noexcept
-    cdef void *serve_idler(self, Waiter w) noexcept
-    cdef void owns_nothing(self, Waiter w) noexcept
-    cdef void share(self, Waiter w) noexcept
-    cdef void set_disposes(self, Waiter w, bint disposes) noexcept
-    cdef bint needs_help(self) noexcept
-    cdef bint first_is_held_up(self) noexcept
-    cdef int lacking(self, bint held_up) noexcept
-    cdef void help(self, void *p) noexcept
-    cdef bint pass_time(self, double now) noexcept
-    cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept
-    cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept
-    cdef bint dequeue(self, EndpointPool ep, void *p) noexcept
-    cdef void starve(self, EndpointPool ep) noexcept
-    cdef void *dispatch(self) noexcept
-    cdef void *after_slot_freed(self, EndpointPool ep) noexcept
-    cdef void *take_closers(self) noexcept
-    cdef int call_collector(self) except -1
-    cdef void forget_wake(self) noexcept
-    cdef int fail(self, Entry ticket, Waiter w) except -1
-    cdef list endpoint_pools(self)
-    cdef void begin_anew(self) noexcept nogil
-    cdef set own_entries(self)
-    cdef bint is_inherited(self, object conn) noexcept

@@ -1,13 +1,7 @@
-# The end of a lifetime without end: after all others, and yet a deadline, so that the connection can be evicted.
-cdef double NEVER = DBL_MAX
-
 # How many later arrivals, for each connection that there may be, overtake somebody who waits at another endpoint before
 # that one is given a connection that they would have been handed.
 cdef enum:
     PATIENCE = 8
-
-# Seconds for which, and up to twice as long, a connection that is being closed is taken to be help for those who wait.
-cdef double HELP_TIME = 1.0
 
 
 @cython.final
@@ -84,85 +78,6 @@ cdef class PoolCore:
             map_free(&a.connections)
             PyMem_Free(a)
 
-    @cython.linetrace(False)
-    cdef void begin_anew(self) noexcept nogil:
-        # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so
-        # nothing of the old structures is walked. The parent's connections are kept for good, past the end of the
-        # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
-        cdef Ancestor *a = self.ancestor_to_be
-        cdef int s
-        self.generation += 1
-        memset(&self.lock, 0, sizeof(gcp_mutex))
-        if a != NULL:           # else this process has created no connection: what there is, is of older generations
-            for s in range(GCP_SHARDS):
-                if not gcp_is_locked(&self.by_connection.locks[s]):
-                    a.connections.tables[s] = self.by_connection.tables[s]
-            a.ancestor = self.ancestor
-            self.ancestor = a
-            self.ancestor_to_be = NULL
-            gcp_keep_for_good(<void *>self.entries)
-        memset(&self.by_identity, 0, sizeof(Map))
-        memset(&self.by_hash, 0, sizeof(Map))
-        memset(&self.by_spelling, 0, sizeof(Map))
-        memset(&self.by_connection, 0, sizeof(Map))
-        self.expiry.begin_anew()
-        self.starving.begin_anew()
-        self.due_at = INFINITY
-        self.wake_at = INFINITY
-        self.starving_count = 0
-        self.size = 0
-        self.closing = 0
-        self.helping_now = 0
-        self.helping_before = 0
-        self.owners = NULL
-        self.doomed_head = NULL
-        self.doomed_tail = NULL
-        self.doomed_count = 0
-        self.closers = NULL
-        self.acquires = 0
-        self.created_ = 0
-        self.create_errors = 0
-        self.dead_ = 0
-        self.broken_ = 0
-        self.disposed_ = 0
-        self.waits = 0
-        self.timeouts = 0
-
-    cdef set own_entries(self):
-        # The entries of this process. What a forked child will need is allocated here, before there is a connection to
-        # inherit: the child cannot allocate.
-        cdef set found = None
-        cdef set new
-        cdef Ancestor *a
-        gcp_lock(&self.lock)
-        if self.ancestor_to_be != NULL:
-            found = self.entries
-        gcp_unlock(&self.lock)
-        if found is not None:
-            return found
-        new = set()
-        a = <Ancestor *>PyMem_Malloc(sizeof(Ancestor))
-        if a == NULL:
-            raise MemoryError
-        memset(a, 0, sizeof(Ancestor))
-        gcp_lock(&self.lock)
-        if self.ancestor_to_be == NULL:
-            self.entries = new
-            self.ancestor_to_be = a
-            a = NULL
-        gcp_unlock(&self.lock)
-        PyMem_Free(a)
-        return self.entries
-
-    cdef bint is_inherited(self, object conn) noexcept:
-        # Whether it is a connection of a process that this one was forked from.
-        cdef Ancestor *a = self.ancestor
-        while a != NULL:
-            if table_find(&a.connections.tables[shard_of(<size_t><void *>conn)], <size_t><void *>conn) != NULL:
-                return True
-            a = a.ancestor
-        return False
-
     # -- time -----------------------------------------------------------------------------------------------------
 
     cdef inline double read_clock(self) except? -1:
@@ -175,252 +90,6 @@ cdef class PoolCore:
         if self.clock is None:
             return gcp_monotonic()
         return <double>self.clock()
-
-    # -- finding an endpoint's pool --------------------------------------------------------------------------------
-
-    cdef inline EndpointPool find_seen(self, object endpoint):
-        # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or
-        # spelled in a way that was not seen before: find() and request() then ask the manager.
-        cdef EndpointPool ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
-        cdef Py_hash_t hash_
-        if ep is None and (gcp_load_int(&self.size) > 0 or gcp_load_int(&self.starving_count)):
-            hash_ = hash_of(endpoint)
-            ep = self.find_in(&self.by_hash, endpoint, hash_, NULL)
-            if ep is None and self.normalize is not None:
-                ep = self.find_in(&self.by_spelling, endpoint, hash_, NULL)
-            if ep is not None:
-                self.set_alias(ep, endpoint)
-        return ep
-
-    cdef EndpointPool find(self, object endpoint):
-        # The pool of an endpoint, however the endpoint is spelled. None if it is unknown.
-        cdef EndpointPool ep = self.find_seen(endpoint)
-        cdef Spelling new
-        if ep is None and self.normalize is not None:
-            counts_as = self.normalized(endpoint)
-            new = self.new_spelling(endpoint, counts_as)
-            ep = self.find_seen(counts_as)
-            if ep is not None and new is not None:
-                self.add_spelling(ep, new)
-        return ep
-
-    cdef bint leads_to(self, EndpointPool ep, object endpoint) except -1:
-        # Whether the endpoint is that of the endpoint pool, or another spelling of it.
-        cdef EndpointPool found
-        if ep.endpoint is endpoint or map_get(&self.by_identity, <size_t><void *>endpoint) is ep:
-            return True
-        if ep.endpoint == endpoint:
-            return True
-        if self.normalize is None:
-            return False
-        found = self.find(endpoint)
-        # Where the pool was closed over its connections, the endpoint pool may be forgotten, or there is a new one.
-        return found is ep or ep.endpoint == (self.normalized(endpoint) if found is None else found.endpoint)
-
-    cdef EndpointPool find_in(self, Map *where, object endpoint, Py_hash_t hash_, size_t *version):
-        # In by_hash, or in by_spelling. __eq__ is user code: it runs between two looks at the table, and the search
-        # starts again if that changed.
-        cdef EndpointPool ep
-        cdef void *found
-        cdef bint equal
-        cdef size_t n = 0, seen = 0
-        cdef size_t s = shard_of(<size_t>hash_)
-        cdef Table *t = &where.tables[s]
-        while True:
-            gcp_lock(&where.locks[s])
-            if n == 0:
-                seen = t.version
-            elif seen != t.version:
-                n = 0
-                gcp_unlock(&where.locks[s])
-                continue
-            found = table_find_nth(t, <size_t>hash_, n)
-            ep = <EndpointPool>found if found != NULL else None
-            gcp_unlock(&where.locks[s])
-            if ep is None:
-                if version != NULL:
-                    version[0] = seen
-                return None
-            if where == &self.by_spelling:
-                equal = self.is_spelled(ep, endpoint, hash_)
-            else:
-                equal = ep.endpoint is endpoint or ep.endpoint == endpoint
-            if ep.generation != self.generation:    # __eq__ has forked, and this is the child
-                n = 0
-            elif equal:
-                return ep
-            else:
-                n += 1
-            ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
-
-    cdef bint is_spelled(self, EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:
-        # Whether the endpoint is among the remembered spellings of the endpoint pool's own.
-        cdef Spelling spelling
-        cdef Spelling following
-        gcp_lock(&ep.lock)
-        spelling = ep.spellings
-        gcp_unlock(&ep.lock)
-        while spelling is not None:
-            if spelling.hash == hash_ and (spelling.endpoint is endpoint or spelling.endpoint == endpoint):
-                return True
-            gcp_lock(&ep.lock)
-            following = spelling.next
-            gcp_unlock(&ep.lock)
-            spelling = following
-        return False
-
-    cdef object normalized(self, object endpoint):
-        # What the manager says that an endpoint counts as. normalize() is user code: no lock is held.
-        hash_of(endpoint)
-        counts_as = self.normalize(endpoint)
-        if counts_as is None and endpoint is not None:
-            raise TypeError(f'normalize() returned None for endpoint {endpoint!r}: expected what it counts as')
-        return counts_as
-
-    cdef Spelling new_spelling(self, object endpoint, object counts_as):
-        # None if the two are equal: then either of them is found by the hash of the other. It runs __hash__ and
-        # __eq__, so no lock is held. It allocates, so that add_spelling() cannot fail half-way.
-        cdef Spelling new
-        cdef Py_hash_t hash_ = hash_of(endpoint)
-        cdef Py_hash_t hash_of_normalized
-        try:
-            hash_of_normalized = PyObject_Hash(counts_as)
-        except Exception as exc:
-            raise TypeError(
-                f'normalize() returned {counts_as!r} of type {type(counts_as).__name__} for endpoint {endpoint!r}: '
-                'expected a hashable object'
-            ) from exc
-        if counts_as is endpoint or (hash_ == hash_of_normalized and counts_as == endpoint):
-            return None
-        new = Spelling.__new__(Spelling)
-        new.endpoint = endpoint
-        new.hash = hash_
-        return new
-
-    cdef void add_spelling(self, EndpointPool ep, Spelling new):
-        # Beyond MAX_SPELLINGS the oldest spelling is forgotten: a program that spells an endpoint in another way each
-        # time must not fill the memory.
-        cdef Spelling _oldest = None    # goes when the lock is free again
-        cdef void *p
-        cdef void *before = NULL
-        cdef int count = 1
-        cdef size_t s = shard_of(<size_t>new.hash)
-        cdef int failed = 1
-        gcp_lock(&ep.lock)
-        if not ep.forgotten:
-            gcp_lock(&self.by_spelling.locks[s])
-            failed = table_insert(&self.by_spelling.tables[s], <size_t>new.hash, <void *>ep)
-            gcp_unlock(&self.by_spelling.locks[s])
-        if not failed:          # else there was no memory for it, and the manager is asked again
-            self.add_identity(ep, new.endpoint)
-            new.next = ep.spellings
-            ep.spellings = new
-            p = <void *>new
-            while (<Spelling>p).next is not None:
-                before = p
-                p = <void *>(<Spelling>p).next
-                count += 1
-            if count > MAX_SPELLINGS:
-                _oldest = <Spelling>p
-                self.forget_spelling(ep, p)
-                (<Spelling>before).next = None
-        gcp_unlock(&ep.lock)
-
-    cdef void forget_spelling(self, EndpointPool ep, void *p) noexcept:
-        # ep.lock is held.
-        map_remove(&self.by_spelling, <size_t>(<Spelling>p).hash, <void *>ep)
-        map_remove(&self.by_identity, <size_t><void *>(<Spelling>p).endpoint, <void *>ep)
-
-    cdef EndpointPool find_or_add(self, object endpoint):
-        cdef EndpointPool ep
-        cdef Spelling new
-        if self.normalize is None:
-            ep = <EndpointPool>map_get(&self.by_identity, <size_t><void *>endpoint)
-            return self.find_or_add_equal(endpoint, hash_of(endpoint)) if ep is None else ep
-        ep = self.find_seen(endpoint)
-        if ep is not None:
-            return ep
-        counts_as = self.normalized(endpoint)
-        new = self.new_spelling(endpoint, counts_as)
-        ep = self.find_or_add_equal(counts_as, hash_of(counts_as))
-        if new is not None:
-            self.add_spelling(ep, new)
-        return ep
-
-    cdef EndpointPool find_or_add_equal(self, object endpoint, Py_hash_t hash_):
-        cdef EndpointPool ep
-        cdef EndpointPool new = None
-        cdef size_t version
-        cdef size_t s = shard_of(<size_t>hash_)
-        cdef int failed = 0
-        cdef bint added = False
-        while True:
-            version = 0
-            ep = self.find_in(&self.by_hash, endpoint, hash_, &version)
-            if ep is not None:
-                self.set_alias(ep, endpoint)
-                return ep
-            if new is None:
-                new = EndpointPool()
-                new.endpoint = endpoint
-                new.hash = hash_
-            new.generation = self.generation
-            gcp_lock(&self.by_hash.locks[s])
-            if self.by_hash.tables[s].version == version:
-                failed = table_insert(&self.by_hash.tables[s], <size_t>hash_, <void *>new)
-                added = not failed
-            gcp_unlock(&self.by_hash.locks[s])
-            if failed:
-                raise MemoryError
-            if added:
-                # Another thread may have found it by its hash, used it and had it forgotten.
-                gcp_lock(&new.lock)
-                if not new.forgotten:
-                    self.add_identity(new, endpoint)
-                gcp_unlock(&new.lock)
-                return new
-
-    cdef bint add_identity(self, EndpointPool ep, object endpoint) noexcept:
-        # ep.lock is held. False when there is no memory: then it is found by its hash.
-        cdef size_t s = shard_of(<size_t><void *>endpoint)
-        cdef int failed
-        gcp_lock(&self.by_identity.locks[s])
-        failed = table_insert(&self.by_identity.tables[s], <size_t><void *>endpoint, <void *>ep)
-        gcp_unlock(&self.by_identity.locks[s])
-        return not failed
-
-    cdef void set_alias(self, EndpointPool ep, object endpoint):
-        # Many programs build an equal endpoint somewhere else and then use that one object all the time.
-        cdef object old = endpoint      # holds the reference until the lock is free again
-        gcp_lock(&ep.lock)
-        if not ep.forgotten and ep.alias is not endpoint and ep.endpoint is not endpoint:
-            old = ep.alias
-            if old is not None:
-                map_remove(&self.by_identity, <size_t><void *>old, <void *>ep)
-            ep.alias = endpoint if self.add_identity(ep, endpoint) else None
-        gcp_unlock(&ep.lock)
-
-    cdef void forget_if_empty(self, EndpointPool ep) noexcept:
-        # Both locks are held. The caller holds a reference to ep, so that nothing is let go here.
-        cdef void *p
-        if ep.size or ep.waiting or ep.forgotten:
-            return
-        ep.forgotten = True
-        if ep.has_place:
-            ep.has_place = False
-            self.starving.promised -= 1
-        if ep.heap_index >= 0:
-            self.starving.remove(<void *>ep)
-            gcp_store_int(&self.starving_count, <int>self.starving.used)
-        map_remove(&self.by_hash, <size_t>ep.hash, <void *>ep)
-        map_remove(&self.by_identity, <size_t><void *>ep.endpoint, <void *>ep)
-        if ep.alias is not None:
-            map_remove(&self.by_identity, <size_t><void *>ep.alias, <void *>ep)
-        p = <void *>ep.spellings
-        while p != <void *>None:
-            self.forget_spelling(ep, p)
-            p = <void *>(<Spelling>p).next
-        self.acquires += ep.acquires
 
     # -- the hot path ----------------------------------------------------------------------------------------------
 
@@ -447,7 +116,7 @@ cdef class PoolCore:
             table_prefetch(&self.by_connection.tables[0], <size_t>slot.hint_conn)
             ep = <EndpointPool>slot.value
         else:
-            ep = self.find_seen(endpoint)
+            ep = find_known_pool(self, endpoint)
             if ep is None:
                 return None
         gcp_lock(&ep.lock)
@@ -486,7 +155,7 @@ cdef class PoolCore:
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
             if e.forced:
-                return self.let_go(e)
+                return forget_closed_while_out(self, e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         if (
             e.expires_at <= now
@@ -515,320 +184,9 @@ cdef class PoolCore:
         if deadline < e.heap_key:       # it has to be queued earlier than it is: that takes the core's lock
             gcp_unlock(&ep.lock)
             return 1
-        self.keep_idle(ep, e, now, is_core)
+        keep_idle(self, ep, e, now, is_core)
         gcp_unlock(&ep.lock)
         return 0
-
-    cdef inline void keep_idle(self, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
-        # ep.lock is held. The expiry queue is not touched: an entry whose deadline went up is looked at again when its
-        # old one comes up.
-        ep.acquired -= 1
-        e.state = IDLE
-        e.used_at = now
-        if GCP_SHARED_STAMP:
-            self.stamp += 1
-            e.stamp = self.stamp
-        else:
-            ep.stamp += 1
-            e.stamp = ep.stamp
-        e.is_core = is_core
-        if is_core:
-            ep.core_idle += 1
-            idle_append(&ep.core_head, &ep.core_tail, <void *>e)
-        else:
-            ep.extra_idle += 1
-            idle_append(&ep.extra_head, &ep.extra_tail, <void *>e)
-
-    # -- helpers under both locks ----------------------------------------------------------------------------------
-
-    cdef inline void queue_doomed(self, Entry e) noexcept:
-        # self.lock is held; the entry's state is CLOSING and it is in no idle list.
-        e.next = NULL
-        if self.doomed_tail != NULL:
-            (<Entry>self.doomed_tail).next = <void *>e
-        else:
-            self.doomed_head = <void *>e
-        self.doomed_tail = <void *>e
-        gcp_store_int(&self.doomed_count, self.doomed_count + 1)
-
-    cdef inline void doom(self, EndpointPool ep, Entry e) noexcept:
-        # Both locks are held; the caller has taken the entry off the count of its former state.
-        e.state = CLOSING
-        ep.closing += 1
-        self.closing += 1
-        self.queue_doomed(e)
-
-    cdef void own(self, Waiter w, void *tail) noexcept:
-        # self.lock is held, and was since `tail` was the end of the doomed: what stands after it is the waiter's.
-        cdef void *first
-        cdef void *p
-        if w is None or not w.keeps or w.pool is None or self.doomed_tail == tail:
-            return
-        if tail == NULL:
-            first = self.doomed_head
-            self.doomed_head = NULL
-        else:
-            first = (<Entry>tail).next
-            (<Entry>tail).next = NULL
-        if w.own_tail == NULL:
-            w.own_head = first
-            w.next_owner = self.owners
-            w.previous_owner = NULL
-            if self.owners != NULL:
-                (<Waiter>self.owners).previous_owner = <void *>w
-            self.owners = <void *>w
-        else:
-            (<Entry>w.own_tail).next = first
-        w.own_tail = self.doomed_tail
-        self.doomed_tail = tail
-        p = first
-        while p != NULL:
-            gcp_store_int(&self.doomed_count, self.doomed_count - 1)
-            p = (<Entry>p).next
-
-    cdef void owns_nothing(self, Waiter w) noexcept:
-        # self.lock is held.
-        w.own_head = w.own_tail = NULL
-        if w.previous_owner != NULL:
-            (<Waiter>w.previous_owner).next_owner = w.next_owner
-        else:
-            self.owners = w.next_owner
-        if w.next_owner != NULL:
-            (<Waiter>w.next_owner).previous_owner = w.previous_owner
-        w.previous_owner = w.next_owner = NULL
-
-    cdef void share(self, Waiter w) noexcept:
-        # self.lock is held. What it keeps is among the doomed again.
-        cdef void *p = w.own_head
-        cdef void *following
-        self.owns_nothing(w)
-        while p != NULL:
-            following = (<Entry>p).next
-            self.queue_doomed(<Entry>p)
-            p = following
-
-    # Where the total cap is reached, idle connections are closed for those who wait: as many at a time as there are
-    # endpoints in need. One that is being closed is help if it was doomed while there was too little of it, and for a
-    # while: a dispose that hangs, or was begun for nobody, keeps no idle connection from being closed for somebody.
-
-    cdef inline bint needs_help(self) noexcept:
-        # self.lock is held.
-        return self.helping_now + self.helping_before < <int>self.starving.used
-
-    cdef bint first_is_held_up(self) noexcept:
-        # self.lock is held, no other. Whether all who wait at the endpoint that comes first are held up by disposes of
-        # their own.
-        cdef EndpointPool ep
-        cdef void *p
-        cdef bint held_up
-        if self.starving.used == 0:
-            return False
-        ep = <EndpointPool>self.starving.items[0].item
-        gcp_lock(&ep.lock)
-        p = first_free(ep)
-        held_up = p != NULL and (<Waiter>p).disposes
-        gcp_unlock(&ep.lock)
-        return held_up
-
-    cdef inline int lacking(self, bint held_up) noexcept:
-        # self.lock is held. How many more connections to close. An endpoint that could not use a slot yet needs no help
-        # but what it is held up by.
-        cdef int helping = self.helping_now + self.helping_before
-        return <int>self.starving.used - helping - (held_up and helping == 0)
-
-    cdef inline void help(self, void *p) noexcept:
-        # self.lock is held. The entry is being closed.
-        if self.needs_help():
-            (<Entry>p).helps = True
-            (<Entry>p).help_epoch = self.help_epoch
-            self.helping_now += 1
-
-    cdef inline bint pass_time(self, double now) noexcept:
-        # self.lock is held. Whether that ends the time of some help.
-        cdef int epoch = <int>(max(min(now, 2e9), -2e9) / HELP_TIME)
-        cdef bint ended
-        if epoch <= self.help_epoch:
-            return False
-        ended = self.helping_before > 0 or (self.helping_now > 0 and epoch > self.help_epoch + 1)
-        self.helping_before = self.helping_now if epoch == self.help_epoch + 1 else 0
-        self.helping_now = 0
-        self.help_epoch = epoch
-        return ended
-
-    cdef inline void set_due(self) noexcept:
-        gcp_store_double(&self.due_at, self.expiry.items[0].key if self.expiry.used else INFINITY)
-
-    cdef void *settle(self, double limit) noexcept:
-        # The idle entry whose deadline comes first, if the queue says that it is not after `limit`, with its endpoint
-        # pool's lock held; else NULL. self.lock is held, no other. Keys in the queue are never later than the
-        # deadlines, so the first one that is up to date is the minimum.
-        cdef void *p
-        cdef EndpointPool ep
-        cdef double deadline
-        cdef unsigned long long stamp
-        while self.expiry.used and self.expiry.items[0].key <= limit:
-            p = self.expiry.items[0].item
-            ep = (<Entry>p).pool
-            gcp_lock(&ep.lock)
-            if (<Entry>p).state != IDLE:
-                (<Entry>p).heap_key = INFINITY
-                self.expiry.remove(p)
-                gcp_unlock(&ep.lock)
-                continue
-            deadline = (<Entry>p).expires_at
-            stamp = (<Entry>p).stamp
-            if not (<Entry>p).is_core and (<Entry>p).used_at + self.idle_timeout < deadline:
-                deadline = (<Entry>p).used_at + self.idle_timeout
-            if deadline == (<Entry>p).heap_key and stamp == self.expiry.items[0].stamp:
-                return p
-            (<Entry>p).heap_key = deadline
-            self.expiry.rekey(p, deadline, stamp)
-            gcp_unlock(&ep.lock)
-        return NULL
-
-    cdef void *evict(self, double limit) noexcept:
-        # Doom the idle connection whose deadline comes first, if that is not after `limit`. Only self.lock is held.
-        cdef void *p = self.settle(limit)
-        cdef EndpointPool ep
-        if p != NULL:
-            ep = (<Entry>p).pool
-            idle_unlink(ep, p)
-            (<Entry>p).heap_key = INFINITY
-            self.expiry.remove(p)
-            self.doom(ep, <Entry>p)
-            gcp_unlock(&ep.lock)
-        self.set_due()
-        return p
-
-    cdef void serve_ticket(self, EndpointPool ep, Waiter w) noexcept:
-        # Both locks are held and both limits leave room.
-        cdef Entry e = w.spare
-        w.entry = e
-        w.spare = None
-        w.state = SERVED
-        e.pool = ep
-        e.state = CREATING
-        e.generation = self.generation
-        e.trust = ep.suspicion          # from now on, not from the end of the connect: it may be half made in an outage
-        ep.size += 1
-        ep.creating += 1
-        gcp_store_int(&self.size, self.size + 1)
-
-    cdef void enqueue(self, EndpointPool ep, Waiter w) noexcept:
-        # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It
-        # is older than nearly everybody, so its place is looked for from the front.
-        cdef void *after = ep.waiter_tail
-        cdef void *following = NULL
-        if after != NULL and (<Waiter>after).number > w.number:
-            after = NULL
-            following = ep.waiter_head
-            while (<Waiter>following).number < w.number:
-                after = following
-                following = (<Waiter>following).next
-        w.prev = after
-        w.next = following
-        if after != NULL:
-            (<Waiter>after).next = <void *>w
-        else:
-            ep.waiter_head = <void *>w
-        if following != NULL:
-            (<Waiter>following).prev = <void *>w
-        else:
-            ep.waiter_tail = <void *>w
-        ep.waiting += 1
-        w.state = QUEUED
-        if not w.has_waited:
-            w.has_waited = True
-            self.waits += 1
-
-    cdef bint dequeue(self, EndpointPool ep, void *p) noexcept:
-        # Both locks are held. False when the waiter was not queued any more.
-        if (<Waiter>p).state != QUEUED:
-            return False
-        waiter_unlink(ep, p)
-        (<Waiter>p).state = CANCELLED
-        self.starve(ep)
-        self.forget_if_empty(ep)
-        return True
-
-    cdef void starve(self, EndpointPool ep) noexcept:
-        # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
-        # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
-        cdef void *head = ep.waiter_head
-        cdef bint wants = head != NULL and ep.size < self.max_size
-        if wants and ep.heap_index < 0:
-            self.starving.push(<void *>ep, 0.0, (<Waiter>head).number)
-        elif wants and self.starving.items[ep.heap_index].stamp != (<Waiter>head).number:
-            self.starving.rekey(<void *>ep, 0.0, (<Waiter>head).number)
-        elif not wants and ep.heap_index >= 0:
-            self.starving.remove(<void *>ep)
-        gcp_store_int(&self.starving_count, <int>self.starving.used)
-
-    cdef void *dispatch(self) noexcept:
-        # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
-        # total cap is reached dooms idle connections of others. self.lock is held, no other. Returns whom to notify.
-        cdef void *chain = NULL
-        cdef void **end = &chain
-        cdef void *p
-        cdef int lacking
-        cdef EndpointPool ep
-        cdef Waiter w
-        while self.starving.used:
-            ep = <EndpointPool>self.starving.items[0].item
-            gcp_lock(&ep.lock)
-            if (
-                ep.waiter_head == NULL
-                or ep.size >= self.max_size
-                or (<Waiter>ep.waiter_head).number != self.starving.items[0].stamp
-            ):
-                self.starve(ep)
-                gcp_unlock(&ep.lock)
-                continue
-            if self.size >= self.total_max_size:
-                gcp_unlock(&ep.lock)
-                # As many closings as endpoints in need are enough for now: each end of one comes back here.
-                lacking = self.lacking(self.first_is_held_up())
-                while lacking > 0:
-                    p = self.evict(INFINITY)
-                    if p == NULL:
-                        break
-                    self.help(p)
-                    lacking -= 1
-                break
-            w = <Waiter>first_free(ep)
-            Py_INCREF(w)
-            waiter_unlink(ep, <void *>w)
-            self.serve_ticket(ep, w)
-            self.starve(ep)
-            gcp_unlock(&ep.lock)
-            end[0] = <void *>w
-            end = &w.next
-        return chain
-
-    cdef void *take_closers(self) noexcept:
-        # self.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
-        cdef void *chain
-        cdef void *p
-        if self.size or self.closers == NULL:
-            return NULL
-        chain = self.closers
-        p = chain
-        while p != NULL:
-            (<Waiter>p).state = SERVED
-            p = (<Waiter>p).next
-        self.closers = NULL
-        return chain
-
-    cdef void *after_slot_freed(self, EndpointPool ep) noexcept:
-        # self.lock is held, no other.
-        gcp_lock(&ep.lock)
-        self.starve(ep)
-        self.forget_if_empty(ep)
-        gcp_unlock(&ep.lock)
-        cdef void *chain = self.dispatch()
-        if chain == NULL:
-            chain = self.take_closers()
-        return chain
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 
@@ -872,8 +230,8 @@ cdef class PoolCore:
             w.spare = Entry()
         while True:
             # created() adds the entry of a new connection to this set, and must not fail at that.
-            self.own_entries()
-            ep = self.find_or_add(w.endpoint)
+            entries_of_this_process(self)
+            ep = find_or_add_pool(self, w.endpoint)
             w.core = self
             w.pool = ep
             if self.normalize is not None:
@@ -882,7 +240,7 @@ cdef class PoolCore:
             if self.is_closed:
                 w.state = REFUSED
                 gcp_lock(&ep.lock)
-                self.forget_if_empty(ep)
+                forget_if_empty(self, ep)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 return False
@@ -906,7 +264,7 @@ cdef class PoolCore:
                 e = <Entry>p
                 idle_unlink(ep, p)
                 if e.expires_at <= now:
-                    self.doom(ep, e)
+                    doom(self, ep, e)
                     continue
                 e.state = ACQUIRED
                 ep.acquired += 1
@@ -915,12 +273,12 @@ cdef class PoolCore:
                 w.state = SERVED
                 break
             if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
-                self.serve_ticket(ep, w)
+                serve_ticket(self, ep, w)
         if w.state == FRESH and not ep.has_place:
             # Its last slot may come free at any time, without a request that could still fail.
             if not self.starving.make_room(self.starving.promised + 1):
-                self.forget_if_empty(ep)
-                self.own(w, tail)
+                forget_if_empty(self, ep)
+                own(self, w, tail)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 raise MemoryError
@@ -929,20 +287,20 @@ cdef class PoolCore:
         if w.state == FRESH:
             queued = True
             w.queued_at = now
-            self.enqueue(ep, w)
-            self.starve(ep)
-            self.pass_time(now)
+            enqueue(self, ep, w)
+            update_wants_slot(self, ep)
+            advance_relief(self, now)
             # Slots that this acquire frees itself.
             if w.corpse is not None:
-                self.help(<void *>w.corpse)
+                count_as_relief(self, <void *>w.corpse)
             p = self.doomed_head if tail == NULL else (<Entry>tail).next
             while p != NULL:
-                self.help(p)
+                count_as_relief(self, p)
                 p = (<Entry>p).next
         gcp_unlock(&ep.lock)
         if queued and self.starving_count:
-            chain = self.dispatch()
-        self.own(w, tail)
+            chain = dispatch(self)
+        own(self, w, tail)
         gcp_unlock(&self.lock)
         notify_all(chain)
         return queued
@@ -966,7 +324,7 @@ cdef class PoolCore:
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
         try:
-            self.entries.add(ticket)    # of this process: request() has called own_entries()
+            self.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
         except MemoryError:
             Py_INCREF(ticket)           # nobody else owns it until then
             raise
@@ -1002,46 +360,18 @@ cdef class PoolCore:
             count_acquired(ep, ticket)
         else:
             tail = self.doomed_tail
-            self.doom(ep, ticket)
-            self.own(w, tail)
+            doom(self, ep, ticket)
+            own(self, w, tail)
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         return served
-
-    cdef int fail(self, Entry ticket, Waiter w) except -1:
-        cdef EndpointPool ep = ticket.pool
-        cdef void *chain
-        cdef void *tail
-        if ticket.generation != self.generation:
-            return 0
-        gcp_lock(&self.lock)
-        tail = self.doomed_tail
-        gcp_lock(&ep.lock)
-        gcp_assert(ticket.state == CREATING)
-        ep.creating -= 1
-        if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
-            self.doom(ep, ticket)
-            self.own(w, tail)
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-            return 0
-        ticket.state = GONE
-        ep.size -= 1
-        gcp_store_int(&self.size, self.size - 1)
-        self.create_errors += 1
-        gcp_unlock(&ep.lock)
-        chain = self.after_slot_freed(ep)
-        self.own(w, tail)
-        gcp_unlock(&self.lock)
-        notify_all(chain)
-        return 0
 
     def failed(self, Waiter w not None):
         """Give a ticket back: there is no connection. Its slot goes to whoever waits for one."""
         cdef Entry e = w.served
         w.entry = None
         w.state = CANCELLED
-        self.fail(e, w)
+        give_back_ticket(self, e, w)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
     # What a check finds out about one connection says something about the endpoint's others: when one turns out to be
@@ -1110,7 +440,7 @@ cdef class PoolCore:
         :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
             over it, or a fork lies between)
         """
-        return self.take_out(e, False)
+        return retire(self, e, False)
 
     cpdef bint discard(self, Entry e) except -1:
         """The same, and it is among the doomed at once: whoever comes by disposes of it.
@@ -1118,33 +448,7 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not out
         :return: whether it is
         """
-        return self.take_out(e, True)
-
-    cdef bint take_out(self, Entry e, bint queue) except -1:
-        cdef EndpointPool ep = pool_of(e)
-        cdef int state
-        if e.generation != self.generation:
-            return False
-        gcp_lock(&self.lock)
-        gcp_lock(&ep.lock)
-        state = e.state
-        if state == ACQUIRED or state == RELEASING:
-            e.state = CLOSING
-            ep.acquired -= 1
-            ep.closing += 1
-            self.closing += 1
-            self.broken_ += 1
-            self.help(<void *>e)
-            if queue:
-                self.queue_doomed(e)
-        gcp_unlock(&ep.lock)
-        gcp_unlock(&self.lock)
-        if state == ACQUIRED or state == RELEASING:
-            return True
-        if not e.forced:
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
-        self.let_go(e)
-        return False
+        return retire(self, e, True)
 
     def suspect(self, Entry e not None):
         """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect."""
@@ -1182,7 +486,7 @@ cdef class PoolCore:
         if held:
             w.corpse = e
         else:
-            self.let_go(e)
+            forget_closed_while_out(self, e)
         w.entry = None
         w.state = FRESH
 
@@ -1203,7 +507,7 @@ cdef class PoolCore:
         e = w.corpse
         w.corpse = None
         if w.keeps and e is not None:
-            self.set_disposes(w, True)
+            set_disposes(self, w, True)
         return e
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
@@ -1232,11 +536,11 @@ cdef class PoolCore:
         gcp_lock(&self.lock)
         tail = self.doomed_tail
         gcp_lock(&ep.lock)
-        waited = self.dequeue(ep, <void *>w)
+        waited = dequeue(self, ep, <void *>w)
         gcp_unlock(&ep.lock)
         if corpse is not None:
-            self.queue_doomed(corpse)
-        self.own(w, tail)
+            queue_doomed(self, corpse)
+        own(self, w, tail)
         gcp_unlock(&self.lock)
         w.corpse = None
         e = w.entry
@@ -1245,7 +549,7 @@ cdef class PoolCore:
         if e is None:
             return waited
         if e.state == CREATING:
-            self.fail(e, w)
+            give_back_ticket(self, e, w)
         elif e.state == ACQUIRED or e.forced:
             self.doubt(e)           # its check, or what comes after it, did not come to its end
             self.give_back(e, now, w)
@@ -1264,7 +568,7 @@ cdef class PoolCore:
             return True
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
-        waited = self.dequeue(ep, <void *>w)
+        waited = dequeue(self, ep, <void *>w)
         if waited:
             self.timeouts += 1
         gcp_unlock(&ep.lock)
@@ -1289,34 +593,21 @@ cdef class PoolCore:
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         cdef EndpointPool ep
         if e is None:
-            if self.is_inherited(conn):
+            if is_inherited(self, conn):
                 return None
             raise ConnectionNotAcquired(
                 f'the connection {conn!r} is not of this pool (or it is closed): '
                 f'expected one that acquire({endpoint!r}) gave'
             )
         ep = e.pool
-        if ep.endpoint is not endpoint and not self.leads_to(ep, endpoint):
+        if ep.endpoint is not endpoint and not pool_is_for(self, ep, endpoint):
             raise ConnectionNotAcquired(
                 f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
             )
         if e.forced:
-            self.let_go(e)
+            forget_closed_while_out(self, e)
             return None
         return e
-
-    cdef int let_go(self, Entry e) except -1:
-        # The pool was closed over it, and now its user is through with it: nobody will ask for it again.
-        cdef EndpointPool ep = e.pool
-        cdef bint gone
-        gcp_lock(&ep.lock)
-        gone = e.forced and e.state == GONE
-        e.forced = False
-        gcp_unlock(&ep.lock)
-        if gone:        # else it is still among the doomed, which do not own it: disposed() does this
-            map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
-            self.entries.discard(e)
-        return 0
 
     def find_acquired(self, object conn, object endpoint):
         """The entry of a connection that is out.
@@ -1333,7 +624,7 @@ cdef class PoolCore:
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         if e is None or e.state != ACQUIRED:
             return None
-        return e if self.leads_to(e.pool, endpoint) else None
+        return e if pool_is_for(self, e.pool, endpoint) else None
 
     cpdef bint begin_release(self, Entry e) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
@@ -1353,7 +644,7 @@ cdef class PoolCore:
         if state != ACQUIRED:
             if not e.forced:
                 raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
-            self.let_go(e)
+            forget_closed_while_out(self, e)
         return state == ACQUIRED
 
     cpdef release(self, Entry e, double now):
@@ -1383,7 +674,7 @@ cdef class PoolCore:
         cdef long long head, overtaken
         gcp_lock(&self.lock)
         tail = self.doomed_tail
-        held_up = self.first_is_held_up()
+        held_up = first_is_held_up(self)
         if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
@@ -1391,10 +682,10 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             if e.forced:
-                return self.let_go(e)
+                return forget_closed_while_out(self, e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
-        late = self.pass_time(now)
-        helpless = self.lacking(held_up) > 0
+        late = advance_relief(self, now)
+        helpless = missing_relief(self, held_up) > 0
         if (
             self.is_closed
             or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
@@ -1422,9 +713,9 @@ cdef class PoolCore:
             close = True
         if close:
             ep.acquired -= 1
-            self.doom(ep, e)
+            doom(self, ep, e)
             if helps:
-                self.help(<void *>e)
+                count_as_relief(self, <void *>e)
         elif hand:
             w = <Waiter>first_free(ep)
             Py_INCREF(w)
@@ -1434,10 +725,10 @@ cdef class PoolCore:
             count_acquired(ep, e)
             w.entry = e
             w.state = SERVED
-            self.starve(ep)
+            update_wants_slot(self, ep)
             chain = <void *>w
         else:
-            self.keep_idle(ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
+            keep_idle(self, ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
             deadline = e.expires_at
             if not e.is_core and now + self.idle_timeout < deadline:
                 deadline = now + self.idle_timeout
@@ -1447,41 +738,24 @@ cdef class PoolCore:
                 else:
                     self.expiry.rekey(<void *>e, deadline, e.stamp)
                 e.heap_key = deadline
-                self.set_due()
+                set_due(self)
                 if self.due_at < self.wake_at and self.due_at < NEVER:
                     wake = True
                     self.wake_at = self.due_at
         gcp_unlock(&ep.lock)
         if self.starving.used and (late or not (close or hand)):
             if w is None:
-                chain = self.dispatch()
+                chain = dispatch(self)
             else:
-                w.next = self.dispatch()
-        self.own(keeper, tail)
+                w.next = dispatch(self)
+        own(self, keeper, tail)
         gcp_unlock(&self.lock)
         try:
             notify_all(chain)
         finally:
             if wake and self.wake_collector is not None:
-                self.call_collector()
+                call_collector(self)
         return 0
-
-    cdef int call_collector(self) except -1:
-        try:
-            if self.wake_collector() is False:
-                self.forget_wake()
-        except BaseException:
-            # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more.
-            self.forget_wake()
-            self.wake_collector()
-            raise
-        return 0
-
-    cdef void forget_wake(self) noexcept:
-        # The collector was not told: the next connection that is queued for expiry tries again.
-        gcp_lock(&self.lock)
-        self.wake_at = INFINITY
-        gcp_unlock(&self.lock)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 
@@ -1522,24 +796,10 @@ cdef class PoolCore:
             w.own_head = e.next
             e.next = NULL
             if w.own_head == NULL:
-                self.owns_nothing(w)
+                owns_nothing(self, w)
         gcp_unlock(&self.lock)
-        self.set_disposes(w, e is not None)
+        set_disposes(self, w, e is not None)
         return e
-
-    cdef void set_disposes(self, Waiter w, bint disposes) noexcept:
-        gcp_lock(&w.pool.lock)
-        w.disposes = disposes
-        gcp_unlock(&w.pool.lock)
-
-    cdef void disown(self, Waiter w) noexcept:
-        # It goes, and did not dispose of what it kept: whoever comes by does that.
-        if w.pool.generation != self.generation:
-            return
-        gcp_lock(&self.lock)
-        if w.own_head != NULL:
-            self.share(w)
-        gcp_unlock(&self.lock)
 
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
@@ -1548,7 +808,7 @@ cdef class PoolCore:
             return
         gcp_lock(&self.lock)
         gcp_assert(e.state == CLOSING)
-        self.queue_doomed(e)
+        queue_doomed(self, e)
         gcp_unlock(&self.lock)
 
     cpdef disposed(self, Entry e, Waiter w=None):
@@ -1577,7 +837,7 @@ cdef class PoolCore:
         keep = e.forced
         if e.heap_index >= 0:
             self.expiry.remove(<void *>e)
-            self.set_due()
+            set_due(self)
         e.heap_key = INFINITY
         ep.closing -= 1
         ep.size -= 1
@@ -1588,47 +848,17 @@ cdef class PoolCore:
             map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
         gcp_unlock(&ep.lock)
         if w is not None and w.pool is not None:
-            self.set_disposes(w, w.own_head != NULL)
-            served = self.serve_idler(w)
-        chain = self.after_slot_freed(ep)
+            set_disposes(self, w, w.own_head != NULL)
+            served = serve_idler(self, w)
+        chain = after_slot_freed(self, ep)
         if served != NULL:
             (<Waiter>served).next = chain
             chain = served
-        self.own(w, tail)
+        own(self, w, tail)
         gcp_unlock(&self.lock)
         if not keep:
             self.entries.discard(e)
         notify_all(chain)
-
-    cdef void *serve_idler(self, Waiter w) noexcept:
-        # The slot that a thread's acquire has freed is its endpoint's if all who wait at the one that comes first are
-        # held up by disposes of their own, and could not use it. self.lock is held, no other. Returns whom to notify.
-        cdef EndpointPool ep = w.pool
-        cdef EndpointPool first
-        cdef void *p
-        cdef bint busy
-        if self.starving.used == 0 or self.size >= self.total_max_size:
-            return NULL
-        first = <EndpointPool>self.starving.items[0].item
-        if first is ep:
-            return NULL
-        gcp_lock(&first.lock)
-        p = first_free(first)
-        busy = p != NULL and (<Waiter>p).disposes
-        gcp_unlock(&first.lock)
-        if not busy:
-            return NULL
-        gcp_lock(&ep.lock)
-        p = first_free(ep)
-        if p == NULL or (<Waiter>p).disposes or ep.size >= self.max_size:
-            p = NULL
-        else:
-            Py_INCREF(<Waiter>p)
-            waiter_unlink(ep, p)
-            self.serve_ticket(ep, <Waiter>p)
-            self.starve(ep)
-        gcp_unlock(&ep.lock)
-        return p
 
     cpdef int expired(self, double now, int limit) except -1:
         """Put the idle connections that are due among the doomed, in the order of their deadlines.
@@ -1647,10 +877,10 @@ cdef class PoolCore:
                 size >>= 1
                 limit += 1
         while found < limit:
-            p = self.evict(now)
+            p = evict(self, now)
             if p == NULL:
                 break
-            self.help(p)
+            count_as_relief(self, p)
             found += 1
         gcp_unlock(&self.lock)
         return found
@@ -1661,47 +891,17 @@ cdef class PoolCore:
         cdef void *p
         cdef EndpointPool ep
         gcp_lock(&self.lock)
-        p = self.settle(INFINITY)
+        p = first_due_locked(self, INFINITY)
         if p != NULL:
             ep = (<Entry>p).pool
             gcp_unlock(&ep.lock)
-        self.set_due()
+        set_due(self)
         due = self.due_at
         self.wake_at = due
         gcp_unlock(&self.lock)
         return None if due >= NEVER else due
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
-
-    cdef list endpoint_pools(self):
-        cdef list found = []
-        cdef list room
-        cdef Py_ssize_t used, n
-        cdef size_t version, i
-        cdef int s
-        cdef Table *t
-        for s in range(GCP_SHARDS):
-            # Appending may collect garbage, that is run code that changes the table: then the shard is read again.
-            while True:
-                t = &self.by_hash.tables[s]
-                gcp_lock(&self.by_hash.locks[s])
-                version = t.version
-                used = <Py_ssize_t>t.used
-                gcp_unlock(&self.by_hash.locks[s])
-                room = [None] * used
-                gcp_lock(&self.by_hash.locks[s])
-                if t.version == version:
-                    n = 0
-                    if t.slots != NULL:
-                        for i in range(t.mask + 1):
-                            if t.slots[i].value != NULL:
-                                room[n] = <EndpointPool>t.slots[i].value
-                                n += 1
-                    gcp_unlock(&self.by_hash.locks[s])
-                    found.extend(room)
-                    break
-                gcp_unlock(&self.by_hash.locks[s])
-        return found
 
     def close(self):
         """Refuse all that comes, refuse those who wait, doom what is idle. What is out is closed when it comes back."""
@@ -1715,10 +915,10 @@ cdef class PoolCore:
         gcp_store_int(&self.is_closed, 1)
         # A thread that hangs in one dispose must not keep others from what else it would have to dispose of.
         while self.owners != NULL:
-            self.share(<Waiter>self.owners)
+            share(self, <Waiter>self.owners)
         gcp_unlock(&self.lock)
         # Endpoint pools that appear from here on are empty: request() refuses.
-        for ep in self.endpoint_pools():
+        for ep in endpoint_pools(self):
             chain = NULL
             end = &chain
             gcp_lock(&self.lock)
@@ -1730,7 +930,7 @@ cdef class PoolCore:
                 w.state = REFUSED
                 end[0] = <void *>w
                 end = &w.next
-            self.starve(ep)
+            update_wants_slot(self, ep)
             while True:
                 p = ep.core_head
                 if p == NULL:
@@ -1738,8 +938,8 @@ cdef class PoolCore:
                 if p == NULL:
                     break
                 idle_unlink(ep, p)
-                self.doom(ep, <Entry>p)
-            self.forget_if_empty(ep)
+                doom(self, ep, <Entry>p)
+            forget_if_empty(self, ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             try:
@@ -1797,14 +997,14 @@ cdef class PoolCore:
         cdef Entry e
         cdef EndpointPool ep
         cdef int count = 0
-        for e in list(self.own_entries()):
+        for e in list(entries_of_this_process(self)):
             ep = e.pool
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
             if e.state == ACQUIRED or e.state == RELEASING:
                 ep.acquired -= 1
                 e.forced = True
-                self.doom(ep, e)
+                doom(self, ep, e)
                 count += 1
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
@@ -1831,7 +1031,7 @@ cdef class PoolCore:
         gcp_store_int(&self.max_size, max_size_)
         gcp_store_int(&self.total_max_size, total_)
         gcp_unlock(&self.lock)
-        for ep in self.endpoint_pools():
+        for ep in endpoint_pools(self):
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
             while ep.size - ep.closing > self.max_size:
@@ -1841,15 +1041,15 @@ cdef class PoolCore:
                 if p == NULL:
                     break
                 idle_unlink(ep, p)
-                self.doom(ep, <Entry>p)
+                doom(self, ep, <Entry>p)
             if not ep.forgotten:
-                self.starve(ep)
+                update_wants_slot(self, ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
         gcp_lock(&self.lock)
-        while self.size - self.closing > self.total_max_size and self.evict(INFINITY) != NULL:
+        while self.size - self.closing > self.total_max_size and evict(self, INFINITY) != NULL:
             pass
-        chain = self.dispatch()
+        chain = dispatch(self)
         gcp_unlock(&self.lock)
         notify_all(chain)
 
@@ -1867,7 +1067,7 @@ cdef class PoolCore:
 
     def endpoint_size(self, object endpoint, object acquired=None):
         """How many connections an endpoint has: all (None), out (True), idle (False); 0 for an unknown endpoint."""
-        cdef EndpointPool ep = self.find(endpoint)
+        cdef EndpointPool ep = find_pool(self, endpoint)
         cdef int result
         if ep is None:
             hash_of(endpoint)       # an empty pool has not looked whether it is an endpoint at all
@@ -1884,37 +1084,7 @@ cdef class PoolCore:
 
     def stats(self):
         """Gauges and counters of the whole pool, as a dict of ints."""
-        cdef EndpointPool ep
-        cdef unsigned long long acquires
-        cdef int idle = 0, acquired = 0, waiting = 0, endpoints = 0
-        pools = self.endpoint_pools()
-        gcp_lock(&self.lock)
-        acquires = self.acquires
-        gcp_unlock(&self.lock)
-        for ep in pools:
-            gcp_lock(&ep.lock)
-            if not ep.forgotten:
-                endpoints += 1
-                acquires += ep.acquires
-                idle += ep.core_idle + ep.extra_idle
-                acquired += ep.acquired
-                waiting += ep.waiting
-            gcp_unlock(&ep.lock)
-        return {
-            'size': self.size,
-            'idle': idle,
-            'acquired': acquired,
-            'waiting': waiting,
-            'endpoints': endpoints,
-            'acquires': acquires,
-            'created': self.created_,
-            'create_errors': self.create_errors,
-            'dead': self.dead_,
-            'broken': self.broken_,
-            'disposed': self.disposed_,
-            'waits': self.waits,
-            'timeouts': self.timeouts,
-        }
+        return gauges_and_counters(self)
 
     def check_invariants(self):
         """Walk through everything and raise AssertionError where the books do not balance. For tests, at rest."""

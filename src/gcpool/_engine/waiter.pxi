@@ -20,13 +20,13 @@ cdef class Waiter:
         if self.state == QUEUED and ep is not None and ep.generation == self.core.generation:
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
-            self.core.dequeue(ep, <void *>self)
+            dequeue(self.core, ep, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
         elif self.core is not None and self.entry is not None and self.entry.state == CREATING:
-            self.core.fail(self.entry, None)
+            give_back_ticket(self.core, self.entry, None)
         if self.own_head != NULL:
-            self.core.disown(self)
+            disown(self.core, self)
 
     @property
     def queued(self):

@@ -1,0 +1,99 @@
+cdef inline void queue_doomed(PoolCore core, Entry e) noexcept:
+    # core.lock is held; the entry's state is CLOSING and it is in no idle list.
+    e.next = NULL
+    if core.doomed_tail != NULL:
+        (<Entry>core.doomed_tail).next = <void *>e
+    else:
+        core.doomed_head = <void *>e
+    core.doomed_tail = <void *>e
+    gcp_store_int(&core.doomed_count, core.doomed_count + 1)
+
+
+cdef inline void doom(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # Both locks are held; the caller has taken the entry off the count of its former state.
+    e.state = CLOSING
+    ep.closing += 1
+    core.closing += 1
+    queue_doomed(core, e)
+
+
+cdef void own(PoolCore core, Waiter w, void *tail) noexcept:
+    # core.lock is held, and was since `tail` was the end of the doomed: what stands after it is the waiter's.
+    cdef void *first
+    cdef void *p
+    if w is None or not w.keeps or w.pool is None or core.doomed_tail == tail:
+        return
+    if tail == NULL:
+        first = core.doomed_head
+        core.doomed_head = NULL
+    else:
+        first = (<Entry>tail).next
+        (<Entry>tail).next = NULL
+    if w.own_tail == NULL:
+        w.own_head = first
+        w.next_owner = core.owners
+        w.previous_owner = NULL
+        if core.owners != NULL:
+            (<Waiter>core.owners).previous_owner = <void *>w
+        core.owners = <void *>w
+    else:
+        (<Entry>w.own_tail).next = first
+    w.own_tail = core.doomed_tail
+    core.doomed_tail = tail
+    p = first
+    while p != NULL:
+        gcp_store_int(&core.doomed_count, core.doomed_count - 1)
+        p = (<Entry>p).next
+
+
+cdef void owns_nothing(PoolCore core, Waiter w) noexcept:
+    # core.lock is held.
+    w.own_head = w.own_tail = NULL
+    if w.previous_owner != NULL:
+        (<Waiter>w.previous_owner).next_owner = w.next_owner
+    else:
+        core.owners = w.next_owner
+    if w.next_owner != NULL:
+        (<Waiter>w.next_owner).previous_owner = w.previous_owner
+    w.previous_owner = w.next_owner = NULL
+
+
+cdef void share(PoolCore core, Waiter w) noexcept:
+    # core.lock is held. What it keeps is among the doomed again.
+    cdef void *p = w.own_head
+    cdef void *following
+    owns_nothing(core, w)
+    while p != NULL:
+        following = (<Entry>p).next
+        queue_doomed(core, <Entry>p)
+        p = following
+
+
+cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
+    # The pool was closed over it, and now its user is through with it: nobody will ask for it again.
+    cdef EndpointPool ep = e.pool
+    cdef bint gone
+    gcp_lock(&ep.lock)
+    gone = e.forced and e.state == GONE
+    e.forced = False
+    gcp_unlock(&ep.lock)
+    if gone:        # else it is still among the doomed, which do not own it: disposed() does this
+        map_remove(&core.by_connection, <size_t><void *>e.conn_, <void *>e)
+        core.entries.discard(e)
+    return 0
+
+
+cdef void set_disposes(PoolCore core, Waiter w, bint disposes) noexcept:
+    gcp_lock(&w.pool.lock)
+    w.disposes = disposes
+    gcp_unlock(&w.pool.lock)
+
+
+cdef void disown(PoolCore core, Waiter w) noexcept:
+    # It goes, and did not dispose of what it kept: whoever comes by does that.
+    if w.pool.generation != core.generation:
+        return
+    gcp_lock(&core.lock)
+    if w.own_head != NULL:
+        share(core, w)
+    gcp_unlock(&core.lock)

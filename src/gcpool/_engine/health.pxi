@@ -1,0 +1,25 @@
+cdef bint retire(PoolCore core, Entry e, bint queue) except -1:
+    cdef EndpointPool ep = pool_of(e)
+    cdef int state
+    if e.generation != core.generation:
+        return False
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    state = e.state
+    if state == ACQUIRED or state == RELEASING:
+        e.state = CLOSING
+        ep.acquired -= 1
+        ep.closing += 1
+        core.closing += 1
+        core.broken_ += 1
+        count_as_relief(core, <void *>e)
+        if queue:
+            queue_doomed(core, e)
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    if state == ACQUIRED or state == RELEASING:
+        return True
+    if not e.forced:
+        raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
+    forget_closed_while_out(core, e)
+    return False

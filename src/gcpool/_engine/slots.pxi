@@ -1,0 +1,196 @@
+cdef bint first_is_held_up(PoolCore core) noexcept:
+    # core.lock is held, no other. Whether all who wait at the endpoint that comes first are held up by disposes of
+    # their own.
+    cdef EndpointPool ep
+    cdef void *p
+    cdef bint held_up
+    if core.starving.used == 0:
+        return False
+    ep = <EndpointPool>core.starving.items[0].item
+    gcp_lock(&ep.lock)
+    p = first_free(ep)
+    held_up = p != NULL and (<Waiter>p).disposes
+    gcp_unlock(&ep.lock)
+    return held_up
+
+
+cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+    # Both locks are held and both limits leave room.
+    cdef Entry e = w.spare
+    w.entry = e
+    w.spare = None
+    w.state = SERVED
+    e.pool = ep
+    e.state = CREATING
+    e.generation = core.generation
+    e.trust = ep.suspicion          # from now on, not from the end of the connect: it may be half made in an outage
+    ep.size += 1
+    ep.creating += 1
+    gcp_store_int(&core.size, core.size + 1)
+
+
+cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+    # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It
+    # is older than nearly everybody, so its place is looked for from the front.
+    cdef void *after = ep.waiter_tail
+    cdef void *following = NULL
+    if after != NULL and (<Waiter>after).number > w.number:
+        after = NULL
+        following = ep.waiter_head
+        while (<Waiter>following).number < w.number:
+            after = following
+            following = (<Waiter>following).next
+    w.prev = after
+    w.next = following
+    if after != NULL:
+        (<Waiter>after).next = <void *>w
+    else:
+        ep.waiter_head = <void *>w
+    if following != NULL:
+        (<Waiter>following).prev = <void *>w
+    else:
+        ep.waiter_tail = <void *>w
+    ep.waiting += 1
+    w.state = QUEUED
+    if not w.has_waited:
+        w.has_waited = True
+        core.waits += 1
+
+
+cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
+    # Both locks are held. False when the waiter was not queued any more.
+    if (<Waiter>p).state != QUEUED:
+        return False
+    waiter_unlink(ep, p)
+    (<Waiter>p).state = CANCELLED
+    update_wants_slot(core, ep)
+    forget_if_empty(core, ep)
+    return True
+
+
+cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
+    # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
+    cdef void *head = ep.waiter_head
+    cdef bint wants = head != NULL and ep.size < core.max_size
+    if wants and ep.heap_index < 0:
+        core.starving.push(<void *>ep, 0.0, (<Waiter>head).number)
+    elif wants and core.starving.items[ep.heap_index].stamp != (<Waiter>head).number:
+        core.starving.rekey(<void *>ep, 0.0, (<Waiter>head).number)
+    elif not wants and ep.heap_index >= 0:
+        core.starving.remove(<void *>ep)
+    gcp_store_int(&core.starving_count, <int>core.starving.used)
+
+
+cdef void *dispatch(PoolCore core) noexcept:
+    # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
+    # total cap is reached dooms idle connections of others. core.lock is held, no other. Returns whom to notify.
+    cdef void *chain = NULL
+    cdef void **end = &chain
+    cdef void *p
+    cdef int lacking
+    cdef EndpointPool ep
+    cdef Waiter w
+    while core.starving.used:
+        ep = <EndpointPool>core.starving.items[0].item
+        gcp_lock(&ep.lock)
+        if (
+            ep.waiter_head == NULL
+            or ep.size >= core.max_size
+            or (<Waiter>ep.waiter_head).number != core.starving.items[0].stamp
+        ):
+            update_wants_slot(core, ep)
+            gcp_unlock(&ep.lock)
+            continue
+        if core.size >= core.total_max_size:
+            gcp_unlock(&ep.lock)
+            # As many closings as endpoints in need are enough for now: each end of one comes back here.
+            lacking = missing_relief(core, first_is_held_up(core))
+            while lacking > 0:
+                p = evict(core, INFINITY)
+                if p == NULL:
+                    break
+                count_as_relief(core, p)
+                lacking -= 1
+            break
+        w = <Waiter>first_free(ep)
+        Py_INCREF(w)
+        waiter_unlink(ep, <void *>w)
+        serve_ticket(core, ep, w)
+        update_wants_slot(core, ep)
+        gcp_unlock(&ep.lock)
+        end[0] = <void *>w
+        end = &w.next
+    return chain
+
+
+cdef void *after_slot_freed(PoolCore core, EndpointPool ep) noexcept:
+    # core.lock is held, no other.
+    gcp_lock(&ep.lock)
+    update_wants_slot(core, ep)
+    forget_if_empty(core, ep)
+    gcp_unlock(&ep.lock)
+    cdef void *chain = dispatch(core)
+    if chain == NULL:
+        chain = take_closers(core)
+    return chain
+
+
+cdef void *serve_idler(PoolCore core, Waiter w) noexcept:
+    # The slot that a thread's acquire has freed is its endpoint's if all who wait at the one that comes first are
+    # held up by disposes of their own, and could not use it. core.lock is held, no other. Returns whom to notify.
+    cdef EndpointPool ep = w.pool
+    cdef EndpointPool first
+    cdef void *p
+    cdef bint busy
+    if core.starving.used == 0 or core.size >= core.total_max_size:
+        return NULL
+    first = <EndpointPool>core.starving.items[0].item
+    if first is ep:
+        return NULL
+    gcp_lock(&first.lock)
+    p = first_free(first)
+    busy = p != NULL and (<Waiter>p).disposes
+    gcp_unlock(&first.lock)
+    if not busy:
+        return NULL
+    gcp_lock(&ep.lock)
+    p = first_free(ep)
+    if p == NULL or (<Waiter>p).disposes or ep.size >= core.max_size:
+        p = NULL
+    else:
+        Py_INCREF(<Waiter>p)
+        waiter_unlink(ep, p)
+        serve_ticket(core, ep, <Waiter>p)
+        update_wants_slot(core, ep)
+    gcp_unlock(&ep.lock)
+    return p
+
+
+cdef int give_back_ticket(PoolCore core, Entry ticket, Waiter w) except -1:
+    cdef EndpointPool ep = ticket.pool
+    cdef void *chain
+    cdef void *tail
+    if ticket.generation != core.generation:
+        return 0
+    gcp_lock(&core.lock)
+    tail = core.doomed_tail
+    gcp_lock(&ep.lock)
+    gcp_assert(ticket.state == CREATING)
+    ep.creating -= 1
+    if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
+        doom(core, ep, ticket)
+        own(core, w, tail)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        return 0
+    ticket.state = GONE
+    ep.size -= 1
+    gcp_store_int(&core.size, core.size - 1)
+    core.create_errors += 1
+    gcp_unlock(&ep.lock)
+    chain = after_slot_freed(core, ep)
+    own(core, w, tail)
+    gcp_unlock(&core.lock)
+    notify_all(chain)
+    return 0
