@@ -214,7 +214,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         that no longer answers would keep the user waiting beyond a time limit of the user's own (``asyncio.timeout``
         around the block).
         """
-        self._core.suspect(entry)
+        self._core.distrust_endpoint(entry)
         if not self._core.discard(entry):
             return
         self._find_due()

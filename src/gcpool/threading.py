@@ -190,9 +190,9 @@ class ConnectionPool(
             if not self._must_check(waiter) or self._check(waiter, deadline, timeout):
                 break
             dead = True
-        if self._hooks_acquire and core.confirm(waiter):
+        if self._hooks_acquire and core.still_holds(waiter):
             self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
-        if not core.confirm(waiter):
+        if not core.still_holds(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
     def _ask(self, waiter: Waiter, dead: bool, deadline: float | None, timeout: float | None) -> tuple[bool, float]:
@@ -202,15 +202,15 @@ class ConnectionPool(
         """
         core = self._core
         if dead:
-            core.bury(waiter)
-        corpse = waiter.dead
+            core.reject_dead(waiter)
+        dead_entry = waiter.dead_entry
         # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
         least = self._begin_disposals(waiter, deadline) if waiter.has_doomed or core.doomed else 0.0
-        if corpse is not None:
+        if dead_entry is not None:
             self._dispose_dead(waiter, deadline, timeout)
             if self._hooks_dead:
-                self._manager.on_connection_dead(waiter.endpoint, corpse.conn)
+                self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
         return queued, least
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:

@@ -34,7 +34,7 @@ class Conn:
     holder: 'Acq | None' = None
     closed_over: bool = False
     suspect: bool = False
-    unsure: bool = False
+    check_pending: bool = False
     helps_since: int | None = None
 
 
@@ -46,7 +46,7 @@ class Acq:
     arrival: int = 0
     state: str = 'nothing'
     conn: Conn | None = None
-    corpse: Conn | None = None
+    dead_conn: Conn | None = None
     has_waited: bool = False
     outdated: bool = False
 
@@ -268,7 +268,7 @@ class Model:
             self.counters['waits'] += 1
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
         self.pass_time(now)
-        for conn in [*filter(None, [acq.corpse]), *doomed]:
+        for conn in [*filter(None, [acq.dead_conn]), *doomed]:
             self.help(conn)
         self.dispatch()
 
@@ -295,7 +295,7 @@ class Model:
         self.counters['create_errors'] += 1
         self.slot_freed()
 
-    def bury(self, acq: Acq) -> None:
+    def reject_dead(self, acq: Acq) -> None:
         conn = acq.conn
         assert conn is not None
         acq.conn = None
@@ -304,7 +304,7 @@ class Model:
             conn.closed_over = False
             return
         conn.state = 'closing'
-        acq.corpse = conn
+        acq.dead_conn = conn
         self.suspect_others(conn)
         self.counters['dead'] += 1
         self.counters['acquires'] -= 1
@@ -319,16 +319,16 @@ class Model:
     def begin_check(self, acq: Acq) -> None:
         assert acq.conn is not None
         acq.outdated = False
-        acq.conn.unsure = True
+        acq.conn.check_pending = True
 
     def end_check(self, acq: Acq) -> None:
         assert acq.conn is not None
         acq.conn.suspect = acq.outdated
-        acq.conn.unsure = False
+        acq.conn.check_pending = False
 
-    def doubts(self, acq: Acq, now: float, interval: float) -> bool:
+    def needs_check(self, acq: Acq, now: float, interval: float) -> bool:
         assert acq.conn is not None
-        return acq.conn.suspect or acq.conn.unsure or now - acq.conn.used_at >= interval
+        return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
     def discard(self, acq: Acq, suspicious: bool) -> None:
         """Its holder says that it is unfit."""
@@ -413,19 +413,19 @@ class Model:
 
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
-        conn, corpse = acq.conn, acq.corpse
-        acq.conn = acq.corpse = None
+        conn, dead_conn = acq.conn, acq.dead_conn
+        acq.conn = acq.dead_conn = None
         if waited:
             self.leave_queue(acq)
-        if corpse is not None:
-            self.doom(corpse)
+        if dead_conn is not None:
+            self.doom(dead_conn)
         if conn is not None and conn.closed_over:
             conn.closed_over = False
         elif conn is not None and conn.state == 'creating':
             acq.conn = conn
             self.failed(acq)
         elif conn is not None and conn.state == 'acquired':
-            conn.unsure = True
+            conn.check_pending = True
             self.give_back(conn, now)
         acq.state = 'nothing'
         return waited

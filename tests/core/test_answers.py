@@ -348,17 +348,17 @@ def test_a_dead_connection_is_disposed_of_and_the_next_idle_one_served() -> None
     pool.fill('a', 2)
     acquire = pool.ask('a')
     assert acquire.conn.name == 'a1'
-    pool.core.bury(acquire.waiter)
+    pool.core.reject_dead(acquire.waiter)
     pool.core.check_invariants()
     assert acquire.answer == 'nothing'
-    corpse = acquire.waiter.dead
-    assert corpse is not None
-    assert corpse.state_name == 'closing'
+    dead_entry = acquire.waiter.dead_entry
+    assert dead_entry is not None
+    assert dead_entry.state_name == 'closing'
     pool.ask_again(acquire)
     assert (acquire.answer, acquire.conn.name) == ('served', 'a2')
-    assert pool.core.take_corpse(acquire.waiter) is corpse
-    assert acquire.waiter.dead is None
-    pool.core.disposed(corpse)
+    assert pool.core.take_dead_entry(acquire.waiter) is dead_entry
+    assert acquire.waiter.dead_entry is None
+    pool.core.disposed(dead_entry)
     assert pool.count('size', 'dead', 'disposed') == (1, 1, 1)
 
 
@@ -368,12 +368,12 @@ def test_the_slot_of_a_dead_connection_goes_to_the_acquire_that_found_it_before_
     first, second = pool.ask('a'), pool.ask('a')
     pool.release(holder)
     third = pool.ask('a')
-    pool.core.bury(first.waiter)
+    pool.core.reject_dead(first.waiter)
     pool.ask_again(first)
     assert first.answer == 'waits'
-    corpse = pool.core.take_corpse(first.waiter)
-    assert corpse is not None
-    pool.core.disposed(corpse)
+    dead_entry = pool.core.take_dead_entry(first.waiter)
+    assert dead_entry is not None
+    pool.core.disposed(dead_entry)
     assert (first.answer, second.answer, third.answer) == ('ticket', 'waits', 'waits')
     pool.connect(first)
     pool.release(first)
@@ -384,9 +384,9 @@ def test_the_slot_of_a_dead_connection_goes_to_the_acquire_that_found_it_before_
 def test_a_cancelled_acquire_leaves_its_dead_connection_to_be_closed() -> None:
     pool = Pool(max_size=1)
     acquire = pool.acquire('a')
-    pool.core.bury(acquire.waiter)
+    pool.core.reject_dead(acquire.waiter)
     assert pool.cancel(acquire) is False
-    assert acquire.waiter.dead is None
+    assert acquire.waiter.dead_entry is None
     assert pool.dispose() == ['a1']
     assert pool.core.size == 0
 
@@ -394,7 +394,7 @@ def test_a_cancelled_acquire_leaves_its_dead_connection_to_be_closed() -> None:
 def test_a_cancelled_acquire_that_waits_again_leaves_its_dead_connection_to_be_closed() -> None:
     pool = Pool(max_size=1)
     acquire = pool.acquire('a')
-    pool.core.bury(acquire.waiter)
+    pool.core.reject_dead(acquire.waiter)
     pool.ask_again(acquire)
     assert acquire.answer == 'waits'
     assert pool.cancel(acquire) is True
@@ -406,7 +406,7 @@ def test_a_connection_found_dead_cannot_be_given_back() -> None:
     pool = Pool()
     acquire = pool.acquire('a')
     conn = acquire.conn
-    pool.core.bury(acquire.waiter)
+    pool.core.reject_dead(acquire.waiter)
     with pytest.raises(ConnectionNotAcquired, match='closing'):
         pool.core.find_acquired(conn, 'a')
     pool.core.check_invariants()

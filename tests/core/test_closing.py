@@ -96,7 +96,7 @@ def test_close_wakes_everybody_even_if_somebody_cannot_be() -> None:
 def test_an_acquire_in_progress_is_refused_when_it_asks_again() -> None:
     pool = Pool()
     acquire = pool.acquire('a')
-    pool.core.bury(acquire.waiter)
+    pool.core.reject_dead(acquire.waiter)
     pool.core.close()
     pool.ask_again(acquire)
     assert acquire.answer == 'refused'
@@ -237,7 +237,7 @@ def test_what_is_out_is_closed_all_the_same() -> None:
     assert pool.core.doom_acquired() == 3
     pool.core.check_invariants()
     assert pool.count('size', 'acquired', 'idle') == (4, 0, 0)
-    assert [pool.core.confirm(acquire.waiter) for acquire in acquires] == [False] * 3
+    assert [pool.core.still_holds(acquire.waiter) for acquire in acquires] == [False] * 3
     assert sorted(pool.dispose()) == ['a1', 'a2', 'b1', 'c1']
     assert pool.core.size == 0
     assert pool.core.doom_acquired() == 0
@@ -247,9 +247,9 @@ def test_what_is_out_is_closed_all_the_same() -> None:
 def test_what_is_out_belongs_to_its_holder_until_then() -> None:
     pool = Pool()
     acquire = pool.acquire('a')
-    assert pool.core.confirm(acquire.waiter)
+    assert pool.core.still_holds(acquire.waiter)
     pool.core.close()
-    assert pool.core.confirm(acquire.waiter)
+    assert pool.core.still_holds(acquire.waiter)
 
 
 WHEN = ['doomed', 'being closed', 'closed']
@@ -314,7 +314,7 @@ def test_what_was_closed_over_its_holder_and_given_to_the_wrong_endpoint_is_an_e
     finish(pool, closing, 1)
 
 
-@pytest.mark.parametrize('way', ['release', 'begin_release', 'cancel', 'bury', 'hook'])
+@pytest.mark.parametrize('way', ['release', 'begin_release', 'cancel', 'reject_dead', 'hook'])
 @pytest.mark.parametrize('when', WHEN)
 def test_what_was_closed_over_its_holder_is_let_go_by_every_way_back(way: str, when: str) -> None:
     pool = Pool()
@@ -331,9 +331,9 @@ def test_what_was_closed_over_its_holder_is_let_go_by_every_way_back(way: str, w
         assert pool.core.begin_release(entry) is False
     elif way == 'cancel':
         assert pool.cancel(acquire) is False
-    elif way == 'bury':
-        pool.core.bury(acquire.waiter)
-        assert acquire.waiter.dead is None, 'it is disposed of by whoever closed the pool'
+    elif way == 'reject_dead':
+        pool.core.reject_dead(acquire.waiter)
+        assert acquire.waiter.dead_entry is None, 'it is disposed of by whoever closed the pool'
         pool.ask_again(acquire)
         assert acquire.answer == 'refused'
         pool.cancel(acquire)

@@ -57,7 +57,7 @@ def whole_life(pool: Pool, conns: list[object]) -> None:
     waiting = pool.ask('a')
     pool.release(again[0])
     assert waiting.conn is again[0].conn
-    pool.core.bury(waiting.waiter)
+    pool.core.reject_dead(waiting.waiter)
     pool.cancel(waiting)
     for acquire in again[1:]:
         pool.release(acquire)
@@ -275,7 +275,7 @@ def test_a_waiter_says_what_it_is() -> None:
     assert waiter.endpoint == 'a'
     assert [waiter.queued, waiter.refused, waiter.has_ticket] == [False] * 3
     assert waiter.held is None
-    assert waiter.dead is None
+    assert waiter.dead_entry is None
 
 
 def test_a_pool_says_what_it_is() -> None:

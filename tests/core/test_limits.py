@@ -76,13 +76,13 @@ def test_a_waiter_that_waits_again_comes_before_all_that_came_after_it() -> None
     pool.release(*holders)
     first, second, third = waiters[:3]
     for waiter in (second, third, first):
-        pool.core.bury(waiter.waiter)
+        pool.core.reject_dead(waiter.waiter)
         pool.ask_again(waiter)
         assert waiter.answer == 'waits'
     for waiter in (first, second, third):
-        corpse = pool.core.take_corpse(waiter.waiter)
-        assert corpse is not None
-        pool.core.disposed(corpse)
+        dead_entry = pool.core.take_dead_entry(waiter.waiter)
+        assert dead_entry is not None
+        pool.core.disposed(dead_entry)
     assert [waiter.answer for waiter in waiters] == ['ticket'] * 3 + ['waits'] * 3
     assert pool.notified == [first, second, third] * 2
     assert pool.count('waits', 'waiting') == (6, 3), 'one that waits twice is one that waits'
@@ -96,12 +96,12 @@ def test_a_connection_taken_when_it_was_idle_has_a_place_in_the_queue_too() -> N
     assert entry is not None
     pool.core.adopt(early.waiter, entry)
     late = pool.ask('a')
-    pool.core.bury(early.waiter)
+    pool.core.reject_dead(early.waiter)
     pool.ask_again(early)
     assert (early.answer, late.answer) == ('waits', 'waits')
-    corpse = pool.core.take_corpse(early.waiter)
-    assert corpse is not None
-    pool.core.disposed(corpse)
+    dead_entry = pool.core.take_dead_entry(early.waiter)
+    assert dead_entry is not None
+    pool.core.disposed(dead_entry)
     assert (early.answer, late.answer) == ('ticket', 'waits')
 
 

@@ -546,7 +546,7 @@ if hasattr(os, 'fork'):
             assert core.stats()['waiting'] == 4
         """)
 
-    @pytest.mark.parametrize('way', ['release', 'begin_release', 'cancel', 'bury', 'finish the hook'])
+    @pytest.mark.parametrize('way', ['release', 'begin_release', 'cancel', 'reject_dead', 'finish the hook'])
     def test_a_connection_of_the_parents_is_left_alone_by_the_child(way: str) -> None:
         run_forked(f"""
             way = {way!r}
@@ -562,8 +562,8 @@ if hasattr(os, 'fork'):
                 elif way == 'cancel':
                     core.cancel(out, 0.0)
                 else:
-                    core.bury(out)
-                    assert out.dead is None
+                    core.reject_dead(out)
+                    assert out.dead_entry is None
                     core.request(out, 0.0)
                     assert out.has_ticket
                     core.cancel(out, 0.0)
@@ -600,7 +600,7 @@ if hasattr(os, 'fork'):
     def test_what_was_found_dead_before_the_fork_is_not_disposed_of_by_the_child() -> None:
         run_forked("""
             waiter = connect(ask('a'))
-            core.bury(waiter)
+            core.reject_dead(waiter)
 
             def check():
                 core.cancel(waiter, 0.0)

@@ -249,7 +249,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.core.give_up(pair.real.waiter) is gone
             if gone:
                 self.cancel_it(pair)
-        elif how == 'drop' and known.state in {'waits', 'ticket'} and known.corpse is None:
+        elif how == 'drop' and known.state in {'waits', 'ticket'} and known.dead_conn is None:
             # A connection that it held would be lost: whoever drops one that does breaks the contract.
             if known.state == 'waits':
                 self.model.leave_queue(known)
@@ -296,7 +296,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.give_up_corpse(pair)
         entry = pair.real.entry
         if suspicious:
-            self.core.suspect(entry)
+            self.core.distrust_endpoint(entry)
         self.model.discard(pair.known, suspicious)
         assert self.core.condemn(entry)
         if at_once:
@@ -311,25 +311,25 @@ class PoolMachine(RuleBasedStateMachine):
         self.step()
         pair = self.pick(index, 'served')
         self.give_up_corpse(pair)
-        self.model.bury(pair.known)
-        self.core.bury(pair.real.waiter)
+        self.model.reject_dead(pair.known)
+        self.core.reject_dead(pair.real.waiter)
         self.model.request(pair.known, self.now)
         self.core.request(pair.real.waiter, self.now)
 
-    @precondition(lambda self: any(pair.known.corpse for pair in self.active))
+    @precondition(lambda self: any(pair.known.dead_conn for pair in self.active))
     @rule(index=INDEX)
     def dispose_dead(self, index: int) -> None:
         self.step()
-        pairs = [pair for pair in self.active if pair.known.corpse]
+        pairs = [pair for pair in self.active if pair.known.dead_conn]
         self.dispose_corpse(pairs[index % len(pairs)])
 
     def dispose_corpse(self, pair: Pair) -> None:
-        corpse = pair.known.corpse
-        assert corpse is not None
-        entry = self.core.take_corpse(pair.real.waiter)
+        dead_conn = pair.known.dead_conn
+        assert dead_conn is not None
+        entry = self.core.take_dead_entry(pair.real.waiter)
         assert entry is not None
-        pair.known.corpse = None
-        self.dispose(corpse, entry)
+        pair.known.dead_conn = None
+        self.dispose(dead_conn, entry)
 
     # -- giving back --------------------------------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.end(pair)
 
     def give_up_corpse(self, pair: Pair) -> None:
-        if pair.known.corpse is not None:
+        if pair.known.dead_conn is not None:
             self.dispose_corpse(pair)
 
     @precondition(lambda self: self.releasing or self.pairs('served'))
@@ -536,17 +536,17 @@ class PoolMachine(RuleBasedStateMachine):
         for pair in self.active:
             known, waiter = pair.known, pair.real.waiter
             assert pair.real.answer == known.state
-            assert core.confirm(waiter) if known.state == 'served' else True
+            assert core.still_holds(waiter) if known.state == 'served' else True
             if known.state == 'served':
                 for interval in (0.0, 0.5, math.inf):
-                    assert core.doubts(waiter, self.now, interval) is model.doubts(known, self.now, interval)
+                    assert core.needs_check(waiter, self.now, interval) is model.needs_check(known, self.now, interval)
             held = known.conn if known.state in {'served', 'refused'} else None
             if held is not None:
                 assert waiter.held is self.entries[held.number or 0]
                 assert waiter.served.conn is self.connections[held.number or 0]
-            assert (waiter.dead is None) == (known.corpse is None)
-            if known.corpse is not None:
-                assert waiter.dead is self.entries[known.corpse.number or 0]
+            assert (waiter.dead_entry is None) == (known.dead_conn is None)
+            if known.dead_conn is not None:
+                assert waiter.dead_entry is self.entries[known.dead_conn.number or 0]
         for number, entry in self.entries.items():
             state = next((conn.state for conn in model.conns if conn.number == number), 'gone')
             assert entry.state_name == state
@@ -740,7 +740,7 @@ def test_what_is_closed_before_it_is_due_leaves_the_others_in_order(
             assert taken is entries[left[endpoint].pop(0)]
             waiter = Waiter(endpoint)
             core.adopt(waiter, taken)
-            core.bury(waiter)
+            core.reject_dead(waiter)
             core.cancel(waiter, 24.0)
             assert take_names(core) == [taken.conn.name]
             core.check_invariants()

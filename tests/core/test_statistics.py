@@ -59,12 +59,12 @@ def test_every_gauge_and_counter() -> None:
         'waits': 3,
         'timeouts': 1,
     }
-    pool.core.bury(waiting.waiter)
+    pool.core.reject_dead(waiting.waiter)
     pool.ask_again(waiting)
     assert waiting.conn.name == 'a2'
-    corpse = pool.core.take_corpse(waiting.waiter)
-    assert corpse is not None
-    pool.core.disposed(corpse)
+    dead_entry = pool.core.take_dead_entry(waiting.waiter)
+    assert dead_entry is not None
+    pool.core.disposed(dead_entry)
     assert pool.stats == NOTHING | {
         'size': 2,
         'acquired': 1,
@@ -85,11 +85,11 @@ def test_an_acquire_is_counted_once_however_many_dead_connections_it_was_served(
     assert pool.count('acquires', 'created') == (3, 3)
     acquire = pool.ask('a')
     for _ in range(3):
-        pool.core.bury(acquire.waiter)
+        pool.core.reject_dead(acquire.waiter)
         pool.ask_again(acquire)
-        corpse = pool.core.take_corpse(acquire.waiter)
-        assert corpse is not None
-        pool.core.disposed(corpse)
+        dead_entry = pool.core.take_dead_entry(acquire.waiter)
+        assert dead_entry is not None
+        pool.core.disposed(dead_entry)
     assert acquire.answer == 'ticket'
     pool.connect(acquire)
     assert pool.count('acquires', 'created', 'dead', 'disposed') == (4, 4, 3, 3)
@@ -101,12 +101,12 @@ def test_an_acquire_that_waits_several_times_is_counted_once() -> None:
     for _ in range(3):
         pool.release(holder)
         assert waiting.answer == 'served'
-        pool.core.bury(waiting.waiter)
+        pool.core.reject_dead(waiting.waiter)
         pool.ask_again(waiting)
         assert waiting.answer == 'waits'
-        corpse = pool.core.take_corpse(waiting.waiter)
-        assert corpse is not None
-        pool.core.disposed(corpse)
+        dead_entry = pool.core.take_dead_entry(waiting.waiter)
+        assert dead_entry is not None
+        pool.core.disposed(dead_entry)
         assert waiting.answer == 'ticket'
         holder = waiting
         pool.connect(holder)

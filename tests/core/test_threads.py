@@ -131,7 +131,7 @@ class Client:
         core.endpoint_size(Endpoint(rng.randrange(5)))
         case.stop_using(held.conn)
         if rng.random() < 0.1:
-            core.bury(waiter)
+            core.reject_dead(waiter)
             core.cancel(waiter, case.clock())
         else:
             found = core.find_acquired(held.conn, Endpoint(number))

@@ -27,5 +27,5 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
     cdef int generation                     # never changes; PoolCore.generation at birth
-    cdef unsigned int suspicion             # [ep] how often a connection was found dead, or broken
+    cdef unsigned int distrust_count        # [ep] how often a connection was found dead, or broken
     cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first

@@ -14,8 +14,8 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release
     cdef int generation                     # never changes; PoolCore.generation at birth
-    cdef unsigned int trust                 # [ep] EndpointPool.suspicion when it was last known to be alive
-    cdef char unsure                        # [ep] a check or a hook was cut off: to be checked, however fresh
+    cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when it was last seen alive
+    cdef char check_pending                 # [ep] until the next check that ends well: however recently it was used
     cdef char helps                         # [core] doomed for somebody who waits for a slot: PoolCore.helping
     cdef char padding[2]
     cdef int help_epoch                     # [core] when it was doomed for them: PoolCore.help_epoch

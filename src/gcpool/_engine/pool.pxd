@@ -56,13 +56,13 @@ cdef class PoolCore:
     cpdef int expired(self, double now, int limit) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
-    cpdef bint confirm(self, Waiter w)
+    cpdef bint still_holds(self, Waiter w)
     cpdef bint begin_release(self, Entry e) except -1
     cpdef release(self, Entry e, double now)
-    cpdef bint doubts(self, Waiter w, double now, double interval)
+    cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
-    cpdef doubt(self, Entry e)
+    cpdef mark_unchecked(self, Entry e)
     cpdef bint is_out(self, Entry e)
     cpdef bint condemn(self, Entry e) except -1
     cpdef bint discard(self, Entry e) except -1
@@ -71,4 +71,4 @@ cdef class PoolCore:
     cdef Entry find_out(self, object conn, object endpoint)
     cdef int give_back(self, Entry e, double now, Waiter keeper) except -1
     cdef int release_entry(self, Entry e, double now) except -1
-    cpdef Entry take_corpse(self, Waiter w)
+    cpdef Entry take_dead_entry(self, Waiter w)

@@ -128,7 +128,9 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             return None
         if interval > 0 and (
-            (<Entry>p).unsure or now - (<Entry>p).used_at >= interval or (<Entry>p).trust != ep.suspicion
+            (<Entry>p).check_pending
+            or now - (<Entry>p).used_at >= interval
+            or (<Entry>p).verified_at != ep.distrust_count
         ):
             gcp_unlock(&ep.lock)
             return None
@@ -291,8 +293,8 @@ cdef class PoolCore:
             update_wants_slot(self, ep)
             advance_relief(self, now)
             # Slots that this acquire frees itself.
-            if w.corpse is not None:
-                count_as_relief(self, <void *>w.corpse)
+            if w.dead_entry is not None:
+                count_as_relief(self, <void *>w.dead_entry)
             p = self.doomed_head if tail == NULL else (<Entry>tail).next
             while p != NULL:
                 count_as_relief(self, p)
@@ -377,19 +379,23 @@ cdef class PoolCore:
     # What a check finds out about one connection says something about the endpoint's others: when one turns out to be
     # dead, all that were not looked at since are suspect.
 
-    cpdef bint doubts(self, Waiter w, double now, double interval):
+    cpdef bint needs_check(self, Waiter w, double now, double interval):
         """Whether the connection that a waiter was served has to be checked before it is used.
 
         :param interval: seconds within which a connection that was used is taken to be alive, unless it is suspect
         """
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        cdef bint doubtful
+        cdef bint needed
         if w.entry.generation != self.generation:
             return False
         gcp_lock(&ep.lock)
-        doubtful = w.entry.unsure or not now - w.entry.used_at < interval or w.entry.trust != ep.suspicion
+        needed = (
+            w.entry.check_pending
+            or not now - w.entry.used_at < interval
+            or w.entry.verified_at != ep.distrust_count
+        )
         gcp_unlock(&ep.lock)
-        return doubtful
+        return needed
 
     cpdef begin_check(self, Waiter w):
         """The connection that a waiter was served is about to be checked. If :py:meth:`end_check` does not come, it is
@@ -398,8 +404,8 @@ cdef class PoolCore:
         if w.entry.generation != self.generation:
             return
         gcp_lock(&ep.lock)
-        w.suspicion = ep.suspicion
-        w.entry.unsure = True
+        w.distrust_at_check = ep.distrust_count
+        w.entry.check_pending = True
         gcp_unlock(&ep.lock)
 
     cpdef end_check(self, Waiter w):
@@ -409,17 +415,17 @@ cdef class PoolCore:
         if w.entry.generation != self.generation:
             return
         gcp_lock(&ep.lock)
-        w.entry.trust = w.suspicion
-        w.entry.unsure = False
+        w.entry.verified_at = w.distrust_at_check
+        w.entry.check_pending = False
         gcp_unlock(&ep.lock)
 
-    cpdef doubt(self, Entry e):
+    cpdef mark_unchecked(self, Entry e):
         """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
         cdef EndpointPool ep = pool_of(e)
         if e.generation != self.generation:
             return
         gcp_lock(&ep.lock)
-        e.unsure = True
+        e.check_pending = True
         gcp_unlock(&ep.lock)
 
     cpdef bint is_out(self, Entry e):
@@ -450,19 +456,19 @@ cdef class PoolCore:
         """
         return retire(self, e, True)
 
-    def suspect(self, Entry e not None):
+    def distrust_endpoint(self, Entry e not None):
         """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect."""
         cdef EndpointPool ep = pool_of(e)
         if e.generation != self.generation:
             return
         gcp_lock(&ep.lock)
-        ep.suspicion += 1
+        ep.distrust_count += 1
         gcp_unlock(&ep.lock)
 
-    def bury(self, Waiter w not None):
-        """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead`), and the waiter to ask
-        again before that, so that nobody comes between. Nothing is to be disposed of when the pool was closed over it
-        during the check."""
+    def reject_dead(self, Waiter w not None):
+        """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead_entry`), and the waiter to
+        ask again before that, so that nobody comes between. Nothing is to be disposed of when the pool was closed over
+        it during the check."""
         cdef Entry e = w.entry
         cdef EndpointPool ep = pool_of(e)
         cdef bint held
@@ -480,17 +486,17 @@ cdef class PoolCore:
             ep.closing += 1
             self.closing += 1
             self.dead_ += 1
-            ep.suspicion += 1
+            ep.distrust_count += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         if held:
-            w.corpse = e
+            w.dead_entry = e
         else:
             forget_closed_while_out(self, e)
         w.entry = None
         w.state = FRESH
 
-    cpdef bint confirm(self, Waiter w):
+    cpdef bint still_holds(self, Waiter w):
         """Whether a waiter still holds what it was served: not if the pool was closed over it in a check or a hook."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
         cdef bint held
@@ -499,13 +505,13 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         return held
 
-    cpdef Entry take_corpse(self, Waiter w):
+    cpdef Entry take_dead_entry(self, Waiter w):
         """The entry that was found dead, for whoever disposes of it now."""
         cdef Entry e
         if w is None:
             raise TypeError('expected a Waiter, got None')
-        e = w.corpse
-        w.corpse = None
+        e = w.dead_entry
+        w.dead_entry = None
         if w.keeps and e is not None:
             set_disposes(self, w, True)
         return e
@@ -517,16 +523,16 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep
         cdef Entry e
-        cdef Entry corpse
+        cdef Entry dead_entry
         cdef void *tail
         cdef bint waited = False
         if w is None:
             raise TypeError('expected a Waiter, got None')
         ep = w.pool
-        corpse = w.corpse
+        dead_entry = w.dead_entry
         if ep is not None and ep.generation != self.generation:
             # The process was forked meanwhile. What it waited for, or holds, is the parent's.
-            w.corpse = None
+            w.dead_entry = None
             w.entry = None
             w.state = CANCELLED
             return True
@@ -538,11 +544,11 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         waited = dequeue(self, ep, <void *>w)
         gcp_unlock(&ep.lock)
-        if corpse is not None:
-            queue_doomed(self, corpse)
+        if dead_entry is not None:
+            queue_doomed(self, dead_entry)
         own(self, w, tail)
         gcp_unlock(&self.lock)
-        w.corpse = None
+        w.dead_entry = None
         e = w.entry
         w.entry = None
         w.state = CANCELLED
@@ -551,7 +557,7 @@ cdef class PoolCore:
         if e.state == CREATING:
             give_back_ticket(self, e, w)
         elif e.state == ACQUIRED or e.forced:
-            self.doubt(e)           # its check, or what comes after it, did not come to its end
+            self.mark_unchecked(e)      # its check, or what comes after it, did not come to its end
             self.give_back(e, now, w)
         return waited
 

@@ -23,7 +23,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     e.pool = ep
     e.state = CREATING
     e.generation = core.generation
-    e.trust = ep.suspicion          # from now on, not from the end of the connect: it may be half made in an outage
+    e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
     ep.size += 1
     ep.creating += 1
     gcp_store_int(&core.size, core.size + 1)

@@ -4,7 +4,7 @@ cdef class Waiter:
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]
     cdef Entry spare                        # [ep] the ticket that it may get: nothing is allocated under a lock
-    cdef Entry corpse                       # [owner] found dead and not disposed of yet
+    cdef readonly Entry dead_entry          # [owner] found dead and not disposed of yet, or None
     cdef object notify                      # [owner] before it is queued; called once after, outside every lock
     cdef int state                          # [ep]
     cdef unsigned long long number          # set once: order of arrival
@@ -18,4 +18,4 @@ cdef class Waiter:
     cdef void *own_tail                     # [core]
     cdef void *previous_owner               # [core] list of those who keep any: PoolCore.owners
     cdef void *next_owner                   # [core]
-    cdef unsigned int suspicion             # [owner] EndpointPool.suspicion when the check of its connection began
+    cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check of its connection began

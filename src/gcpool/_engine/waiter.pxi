@@ -60,11 +60,6 @@ cdef class Waiter:
         """Whether it keeps connections that it has to dispose of (:py:meth:`PoolCore.take_own`)."""
         return self.own_head != NULL
 
-    @property
-    def dead(self):
-        """The entry that was found dead and is to be disposed of first, or None."""
-        return self.corpse
-
     def keep_doomed(self):
         """Keep what this acquire dooms, from now on, for whoever drives it, apart from what others dispose of."""
         self.keeps = True

@@ -172,7 +172,7 @@ cdef class AsyncPool(PoolFacade):
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core
-        disposal.entry = self._core.take_doomed() if w is None else self._core.take_corpse(w)
+        disposal.entry = self._core.take_doomed() if w is None else self._core.take_dead_entry(w)
         return None if disposal.entry is None else disposal
 
     def _abandon(self, Waiter w not None):

@@ -156,7 +156,7 @@ cdef class PoolFacade:
         # again, or, where nothing is checked, not served again.
         cdef PoolCore core = self._core
         if whole or self._checks:
-            core.doubt(e)
+            core.mark_unchecked(e)
             core.release(e, core.read_clock())
         else:
             core.discard(e)
@@ -165,9 +165,9 @@ cdef class PoolFacade:
     def _must_check(self, Waiter w not None):
         # Whether what a waiter was served has to be checked first. Not if the pool was closed over it: it is closed by
         # now, and no method of the manager is to see it.
-        if not self._checks or not self._core.confirm(w):
+        if not self._checks or not self._core.still_holds(w):
             return False
-        return self.fresh_for <= 0 or self._core.doubts(w, self._core.now(), self.fresh_for)
+        return self.fresh_for <= 0 or self._core.needs_check(w, self._core.now(), self.fresh_for)
 
 
 NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'

@@ -94,9 +94,9 @@ cdef class SyncPool(PoolFacade):
                         since = self._core.now()    # a check that takes its time leaves less for what follows
                     dead = not self._check_within(w, timeout)
                 if not dead:
-                    if self._hooks_acquire and self._core.confirm(w):
+                    if self._hooks_acquire and self._core.still_holds(w):
                         self._manager.on_acquire(w.endpoint, e.conn_)
-                    if not self._core.confirm(w):
+                    if not self._core.still_holds(w):
                         raise ConnectionPoolClosedError(
                             f'the pool was closed while a connection to {endpoint!r} was acquired'
                         )
@@ -158,7 +158,7 @@ cdef class SyncPool(PoolFacade):
 
     cdef int discard_entry(self, Entry e) except -1:
         cdef PoolCore core = self._core
-        core.suspect(e)
+        core.distrust_endpoint(e)
         if not core.condemn(e):
             return 0
         try:
@@ -266,7 +266,7 @@ cdef class SyncPool(PoolFacade):
         return alive
 
     def _dispose_dead(self, Waiter w not None, deadline, timeout):
-        cdef Entry e = self._core.take_corpse(w)
+        cdef Entry e = self._core.take_dead_entry(w)
         if e is not None:
             self.dispose_entry(e, INFINITY if deadline is None else deadline, w)
             self._dispose_own(w, deadline)
