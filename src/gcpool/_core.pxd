@@ -11,6 +11,7 @@
 include "_engine/platform.pxd"
 include "_engine/table.pxd"
 include "_engine/lifecycle.pxd"
+include "_engine/relief.pxd"
 include "_engine/heap.pxd"
 
 cdef class PoolCore

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 # So many later arrivals, for each connection that there may be, overtake somebody whose endpoint has connections of its
 # own. DESIGN.md wants a bound; this one is the core's.
-PATIENCE = 8
+MAX_OVERTAKES = 8
 
 # Seconds, and up to twice as many, after which a connection that is still being closed is no help any more for those
 # who wait. The core's choice, too.
-HELP_TIME = 1.0
+RELIEF_TIME = 1.0
 
 
 class NotAcquired(Exception):
@@ -69,7 +69,7 @@ class Model:
     notified: list[Acq] = field(default_factory=list)
     closers: list[object] = field(default_factory=list)  # those who wait for the pool to be empty
     told_empty: list[object] = field(default_factory=list)
-    epoch: int = 0  # the latest time that was told, in units of HELP_TIME
+    epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
     told: float = math.inf  # until when the collector sleeps
     wakes: int = 0
     closed: bool = False
@@ -112,7 +112,7 @@ class Model:
     def endpoints(self) -> set[int]:
         return {conn.endpoint for conn in self.conns} | {acq.endpoint for acq in self.waiting()}
 
-    def starving(self) -> list[Acq]:
+    def wanting_slots(self) -> list[Acq]:
         """The first of each endpoint's queue that may have one more connection, in the order of their arrival."""
         heads = [queue[0] for queue in self.queues.values() if queue]
         return sorted(
@@ -167,23 +167,23 @@ class Model:
         self.doom(first)
         return first
 
-    def needs_help(self) -> bool:
+    def needs_relief(self) -> bool:
         """Whether fewer connections are being closed for those who wait than there are endpoints in need."""
-        helping = [
+        relief = [
             conn
             for conn in self.of(None, 'closing')
             if conn.helps_since is not None and conn.helps_since >= self.epoch - 1
         ]
-        return len(helping) < len(self.starving())
+        return len(relief) < len(self.wanting_slots())
 
-    def help(self, conn: Conn) -> None:
+    def count_as_relief(self, conn: Conn) -> None:
         """A connection is being closed. Its slot is for somebody who wants one, if not enough are closed for them."""
-        if self.needs_help():
+        if self.needs_relief():
             conn.helps_since = self.epoch
 
     def pass_time(self, now: float) -> bool:
         before = self.epoch
-        self.epoch = max(before, int(now / HELP_TIME))
+        self.epoch = max(before, int(now / RELIEF_TIME))
         return any(
             conn.helps_since is not None and before - 1 <= conn.helps_since < self.epoch - 1
             for conn in self.of(None, 'closing')
@@ -210,15 +210,15 @@ class Model:
     def dispatch(self) -> None:
         """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
         due first: as many at a time as there are endpoints in need."""
-        while starving := self.starving():
+        while wanting := self.wanting_slots():
             if len(self.conns) < self.total_max_size:
-                acq = starving[0]
+                acq = wanting[0]
                 self.leave_queue(acq)
                 self.take_ticket(acq)
                 self.notified.append(acq)
                 continue
-            while self.needs_help() and (conn := self.evict(math.inf)):
-                self.help(conn)
+            while self.needs_relief() and (conn := self.evict(math.inf)):
+                self.count_as_relief(conn)
             return
 
     def slot_freed(self) -> None:
@@ -269,7 +269,7 @@ class Model:
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
         self.pass_time(now)
         for conn in [*filter(None, [acq.dead_conn]), *doomed]:
-            self.help(conn)
+            self.count_as_relief(conn)
         self.dispatch()
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
@@ -340,7 +340,7 @@ class Model:
             self.suspect_others(conn)
         conn.state = 'closing'
         conn.holder = None
-        self.help(conn)
+        self.count_as_relief(conn)
         self.counters['broken'] += 1
 
     def begin_release(self, acq: Acq) -> bool:
@@ -371,26 +371,26 @@ class Model:
         conn.holder = None
         late = self.pass_time(now)
         queue = self.queue(endpoint)
-        starving = self.starving()
+        wanting = self.wanting_slots()
         beyond = (
             len(self.of(endpoint)) - self.closing(endpoint) > self.max_size
             or len(self.conns) - self.closing() > self.total_max_size
         )
-        over = conn.expires_at <= now and (not self.collects or queue or starving)
+        over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
             self.doom(conn)
         elif over:
             self.doom(conn)
-            self.help(conn)
-        elif queue and not (self.needs_help() and self.waited_too_long(starving[0], queue[0])):
+            self.count_as_relief(conn)
+        elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0])):
             acq = queue[0]
             self.leave_queue(acq)
             conn.used_at = now
             self.take_conn(acq, conn)
             self.notified.append(acq)
-        elif queue or self.needs_help():
+        elif queue or self.needs_relief():
             self.doom(conn)
-            self.help(conn)
+            self.count_as_relief(conn)
         else:
             late = True
             idle_core = len(self.idle(endpoint, core=True))
@@ -408,8 +408,8 @@ class Model:
     def waited_too_long(self, elder: Acq, head: Acq) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
         handed: at once if that endpoint has no connection at all, else after a number of later arrivals."""
-        patience = PATIENCE * self.total_max_size if self.of(elder.endpoint) else 0
-        return head.arrival - elder.arrival > patience
+        overtakes = MAX_OVERTAKES * self.total_max_size if self.of(elder.endpoint) else 0
+        return head.arrival - elder.arrival > overtakes
 
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
@@ -457,7 +457,7 @@ class Model:
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
         while count < most and (conn := self.evict(now)):
-            self.help(conn)
+            self.count_as_relief(conn)
             count += 1
         return count
 

@@ -592,7 +592,7 @@ class PoolMachine(RuleBasedStateMachine):
         for endpoint, queue in model.queues.items():
             assert queue
             assert not model.of(endpoint, 'idle')
-        if model.starving():
+        if model.wanting_slots():
             assert len(model.conns) >= model.total_max_size
             assert model.closing() or not model.of(None, 'idle')
         # 5. In the order of their arrival.

@@ -21,7 +21,7 @@ cdef inline EndpointPool find_known_pool(PoolCore core, object endpoint):
     # spelled in a way that was not seen before: find() and request() then ask the manager.
     cdef EndpointPool ep = <EndpointPool>map_get(&core.by_identity, <size_t><void *>endpoint)
     cdef Py_hash_t hash_
-    if ep is None and (gcp_load_int(&core.size) > 0 or gcp_load_int(&core.starving_count)):
+    if ep is None and (gcp_load_int(&core.size) > 0 or gcp_load_int(&core.wanting_count)):
         hash_ = hash_of(endpoint)
         ep = find_by_hash(core, &core.by_hash, endpoint, hash_, NULL)
         if ep is None and core.normalize is not None:
@@ -257,12 +257,12 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     if ep.size or ep.waiting or ep.forgotten:
         return
     ep.forgotten = True
-    if ep.has_place:
-        ep.has_place = False
-        core.starving.promised -= 1
+    if ep.has_heap_slot:
+        ep.has_heap_slot = False
+        core.wanting_slots.reserved -= 1
     if ep.heap_index >= 0:
-        core.starving.remove(<void *>ep)
-        gcp_store_int(&core.starving_count, <int>core.starving.used)
+        core.wanting_slots.remove(<void *>ep)
+        gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
     map_remove(&core.by_hash, <size_t>ep.hash, <void *>ep)
     map_remove(&core.by_identity, <size_t><void *>ep.endpoint, <void *>ep)
     if ep.alias is not None:

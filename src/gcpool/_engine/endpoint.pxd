@@ -2,7 +2,7 @@
 # misses. A line ends where the comment says so (on a 64-bit build with the GIL); the sizes make the allocator begin
 # each object at a line.
 
-cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: number of the waiter at the head
+cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key: number of the waiter at the head
     cdef gcp_mutex lock
     cdef void *core_head                    # [ep] idle core connections, first in, first out
     cdef void *core_tail                    # [ep]
@@ -21,7 +21,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.starving, key: numb
     cdef int creating                       # [core+ep]
     cdef int closing                        # [core+ep]
     cdef char forgotten                     # [core+ep]
-    cdef char has_place                     # [core] one of PoolCore.starving is promised to it
+    cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved for it
     # -- 128 bytes
     cdef void *waiter_tail                  # [ep]
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen

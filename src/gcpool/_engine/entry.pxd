@@ -16,6 +16,6 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef int generation                     # never changes; PoolCore.generation at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when it was last seen alive
     cdef char check_pending                 # [ep] until the next check that ends well: however recently it was used
-    cdef char helps                         # [core] doomed for somebody who waits for a slot: PoolCore.helping
+    cdef char is_relief                     # [core] it is counted in Relief, of relief_epoch
     cdef char padding[2]
-    cdef int help_epoch                     # [core] when it was doomed for them: PoolCore.help_epoch
+    cdef int relief_epoch                   # [core] Relief.epoch when it was doomed

@@ -12,7 +12,7 @@ cdef class IndexedHeap:
     cdef HeapItem *items                    # [core]
     cdef Py_ssize_t used                    # [core]
     cdef Py_ssize_t capacity                # [core]
-    cdef Py_ssize_t promised                # [core] how many places nobody has to reserve any more
+    cdef Py_ssize_t reserved                # [core] for how many members there is room whenever they are pushed
 
     cdef void begin_anew(self) noexcept nogil
     cdef bint make_room(self, Py_ssize_t room) noexcept

@@ -24,7 +24,7 @@ cdef class IndexedHeap:
     cdef void begin_anew(self) noexcept nogil:
         # In a forked child. Another thread may have been about to move the items.
         self.items = NULL
-        self.used = self.capacity = self.promised = 0
+        self.used = self.capacity = self.reserved = 0
 
     cdef bint make_room(self, Py_ssize_t room) noexcept:
         # False when there is no memory. It raises nothing: it is called under a lock.
@@ -72,7 +72,7 @@ cdef class IndexedHeap:
         self.put(i, item)
 
     cdef void push(self, void *member, double key, unsigned long long stamp) noexcept:
-        # Room was made before the lock's decisions were taken, or promised.
+        # Room was made before the lock's decisions were taken, or is reserved.
         gcp_assert(self.used < self.capacity)
         self.items[self.used].key = key
         self.items[self.used].stamp = stamp
@@ -99,7 +99,7 @@ cdef class IndexedHeap:
             self.put(i, self.items[self.used])
             self.sift_up(i)
             self.sift_down((<HeapMember>self.items[i].item).heap_index)
-        if self.capacity > 64 and self.used * 4 < self.capacity and self.promised * 4 < self.capacity:
+        if self.capacity > 64 and self.used * 4 < self.capacity and self.reserved * 4 < self.capacity:
             smaller = <HeapItem *>PyMem_Realloc(self.items, (self.capacity >> 1) * sizeof(HeapItem))
             if smaller != NULL:
                 self.items = smaller

@@ -2,7 +2,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef Entry e
     cdef void *p
-    cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, needing = 0, helps = 0
+    cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, needing = 0, relief = 0
     cdef Py_ssize_t i
     cdef dict counts
     problems = []
@@ -17,8 +17,8 @@ cdef int check_invariants_of(PoolCore core) except -1:
         counts = dict.fromkeys(range(6), 0)
         for e in by_pool.pop(id(ep), ()):
             counts[e.state] += 1
-            if e.state == CLOSING and e.helps and e.help_epoch >= core.help_epoch - 1:
-                helps += 1
+            if e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1:
+                relief += 1
             if e.state != CREATING and <Entry>map_get(&core.by_connection, <size_t><void *>e.conn_) is not e:
                 problems.append(f'{e!r} is not found by its connection')
             if e.state == IDLE and e.heap_index < 0:
@@ -81,8 +81,8 @@ cdef int check_invariants_of(PoolCore core) except -1:
     for i in range(1, core.expiry.used):
         if before(&core.expiry.items[i], &core.expiry.items[(i - 1) >> 1]):
             problems.append('the expiry queue is not a heap')
-    for i in range(1, core.starving.used):
-        if before(&core.starving.items[i], &core.starving.items[(i - 1) >> 1]):
+    for i in range(1, core.wanting_slots.used):
+        if before(&core.wanting_slots.items[i], &core.wanting_slots.items[(i - 1) >> 1]):
             problems.append('the queue of endpoints is not a heap')
     if in_heap != core.expiry.used:
         problems.append(f'{core.expiry.used} in the expiry queue, {in_heap} of them owned')
@@ -92,9 +92,9 @@ cdef int check_invariants_of(PoolCore core) except -1:
         problems.append('more than total_max_size connections')
     if wanting and core.size < core.total_max_size:
         problems.append('somebody waits for a slot, and there is one')
-    if helps != core.helping_now + core.helping_before:
-        problems.append(f'{helps} help, {core.helping_now} and {core.helping_before} are counted')
-    if helps < needing and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
+    if relief != relief_count(core):
+        problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
+    if relief < needing and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
         problems.append('somebody waits for a slot beside an idle connection of another endpoint')
     if problems:
         raise AssertionError('; '.join(problems))

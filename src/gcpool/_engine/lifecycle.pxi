@@ -106,14 +106,14 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.by_spelling, 0, sizeof(Map))
     memset(&core.by_connection, 0, sizeof(Map))
     core.expiry.begin_anew()
-    core.starving.begin_anew()
+    core.wanting_slots.begin_anew()
     core.due_at = INFINITY
     core.wake_at = INFINITY
-    core.starving_count = 0
+    core.wanting_count = 0
     core.size = 0
     core.closing = 0
-    core.helping_now = 0
-    core.helping_before = 0
+    core.relief.current = 0
+    core.relief.previous = 0
     core.owners = NULL
     core.doomed_head = NULL
     core.doomed_tail = NULL

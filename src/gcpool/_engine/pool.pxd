@@ -9,21 +9,19 @@ cdef class PoolCore:
     cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef IndexedHeap expiry                 # [core]
-    cdef IndexedHeap starving               # [core] endpoint pools whose waiters want a slot and may have one
+    cdef IndexedHeap wanting_slots          # [core] endpoint pools whose waiters want a slot and may have one
     cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
     cdef double wake_at                     # [core] when the collector will wake by itself
     cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int is_closed                      # [core]; read under [ep]
-    cdef int starving_count                 # [core]; read under [ep]
+    cdef int wanting_count                  # [core] len(wanting_slots); read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
     cdef readonly int generation            # changes only in a forked child
     cdef readonly int size                  # [core]; read without the lock
     cdef int closing                        # [core]
-    cdef int help_epoch                     # [core] the latest time that was told, in units of HELP_TIME
-    cdef int helping_now                    # [core] how many are being closed for those who wait, since that
-    cdef int helping_before                 # [core] the same, doomed in the epoch before it
+    cdef Relief relief                      # [core]
     cdef void *owners                       # [core] waiters that keep what they doomed
     cdef readonly int min_idle              # [core]; read under [ep]
     cdef readonly int max_size              # [core]; read under [ep]

@@ -1,7 +1,7 @@
 # How many later arrivals, for each connection that there may be, overtake somebody who waits at another endpoint before
 # that one is given a connection that they would have been handed.
 cdef enum:
-    PATIENCE = 8
+    MAX_OVERTAKES = 8
 
 
 @cython.final
@@ -24,7 +24,7 @@ cdef class PoolCore:
     def __cinit__(self):
         global cores
         self.expiry = IndexedHeap()
-        self.starving = IndexedHeap()
+        self.wanting_slots = IndexedHeap()
         self.due_at = INFINITY
         self.wake_at = INFINITY
         gcp_lock(&cores_lock)
@@ -162,7 +162,7 @@ cdef class PoolCore:
         if (
             e.expires_at <= now
             or gcp_load_int(&self.is_closed)
-            or gcp_load_int(&self.starving_count)
+            or gcp_load_int(&self.wanting_count)
             or ep.size > gcp_load_int(&self.max_size)
             or gcp_load_int(&self.size) > gcp_load_int(&self.total_max_size)
         ):
@@ -276,16 +276,16 @@ cdef class PoolCore:
                 break
             if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
                 serve_ticket(self, ep, w)
-        if w.state == FRESH and not ep.has_place:
+        if w.state == FRESH and not ep.has_heap_slot:
             # Its last slot may come free at any time, without a request that could still fail.
-            if not self.starving.make_room(self.starving.promised + 1):
+            if not self.wanting_slots.make_room(self.wanting_slots.reserved + 1):
                 forget_if_empty(self, ep)
                 own(self, w, tail)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 raise MemoryError
-            self.starving.promised += 1
-            ep.has_place = True
+            self.wanting_slots.reserved += 1
+            ep.has_heap_slot = True
         if w.state == FRESH:
             queued = True
             w.queued_at = now
@@ -300,7 +300,7 @@ cdef class PoolCore:
                 count_as_relief(self, p)
                 p = (<Entry>p).next
         gcp_unlock(&ep.lock)
-        if queued and self.starving_count:
+        if queued and self.wanting_count:
             chain = dispatch(self)
         own(self, w, tail)
         gcp_unlock(&self.lock)
@@ -672,8 +672,8 @@ cdef class PoolCore:
         cdef double deadline
         cdef bint wake = False
         cdef bint close = False
-        cdef bint helps = True
-        cdef bint helpless
+        cdef bint is_relief = True
+        cdef bint relief_missing
         cdef bint held_up
         cdef bint hand = False
         cdef bint late
@@ -691,36 +691,36 @@ cdef class PoolCore:
                 return forget_closed_while_out(self, e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         late = advance_relief(self, now)
-        helpless = missing_relief(self, held_up) > 0
+        relief_missing = missing_relief(self, held_up) > 0
         if (
             self.is_closed
             or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
             or self.size - self.closing > self.total_max_size
         ):
             close = True
-            helps = False       # its slot is one too many
+            is_relief = False   # its slot is one too many
         elif e.expires_at <= now:
             # With a collector releases dispose of nothing, unless somebody waits for the slot.
-            if not self.collects or ep.waiter_head != NULL or self.starving.used:
+            if not self.collects or ep.waiter_head != NULL or self.wanting_slots.used:
                 close = True
         elif ep.waiter_head != NULL:
             hand = True
-            if helpless:
+            if relief_missing:
                 # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
                 # whoever came first goes first, at the price of a new connection. One that has some is expected to
                 # serve itself, but not for ever either: they may be out for long.
-                elder = <EndpointPool>self.starving.items[0].item
+                elder = <EndpointPool>self.wanting_slots.items[0].item
                 head = <long long>(<Waiter>ep.waiter_head).number
-                overtaken = head - <long long>self.starving.items[0].stamp
-                if overtaken > (0 if elder.size == 0 else <long long>PATIENCE * self.total_max_size):
+                overtaken = head - <long long>self.wanting_slots.items[0].stamp
+                if overtaken > (0 if elder.size == 0 else <long long>MAX_OVERTAKES * self.total_max_size):
                     hand = False
                     close = True
-        elif helpless:
+        elif relief_missing:
             close = True
         if close:
             ep.acquired -= 1
             doom(self, ep, e)
-            if helps:
+            if is_relief:
                 count_as_relief(self, <void *>e)
         elif hand:
             w = <Waiter>first_free(ep)
@@ -749,7 +749,7 @@ cdef class PoolCore:
                     wake = True
                     self.wake_at = self.due_at
         gcp_unlock(&ep.lock)
-        if self.starving.used and (late or not (close or hand)):
+        if self.wanting_slots.used and (late or not (close or hand)):
             if w is None:
                 chain = dispatch(self)
             else:
@@ -834,12 +834,12 @@ cdef class PoolCore:
         gcp_assert(e.state == CLOSING)
         tail = self.doomed_tail
         e.state = GONE
-        if e.helps:
-            e.helps = False
-            if e.help_epoch == self.help_epoch:
-                self.helping_now -= 1
-            elif e.help_epoch == self.help_epoch - 1:
-                self.helping_before -= 1
+        if e.is_relief:
+            e.is_relief = False
+            if e.relief_epoch == self.relief.epoch:
+                self.relief.current -= 1
+            elif e.relief_epoch == self.relief.epoch - 1:
+                self.relief.previous -= 1
         keep = e.forced
         if e.heap_index >= 0:
             self.expiry.remove(<void *>e)

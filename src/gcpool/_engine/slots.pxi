@@ -4,9 +4,9 @@ cdef bint first_is_held_up(PoolCore core) noexcept:
     cdef EndpointPool ep
     cdef void *p
     cdef bint held_up
-    if core.starving.used == 0:
+    if core.wanting_slots.used == 0:
         return False
-    ep = <EndpointPool>core.starving.items[0].item
+    ep = <EndpointPool>core.wanting_slots.items[0].item
     gcp_lock(&ep.lock)
     p = first_free(ep)
     held_up = p != NULL and (<Waiter>p).disposes
@@ -70,16 +70,16 @@ cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
 
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
-    # for a connection of its own. It was promised a place in the heap when its first waiter was queued.
+    # for a connection of its own. A place in the heap is reserved for it since its first waiter was queued.
     cdef void *head = ep.waiter_head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
-        core.starving.push(<void *>ep, 0.0, (<Waiter>head).number)
-    elif wants and core.starving.items[ep.heap_index].stamp != (<Waiter>head).number:
-        core.starving.rekey(<void *>ep, 0.0, (<Waiter>head).number)
+        core.wanting_slots.push(<void *>ep, 0.0, (<Waiter>head).number)
+    elif wants and core.wanting_slots.items[ep.heap_index].stamp != (<Waiter>head).number:
+        core.wanting_slots.rekey(<void *>ep, 0.0, (<Waiter>head).number)
     elif not wants and ep.heap_index >= 0:
-        core.starving.remove(<void *>ep)
-    gcp_store_int(&core.starving_count, <int>core.starving.used)
+        core.wanting_slots.remove(<void *>ep)
+    gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
 
 
 cdef void *dispatch(PoolCore core) noexcept:
@@ -88,16 +88,16 @@ cdef void *dispatch(PoolCore core) noexcept:
     cdef void *chain = NULL
     cdef void **end = &chain
     cdef void *p
-    cdef int lacking
+    cdef int missing
     cdef EndpointPool ep
     cdef Waiter w
-    while core.starving.used:
-        ep = <EndpointPool>core.starving.items[0].item
+    while core.wanting_slots.used:
+        ep = <EndpointPool>core.wanting_slots.items[0].item
         gcp_lock(&ep.lock)
         if (
             ep.waiter_head == NULL
             or ep.size >= core.max_size
-            or (<Waiter>ep.waiter_head).number != core.starving.items[0].stamp
+            or (<Waiter>ep.waiter_head).number != core.wanting_slots.items[0].stamp
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
@@ -105,13 +105,13 @@ cdef void *dispatch(PoolCore core) noexcept:
         if core.size >= core.total_max_size:
             gcp_unlock(&ep.lock)
             # As many closings as endpoints in need are enough for now: each end of one comes back here.
-            lacking = missing_relief(core, first_is_held_up(core))
-            while lacking > 0:
+            missing = missing_relief(core, first_is_held_up(core))
+            while missing > 0:
                 p = evict(core, INFINITY)
                 if p == NULL:
                     break
                 count_as_relief(core, p)
-                lacking -= 1
+                missing -= 1
             break
         w = <Waiter>first_free(ep)
         Py_INCREF(w)
@@ -143,9 +143,9 @@ cdef void *serve_idler(PoolCore core, Waiter w) noexcept:
     cdef EndpointPool first
     cdef void *p
     cdef bint busy
-    if core.starving.used == 0 or core.size >= core.total_max_size:
+    if core.wanting_slots.used == 0 or core.size >= core.total_max_size:
         return NULL
-    first = <EndpointPool>core.starving.items[0].item
+    first = <EndpointPool>core.wanting_slots.items[0].item
     if first is ep:
         return NULL
     gcp_lock(&first.lock)
