@@ -154,7 +154,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         except BaseException as exc:
             if self._hooks_broken:
                 # None if the subclass gives out something of its own, or its user has given it back already.
-                entry = self._core.find_held(conn, endpoint)
+                entry = self._core.entry_if_acquired(conn, endpoint)
                 if entry is not None:
                     await self._judge(entry, exc)
             raise
@@ -215,7 +215,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         around the block).
         """
         self._core.distrust_endpoint(entry)
-        if not self._core.discard(entry):
+        if not self._core.retire_to_doomed(entry):
             return
         self._find_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
@@ -247,7 +247,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             try:
                 await self._manager.on_release(todo.endpoint, todo.conn)
             except DiscardConnection as exc:
-                self._core.discard(todo)
+                self._core.retire_to_doomed(todo)
                 try:
                     logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
                 finally:
@@ -259,7 +259,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 return
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
-                self._give_back_untidied(todo, isinstance(exc, Exception))
+                self._release_unreset(todo, isinstance(exc, Exception))
                 self._spawn_disposals()
                 raise
             if self._release_entry(todo) is None:
@@ -520,7 +520,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         except BaseException as exc:
             if self._hooks_broken:
                 # None if the subclass gives out something of its own, or its user has given it back already.
-                entry = self._core.find_held(conn, endpoint)
+                entry = self._core.entry_if_acquired(conn, endpoint)
                 if entry is not None:
                     self._judge(entry, exc)
             raise

@@ -154,14 +154,16 @@ class ConnectionPool(
         except BaseException:
             core.unwatch_empty(waiter)
             raise
-        forced = 0
+        unreleased = 0
         if not emptied:
-            forced = core.doom_acquired()
-            if forced:
-                logger.warning('closing the pool: %d connections were not released within %s', forced, seconds(timeout))
+            unreleased = core.doom_acquired()
+            if unreleased:
+                logger.warning(
+                    'closing the pool: %d connections were not released within %s', unreleased, seconds(timeout)
+                )
             self._dispose_doomed(deadline)
         self._end_tasks(deadline)
-        return forced
+        return unreleased
 
     def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.

@@ -182,7 +182,7 @@ async def interrupt(message: str, event: Callable[[Case], Any], handler: Failing
             raise AssertionError('it reached nobody')
         handler.error = None
         for conn in case.manager.connections:
-            entry = case.pool._core.find_held(conn, conn.endpoint)
+            entry = case.pool._core.entry_if_acquired(conn, conn.endpoint)
             if entry is not None:
                 await case.release(conn)
         await case.pool._dispose_doomed()

@@ -285,7 +285,7 @@ def test_whoever_leaves_a_broken_connection_waits_a_moment_for_its_end(
         async def use() -> None:
             async with world.pool.connection('a') as conn:
                 if manager is HangingManager:
-                    world.pool._core.find_held(conn, 'a').break_()  # type: ignore[union-attr]
+                    world.pool._core.entry_if_acquired(conn, 'a').break_()  # type: ignore[union-attr]
                 raise error
 
         began = hand_timed().time()

@@ -186,7 +186,7 @@ def test_a_connection_handed_to_the_next_one_is_given_back_by_that_one() -> None
     pool = Pool(max_size=1)
     holder, waiting = pool.acquire('a'), pool.ask('a')
     pool.release(holder)
-    assert waiting.entry.turn_count == 2
+    assert waiting.entry.lease_no == 2
     pool.release(waiting)
     assert_refused(pool, holder.conn, 'a', 'idle')
 
@@ -259,15 +259,15 @@ def test_an_entry_counts_how_often_its_connection_was_acquired() -> None:
     pool = Pool(max_size=1)
     acquire = pool.acquire('a')
     entry = acquire.entry
-    assert entry.turn_count == 1
+    assert entry.lease_no == 1
     for turn in range(2, 6):
         pool.release(acquire)
         acquire = pool.acquire('a')
         assert acquire.entry is entry
-        assert entry.turn_count == turn
+        assert entry.lease_no == turn
     waiting = pool.ask('a')
     pool.release(acquire)
-    assert waiting.entry.turn_count == 6
+    assert waiting.entry.lease_no == 6
 
 
 def test_a_waiter_says_what_it_is() -> None:
@@ -283,7 +283,7 @@ def test_a_pool_says_what_it_is() -> None:
     core = pool.core
     limits = (core.min_idle, core.max_size, core.total_max_size, core.idle_timeout, core.max_lifetime, core.collects)
     assert limits == (1, 2, 3, 4.0, 5.0, False)
-    assert (core.closed, core.acquired, core.size, core.doomed, core.generation) == (False, 0, 0, 0, 0)
+    assert (core.closed, core.acquired, core.size, core.doomed, core.fork_epoch) == (False, 0, 0, 0, 0)
     pool.now = 123.0
     assert core.now() == 123.0
     assert core.clock == pool.read_clock

@@ -504,7 +504,7 @@ if hasattr(os, 'fork'):
 
             def check():
                 assert core.stats() == dict.fromkeys(core.stats(), 0), core.stats()
-                assert core.generation == 1
+                assert core.fork_epoch == 1
                 assert core.next_due() is None
                 assert core.try_acquire('a', 0.0) is None
                 new = ask('a')

@@ -117,7 +117,7 @@ def test_each_way_in_takes_any_spelling_and_remembers_it() -> None:
     ways: dict[str, Callable[[Pool, Acquire, Endpoint], object]] = {
         'request': lambda pool, held, spelling: pool.cancel(pool.ask(spelling)),
         'release': lambda pool, held, spelling: pool.core.find_acquired(held.conn, spelling),
-        'find_held': lambda pool, held, spelling: pool.core.find_held(held.conn, spelling),
+        'entry_if_acquired': lambda pool, held, spelling: pool.core.entry_if_acquired(held.conn, spelling),
         'size': lambda pool, held, spelling: pool.core.endpoint_size(spelling),
     }
     for name, way in ways.items():
@@ -140,7 +140,7 @@ def test_a_release_to_a_spelling_of_another_endpoint_is_refused() -> None:
     for wrong in (Endpoint('b'), Endpoint('B'), Endpoint('c'), Endpoint('C')):
         with pytest.raises(ConnectionNotAcquired, match='belongs to endpoint a'):
             pool.core.find_acquired(held.conn, wrong)
-        assert pool.core.find_held(held.conn, wrong) is None
+        assert pool.core.entry_if_acquired(held.conn, wrong) is None
     assert pool.count('acquired', 'endpoints') == (2, 2)
 
 

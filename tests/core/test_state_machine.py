@@ -298,7 +298,7 @@ class PoolMachine(RuleBasedStateMachine):
         if suspicious:
             self.core.distrust_endpoint(entry)
         self.model.discard(pair.known, suspicious)
-        assert self.core.condemn(entry)
+        assert self.core.retire(entry)
         if at_once:
             self.dispose(conn, entry)
         else:

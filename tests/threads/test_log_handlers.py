@@ -183,7 +183,7 @@ def interrupt(message: str, event: Callable[[Case], Any], handler: FailingHandle
             raise AssertionError('it reached nobody')
         handler.error = None
         for conn in case.manager.connections:
-            entry = case.pool._core.find_held(conn, conn.endpoint)
+            entry = case.pool._core.entry_if_acquired(conn, conn.endpoint)
             if entry is not None:
                 case.release(conn)
         case.pool._dispose_doomed()

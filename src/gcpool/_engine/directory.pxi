@@ -86,7 +86,7 @@ cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_ha
             equal = has_spelling(ep, endpoint, hash_)
         else:
             equal = ep.endpoint is endpoint or ep.endpoint == endpoint
-        if ep.generation != core.generation:    # __eq__ has forked, and this is the child
+        if ep.fork_epoch != core.fork_epoch:    # __eq__ has forked, and this is the child
             n = 0
         elif equal:
             return ep
@@ -212,7 +212,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
             new = EndpointPool()
             new.endpoint = endpoint
             new.hash = hash_
-        new.generation = core.generation
+        new.fork_epoch = core.fork_epoch
         gcp_lock(&core.by_hash.locks[s])
         if core.by_hash.tables[s].version == version:
             failed = table_insert(&core.by_hash.tables[s], <size_t>hash_, <void *>new)

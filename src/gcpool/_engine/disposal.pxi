@@ -74,8 +74,8 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     cdef EndpointPool ep = e.pool
     cdef bint gone
     gcp_lock(&ep.lock)
-    gone = e.forced and e.state == GONE
-    e.forced = False
+    gone = e.closed_while_out and e.state == GONE
+    e.closed_while_out = False
     gcp_unlock(&ep.lock)
     if gone:        # else it is still among the doomed, which do not own it: disposed() does this
         map_remove(&core.by_connection, <size_t><void *>e.conn_, <void *>e)
@@ -91,7 +91,7 @@ cdef void set_disposes(PoolCore core, Waiter w, bint disposes) noexcept:
 
 cdef void disown(PoolCore core, Waiter w) noexcept:
     # It goes, and did not dispose of what it kept: whoever comes by does that.
-    if w.pool.generation != core.generation:
+    if w.pool.fork_epoch != core.fork_epoch:
         return
     gcp_lock(&core.lock)
     if w.own_head != NULL:

@@ -26,6 +26,6 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef void *waiter_tail                  # [ep]
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
-    cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int distrust_count        # [ep] how often a connection was found dead, or broken
     cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first

@@ -71,7 +71,7 @@ cdef inline void *first_free(EndpointPool ep) noexcept:
 
 
 cdef inline void count_acquired(EndpointPool ep, Entry e) noexcept:
-    e.turn += 1
+    e.lease_no += 1
     ep.acquires += 1
 
 

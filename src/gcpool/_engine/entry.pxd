@@ -7,13 +7,13 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     # -- 64 bytes
     cdef char state                         # [ep]
     cdef char is_core                       # [ep] says which idle list
-    cdef char forced                        # [ep] closed while it was out: its release is nothing
+    cdef char closed_while_out              # [ep] by close(): its release is nothing
     cdef char broken                        # [owner] unfit: its release disposes of it
-    cdef unsigned int turn                  # [ep] how often it was acquired
+    cdef readonly unsigned int lease_no     # [ep] how often it was acquired
     cdef double used_at                     # [ep]
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release
-    cdef int generation                     # never changes; PoolCore.generation at birth
+    cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when it was last seen alive
     cdef char check_pending                 # [ep] until the next check that ends well: however recently it was used
     cdef char is_relief                     # [core] it is counted in Relief, of relief_epoch

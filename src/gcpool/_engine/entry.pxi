@@ -31,11 +31,6 @@ cdef class Entry(HeapMember):
         return STATES[self.state]
 
     @property
-    def turn_count(self):
-        """How often the connection was acquired."""
-        return self.turn
-
-    @property
     def is_broken(self):
         """Whether its holder said that it is unfit (:py:meth:`break_`)."""
         return bool(self.broken)

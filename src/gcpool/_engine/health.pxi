@@ -1,7 +1,7 @@
-cdef bint retire(PoolCore core, Entry e, bint queue) except -1:
+cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
     cdef EndpointPool ep = pool_of(e)
     cdef int state
-    if e.generation != core.generation:
+    if e.fork_epoch != core.fork_epoch:
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
@@ -13,13 +13,13 @@ cdef bint retire(PoolCore core, Entry e, bint queue) except -1:
         core.closing += 1
         core.broken_ += 1
         count_as_relief(core, <void *>e)
-        if queue:
+        if to_doomed:
             queue_doomed(core, e)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     if state == ACQUIRED or state == RELEASING:
         return True
-    if not e.forced:
+    if not e.closed_while_out:
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
     forget_closed_while_out(core, e)
     return False

@@ -11,7 +11,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
     for e in entries_of_this_process(core):
         if e.state != GONE:
             by_pool.setdefault(id(e.pool), []).append(e)
-        elif not e.forced:
+        elif not e.closed_while_out:
             problems.append(f'{e!r} is gone and still owned')
     for ep in pools:
         counts = dict.fromkeys(range(6), 0)

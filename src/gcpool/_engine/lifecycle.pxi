@@ -91,9 +91,9 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
     cdef Ancestor *a = core.ancestor_to_be
     cdef int s
-    core.generation += 1
+    core.fork_epoch += 1
     memset(&core.lock, 0, sizeof(gcp_mutex))
-    if a != NULL:           # else this process has created no connection: what there is, is of older generations
+    if a != NULL:           # else this process has created no connection: what there is, is of older processes
         for s in range(GCP_SHARDS):
             if not gcp_is_locked(&core.by_connection.locks[s]):
                 a.connections.tables[s] = core.by_connection.tables[s]

@@ -18,7 +18,7 @@ cdef class PoolCore:
     cdef int is_closed                      # [core]; read under [ep]
     cdef int wanting_count                  # [core] len(wanting_slots); read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
-    cdef readonly int generation            # changes only in a forked child
+    cdef readonly int fork_epoch            # changes only in a forked child
     cdef readonly int size                  # [core]; read without the lock
     cdef int closing                        # [core]
     cdef Relief relief                      # [core]
@@ -62,11 +62,11 @@ cdef class PoolCore:
     cpdef end_check(self, Waiter w)
     cpdef mark_unchecked(self, Entry e)
     cpdef bint is_out(self, Entry e)
-    cpdef bint condemn(self, Entry e) except -1
-    cpdef bint discard(self, Entry e) except -1
+    cpdef bint retire(self, Entry e) except -1
+    cpdef bint retire_to_doomed(self, Entry e) except -1
     cdef Entry take_idle(self, object endpoint, double now, double interval)
-    cdef Entry find_at_once(self, object conn, object endpoint)
-    cdef Entry find_out(self, object conn, object endpoint)
-    cdef int give_back(self, Entry e, double now, Waiter keeper) except -1
-    cdef int release_entry(self, Entry e, double now) except -1
+    cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
+    cdef Entry entry_to_release(self, object conn, object endpoint)
+    cdef int release_locked(self, Entry e, double now, Waiter keeper) except -1
+    cdef bint release_fast(self, Entry e, double now) except -1
     cpdef Entry take_dead_entry(self, Waiter w)

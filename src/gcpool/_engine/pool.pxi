@@ -145,19 +145,20 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         return e
 
-    cdef int release_entry(self, Entry e, double now) except -1:
-        # The hot part of release(): 0 when all is done, else 1 and nothing is.
+    cdef bint release_fast(self, Entry e, double now) except -1:
+        # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
         cdef EndpointPool ep = e.pool
         cdef Waiter w
         cdef double deadline
         cdef bint is_core
-        if e.generation != self.generation:
-            return 0
+        if e.fork_epoch != self.fork_epoch:
+            return True
         gcp_lock(&ep.lock)
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
-            if e.forced:
-                return forget_closed_while_out(self, e)
+            if e.closed_while_out:
+                forget_closed_while_out(self, e)
+                return True
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         if (
             e.expires_at <= now
@@ -167,7 +168,7 @@ cdef class PoolCore:
             or gcp_load_int(&self.size) > gcp_load_int(&self.total_max_size)
         ):
             gcp_unlock(&ep.lock)
-            return 1
+            return False
         if ep.waiter_head != NULL:
             w = <Waiter>first_free(ep)
             waiter_unlink(ep, <void *>w)
@@ -178,17 +179,17 @@ cdef class PoolCore:
             w.state = SERVED
             gcp_unlock(&ep.lock)
             w.notify()
-            return 0
+            return True
         is_core = ep.acquired - 1 < gcp_load_int(&self.min_idle) - ep.core_idle
         deadline = e.expires_at
         if not is_core and now + self.idle_timeout < deadline:
             deadline = now + self.idle_timeout
         if deadline < e.heap_key:       # it has to be queued earlier than it is: that takes the core's lock
             gcp_unlock(&ep.lock)
-            return 1
+            return False
         keep_idle(self, ep, e, now, is_core)
         gcp_unlock(&ep.lock)
-        return 0
+        return True
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 
@@ -321,7 +322,7 @@ cdef class PoolCore:
         cdef size_t s = shard_of(<size_t><void *>conn)
         cdef int failed = 0
         cdef bint known
-        if ticket.generation != self.generation:
+        if ticket.fork_epoch != self.fork_epoch:
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
@@ -386,7 +387,7 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
         cdef bint needed
-        if w.entry.generation != self.generation:
+        if w.entry.fork_epoch != self.fork_epoch:
             return False
         gcp_lock(&ep.lock)
         needed = (
@@ -401,7 +402,7 @@ cdef class PoolCore:
         """The connection that a waiter was served is about to be checked. If :py:meth:`end_check` does not come, it is
         checked again."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        if w.entry.generation != self.generation:
+        if w.entry.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&ep.lock)
         w.distrust_at_check = ep.distrust_count
@@ -412,7 +413,7 @@ cdef class PoolCore:
         """The connection that a waiter was served was alive. If another one was found dead meanwhile, it is suspect
         again: it may have been asked before the server went."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        if w.entry.generation != self.generation:
+        if w.entry.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&ep.lock)
         w.entry.verified_at = w.distrust_at_check
@@ -422,7 +423,7 @@ cdef class PoolCore:
     cpdef mark_unchecked(self, Entry e):
         """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
         cdef EndpointPool ep = pool_of(e)
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&ep.lock)
         e.check_pending = True
@@ -432,34 +433,34 @@ cdef class PoolCore:
         """Whether a connection that is being released still is: not if the pool was closed over it, or after a fork."""
         cdef EndpointPool ep = pool_of(e)
         cdef bint out
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             return False
         gcp_lock(&ep.lock)
         out = e.state == ACQUIRED or e.state == RELEASING
         gcp_unlock(&ep.lock)
         return out
 
-    cpdef bint condemn(self, Entry e) except -1:
+    cpdef bint retire(self, Entry e) except -1:
         """Take a connection that is out, and unfit, out of use for good.
 
         :raises ConnectionNotAcquired: when it is not out
         :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
             over it, or a fork lies between)
         """
-        return retire(self, e, False)
+        return retire_entry(self, e, False)
 
-    cpdef bint discard(self, Entry e) except -1:
+    cpdef bint retire_to_doomed(self, Entry e) except -1:
         """The same, and it is among the doomed at once: whoever comes by disposes of it.
 
         :raises ConnectionNotAcquired: when it is not out
         :return: whether it is
         """
-        return retire(self, e, True)
+        return retire_entry(self, e, True)
 
     def distrust_endpoint(self, Entry e not None):
         """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect."""
         cdef EndpointPool ep = pool_of(e)
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&ep.lock)
         ep.distrust_count += 1
@@ -472,7 +473,7 @@ cdef class PoolCore:
         cdef Entry e = w.entry
         cdef EndpointPool ep = pool_of(e)
         cdef bint held
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             w.entry = None
             w.state = FRESH
             return
@@ -530,7 +531,7 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         ep = w.pool
         dead_entry = w.dead_entry
-        if ep is not None and ep.generation != self.generation:
+        if ep is not None and ep.fork_epoch != self.fork_epoch:
             # The process was forked meanwhile. What it waited for, or holds, is the parent's.
             w.dead_entry = None
             w.entry = None
@@ -556,9 +557,9 @@ cdef class PoolCore:
             return waited
         if e.state == CREATING:
             give_back_ticket(self, e, w)
-        elif e.state == ACQUIRED or e.forced:
+        elif e.state == ACQUIRED or e.closed_while_out:
             self.mark_unchecked(e)      # its check, or what comes after it, did not come to its end
-            self.give_back(e, now, w)
+            self.release_locked(e, now, w)
         return waited
 
     def give_up(self, Waiter w not None):
@@ -570,7 +571,7 @@ cdef class PoolCore:
         cdef bint waited
         if ep is None:
             return False
-        if ep.generation != self.generation:
+        if ep.fork_epoch != self.fork_epoch:
             return True
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
@@ -583,7 +584,7 @@ cdef class PoolCore:
 
     # -- releasing --------------------------------------------------------------------------------------------------
 
-    cdef inline Entry find_at_once(self, object conn, object endpoint):
+    cdef inline Entry find_acquired_by_identity(self, object conn, object endpoint):
         # The entry of a connection that is acquired, where that can be told without an error and without user code
         # (__eq__ of another endpoint object); else None.
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
@@ -593,7 +594,7 @@ cdef class PoolCore:
             return None
         return e
 
-    cdef Entry find_out(self, object conn, object endpoint):
+    cdef Entry entry_to_release(self, object conn, object endpoint):
         """The entry of a connection that is to be given back, or None when there is nothing to do (it was out when the
         pool was closed over it, or belongs to the parent process)."""
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
@@ -610,7 +611,7 @@ cdef class PoolCore:
             raise ConnectionNotAcquired(
                 f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
             )
-        if e.forced:
+        if e.closed_while_out:
             forget_closed_while_out(self, e)
             return None
         return e
@@ -620,12 +621,12 @@ cdef class PoolCore:
 
         :raises ConnectionNotAcquired: when it is not, or not of that endpoint
         """
-        cdef Entry e = self.find_out(conn, endpoint)
+        cdef Entry e = self.entry_to_release(conn, endpoint)
         if e is not None and e.state != ACQUIRED:
             raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {STATES[e.state]}')
         return e
 
-    def find_held(self, object conn, object endpoint):
+    def entry_if_acquired(self, object conn, object endpoint):
         """The same, or None when it is not out, or another endpoint's. It changes nothing."""
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
         if e is None or e.state != ACQUIRED:
@@ -640,7 +641,7 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep = pool_of(e)
         cdef int state
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             return False
         gcp_lock(&ep.lock)
         state = e.state
@@ -648,7 +649,7 @@ cdef class PoolCore:
             e.state = RELEASING
         gcp_unlock(&ep.lock)
         if state != ACQUIRED:
-            if not e.forced:
+            if not e.closed_while_out:
                 raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
             forget_closed_while_out(self, e)
         return state == ACQUIRED
@@ -659,11 +660,11 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not out; nothing is changed then
         """
         pool_of(e)
-        if self.release_entry(e, now):
-            self.give_back(e, now, None)
+        if not self.release_fast(e, now):
+            self.release_locked(e, now, None)
 
-    cdef int give_back(self, Entry e, double now, Waiter keeper) except -1:
-        # What release_entry() leaves: needs the core's lock. Whom it dooms the keeper disposes of, if there is one.
+    cdef int release_locked(self, Entry e, double now, Waiter keeper) except -1:
+        # What release_fast() leaves, under the core's lock. Whom it dooms the keeper disposes of, if there is one.
         cdef EndpointPool ep = e.pool
         cdef EndpointPool elder
         cdef Waiter w = None
@@ -687,7 +688,7 @@ cdef class PoolCore:
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            if e.forced:
+            if e.closed_while_out:
                 return forget_closed_while_out(self, e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
         late = advance_relief(self, now)
@@ -793,7 +794,7 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         if w.own_head == NULL and not w.disposes:
             return None
-        if w.pool.generation != self.generation:
+        if w.pool.fork_epoch != self.fork_epoch:
             w.own_head = w.own_tail = NULL      # the parent's
             return None
         gcp_lock(&self.lock)
@@ -810,7 +811,7 @@ cdef class PoolCore:
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
         pool_of(e)
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&self.lock)
         gcp_assert(e.state == CLOSING)
@@ -827,7 +828,7 @@ cdef class PoolCore:
         cdef void *served = NULL
         cdef void *tail
         cdef bint keep
-        if e.generation != self.generation:
+        if e.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
@@ -840,7 +841,7 @@ cdef class PoolCore:
                 self.relief.current -= 1
             elif e.relief_epoch == self.relief.epoch - 1:
                 self.relief.previous -= 1
-        keep = e.forced
+        keep = e.closed_while_out
         if e.heap_index >= 0:
             self.expiry.remove(<void *>e)
             set_due(self)
@@ -1009,7 +1010,7 @@ cdef class PoolCore:
             gcp_lock(&ep.lock)
             if e.state == ACQUIRED or e.state == RELEASING:
                 ep.acquired -= 1
-                e.forced = True
+                e.closed_while_out = True
                 doom(self, ep, e)
                 count += 1
             gcp_unlock(&ep.lock)

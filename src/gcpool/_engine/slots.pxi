@@ -22,7 +22,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     w.state = SERVED
     e.pool = ep
     e.state = CREATING
-    e.generation = core.generation
+    e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
     ep.size += 1
     ep.creating += 1
@@ -171,7 +171,7 @@ cdef int give_back_ticket(PoolCore core, Entry ticket, Waiter w) except -1:
     cdef EndpointPool ep = ticket.pool
     cdef void *chain
     cdef void *tail
-    if ticket.generation != core.generation:
+    if ticket.fork_epoch != core.fork_epoch:
         return 0
     gcp_lock(&core.lock)
     tail = core.doomed_tail

@@ -17,7 +17,7 @@ cdef class Waiter:
         # Whoever made it cancels it; this is for one that was dropped all the same. Its endpoint pool may have nobody
         # else: it must be forgotten before it goes with it.
         cdef EndpointPool ep = self.pool
-        if self.state == QUEUED and ep is not None and ep.generation == self.core.generation:
+        if self.state == QUEUED and ep is not None and ep.fork_epoch == self.core.fork_epoch:
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
             dequeue(self.core, ep, <void *>self)
@@ -36,7 +36,7 @@ cdef class Waiter:
     @property
     def refused(self):
         """Whether the pool was closed, be it over what the waiter was served before it looked."""
-        return self.state == REFUSED or (self.entry is not None and self.entry.forced)
+        return self.state == REFUSED or (self.entry is not None and self.entry.closed_while_out)
 
     @property
     def held(self):

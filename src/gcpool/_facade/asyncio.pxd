@@ -1,7 +1,7 @@
 cdef class AsyncPool(PoolFacade):
     cdef object loop                        # [loop] the one that the pool belongs to
     cdef object loop_mark                   # [loop] see gcp_loop_mark()
-    cdef int loop_generation                # [loop]
+    cdef int loop_fork_epoch                # [loop]
 
     cdef int check_loop(self) except -1
     cdef int refuse_other_loop(self) except -1
@@ -11,7 +11,7 @@ cdef class AsyncPool(PoolFacade):
     cdef object acquire_ready(self, object endpoint, object timeout)
     cdef object release_or_tell(self, Entry e)
     cdef object release_or_fail(self, object conn, object endpoint)
-    cdef int abandon_entry(self, Entry e, unsigned int turn) except -1
+    cdef int abandon_entry(self, Entry e, unsigned int lease_no) except -1
     cpdef object _release_entry(self, Entry e)
 
 
@@ -20,4 +20,4 @@ cdef class AsyncConnectionContext:
     cdef object endpoint
     cdef object timeout
     cdef Entry entry
-    cdef unsigned int turn
+    cdef unsigned int lease_no

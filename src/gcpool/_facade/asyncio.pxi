@@ -6,7 +6,7 @@ cdef extern from *:
     /* Before Python 3.12 get_running_loop() asks the system for the process id at each call, which costs more than all
        the rest of a cycle. What it looks at first is an object in the thread's dict that is made anew whenever a loop
        begins or ends to run: while that object is the same, so is the running loop. (After a fork it is not valid any
-       more; the pool knows that by its generation.) Later versions need no such mark, and have none. */
+       more; the pool knows that by its fork_epoch.) Later versions need no such mark, and have none. */
     #if PY_VERSION_HEX < 0x030C0000
       enum { GCP_HAS_LOOP_MARK = 1 };
       static void *gcp_loop_mark(void) {
@@ -30,7 +30,7 @@ cdef class AsyncPool(PoolFacade):
 
     cdef inline int check_loop(self) except -1:
         cdef object loop
-        if self.loop_generation == self._core.generation:
+        if self.loop_fork_epoch == self._core.fork_epoch:
             if GCP_HAS_LOOP_MARK:
                 if self.loop_mark is not None and <void *>self.loop_mark == gcp_loop_mark():
                     return 0
@@ -44,7 +44,7 @@ cdef class AsyncPool(PoolFacade):
         # The same for what also happens where no loop runs: a coroutine that is finalised leaves its contexts.
         if (
             GCP_HAS_LOOP_MARK
-            and self.loop_generation == self._core.generation
+            and self.loop_fork_epoch == self._core.fork_epoch
             and self.loop_mark is not None
             and <void *>self.loop_mark == gcp_loop_mark()
         ):
@@ -59,7 +59,7 @@ cdef class AsyncPool(PoolFacade):
         return loop is not None and running_loop_or_none() is not loop and loop.is_running()
 
     cdef inline bint in_own_loop(self) except -1:
-        if self.loop_generation != self._core.generation:
+        if self.loop_fork_epoch != self._core.fork_epoch:
             return False
         if GCP_HAS_LOOP_MARK and self.loop_mark is not None and <void *>self.loop_mark == gcp_loop_mark():
             return True
@@ -69,14 +69,14 @@ cdef class AsyncPool(PoolFacade):
         cdef object loop = get_running_loop()
         cdef void *mark
         check_built(self)
-        if loop is not self.loop or self.loop_generation != self._core.generation:
-            if self.loop is not None and self.loop_generation == self._core.generation:
+        if loop is not self.loop or self.loop_fork_epoch != self._core.fork_epoch:
+            if self.loop is not None and self.loop_fork_epoch == self._core.fork_epoch:
                 raise EventLoopMismatch(
                     f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from '
                     f'{loop!r}: expected one pool for each event loop'
                 )
             self.loop = loop
-            self.loop_generation = self._core.generation
+            self.loop_fork_epoch = self._core.fork_epoch
         mark = gcp_loop_mark()
         self.loop_mark = <object>mark if mark != NULL else None
         return 0
@@ -90,7 +90,7 @@ cdef class AsyncPool(PoolFacade):
     @property
     def _bound_loop(self):
         # None while the pool was not used; does not bind it.
-        return self.loop if self.loop_generation == self._core.generation else None
+        return self.loop if self.loop_fork_epoch == self._core.fork_epoch else None
 
     @cython.binding(True)
     def acquire(self, endpoint, timeout=None):
@@ -123,7 +123,7 @@ cdef class AsyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        cdef Entry e = self._core.find_at_once(conn, endpoint)
+        cdef Entry e = self._core.find_acquired_by_identity(conn, endpoint)
         cdef object todo
         # Now, and not at the coroutine's first step, which may never come: the coroutine may be forgotten, or its task
         # cancelled before that step, which only ends the coroutine that a tracer has wrapped around this one.
@@ -138,7 +138,7 @@ cdef class AsyncPool(PoolFacade):
         cdef object todo
         try:
             check_built(self)
-            e = self._core.find_out(conn, endpoint)
+            e = self._core.entry_to_release(conn, endpoint)
             if e is None:
                 return new_coroutine(RELEASED, self, None, None)
             if not self.in_own_loop():
@@ -192,9 +192,9 @@ cdef class AsyncPool(PoolFacade):
         if isinstance(todo, Entry):
             e = todo
             if e.broken:
-                self._core.discard(e)
+                self._core.retire_to_doomed(e)
             elif self._hooks_release:
-                self.give_back_untidied(e, False)
+                self.release_unreset(e, False)
             else:
                 self._release_entry(e)
         try:
@@ -203,8 +203,8 @@ cdef class AsyncPool(PoolFacade):
             self._spawn_disposals()
             raise
 
-    def _give_back_untidied(self, Entry e not None, bint whole):
-        self.give_back_untidied(e, whole)
+    def _release_unreset(self, Entry e not None, bint hook_ended):
+        self.release_unreset(e, hook_ended)
 
     def _find_due(self):
         self.find_due(self._core.read_clock())
@@ -222,16 +222,16 @@ cdef class AsyncPool(PoolFacade):
             return MISSING_
         return e.conn_
 
-    cdef int abandon_entry(self, Entry e, unsigned int turn) except -1:
+    cdef int abandon_entry(self, Entry e, unsigned int lease_no) except -1:
         # Its holder is being finalised, wherever that is: the loop belongs to a thread. A pool that is being collected
         # as garbage owns no entries any more.
         cdef bint current
         if self._core.entries is None or e not in self._core.entries or self.loop is None:
             return 0
-        if e.generation != self._core.generation:
+        if e.fork_epoch != self._core.fork_epoch:
             return 0
         gcp_lock(&e.pool.lock)
-        current = e.turn == turn and (e.state == ACQUIRED or e.state == RELEASING)
+        current = e.lease_no == lease_no and (e.state == ACQUIRED or e.state == RELEASING)
         gcp_unlock(&e.pool.lock)
         if not current:
             return 0
@@ -239,11 +239,11 @@ cdef class AsyncPool(PoolFacade):
             self._leave_without_hook(e)
         elif not self.loop.is_closed():
             # By then somebody else may have it: looked at again.
-            self.loop.call_soon_threadsafe(self._abandon_entry, e, turn)
+            self.loop.call_soon_threadsafe(self._abandon_entry, e, lease_no)
         return 0
 
-    def _abandon_entry(self, Entry e not None, unsigned int turn):
-        self.abandon_entry(e, turn)
+    def _abandon_entry(self, Entry e not None, unsigned int lease_no):
+        self.abandon_entry(e, lease_no)
 
     cdef object release_or_tell(self, Entry e):
         # Give a connection back. None: done; the entry: its hook has to run first; MISSING: there is closing to do.
@@ -256,8 +256,8 @@ cdef class AsyncPool(PoolFacade):
         cdef PoolCore core = self._core
         cdef double now = core.read_clock()
         pool_of(e)
-        if core.release_entry(e, now):
-            core.give_back(e, now, None)
+        if not core.release_fast(e, now):
+            core.release_locked(e, now, None)
         self.find_due(now)
         return MISSING_ if gcp_load_int(&core.doomed_count) else None
 
@@ -306,7 +306,7 @@ cdef class AsyncConnectionContext:
     def __dealloc__(self):
         # Entered and never left: a signal handler raised between __aenter__ and the first step of what that returned.
         if self.entry is not None and self.pool is not None and self.pool._core is not None:
-            self.pool.abandon_entry(self.entry, self.turn)
+            self.pool.abandon_entry(self.entry, self.lease_no)
 
     def __aenter__(self):
         cdef AsyncPool pool = self.pool
@@ -320,7 +320,7 @@ cdef class AsyncConnectionContext:
             e = pool._core.take_idle(self.endpoint, pool._core.read_clock(), pool.fresh_for)
             if e is not None:
                 self.entry = e
-                self.turn = e.turn
+                self.lease_no = e.lease_no
                 return new_coroutine(READY, pool, None, e.conn_)
         return new_coroutine(ENTER, pool, self, self.timeout)
 
@@ -332,8 +332,8 @@ cdef class AsyncConnectionContext:
         pool.refuse_other_loop()
         self.entry = None
         todo = None
-        if e.generation == pool._core.generation:
-            if e.turn != self.turn:
+        if e.fork_epoch == pool._core.fork_epoch:
+            if e.lease_no != self.lease_no:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
                 )

@@ -24,4 +24,4 @@ cdef class PoolFacade:                     # set once
     cdef bint is_overridden(self) except -1
     cdef bint find_overrides(self) except -1
     cdef int find_due(self, double now) except -1
-    cdef int give_back_untidied(self, Entry e, bint whole) except -1
+    cdef int release_unreset(self, Entry e, bint hook_ended) except -1

@@ -150,16 +150,16 @@ cdef class PoolFacade:
             core.expired(now, self._dispose_batch_size)
         return 0
 
-    cdef int give_back_untidied(self, Entry e, bint whole) except -1:
+    cdef int release_unreset(self, Entry e, bint hook_ended) except -1:
         # Its on_release hook did not come to its end: with an error, which leaves that to the manager
         # (generic-connection-pool), or it was cut off or left out. Then the connection is checked before it is served
         # again, or, where nothing is checked, not served again.
         cdef PoolCore core = self._core
-        if whole or self._checks:
+        if hook_ended or self._checks:
             core.mark_unchecked(e)
             core.release(e, core.read_clock())
         else:
-            core.discard(e)
+            core.retire_to_doomed(e)
         return 0
 
     def _must_check(self, Waiter w not None):

@@ -5,7 +5,7 @@ cdef class PoolCoroutine:                   # [owner]
     cdef object inner
     cdef int kind
     cdef int state
-    cdef unsigned int turn                  # that of the entry that a LEAVE gives back
+    cdef unsigned int lease_no              # that of the entry that a LEAVE gives back
     cdef Waiter waiter                      # of an ACQUIRE or ENTER that has to wait
 
     cdef object first_step(self)

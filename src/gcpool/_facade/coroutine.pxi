@@ -116,7 +116,7 @@ cdef inline PoolCoroutine new_coroutine(int kind, AsyncPool pool, object endpoin
     coroutine.endpoint = endpoint
     coroutine.argument = argument
     if isinstance(argument, Entry) and RELEASE <= kind <= LEAVE_AFTER_ERROR:
-        coroutine.turn = (<Entry>argument).turn
+        coroutine.lease_no = (<Entry>argument).lease_no
     return coroutine
 
 
@@ -141,7 +141,7 @@ cdef class PoolCoroutine:
                 # Nobody will go on with it.
                 if isinstance(self.argument, Entry):
                     (<Entry>self.argument).broken |= self.kind == LEAVE_AFTER_ERROR
-                    self.pool.abandon_entry(self.argument, self.turn)
+                    self.pool.abandon_entry(self.argument, self.lease_no)
                 elif self.pool.loop is None or self.pool.loop.is_closed():
                     pass                    # what is doomed remains so
                 elif running_loop_or_none() is self.pool.loop:
@@ -185,11 +185,11 @@ cdef class PoolCoroutine:
         elif self.kind == RELEASE:
             e = <Entry>self.argument
             pool.check_loop()
-            if e.turn != self.turn:
+            if e.lease_no != self.lease_no:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now'
                 )
-            todo = pool.release_or_tell(e) if e.generation == pool._core.generation else None
+            todo = pool.release_or_tell(e) if e.fork_epoch == pool._core.fork_epoch else None
             if todo is None:
                 return None
             self.kind = LEAVE
@@ -223,7 +223,7 @@ cdef class PoolCoroutine:
                 self.pool._abandon(w)
                 raise RuntimeError(ENTERED)
             context.entry = w.entry
-            context.turn = w.entry.turn
+            context.lease_no = w.entry.lease_no
         return w.entry.conn_
 
     cdef int see_to_entry(self) except -1:
@@ -241,10 +241,10 @@ cdef class PoolCoroutine:
             return 0
         if isinstance(self.argument, Entry):
             e = <Entry>self.argument
-            if e.generation != self.pool._core.generation:
+            if e.fork_epoch != self.pool._core.fork_epoch:
                 return 0
             gcp_lock(&e.pool.lock)
-            left = e.state == RELEASING and e.turn == self.turn
+            left = e.state == RELEASING and e.lease_no == self.lease_no
             gcp_unlock(&e.pool.lock)
             if left:
                 e.broken |= self.kind == LEAVE_AFTER_ERROR
@@ -259,7 +259,7 @@ cdef class PoolCoroutine:
             if self.kind == LEAVE_AFTER_ERROR:
                 (<Entry>self.argument).broken = True    # in doubt: nobody was asked
             if isinstance(self.argument, Entry) and (self.kind == RELEASE or self.pool.elsewhere()):
-                self.pool.abandon_entry(self.argument, self.turn)
+                self.pool.abandon_entry(self.argument, self.lease_no)
             else:
                 self.pool._leave_without_hook(self.argument)
         return 0

@@ -16,6 +16,6 @@ cdef class SyncConnectionContext:           # [owner]
     cdef object endpoint
     cdef object timeout
     cdef Entry entry                        # None: not entered
-    cdef unsigned int turn                  # which acquire of the entry it is
+    cdef unsigned int lease_no              # which acquire of the entry it is
 
     cdef int abandon(self) except -1

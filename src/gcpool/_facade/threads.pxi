@@ -32,7 +32,7 @@ cdef class SyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        cdef Entry e = self._core.find_out(conn, endpoint)
+        cdef Entry e = self._core.entry_to_release(conn, endpoint)
         if e is not None:
             self.release_entry(e)
 
@@ -82,7 +82,7 @@ cdef class SyncPool(PoolFacade):
                 timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
             if e is not None:
-                self._core.give_back(e, self._core.read_clock(), None)
+                self._core.release_locked(e, self._core.read_clock(), None)
             raise
         w.keeps = True
         try:
@@ -159,7 +159,7 @@ cdef class SyncPool(PoolFacade):
     cdef int discard_entry(self, Entry e) except -1:
         cdef PoolCore core = self._core
         core.distrust_endpoint(e)
-        if not core.condemn(e):
+        if not core.retire(e):
             return 0
         try:
             self.dispose_entry(e, INFINITY, None)
@@ -179,7 +179,7 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
-                core.discard(e)
+                core.retire_to_doomed(e)
                 try:
                     log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
@@ -187,12 +187,12 @@ cdef class SyncPool(PoolFacade):
                 return 0
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
-                self.give_back_untidied(e, isinstance(exc, Exception))
+                self.release_unreset(e, isinstance(exc, Exception))
                 self.drain(INFINITY)
                 raise
         now = core.read_clock()
-        if core.release_entry(e, now):
-            core.give_back(e, now, None)
+        if not core.release_fast(e, now):
+            core.release_locked(e, now, None)
         self.find_due(now)
         if gcp_load_int(&core.doomed_count):
             self.drain(INFINITY)
@@ -304,7 +304,7 @@ cdef class SyncConnectionContext:
             self.pool.release_entry(e)
             raise RuntimeError(ENTERED)
         self.entry = e
-        self.turn = e.turn
+        self.lease_no = e.lease_no
         return e.conn_
 
     def __exit__(self, exc_type, exc, traceback):
@@ -312,8 +312,8 @@ cdef class SyncConnectionContext:
         if e is None:
             raise RuntimeError('the connection context was not entered')
         self.entry = None
-        if e.generation == self.pool._core.generation:
-            if e.turn != self.turn:
+        if e.fork_epoch == self.pool._core.fork_epoch:
+            if e.lease_no != self.lease_no:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
                 )
@@ -336,6 +336,6 @@ cdef class SyncConnectionContext:
         self.entry = None
         if self.pool is not None and self.pool._core is not None:
             core = self.pool._core
-            if core.entries is not None and e in core.entries and e.turn == self.turn and core.is_out(e):
+            if core.entries is not None and e in core.entries and e.lease_no == self.lease_no and core.is_out(e):
                 self.pool.release_entry(e)
         return 0
