@@ -64,8 +64,8 @@ PARALLEL_DISPOSALS = 64
 
 # The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
 # closed without a limit.
-TELLING = 'gcpool-dead'
-TELLING_TIME = 1.0
+TELL_DEAD_TASK = 'gcpool-dead'
+TELL_DEAD_TIME = 1.0
 
 # Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
 COLLECTOR_PAUSE = 0.1
@@ -76,9 +76,9 @@ def seconds(value: float | None) -> str:
     return 'no limit' if value is None else f'{value:g} s'
 
 
-def at_least(deadline: float | None, least: float) -> float | None:
+def not_before(deadline: float | None, earliest: float) -> float | None:
     """A deadline that is not before some time."""
-    return None if deadline is None else max(deadline, least)
+    return None if deadline is None else max(deadline, earliest)
 
 
 def get_deadline(now: float, timeout: float | None) -> float | None:
@@ -112,10 +112,10 @@ def spawn(
     return asyncio.Task(coroutine, loop=loop, name=name)
 
 
-def let_go(queue: 'deque[Disposal]') -> None:
+def put_all_back(queue: 'deque[Disposal]') -> None:
     """Put the connections of a queue back among the doomed: nobody takes them out of the queue any more."""
     while queue:
-        queue.popleft().let_go()
+        queue.popleft().put_back()
 
 
 def _is_being_cancelled() -> bool:
@@ -171,7 +171,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
         return with_connection
 
-    async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
+    async def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
     async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
@@ -217,10 +217,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self._core.distrust_endpoint(entry)
         if not self._core.retire_to_doomed(entry):
             return
-        self._find_due()
+        self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry, tasks)), TELLING)
+            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry, tasks)), TELL_DEAD_TASK)
             self._tasks.add(telling)
             telling.add_done_callback(self._tasks.discard)
             await asyncio.wait([telling], timeout=LEAST_DISPOSE_TIME)
@@ -251,7 +251,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 try:
                     logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
                 finally:
-                    self._find_due()
+                    self._doom_due()
                     tasks = self._spawn_disposals()
                 if tasks:
                     # No longer than for a broken connection: see _discard().
@@ -356,10 +356,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         except BaseException:
             # Not when the traceback goes: whoever cleans up after this acquire is to find it.
             if disposal is not None:
-                disposal.let_go()
+                disposal.put_back()
             raise
-        least = self._core.now() + LEAST_DISPOSE_TIME
-        await self._bounded(asyncio.wait([task]), at_least(deadline, least), timeout, 'dispose', waiter.endpoint)
+        earliest = self._core.now() + LEAST_DISPOSE_TIME
+        await self._bounded(asyncio.wait([task]), not_before(deadline, earliest), timeout, 'dispose', waiter.endpoint)
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
@@ -377,9 +377,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         ended: set[asyncio.Task[Any]] = set()
         while left := self._own_tasks() - ended:
             # First the tasks that close connections: an on_connection_dead that waits for this call ends after it only.
-            closing = {task for task in left if task.get_name() != TELLING}
+            closing = {task for task in left if task.get_name() != TELL_DEAD_TASK}
             tasks = closing or left
-            patience: float | None = None if closing else TELLING_TIME
+            patience: float | None = None if closing else TELL_DEAD_TIME
             if deadline is not None:
                 patience = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
             _, at_work = await asyncio.wait(tasks, timeout=patience)
@@ -424,8 +424,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         except BaseException:
             # A signal handler raised. Lanes that were begun find these connections among the doomed.
             if taken is not None:
-                taken.let_go()
-            let_go(queue)
+                taken.put_back()
+            put_all_back(queue)
             raise
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
@@ -439,7 +439,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self._tasks.discard(task)
         # If a signal handler raised between two lines of the lane, maybe the first, disposals are left in the queue.
         # They go back among the doomed, where the other lanes find them.
-        let_go(queue)
+        put_all_back(queue)
         if self._core.doomed:
             self._spawn_disposals()
 
@@ -463,13 +463,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                     failure = failure or exc
                     loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
                 finally:
-                    taken.let_go()
+                    taken.put_back()
         finally:
             # Its loop was closed, and nothing can be awaited any more, or a signal handler raised: back they go, now
             # and not when the traceback goes. If other lanes are left, they find them among the doomed.
             if taken is not None:
-                taken.let_go()
-            let_go(queue)
+                taken.put_back()
+            put_all_back(queue)
         if failure is not None:
             raise failure
 
@@ -535,7 +535,7 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
 
         return with_connection
 
-    def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
+    def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
     def _arm(self, waiter: Waiter) -> threading.Lock:
@@ -626,7 +626,7 @@ class AsyncWorker:
             self.wake()
         return True
 
-    def _work(self, pool: Any, least: float = 0.0) -> None:
+    def _work(self, pool: Any, min_delay: float = 0.0) -> None:
         loop = pool._bound_loop
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop gave a connection back.
@@ -636,7 +636,7 @@ class AsyncWorker:
         delay = pool._due_in()
         # In an empty context, which the collector's task inherits. The context of the task that gave back the first
         # connection may be a request's, and would be kept as long as the pool.
-        self._timer = None if delay is None else loop.call_later(max(delay, least), self._ring, context=Context())
+        self._timer = None if delay is None else loop.call_later(max(delay, min_delay), self._ring, context=Context())
 
     def _ring(self) -> None:
         self._timer = None

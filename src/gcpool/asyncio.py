@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from ._core import Waiter, logger
-from ._primitives import AsyncRuntime, AsyncWorker, at_least, get_deadline, seconds
+from ._primitives import AsyncRuntime, AsyncWorker, get_deadline, not_before, seconds
 from .common import (
     BaseConnectionPool,
     Hooks,
@@ -163,10 +163,10 @@ class ConnectionPool(
         await self._end_tasks(deadline)
         return unreleased
 
-    async def _serve(self, waiter: Waiter, timeout: float | None, dead: bool, since: float | None = None) -> None:
+    async def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
 
-        :param waiter: holds nothing, or, if ``dead``, a connection that was found dead
+        :param waiter: holds nothing, or, if ``found_dead``, a connection that was found dead
         :param timeout: seconds to wait at most, None for no limit
         :param since: when the time limit began to count, None for now
         """
@@ -175,8 +175,8 @@ class ConnectionPool(
         deadline = get_deadline(core.now() if since is None else since, timeout)
         while True:
             signal = self._arm(waiter)
-            queued, least = await self._ask(waiter, dead, deadline, timeout)
-            if queued and not await self._wait(signal, at_least(deadline, least), core.give_up, waiter):
+            queued, worth_waiting_until = await self._ask(waiter, found_dead, deadline, timeout)
+            if queued and not await self._wait(signal, not_before(deadline, worth_waiting_until), core.give_up, waiter):
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
@@ -189,31 +189,31 @@ class ConnectionPool(
                 break
             if not self._must_check(waiter) or await self._check(waiter, deadline, timeout):
                 break
-            dead = True
+            found_dead = True
         if self._hooks_acquire and core.still_holds(waiter):
             await self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
         if not core.still_holds(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
     async def _ask(
-        self, waiter: Waiter, dead: bool, deadline: float | None, timeout: float | None
+        self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None
     ) -> tuple[bool, float]:
         """Ask for a connection, or another one, and close what has to be closed for that.
 
         :return: whether it has to wait, and until when at least, even if its time is over: for what it had closed
         """
         core = self._core
-        if dead:
+        if found_dead:
             core.reject_dead(waiter)
         dead_entry = waiter.dead_entry
         # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
-        least = self._begin_disposals(waiter, deadline) if waiter.has_doomed or core.doomed else 0.0
+        worth_waiting_until = self._begin_disposals(waiter, deadline) if waiter.has_doomed or core.doomed else 0.0
         if dead_entry is not None:
             await self._dispose_dead(waiter, deadline, timeout)
             if self._hooks_dead:
                 await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
-        return queued, least
+        return queued, worth_waiting_until
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core

@@ -25,7 +25,7 @@ __all__ = [
 MAX_SIZE = 2**31 - 1
 
 # The methods that connection() calls if they were replaced on the pool.
-_TRACED = frozenset({'acquire', 'release'})
+_REPLACEABLE_METHODS = frozenset({'acquire', 'release'})
 
 
 def _check_seconds(name: str, value: Any) -> float:
@@ -50,7 +50,7 @@ def _limit(seconds: float | None) -> float | None:
     return None if seconds is None or seconds >= ENDLESS else seconds
 
 
-def _check_count(name: str, value: Any, least: int) -> int:
+def _check_count(name: str, value: Any, minimum: int) -> int:
     if isinstance(value, bool):
         raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
     try:
@@ -59,8 +59,8 @@ def _check_count(name: str, value: Any, least: int) -> int:
         raise TypeError(
             f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
         ) from None
-    if not least <= count <= MAX_SIZE:
-        raise ValueError(f'{name}={value!r}: expected {least} or more, and at most {MAX_SIZE}')
+    if not minimum <= count <= MAX_SIZE:
+        raise ValueError(f'{name}={value!r}: expected {minimum} or more, and at most {MAX_SIZE}')
     return count
 
 
@@ -291,12 +291,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
-        if name in _TRACED:
+        if name in _REPLACEABLE_METHODS:
             self._note_replaced(name, True)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        if name in _TRACED:
+        if name in _REPLACEABLE_METHODS:
             self._note_replaced(name, False)
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ cdef class AsyncPool(PoolFacade):
 
     cdef int check_loop(self) except -1
     cdef int refuse_other_loop(self) except -1
-    cdef bint elsewhere(self) except -1
+    cdef bint loop_runs_in_other_thread(self) except -1
     cdef bint in_own_loop(self) except -1
     cdef int bind(self) except -1
     cdef object acquire_ready(self, object endpoint, object timeout)

@@ -53,7 +53,7 @@ cdef class AsyncPool(PoolFacade):
             return self.check_loop()
         return 0
 
-    cdef bint elsewhere(self) except -1:
+    cdef bint loop_runs_in_other_thread(self) except -1:
         # Whether the pool's loop is running, and not in this thread.
         loop = self.loop
         return loop is not None and running_loop_or_none() is not loop and loop.is_running()
@@ -206,8 +206,8 @@ cdef class AsyncPool(PoolFacade):
     def _release_unreset(self, Entry e not None, bint hook_ended):
         self.release_unreset(e, hook_ended)
 
-    def _find_due(self):
-        self.find_due(self._core.read_clock())
+    def _doom_due(self):
+        self.doom_due(self._core.read_clock())
 
     cdef object acquire_ready(self, object endpoint, object timeout):
         # A ready connection that needs no check and no hook, or MISSING.
@@ -215,9 +215,9 @@ cdef class AsyncPool(PoolFacade):
         self.check_loop()
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if self._hooks_acquire or (self._checks and self.fresh_for <= 0):
+        if self._hooks_acquire or (self._checks and self.trusted_for <= 0):
             return MISSING_
-        e = self._core.take_idle(endpoint, self._core.read_clock(), self.fresh_for)
+        e = self._core.take_idle(endpoint, self._core.read_clock(), self.trusted_for)
         if e is None:
             return MISSING_
         return e.conn_
@@ -258,7 +258,7 @@ cdef class AsyncPool(PoolFacade):
         pool_of(e)
         if not core.release_fast(e, now):
             core.release_locked(e, now, None)
-        self.find_due(now)
+        self.doom_due(now)
         return MISSING_ if gcp_load_int(&core.doomed_count) else None
 
     def connection(self, endpoint, timeout=None):
@@ -316,8 +316,8 @@ cdef class AsyncConnectionContext:
         if pool is None:
             raise RuntimeError(NO_POOL)
         pool.check_loop()
-        if not pool._hooks_acquire and not (pool._checks and pool.fresh_for <= 0):
-            e = pool._core.take_idle(self.endpoint, pool._core.read_clock(), pool.fresh_for)
+        if not pool._hooks_acquire and not (pool._checks and pool.trusted_for <= 0):
+            e = pool._core.take_idle(self.endpoint, pool._core.read_clock(), pool.trusted_for)
             if e is not None:
                 self.entry = e
                 self.lease_no = e.lease_no

@@ -131,7 +131,7 @@ cdef class Disposal(ManagerCall):
             self.core.disposed(e)
         return 0
 
-    def let_go(self):
+    def put_back(self):
         """Put the connection back among the doomed if its dispose was not begun. Otherwise that has ended here."""
         cdef Entry e = self.entry
         self.entry = None
@@ -144,7 +144,7 @@ cdef class Disposal(ManagerCall):
     def __dealloc__(self):
         # A core that is being collected as garbage owns no entries any more.
         if self.entry is not None and self.core.entries is not None:
-            self.let_go()
+            self.put_back()
 
 
 @cython.final

@@ -10,9 +10,9 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_dead
     cdef readonly bint _hooks_broken
     cdef readonly double _check_interval
-    cdef double fresh_for                   # _check_interval, or 0 where nothing is ever checked
+    cdef double trusted_for                 # _check_interval, or 0 where nothing is ever checked
     cdef readonly object _check_timeout
-    cdef unsigned int plain_type            # [relaxed] version of the type if it replaces neither acquire nor release
+    cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
     cdef set replaced                       # names of those set on the pool itself; None: neither ever was
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
@@ -22,6 +22,6 @@ cdef class PoolFacade:                     # set once
     cdef public object __orig_class__
 
     cdef bint is_overridden(self) except -1
-    cdef bint find_overrides(self) except -1
-    cdef int find_due(self, double now) except -1
+    cdef bint look_for_overrides(self) except -1
+    cdef int doom_due(self, double now) except -1
     cdef int release_unreset(self, Entry e, bint hook_ended) except -1

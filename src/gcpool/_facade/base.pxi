@@ -112,17 +112,17 @@ cdef class PoolFacade:
         self._hooks_dead = hooks_dead
         self._hooks_broken = hooks_broken
         self._check_interval = check_interval
-        self.fresh_for = check_interval if checks else 0.0
+        self.trusted_for = check_interval if checks else 0.0
         self._check_timeout = check_timeout
 
     cdef inline bint is_overridden(self) except -1:
         # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on
         # the pool or on its class. connection() has to call that method, then.
-        if self.replaced is None and self.plain_type and self.plain_type == gcp_version_of_type(self):
+        if self.replaced is None and self.unpatched_version and self.unpatched_version == gcp_version_of_type(self):
             return False
-        return self.find_overrides()
+        return self.look_for_overrides()
 
-    cdef bint find_overrides(self) except -1:
+    cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
         cdef bint overridden
         base = SyncPool if isinstance(self, SyncPool) else AsyncPool
@@ -130,7 +130,7 @@ cdef class PoolFacade:
         # Read before the comparison: a method that is replaced after this changes the version.
         version = gcp_version_of_type(self)
         overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
-        self.plain_type = 0 if overridden else version
+        self.unpatched_version = 0 if overridden else version
         return overridden or bool(self.replaced)
 
     def _note_replaced(self, str name not None, bint replaced):
@@ -142,7 +142,7 @@ cdef class PoolFacade:
         else:
             self.replaced.discard(name)
 
-    cdef inline int find_due(self, double now) except -1:
+    cdef inline int doom_due(self, double now) except -1:
         # Each release disposes of up to dispose_batch_size connections that are due, unless a background collector
         # does: its thread may have died, and cannot always be started.
         cdef PoolCore core = self._core
@@ -167,7 +167,7 @@ cdef class PoolFacade:
         # now, and no method of the manager is to see it.
         if not self._checks or not self._core.still_holds(w):
             return False
-        return self.fresh_for <= 0 or self._core.needs_check(w, self._core.now(), self.fresh_for)
+        return self.trusted_for <= 0 or self._core.needs_check(w, self._core.now(), self.trusted_for)
 
 
 NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'

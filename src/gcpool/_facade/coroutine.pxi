@@ -248,7 +248,7 @@ cdef class PoolCoroutine:
             gcp_unlock(&e.pool.lock)
             if left:
                 e.broken |= self.kind == LEAVE_AFTER_ERROR
-        if left or (gcp_load_int(&self.pool._core.doomed_count) and not self.pool.elsewhere()):
+        if left or (gcp_load_int(&self.pool._core.doomed_count) and not self.pool.loop_runs_in_other_thread()):
             self.pool._leave_without_hook(self.argument if left else None)
         return 0
 
@@ -258,7 +258,7 @@ cdef class PoolCoroutine:
         if self.pool is not None and RELEASE <= self.kind <= LEAVE_AFTER_ERROR:
             if self.kind == LEAVE_AFTER_ERROR:
                 (<Entry>self.argument).broken = True    # in doubt: nobody was asked
-            if isinstance(self.argument, Entry) and (self.kind == RELEASE or self.pool.elsewhere()):
+            if isinstance(self.argument, Entry) and (self.kind == RELEASE or self.pool.loop_runs_in_other_thread()):
                 self.pool.abandon_entry(self.argument, self.lease_no)
             else:
                 self.pool._leave_without_hook(self.argument)

@@ -62,8 +62,8 @@ cdef class SyncPool(PoolFacade):
         return context
 
     cdef inline Entry acquire_entry(self, object endpoint, object timeout):
-        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock(), self.fresh_for)
-        if e is None or self._hooks_acquire or (self._checks and self.fresh_for <= 0):
+        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock(), self.trusted_for)
+        if e is None or self._hooks_acquire or (self._checks and self.trusted_for <= 0):
             e = self.acquire_slowly(endpoint, timeout, e)
         return e
 
@@ -89,7 +89,7 @@ cdef class SyncPool(PoolFacade):
             if e is not None:
                 self._core.adopt(w, e)
                 # With an interval, take_idle() leaves to _serve() what needs a check.
-                if self._checks and self.fresh_for <= 0:
+                if self._checks and self.trusted_for <= 0:
                     if timeout is not None:
                         since = self._core.now()    # a check that takes its time leaves less for what follows
                     dead = not self._check_within(w, timeout)
@@ -108,10 +108,10 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
-                self.drain_own(w, INFINITY if timeout is None else self._core.now())
+                self.dispose_own_doomed(w, INFINITY if timeout is None else self._core.now())
             raise
 
-    cdef int drain_own(self, Waiter w, double deadline) except -1:
+    cdef int dispose_own_doomed(self, Waiter w, double deadline) except -1:
         # What the waiter's acquire has doomed. The others belong to somebody else, who is at it: another endpoint's
         # dispose may take longer than this acquire has time.
         cdef Entry e
@@ -188,22 +188,22 @@ cdef class SyncPool(PoolFacade):
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
                 self.release_unreset(e, isinstance(exc, Exception))
-                self.drain(INFINITY)
+                self.dispose_doomed(INFINITY)
                 raise
         now = core.read_clock()
         if not core.release_fast(e, now):
             core.release_locked(e, now, None)
-        self.find_due(now)
+        self.doom_due(now)
         if gcp_load_int(&core.doomed_count):
-            self.drain(INFINITY)
+            self.dispose_doomed(INFINITY)
         return 0
 
     cdef int dispose_due(self) except -1:
         # What each release does for the connections that are due, and for those that are to be closed.
-        self.find_due(self._core.read_clock())
-        return self.drain(INFINITY)
+        self.doom_due(self._core.read_clock())
+        return self.dispose_doomed(INFINITY)
 
-    cdef int drain(self, double deadline) except -1:
+    cdef int dispose_doomed(self, double deadline) except -1:
         # Somebody may be waiting for each of these slots: go on whatever one of them raises.
         cdef Entry e
         failure = None
@@ -273,10 +273,10 @@ cdef class SyncPool(PoolFacade):
 
     def _dispose_own(self, Waiter w not None, deadline):
         # What the waiter's request has doomed.
-        self.drain_own(w, INFINITY if deadline is None else deadline)
+        self.dispose_own_doomed(w, INFINITY if deadline is None else deadline)
 
     def _dispose_doomed(self, deadline=None):
-        self.drain(INFINITY if deadline is None else deadline)
+        self.dispose_doomed(INFINITY if deadline is None else deadline)
 
 
 @cython.final

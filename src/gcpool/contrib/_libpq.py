@@ -50,7 +50,7 @@ class LibpqSession:
         if self.socket is None:
             self.socket = hold_socket(fd)
 
-    def time_to_let_go(self, most: float) -> float:
+    def goodbye_time(self, most: float) -> float:
         """Give the seconds that the server has to let the session go.
 
         :param most: seconds

@@ -419,7 +419,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         try:
             return self._connection_class.connect(**params)
         except BaseException as exc:
-            _let_go(exc)
+            _close_half_open(exc)
             raise
 
     def dispose(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> None:
@@ -460,7 +460,7 @@ class ConnectionManager(_Configured[_ConnT], BaseConnectionManager[_EndpointT, _
         held, session.socket = session.socket, None
         if held is not None:
             with held:
-                wait_for_end(held, session.time_to_let_go(seconds))
+                wait_for_end(held, session.goodbye_time(seconds))
 
     def check_aliveness(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> bool:
         """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel.
@@ -626,10 +626,10 @@ class AsyncConnectionManager(
         try:
             conn = await self._connection_class.connect(**params)
         except (psycopg.Error, *BAD_PARAMS) as exc:
-            _let_go(exc)
+            _close_half_open(exc)
             _raise_typed(endpoint, params, exc, None)
         except BaseException as exc:
-            _let_go(exc)
+            _close_half_open(exc)
             raise
         self._sessions[conn] = session
         if type(conn).wait is AsyncConnection.wait:
@@ -682,7 +682,7 @@ class AsyncConnectionManager(
             held, session.socket = session.socket, None
             if held is not None:
                 with held:
-                    await wait_for_end_async(held, session.time_to_let_go(seconds))
+                    await wait_for_end_async(held, session.goodbye_time(seconds))
 
     async def check_aliveness(self, endpoint: _EndpointT, conn: _AsyncConnT) -> bool:
         """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel, and
@@ -811,7 +811,7 @@ def _raise_typed(
     raise_connect_error(endpoint, exc, advice_for(str(exc), exc.sqlstate))
 
 
-def _let_go(exc: BaseException) -> None:
+def _close_half_open(exc: BaseException) -> None:
     """Close what a failed connect has opened: psycopg leaves that to the end of its own, which the error refers to."""
     traceback.clear_frames(exc.__traceback__)
 

@@ -194,7 +194,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         if session is not None and session.socket is not None:
             held, session.socket = session.socket, None
             with held:
-                wait_for_end(held, session.time_to_let_go(seconds))
+                wait_for_end(held, session.goodbye_time(seconds))
 
     # Not by dispose(), which the pool calls once for each connection, and a subclass may count.
     def _end(self, conn: Connection, seconds: float = 0.0) -> None:
