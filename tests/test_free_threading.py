@@ -273,6 +273,42 @@ def test_the_core_s_counters_lose_nothing() -> None:
     assert min(counts.values()) > 0
 
 
+def test_waiters_are_dropped_while_others_serve_them() -> None:
+    """Whoever has a slot to give away finds waiters in the queue whose destructors wait for the lock of the queue."""
+    core = PoolCore(1, 1, 2, 60.0, 60.0)
+
+    def work(me: int) -> None:
+        for n in range(CYCLES):
+            waiters = [Waiter(('endpoint', n % 2)) for _ in range(3)]
+            for waiter in waiters:
+                # It takes a while, so that whoever calls it still has the waiter when a destructor goes on.
+                waiter.arm(lambda: sum(range(30)))
+                if not core.request(waiter, 0.0):
+                    core.failed(waiter)
+
+    run_in_parallel(work)
+    core.check_invariants()
+    stats = core.stats()
+    assert stats['create_errors'] + stats['waits'] >= 3 * THREADS * CYCLES
+    assert (stats['size'], stats['waiting'], stats['endpoints']) == (0, 0, 0)
+
+
+def test_statistics_are_of_one_moment() -> None:
+    """Everything that was created and not disposed of is among the connections, whenever somebody looks."""
+    pool: ConnectionPool[Any, Connection] = ConnectionPool(Manager(), max_size=1, total_max_size=2)
+
+    def work(me: int) -> None:
+        if me < THREADS - 2:
+            use(pool, me, me, CYCLES // 20)
+        else:
+            for _ in range(CYCLES // 20):
+                stats = pool.get_stats()
+                assert 0 <= stats['size'] - (stats['created'] - stats['disposed']) <= 2
+
+    run_in_parallel(work)
+    check(pool, (THREADS - 2) * (CYCLES // 20))
+
+
 def test_pools_are_made_and_dropped_by_all_threads_at_once() -> None:
     """All of them are in one list, for forked children."""
 

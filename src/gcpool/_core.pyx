@@ -68,6 +68,7 @@ cdef enum:          # Waiter.state
     SERVED
     REFUSED         # the pool is closed
     CANCELLED
+    DROPPED         # out of the queue, since its destructor runs; that sees to the rest
 
 STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 

@@ -11,7 +11,7 @@ cdef inline void queue_doomed(PoolCore core, Entry e) noexcept:
 
 cdef inline void doom(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # Both locks are held; the caller has taken the entry off the count of its former state.
-    e.state = CLOSING
+    gcp_store_char(&e.state, CLOSING)
     ep.closing += 1
     core.closing += 1
     queue_doomed(core, e)
@@ -30,7 +30,7 @@ cdef void own(PoolCore core, Waiter w, void *tail) noexcept:
         first = (<Entry>tail).next
         (<Entry>tail).next = NULL
     if w.own_tail == NULL:
-        w.own_head = first
+        gcp_store_pointer(&w.own_head, first)
         w.next_owner = core.owners
         w.previous_owner = NULL
         if core.owners != NULL:
@@ -46,21 +46,25 @@ cdef void own(PoolCore core, Waiter w, void *tail) noexcept:
         p = (<Entry>p).next
 
 
-cdef void owns_nothing(PoolCore core, Waiter w) noexcept:
-    # core.lock is held.
-    w.own_head = w.own_tail = NULL
-    if w.previous_owner != NULL:
-        (<Waiter>w.previous_owner).next_owner = w.next_owner
+cdef void owns_nothing(PoolCore core, void *w) noexcept:
+    # core.lock is held. As in share() no reference is taken.
+    cdef void *previous = (<Waiter>w).previous_owner
+    cdef void *next = (<Waiter>w).next_owner
+    (<Waiter>w).own_tail = NULL
+    if previous != NULL:
+        (<Waiter>previous).next_owner = next
     else:
-        core.owners = w.next_owner
-    if w.next_owner != NULL:
-        (<Waiter>w.next_owner).previous_owner = w.previous_owner
-    w.previous_owner = w.next_owner = NULL
+        core.owners = next
+    if next != NULL:
+        (<Waiter>next).previous_owner = previous
+    (<Waiter>w).previous_owner = (<Waiter>w).next_owner = NULL
+    gcp_store_pointer(&(<Waiter>w).own_head, NULL)      # last: whoever sees it may free the waiter
 
 
-cdef void share(PoolCore core, Waiter w) noexcept:
-    # core.lock is held. What it keeps is among the doomed again.
-    cdef void *p = w.own_head
+cdef void share(PoolCore core, void *w) noexcept:
+    # core.lock is held. What the waiter keeps is among the doomed again. The destructor of the waiter may wait for
+    # the lock: to take a reference and give it back would run that destructor once more.
+    cdef void *p = (<Waiter>w).own_head
     cdef void *following
     owns_nothing(core, w)
     while p != NULL:
@@ -75,7 +79,7 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     cdef bint gone
     gcp_lock(&ep.lock)
     gone = e.closed_while_out and e.state == GONE
-    e.closed_while_out = False
+    gcp_store_char(&e.closed_while_out, False)
     gcp_unlock(&ep.lock)
     if gone:        # else it is still among the doomed, which do not own it: disposed() does this
         map_remove(&core.by_connection, <size_t><void *>e.conn_, <void *>e)
@@ -95,5 +99,5 @@ cdef void disown(PoolCore core, Waiter w) noexcept:
         return
     gcp_lock(&core.lock)
     if w.own_head != NULL:
-        share(core, w)
+        share(core, <void *>w)
     gcp_unlock(&core.lock)

@@ -70,8 +70,15 @@ cdef inline void *first_free(EndpointPool ep) noexcept:
     return ep.waiter_head if p == NULL else p
 
 
+cdef inline void drop(EndpointPool ep, void *p) noexcept:
+    # ep.lock and the core's are held, and gcp_try_incref() has failed: the destructor of the waiter waits for these
+    # locks, and does the rest of dequeue() then.
+    waiter_unlink(ep, p)
+    gcp_store_int(&(<Waiter>p).state, DROPPED)
+
+
 cdef inline void count_acquired(EndpointPool ep, Entry e) noexcept:
-    e.lease_no += 1
+    gcp_store_uint(&e.lease_no, e.lease_no + 1)
     ep.acquires += 1
 
 
@@ -79,7 +86,7 @@ cdef inline void keep_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
     # ep.lock is held. The expiry queue is not touched: an entry whose deadline went up is looked at again when its
     # old one comes up.
     ep.acquired -= 1
-    e.state = IDLE
+    gcp_store_char(&e.state, IDLE)
     e.used_at = now
     if GCP_SHARED_STAMP:
         core.stamp += 1

@@ -9,7 +9,7 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef char is_core                       # [ep] says which idle list
     cdef char closed_while_out              # [ep] by close(): its release is nothing
     cdef char broken                        # [owner] unfit: its release disposes of it
-    cdef readonly unsigned int lease_no     # [ep] how often it was acquired
+    cdef unsigned int lease_no              # [ep] how often it was acquired
     cdef double used_at                     # [ep]
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release

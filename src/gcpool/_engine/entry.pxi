@@ -28,19 +28,24 @@ cdef class Entry(HeapMember):
     @property
     def state_name(self):
         """One of creating, idle, acquired, releasing, closing, gone."""
-        return STATES[self.state]
+        return STATES[gcp_load_char(&self.state)]
+
+    @property
+    def lease_no(self):
+        """How often the connection was acquired."""
+        return gcp_load_uint(&self.lease_no)
 
     @property
     def is_broken(self):
         """Whether its holder said that it is unfit (:py:meth:`break_`)."""
-        return bool(self.broken)
+        return bool(gcp_load_char(&self.broken))
 
     def break_(self):
         """Have the next release dispose of it. Called by its holder."""
-        self.broken = True
+        gcp_store_char(&self.broken, True)
 
     def __repr__(self):
-        return f'<Entry {STATES[self.state]} at {id(self):#x}>'
+        return f'<Entry {self.state_name} at {id(self):#x}>'
 
 
 cdef inline EndpointPool pool_of(Entry e):

@@ -7,7 +7,7 @@ cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
     gcp_lock(&ep.lock)
     state = e.state
     if state == ACQUIRED or state == RELEASING:
-        e.state = CLOSING
+        gcp_store_char(&e.state, CLOSING)
         ep.acquired -= 1
         ep.closing += 1
         core.closing += 1
@@ -19,7 +19,7 @@ cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
     gcp_unlock(&core.lock)
     if state == ACQUIRED or state == RELEASING:
         return True
-    if not e.closed_while_out:
+    if not gcp_load_char(&e.closed_while_out):
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
     forget_closed_while_out(core, e)
     return False

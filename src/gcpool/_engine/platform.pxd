@@ -22,8 +22,15 @@ cdef extern from *:
       #define gcp_unlock(m) PyMutex_Unlock(m)
       /* Endpoint lookups of different threads should not meet at one lock. */
       enum { GCP_SHARDS = 16, GCP_SHARED_STAMP = 0 };
+      #define gcp_load_char(p) _Py_atomic_load_int8_relaxed((int8_t *)(p))
+      #define gcp_store_char(p, v) _Py_atomic_store_int8_relaxed((int8_t *)(p), (v))
       #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
       #define gcp_store_int(p, v) _Py_atomic_store_int_relaxed((p), (v))
+      #define gcp_load_uint(p) _Py_atomic_load_uint_relaxed(p)
+      #define gcp_store_uint(p, v) _Py_atomic_store_uint_relaxed((p), (v))
+      /* Whoever reads the pointer sees, too, what was written before it. */
+      #define gcp_load_pointer(p) _Py_atomic_load_ptr_acquire(p)
+      #define gcp_store_pointer(p, v) _Py_atomic_store_ptr_release((p), (v))
       static inline double gcp_load_double(double *p) {
           union { int64_t i; double d; } u;
           u.i = _Py_atomic_load_int64_relaxed((int64_t *)p);
@@ -52,10 +59,27 @@ cdef extern from *:
         #define gcp_lock(m) ((void)(m))
         #define gcp_unlock(m) ((void)(m))
       #endif
+      #define gcp_load_char(p) (*(p))
+      #define gcp_store_char(p, v) (*(p) = (v))
       #define gcp_load_int(p) (*(p))
       #define gcp_store_int(p, v) (*(p) = (v))
+      #define gcp_load_uint(p) (*(p))
+      #define gcp_store_uint(p, v) (*(p) = (v))
+      #define gcp_load_pointer(p) (*(p))
+      #define gcp_store_pointer(p, v) (*(p) = (v))
       #define gcp_load_double(p) (*(p))
       #define gcp_store_double(p, v) (*(p) = (v))
+    #endif
+
+    /* Take a reference to an object that is known by its address: false if its destructor runs. Without the GIL the
+       destructor may be waiting for a lock that the caller holds, and no reference keeps it from freeing the object.
+       It can tell since Cython 3.3: before, an object in its __dealloc__ has a reference that looks like any other. */
+    #if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+      #define gcp_enable_try_incref(o) PyUnstable_EnableTryIncRef(o)
+      #define gcp_try_incref(p) PyUnstable_TryIncRef((PyObject *)(p))
+    #else
+      #define gcp_enable_try_incref(o) ((void)(o))
+      #define gcp_try_incref(p) (Py_INCREF((PyObject *)(p)), 1)
     #endif
 
     /* Asks for a cache line ahead of its use. */
@@ -112,8 +136,16 @@ cdef extern from *:
     void gcp_call_in_child(void (*)() noexcept) noexcept
     long gcp_process_id() noexcept nogil
     void gcp_keep_for_good(void *) noexcept nogil
+    char gcp_load_char(char *) noexcept nogil
+    void gcp_store_char(char *, char) noexcept nogil
     int gcp_load_int(int *) noexcept nogil
     void gcp_store_int(int *, int) noexcept nogil
+    unsigned int gcp_load_uint(unsigned int *) noexcept nogil
+    void gcp_store_uint(unsigned int *, unsigned int) noexcept nogil
+    void *gcp_load_pointer(void **) noexcept nogil
+    void gcp_store_pointer(void **, void *) noexcept nogil
+    void gcp_enable_try_incref(object) noexcept
+    bint gcp_try_incref(void *) noexcept nogil
     double gcp_load_double(double *) noexcept nogil
     void gcp_store_double(double *, double) noexcept nogil
     void gcp_assert(bint) noexcept nogil

@@ -19,13 +19,13 @@ cdef class PoolCore:
     cdef int wanting_count                  # [core] len(wanting_slots); read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
     cdef readonly int fork_epoch            # changes only in a forked child
-    cdef readonly int size                  # [core]; read without the lock
+    cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
     cdef Relief relief                      # [core]
     cdef void *owners                       # [core] waiters that keep what they doomed
-    cdef readonly int min_idle              # [core]; read under [ep]
-    cdef readonly int max_size              # [core]; read under [ep]
-    cdef readonly int total_max_size        # [core]; read under [ep]
+    cdef int min_idle                       # [core]; read under [ep]
+    cdef int max_size                       # [core]; read under [ep]
+    cdef int total_max_size                 # [core]; read under [ep]
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly bint collects             # never changes: a background worker closes what is due

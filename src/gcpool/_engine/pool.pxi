@@ -139,7 +139,7 @@ cdef class PoolCore:
             slot.hint = p
             slot.hint_conn = <void *>e.conn_
         idle_unlink(ep, p)
-        e.state = ACQUIRED
+        gcp_store_char(&e.state, ACQUIRED)
         ep.acquired += 1
         count_acquired(ep, e)
         gcp_unlock(&ep.lock)
@@ -149,6 +149,7 @@ cdef class PoolCore:
         # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
         cdef EndpointPool ep = e.pool
         cdef Waiter w
+        cdef void *p
         cdef double deadline
         cdef bint is_core
         if e.fork_epoch != self.fork_epoch:
@@ -156,10 +157,10 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
-            if e.closed_while_out:
+            if gcp_load_char(&e.closed_while_out):
                 forget_closed_while_out(self, e)
                 return True
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
+            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
         if (
             e.expires_at <= now
             or gcp_load_int(&self.is_closed)
@@ -170,9 +171,14 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             return False
         if ep.waiter_head != NULL:
-            w = <Waiter>first_free(ep)
-            waiter_unlink(ep, <void *>w)
-            e.state = ACQUIRED
+            p = first_free(ep)
+            if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
+                gcp_unlock(&ep.lock)
+                return False
+            w = <Waiter>p
+            Py_DECREF(w)
+            waiter_unlink(ep, p)
+            gcp_store_char(&e.state, ACQUIRED)
             e.used_at = now
             count_acquired(ep, e)
             w.entry = e
@@ -269,7 +275,7 @@ cdef class PoolCore:
                 if e.expires_at <= now:
                     doom(self, ep, e)
                     continue
-                e.state = ACQUIRED
+                gcp_store_char(&e.state, ACQUIRED)
                 ep.acquired += 1
                 count_acquired(ep, e)
                 w.entry = e
@@ -358,7 +364,7 @@ cdef class PoolCore:
         ep.creating -= 1
         served = not self.is_closed
         if served:
-            ticket.state = ACQUIRED
+            gcp_store_char(&ticket.state, ACQUIRED)
             ep.acquired += 1
             count_acquired(ep, ticket)
         else:
@@ -481,7 +487,7 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         held = e.state == ACQUIRED
         if held:
-            e.state = CLOSING
+            gcp_store_char(&e.state, CLOSING)
             ep.acquired -= 1
             ep.acquires -= 1
             ep.closing += 1
@@ -526,6 +532,7 @@ cdef class PoolCore:
         cdef Entry e
         cdef Entry dead_entry
         cdef void *tail
+        cdef int state
         cdef bint waited = False
         if w is None:
             raise TypeError('expected a Waiter, got None')
@@ -555,9 +562,10 @@ cdef class PoolCore:
         w.state = CANCELLED
         if e is None:
             return waited
-        if e.state == CREATING:
+        state = gcp_load_char(&e.state)
+        if state == CREATING:
             give_back_ticket(self, e, w)
-        elif e.state == ACQUIRED or e.closed_while_out:
+        elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):
             self.mark_unchecked(e)      # its check, or what comes after it, did not come to its end
             self.release_locked(e, now, w)
         return waited
@@ -588,7 +596,7 @@ cdef class PoolCore:
         # The entry of a connection that is acquired, where that can be told without an error and without user code
         # (__eq__ of another endpoint object); else None.
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
-        if e is None or e.state != ACQUIRED:
+        if e is None or gcp_load_char(&e.state) != ACQUIRED:
             return None
         if e.pool.endpoint is not endpoint and map_get(&self.by_identity, <size_t><void *>endpoint) is not e.pool:
             return None
@@ -611,7 +619,7 @@ cdef class PoolCore:
             raise ConnectionNotAcquired(
                 f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
             )
-        if e.closed_while_out:
+        if gcp_load_char(&e.closed_while_out):
             forget_closed_while_out(self, e)
             return None
         return e
@@ -622,14 +630,14 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not, or not of that endpoint
         """
         cdef Entry e = self.entry_to_release(conn, endpoint)
-        if e is not None and e.state != ACQUIRED:
-            raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {STATES[e.state]}')
+        if e is not None and gcp_load_char(&e.state) != ACQUIRED:
+            raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {e.state_name}')
         return e
 
     def entry_if_acquired(self, object conn, object endpoint):
         """The same, or None when it is not out, or another endpoint's. It changes nothing."""
         cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
-        if e is None or e.state != ACQUIRED:
+        if e is None or gcp_load_char(&e.state) != ACQUIRED:
             return None
         return e if pool_is_for(self, e.pool, endpoint) else None
 
@@ -646,10 +654,10 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         state = e.state
         if state == ACQUIRED:
-            e.state = RELEASING
+            gcp_store_char(&e.state, RELEASING)
         gcp_unlock(&ep.lock)
         if state != ACQUIRED:
-            if not e.closed_while_out:
+            if not gcp_load_char(&e.closed_while_out):
                 raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
             forget_closed_while_out(self, e)
         return state == ACQUIRED
@@ -668,6 +676,7 @@ cdef class PoolCore:
         cdef EndpointPool ep = e.pool
         cdef EndpointPool elder
         cdef Waiter w = None
+        cdef void *first
         cdef void *chain = NULL
         cdef void *tail
         cdef double deadline
@@ -688,9 +697,14 @@ cdef class PoolCore:
         if e.state != ACQUIRED and e.state != RELEASING:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            if e.closed_while_out:
+            if gcp_load_char(&e.closed_while_out):
                 return forget_closed_while_out(self, e)
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[e.state]}')
+            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+        first = first_free(ep)
+        while first != NULL and not gcp_try_incref(first):
+            drop(ep, first)
+            update_wants_slot(self, ep)
+            first = first_free(ep)
         late = advance_relief(self, now)
         relief_missing = missing_relief(self, held_up) > 0
         if (
@@ -724,16 +738,15 @@ cdef class PoolCore:
             if is_relief:
                 count_as_relief(self, <void *>e)
         elif hand:
-            w = <Waiter>first_free(ep)
-            Py_INCREF(w)
-            waiter_unlink(ep, <void *>w)
-            e.state = ACQUIRED
+            w = <Waiter>first
+            waiter_unlink(ep, first)
+            gcp_store_char(&e.state, ACQUIRED)
             e.used_at = now
             count_acquired(ep, e)
             w.entry = e
             w.state = SERVED
             update_wants_slot(self, ep)
-            chain = <void *>w
+            chain = first
         else:
             keep_idle(self, ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
             deadline = e.expires_at
@@ -757,6 +770,8 @@ cdef class PoolCore:
                 w.next = dispatch(self)
         own(self, keeper, tail)
         gcp_unlock(&self.lock)
+        if first != NULL and w is None:
+            Py_DECREF(<Waiter>first)
         try:
             notify_all(chain)
         finally:
@@ -792,18 +807,19 @@ cdef class PoolCore:
         cdef Entry e = None
         if w is None:
             raise TypeError('expected a Waiter, got None')
-        if w.own_head == NULL and not w.disposes:
+        if gcp_load_pointer(&w.own_head) == NULL and not w.disposes:
             return None
         if w.pool.fork_epoch != self.fork_epoch:
-            w.own_head = w.own_tail = NULL      # the parent's
+            gcp_store_pointer(&w.own_head, NULL)    # the parent's
+            w.own_tail = NULL
             return None
         gcp_lock(&self.lock)
         if w.own_head != NULL:
             e = <Entry>w.own_head
-            w.own_head = e.next
+            gcp_store_pointer(&w.own_head, e.next)
             e.next = NULL
             if w.own_head == NULL:
-                owns_nothing(self, w)
+                owns_nothing(self, <void *>w)
         gcp_unlock(&self.lock)
         set_disposes(self, w, e is not None)
         return e
@@ -834,7 +850,7 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         gcp_assert(e.state == CLOSING)
         tail = self.doomed_tail
-        e.state = GONE
+        gcp_store_char(&e.state, GONE)
         if e.is_relief:
             e.is_relief = False
             if e.relief_epoch == self.relief.epoch:
@@ -922,7 +938,7 @@ cdef class PoolCore:
         gcp_store_int(&self.is_closed, 1)
         # A thread that hangs in one dispose must not keep others from what else it would have to dispose of.
         while self.owners != NULL:
-            share(self, <Waiter>self.owners)
+            share(self, self.owners)
         gcp_unlock(&self.lock)
         # Endpoint pools that appear from here on are empty: request() refuses.
         for ep in endpoint_pools(self):
@@ -931,11 +947,14 @@ cdef class PoolCore:
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
             while ep.waiter_head != NULL:
-                w = <Waiter>ep.waiter_head
-                Py_INCREF(w)
-                waiter_unlink(ep, <void *>w)
+                p = ep.waiter_head
+                if not gcp_try_incref(p):
+                    drop(ep, p)
+                    continue
+                w = <Waiter>p
+                waiter_unlink(ep, p)
                 w.state = REFUSED
-                end[0] = <void *>w
+                end[0] = p
                 end = &w.next
             update_wants_slot(self, ep)
             while True:
@@ -1010,7 +1029,7 @@ cdef class PoolCore:
             gcp_lock(&ep.lock)
             if e.state == ACQUIRED or e.state == RELEASING:
                 ep.acquired -= 1
-                e.closed_while_out = True
+                gcp_store_char(&e.closed_while_out, True)
                 doom(self, ep, e)
                 count += 1
             gcp_unlock(&ep.lock)
@@ -1061,6 +1080,26 @@ cdef class PoolCore:
         notify_all(chain)
 
     # -- looking --------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self):
+        """How many connections there are."""
+        return gcp_load_int(&self.size)
+
+    @property
+    def min_idle(self):
+        """How many idle connections of an endpoint are core."""
+        return gcp_load_int(&self.min_idle)
+
+    @property
+    def max_size(self):
+        """How many connections an endpoint may have."""
+        return gcp_load_int(&self.max_size)
+
+    @property
+    def total_max_size(self):
+        """How many connections there may be."""
+        return gcp_load_int(&self.total_max_size)
 
     @property
     def closed(self):

@@ -21,7 +21,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     w.spare = None
     w.state = SERVED
     e.pool = ep
-    e.state = CREATING
+    gcp_store_char(&e.state, CREATING)
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
     ep.size += 1
@@ -52,6 +52,7 @@ cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         ep.waiter_tail = <void *>w
     ep.waiting += 1
     w.state = QUEUED
+    gcp_enable_try_incref(w)
     if not w.has_waited:
         w.has_waited = True
         core.waits += 1
@@ -59,9 +60,11 @@ cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 
 cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
     # Both locks are held. False when the waiter was not queued any more.
-    if (<Waiter>p).state != QUEUED:
+    cdef bint queued = (<Waiter>p).state == QUEUED
+    if not queued and (<Waiter>p).state != DROPPED:
         return False
-    waiter_unlink(ep, p)
+    if queued:
+        waiter_unlink(ep, p)
     (<Waiter>p).state = CANCELLED
     update_wants_slot(core, ep)
     forget_if_empty(core, ep)
@@ -113,13 +116,18 @@ cdef void *dispatch(PoolCore core) noexcept:
                 count_as_relief(core, p)
                 missing -= 1
             break
-        w = <Waiter>first_free(ep)
-        Py_INCREF(w)
-        waiter_unlink(ep, <void *>w)
+        p = first_free(ep)
+        if not gcp_try_incref(p):
+            drop(ep, p)
+            update_wants_slot(core, ep)
+            gcp_unlock(&ep.lock)
+            continue
+        w = <Waiter>p
+        waiter_unlink(ep, p)
         serve_ticket(core, ep, w)
         update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
-        end[0] = <void *>w
+        end[0] = p
         end = &w.next
     return chain
 
@@ -159,9 +167,12 @@ cdef void *serve_idler(PoolCore core, Waiter w) noexcept:
     if p == NULL or (<Waiter>p).disposes or ep.size >= core.max_size:
         p = NULL
     else:
-        Py_INCREF(<Waiter>p)
-        waiter_unlink(ep, p)
-        serve_ticket(core, ep, <Waiter>p)
+        if gcp_try_incref(p):
+            waiter_unlink(ep, p)
+            serve_ticket(core, ep, <Waiter>p)
+        else:
+            drop(ep, p)
+            p = NULL
         update_wants_slot(core, ep)
     gcp_unlock(&ep.lock)
     return p
@@ -184,7 +195,7 @@ cdef int give_back_ticket(PoolCore core, Entry ticket, Waiter w) except -1:
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         return 0
-    ticket.state = GONE
+    gcp_store_char(&ticket.state, GONE)
     ep.size -= 1
     gcp_store_int(&core.size, core.size - 1)
     core.create_errors += 1

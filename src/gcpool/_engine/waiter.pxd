@@ -14,8 +14,10 @@ cdef class Waiter:
     cdef bint has_waited                    # [core]
     cdef char keeps                         # [owner] what it dooms is its own to dispose of
     cdef char disposes                      # [ep] it is at it
-    cdef void *own_head                     # [core] that, in this order
+    cdef void *own_head                     # [core] that, in this order; read without the lock
     cdef void *own_tail                     # [core]
     cdef void *previous_owner               # [core] list of those who keep any: PoolCore.owners
     cdef void *next_owner                   # [core]
     cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check of its connection began
+
+    cdef void leave(self) noexcept

@@ -13,19 +13,28 @@ cdef class Waiter:
         self.spare = Entry()
         self.state = FRESH
 
+    def __del__(self):
+        # The garbage collector calls this before it clears anything: nobody may find an endpoint that is cleared.
+        self.leave()
+
     def __dealloc__(self):
+        # Once more: __del__ may have run long ago, and another object's have revived the waiter.
+        self.leave()
+
+    cdef void leave(self) noexcept:
         # Whoever made it cancels it; this is for one that was dropped all the same. Its endpoint pool may have nobody
         # else: it must be forgotten before it goes with it.
         cdef EndpointPool ep = self.pool
-        if self.state == QUEUED and ep is not None and ep.fork_epoch == self.core.fork_epoch:
+        cdef int state = gcp_load_int(&self.state)
+        if (state == QUEUED or state == DROPPED) and ep is not None and ep.fork_epoch == self.core.fork_epoch:
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
             dequeue(self.core, ep, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
-        elif self.core is not None and self.entry is not None and self.entry.state == CREATING:
+        elif self.core is not None and self.entry is not None and gcp_load_char(&self.entry.state) == CREATING:
             give_back_ticket(self.core, self.entry, None)
-        if self.own_head != NULL:
+        if gcp_load_pointer(&self.own_head) != NULL:
             disown(self.core, self)
 
     @property
@@ -36,7 +45,7 @@ cdef class Waiter:
     @property
     def refused(self):
         """Whether the pool was closed, be it over what the waiter was served before it looked."""
-        return self.state == REFUSED or (self.entry is not None and self.entry.closed_while_out)
+        return self.state == REFUSED or (self.entry is not None and gcp_load_char(&self.entry.closed_while_out))
 
     @property
     def held(self):
@@ -53,12 +62,12 @@ cdef class Waiter:
     @property
     def has_ticket(self):
         """Whether what it was served is a slot to connect for, not a connection."""
-        return self.entry is not None and self.entry.state == CREATING
+        return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
 
     @property
     def has_doomed(self):
         """Whether it keeps connections that it has to dispose of (:py:meth:`PoolCore.take_own`)."""
-        return self.own_head != NULL
+        return gcp_load_pointer(&self.own_head) != NULL
 
     def keep_doomed(self):
         """Keep what this acquire dooms, from now on, for whoever drives it, apart from what others dispose of."""

@@ -191,7 +191,7 @@ cdef class AsyncPool(PoolFacade):
         cdef Entry e
         if isinstance(todo, Entry):
             e = todo
-            if e.broken:
+            if gcp_load_char(&e.broken):
                 self._core.retire_to_doomed(e)
             elif self._hooks_release:
                 self.release_unreset(e, False)
@@ -247,7 +247,7 @@ cdef class AsyncPool(PoolFacade):
 
     cdef object release_or_tell(self, Entry e):
         # Give a connection back. None: done; the entry: its hook has to run first; MISSING: there is closing to do.
-        if self._hooks_release or e.broken:
+        if self._hooks_release or gcp_load_char(&e.broken):
             return e if self._core.begin_release(e) else None
         return self._release_entry(e)
 
@@ -333,7 +333,7 @@ cdef class AsyncConnectionContext:
         self.entry = None
         todo = None
         if e.fork_epoch == pool._core.fork_epoch:
-            if e.lease_no != self.lease_no:
+            if gcp_load_uint(&e.lease_no) != self.lease_no:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
                 )

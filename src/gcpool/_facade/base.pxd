@@ -13,7 +13,7 @@ cdef class PoolFacade:                     # set once
     cdef double trusted_for                 # _check_interval, or 0 where nothing is ever checked
     cdef readonly object _check_timeout
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
-    cdef set replaced                       # names of those set on the pool itself; None: neither ever was
+    cdef int replaced                       # [core]; read without the lock: 1 and 2: acquire, release of this very pool
     # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
     # the object has a dict of its own, which even ConnectionPool[...]() would give it.
     cdef public object _tasks

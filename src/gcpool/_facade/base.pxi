@@ -118,7 +118,8 @@ cdef class PoolFacade:
     cdef inline bint is_overridden(self) except -1:
         # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on
         # the pool or on its class. connection() has to call that method, then.
-        if self.replaced is None and self.unpatched_version and self.unpatched_version == gcp_version_of_type(self):
+        cdef unsigned int unpatched = gcp_load_uint(&self.unpatched_version)
+        if unpatched and unpatched == gcp_version_of_type(self) and not gcp_load_int(&self.replaced):
             return False
         return self.look_for_overrides()
 
@@ -130,17 +131,15 @@ cdef class PoolFacade:
         # Read before the comparison: a method that is replaced after this changes the version.
         version = gcp_version_of_type(self)
         overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
-        self.unpatched_version = 0 if overridden else version
-        return overridden or bool(self.replaced)
+        gcp_store_uint(&self.unpatched_version, 0 if overridden else version)
+        return overridden or gcp_load_int(&self.replaced)
 
     def _note_replaced(self, str name not None, bint replaced):
         # acquire or release was set on the pool itself, or that was undone.
-        if self.replaced is None:
-            self.replaced = set()
-        if replaced:
-            self.replaced.add(name)
-        else:
-            self.replaced.discard(name)
+        cdef int bit = 1 if name == 'acquire' else 2
+        gcp_lock(&self._core.lock)
+        gcp_store_int(&self.replaced, self.replaced | bit if replaced else self.replaced & ~bit)
+        gcp_unlock(&self._core.lock)
 
     cdef inline int doom_due(self, double now) except -1:
         # Each release disposes of up to dispose_batch_size connections that are due, unless a background collector

@@ -116,7 +116,7 @@ cdef inline PoolCoroutine new_coroutine(int kind, AsyncPool pool, object endpoin
     coroutine.endpoint = endpoint
     coroutine.argument = argument
     if isinstance(argument, Entry) and RELEASE <= kind <= LEAVE_AFTER_ERROR:
-        coroutine.lease_no = (<Entry>argument).lease_no
+        coroutine.lease_no = gcp_load_uint(&(<Entry>argument).lease_no)
     return coroutine
 
 
@@ -140,7 +140,8 @@ cdef class PoolCoroutine:
             if RELEASE <= self.kind <= LEAVE_AFTER_ERROR and self.pool is not None and self.pool._core is not None:
                 # Nobody will go on with it.
                 if isinstance(self.argument, Entry):
-                    (<Entry>self.argument).broken |= self.kind == LEAVE_AFTER_ERROR
+                    if self.kind == LEAVE_AFTER_ERROR:
+                        (<Entry>self.argument).break_()
                     self.pool.abandon_entry(self.argument, self.lease_no)
                 elif self.pool.loop is None or self.pool.loop.is_closed():
                     pass                    # what is doomed remains so
@@ -185,7 +186,7 @@ cdef class PoolCoroutine:
         elif self.kind == RELEASE:
             e = <Entry>self.argument
             pool.check_loop()
-            if e.lease_no != self.lease_no:
+            if gcp_load_uint(&e.lease_no) != self.lease_no:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now'
                 )
@@ -246,8 +247,8 @@ cdef class PoolCoroutine:
             gcp_lock(&e.pool.lock)
             left = e.state == RELEASING and e.lease_no == self.lease_no
             gcp_unlock(&e.pool.lock)
-            if left:
-                e.broken |= self.kind == LEAVE_AFTER_ERROR
+            if left and self.kind == LEAVE_AFTER_ERROR:
+                e.break_()
         if left or (gcp_load_int(&self.pool._core.doomed_count) and not self.pool.loop_runs_in_other_thread()):
             self.pool._leave_without_hook(self.argument if left else None)
         return 0
@@ -257,7 +258,7 @@ cdef class PoolCoroutine:
         self.state = FINISHED
         if self.pool is not None and RELEASE <= self.kind <= LEAVE_AFTER_ERROR:
             if self.kind == LEAVE_AFTER_ERROR:
-                (<Entry>self.argument).broken = True    # in doubt: nobody was asked
+                (<Entry>self.argument).break_()     # in doubt: nobody was asked
             if isinstance(self.argument, Entry) and (self.kind == RELEASE or self.pool.loop_runs_in_other_thread()):
                 self.pool.abandon_entry(self.argument, self.lease_no)
             else:

@@ -130,7 +130,7 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int release_entry(self, Entry e) except -1:
-        if (self._hooks_release or e.broken) and not self._core.begin_release(e):
+        if (self._hooks_release or gcp_load_char(&e.broken)) and not self._core.begin_release(e):
             return 0
         return self.finish_release(e)
 
@@ -147,9 +147,9 @@ cdef class SyncPool(PoolFacade):
 
     def _judge(self, Entry e not None, exc):
         # Ask the manager whether what its user's block raised broke a connection. It has until it says something else.
-        e.broken = True
+        gcp_store_char(&e.broken, True)
         try:
-            e.broken = bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc))
+            gcp_store_char(&e.broken, bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc)))
         except Exception as failure:
             log.error(
                 'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
@@ -173,7 +173,7 @@ cdef class SyncPool(PoolFacade):
         # The rest of it: with a hook begin_release() came before.
         cdef PoolCore core = self._core
         cdef double now
-        if e.broken:
+        if gcp_load_char(&e.broken):
             return self.discard_entry(e)
         if self._hooks_release and core.is_out(e):
             try:
@@ -313,7 +313,7 @@ cdef class SyncConnectionContext:
             raise RuntimeError('the connection context was not entered')
         self.entry = None
         if e.fork_epoch == self.pool._core.fork_epoch:
-            if e.lease_no != self.lease_no:
+            if gcp_load_uint(&e.lease_no) != self.lease_no:
                 raise ConnectionNotAcquired(
                     f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
                 )
@@ -336,6 +336,8 @@ cdef class SyncConnectionContext:
         self.entry = None
         if self.pool is not None and self.pool._core is not None:
             core = self.pool._core
-            if core.entries is not None and e in core.entries and e.lease_no == self.lease_no and core.is_out(e):
+            if core.entries is None or e not in core.entries:
+                return 0
+            if gcp_load_uint(&e.lease_no) == self.lease_no and core.is_out(e):
                 self.pool.release_entry(e)
         return 0
