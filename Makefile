@@ -2,6 +2,7 @@
 #
 #   make demo       what the pool does, live
 #   make test       the tests; then on a build with assertions; then traced, with the coverage of the core
+#   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
 #   make bench      the pool beside its peers
@@ -13,7 +14,8 @@
 #   make clean      removes whatever of this was made
 #
 # PYTHON chooses the interpreter of .venv when that is made, PYTEST_ARGS goes to every run of pytest, DEMO_ARGS to the
-# demo, BENCH_ARGS to the benchmark; PYTEST_WORKERS is how many tests run at a time (0: one, in the process itself).
+# demo, BENCH_ARGS to the benchmark; TSAN_CYCLES is how often each thread of make tsan acquires and releases, TSAN_SEED
+# draws what it does, if not a new seed each time; PYTEST_WORKERS is how many tests run at a time (0: one, in the process itself).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,6 +23,9 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+TSAN_PYTHON ?=
+TSAN_CYCLES ?= 3000
+TSAN_SEED ?=
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -37,7 +42,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-installed test-sdist lint docs bench bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-installed test-sdist tsan lint docs bench bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -85,6 +90,14 @@ test-plain: $(VENV)/.built $(VENV)/.group-test
 test-assert: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python .github/scripts/build_variant.py assert build/assert
 	PYTHONPATH=$(CURDIR)/build/assert/src GCPOOL_EXPECT_BUILD=build/assert $(PYTEST)
+
+# The interpreter is a CPython that was configured with --disable-gil --with-thread-sanitizer. It need not be installed: in
+# its build folder it finds its list of known reports, too. The program fails if a report names the core.
+tsan: $(VENV)/.group-build
+	@test -n '$(TSAN_PYTHON)' || { echo 'make tsan needs TSAN_PYTHON=path of a CPython that was configured with' \
+		'--disable-gil --with-thread-sanitizer' >&2; exit 1; }
+	$(BIN)/python .github/scripts/build_variant.py tsan build/tsan '$(TSAN_PYTHON)'
+	$(BIN)/python .github/scripts/run_tsan.py build/tsan '$(TSAN_PYTHON)' tests/tsan/stress.py $(TSAN_CYCLES) $(TSAN_SEED)
 
 # Tracing is slow, so the quick form. It runs in the directory that the paths in the traced core are relative to. The
 # second report fails unless the core is in it: with a wrong switch at build or at run it vanishes, and the first one
