@@ -75,10 +75,8 @@ class Timer(Handle):
 class Task(asyncio.Task[Any]):
     """A task whose hash is the same in each run. By that sets of tasks are ordered."""
 
-    numbers = itertools.count()
-
     def __init__(self, coro: Any, *, loop: Any, **options: Any):
-        self._number = next(Task.numbers)
+        self._number: int = next(loop.task_numbers)
         interrupted = False
         if options.get('name') in SPAWNED:
             rate = 0.0 if loop.world.gentle else loop.world.rate['signal']
@@ -102,6 +100,7 @@ class Loop:
         self.step = 0
         self.timers: list[tuple[float, int, Timer]] = []
         self.timer_numbers = itertools.count()
+        self.task_numbers = itertools.count()
         # The handles of this turn, and those of the next: of each step that scheduled some, the first.
         self.turn: list[Handle] = []
         self.next_turn: list[Handle] = []
@@ -270,7 +269,7 @@ class Tasks(Loop):
         self.now += seconds
 
     def spawn(self, steps: Callable[[], Steps]) -> 'asyncio.Task[Any]':
-        return self.create_task(as_coroutine(steps))
+        return self.create_task(carry_out(steps))
 
     def close_pool(self, timeout: float | None) -> Any:
         return self.pool.close(timeout).__await__()
@@ -430,8 +429,13 @@ class Tasks(Loop):
 
 
 @types.coroutine
-def as_coroutine(steps: Callable[[], Steps]) -> Generator[Any, Any, Any]:
+def as_awaitable(steps: Callable[[], Steps]) -> Generator[Any, Any, Any]:
     return (yield from steps())
+
+
+async def carry_out(steps: Callable[[], Steps]) -> Any:
+    """A coroutine of what is written as a generator: tasks of Python 3.12 take nothing else."""
+    return await as_awaitable(steps)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -37,7 +37,11 @@ from tests.simulation.world import (
 __all__ = ['simulate', 'simulate_world']
 
 
-def run(steps: Steps) -> Any:
+# What a signal handler raises.
+SIGNAL = 'from a signal handler'
+
+
+def run(steps: Any) -> Any:
     """Carry out what is written as a generator. It waits by itself."""
     try:
         while True:
@@ -129,9 +133,11 @@ class Thread:
         self.threads.interrupt_or_switch()
 
     def run(self) -> None:
-        # It dies of an interruption.
-        with suppress(Interruption):
+        try:
             self.target()
+        except Interruption as exc:
+            if str(exc) != SIGNAL:
+                self.threads.world.fail(f'the thread {self.name} has died of what a manager raised: {exc!r}')
 
     def is_alive(self) -> bool:
         return self.fiber is not None and not self.fiber.dead
@@ -234,7 +240,7 @@ class Threads:
             raise GreenletExit
         if interruptible and fiber is not None and fiber.interrupted:
             fiber.interrupted = False
-            raise Interruption('from a signal handler')
+            raise Interruption(SIGNAL)
 
     def choose(self) -> Fiber | None:
         """Make a step: who runs next? None: the simulation itself, since all wait or a rule was broken."""
@@ -289,7 +295,7 @@ class Threads:
             self.ready.append(fiber)
             self.switch(not self.world.gentle)
         elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
-            raise Interruption('from a signal handler')
+            raise Interruption(SIGNAL)
 
     def clock(self) -> float:
         self.maybe_switch()
