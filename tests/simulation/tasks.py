@@ -365,6 +365,7 @@ class Tasks(Loop):
         self.spawn(world.end)
         self.run_until_gone()
         # What is left is that of nobody: the naps of those who were cancelled.
+        world.living = -1
         while not self.run_turns() and self.advance():
             pass
         if self.pool._tasks or self.pool._signals:

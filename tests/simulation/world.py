@@ -307,12 +307,13 @@ class World:
                 yield self.nap(timeout)
                 raise TimeoutError('the server hangs')
             yield self.runtime.hang(seconds)
-        elif wait < 0.3:
+        elif wait < 0.4:
             yield self.nap(0.0)
-        elif wait < 0.5:
+        elif wait < 0.7:
             yield self.nap(0.0)
             yield self.nap(0.0)
-        elif wait < 0.6:
+            yield self.nap(0.0)
+        elif wait < 0.8:
             seconds = wait * 0.02
             if timeout is not None and seconds > timeout:
                 yield self.nap(timeout)
@@ -561,11 +562,8 @@ class World:
         if conn.pending is not None:
             self.fail(f'{user!r} would get an answer to {conn.pending!r}')
         conn.pending = user
-        if chance < 0.5:
-            yield self.nap(0.0)
-        else:
-            yield self.nap(0.0)
-            yield self.nap(chance * 0.01)
+        yield self.nap(0.0)
+        yield self.nap(0.0 if chance < 0.6 else chance * 0.01)
         if conn.user is not user:
             self.fail(f'{user!r} uses {conn!r}, which {conn.user!r} has')
         if not conn.works():
