@@ -1,7 +1,10 @@
 # From a fresh clone, with git, make, a C compiler and Python 3.10 or later:
 #
 #   make demo       what the pool does, live
-#   make test       the tests; then on a build with assertions; then traced, with the coverage of the core
+#   make test       the tests; then on a build with assertions; then traced, with the coverage of the core; then the
+#                   simulator for a minute, with a seed of its own
+#   make simulate   the pool in simulated worlds: SEED is drawn and printed where none is given, STEPS are a million, PART
+#                   is core, asyncio, threads or all. The same SEED does the same again, to the same trace hash.
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
@@ -42,7 +45,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-installed test-sdist tsan lint docs bench bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-simulate simulate test-installed test-sdist tsan lint docs bench bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -81,7 +84,7 @@ docs: $(VENV)/.built $(VENV)/.group-docs
 
 # ---- tests --------------------------------------------------------------------------------------------------------
 
-test: test-plain test-assert coverage
+test: test-plain test-assert coverage test-simulate
 
 test-plain: $(VENV)/.built $(VENV)/.group-test
 	GCPOOL_EXPECT_BUILD=src $(PYTEST)
@@ -122,6 +125,15 @@ CORE_COVERAGE ?= 75
 COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py tests/core/test_threads.py,$(wildcard tests/core/test_*.py)) \
 	$(addprefix tests/asyncio_/test_,$(addsuffix .py,api bad_input behaviour close contexts event_loop faults)) \
 	$(addprefix tests/threads/test_,$(addsuffix .py,api bad_input)))
+
+# Seconds for each of the three parts of the simulator.
+SIMULATE_SECONDS ?= $(if $(filter 1,$(GCPOOL_QUICK)),2,20)
+PART ?= all
+simulate: $(VENV)/.built $(VENV)/.group-test
+	$(BIN)/python -m tests.simulation $(PART) $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(SIMULATE_ARGS)
+
+test-simulate: $(VENV)/.built $(VENV)/.group-test
+	$(BIN)/python -m tests.simulation all --seconds $(SIMULATE_SECONDS)
 
 # The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
 # Without outages and programs, which take more than a minute on each: the job `test` of the workflows runs them there.

@@ -454,6 +454,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 if loop_ends:
                     # It cancels this, and waits for it: it must not wait for ever.
                     deadline = self._core.now()
+                elif self._core.doomed:
+                    # The end of one may doom several, and this one may hang: the others are closed beside it.
+                    self._spawn_disposals(deadline)
                 try:
                     await self._dispose(taken, deadline)
                 except GeneratorExit:
