@@ -11,6 +11,7 @@ The driver is the facade: it does whatever a facade might do, at any time.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -1332,6 +1333,8 @@ def simulate(seed, long long steps, make_core):
             where = ', at the end of a world'
             world.finish()
     except Exception as exc:
+        # What is wrong with the core may end the process when the world goes. The error has to be told.
+        Py_INCREF(world)
         told = f'{exc}' if isinstance(exc, Fault) else f'{type(exc).__name__}: {exc}'
         before = [recent[i % REMEMBERED] for i in range(step + 1, step + 1 + REMEMBERED)]
         names = ', '.join([QUESTION_NAMES[number] for number in before if number >= 0])
