@@ -2,6 +2,7 @@
 #
 #   make demo       what the pool does, live
 #   make test       the tests; then on a build with assertions; then traced, with the coverage of the core
+#   make mutants    small wrong changes to the pool, each of which the simulator has to find
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
 #   make bench      the pool beside its peers
@@ -13,7 +14,8 @@
 #   make clean      removes whatever of this was made
 #
 # PYTHON chooses the interpreter of .venv when that is made, PYTEST_ARGS goes to every run of pytest, DEMO_ARGS to the
-# demo, BENCH_ARGS to the benchmark; PYTEST_WORKERS is how many tests run at a time (0: one, in the process itself).
+# demo, BENCH_ARGS to the benchmark, MUTANTS_ARGS to the wrong changes; PYTEST_WORKERS is how many tests run at a time (0:
+# one, in the process itself).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,6 +23,7 @@ PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+MUTANTS_ARGS ?=
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -37,7 +40,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-installed test-sdist lint docs bench bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage mutants test-installed test-sdist lint docs bench bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -109,6 +112,9 @@ CORE_COVERAGE ?= 75
 COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py tests/core/test_threads.py,$(wildcard tests/core/test_*.py)) \
 	$(addprefix tests/asyncio_/test_,$(addsuffix .py,api bad_input behaviour close contexts event_loop faults)) \
 	$(addprefix tests/threads/test_,$(addsuffix .py,api bad_input)))
+
+mutants: $(VENV)/.built $(VENV)/.group-test
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS_ARGS)
 
 # The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
 # Without outages and programs, which take more than a minute on each: the job `test` of the workflows runs them there.
