@@ -34,6 +34,7 @@ SIMULATORS = ('core', 'asyncio', 'threads')
 # A run that takes this many times as long as it does on the unchanged sources is taken to hang.
 HANG_FACTOR = 10
 LEAST_LIMIT = 60.0
+LONGEST = 3600.0
 
 BROKEN_RULE = re.compile(r'seed \d+, step (?P<step>\d+): .*')
 UNCHANGED = WrongChange('(unchanged)', SIMULATORS, '', '', 'nothing')
@@ -152,7 +153,7 @@ def check_import(source: Path) -> Path:
 
 def environment_of(source: Path) -> dict[str, str]:
     """The environment of a process that uses the gcpool of a copy."""
-    return {**os.environ, 'PYTHONPATH': str(source), 'PYTHONFAULTHANDLER': '0'}
+    return {**os.environ, 'PYTHONPATH': str(source)}
 
 
 def watch(command: list[str], source: Path, limit: float) -> Verdict:
@@ -214,28 +215,24 @@ def run(changes: list[WrongChange], seed: int, steps: int, jobs: int) -> int:
 
     :return: the exit code
     """
+    for change in changes:
+        find(change)  # before anything is compiled
     print(f'{"change":40} {"by":8} {"found":16} {"at step":>10} {"seconds":>7}')
-    needed = tuple(name for name in SIMULATORS if any(name in change.found_by for change in changes))
-    with ThreadPoolExecutor(jobs) as executor:
-        source = prepare(UNCHANGED)
-        unchanged = executor.map(lambda name: simulate(name, source, seed, steps, 3600.0), needed)
-        limits = {}
-        faulty = False
-        for name, verdict in zip(needed, unchanged, strict=True):
-            print(row(UNCHANGED.name, name, verdict), flush=True)
-            limits[name] = max(LEAST_LIMIT, HANG_FACTOR * verdict.seconds)
-            faulty = faulty or verdict.fault is not None
-        if faulty:
+    executor = ThreadPoolExecutor(jobs)
+    try:
+        limits = measure_unchanged(executor, changes, seed, steps)
+        if not limits:
             print('The unchanged sources do not pass: nothing that is found says anything.')
             return 2
         missed = []
-        for change, verdicts in zip(
-            changes, executor.map(lambda change: judge(change, seed, steps, limits), changes), strict=True
-        ):
+        verdicts_of = executor.map(lambda change: judge(change, seed, steps, limits), changes)
+        for change, verdicts in zip(changes, verdicts_of, strict=True):
             for name, verdict in verdicts.items():
                 print(row(change.name, name, verdict), flush=True)
                 if verdict.fault is None:
                     missed.append((change, name))
+    finally:
+        executor.shutdown(cancel_futures=True)
     print(f'{len(changes)} changes, seed {seed}, {steps:,} steps: ', end='')
     if not missed:
         print('all of them were found.')
@@ -244,6 +241,25 @@ def run(changes: list[WrongChange], seed: int, steps: int, jobs: int) -> int:
     for change, name in missed:
         print(f'  {change.name} by {name}: {change.harm}')
     return 1
+
+
+def measure_unchanged(
+    executor: ThreadPoolExecutor, changes: list[WrongChange], seed: int, steps: int
+) -> dict[str, float]:
+    """Run the simulators on the sources as they are.
+
+    :return: by simulator the seconds after which a run hangs; nothing if a simulator finds fault
+    """
+    source = prepare(UNCHANGED)
+    names = [name for name in SIMULATORS if any(name in change.found_by for change in changes)]
+    limits = {}
+    faulty = False
+    verdicts = executor.map(lambda name: simulate(name, source, seed, steps, LONGEST), names)
+    for name, verdict in zip(names, verdicts, strict=True):
+        print(row(UNCHANGED.name, name, verdict), flush=True)
+        limits[name] = max(LEAST_LIMIT, HANG_FACTOR * verdict.seconds)
+        faulty = faulty or verdict.fault is not None
+    return {} if faulty else limits
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -123,6 +123,34 @@ WRONG_CHANGES = (
         'after a close that took a second, the next waiter of another endpoint waits up to 2 s for nothing',
     ),
     WrongChange(
+        'ended-help-goes-unnoticed',
+        CORE,
+        'if self.starving.used and (late or not (close or hand)):',
+        'if self.starving.used and not (close or hand):',
+        'while one close hangs, a busy pool closes nothing else for who waits, until a connection becomes idle',
+    ),
+    WrongChange(
+        'served-and-still-starving',
+        CORE,
+        'self.starve(ep)\n            chain = <void *>w',
+        'chain = <void *>w',
+        'idle connections are closed for a waiter who was handed a connection by then',
+    ),
+    WrongChange(
+        'cancelled-and-still-starving',
+        CORE,
+        '(<Waiter>p).state = CANCELLED\n        self.starve(ep)',
+        '(<Waiter>p).state = CANCELLED',
+        'idle connections are closed for waiters who have given up',
+    ),
+    WrongChange(
+        'growth-passes-an-endpoint-by',
+        CORE,
+        'if not ep.forgotten:\n                self.starve(ep)',
+        'if False:\n                self.starve(ep)',
+        'after a resize to a higher max_size, who waits at an endpoint that was full waits on',
+    ),
+    WrongChange(
         'endpoint-forgotten-over-its-waiters',
         ALL,
         'if ep.size or ep.waiting or ep.forgotten:',
@@ -309,6 +337,13 @@ WRONG_CHANGES = (
     ),
     # -- aliveness ----------------------------------------------------------------------------------------------------
     WrongChange(
+        'closed-and-found-dead',
+        ('core', 'asyncio'),
+        'if held:\n            w.corpse = e',
+        'if True:\n            w.corpse = e',
+        'a connection that close() has closed while it was checked is closed a second time',
+    ),
+    WrongChange(
         'one-dead-says-nothing-of-others',
         CORE,
         'self.dead_ += 1\n            ep.suspicion += 1',
@@ -395,6 +430,13 @@ WRONG_CHANGES = (
         'a connection whose on_release was cut off goes to the next user, with the transaction of the last one',
     ),
     WrongChange(
+        'untidied-connection-unchecked',
+        FACADES,
+        'core.doubt(e)\n            core.release',
+        'core.release',
+        'a connection whose on_release was cut off is served without a check within check_interval',
+    ),
+    WrongChange(
         'cancellation-is-swallowed',
         ASYNCIO,
         'self.cancelled_ = True',
@@ -439,6 +481,27 @@ WRONG_CHANGES = (
         'a connection whose is_broken raises, or is cancelled, goes to the next user',
     ),
     WrongChange(
+        'one-broken-says-nothing-of-others',
+        ASYNCIO,
+        'self._core.suspect(entry)\n',
+        'pass\n',
+        'after a restart of the server that a user has met, the next one gets another dead connection unchecked',
+    ),
+    WrongChange(
+        'close-without-its-time-limit',
+        ASYNCIO,
+        'timeout = self._dispose_timeout\n        if deadline',
+        'timeout = None\n        if deadline',
+        'a dispose that hangs keeps its slot for ever, whatever dispose_timeout says',
+    ),
+    WrongChange(
+        'one-close-at-a-time',
+        ASYNCIO,
+        'min(len(queue), PARALLEL_DISPOSALS)',
+        'min(len(queue), 1)',
+        'a dispose that hangs holds up all others',
+    ),
+    WrongChange(
         'served-after-its-close',
         FACADES,
         '        if not core.confirm(waiter):',
@@ -467,6 +530,13 @@ WRONG_CHANGES = (
         'an acquire that meets dead connections takes a multiple of its time limit',
     ),
     # -- the workers --------------------------------------------------------------------------------------------------
+    WrongChange(
+        'collector-outlives-the-pool',
+        FACADES,
+        'self._worker.stop()',
+        'pass',
+        'the timer, or the thread, of a closed pool is left behind',
+    ),
     WrongChange(
         'collector-works-once',
         ASYNCIO,
