@@ -1,0 +1,480 @@
+"""The pool of ``gcpool.asyncio`` in a simulated event loop.
+
+The clock is simulated, so that an hour passes in no time, and each step of the loop takes a microsecond on it. A step is
+one handle. In which order the handles run is drawn by the seed, within what asyncio promises, since the pool relies on
+that, as any program may:
+
+- handles that are scheduled in one turn of the loop run in the next one, before those that are scheduled then;
+- handles that one step schedules run in the order in which it did so, those of one future included.
+
+Steps of the same turn are those of tasks that know nothing of each other; they happen in any order. A seed may also draw
+a world in which all handles run in the order of their scheduling, as in the loops of asyncio and uvloop.
+"""
+
+import asyncio
+import gc
+import heapq
+import itertools
+import logging
+import sys
+import types
+import warnings
+from collections.abc import Callable, Container, Generator
+from contextvars import Context, copy_context
+from typing import Any
+
+from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from gcpool.exceptions import PoolTimeout
+from tests.simulation.failure import SimulationError
+from tests.simulation.world import BOUND, Connection, Interruption, LogFailed, Refused, Steps, User, World
+
+__all__ = ['simulate', 'simulate_world']
+
+# Steps after the last fault within which a world ends.
+STEPS_TO_END = 200_000
+
+MASK = 0xFFFFFFFFFFFFFFFF
+TICK = 1e-6
+
+
+class Handle:
+    """A callback that is scheduled; `following` is one that the same step scheduled, to run later."""
+
+    __slots__ = ('args', 'callback', 'context', 'following')
+
+    def __init__(self, callback: Any, args: Any, context: Context):
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.following: Handle | None = None
+
+    def cancel(self) -> None:
+        self.callback = None
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+
+class Timer(Handle):
+    """One that is scheduled for a time."""
+
+    __slots__ = ('time',)
+
+    time: float
+
+    def when(self) -> float:
+        return self.time
+
+
+class Task(asyncio.Task[Any]):
+    """A task with a hash that is the same in each run: where tasks are in a set, their order is that of their hashes."""
+
+    numbers = itertools.count()
+
+    def __init__(self, coro: Any, **options: Any):
+        self._number = next(Task.numbers)
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """As much of an event loop as a pool and its users need."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.step = 0
+        self.timers: list[tuple[float, int, Timer]] = []
+        self.timer_numbers = itertools.count()
+        # The handles of this turn, and those of the next: of each step that scheduled some, the first.
+        self.turn: list[Handle] = []
+        self.next_turn: list[Handle] = []
+        # The last handle that the current step has scheduled.
+        self.last: Handle | None = None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        handle = Handle(callback, args, copy_context() if context is None else context)
+        if self.last is None:
+            self.next_turn.append(handle)
+        else:
+            self.last.following = handle
+        self.last = handle
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        timer = Timer(callback, args, copy_context() if context is None else context)
+        timer.time = when
+        heapq.heappush(self.timers, (when, next(self.timer_numbers), timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def create_future(self) -> 'asyncio.Future[Any]':
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, **options: Any) -> 'asyncio.Task[Any]':
+        return Task(coro, loop=self, **options)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def begin_turn(self) -> bool:
+        """Make the handles that are due those of this turn. False if none is: everything waits."""
+        turn = self.turn
+        self.turn, self.next_turn = self.next_turn, turn
+        timers = self.timers
+        while timers and timers[0][0] <= self.now:
+            timer = heapq.heappop(timers)[2]
+            if timer.callback is not None:
+                self.turn.append(timer)
+        return bool(self.turn)
+
+    def advance(self) -> bool:
+        """Let time pass until the next timer is due. False if there is none."""
+        timers = self.timers
+        while timers:
+            when, _, timer = timers[0]
+            if timer.callback is not None:
+                self.now = max(self.now, when)
+                return True
+            heapq.heappop(timers)
+        return False
+
+
+class Manager(BaseConnectionManager[int, Connection]):
+    """Has the world do it. Of the hooks it has those that the world has drawn.
+
+    :param world: the world
+    """
+
+    def __init__(self, world: World):
+        servers = world.servers
+        # Set on the instance: no further call between the pool and the world.
+        self.create = lambda endpoint: world.create(servers[endpoint])  # type: ignore[method-assign]
+        self.dispose = lambda endpoint, conn: world.dispose(conn)  # type: ignore[method-assign]
+        if world.has_spellings:
+            self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
+        for name in world.hooks:
+            setattr(self, name, self.hook(getattr(world, name)))
+
+    def hook(self, call: Any) -> Any:
+        return lambda endpoint, conn, *args: call(conn, *args)
+
+    async def create(self, endpoint: int) -> Connection:
+        raise NotImplementedError
+
+    async def dispose(self, endpoint: int, conn: Connection) -> None:
+        raise NotImplementedError
+
+
+def wake(future: 'asyncio.Future[Any]') -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Tasks(Loop):
+    """One world on asyncio: its loop, and what the world asks of its runtime.
+
+    :param seed: of the world
+    :param without: faults that do not happen
+    :param traffic: steps after which the faults stop, if the seed has not drawn less
+    """
+
+    asynchronous = True
+    interruptions: tuple[type[BaseException], ...] = (asyncio.CancelledError, Interruption)
+    timeouts: tuple[type[BaseException], ...] = (PoolTimeout,)
+
+    def __init__(self, seed: int, without: Container[str], traffic: int):
+        super().__init__()
+        self.seed = seed
+        self.hung: list[asyncio.Future[Any]] = []
+        self.world = World(seed, self, without)
+        self.world.traffic = min(self.world.traffic, traffic)
+        self.next_event = min(self.world.next_mischief, self.world.traffic)
+        self.trace = 0
+        self.pool: ConnectionPool[int, Connection] = ConnectionPool(
+            Manager(self.world), _clock=self.time, **self.world.settings
+        )
+        self.acquire = self.pool.acquire
+        self.release = self.pool.release
+
+    # -- what the world asks for ----------------------------------------------------------------------------------
+
+    def nap(self, seconds: float) -> Any:
+        if seconds <= 0.0:
+            return None
+        future: asyncio.Future[Any] = asyncio.Future(loop=self)
+        self.call_later(seconds, wake, future)
+        future._asyncio_future_blocking = True
+        return future
+
+    def hang(self, seconds: float) -> Any:
+        future = self.nap(seconds)
+        self.hung.append(future)
+        return future
+
+    def wake_hung(self) -> None:
+        for future in self.hung:
+            wake(future)
+        self.hung.clear()
+
+    def cancel(self, user: User) -> None:
+        user.task.cancel()
+
+    def recover(self) -> None:
+        if sys.version_info >= (3, 11):
+            task = asyncio.current_task(self)
+            while task is not None and task.cancelling():
+                task.uncancel()
+
+    def stall(self, seconds: float) -> None:
+        self.now += seconds
+
+    def spawn(self, steps: Callable[[], Steps]) -> 'asyncio.Task[Any]':
+        return self.create_task(as_coroutine(steps))
+
+    def close_pool(self, timeout: float | None) -> Any:
+        return self.pool.close(timeout).__await__()
+
+    def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
+        self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
+        self.pool._spawn_disposals()
+        return
+        yield
+
+    def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Steps]) -> Any:
+        return self.enter_and_leave(endpoint, timeout, block).__await__()
+
+    async def enter_and_leave(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Steps]) -> None:
+        async with self.pool.connection(endpoint, timeout) as conn:
+            await block(conn)
+
+    def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
+        """Leave undone what a careful program does."""
+        world = self.world
+        kind = world.dice.randrange(5)
+        if kind < 2:
+            # A time limit may cancel the task in the moment in which the coroutine that it is for is closed.
+            user.cancels += 1
+            conn = yield from self.acquire_by_hand(endpoint, timeout, at_once=kind == 0)
+            if conn is not None:
+                yield from world.use_and_release(user, conn, endpoint)
+            return
+        context = None
+        if kind == 2:
+            context = self.pool.connection(endpoint, timeout)
+            conn = yield from context.__aenter__().__await__()
+        else:
+            conn = yield from self.acquire(endpoint, timeout)
+        user.doing = 'using'
+        world.take(user, conn, endpoint)
+        try:
+            yield from world.use(user, conn)
+        finally:
+            world.leave_tidy(conn, judged=False)
+            world.put(conn)
+            if kind == 2:
+                # Entered, and never left.
+                context = None
+            elif kind == 3:
+                # Never awaited.
+                self.release(conn, endpoint)
+            else:
+                # Cancelled before its first step.
+                self.create_task(self.release(conn, endpoint)).cancel()
+        yield None
+
+    def acquire_by_hand(self, endpoint: int, timeout: float | None, at_once: bool) -> Steps:
+        """Begin to acquire, and close the coroutine in the middle. Where that comes too late, there is a connection."""
+        coroutine: Any = self.acquire(endpoint, timeout)
+        try:
+            awaited = coroutine.send(None)
+            if at_once:
+                if awaited is not None:
+                    awaited._asyncio_future_blocking = False
+            else:
+                for _ in range(self.world.dice.randrange(1, 4)):
+                    yield awaited
+                    awaited = coroutine.send(None)
+                if awaited is not None:
+                    awaited._asyncio_future_blocking = False
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            coroutine.close()
+        yield None
+        return None
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """What asyncio reports: of the pool's tasks, what a manager has raised, and only that."""
+        exc = context.get('exception')
+        if not isinstance(exc, (Refused, Interruption)):
+            self.world.fail(f'asyncio reports {context}')
+
+    def unraisable(self, report: Any) -> None:
+        if not isinstance(report.exc_value, LogFailed):
+            self.world.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
+
+    def run_world(self) -> None:
+        world = self.world
+        world.living = len(world.users)
+        for user in world.users:
+            user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
+        self.run_until_gone()
+        world.living = 1
+        self.spawn(world.end)
+        self.run_until_gone()
+        # What is left is that of nobody: the naps of those who were cancelled.
+        while not self.run_turns() and self.advance():
+            pass
+        if self.pool._tasks or self.pool._signals:
+            world.fail(f'tasks of a closed pool: {self.pool._tasks}, {self.pool._signals}')
+        world.judge_end(self.pool)
+        self.judge()
+
+    def run_until_gone(self) -> None:
+        """Run until everybody is gone."""
+        world = self.world
+        while not self.run_turns():
+            # Everything waits.
+            try:
+                self.pool._core.check_invariants()
+            except AssertionError as exc:
+                world.fail(str(exc))
+            if not self.advance():
+                world.fail(f'nothing will ever wake {[(user, user.doing) for user in world.users]}')
+            elif world.calm and self.now > world.calm_at + BOUND:
+                world.fail(f'not served within {BOUND} s: {[(user, user.doing) for user in world.users]}')
+            self.judge()
+
+    def judge(self) -> None:
+        if self.world.failure:
+            raise SimulationError(self.seed, self.step, self.world.failure)
+
+    def run_turns(self) -> bool:
+        """Run until everybody is gone (True), or everything waits (False)."""
+        world = self.world
+        draw = world.random
+        shuffled = world.turns_shuffled
+        trace = self.trace
+        step = self.step
+        event = self.next_event
+        try:
+            while self.begin_turn():
+                turn = self.turn
+                while turn:
+                    count = len(turn)
+                    index = int(draw() * count) if shuffled and count > 1 else 0
+                    handle = turn[index]
+                    if handle.following is not None:
+                        turn[index] = handle.following
+                    elif shuffled:
+                        turn[index] = turn[-1]
+                        turn.pop()
+                    else:
+                        del turn[0]
+                    step += 1
+                    self.now += TICK
+                    trace = (trace * 0x9E3779B1 + count * 64 + index) & MASK
+                    self.last = None
+                    if handle.callback is not None:
+                        try:
+                            handle.context.run(handle.callback, *handle.args)
+                        except BaseException as exc:  # noqa: BLE001 - as a loop: it goes on
+                            world.fail(f'{exc!r} in {handle.callback!r}')
+                    if world.failure:
+                        raise SimulationError(self.seed, step, world.failure)
+                    if step >= event:
+                        self.last = None
+                        event = self.make_event(step)
+                if not world.living and not world.closers:
+                    return True
+            return False
+        finally:
+            self.trace = trace
+            self.step = step
+
+    def make_event(self, step: int) -> int:
+        """Have happen what happens between two steps.
+
+        :return: the step after which this is to be called next
+        """
+        world = self.world
+        if step >= world.traffic:
+            if world.calm:
+                world.fail(f'it does not come to rest within {STEPS_TO_END} steps')
+            else:
+                world.calm_down()
+            self.next_event = world.traffic + STEPS_TO_END
+        else:
+            world.make_mischief()
+            self.next_event = min(world.next_mischief, world.traffic)
+        return self.next_event
+
+
+@types.coroutine
+def as_coroutine(steps: Callable[[], Steps]) -> Generator[Any, Any, Any]:
+    return (yield from steps())
+
+
+def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tuple[int, int]:
+    """Run one world.
+
+    :param seed: of the world
+    :param traffic: steps after which the faults stop, if the seed has not drawn less
+    :param without: faults that do not happen
+    :return: the trace hash, and the number of steps
+    :raises SimulationError: when a rule was broken
+    """
+    tasks = Tasks(seed, without, traffic)
+    log = logging.getLogger('gcpool')
+    levels = ('debug', 'info', 'warning', 'error', 'exception')
+    former = sys.unraisablehook, asyncio.Task
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', RuntimeWarning)
+        sys.unraisablehook = tasks.unraisable
+        asyncio.Task = Task  # type: ignore[misc]
+        asyncio._set_running_loop(tasks)
+        for level in levels:
+            setattr(log, level, tasks.world.log)
+        gc.disable()
+        try:
+            tasks.run_world()
+            return (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
+        finally:
+            asyncio._set_running_loop(None)
+            sys.unraisablehook, asyncio.Task = former  # type: ignore[misc]
+            for level in levels:
+                delattr(log, level)
+            gc.enable()
+
+
+def simulate(seed: int, steps: int, without: Container[str] = ()) -> str:
+    """Run worlds, that of the seed and those of the seeds after it, until at least so many steps were made.
+
+    :return: the trace hash: the same for the same arguments
+    :raises SimulationError: when a rule was broken; it names the seed and the step of that world
+    """
+    trace = 0
+    while steps > 0:
+        world_trace, done = simulate_world(seed, steps, without)
+        trace = (trace * 31 + world_trace) & MASK
+        steps -= done
+        seed += 1
+    return f'{trace:016x}'

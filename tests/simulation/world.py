@@ -1,0 +1,775 @@
+"""The world around a simulated pool: servers, connections, users, faults, and the books that judge the pool.
+
+It is shared by both runtimes. What takes time is a generator; at each ``yield self.nap(seconds)`` it is suspended. On
+asyncio `nap` returns what a task awaits, and the generators are coroutines. With threads `nap` itself switches to another
+thread, and what is yielded means nothing.
+
+Each seed draws a world of its own: the parameters of the pool, the hooks that the manager has, how often each fault
+happens, and which faults do not happen at all.
+"""
+
+import random
+from collections.abc import Callable, Container, Generator
+from types import coroutine
+from typing import Any, Protocol
+
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection, PoolTimeout
+
+# What can go wrong besides the pool. A run can be repeated without some of them.
+FAULTS = (
+    'block_raises',  # the user's block raises
+    'cancel',  # a task is cancelled; in a thread, a signal handler raises
+    'close',  # the pool is closed while it is used
+    'discard',  # on_release raises DiscardConnection
+    'forget',  # a coroutine or a context is dropped
+    'half_open',  # a connection dies and nobody is told
+    'hang',  # a server answers nothing for a while
+    'hook_raises',  # a hook, a check or a dispose raises an Exception
+    'interrupt',  # it raises what is no Exception
+    'lie',  # a check says of a dead connection that it is alive
+    'log_raises',  # a log handler raises
+    'long_hold',  # a user keeps a connection for long
+    'no_thread',  # (threads) no thread can be started
+    'outage',  # a server refuses for a while
+    'refuse',  # one connect is refused
+    'release_twice',  # a connection is given back twice, or to another endpoint
+    'resize',  # the limits are changed
+    'restart',  # a server ends all its sessions
+    'short_timeout',  # an acquire has little time
+    'slow_close',  # a dispose takes long
+    'stall',  # the process stands still while time passes
+)
+
+# Of these many may come together in a busy world.
+MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall')
+
+# Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
+BOUND = 120.0
+
+# Simulated seconds that an acquire may be late: for disposes, which get 0.1 s even when the time is over, for the hooks,
+# and for the manager's tidying up after a cancellation.
+LATENESS = 2.0
+
+LONG = 1000.0
+ENDLESS = float('inf')
+
+OPEN, CLOSING, CLOSED = range(3)
+
+Steps = Generator[Any, Any, Any]
+
+
+class Refused(Exception):
+    """The server does not take the connection, or a hook fails: what any manager may raise."""
+
+
+class BlockFailed(Exception):
+    """What a user's block raises."""
+
+
+class LogFailed(Exception):
+    """What a log handler raises."""
+
+
+class Interruption(BaseException):
+    """Stands for what is no Exception, as KeyboardInterrupt, which would end the simulation."""
+
+
+class Runtime(Protocol):
+    """What the two runtimes do differently."""
+
+    now: float
+    asynchronous: bool
+    # What interrupts a user from outside.
+    interruptions: tuple[type[BaseException], ...]
+    # What an acquire may end with when its time is over.
+    timeouts: tuple[type[BaseException], ...]
+
+    def nap(self, seconds: float) -> Any: ...
+    def hang(self, seconds: float) -> Any: ...
+    def wake_hung(self) -> None: ...
+    def cancel(self, user: 'User') -> None: ...
+    def recover(self) -> None: ...
+    def stall(self, seconds: float) -> None: ...
+    def spawn(self, steps: Callable[[], Steps]) -> None: ...
+    def acquire(self, endpoint: int, timeout: float | None) -> Any: ...
+    def release(self, conn: 'Connection', endpoint: int) -> Any: ...
+    def close_pool(self, timeout: float | None) -> Any: ...
+    def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
+    def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Steps]') -> Any: ...
+    def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
+
+
+class Connection:
+    """A connection, and what the books say of it."""
+
+    __slots__ = (
+        'busy',
+        'condemned',
+        'dead',
+        'epoch',
+        'fresh',
+        'made_at',
+        'number',
+        'pending',
+        'server',
+        'state',
+        'told',
+        'trust',
+        'used_at',
+        'user',
+        'verdict',
+    )
+
+    def __init__(self, number: int, server: 'Server', trust: int, now: float):
+        self.number = number
+        self.server = server
+        self.epoch = server.epoch
+        self.state = OPEN
+        self.user: User | None = None
+        # Which method of the manager is at work on it.
+        self.busy = ''
+        # It does not work, and nobody was told.
+        self.dead = False
+        # Why it must never be served again.
+        self.condemned = ''
+        # Whether on_connection_dead was called for it.
+        self.told = False
+        # Whose answer is still to be read from it.
+        self.pending: User | None = None
+        # Whether it was created or checked since its last user.
+        self.fresh = True
+        # How many connections of its server had been found dead when it was last known to be alive, and when it was
+        # found dead itself.
+        self.trust = trust
+        self.verdict = 0
+        self.made_at = self.used_at = now
+
+    def works(self) -> bool:
+        return not self.dead and self.epoch == self.server.epoch and self.state == OPEN
+
+    def __repr__(self) -> str:
+        return f'<connection {self.number} to {self.server.number}>'
+
+
+class Server:
+    """An endpoint, and how it does."""
+
+    __slots__ = ('cap', 'down_until', 'epoch', 'hanging_until', 'noted', 'number', 'sockets', 'verdicts')
+
+    def __init__(self, number: int, cap: int):
+        self.number = number
+        # How many connections it takes: others use it, too.
+        self.cap = cap
+        # How many it has, from the first packet of a connect to the last one of a dispose.
+        self.sockets = 0
+        self.epoch = 0
+        self.down_until = 0.0
+        self.hanging_until = 0.0
+        # How many of its connections were found dead, and how many of these findings the pool has taken note of.
+        self.verdicts = 0
+        self.noted = 0
+
+
+class User:
+    """Somebody who uses the pool."""
+
+    __slots__ = ('calm_visits', 'cancels', 'doing', 'number', 'task')
+
+    def __init__(self, number: int):
+        self.number = number
+        self.calm_visits = 0
+        # How often it was cancelled since it learnt of that.
+        self.cancels = 0
+        self.doing = ''
+        # The runtime's.
+        self.task: Any = None
+
+    def __repr__(self) -> str:
+        return f'<user {self.number}>'
+
+
+class World:
+    """One pool and its surroundings.
+
+    :param seed: all that happens follows from it
+    :param runtime: runs it
+    :param without: faults that do not happen
+    """
+
+    def __init__(self, seed: int, runtime: Runtime, without: Container[str] = ()):
+        self.dice = dice = random.Random(seed)
+        self.random = dice.random
+        self.runtime = runtime
+        self.nap = runtime.nap
+        self.failure = ''
+        self.trace = seed & 0xFFFFFFFF
+
+        choice = dice.choice
+        count = choice((1, 1, 2, 2, 3, 4))
+        self.max_size = max_size = choice((1, 1, 2, 2, 3, 4))
+        self.total = total = dice.randint(max_size, max_size * count)
+        self.settings: dict[str, Any] = {
+            'idle_timeout': choice((0.3, 3.0, 60.0)),
+            'max_lifetime': choice((60.0, 600.0, 3600.0)),
+            'min_idle': dice.randint(0, max_size),
+            'max_size': max_size,
+            'total_max_size': total,
+            'acquire_timeout': choice((None, 1.0, 10.0)),
+            'background_collector': dice.random() < 0.5,
+            'dispose_batch_size': choice((0, 0, 1, 3)),
+            'dispose_timeout': choice((None, 0.5, 2.0)),
+            'check_interval': choice((0.0, 0.0, 0.05, 5.0)),
+            'check_timeout': choice((None, 0.2, 1.0)),
+        }
+        if dice.random() < 0.2:
+            self.settings['idle_timeout'] = 0.3
+            self.settings['max_lifetime'] = 2.0
+        self.hooks = {
+            name
+            for name in ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
+            if dice.random() < 0.6
+        }
+        self.checks = 'check_aliveness' in self.hooks
+        self.check_interval: float = self.settings['check_interval']
+        self.has_spellings = dice.random() < 0.2
+        self.rate: dict[str, float] = {}
+        for fault in FAULTS:
+            rate = choice((0.0, 0.02, 0.05, 0.2))
+            self.rate[fault] = 0.0 if fault in without else rate
+        if dice.random() < 0.5:
+            self.rate['close'] = 0.0
+        self.pace = choice((0.0, 0.01, 0.1))
+        self.patience = choice((20, 60, 200))
+        self.turns_shuffled = dice.random() < 0.7
+        self.traffic = dice.randint(300, 4000)
+        caps = [choice((max_size, max_size, max_size, max(1, max_size - 1))) for _ in range(count)]
+        self.servers = [Server(number, cap) for number, cap in enumerate(caps)]
+        self.users = [User(number) for number in range(1, choice((2, 3, 5, 8, 12)) + 1)]
+
+        self.connections: list[Connection] = []
+        self.open: list[Connection] = []
+        self.sockets = 0
+        self.calm = False
+        self.calm_at = 0.0
+        self.stalled = 0.0
+        self.living = 0
+        self.closers = 0
+        self.closed = False
+        self.forcing = False
+        self.resized = False
+        self.next_mischief = dice.randrange(1, 2 * self.patience)
+        self.mischief = [fault for fault in MISCHIEF if self.rate[fault]]
+
+    def fail(self, rule: str) -> None:
+        """Note that a rule was broken. Not by raising: the pool may well catch what is raised here."""
+        if not self.failure:
+            self.failure = rule
+
+    def note(self, event: int, conn: Connection) -> None:
+        self.trace = (self.trace * 0x9E3779B1 + conn.number * 8 + event) & 0xFFFFFFFFFFFFFFFF
+
+    # -- the manager ------------------------------------------------------------------------------------------------
+
+    def latency(self, server: Server, timeout: float | None) -> Steps:
+        """What a server takes to answer."""
+        wait = self.random()
+        if server.hanging_until > self.runtime.now:
+            seconds = server.hanging_until - self.runtime.now
+            if timeout is not None and seconds > timeout:
+                yield self.nap(timeout)
+                raise TimeoutError('the server hangs')
+            yield self.runtime.hang(seconds)
+        elif wait < 0.3:
+            yield self.nap(0.0)
+        elif wait < 0.5:
+            yield self.nap(0.0)
+            yield self.nap(0.0)
+        elif wait < 0.6:
+            seconds = wait * 0.02
+            if timeout is not None and seconds > timeout:
+                yield self.nap(timeout)
+                raise TimeoutError('the server is slow')
+            yield self.nap(seconds)
+
+    def hang_up(self, server: Server) -> None:
+        server.sockets -= 1
+        self.sockets -= 1
+
+    @coroutine
+    def create(self, server: Server, timeout: float | None = None) -> Steps:
+        server.sockets += 1
+        self.sockets += 1
+        if server.sockets > self.max_size:
+            self.fail(f'server {server.number} sees {server.sockets} connections of at most {self.max_size}')
+        if self.sockets > self.total:
+            self.fail(f'the servers see {self.sockets} connections of at most {self.total}')
+        trust = server.verdicts
+        epoch = server.epoch
+        try:
+            yield from self.latency(server, timeout)
+            if server.down_until > self.runtime.now or server.sockets > server.cap or server.epoch != epoch:
+                raise Refused('the server takes nobody')
+            chance = self.random()
+            if chance < self.rate['refuse']:
+                raise Refused('the server takes one less')
+            if chance > 1.0 - self.rate['interrupt']:
+                raise Interruption('in create')
+        except GeneratorExit:
+            self.hang_up(server)
+            raise
+        except BaseException:
+            # To close what was half open takes time, too.
+            try:
+                if self.random() < 0.3:
+                    yield self.nap(0.0)
+            finally:
+                self.hang_up(server)
+            raise
+        conn = Connection(len(self.connections) + 1, server, trust, self.runtime.now)
+        self.connections.append(conn)
+        self.open.append(conn)
+        self.note(1, conn)
+        return conn
+
+    @coroutine
+    def dispose(self, conn: Connection, timeout: float | None = None) -> Steps:
+        server = conn.server
+        if conn.state != OPEN:
+            self.fail(f'{conn!r} is disposed of twice')
+        if not self.forcing:
+            if conn.user is not None:
+                self.fail(f'{conn!r} is disposed of while {conn.user!r} has it')
+            if conn.busy:
+                self.fail(f'{conn!r} is disposed of during {conn.busy}')
+        self.note(2, conn)
+        conn.state = CLOSING
+        self.open.remove(conn)
+        # The pool takes note of a dead connection before it has it disposed of.
+        server.noted = max(server.noted, conn.verdict)
+        try:
+            if self.random() < self.rate['slow_close']:
+                seconds = self.random() * 4.0
+                if timeout is not None and seconds > timeout:
+                    yield self.nap(timeout)
+                    raise TimeoutError('closing takes long')
+                yield self.nap(seconds)
+            else:
+                yield from self.latency(server, timeout)
+            self.maybe_raise('dispose')
+        finally:
+            conn.state = CLOSED
+            server.sockets -= 1
+            self.sockets -= 1
+            self.note(3, conn)
+
+    def maybe_raise(self, name: str) -> None:
+        chance = self.random()
+        if chance < self.rate['hook_raises']:
+            raise Refused(name)
+        if chance > 1.0 - self.rate['interrupt']:
+            raise Interruption(name)
+
+    def begin(self, name: str, conn: Connection, user: User | None = None) -> None:
+        """A hook begins."""
+        if conn.state != OPEN and not self.forcing:
+            self.fail(f'{name} of {conn!r} after its dispose began')
+        if conn.user is not user and not self.forcing:
+            self.fail(f'{name} of {conn!r} while {conn.user!r} has it')
+        if conn.busy and not self.forcing:
+            self.fail(f'{name} of {conn!r} during {conn.busy}')
+        conn.busy = name
+
+    @coroutine
+    def check_aliveness(self, conn: Connection, timeout: float | None = None) -> Steps:
+        self.begin('check_aliveness', conn)
+        trust = conn.server.verdicts
+        try:
+            yield from self.latency(conn.server, timeout)
+            self.maybe_raise('check_aliveness')
+            alive = conn.works() or self.random() < self.rate['lie']
+            if conn.condemned or conn.pending is not None:
+                alive = False
+            if alive:
+                conn.fresh = True
+                conn.trust = trust
+                conn.used_at = self.runtime.now
+            else:
+                self.condemn(conn, 'found dead')
+            return alive
+        finally:
+            conn.busy = ''
+
+    def condemn(self, conn: Connection, why: str) -> None:
+        if not conn.condemned:
+            conn.condemned = why
+        conn.server.verdicts += 1
+        conn.verdict = conn.server.verdicts
+
+    @coroutine
+    def on_acquire(self, conn: Connection) -> Steps:
+        self.begin('on_acquire', conn)
+        self.judge_served(conn)
+        try:
+            if self.random() < 0.3:
+                yield self.nap(0.0)
+            self.maybe_raise('on_acquire')
+        finally:
+            conn.busy = ''
+            conn.used_at = self.runtime.now
+
+    @coroutine
+    def on_release(self, conn: Connection) -> Steps:
+        self.begin('on_release', conn)
+        try:
+            if self.random() < 0.5:
+                yield self.nap(0.0)
+            conn.pending = None
+            if self.random() < self.rate['discard']:
+                conn.condemned = 'discarded'
+                raise DiscardConnection('in doubt')
+            self.maybe_raise('on_release')
+        finally:
+            conn.busy = ''
+            conn.used_at = self.runtime.now
+
+    @coroutine
+    def is_broken(self, conn: Connection, exc: BaseException) -> Steps:
+        self.begin('is_broken', conn)
+        try:
+            if self.random() < 0.3:
+                yield self.nap(0.0)
+            self.maybe_raise('is_broken')
+            if conn.pending is not None or not conn.works():
+                self.condemn(conn, 'broken')
+                return True
+            return False
+        finally:
+            conn.busy = ''
+
+    @coroutine
+    def on_connection_dead(self, conn: Connection) -> Steps:
+        if conn.state != CLOSED:
+            self.fail(f'on_connection_dead of {conn!r} before its dispose ended')
+        if conn.told:
+            self.fail(f'on_connection_dead of {conn!r} twice')
+        conn.told = True
+        if self.random() < 0.5:
+            yield self.nap(0.0)
+        self.maybe_raise('on_connection_dead')
+
+    def log(self, message: str, *args: object) -> None:
+        """What stands for the handlers of the log."""
+        chance = self.random()
+        if chance < 0.1:
+            # A message that does not fit its arguments is a fault, too.
+            message % args
+        if chance < self.rate['log_raises']:
+            raise LogFailed(message)
+
+    # -- the users --------------------------------------------------------------------------------------------------
+
+    def judge_served(self, conn: Connection) -> None:
+        """The pool has decided that somebody gets this connection."""
+        if self.forcing:
+            return
+        if conn.condemned:
+            self.fail(f'{conn!r} is served, which was {conn.condemned}')
+        if self.checks and not conn.fresh:
+            if self.check_interval <= 0:
+                self.fail(f'{conn!r} is served without a check')
+            elif conn.trust < conn.server.noted:
+                self.fail(f'{conn!r} is served without a check, after another one was found dead')
+            elif self.runtime.asynchronous and self.runtime.now - conn.used_at > self.check_interval + self.stalled:
+                self.fail(f'{conn!r} is served without a check, {self.runtime.now - conn.used_at:g} s after its use')
+
+    def take(self, user: User, conn: Connection, endpoint: int) -> None:
+        """A user has got a connection."""
+        server = conn.server
+        self.note(4, conn)
+        if server.number != endpoint % 100:
+            self.fail(f'{user!r} wanted {endpoint} and got {conn!r}')
+        if conn.user is not None:
+            self.fail(f'{conn!r} is with {conn.user!r}, and now also with {user!r}')
+        if not self.forcing:
+            if conn.state != OPEN:
+                self.fail(f'{conn!r} is served after its dispose began')
+            if conn.busy:
+                self.fail(f'{conn!r} is served during {conn.busy}')
+            if conn.pending is not None:
+                self.fail(f'{user!r} gets {conn!r}, which holds an answer to {conn.pending!r}')
+        if 'on_acquire' not in self.hooks:
+            self.judge_served(conn)
+        conn.user = user
+
+    def put(self, conn: Connection) -> None:
+        """A user is about to give a connection back."""
+        self.note(5, conn)
+        conn.user = None
+        conn.fresh = False
+        conn.used_at = self.runtime.now
+
+    def use(self, user: User, conn: Connection) -> Steps:
+        user.doing = 'using'
+        chance = self.random()
+        if not conn.works():
+            raise BlockFailed('the connection is dead')
+        if conn.pending is not None:
+            self.fail(f'{user!r} would get an answer to {conn.pending!r}')
+        conn.pending = user
+        if chance < 0.5:
+            yield self.nap(0.0)
+        else:
+            yield self.nap(0.0)
+            yield self.nap(chance * 0.01)
+        if conn.user is not user:
+            self.fail(f'{user!r} uses {conn!r}, which {conn.user!r} has')
+        if not conn.works():
+            raise BlockFailed('the connection has died')
+        if conn.pending is not user:
+            self.fail(f'{user!r} gets an answer to {conn.pending!r}')
+        conn.pending = None
+        if chance < self.rate['long_hold']:
+            yield self.nap(chance * 100.0)
+        elif chance > 1.0 - self.rate['block_raises']:
+            raise BlockFailed('the block')
+
+    def visit(self, user: User) -> Steps:
+        """Acquire, use, give back."""
+        random = self.random
+        server = self.servers[int(random() * len(self.servers))]
+        endpoint = server.number
+        if self.has_spellings and random() < 0.3:
+            endpoint += 100
+        timeout: float | None = None
+        if self.calm:
+            timeout = ENDLESS
+        elif random() < self.rate['short_timeout']:
+            timeout = self.dice.choice((0.0, 0.01, 0.3, 2.0))
+        limit = self.settings['acquire_timeout'] if timeout is None else timeout
+        chance = random()
+        user.doing = 'acquiring'
+        began = self.runtime.now
+        excused = self.stalled
+        twice = False
+        try:
+            if chance < 0.5:
+                conn = yield from self.runtime.acquire(endpoint, timeout)
+                self.judge_time(began, excused, limit)
+                yield from self.use_and_release(user, conn, endpoint)
+            elif random() < self.rate['forget']:
+                yield from self.runtime.forgetful(user, endpoint, timeout)
+            else:
+                twice = random() < self.rate['release_twice']
+
+                def block(conn: Connection) -> Steps:
+                    self.judge_time(began, excused, limit)
+                    return self.use_in_context(user, conn, endpoint, twice)
+
+                yield from self.runtime.within(endpoint, timeout, block)
+                if twice and not self.closed:
+                    self.fail('the end of a context whose connection was given back raised nothing')
+        except self.runtime.timeouts as exc:
+            if user.doing == 'acquiring' and limit is not None:
+                self.judge_time(began, excused, limit)
+                if isinstance(exc, PoolTimeout) and self.runtime.now < began + limit - 1e-6:
+                    self.fail(f'a limit of {limit} s was over after {self.runtime.now - began} s')
+            if self.calm and timeout == ENDLESS:
+                self.fail(f'{exc!r} without a time limit')
+        except ConnectionNotAcquired as exc:
+            if not twice:
+                self.fail(f'{exc!r} for {user!r}')
+
+    def judge_time(self, began: float, excused: float, limit: float | None) -> None:
+        if limit is not None:
+            late = self.runtime.now - began - (self.stalled - excused) - limit
+            if late > LATENESS:
+                self.fail(f'an acquire with a limit of {limit} s is {late} s late')
+
+    def leave_tidy(self, conn: Connection, judged: bool) -> None:
+        """Read what was left unread, where the manager has no hook that would."""
+        if 'on_release' not in self.hooks and not judged:
+            conn.pending = None
+
+    def use_and_release(self, user: User, conn: Connection, endpoint: int) -> Steps:
+        user.doing = 'using'
+        self.take(user, conn, endpoint)
+        try:
+            yield from self.use(user, conn)
+        finally:
+            self.leave_tidy(conn, judged=False)
+            if self.random() < self.rate['release_twice'] and not self.closed:
+                try:
+                    yield from self.runtime.release(conn, endpoint + 1)
+                except ConnectionNotAcquired:
+                    pass
+                else:
+                    if not self.closed:
+                        self.fail(f'{conn!r} was given back to another endpoint')
+            user.doing = 'releasing'
+            self.put(conn)
+            yield from self.runtime.release(conn, endpoint)
+
+    @coroutine
+    def use_in_context(self, user: User, conn: Connection, endpoint: int, twice: bool) -> Steps:
+        user.doing = 'using'
+        self.take(user, conn, endpoint)
+        raised = True
+        try:
+            yield from self.use(user, conn)
+            raised = False
+        finally:
+            user.doing = 'leaving'
+            self.leave_tidy(conn, judged=raised and 'is_broken' in self.hooks and not twice)
+            self.put(conn)
+            if twice:
+                yield from self.runtime.release(conn, endpoint)
+
+    def live(self, user: User) -> Steps:
+        """What a user does all the time."""
+        runtime = self.runtime
+        while True:
+            try:
+                user.doing = 'thinking'
+                pause = self.random() * 2.0
+                yield self.nap(0.0 if pause < 1.0 or self.calm else pause * self.pace)
+                if self.calm:
+                    user.calm_visits += 1
+                yield from self.visit(user)
+            except ConnectionPoolClosedError:
+                if not self.closed:
+                    self.fail('a pool that is open says that it is closed')
+                break
+            except (Refused, BlockFailed) as exc:
+                if self.calm and user.calm_visits > 1 and isinstance(exc, Refused):
+                    self.fail(f'{exc!r} after the faults have stopped')
+            except runtime.interruptions as exc:
+                runtime.recover()
+                if not user.cancels and not isinstance(exc, Interruption):
+                    self.fail(f'{user!r}, {user.doing}, was cancelled by nobody')
+                user.cancels = 0
+            except GeneratorExit:
+                raise
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, nobody should see it
+                self.fail(f'{user!r}, {user.doing}: {exc!r}')
+                break
+            if user.calm_visits > 2:
+                break
+        user.doing = 'gone'
+        self.living -= 1
+
+    # -- what happens to all ----------------------------------------------------------------------------------------
+
+    def make_mischief(self) -> None:
+        """Called between two steps."""
+        dice = self.dice
+        runtime = self.runtime
+        self.next_mischief += dice.randrange(1, 2 * self.patience)
+        if not self.mischief:
+            return
+        fault = dice.choice(self.mischief)
+        server = dice.choice(self.servers)
+        if fault == 'cancel':
+            for user in self.users:
+                if self.random() < 0.3 and user.doing not in {'', 'gone'}:
+                    user.cancels += 1
+                    runtime.cancel(user)
+                    break
+        elif fault == 'half_open':
+            if self.open:
+                dice.choice(self.open).dead = True
+        elif fault == 'hang':
+            server.hanging_until = runtime.now + dice.choice((0.5, 5.0, LONG))
+        elif fault == 'outage':
+            server.down_until = runtime.now + dice.choice((0.05, 1.0))
+        elif fault == 'restart':
+            server.epoch += 1
+            server.hanging_until = 0.0
+            runtime.wake_hung()
+        elif fault == 'stall':
+            seconds = dice.choice((0.001, 0.1, 3.0))
+            self.stalled += seconds
+            runtime.stall(seconds)
+        elif fault == 'resize':
+            if self.random() < 0.3:
+                self.resize()
+        elif self.random() < 0.2 and not self.closers:
+            self.closers += 1
+            runtime.spawn(self.close_early)
+
+    def resize(self) -> None:
+        dice = self.dice
+        max_size = dice.randint(max(1, self.settings['min_idle']), 4)
+        total = dice.randint(max_size, max_size * len(self.servers))
+        # The books only know the largest: a ticket of before may still be used.
+        self.max_size = max(self.max_size, max_size)
+        self.total = max(self.total, total)
+        self.resized = True
+        self.runtime.spawn(lambda: self.runtime.resize_pool(max_size, total))
+
+    def close_early(self) -> Steps:
+        timeout = self.dice.choice((None, 0.0, 0.5, 5.0))
+        self.closed = True
+        if timeout is not None:
+            self.forcing = True
+        began, excused = self.runtime.now, self.stalled
+        made = len(self.connections)
+        try:
+            yield from self.runtime.close_pool(timeout)
+            self.judge_closed(made, timeout)
+            late = self.runtime.now - began - (self.stalled - excused) - (timeout or 0.0)
+            if timeout is not None and late > LATENESS and self.runtime.asynchronous:
+                self.fail(f'a close with a limit of {timeout} s is {late} s late')
+        except (*self.runtime.interruptions, Refused):
+            self.runtime.recover()
+        self.closers -= 1
+
+    def judge_closed(self, made: int, timeout: float | None) -> None:
+        """close() has returned."""
+        if timeout is None and self.sockets and not self.forcing:
+            self.fail(f'close() has returned, and {self.sockets} connections are open')
+        for conn in self.connections[:made]:
+            if conn.state == OPEN or (conn.state == CLOSING and self.runtime.asynchronous):
+                self.fail(f'close() has returned, and {conn!r} is open')
+
+    def calm_down(self) -> None:
+        """From here on nothing goes wrong but what went wrong before."""
+        self.calm = True
+        self.calm_at = self.runtime.now
+        for fault in FAULTS:
+            self.rate[fault] = 0.0
+        for server in self.servers:
+            server.down_until = server.hanging_until = 0.0
+            server.cap = 100
+        self.runtime.wake_hung()
+
+    def end(self) -> Steps:
+        """When all users are gone: what is due is closed in time, and then the pool."""
+        if not self.closed:
+            if self.settings['background_collector']:
+                yield self.nap(self.settings['idle_timeout'] + 1.0)
+                for server in self.servers:
+                    extra = sum(conn.server is server for conn in self.open) - self.settings['min_idle']
+                    if extra > 0:
+                        self.fail(f'{extra} connections to {server.number} outlive idle_timeout')
+                if self.settings['max_lifetime'] <= 2.0:
+                    yield self.nap(self.settings['max_lifetime'])
+                    if self.open:
+                        self.fail(f'{self.open} outlive max_lifetime')
+            elif self.random() < 0.5:
+                yield self.nap(self.random() * 100.0)
+        self.closed = True
+        yield from self.runtime.close_pool(None)
+        if self.sockets:
+            self.fail(f'the pool is closed, and {self.sockets} connections are open')
+        self.living -= 1
+
+    def judge_end(self, pool: Any) -> None:
+        """Nothing runs any more."""
+        for conn in self.connections:
+            if conn.state != CLOSED:
+                self.fail(f'{conn!r} was not disposed of')
+        stats = pool.get_stats()
+        if stats['size'] or stats['acquired'] or stats['waiting'] or stats['endpoints']:
+            self.fail(f'a closed pool is not empty: {stats}')
+        if stats['created'] != len(self.connections) or stats['disposed'] != len(self.connections):
+            self.fail(f'{len(self.connections)} connections were made: {stats}')
