@@ -36,7 +36,7 @@ HANG_FACTOR = 10
 LEAST_LIMIT = 60.0
 LONGEST = 3600.0
 
-BROKEN_RULE = re.compile(r'seed \d+, step (?P<step>\d+): .*')
+BROKEN_RULE = re.compile(r'seed (?P<seed>\d+), step (?P<step>\d+): (?P<rule>.*)')
 UNCHANGED = WrongChange('(unchanged)', SIMULATORS, '', '', 'nothing')
 
 
@@ -63,12 +63,13 @@ class Verdict:
     """How one run of a simulator ended.
 
     :param fault: what it found, in a few words; None if it found nothing
-    :param step: at which step it says to have found that, if it says so
-    :param text: the last line that it wrote
+    :param place: the seed and the step at which it found that, if it said so. A simulator may give each world of a run
+        a seed of its own, and count the steps of that
+    :param text: the rule that was broken, or the last line that the simulator wrote
     """
 
     fault: str | None
-    step: int | None
+    place: str
     seconds: float
     text: str
 
@@ -175,17 +176,17 @@ def watch(command: list[str], source: Path, limit: float) -> Verdict:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Verdict('hang', None, time.monotonic() - begin, f'no end within {limit:.0f} s')
+        return Verdict('hang', '', time.monotonic() - begin, f'no end within {limit:.0f} s')
     taken = time.monotonic() - begin
     last = next((line for line in reversed(result.stdout.splitlines()) if line.strip()), '')
     rule = BROKEN_RULE.search(result.stdout)
     if result.returncode < 0:
-        return Verdict(f'crash, {signal.Signals(-result.returncode).name}', None, taken, last)
+        return Verdict(f'crash, {signal.Signals(-result.returncode).name}', '', taken, last)
     if result.returncode == 0:
-        return Verdict(None, None, taken, last)
+        return Verdict(None, '', taken, last)
     if rule is None:
-        return Verdict('error', None, taken, last)
-    return Verdict('rule', int(rule['step']), taken, rule[0])
+        return Verdict('error', '', taken, last)
+    return Verdict('rule', f'{rule["seed"]}: {int(rule["step"]):,}', taken, rule['rule'])
 
 
 def simulate(simulator: str, source: Path, seed: int, steps: int, limit: float) -> Verdict:
@@ -205,9 +206,8 @@ def judge(change: WrongChange, seed: int, steps: int, limits: dict[str, float]) 
 
 def row(name: str, simulator: str, verdict: Verdict) -> str:
     """A line of the table."""
-    step = '' if verdict.step is None else f'{verdict.step:,}'
     fault = verdict.fault or 'nothing'
-    return f'{name:40} {simulator:8} {fault:16} {step:>10} {verdict.seconds:7.1f}  {verdict.text[:100]}'
+    return f'{name:40} {simulator:8} {fault:14} {verdict.place:>14} {verdict.seconds:7.1f}  {verdict.text[:100]}'
 
 
 def run(changes: list[WrongChange], seed: int, steps: int, jobs: int) -> int:
@@ -217,7 +217,7 @@ def run(changes: list[WrongChange], seed: int, steps: int, jobs: int) -> int:
     """
     for change in changes:
         find(change)  # before anything is compiled
-    print(f'{"change":40} {"by":8} {"found":16} {"at step":>10} {"seconds":>7}')
+    print(f'{"change":40} {"by":8} {"found":14} {"seed: step":>14} {"seconds":>7}')
     executor = ThreadPoolExecutor(jobs)
     try:
         limits = measure_unchanged(executor, changes, seed, steps)

@@ -100,13 +100,13 @@ def test_a_broken_rule_is_found_at_its_step() -> None:
         'raise SimulationError(3, 41, "somebody waits beside an idle connection")'
     )
     verdict = watch(program)
-    assert (verdict.fault, verdict.step) == ('rule', 41)
-    assert verdict.text == 'seed 3, step 41: somebody waits beside an idle connection'
+    assert (verdict.fault, verdict.place) == ('rule', '3: 41')
+    assert verdict.text == 'somebody waits beside an idle connection'
 
 
 def test_an_error_counts() -> None:
     verdict = watch('raise KeyError("the simulator itself stumbled")')
-    assert (verdict.fault, verdict.step) == ('error', None)
+    assert (verdict.fault, verdict.place) == ('error', '')
     assert 'stumbled' in verdict.text
 
 
@@ -139,7 +139,7 @@ def test_a_change_that_is_found_is_reported_with_the_step(capfd: pytest.CaptureF
 def test_a_fault_that_is_found_without_any_change_makes_the_result_void(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mutants, 'simulate', lambda *_: Verdict('rule', 7, 0.1, 'seed 1, step 7: always'))
+    monkeypatch.setattr(mutants, 'simulate', lambda *_: Verdict('rule', '1: 7', 0.1, 'always'))
     assert mutants.run([by_name('collector-deaf')], SEED, STEPS, 1) == 2
     assert 'The unchanged sources do not pass' in capfd.readouterr().out
 
