@@ -161,7 +161,7 @@ lint: export PATH := $(abspath $(BIN)):$(PATH)
 lint: $(VENV)/.built $(VENV)/.group-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint src
+	$(BIN)/cython-lint src tests
 	$(BIN)/python .github/scripts/generate_threading.py --check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist .github/scripts/stubtest-allowlist.txt gcpool._core

@@ -1,0 +1,1335 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: binding=False, auto_pickle=False, freethreading_compatible=True
+"""Asks the core random questions and compares its answers with those of a naive model, 500,000 times a second and more.
+
+The core is used by its Python interface alone (``_core.pyi``), so this works with every build of it, and with whatever
+stands in for it. The run is cut into *worlds*: in each a new core, with limits, timeouts, endpoints and rates of the
+questions of its own, is asked for a while and then brought to its end. All times are simulated, all choices come from
+the seed.
+
+The driver is the facade: it does whatever a facade might do, at any time.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+import sysconfig
+
+from gcpool._core import Waiter
+from gcpool.exceptions import ConnectionNotAcquired
+from tests.simulation.failure import SimulationError
+
+include "_core_model.pxi"
+
+cdef enum:              # the questions
+    ACQUIRE
+    ASK_AGAIN
+    CONNECT
+    FAIL
+    CANCEL
+    GIVE_UP
+    DROP
+    BEGIN_CHECK
+    END_CHECK
+    FIND_DEAD
+    DISPOSE_CORPSE
+    DISCARD
+    DOUBT
+    RELEASE
+    BEGIN_RELEASE
+    END_RELEASE
+    TAKE_DOOMED
+    DISPOSE
+    ADVANCE
+    EXPIRE
+    ASK_NEXT_DUE
+    WATCH_EMPTY
+    MISUSE
+    RESIZE
+    DOOM_ACQUIRED
+    CLOSE
+    QUESTIONS
+
+QUESTION_NAMES = (
+    'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
+    'dispose of the dead', 'discard', 'doubt', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
+    'advance', 'expire', 'next due', 'watch empty', 'misuse', 'resize', 'doom acquired', 'close',
+)
+
+# How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
+cdef int[QUESTIONS] COMMON = [
+    24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
+    3, 2, 1, 32, 4, 6, 12, 8,
+    4, 3, 3, 1, 2, 1, 1, 1,
+]
+
+cdef enum:              # what an acquire must have to be picked
+    ANY_ACQ = 0
+    HAS_CONN = 1
+    HAS_CORPSE = 2
+    NO_CORPSE = 4
+    HAS_WAITED = 8
+    IS_CHECKING = 16
+
+cdef enum:
+    LET_OTHERS_RUN = 4096       # steps
+    LOOK_AT_ALL = 48            # steps from one full comparison to the next
+    SHORTEST_WORLD = 64         # steps
+    MOST_ACTIVE = 20            # acquires in progress
+    KEPT_CONNS = 8              # that were given back, to give back once more
+    REMEMBERED = 12             # questions that a failure names
+    NOBODY = -1
+
+# Deadlines tie, and ties are in the order of release only where all releases share a counter: without the GIL they do
+# not, and the time moves on between them. It is small enough to never add up to what is advanced.
+cdef double TICK = 2.0 ** -20 if sysconfig.get_config_var('Py_GIL_DISABLED') else 0.0
+
+cdef double[6] SECONDS = [0.5, 1.0, 2.0, 4.0, 6.0, 24.0]
+cdef double[5] IDLE_TIMEOUTS = [4.0, 1.0, 8.0, 0.0, INFINITY]
+cdef double[5] MAX_LIFETIMES = [24.0, 12.0, 60.0, 0.0, INFINITY]
+cdef double[3] INTERVALS = [0.0, 0.5, INFINITY]
+
+
+cdef class Endpoint:
+    """Two of them share each hash; another object of the same number and spelling is equal."""
+
+    cdef int number
+    cdef int spelling       # NOBODY: what normalize() says
+
+    def __hash__(self):
+        return self.number % 2 if self.spelling == NOBODY else self.spelling % 3
+
+    def __eq__(self, other):
+        return (
+            isinstance(other, Endpoint)
+            and self.number == (<Endpoint>other).number
+            and self.spelling == (<Endpoint>other).spelling
+        )
+
+    def __repr__(self):
+        return f'e{self.number}' if self.spelling == NOBODY else f'e{self.number}/{self.spelling}'
+
+
+cdef Endpoint new_endpoint(int number, int spelling):
+    cdef Endpoint endpoint = Endpoint.__new__(Endpoint)
+    endpoint.number = number
+    endpoint.spelling = spelling
+    return endpoint
+
+
+def normalize(Endpoint endpoint not None):
+    return new_endpoint(endpoint.number, NOBODY)
+
+
+cdef class Closer:
+    """Somebody who waits for the pool to be empty."""
+
+    cdef int number
+    cdef list told
+    cdef object waiter
+
+    def __call__(self):
+        self.told.append(self)
+
+
+cdef class Fault(Exception):
+    """The core and the model differ."""
+
+
+def by_endpoint(Acq acq not None):
+    return acq.endpoint
+
+
+def by_number(Conn conn not None):
+    return conn.number
+
+
+def closer_number(Closer closer not None):
+    return closer.number
+
+
+cdef class Dice:
+    """Random numbers (splitmix64), and the hash of what came of them."""
+
+    cdef uint64_t state
+    cdef uint64_t trace
+
+    cdef inline uint64_t roll(self) noexcept:
+        cdef uint64_t z
+        self.state += 0x9E3779B97F4A7C15u
+        z = self.state
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu
+        return z ^ (z >> 31)
+
+    cdef inline int below(self, int limit) noexcept:
+        return <int>(((self.roll() >> 32) * <uint64_t>limit) >> 32)
+
+    cdef inline bint one_in(self, int count) noexcept:
+        return self.below(count) == 0
+
+    cdef inline void note(self, long long value) noexcept:
+        cdef uint64_t z = (self.trace ^ <uint64_t>value) * 0xFF51AFD7ED558CCDu
+        self.trace = z ^ (z >> 32)
+
+
+cdef class World:
+    """A core and the model of it, from their making to their end."""
+
+    cdef Dice dice
+    cdef object core
+    cdef Model model
+    cdef double now
+    cdef int endpoint_count
+    cdef int skew               # 0: all endpoints alike; else the first ones are asked for more often
+    cdef int held_endpoint      # whose connections are seldom given back; NOBODY
+    cdef int crowd              # nobody comes where more than so many wait
+    cdef int haste              # of four acquires so many connect at once where they get a ticket
+    cdef int bursts             # of eight questions so many are of the kind of the one before
+    cdef bint deaf              # the collector cannot be told when something is due earlier
+    cdef bint spelled           # the manager has a normalize()
+    cdef int spellings
+    cdef list endpoints
+    cdef list active            # acquires in progress
+    cdef list releasing         # acquires whose release hook is running
+    cdef list closing           # connections that somebody is closing
+    cdef list given_back
+    cdef list conns             # all that there ever were
+    cdef list closers
+    cdef int watches            # how many closers there ever were
+    cdef list notified
+    cdef list told_empty
+    cdef long long wakes
+    cdef int connects
+    cdef unsigned char[256] questions
+    cdef int last
+    # What the question was about: looked at after it.
+    cdef Acq asked_acq
+    cdef Conn asked_conn
+    cdef int asked_endpoint
+    cdef bint in_any_order      # of the endpoints
+    cdef bint look_at_all
+
+    def __init__(self, Dice dice, object make_core):
+        cdef Model model = Model.__new__(Model)
+        self.dice = dice
+        self.model = model
+        model.max_size = 1 + dice.below(5)
+        model.min_idle = dice.below(model.max_size + 1)
+        model.total_max_size = 1 + dice.below(10)
+        # Deadlines without an end tie, see TICK.
+        model.idle_timeout = IDLE_TIMEOUTS[dice.below(4 if TICK else 5)]
+        model.max_lifetime = MAX_LIFETIMES[dice.below(4 if TICK else 5)]
+        if model.max_lifetime == 0 and not dice.one_in(4):
+            model.max_lifetime = 24.0
+        model.collects = dice.one_in(2)
+        self.deaf = dice.one_in(8)
+        self.now = 0.0 if dice.one_in(2) else 100.5
+        self.endpoint_count = 1 + dice.below(MOST_ENDPOINTS)
+        self.skew = dice.below(2)
+        self.held_endpoint = dice.below(self.endpoint_count) if dice.one_in(3) else NOBODY
+        self.crowd = (1 << dice.below(5)) - 1
+        self.haste = dice.below(5)
+        self.bursts = dice.below(7)
+        self.spelled = dice.one_in(4)
+        self.endpoints = [new_endpoint(number, NOBODY) for number in range(self.endpoint_count)]
+        self.active = []
+        self.releasing = []
+        self.closing = []
+        self.given_back = []
+        self.conns = []
+        self.closers = []
+        self.notified = []
+        self.told_empty = []
+        self.last = ACQUIRE
+        self.draw_rates()
+        self.core = make_core(
+            model.min_idle,
+            model.max_size,
+            model.total_max_size,
+            model.idle_timeout,
+            model.max_lifetime,
+            model.collects,
+            wake_collector=self.wake,
+            normalize=normalize if self.spelled else None,
+        )
+
+    def wake(self):
+        self.wakes += 1
+        return not self.deaf
+
+    cdef int draw_rates(self) except -1:
+        cdef int[QUESTIONS] rates
+        cdef int question, share, total = 0, place = 0
+        for question in range(QUESTIONS):
+            share = COMMON[question]
+            if question >= RESIZE:      # less happens after these
+                rates[question] = share if self.dice.one_in(6) else 0
+            elif question != ACQUIRE and self.dice.one_in(5):
+                rates[question] = 0
+            else:
+                rates[question] = share << self.dice.below(3)
+            total += rates[question]
+        for question in range(QUESTIONS):
+            share = (rates[question] * 256 + total - 1) // total
+            while share > 0 and place < 256:
+                self.questions[place] = question
+                place += 1
+                share -= 1
+        while place < 256:
+            self.questions[place] = RELEASE
+            place += 1
+        # The seldom ones stand last, where the rounding may have cut them off.
+        for question in range(RESIZE, QUESTIONS):
+            if rates[question]:
+                self.questions[question] = question
+        return 0
+
+    # -- choosing -----------------------------------------------------------------------------------------------------
+
+    cdef inline void tick(self) noexcept:
+        self.now += TICK
+
+    cdef Acq pick(self, int states, int needs):
+        # One of the acquires in one of some states that has what it needs, all with a chance.
+        cdef Acq acq
+        cdef Py_ssize_t count = len(self.active)
+        cdef Py_ssize_t start, i
+        if count == 0:
+            return None
+        start = self.dice.below(<int>count)
+        for i in range(count):
+            acq = <Acq>self.active[(start + i) % count]
+            if not states >> acq.state & 1:
+                continue
+            if needs & HAS_CONN and acq.conn is None:
+                continue
+            if needs & HAS_CORPSE and acq.corpse is None:
+                continue
+            if needs & NO_CORPSE and acq.corpse is not None:
+                continue
+            if needs & HAS_WAITED and not acq.has_waited:
+                continue
+            if needs & IS_CHECKING and not acq.checking:
+                continue
+            return acq
+        return None
+
+    cdef int choose_endpoint(self) except -1:
+        cdef int first = self.dice.below(self.endpoint_count)
+        cdef int second
+        if not self.skew:
+            return first
+        second = self.dice.below(self.endpoint_count)
+        return first if first < second else second
+
+    cdef Endpoint spell(self, int number):
+        # The object that stands for an endpoint, mostly the same one.
+        if self.dice.below(8):
+            return self.endpoints[number]
+        if not self.spelled:
+            return new_endpoint(number, NOBODY)
+        self.spellings += 1
+        return new_endpoint(number, self.spellings * 7 % 20)     # more of them than the core remembers
+
+    cdef inline void about(self, Acq acq, Conn conn, int endpoint) noexcept:
+        self.asked_acq = acq
+        self.asked_conn = conn
+        self.asked_endpoint = endpoint
+
+    # -- acquiring ----------------------------------------------------------------------------------------------------
+
+    cdef bint ask_acquire(self) except -1:
+        cdef Acq acq
+        cdef Endpoint spelling
+        cdef int endpoint
+        cdef object entry
+        if len(self.active) >= MOST_ACTIVE or len(self.model.waiting) > self.crowd:
+            return False
+        endpoint = self.choose_endpoint()
+        spelling = self.spell(endpoint)
+        acq = self.new_acq(endpoint, spelling)
+        self.about(acq, None, endpoint)
+        self.dice.note(endpoint)
+        if self.dice.below(4):
+            # Makes it known: try_acquire() leaves a spelling that was not seen before to request().
+            self.core.endpoint_size(spelling)
+            entry = self.core.try_acquire(spelling, self.now)
+            if self.model.try_acquire(acq, self.now) != (entry is not None):
+                raise Fault(f'try_acquire() gave {entry!r}, expected {acq!r}')
+            if entry is not None:
+                self.core.adopt(acq.waiter, entry)
+                return True
+        self.request(acq)
+        if acq.state == TICKET and self.dice.below(4) < self.haste:
+            self.connect(acq)
+        return True
+
+    cdef Acq new_acq(self, int endpoint, Endpoint spelling):
+        cdef Acq acq = Acq.__new__(Acq)
+        acq.endpoint = endpoint
+        acq.notified = self.notified
+        acq.waiter = Waiter(spelling)
+        acq.waiter.arm(acq)
+        self.active.append(acq)
+        return acq
+
+    cdef int request(self, Acq acq) except -1:
+        cdef bint queued
+        self.tick()
+        self.model.request(acq, self.now)
+        queued = self.core.request(acq.waiter, self.now)
+        if queued != (acq.state == WAITS):
+            raise Fault(f'request() gave {queued}, expected {acq!r}')
+        return 0
+
+    cdef int come_and_go(self) except -1:
+        # A release by the core's short way does not have it look at the time. What is doomed for somebody next, by a
+        # question that is not told the time, then counts as help from when the core last looked. The model cannot know
+        # which way a release goes; so while somebody waits, another one comes, is queued (there it looks), and leaves.
+        cdef Acq first = <Acq>self.model.waiting[0]
+        cdef Acq acq = self.new_acq(first.endpoint, self.endpoints[first.endpoint])
+        self.request(acq)
+        self.cancel(acq)
+        return 0
+
+    cdef bint ask_again(self) except -1:
+        cdef Acq acq = self.pick(1 << NOTHING, ANY_ACQ)
+        if acq is None:
+            return False
+        self.about(acq, None, acq.endpoint)
+        self.request(acq)
+        return True
+
+    cdef int connect(self, Acq acq) except -1:
+        cdef Conn conn = acq.conn
+        cdef bint served
+        self.tick()
+        if conn.entry is None:
+            conn.entry = acq.waiter.held
+        self.connects += 1
+        self.conns.append(conn)
+        self.asked_conn = conn
+        served = self.model.created(acq, self.connects, self.now)
+        self.differ(self.core.created(conn.entry, conn, self.now), served, 'created()')
+        if not served:
+            self.cancel(acq)
+        return 0
+
+    cdef bint ask_connect(self) except -1:
+        cdef Acq acq = self.pick(1 << TICKET, ANY_ACQ)
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.connect(acq)
+        return True
+
+    cdef bint ask_fail(self) except -1:
+        cdef Acq acq = self.pick(1 << TICKET, ANY_ACQ)
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.model.failed(acq)
+        self.core.failed(acq.waiter)
+        self.leave(acq)
+        return True
+
+    cdef int leave(self, Acq acq) except -1:
+        # It was served nothing: mostly that is its end, or it asks again later.
+        if self.dice.below(4):
+            self.cancel(acq)
+        else:
+            self.see_to_corpse(acq)
+        return 0
+
+    cdef int cancel(self, Acq acq) except -1:
+        cdef bint waited
+        self.tick()
+        waited = self.model.cancel(acq, self.now)
+        self.differ(self.core.cancel(acq.waiter, self.now), waited, 'cancel()')
+        self.end(acq)
+        return 0
+
+    cdef int end(self, Acq acq) except -1:
+        self.active.remove(acq)
+        acq.waiter = None
+        return 0
+
+    cdef bint ask_cancel(self) except -1:
+        # Interrupted, wherever it is.
+        cdef Acq acq = self.pick(-1, ANY_ACQ)
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.dice.note(acq.arrival)
+        self.cancel(acq)
+        return True
+
+    cdef bint ask_give_up(self) except -1:
+        # Its time is over, unless it was served in this very moment.
+        cdef Acq acq = self.pick(-1, HAS_WAITED)
+        cdef bint gone
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.dice.note(acq.arrival)
+        gone = self.model.give_up(acq)
+        self.differ(self.core.give_up(acq.waiter), gone, 'give_up()')
+        if gone:
+            self.leave(acq)
+        return True
+
+    cdef bint ask_drop(self) except -1:
+        # Thrown away. One that held a connection would lose it: whoever drops that breaks the contract.
+        cdef Acq acq = self.pick(1 << WAITS | 1 << TICKET, NO_CORPSE)
+        if acq is None:
+            return False
+        self.about(None, acq.conn, acq.endpoint)
+        if acq.state == WAITS:
+            self.model.waiting.remove(acq)
+            acq.state = NOTHING
+        else:
+            self.model.failed(acq)
+        self.end(acq)
+        return True
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+
+    cdef bint ask_begin_check(self) except -1:
+        cdef Acq acq = self.pick(1 << SERVED, ANY_ACQ)
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.core.begin_check(acq.waiter)
+        acq.outdated = False
+        acq.checking = True
+        acq.conn.unsure = True
+        return True
+
+    cdef bint ask_end_check(self) except -1:
+        cdef Acq acq = self.pick(1 << SERVED, IS_CHECKING)
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.core.end_check(acq.waiter)
+        acq.checking = False
+        acq.conn.suspect = acq.outdated
+        acq.conn.unsure = False
+        return True
+
+    cdef bint ask_find_dead(self) except -1:
+        # The acquirer asks again, and disposes of the dead one only then; or it is interrupted in between.
+        cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
+        if acq is None:
+            return False
+        self.see_to_corpse(acq)
+        self.about(acq, acq.conn, acq.endpoint)
+        acq.checking = False
+        self.model.bury(acq)
+        self.core.bury(acq.waiter)
+        if self.dice.below(8):
+            self.request(acq)
+        return True
+
+    cdef bint ask_dispose_corpse(self) except -1:
+        cdef Acq acq = self.pick(-1, HAS_CORPSE)
+        if acq is None:
+            return False
+        self.about(acq, acq.corpse, acq.endpoint)
+        self.take_corpse(acq, self.dice.one_in(2))
+        return True
+
+    cdef int see_to_corpse(self, Acq acq) except -1:
+        # A facade disposes of what it found dead before it uses what it was served instead.
+        if acq.corpse is not None:
+            self.take_corpse(acq, False)
+        return 0
+
+    cdef int take_corpse(self, Acq acq, bint later) except -1:
+        cdef Conn corpse = acq.corpse
+        self.same_entry(self.core.take_corpse(acq.waiter), corpse, 'take_corpse()')
+        acq.corpse = None
+        if later:
+            self.closing.append(corpse)
+        else:
+            self.dispose(corpse)
+        return 0
+
+    cdef bint ask_discard(self) except -1:
+        cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
+        if acq is None:
+            return False
+        self.see_to_corpse(acq)
+        self.about(None, acq.conn, acq.endpoint)
+        self.discard(acq, acq.conn)
+        self.end(acq)
+        return True
+
+    cdef int discard(self, Acq acq, Conn conn) except -1:
+        cdef bint queue = self.dice.one_in(2)
+        cdef bint out
+        if not conn.closed_over and self.dice.one_in(2):
+            self.core.suspect(conn.entry)
+            self.model.suspect_others(conn.endpoint)
+        out = self.model.discard(acq, queue)
+        self.differ(
+            self.core.discard(conn.entry) if queue else self.core.condemn(conn.entry), out, 'discard() or condemn()'
+        )
+        if out and not queue:
+            if self.dice.one_in(2):
+                self.dispose(conn)
+            else:
+                self.closing.append(conn)
+        return 0
+
+    cdef bint ask_doubt(self) except -1:
+        cdef Acq acq = self.pick(1 << SERVED, ANY_ACQ)
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        self.core.doubt(acq.conn.entry)
+        acq.conn.unsure = True
+        return True
+
+    # -- giving back --------------------------------------------------------------------------------------------------
+
+    cdef bint is_held(self, Acq acq) noexcept:
+        return acq is not None and acq.endpoint == self.held_endpoint and self.dice.below(16) != 0
+
+    cdef bint ask_release(self) except -1:
+        cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
+        if self.is_held(acq):
+            acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
+        if acq is None or self.is_held(acq):
+            return False
+        self.release(acq)
+        return True
+
+    cdef int release(self, Acq acq) except -1:
+        cdef Conn conn = acq.conn
+        cdef bint closed_over = conn.closed_over
+        cdef object found
+        self.see_to_corpse(acq)
+        self.tick()
+        self.about(None, conn, acq.endpoint)
+        self.dice.note(conn.number)
+        if self.dice.one_in(4):
+            self.core.release(conn.entry, self.now)
+        else:
+            found = self.core.find_acquired(conn, self.spell(conn.endpoint))
+            if not closed_over:
+                self.same_entry(found, conn, 'find_acquired()')
+                self.core.release(found, self.now)
+            elif found is not None:
+                raise Fault(f'find_acquired() gave {found!r} for {conn!r}, over which the pool was closed')
+        self.model.release(acq, self.now)
+        self.given_back.append(conn)
+        if len(self.given_back) > KEPT_CONNS:
+            self.given_back.pop(0)
+        self.end(acq)
+        return 0
+
+    cdef bint ask_begin_release(self) except -1:
+        cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
+        cdef Conn conn
+        cdef bint out
+        if acq is None or self.is_held(acq):
+            return False
+        self.see_to_corpse(acq)
+        conn = acq.conn
+        self.about(None, conn, acq.endpoint)
+        out = self.model.begin_release(acq)
+        self.differ(self.core.begin_release(conn.entry), out, 'begin_release()')
+        if out:
+            self.releasing.append(acq)
+        self.end(acq)
+        return True
+
+    cdef bint ask_end_release(self) except -1:
+        # The hook has ended, well or not; or the connection is unfit.
+        if not self.releasing:
+            return False
+        self.end_release(<Acq>self.releasing.pop(self.dice.below(<int>len(self.releasing))), self.dice.below(4))
+        return True
+
+    cdef int end_release(self, Acq acq, int how) except -1:
+        cdef Conn conn = acq.conn
+        self.tick()
+        self.about(None, conn, acq.endpoint)
+        self.dice.note(conn.number)
+        self.differ(self.core.is_out(conn.entry), IS_OUT >> conn.state & 1, 'is_out()')
+        if how == 0:
+            self.discard(acq, conn)
+            return 0
+        if how == 1:
+            self.core.doubt(conn.entry)
+            conn.unsure = True
+        self.core.release(conn.entry, self.now)
+        self.model.release(acq, self.now)
+        return 0
+
+    # -- closing connections ------------------------------------------------------------------------------------------
+
+    cdef bint ask_take_doomed(self) except -1:
+        if not self.model.doomed:
+            if self.core.take_doomed() is not None:
+                raise Fault('take_doomed() gave an entry, expected None')
+            return False
+        self.take_doomed(self.dice.below(8))
+        return True
+
+    cdef int take_doomed(self, int how) except -1:
+        cdef Conn conn = <Conn>self.model.doomed.pop(0)
+        self.same_entry(self.core.take_doomed(), conn, 'take_doomed()')
+        self.about(None, conn, conn.endpoint)
+        self.dice.note(conn.number)
+        if how == 0:                    # its dispose could not be begun
+            self.model.doomed.append(conn)
+            self.core.doom_again(conn.entry)
+        elif how <= 3:
+            self.closing.append(conn)
+        else:
+            self.dispose(conn)
+        return 0
+
+    cdef bint ask_dispose(self) except -1:
+        cdef Conn conn
+        if not self.closing:
+            return False
+        conn = <Conn>self.closing.pop(self.dice.below(<int>len(self.closing)))
+        self.about(None, conn, conn.endpoint)
+        self.dice.note(conn.number)
+        self.dispose(conn)
+        return True
+
+    cdef int dispose(self, Conn conn) except -1:
+        conn.disposals += 1
+        self.model.disposed(conn)
+        self.core.disposed(conn.entry)
+        return 0
+
+    cdef int order_doomed(self) except -1:
+        # The core dooms the connections of several endpoints in an order of its own, which need not be the same in
+        # another run. So all are taken, as they are allowed to come, and put back in the order of their numbers.
+        cdef Conn conn
+        cdef Conn next_one
+        cdef object entry
+        cdef list taken = []
+        while self.model.doomed:
+            entry = self.core.take_doomed()
+            next_one = None
+            for conn in self.model.doomed:
+                if conn.entry is entry:
+                    next_one = conn
+            if next_one is None or not self.model.may_be_closed_next(next_one):
+                raise Fault(f'take_doomed() gave {entry!r}, that of {next_one!r}, out of {self.model.doomed!r}')
+            self.model.doomed.remove(next_one)
+            taken.append(next_one)
+        if self.core.take_doomed() is not None:
+            raise Fault('take_doomed() gave an entry, expected None')
+        taken.sort(key=by_number)
+        for conn in taken:
+            conn.batch = 0
+            self.core.doom_again(conn.entry)
+            self.model.doomed.append(conn)
+        return 0
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    cdef bint ask_advance(self) except -1:
+        self.now += SECONDS[self.dice.below(6 if self.dice.one_in(2) else 3)]
+        return True
+
+    cdef bint ask_expire(self) except -1:
+        cdef int limit = self.dice.below(5)
+        cdef int count = self.model.expired(self.now, limit)
+        self.dice.note(count)
+        self.differ(self.core.expired(self.now, limit), count, 'expired()')
+        return True
+
+    cdef bint ask_next_due(self) except -1:
+        # Not after every step: asking brings the queue in order, which a pool has to do without.
+        cdef double due = self.model.next_due()
+        cdef object answer = self.core.next_due()
+        if answer is None:
+            if due != INFINITY:
+                raise Fault(f'next_due() gave None, expected {due}')
+        elif <double>answer != due:
+            raise Fault(f'next_due() gave {answer}, expected {due}')
+        self.dice.note(-1 if due == INFINITY else <long long>(due * 64))
+        return True
+
+    # -- the limits and the end ---------------------------------------------------------------------------------------
+
+    cdef bint ask_resize(self) except -1:
+        cdef int max_size = 1 + self.dice.below(5)
+        cdef int min_idle = self.dice.below(max_size + 1)
+        cdef int total_max_size = 1 + self.dice.below(10)
+        cdef Model model = self.model
+        cdef dict limits = {}
+        if self.dice.below(4):
+            limits['max_size'] = max_size
+        else:
+            max_size = model.max_size
+            min_idle = min(min_idle, max_size)
+        if self.dice.below(4) or model.min_idle > max_size:
+            limits['min_idle'] = min_idle
+        else:
+            min_idle = model.min_idle
+        if self.dice.below(4):
+            limits['total_max_size'] = total_max_size
+        else:
+            total_max_size = model.total_max_size
+        self.model.resize(min_idle, max_size, total_max_size)
+        self.core.resize(**limits)
+        self.order_doomed()
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_doom_acquired(self) except -1:
+        cdef int count = self.model.doom_acquired()
+        self.differ(self.core.doom_acquired(), count, 'doom_acquired()')
+        self.order_doomed()
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_close(self) except -1:
+        self.model.close()
+        self.core.close()
+        self.in_any_order = True    # at each endpoint it is that of the arrivals
+        self.order_doomed()
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_watch_empty(self) except -1:
+        cdef Closer closer
+        cdef bint waits
+        if self.closers and self.dice.one_in(2):
+            closer = <Closer>self.closers.pop(self.dice.below(<int>len(self.closers)))
+            waits = closer in self.model.closers
+            self.differ(self.core.unwatch_empty(closer.waiter), waits, 'unwatch_empty()')
+            if waits:
+                self.model.closers.remove(closer)
+            return True
+        closer = Closer.__new__(Closer)
+        self.watches += 1
+        closer.number = self.watches
+        closer.told = self.told_empty
+        closer.waiter = Waiter(None)
+        closer.waiter.arm(closer)
+        waits = bool(self.model.conns)
+        self.differ(self.core.watch_empty(closer.waiter), waits, 'watch_empty()')
+        if waits:
+            self.closers.append(closer)
+            self.model.closers.append(closer)
+        return True
+
+    # -- what is wrong, and changes nothing ---------------------------------------------------------------------------
+
+    cdef bint ask_misuse(self) except -1:
+        cdef int kind = self.dice.below(8)
+        cdef Acq acq
+        cdef Conn conn = None
+        cdef Endpoint other
+        cdef object waiter
+        self.look_at_all = True
+        if self.conns:
+            conn = <Conn>self.conns[self.dice.below(<int>len(self.conns))]
+        if kind == 0:
+            other = self.spell(self.choose_endpoint())
+            self.refuses(ConnectionNotAcquired, self.core.find_acquired, (object(), other))
+            if self.core.find_held(object(), other) is not None:
+                raise Fault('find_held() gave the entry of a stranger')
+        elif kind == 1 and conn is not None and conn.state != GONE:
+            other = new_endpoint(conn.endpoint + 1, NOBODY)
+            self.refuses(ConnectionNotAcquired, self.core.find_acquired, (conn, other))
+            if self.core.find_held(conn, other) is not None:
+                raise Fault('find_held() gave the entry of another endpoint')
+        elif kind == 2 and conn is not None and conn.state != GONE:
+            acq = self.pick(1 << TICKET, ANY_ACQ)
+            if acq is None:
+                return False
+            self.refuses(ValueError, self.core.created, (acq.conn.entry, conn, self.now))
+        elif kind == 3:
+            waiter = Waiter([])
+            self.refuses(TypeError, self.core.request, (waiter, self.now))
+            self.differ(self.core.cancel(waiter, self.now), False, 'cancel() of one that was not asked for')
+        elif kind == 4:
+            acq = self.pick(1 << WAITS | 1 << TICKET | 1 << SERVED, ANY_ACQ)
+            if acq is None:
+                return False
+            self.refuses(RuntimeError, self.core.request, (acq.waiter, self.now))
+            if acq.state == WAITS:
+                self.refuses(RuntimeError, self.core.failed, (acq.waiter,))
+                self.refuses(RuntimeError, self.core.begin_check, (acq.waiter,))
+        elif kind >= 5 and self.given_back:
+            return self.release_twice(<Conn>self.given_back[self.dice.below(<int>len(self.given_back))], kind)
+        else:
+            return False
+        return True
+
+    cdef bint release_twice(self, Conn conn, int kind) except -1:
+        cdef object entry = conn.entry
+        if conn.state == ACQUIRED or conn.closed_over:
+            return False    # somebody else has it by now: the core cannot tell who gives it back
+        self.about(None, conn, conn.endpoint)
+        self.refuses(ConnectionNotAcquired, self.core.find_acquired, (conn, self.spell(conn.endpoint)))
+        self.refuses(ConnectionNotAcquired, self.core.begin_release, (entry,))
+        if self.core.find_held(conn, self.spell(conn.endpoint)) is not None:
+            raise Fault(f'find_held() gave {conn!r}')
+        if conn.state != RELEASING:
+            if kind == 5:
+                self.refuses(ConnectionNotAcquired, self.core.release, (entry, self.now))
+            elif kind == 6:
+                self.refuses(ConnectionNotAcquired, self.core.condemn, (entry,))
+            else:
+                self.refuses(ConnectionNotAcquired, self.core.discard, (entry,))
+        return True
+
+    cdef int refuses(self, object expected, object method, tuple arguments) except -1:
+        cdef object answer
+        try:
+            answer = method(*arguments)
+        except expected:
+            return 0
+        raise Fault(f'{method.__name__}{arguments!r} gave {answer!r}, expected {expected.__name__}')
+
+    # -- comparing ----------------------------------------------------------------------------------------------------
+
+    cdef int differ(self, object answer, long long expected, str question) except -1:
+        if answer != expected:
+            raise Fault(f'{question} gave {answer!r}, expected {expected}')
+        return 0
+
+    cdef int same_entry(self, object entry, Conn conn, str question) except -1:
+        if entry is not conn.entry or entry is None:
+            raise Fault(f'{question} gave {entry!r}, expected {conn.entry!r}, that of {conn!r}')
+        return 0
+
+    cdef int compare_acq(self, Acq acq) except -1:
+        cdef object waiter = acq.waiter
+        cdef object held
+        cdef Conn conn = acq.conn
+        if waiter is None:
+            return 0
+        held = waiter.held
+        if conn is not None and conn.entry is None and held is not None:
+            conn.entry = held       # a new ticket
+        if (
+            held is not (None if conn is None else conn.entry)
+            or (conn is not None and held is None)
+            or waiter.queued != (acq.state == WAITS)
+            or waiter.refused != (acq.state == REFUSED)
+            or waiter.has_ticket != (acq.state == TICKET)
+        ):
+            raise Fault(
+                f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, has a ticket '
+                f'{waiter.has_ticket}; expected {acq!r} with {conn!r}'
+            )
+        if waiter.dead is not (None if acq.corpse is None else acq.corpse.entry):
+            raise Fault(f'the waiter has the dead {waiter.dead!r}, expected {acq.corpse!r}')
+        if acq.state == SERVED:
+            self.differ(self.core.confirm(waiter), True, 'confirm()')
+        return 0
+
+    cdef int compare_doubts(self, Acq acq, double interval) except -1:
+        if acq.state == SERVED:
+            self.differ(
+                self.core.doubts(acq.waiter, self.now, interval),
+                self.model.doubts(acq, self.now, interval),
+                f'doubts() within {interval}',
+            )
+        return 0
+
+    cdef int compare_conn(self, Conn conn) except -1:
+        if conn.entry is not None and conn.entry.state_name != STATE_NAMES[conn.state]:
+            raise Fault(f'{conn.entry!r} is {conn.entry.state_name}, expected {conn!r}')
+        return 0
+
+    cdef int compare_endpoint(self, int endpoint) except -1:
+        cdef object core = self.core
+        cdef Model model = self.model
+        cdef object name = self.endpoints[endpoint]
+        self.differ(core.endpoint_size(name), model.count(endpoint, IS_ANY), 'endpoint_size()')
+        self.differ(core.endpoint_size(name, True), model.count(endpoint, IS_OUT), 'endpoint_size(acquired)')
+        self.differ(core.endpoint_size(name, False), model.count(endpoint, IS_IDLE), 'endpoint_size(idle)')
+        return 0
+
+    cdef int compare_notified(self) except -1:
+        cdef Py_ssize_t i
+        cdef list expected = self.model.notified
+        cdef list notified = self.notified
+        cdef Acq acq
+        if self.in_any_order:
+            expected.sort(key=by_endpoint)
+            notified.sort(key=by_endpoint)
+            self.in_any_order = False
+        if len(notified) != len(expected):
+            raise Fault(f'{notified!r} were notified, expected {expected!r}')
+        for i in range(len(expected)):
+            acq = <Acq>expected[i]
+            if notified[i] is not acq:
+                raise Fault(f'{notified!r} were notified, expected {expected!r}')
+            self.dice.note(acq.arrival)
+            self.compare_acq(acq)
+        expected.clear()
+        notified.clear()
+        return 0
+
+    cdef int compare_told_empty(self) except -1:
+        cdef list told = self.told_empty
+        cdef list expected = self.model.told_empty
+        cdef Closer closer
+        told.sort(key=closer_number)
+        expected.sort(key=closer_number)
+        if len(told) != len(expected) or any([a is not b for a, b in zip(told, expected)]):
+            raise Fault(f'{len(told)} were told that the pool is empty, expected {len(expected)}')
+        for closer in told:
+            self.closers.remove(closer)
+        told.clear()
+        expected.clear()
+        return 0
+
+    cdef int compare_step(self) except -1:
+        # What the step was about, and the totals.
+        cdef Model model = self.model
+        cdef object core = self.core
+        if self.notified or model.notified:
+            self.compare_notified()
+        if self.told_empty or model.told_empty:
+            self.compare_told_empty()
+        if <Py_ssize_t>core.size != len(model.conns):
+            raise Fault(f'the size is {core.size}, expected {len(model.conns)}')
+        if <Py_ssize_t>core.doomed != len(model.doomed):
+            raise Fault(f'{core.doomed} are doomed, expected {model.doomed!r}')
+        # One that could not be told is told again when the next connection is queued: how often is the core's choice.
+        if self.wakes < model.wakes or (self.wakes > model.wakes and not self.deaf):
+            raise Fault(f'the collector was woken {self.wakes} times, expected {model.wakes}')
+        if self.asked_acq is not None:
+            self.compare_acq(self.asked_acq)
+            if self.asked_acq.waiter is not None:
+                self.compare_doubts(self.asked_acq, INTERVALS[self.dice.below(3)])
+        if self.asked_conn is not None:
+            self.compare_conn(self.asked_conn)
+            self.dice.note(self.asked_conn.number * 8 + self.asked_conn.state)
+        if self.asked_endpoint != NOBODY:
+            self.compare_endpoint(self.asked_endpoint)
+        self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + len(model.doomed))
+        if model.waiting and model.epoch > model.sure_epoch:
+            self.come_and_go()
+        return 0
+
+    cdef int compare_all(self) except -1:
+        cdef Model model = self.model
+        cdef object core = self.core
+        cdef Acq acq
+        cdef Conn conn
+        cdef int endpoint
+        expected = {
+            'size': len(model.conns),
+            'idle': model.count(ALL, IS_IDLE),
+            'acquired': model.count(ALL, IS_OUT),
+            'waiting': len(model.waiting),
+            'endpoints': model.count_endpoints(),
+            'acquires': model.acquire_count,
+            'created': model.created_count,
+            'create_errors': model.create_error_count,
+            'dead': model.dead_count,
+            'broken': model.broken_count,
+            'disposed': model.disposed_count,
+            'waits': model.wait_count,
+            'timeouts': model.timeout_count,
+        }
+        stats = core.stats()
+        if stats != expected:
+            raise Fault(f'stats() gave {stats}, expected {expected}')
+        if core.closed != model.closed:
+            raise Fault(f'closed is {core.closed}, expected {model.closed}')
+        for endpoint in range(self.endpoint_count):
+            self.compare_endpoint(endpoint)
+        for acq in self.active:
+            self.compare_acq(acq)
+            for endpoint in range(3):
+                self.compare_doubts(acq, INTERVALS[endpoint])
+        for conn in self.conns:
+            self.compare_conn(conn)
+        core.check_invariants()
+        self.judge()
+        return 0
+
+    cdef int judge(self) except -1:
+        # DESIGN.md, section 2, by its numbers: of the model, and so of the core, which is the same.
+        cdef Model model = self.model
+        cdef Conn conn
+        cdef Acq acq
+        cdef int endpoint
+        for endpoint in range(self.endpoint_count):
+            if model.count(endpoint, IS_ANY) > model.max_size and not model.shrunk:
+                raise Fault(f'1: e{endpoint} has more than {model.max_size} connections')
+        if len(model.conns) > model.total_max_size and not model.shrunk:
+            raise Fault(f'1: there are more than {model.total_max_size} connections')
+        for acq in self.active:
+            if acq.state == SERVED and (acq.conn.holder is not acq or acq.conn.state != ACQUIRED or acq.conn.disposals):
+                raise Fault(f'2: {acq!r} holds {acq.conn!r} of {acq.conn.holder!r}')
+        for conn in self.conns:
+            if conn.disposals != (conn.state == GONE):
+                raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times')
+        for acq in model.waiting:
+            if model.next_idle(acq.endpoint) is not None:
+                raise Fault(f'4: {acq!r} waits beside an idle connection')
+        if model.starving() and len(model.conns) < model.total_max_size:
+            raise Fault('4: somebody waits beside a free slot')
+        return 0
+
+    # -- the course of things -----------------------------------------------------------------------------------------
+
+    cdef bint ask(self, int question) except -1:
+        # Whether there was somebody to ask it about.
+        if question == ACQUIRE:
+            return self.ask_acquire()
+        if question == RELEASE:
+            return self.ask_release()
+        if question == TAKE_DOOMED:
+            return self.ask_take_doomed()
+        if question == DISPOSE:
+            return self.ask_dispose()
+        if question == CONNECT:
+            return self.ask_connect()
+        if question == ASK_AGAIN:
+            return self.ask_again()
+        if question == FAIL:
+            return self.ask_fail()
+        if question == CANCEL:
+            return self.ask_cancel()
+        if question == GIVE_UP:
+            return self.ask_give_up()
+        if question == DROP:
+            return self.ask_drop()
+        if question == BEGIN_CHECK:
+            return self.ask_begin_check()
+        if question == END_CHECK:
+            return self.ask_end_check()
+        if question == FIND_DEAD:
+            return self.ask_find_dead()
+        if question == DISPOSE_CORPSE:
+            return self.ask_dispose_corpse()
+        if question == DISCARD:
+            return self.ask_discard()
+        if question == DOUBT:
+            return self.ask_doubt()
+        if question == BEGIN_RELEASE:
+            return self.ask_begin_release()
+        if question == END_RELEASE:
+            return self.ask_end_release()
+        if question == EXPIRE:
+            return self.ask_expire()
+        if question == ASK_NEXT_DUE:
+            return self.ask_next_due()
+        if question == WATCH_EMPTY:
+            return self.ask_watch_empty()
+        if question == MISUSE:
+            return self.ask_misuse()
+        if question == RESIZE:
+            return self.ask_resize()
+        if question == DOOM_ACQUIRED:
+            return self.ask_doom_acquired()
+        if question == CLOSE:
+            return self.ask_close()
+        return self.ask_advance()
+
+    cdef int step(self) except -1:
+        # One random question, and what is to be seen of its answer.
+        cdef int question = self.last
+        cdef int tries = 0
+        self.tick()
+        self.about(None, None, NOBODY)
+        self.look_at_all = False
+        if self.dice.below(8) >= self.bursts:
+            question = self.questions[self.dice.below(256)]
+        while not self.ask(question):
+            tries += 1
+            question = self.questions[self.dice.below(256)] if tries < 8 else ADVANCE
+        self.last = question
+        self.dice.note(question)
+        self.compare_step()
+        if self.look_at_all:
+            self.compare_all()
+        return question
+
+    cdef int settle(self) except -1:
+        # Whatever the driver has at hand comes to its end, and what is asked for is served: in some order.
+        cdef Acq acq
+        while self.releasing:
+            self.end_release(<Acq>self.releasing.pop(), 2)
+            self.compare_step()
+        while self.closing or self.model.doomed:
+            if self.closing:
+                self.ask_dispose()
+            else:
+                self.take_doomed(7)
+            self.compare_step()
+        while True:
+            acq = self.pick(-1, HAS_CORPSE)
+            if acq is None:
+                break
+            self.about(acq, acq.corpse, acq.endpoint)
+            self.take_corpse(acq, False)
+            self.compare_step()
+        return 0
+
+    cdef int serve_all(self) except -1:
+        # DESIGN.md 2.4, as liveness: when the clients only give back what they have, each round serves somebody, until
+        # nobody waits. No time passes.
+        cdef Acq acq
+        cdef int rounds = 4 + 2 * <int>len(self.active)
+        while self.active:
+            if rounds == 0:
+                raise Fault(f'though all is given back, these are still not served: {self.active!r}')
+            rounds -= 1
+            self.settle()
+            for acq in self.active[:]:
+                self.about(acq, acq.conn, acq.endpoint)
+                if acq.state == TICKET:
+                    self.connect(acq)
+                elif acq.state == NOTHING:
+                    self.request(acq)
+                elif acq.conn is not None:
+                    self.release(acq)
+                elif acq.state == REFUSED:
+                    self.cancel(acq)
+                else:
+                    continue
+                self.compare_step()
+        self.settle()
+        self.compare_all()
+        return 0
+
+    cdef int take_idle(self) except -1:
+        # What is idle comes in the order of the model.
+        cdef int endpoint
+        cdef Acq acq
+        cdef object entry
+        cdef list taken = []
+        for endpoint in range(self.endpoint_count):
+            while True:
+                acq = Acq.__new__(Acq)
+                acq.endpoint = endpoint
+                entry = self.core.try_acquire(self.endpoints[endpoint], self.now)
+                if self.model.try_acquire(acq, self.now) != (entry is not None):
+                    raise Fault(f'try_acquire() gave {entry!r}, expected {acq!r}')
+                if entry is None:
+                    break
+                self.same_entry(entry, acq.conn, 'try_acquire()')
+                taken.append(acq)
+        for acq in taken:
+            self.tick()
+            self.core.release(acq.conn.entry, self.now)
+            self.model.release(acq, self.now)
+        return 0
+
+    cdef int finish(self) except -1:
+        # Everything comes to its end, and nothing is lost.
+        cdef Acq acq
+        cdef Conn conn
+        self.about(None, None, NOBODY)
+        self.compare_all()
+        if self.dice.below(4):
+            self.serve_all()
+        if self.dice.one_in(2):
+            self.take_idle()
+            self.compare_all()
+        if self.dice.one_in(2):
+            self.ask_next_due()
+        if self.dice.one_in(2):
+            self.now += 30.0
+            self.ask_expire()
+            self.compare_step()
+        if not self.model.closed and self.dice.one_in(2):
+            self.ask_close()
+            self.compare_step()
+            self.compare_all()
+        while self.active:
+            acq = <Acq>self.active[self.dice.below(<int>len(self.active))]
+            self.about(acq, acq.conn, acq.endpoint)
+            self.cancel(acq)
+            self.compare_step()
+        self.settle()
+        if not self.model.closed:
+            self.ask_close()
+            self.compare_step()
+        self.settle()
+        self.about(None, None, NOBODY)
+        self.compare_step()
+        self.compare_all()
+        stats = self.core.stats()
+        if (stats['size'], stats['endpoints'], stats['waiting']) != (0, 0, 0) or self.model.conns:
+            raise Fault(f'at the end there should be nothing left: {stats}')
+        if stats['disposed'] != self.connects or stats['created'] != self.connects:
+            raise Fault(f'3: {self.connects} connections were made: {stats}')
+        for conn in self.conns:
+            if conn.disposals != 1 or conn.entry.state_name != 'gone':
+                raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times: {conn.entry!r}')
+        if self.closers:
+            raise Fault('the pool is empty, and somebody was not told')
+        if self.core.next_due() is not None:
+            raise Fault('next_due() of an empty pool is not None')
+        self.forget()
+        return 0
+
+    cdef int forget(self) except -1:
+        # What refers to itself in a ring must not wait for a collection.
+        cdef Conn conn
+        for conn in self.conns:
+            conn.entry = None
+            conn.holder = None
+        self.core = None
+        return 0
+
+
+def simulate(seed, long long steps, make_core):
+    """Ask random questions.
+
+    :param seed: any int
+    :param steps: how many questions; those that bring a world to its end are not counted
+    :param make_core: what is called as PoolCore
+    :return: the hash of all questions and answers
+    :raises SimulationError: the core and the model differ
+    """
+    cdef Dice dice = Dice.__new__(Dice)
+    cdef World world = None
+    cdef long long step = 0, rest
+    cdef int question, i
+    cdef int[REMEMBERED] recent
+    cdef str where = ''
+    memset(recent, 0xFF, sizeof(recent))
+    dice.state = <uint64_t>(seed & 0xFFFF_FFFF_FFFF_FFFF)
+    dice.trace = dice.state
+    try:
+        while step < steps:
+            world = World(dice, make_core)
+            rest = min(SHORTEST_WORLD << dice.below(4), steps - step)
+            where = ''
+            while rest > 0:
+                rest -= 1
+                step += 1
+                question = NOBODY
+                question = world.step()
+                recent[step % REMEMBERED] = question
+                if question == CLOSE:
+                    rest = min(rest, SHORTEST_WORLD)
+                if step % LOOK_AT_ALL == 0:
+                    world.compare_all()
+                if step % LET_OTHERS_RUN == 0:
+                    with nogil:     # a thread that watches the time
+                        pass
+                    PyErr_CheckSignals()
+            where = ', at the end of a world'
+            world.finish()
+    except Exception as exc:
+        told = f'{exc}' if isinstance(exc, Fault) else f'{type(exc).__name__}: {exc}'
+        before = [recent[i % REMEMBERED] for i in range(step + 1, step + 1 + REMEMBERED)]
+        names = ', '.join([QUESTION_NAMES[number] for number in before if number >= 0])
+        raise SimulationError(seed, step, f'{told}{where} (before: {names})') from exc
+    return f'{dice.trace:016x}'

@@ -1,0 +1,649 @@
+# A naive pool: what the core has to answer, as tests/core/model.py has it, compiled to keep up with the core.
+#
+# Everything is looked for by walking through all there is: no heap, no linked list, no count is kept. The rules are
+# those of DESIGN.md, COMPAT.md and docs/architecture.md; a comment that begins with a name says where its rule stands.
+
+cdef enum:              # Conn.state: the states of docs/architecture.md, "The core decides"
+    CREATING
+    IDLE
+    ACQUIRED
+    RELEASING
+    CLOSING
+    GONE
+
+cdef enum:              # sets of them
+    IS_IDLE = 1 << IDLE
+    IS_OUT = 1 << ACQUIRED | 1 << RELEASING
+    IS_CLOSING = 1 << CLOSING
+    IS_ANY = IS_IDLE | IS_OUT | IS_CLOSING | 1 << CREATING
+
+cdef enum:              # Acq.state
+    NOTHING             # it has not asked yet, or has to ask again
+    WAITS
+    TICKET
+    SERVED
+    REFUSED             # the pool is closed, maybe over what the acquire was served
+
+cdef enum:
+    ALL = -1            # in place of an endpoint
+    MOST_ENDPOINTS = 6
+    # Arrivals by which a waiter of another endpoint may be overtaken, for each connection that there may be.
+    PATIENCE = 8
+
+# Seconds, and up to twice as many, for which a connection that is being closed counts as help.
+cdef double HELP_TIME = 1.0
+
+
+cdef class Conn:
+    """A connection, or a slot that somebody is connecting for. It is also what the core is given as connection."""
+
+    cdef int endpoint
+    cdef int state
+    cdef int number             # in the order of the connects, from 1 on
+    cdef int disposals          # how often its dispose has ended
+    cdef double expires_at
+    cdef double used_at
+    cdef long long released     # the number of the release that made it idle
+    cdef bint is_core
+    cdef bint closed_over       # the pool was closed over it while it was out
+    cdef bint suspect
+    cdef bint unsure
+    cdef long long helps_since  # the epoch in which it was doomed for those who wait; NEVER_HELPS
+    cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
+    cdef int line               # what is in one line of a batch is in order
+    cdef Acq holder
+    cdef object entry           # the core's record of it
+
+    def __repr__(self):
+        return f'<connection {self.number} of e{self.endpoint}: {STATE_NAMES[self.state]}>'
+
+
+cdef class Acq:
+    """One acquire in progress. It is also what the core calls to notify its waiter."""
+
+    cdef int endpoint
+    cdef int state
+    cdef long long arrival
+    cdef Conn conn
+    cdef Conn corpse
+    cdef bint has_waited
+    cdef bint outdated          # another connection was found dead since its check began
+    cdef bint checking          # between begin_check() and end_check()
+    cdef list notified          # where it notes that it was notified
+    cdef object waiter          # the core's token of it
+
+    def __call__(self):
+        self.notified.append(self)
+
+    def __repr__(self):
+        return f'<acquire {self.arrival} of e{self.endpoint}: {ACQ_NAMES[self.state]}>'
+
+
+cdef enum:
+    NEVER_HELPS = -2_000_000_000
+
+STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused')
+
+
+cdef class Model:
+    """The pool."""
+
+    cdef int min_idle
+    cdef int max_size
+    cdef int total_max_size
+    cdef double idle_timeout
+    cdef double max_lifetime
+    cdef bint collects
+    cdef bint closed
+    cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
+    cdef list conns             # all that have a slot
+    cdef list waiting           # in the order of arrival, over all endpoints
+    cdef list doomed            # in the order in which they are to be closed
+    cdef list notified
+    cdef list closers           # those who wait for the pool to be empty
+    cdef list told_empty
+    cdef long long epoch        # the latest time that was told, in units of HELP_TIME
+    cdef long long sure_epoch   # the latest that the core has noticed for sure, see World.come_and_go()
+    cdef double told            # until when the collector sleeps
+    cdef long long wakes
+    cdef long long arrivals
+    cdef long long releases
+    cdef long long batches
+    cdef long long acquire_count
+    cdef long long created_count
+    cdef long long create_error_count
+    cdef long long dead_count
+    cdef long long broken_count
+    cdef long long disposed_count
+    cdef long long wait_count
+    cdef long long timeout_count
+
+    def __cinit__(self):
+        self.conns = []
+        self.waiting = []
+        self.doomed = []
+        self.notified = []
+        self.closers = []
+        self.told_empty = []
+        self.told = INFINITY
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    cdef int count(self, int endpoint, int states) except -1:
+        cdef Conn conn
+        cdef int found = 0
+        for conn in self.conns:
+            if (endpoint == ALL or conn.endpoint == endpoint) and states >> conn.state & 1:
+                found += 1
+        return found
+
+    cdef int count_core_idle(self, int endpoint) except -1:
+        cdef Conn conn
+        cdef int found = 0
+        for conn in self.conns:
+            if conn.endpoint == endpoint and conn.state == IDLE and conn.is_core:
+                found += 1
+        return found
+
+    cdef int count_endpoints(self) except -1:
+        # An endpoint is known as long as it has connections or waiters.
+        cdef Conn conn
+        cdef Acq acq
+        cdef unsigned int seen = 0
+        cdef int endpoint
+        cdef int found = 0
+        for conn in self.conns:
+            seen |= 1u << conn.endpoint
+        for acq in self.waiting:
+            seen |= 1u << acq.endpoint
+        for endpoint in range(MOST_ENDPOINTS):
+            found += seen >> endpoint & 1
+        return found
+
+    cdef Acq head(self, int endpoint):
+        cdef Acq acq
+        for acq in self.waiting:
+            if acq.endpoint == endpoint:
+                return acq
+        return None
+
+    cdef list starving(self):
+        # "One dispatcher": the first of each endpoint's queue that may have one more connection, by arrival.
+        cdef Acq acq
+        cdef unsigned int seen = 0
+        cdef list found = []
+        for acq in self.waiting:
+            if not seen >> acq.endpoint & 1:
+                seen |= 1u << acq.endpoint
+                if self.count(acq.endpoint, IS_ANY) < self.max_size:
+                    found.append(acq)
+        return found
+
+    cdef Conn next_idle(self, int endpoint):
+        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last.
+        cdef Conn conn
+        cdef Conn best = None
+        for conn in self.conns:
+            if conn.endpoint == endpoint and conn.state == IDLE:
+                if (
+                    best is None
+                    or (conn.is_core and not best.is_core)
+                    or (conn.is_core and best.is_core and conn.released < best.released)
+                    or (not conn.is_core and not best.is_core and conn.released > best.released)
+                ):
+                    best = conn
+        return best
+
+    cdef Conn first_surplus(self, int endpoint, bint core_first):
+        # What is closed first where it is not by deadline: in each of the two kinds the one idle for longest.
+        cdef Conn conn
+        cdef Conn best = None
+        for conn in self.conns:
+            if conn.endpoint == endpoint and conn.state == IDLE:
+                if (
+                    best is None
+                    or (conn.is_core != best.is_core and conn.is_core == core_first)
+                    or (conn.is_core == best.is_core and conn.released < best.released)
+                ):
+                    best = conn
+        return best
+
+    cdef double deadline(self, Conn conn) except? -1:
+        # "Deadlines": a core connection is due at the end of its lifetime, an extra one when it was not used for long.
+        if conn.is_core or conn.expires_at < conn.used_at + self.idle_timeout:
+            return conn.expires_at
+        return conn.used_at + self.idle_timeout
+
+    cdef Conn first_due(self):
+        # "Deadlines": ties are broken by the order of release.
+        cdef Conn conn
+        cdef Conn first = None
+        cdef double due, earliest = 0
+        for conn in self.conns:
+            if conn.state == IDLE:
+                due = self.deadline(conn)
+                if first is None or due < earliest or (due == earliest and conn.released < first.released):
+                    first = conn
+                    earliest = due
+        return first
+
+    cdef double next_due(self) except? -1:
+        # When the collector is to come back. It sleeps until then, or until it is told of something due earlier.
+        cdef Conn first = self.first_due()
+        self.told = INFINITY if first is None else self.deadline(first)
+        return self.told
+
+    cdef bint may_be_closed_next(self, Conn conn) except -1:
+        cdef Conn first
+        cdef Conn other
+        if not self.doomed:
+            return False
+        first = self.doomed[0]
+        if conn is first:
+            return True
+        if first.batch == 0 or conn.batch != first.batch:
+            return False
+        for other in self.doomed:
+            if other is conn:
+                return True
+            if other.batch == conn.batch and other.line == conn.line:
+                return False
+        return False
+
+    # -- what a question may bring about ------------------------------------------------------------------------------
+
+    cdef int doom(self, Conn conn, long long batch=0, int line=0) except -1:
+        conn.state = CLOSING
+        conn.batch = batch
+        conn.line = line
+        self.doomed.append(conn)
+        return 0
+
+    cdef Conn evict(self, double limit):
+        cdef Conn first = self.first_due()
+        if first is None or self.deadline(first) > limit:
+            return None
+        self.doom(first)
+        return first
+
+    cdef bint needs_help(self) except -1:
+        # "As many are doomed at a time as there are endpoints in need", and for no longer than HELP_TIME, up to twice.
+        cdef Conn conn
+        cdef int helping = 0
+        for conn in self.conns:
+            if conn.state == CLOSING and conn.helps_since >= self.epoch - 1:
+                helping += 1
+        return helping < len(self.starving())
+
+    cdef int help(self, Conn conn) except -1:
+        # Its slot is for those who want one, if not enough are being closed for them.
+        if self.waiting and self.needs_help():
+            conn.helps_since = self.epoch
+        return 0
+
+    cdef bint pass_time(self, double now) except -1:
+        # Whether that ends the time of some help.
+        cdef Conn conn
+        cdef long long before = self.epoch
+        cdef bint ended = False
+        self.epoch = max(before, <long long>(now / HELP_TIME))
+        for conn in self.conns:
+            if conn.state == CLOSING and before - 1 <= conn.helps_since < self.epoch - 1:
+                ended = True
+        return ended
+
+    cdef int take_ticket(self, Acq acq) except -1:
+        cdef Conn conn = Conn.__new__(Conn)
+        conn.endpoint = acq.endpoint
+        conn.helps_since = NEVER_HELPS
+        conn.holder = acq
+        acq.conn = conn
+        acq.state = TICKET
+        self.conns.append(conn)
+        return 0
+
+    cdef int take_conn(self, Acq acq, Conn conn) except -1:
+        conn.state = ACQUIRED
+        conn.holder = acq
+        acq.conn = conn
+        acq.state = SERVED
+        self.acquire_count += 1
+        return 0
+
+    cdef int dispatch(self) except -1:
+        # "One dispatcher": a slot goes to whoever came first of all who may have one. Where the total cap is reached,
+        # what is due first is closed, one for each endpoint in need.
+        cdef list starving
+        cdef Acq acq
+        cdef Conn conn
+        while self.waiting:
+            starving = self.starving()
+            if not starving:
+                return 0
+            if len(self.conns) >= self.total_max_size:
+                while self.needs_help():
+                    conn = self.evict(INFINITY)
+                    if conn is None:
+                        return 0
+                    self.help(conn)
+                return 0
+            acq = starving[0]
+            self.waiting.remove(acq)
+            self.take_ticket(acq)
+            self.notified.append(acq)
+        return 0
+
+    cdef int slot_freed(self) except -1:
+        self.dispatch()
+        if not self.conns:
+            self.told_empty.extend(self.closers)
+            self.closers.clear()
+        return 0
+
+    cdef int arrive(self, Acq acq) except -1:
+        if not acq.arrival:
+            self.arrivals += 1
+            acq.arrival = self.arrivals
+        return 0
+
+    # -- what is asked ------------------------------------------------------------------------------------------------
+
+    cdef bint try_acquire(self, Acq acq, double now) except -1:
+        # What is due is not ready: it has to be closed, and request() does that.
+        cdef Conn ready = self.next_idle(acq.endpoint)
+        if self.closed or ready is None or ready.expires_at <= now:
+            return False
+        self.take_conn(acq, ready)
+        self.arrive(acq)
+        return True
+
+    cdef int request(self, Acq acq, double now) except -1:
+        cdef Acq head = self.head(acq.endpoint)
+        cdef Conn conn
+        cdef list doomed = []
+        cdef Py_ssize_t place
+        if self.closed:
+            acq.state = REFUSED
+            return 0
+        self.arrive(acq)
+        if head is None or acq.arrival < head.arrival:
+            conn = self.next_idle(acq.endpoint)
+            while conn is not None and conn.expires_at <= now:
+                self.doom(conn)
+                doomed.append(conn)
+                conn = self.next_idle(acq.endpoint)
+            if conn is not None:
+                self.take_conn(acq, conn)
+                return 0
+            if self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
+                self.take_ticket(acq)
+                return 0
+        acq.state = WAITS
+        if not acq.has_waited:
+            acq.has_waited = True
+            self.wait_count += 1
+        # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
+        place = 0
+        while place < len(self.waiting) and (<Acq>self.waiting[place]).arrival < acq.arrival:
+            place += 1
+        self.waiting.insert(place, acq)
+        self.pass_time(now)
+        self.sure_epoch = self.epoch
+        if acq.corpse is not None:
+            self.help(acq.corpse)
+        for conn in doomed:
+            self.help(conn)
+        self.dispatch()
+        return 0
+
+    cdef bint created(self, Acq acq, int number, double now) except -1:
+        cdef Conn conn = acq.conn
+        conn.number = number
+        conn.used_at = now
+        conn.expires_at = now + self.max_lifetime
+        self.created_count += 1
+        if self.closed:
+            acq.state = NOTHING
+            acq.conn = None
+            conn.holder = None
+            self.doom(conn)
+            return False
+        self.take_conn(acq, conn)
+        return True
+
+    cdef int failed(self, Acq acq) except -1:
+        self.conns.remove(acq.conn)
+        acq.conn.state = GONE
+        acq.conn.holder = None
+        acq.conn = None
+        acq.state = NOTHING
+        self.create_error_count += 1
+        self.slot_freed()
+        return 0
+
+    cdef int suspect_others(self, int endpoint) except -1:
+        # "Suspects": the others of the endpoint, the ones that are out included, and those that are being checked,
+        # whatever comes out.
+        cdef Conn conn
+        for conn in self.conns:
+            if conn.endpoint == endpoint:
+                conn.suspect = True
+                if conn.holder is not None:
+                    conn.holder.outdated = True
+        return 0
+
+    cdef int bury(self, Acq acq) except -1:
+        cdef Conn conn = acq.conn
+        acq.conn = None
+        acq.state = NOTHING
+        conn.holder = None
+        if conn.closed_over:
+            conn.closed_over = False
+            return 0
+        conn.state = CLOSING
+        acq.corpse = conn
+        self.suspect_others(conn.endpoint)
+        self.dead_count += 1
+        self.acquire_count -= 1     # it was not served after all
+        return 0
+
+    cdef bint doubts(self, Acq acq, double now, double interval) except -1:
+        cdef Conn conn = acq.conn
+        return conn.suspect or conn.unsure or now - conn.used_at >= interval
+
+    cdef bint discard(self, Acq acq, bint queue) except -1:
+        # Its holder says that it is unfit: it is closed by the holder, or by whoever comes by.
+        cdef Conn conn = acq.conn
+        acq.conn = None
+        acq.state = NOTHING
+        conn.holder = None
+        if conn.closed_over:
+            conn.closed_over = False
+            return False
+        conn.state = CLOSING
+        self.help(conn)
+        self.broken_count += 1
+        if queue:
+            self.doom(conn)
+        return True
+
+    cdef bint begin_release(self, Acq acq) except -1:
+        if acq.conn.closed_over:
+            acq.conn.closed_over = False
+            acq.conn.holder = None
+            acq.conn = None
+            acq.state = NOTHING
+            return False
+        acq.conn.state = RELEASING
+        return True
+
+    cdef int release(self, Acq acq, double now) except -1:
+        cdef Conn conn = acq.conn
+        acq.conn = None
+        acq.state = NOTHING
+        conn.holder = None
+        if conn.closed_over:
+            conn.closed_over = False
+        else:
+            self.give_back(conn, now)
+        return 0
+
+    cdef int give_back(self, Conn conn, double now) except -1:
+        cdef int endpoint = conn.endpoint
+        cdef bint late = self.pass_time(now)
+        cdef Acq head = self.head(endpoint)
+        cdef list starving = self.starving() if self.waiting else []
+        cdef bint helpless = bool(starving) and self.needs_help()
+        conn.holder = None
+        if (
+            self.closed
+            # What is being closed will be gone, and counts no more.
+            or self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > self.max_size
+            or len(self.conns) - self.count(ALL, IS_CLOSING) > self.total_max_size
+        ):
+            self.doom(conn)         # its slot is one too many, and for nobody
+        elif conn.expires_at <= now and (not self.collects or head is not None or starving):
+            # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
+            self.doom(conn)
+            self.help(conn)
+        elif conn.expires_at > now and head is not None and not (helpless and self.waited_too_long(starving[0], head)):
+            self.waiting.remove(head)
+            conn.used_at = now
+            self.take_conn(head, conn)
+            self.notified.append(head)
+        elif conn.expires_at > now and (head is not None or helpless):
+            self.doom(conn)
+            self.help(conn)
+        else:
+            late = True
+            self.keep(conn, now)
+        if late:
+            self.dispatch()
+        return 0
+
+    cdef int keep(self, Conn conn, double now) except -1:
+        # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
+        cdef int out = self.count(conn.endpoint, IS_OUT) - 1
+        conn.is_core = out < self.min_idle - self.count_core_idle(conn.endpoint)
+        conn.state = IDLE
+        conn.used_at = now
+        self.releases += 1
+        conn.released = self.releases
+        if self.deadline(conn) < self.told:
+            self.wakes += 1
+            self.told = self.deadline(conn)
+        return 0
+
+    cdef bint waited_too_long(self, Acq elder, Acq head) except -1:
+        # "Between endpoints": one that has no connection at all gets the slot if it came earlier; one that has some,
+        # when it was overtaken by PATIENCE later arrivals for each connection that there may be.
+        cdef long long patience = PATIENCE * self.total_max_size if self.count(elder.endpoint, IS_ANY) else 0
+        return head.arrival - elder.arrival > patience
+
+    cdef bint cancel(self, Acq acq, double now) except -1:
+        cdef bint waited = acq.state == WAITS
+        cdef Conn conn = acq.conn
+        cdef Conn corpse = acq.corpse
+        acq.corpse = None
+        if waited:
+            self.waiting.remove(acq)
+        if corpse is not None:
+            self.doom(corpse)
+        if conn is None:
+            pass
+        elif conn.closed_over:
+            conn.closed_over = False
+            conn.holder = None
+        elif conn.state == CREATING:
+            self.failed(acq)
+        else:
+            conn.unsure = True      # what was done with it did not come to its end
+            self.give_back(conn, now)
+        acq.conn = None
+        acq.state = NOTHING
+        return waited
+
+    cdef bint give_up(self, Acq acq) except -1:
+        if acq.state != WAITS:
+            return False
+        self.waiting.remove(acq)
+        acq.state = NOTHING
+        self.timeout_count += 1
+        return True
+
+    cdef int disposed(self, Conn conn) except -1:
+        # DESIGN.md 2.1: the slot is free when the dispose has ended, not before.
+        conn.state = GONE
+        self.conns.remove(conn)
+        self.disposed_count += 1
+        self.slot_freed()
+        return 0
+
+    cdef int expired(self, double now, int limit) except -1:
+        cdef Conn conn
+        cdef int most = limit
+        cdef int size = <int>len(self.conns) + 1
+        cdef int found = 0
+        if limit <= 0:              # COMPAT.md: int(log2(size + 1)) + 1
+            most = 1
+            while size > 1:
+                size //= 2
+                most += 1
+        while found < most:
+            conn = self.evict(now)
+            if conn is None:
+                break
+            self.help(conn)
+            found += 1
+        return found
+
+    cdef int resize(self, int min_idle, int max_size, int total_max_size) except -1:
+        cdef Conn conn
+        cdef int endpoint
+        self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
+        self.min_idle = min_idle
+        self.max_size = max_size
+        self.total_max_size = total_max_size
+        self.batches += 1
+        for endpoint in range(MOST_ENDPOINTS):
+            while self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > max_size:
+                conn = self.first_surplus(endpoint, core_first=False)
+                if conn is None:
+                    break
+                self.doom(conn, self.batches, endpoint)
+        while len(self.conns) - self.count(ALL, IS_CLOSING) > total_max_size and self.evict(INFINITY) is not None:
+            pass
+        self.dispatch()
+        return 0
+
+    cdef int close(self) except -1:
+        cdef Conn conn
+        cdef Acq acq
+        cdef int endpoint
+        self.closed = True
+        for acq in self.waiting:
+            acq.state = REFUSED
+            self.notified.append(acq)
+        self.waiting.clear()
+        self.batches += 1
+        for endpoint in range(MOST_ENDPOINTS):
+            while True:
+                conn = self.first_surplus(endpoint, core_first=True)
+                if conn is None:
+                    break
+                self.doom(conn, self.batches, endpoint)
+        return 0
+
+    cdef int doom_acquired(self) except -1:
+        cdef Conn conn
+        cdef int found = 0
+        self.batches += 1
+        for conn in self.conns:
+            if IS_OUT >> conn.state & 1:
+                self.doom(conn, self.batches, conn.number)
+                conn.closed_over = True
+                if conn.holder is not None and conn.holder.state == SERVED:
+                    conn.holder.state = REFUSED
+                found += 1
+        return found
