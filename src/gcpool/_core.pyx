@@ -2160,14 +2160,15 @@ cdef class PoolCore:
         return found
 
     def doom_acquired(self):
-        """Doom every connection that is out; its release will do nothing.
+        """Doom every connection that is out, the oldest first; its release will do nothing.
 
         :return: how many
         """
         cdef Entry e
         cdef EndpointPool ep
         cdef int count = 0
-        for e in list(self.own_entries()):
+        # The set alone has them in the order of their addresses, which differs from run to run.
+        for e in sorted(self.own_entries(), key=lambda x: (<Entry>x).expires_at):
             ep = e.pool
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)

@@ -33,6 +33,9 @@ __all__ = ['simulate', 'simulate_world']
 # Steps after the last fault within which a world ends.
 STEPS_TO_END = 200_000
 
+# The tasks in whose making a signal handler may raise.
+SPAWNED = ('gcpool-dispose', 'gcpool-dead')
+
 MASK = 0xFFFFFFFFFFFFFFFF
 TICK = 1e-6
 
@@ -72,9 +75,18 @@ class Task(asyncio.Task[Any]):
 
     numbers = itertools.count()
 
-    def __init__(self, coro: Any, **options: Any):
+    def __init__(self, coro: Any, *, loop: 'Tasks', **options: Any):
         self._number = next(Task.numbers)
-        super().__init__(coro, **options)
+        interrupted = False
+        if options.get('name') in SPAWNED:
+            rate = loop.world.rate['signal'] if loop.signals else 0.0
+            chance = loop.world.random()
+            interrupted = chance < rate
+            if chance > 1.0 - rate:
+                raise Interruption('before the task is made')
+        super().__init__(coro, loop=loop, **options)
+        if interrupted:
+            raise Interruption('after the task was made')
 
     def __hash__(self) -> int:
         return self._number
@@ -201,6 +213,7 @@ class Tasks(Loop):
     def __init__(self, seed: int, without: Container[str], traffic: int):
         super().__init__()
         self.seed = seed
+        self.signals = True
         self.hung: list[asyncio.Future[Any]] = []
         self.world = World(seed, self, without)
         self.world.traffic = min(self.world.traffic, traffic)
@@ -287,12 +300,16 @@ class Tasks(Loop):
         finally:
             world.leave_tidy(conn, judged=False)
             world.put(conn)
-            if kind == 2:
-                # Entered, and never left.
-                context = None
-            elif kind == 3:
-                # Never awaited.
-                self.release(conn, endpoint)
+            if kind < 4:
+                # What a signal handler raises in a finalizer only the standard error output gets to know.
+                self.signals = False
+                if kind == 2:
+                    # Entered, and never left.
+                    context = None
+                else:
+                    # Never awaited.
+                    self.release(conn, endpoint)
+                self.signals = True
             else:
                 # Cancelled before its first step.
                 self.create_task(self.release(conn, endpoint)).cancel()
@@ -396,6 +413,9 @@ class Tasks(Loop):
                     if handle.callback is not None:
                         try:
                             handle.context.run(handle.callback, *handle.args)
+                        except Interruption:
+                            # A signal handler's. It ends the loop's run, which then goes on.
+                            pass
                         except BaseException as exc:  # noqa: BLE001 - as a loop: it goes on
                             world.fail(f'{exc!r} in {handle.callback!r}')
                     if world.failure:

@@ -36,6 +36,7 @@ FAULTS = (
     'resize',  # the limits are changed
     'restart',  # a server ends all its sessions
     'short_timeout',  # an acquire has little time
+    'signal',  # a signal handler raises in the pool's own code
     'slow_close',  # a dispose takes long
     'stall',  # the process stands still while time passes
 )
@@ -115,6 +116,7 @@ class Connection:
         'state',
         'told',
         'trust',
+        'untidy',
         'used_at',
         'user',
         'verdict',
@@ -136,6 +138,8 @@ class Connection:
         self.told = False
         # Whose answer is still to be read from it.
         self.pending: User | None = None
+        # Whether on_release is still to see to it, or was cut off.
+        self.untidy = False
         # Whether it was created or checked since its last user.
         self.fresh = True
         # How many connections of its server had been found dead when it was last known to be alive, and when it was
@@ -391,6 +395,7 @@ class World:
                 alive = False
             if alive:
                 conn.fresh = True
+                conn.untidy = False
                 conn.trust = trust
                 conn.used_at = self.runtime.now
             else:
@@ -427,7 +432,12 @@ class World:
             if self.random() < self.rate['discard']:
                 conn.condemned = 'discarded'
                 raise DiscardConnection('in doubt')
-            self.maybe_raise('on_release')
+            try:
+                self.maybe_raise('on_release')
+            except Refused:
+                conn.untidy = False
+                raise
+            conn.untidy = False
         finally:
             conn.busy = ''
             conn.used_at = self.runtime.now
@@ -474,6 +484,8 @@ class World:
             return
         if conn.condemned:
             self.fail(f'{conn!r} is served, which was {conn.condemned}')
+        if conn.untidy:
+            self.fail(f'{conn!r} is served, whose on_release did not come to its end')
         if self.checks and not conn.fresh:
             if self.check_interval <= 0:
                 self.fail(f'{conn!r} is served without a check')
@@ -490,9 +502,9 @@ class World:
             self.fail(f'{user!r} wanted {endpoint} and got {conn!r}')
         if conn.user is not None:
             self.fail(f'{conn!r} is with {conn.user!r}, and now also with {user!r}')
+        if conn.state != OPEN:
+            self.fail(f'{conn!r} is served after its dispose began')
         if not self.forcing:
-            if conn.state != OPEN:
-                self.fail(f'{conn!r} is served after its dispose began')
             if conn.busy:
                 self.fail(f'{conn!r} is served during {conn.busy}')
             if conn.pending is not None:
@@ -506,6 +518,7 @@ class World:
         self.note(5, conn)
         conn.user = None
         conn.fresh = False
+        conn.untidy = 'on_release' in self.hooks
         conn.used_at = self.runtime.now
 
     def use(self, user: User, conn: Connection) -> Steps:
