@@ -459,11 +459,11 @@ WRONG_CHANGES = (
         'a release that is not awaited, with an on_release, loses the connection',
     ),
     WrongChange(
-        'cancelled-before-the-first-step',
+        'closed-before-the-first-step',
         ASYNCIO,
         'self.pool._leave_without_hook(self.argument)',
         'pass',
-        'a task of release() that is cancelled before it begins loses the connection',
+        'a release whose coroutine is closed before it begins, as a task group that ends does, loses the connection',
     ),
     # -- the runtimes -------------------------------------------------------------------------------------------------
     WrongChange(
