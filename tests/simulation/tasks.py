@@ -79,7 +79,7 @@ class Task(asyncio.Task[Any]):
         self._number = next(Task.numbers)
         interrupted = False
         if options.get('name') in SPAWNED:
-            rate = loop.world.rate['signal'] if loop.signals else 0.0
+            rate = 0.0 if loop.world.gentle else loop.world.rate['signal']
             chance = loop.world.random()
             interrupted = chance < rate
             if chance > 1.0 - rate:
@@ -207,13 +207,13 @@ class Tasks(Loop):
     """
 
     asynchronous = True
+    releases_at_once = True
     interruptions: tuple[type[BaseException], ...] = (asyncio.CancelledError, Interruption)
     timeouts: tuple[type[BaseException], ...] = (PoolTimeout,)
 
     def __init__(self, seed: int, without: Container[str], traffic: int):
         super().__init__()
         self.seed = seed
-        self.signals = True
         self.hung: list[asyncio.Future[Any]] = []
         self.world = World(seed, self, without)
         self.world.traffic = min(self.world.traffic, traffic)
@@ -253,6 +253,18 @@ class Tasks(Loop):
             task = asyncio.current_task(self)
             while task is not None and task.cancelling():
                 task.uncancel()
+
+    def disturb_worker(self) -> None:
+        """Cancel one of the pool's own tasks."""
+        tasks = list(self.pool._tasks)
+        worker = self.pool._worker
+        if worker is not None and worker.task is not None:
+            tasks.append(worker.task)
+        if tasks:
+            self.world.dice.choice(tasks).cancel()
+
+    def has_worker(self) -> bool:
+        return self.pool._worker is not None
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
@@ -302,14 +314,14 @@ class Tasks(Loop):
             world.put(conn)
             if kind < 4:
                 # What a signal handler raises in a finalizer only the standard error output gets to know.
-                self.signals = False
+                world.gentle += 1
                 if kind == 2:
                     # Entered, and never left.
                     context = None
                 else:
                     # Never awaited.
                     self.release(conn, endpoint)
-                self.signals = True
+                world.gentle -= 1
             else:
                 # Cancelled before its first step.
                 self.create_task(self.release(conn, endpoint)).cancel()
@@ -345,7 +357,7 @@ class Tasks(Loop):
             self.world.fail(f'asyncio reports {context}')
 
     def unraisable(self, report: Any) -> None:
-        if not isinstance(report.exc_value, LogFailed):
+        if not isinstance(report.exc_value, (LogFailed, Interruption)):
             self.world.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
 
     def run_world(self) -> None:
@@ -374,6 +386,8 @@ class Tasks(Loop):
                 self.pool._core.check_invariants()
             except AssertionError as exc:
                 world.fail(str(exc))
+            if self.pool._core.doomed and not world.rate['signal'] and not world.calm:
+                world.fail('a connection is to be closed, and nobody is about to')
             if not self.advance():
                 world.fail(f'nothing will ever wake {[(user, user.doing) for user in world.users]}')
             elif world.calm and self.now > world.calm_at + BOUND:

@@ -80,6 +80,8 @@ class Runtime(Protocol):
 
     now: float
     asynchronous: bool
+    # Whether nobody comes between the beginning of a release and its end.
+    releases_at_once: bool
     # What interrupts a user from outside.
     interruptions: tuple[type[BaseException], ...]
     # What an acquire may end with when its time is over.
@@ -90,6 +92,8 @@ class Runtime(Protocol):
     def wake_hung(self) -> None: ...
     def cancel(self, user: 'User') -> None: ...
     def recover(self) -> None: ...
+    def disturb_worker(self) -> None: ...
+    def has_worker(self) -> bool: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> None: ...
     def acquire(self, endpoint: int, timeout: float | None) -> Any: ...
@@ -260,7 +264,8 @@ class World:
         self.closers = 0
         self.closed = False
         self.forcing = False
-        self.resized = False
+        # How many are at work where nobody could catch what a hook raises.
+        self.gentle = 0
         self.next_mischief = dice.randrange(1, 2 * self.patience)
         self.mischief = [fault for fault in MISCHIEF if self.rate[fault]]
 
@@ -367,6 +372,8 @@ class World:
             self.note(3, conn)
 
     def maybe_raise(self, name: str) -> None:
+        if self.gentle:
+            return
         chance = self.random()
         if chance < self.rate['hook_raises']:
             raise Refused(name)
@@ -415,7 +422,10 @@ class World:
         self.begin('on_acquire', conn)
         self.judge_served(conn)
         try:
-            if self.random() < 0.3:
+            chance = self.random()
+            if chance < 0.05:
+                yield self.nap(chance * 6.0)
+            elif chance < 0.3:
                 yield self.nap(0.0)
             self.maybe_raise('on_acquire')
         finally:
@@ -475,6 +485,8 @@ class World:
             message % args
         if chance < self.rate['log_raises']:
             raise LogFailed(message)
+        if chance > 1.0 - self.rate['signal'] * 0.2 and not self.gentle:
+            raise Interruption('in a log handler')
 
     # -- the users --------------------------------------------------------------------------------------------------
 
@@ -572,7 +584,7 @@ class World:
             elif random() < self.rate['forget']:
                 yield from self.runtime.forgetful(user, endpoint, timeout)
             else:
-                twice = random() < self.rate['release_twice']
+                twice = random() < self.rate['release_twice'] and self.runtime.releases_at_once
 
                 def block(conn: Connection) -> Steps:
                     self.judge_time(began, excused, limit)
@@ -681,7 +693,9 @@ class World:
             return
         fault = dice.choice(self.mischief)
         server = dice.choice(self.servers)
-        if fault == 'cancel':
+        if fault == 'cancel' and self.random() < 0.1:
+            runtime.disturb_worker()
+        elif fault == 'cancel':
             for user in self.users:
                 if self.random() < 0.3 and user.doing not in {'', 'gone'}:
                     user.cancels += 1
@@ -705,7 +719,7 @@ class World:
         elif fault == 'resize':
             if self.random() < 0.3:
                 self.resize()
-        elif self.random() < 0.2 and not self.closers:
+        elif self.random() < 0.4 and not self.closers:
             self.closers += 1
             runtime.spawn(self.close_early)
 
@@ -716,7 +730,6 @@ class World:
         # The books only know the largest: a ticket of before may still be used.
         self.max_size = max(self.max_size, max_size)
         self.total = max(self.total, total)
-        self.resized = True
         self.runtime.spawn(lambda: self.runtime.resize_pool(max_size, total))
 
     def close_early(self) -> Steps:
@@ -758,7 +771,7 @@ class World:
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
         if not self.closed:
-            if self.settings['background_collector']:
+            if self.runtime.has_worker():
                 yield self.nap(self.settings['idle_timeout'] + 1.0)
                 for server in self.servers:
                     extra = sum(conn.server is server for conn in self.open) - self.settings['min_idle']

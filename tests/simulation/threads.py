@@ -1,0 +1,534 @@
+"""The pool of ``gcpool.threading`` with simulated threads: greenlets of one real thread.
+
+The clock is simulated. A step is one switch of threads; which one runs next is drawn by the seed. A thread is switched
+away from where it waits (for a lock, for a server), and, as often as the seed has drawn, where it takes or frees a lock,
+reads the clock or writes to the log: at all of these another thread may run in between, with or without the GIL.
+
+What a signal handler raises comes out of where Python code was waiting or has just been called: not out of the clock,
+which compiled code reads between two steps that no handler can separate.
+"""
+
+import gc
+import heapq
+import itertools
+import logging
+import sys
+import threading
+import types
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from gcpool.exceptions import PoolTimeout
+from gcpool.threading import BaseConnectionManager, ConnectionPool
+from tests.simulation.failure import SimulationError
+from tests.simulation.world import BOUND, Connection, Interruption, LogFailed, Refused, Steps, User, World
+
+__all__ = ['simulate', 'simulate_world']
+
+# Steps after the last fault within which a world ends.
+STEPS_TO_END = 200_000
+
+MASK = 0xFFFFFFFFFFFFFFFF
+TICK = 1e-6
+
+
+def run(steps: Steps) -> Any:
+    """Carry out what is written as a generator. It waits by itself."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as stop:
+        return stop.value
+
+
+class Fiber(greenlet):
+    """A simulated thread.
+
+    :ivar sleep: the number of its last wait; a timer of an earlier one does not wake it
+    :ivar lock: what it waits for
+    :ivar served: whether it has got it
+    :ivar interrupted: whether a signal handler is to raise in it
+    """
+
+    def __init__(self, target: Callable[[], object], parent: greenlet):
+        super().__init__(target, parent)
+        self.sleep = 0
+        self.lock: Lock | None = None
+        self.served = False
+        self.interrupted = False
+        # Whether it waits, and is not among those that can run.
+        self.waits = False
+
+
+class Lock:
+    """A simulated ``threading.Lock``."""
+
+    __slots__ = ('locked', 'threads', 'waiting')
+
+    def __init__(self, threads: 'Threads'):
+        self.threads = threads
+        self.locked = False
+        self.waiting: list[Fiber] = []
+        threads.interrupt_or_switch()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        threads = self.threads
+        if not self.locked:
+            self.locked = True
+            threads.interrupt_or_switch()
+            return True
+        if not blocking or timeout == 0:
+            threads.interrupt_or_switch()
+            return False
+        fiber = threads.current
+        if fiber is None:
+            raise RuntimeError('the simulation itself would wait for ever')
+        self.waiting.append(fiber)
+        fiber.lock = self
+        fiber.served = False
+        fiber.waits = True
+        if timeout > 0:
+            threads.set_timer(fiber, timeout)
+        threads.switch(True)
+        return fiber.served
+
+    def release(self) -> None:
+        if not self.locked:
+            raise RuntimeError('release unlocked lock')
+        threads = self.threads
+        if self.waiting:
+            # Nobody comes in between: the lock is the waiting thread's at once.
+            fiber = self.waiting.pop(int(threads.draw() * len(self.waiting)))
+            fiber.lock = None
+            fiber.served = True
+            threads.make_ready(fiber)
+        else:
+            self.locked = False
+        threads.maybe_switch()
+
+
+class Thread:
+    """A simulated ``threading.Thread``."""
+
+    def __init__(self, threads: 'Threads', target: Callable[[], object], name: str):
+        self.threads = threads
+        self.target = target
+        self.name = name
+        self.fiber: Fiber | None = None
+
+    def start(self) -> None:
+        self.threads.interrupt_or_switch()
+        if self.threads.draw() < self.threads.world.rate['no_thread']:
+            raise RuntimeError("can't start new thread")
+        self.fiber = self.threads.start(self.run)
+        self.threads.interrupt_or_switch()
+
+    def run(self) -> None:
+        try:
+            self.target()
+        except Interruption:
+            # It dies of it.
+            pass
+
+    def is_alive(self) -> bool:
+        return self.fiber is not None and not self.fiber.dead
+
+
+class Manager(BaseConnectionManager[int, Connection]):
+    """Has the world do it. Of the hooks it has those that the world has drawn.
+
+    :param world: the world
+    """
+
+    def __init__(self, world: World):
+        self.world = world
+        if world.has_spellings:
+            self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
+        for name in world.hooks:
+            setattr(self, name, self.hook(getattr(world, name)))
+
+    def hook(self, call: Callable[..., Steps]) -> Callable[..., Any]:
+        return lambda endpoint, conn, *args: run(call(conn, *args))
+
+    def create(self, endpoint: int, timeout: float | None = None) -> Connection:
+        conn: Connection = run(self.world.create(self.world.servers[endpoint], timeout))
+        return conn
+
+    def dispose(self, endpoint: int, conn: Connection, timeout: float | None = None) -> None:
+        run(self.world.dispose(conn, timeout))
+
+
+class Threads:
+    """One world with threads: their scheduler, and what the world asks of its runtime.
+
+    :param seed: of the world
+    :param without: faults that do not happen
+    :param traffic: steps after which the faults stop, if the seed has not drawn less
+    """
+
+    asynchronous = False
+    interruptions: tuple[type[BaseException], ...] = (Interruption,)
+    timeouts: tuple[type[BaseException], ...] = (PoolTimeout, TimeoutError)
+
+    def __init__(self, seed: int, without: Container[str], traffic: int):
+        self.seed = seed
+        self.now = 1000.0
+        self.step = 0
+        self.trace = 0
+        self.main = getcurrent()
+        self.current: Fiber | None = None
+        self.fibers: list[Fiber] = []
+        self.ready: list[Fiber] = []
+        self.timers: list[tuple[float, int, Fiber, int]] = []
+        self.timer_numbers = itertools.count()
+        self.hung: list[tuple[Fiber, int]] = []
+        self.ending = False
+        self.world = World(seed, self, without)
+        self.world.traffic = min(self.world.traffic, traffic)
+        self.next_event = min(self.world.next_mischief, self.world.traffic)
+        self.draw = self.world.random
+        # How often a thread is switched away from where it need not wait, and how often a handler raises there.
+        self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
+        self.releases_at_once = not self.switchiness
+        self.nervousness = self.world.rate['signal'] * 0.05
+
+    def build(self) -> None:
+        """Make the pool, where its locks and threads are simulated."""
+        self.world.gentle += 1
+        self.pool: ConnectionPool[int, Connection] = ConnectionPool(
+            Manager(self.world), _clock=self.clock, **self.world.settings
+        )
+        self.world.gentle -= 1
+
+    # -- scheduling -------------------------------------------------------------------------------------------------
+
+    def start(self, target: Callable[[], object]) -> Fiber:
+        fiber = Fiber(target, self.main)
+        self.fibers.append(fiber)
+        self.ready.append(fiber)
+        return fiber
+
+    def make_ready(self, fiber: Fiber) -> None:
+        """It need not wait any more, whatever it waited for."""
+        if fiber.lock is not None:
+            fiber.lock.waiting.remove(fiber)
+            fiber.lock = None
+        fiber.waits = False
+        fiber.sleep += 1
+        self.ready.append(fiber)
+
+    def set_timer(self, fiber: Fiber, seconds: float) -> None:
+        heapq.heappush(self.timers, (self.now + seconds, next(self.timer_numbers), fiber, fiber.sleep))
+
+    def switch(self, interruptible: bool) -> None:
+        """Let another thread run, until this one is chosen again. It is ready, or waits."""
+        fiber = self.current
+        following = self.choose()
+        if following is not fiber:
+            self.current = following
+            if following is None:
+                self.main.switch()
+            else:
+                following.switch()
+        if self.ending:
+            raise GreenletExit
+        if interruptible and fiber is not None and fiber.interrupted:
+            fiber.interrupted = False
+            raise Interruption('from a signal handler')
+
+    def choose(self) -> Fiber | None:
+        """Make a step: who runs next? None: the simulation itself, since all wait or a rule was broken."""
+        if self.world.failure:
+            return None
+        ready = self.ready
+        if not ready:
+            return None
+        self.step = step = self.step + 1
+        self.now += TICK
+        count = len(ready)
+        index = int(self.draw() * count)
+        fiber = ready[index]
+        ready[index] = ready[-1]
+        ready.pop()
+        self.trace = (self.trace * 0x9E3779B1 + count * 64 + index) & MASK
+        if step >= self.next_event:
+            self.make_event(step)
+        timers = self.timers
+        while timers and timers[0][0] <= self.now:
+            self.ring()
+        return fiber
+
+    def ring(self) -> None:
+        _, _, fiber, sleep = heapq.heappop(self.timers)
+        if fiber.sleep == sleep and fiber.waits:
+            self.make_ready(fiber)
+
+    def advance(self) -> bool:
+        """Let time pass until somebody can run. False if nobody ever can."""
+        while self.timers:
+            self.now = max(self.now, self.timers[0][0])
+            self.ring()
+            if self.ready:
+                return True
+        return False
+
+    def maybe_switch(self) -> None:
+        """Another thread may run here, and a signal handler cannot."""
+        fiber = self.current
+        if fiber is not None and self.draw() < self.switchiness:
+            self.ready.append(fiber)
+            self.switch(False)
+
+    def interrupt_or_switch(self) -> None:
+        """Another thread may run here, or a signal handler raise."""
+        fiber = self.current
+        if fiber is None:
+            return
+        chance = self.draw()
+        if chance < self.switchiness:
+            self.ready.append(fiber)
+            self.switch(not self.world.gentle)
+        elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
+            raise Interruption('from a signal handler')
+
+    def clock(self) -> float:
+        self.maybe_switch()
+        return self.now
+
+    # -- what the world asks for ----------------------------------------------------------------------------------
+
+    def nap(self, seconds: float) -> None:
+        fiber = self.current
+        if fiber is None or self.ending:
+            raise GreenletExit
+        if seconds <= 0.0:
+            self.ready.append(fiber)
+        else:
+            fiber.waits = True
+            self.set_timer(fiber, seconds)
+        self.switch(not self.world.gentle)
+
+    def hang(self, seconds: float) -> None:
+        if self.current is not None:
+            self.hung.append((self.current, self.current.sleep))
+        self.nap(seconds)
+
+    def wake_hung(self) -> None:
+        for fiber, sleep in self.hung:
+            if fiber.sleep == sleep and fiber.waits:
+                self.make_ready(fiber)
+        self.hung.clear()
+
+    def interrupt(self, fiber: Fiber) -> None:
+        fiber.interrupted = True
+        if fiber.waits:
+            self.make_ready(fiber)
+
+    def cancel(self, user: User) -> None:
+        self.interrupt(user.task)
+
+    def recover(self) -> None:
+        return
+
+    def disturb_worker(self) -> None:
+        """Have a signal handler raise in the collector's thread. It dies of that."""
+        worker = self.pool._worker
+        if worker is not None and worker._lives():
+            self.interrupt(worker._thread.fiber)
+
+    def has_worker(self) -> bool:
+        worker = self.pool._worker
+        return worker is not None and worker._lives()
+
+    def stall(self, seconds: float) -> None:
+        self.now += seconds
+
+    def spawn(self, steps: Callable[[], Steps]) -> Fiber:
+        return self.start(lambda: run(steps()))
+
+    def acquire(self, endpoint: int, timeout: float | None) -> Steps:
+        return self.pool.acquire(endpoint, timeout)
+        yield
+
+    def release(self, conn: Connection, endpoint: int) -> Steps:
+        return self.pool.release(conn, endpoint)
+        yield
+
+    def close_pool(self, timeout: float | None) -> Steps:
+        return self.pool.close(timeout)
+        yield
+
+    def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
+        try:
+            self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
+            self.pool._dispose_doomed()
+        except (Interruption, Refused):
+            pass
+        return
+        yield
+
+    def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Steps]) -> Steps:
+        with self.pool.connection(endpoint, timeout) as conn:
+            run(block(conn))
+        return
+        yield
+
+    def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
+        """Enter a context, and never leave it."""
+        world = self.world
+        context = self.pool.connection(endpoint, timeout)
+        conn = context.__enter__()
+        user.doing = 'using'
+        world.take(user, conn, endpoint)
+        try:
+            yield from world.use(user, conn)
+        finally:
+            world.leave_tidy(conn, judged=False)
+            world.put(conn)
+            # The hooks run in a finalizer, and what they raise only the standard error output gets to know.
+            world.gentle += 1
+            del context
+            world.gentle -= 1
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def unraisable(self, report: Any) -> None:
+        if not isinstance(report.exc_value, (LogFailed, Interruption)):
+            self.world.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
+
+    def make_event(self, step: int) -> None:
+        """Have happen what happens between two steps."""
+        world = self.world
+        if step >= world.traffic:
+            if world.calm:
+                world.fail(f'it does not come to rest within {STEPS_TO_END} steps')
+            else:
+                world.calm_down()
+            self.next_event = world.traffic + STEPS_TO_END
+        else:
+            world.make_mischief()
+            self.next_event = min(world.next_mischief, world.traffic)
+
+    def run_world(self) -> None:
+        world = self.world
+        world.living = len(world.users)
+        for user in world.users:
+            user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
+        self.run_until(lambda: not world.living and not world.closers)
+        if not world.calm:
+            world.calm_down()
+        world.living = 1
+        self.spawn(world.end)
+        self.run_until(lambda: not world.living)
+        self.run_until(lambda: not self.ready)
+        alive = [fiber for fiber in self.fibers if not fiber.dead]
+        if alive:
+            world.fail(f'{len(alive)} threads are left')
+        world.judge_end(self.pool)
+        self.judge()
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        world = self.world
+        while not done():
+            if not self.ready:
+                # Everything waits.
+                try:
+                    self.pool._core.check_invariants()
+                except AssertionError as exc:
+                    world.fail(str(exc))
+                if not self.advance():
+                    world.fail(f'nothing will ever wake {[(user, user.doing) for user in world.users]}')
+                elif world.calm and self.now > world.calm_at + BOUND:
+                    world.fail(f'not served within {BOUND} s: {[(user, user.doing) for user in world.users]}')
+            self.judge()
+            fiber = self.choose()
+            if fiber is not None:
+                self.current = fiber
+                fiber.switch()
+                self.current = None
+            self.judge()
+
+    def judge(self) -> None:
+        if self.world.failure:
+            raise SimulationError(self.seed, self.step, self.world.failure)
+
+    def end(self) -> None:
+        """End the threads that are left after a failure."""
+        self.ending = True
+        for fiber in self.fibers:
+            if not fiber.dead:
+                self.current = fiber
+                fiber.throw()
+
+
+@contextmanager
+def simulated_threading(threads: Threads) -> Iterator[None]:
+    """Put simulated locks and threads in the place of those that the pool uses."""
+    simulated = types.SimpleNamespace(
+        Lock=lambda: Lock(threads),
+        Thread=lambda *, target, name, daemon: Thread(threads, target, name),
+        TIMEOUT_MAX=threading.TIMEOUT_MAX,
+        current_thread=threading.current_thread,
+    )
+    modules = [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith('gcpool.') and getattr(module, 'threading', None) is threading
+    ]
+    for module in modules:
+        module.threading = simulated  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.threading = threading  # type: ignore[attr-defined]
+
+
+def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tuple[int, int]:
+    """Run one world.
+
+    :param seed: of the world
+    :param traffic: steps after which the faults stop, if the seed has not drawn less
+    :param without: faults that do not happen
+    :return: the trace hash, and the number of steps
+    :raises SimulationError: when a rule was broken
+    """
+    threads = Threads(seed, without, traffic)
+    log = logging.getLogger('gcpool')
+    levels = ('debug', 'info', 'warning', 'error', 'exception')
+    former = sys.unraisablehook
+    sys.unraisablehook = threads.unraisable
+    for level in levels:
+        setattr(log, level, threads.world.log)
+    gc.disable()
+    try:
+        with simulated_threading(threads):
+            threads.build()
+            try:
+                threads.run_world()
+            finally:
+                threads.end()
+        return (threads.trace ^ threads.world.trace) & MASK, threads.step
+    finally:
+        sys.unraisablehook = former
+        for level in levels:
+            delattr(log, level)
+        gc.enable()
+
+
+def simulate(seed: int, steps: int, without: Container[str] = ()) -> str:
+    """Run worlds, that of the seed and those of the seeds after it, until at least so many steps were made.
+
+    :return: the trace hash: the same for the same arguments
+    :raises SimulationError: when a rule was broken; it names the seed and the step of that world
+    """
+    trace = 0
+    while steps > 0:
+        world_trace, done = simulate_world(seed, steps, without)
+        trace = (trace * 31 + world_trace) & MASK
+        steps -= done
+        seed += 1
+    return f'{trace:016x}'
