@@ -1,43 +1,45 @@
 """The pool of ``gcpool.asyncio`` in a simulated event loop.
 
-The clock is simulated, so that an hour passes in no time, and each step of the loop takes a microsecond on it. A step is
-one handle. In which order the handles run is drawn by the seed, within what asyncio promises, since the pool relies on
-that, as any program may:
+The clock is simulated: an hour passes in no time, and a step takes a microsecond. A step is one handle. In which order
+the handles run is drawn by the seed, within what asyncio promises, since the pool relies on that, as any program may:
 
 - handles that are scheduled in one turn of the loop run in the next one, before those that are scheduled then;
 - handles that one step schedules run in the order in which it did so, those of one future included.
 
-Steps of the same turn are those of tasks that know nothing of each other; they happen in any order. A seed may also draw
-a world in which all handles run in the order of their scheduling, as in the loops of asyncio and uvloop.
+Other steps of one turn are those of tasks that know nothing of each other, and happen in any order. A seed may also
+draw a world in which all handles run in the order of their scheduling, as in the loops of asyncio and uvloop.
 """
 
 import asyncio
-import gc
 import heapq
 import itertools
-import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable, Container, Generator
+from collections.abc import Callable, Container, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 from gcpool.exceptions import PoolTimeout
-from tests.simulation.failure import SimulationError
-from tests.simulation.world import BOUND, Connection, Interruption, LogFailed, Refused, Steps, User, World
+from tests.simulation.world import (
+    MASK,
+    TICK,
+    Connection,
+    Interruption,
+    Refused,
+    Steps,
+    User,
+    World,
+    simulate_worlds,
+    surrounding,
+)
 
 __all__ = ['simulate', 'simulate_world']
 
-# Steps after the last fault within which a world ends.
-STEPS_TO_END = 200_000
-
 # The tasks in whose making a signal handler may raise.
 SPAWNED = ('gcpool-dispose', 'gcpool-dead')
-
-MASK = 0xFFFFFFFFFFFFFFFF
-TICK = 1e-6
 
 
 class Handle:
@@ -71,11 +73,11 @@ class Timer(Handle):
 
 
 class Task(asyncio.Task[Any]):
-    """A task with a hash that is the same in each run: where tasks are in a set, their order is that of their hashes."""
+    """A task whose hash is the same in each run. By that sets of tasks are ordered."""
 
     numbers = itertools.count()
 
-    def __init__(self, coro: Any, *, loop: 'Tasks', **options: Any):
+    def __init__(self, coro: Any, *, loop: Any, **options: Any):
         self._number = next(Task.numbers)
         interrupted = False
         if options.get('name') in SPAWNED:
@@ -92,7 +94,7 @@ class Task(asyncio.Task[Any]):
         return self._number
 
 
-class Loop(asyncio.AbstractEventLoop):
+class Loop:
     """As much of an event loop as a pool and its users need."""
 
     def __init__(self) -> None:
@@ -130,7 +132,8 @@ class Loop(asyncio.AbstractEventLoop):
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def create_future(self) -> 'asyncio.Future[Any]':
-        return asyncio.Future(loop=self)
+        loop: Any = self
+        return asyncio.Future(loop=loop)
 
     def create_task(self, coro: Any, **options: Any) -> 'asyncio.Task[Any]':
         return Task(coro, loop=self, **options)
@@ -202,8 +205,8 @@ class Tasks(Loop):
     """One world on asyncio: its loop, and what the world asks of its runtime.
 
     :param seed: of the world
-    :param without: faults that do not happen
     :param traffic: steps after which the faults stop, if the seed has not drawn less
+    :param without: faults that do not happen
     """
 
     asynchronous = True
@@ -211,13 +214,10 @@ class Tasks(Loop):
     interruptions: tuple[type[BaseException], ...] = (asyncio.CancelledError, Interruption)
     timeouts: tuple[type[BaseException], ...] = (PoolTimeout,)
 
-    def __init__(self, seed: int, without: Container[str], traffic: int):
+    def __init__(self, seed: int, traffic: int, without: Container[str]):
         super().__init__()
-        self.seed = seed
         self.hung: list[asyncio.Future[Any]] = []
-        self.world = World(seed, self, without)
-        self.world.traffic = min(self.world.traffic, traffic)
-        self.next_event = min(self.world.next_mischief, self.world.traffic)
+        self.world = World(seed, self, traffic, without)
         self.trace = 0
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
             Manager(self.world), _clock=self.time, **self.world.settings
@@ -230,7 +230,7 @@ class Tasks(Loop):
     def nap(self, seconds: float) -> Any:
         if seconds <= 0.0:
             return None
-        future: asyncio.Future[Any] = asyncio.Future(loop=self)
+        future = self.create_future()
         self.call_later(seconds, wake, future)
         future._asyncio_future_blocking = True
         return future
@@ -250,7 +250,7 @@ class Tasks(Loop):
 
     def recover(self) -> None:
         if sys.version_info >= (3, 11):
-            task = asyncio.current_task(self)
+            task = asyncio.current_task()
             while task is not None and task.cancelling():
                 task.uncancel()
 
@@ -278,13 +278,12 @@ class Tasks(Loop):
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
         self.pool._spawn_disposals()
-        return
-        yield
+        yield from ()
 
-    def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Steps]) -> Any:
+    def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Any:
         return self.enter_and_leave(endpoint, timeout, block).__await__()
 
-    async def enter_and_leave(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Steps]) -> None:
+    async def enter_and_leave(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> None:
         async with self.pool.connection(endpoint, timeout) as conn:
             await block(conn)
 
@@ -304,7 +303,7 @@ class Tasks(Loop):
             context = self.pool.connection(endpoint, timeout)
             conn = yield from context.__aenter__().__await__()
         else:
-            conn = yield from self.acquire(endpoint, timeout)
+            conn = yield from self.acquire(endpoint, timeout).__await__()
         user.doing = 'using'
         world.take(user, conn, endpoint)
         try:
@@ -320,7 +319,8 @@ class Tasks(Loop):
                     context = None
                 else:
                     # Never awaited.
-                    self.release(conn, endpoint)
+                    forgotten = self.release(conn, endpoint)
+                    del forgotten
                 world.gentle -= 1
             else:
                 # Cancelled before its first step.
@@ -356,10 +356,6 @@ class Tasks(Loop):
         if not isinstance(exc, (Refused, Interruption)):
             self.world.fail(f'asyncio reports {context}')
 
-    def unraisable(self, report: Any) -> None:
-        if not isinstance(report.exc_value, (LogFailed, Interruption)):
-            self.world.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
-
     def run_world(self) -> None:
         world = self.world
         world.living = len(world.users)
@@ -374,29 +370,16 @@ class Tasks(Loop):
             pass
         if self.pool._tasks or self.pool._signals:
             world.fail(f'tasks of a closed pool: {self.pool._tasks}, {self.pool._signals}')
-        world.judge_end(self.pool)
-        self.judge()
+        world.judge_end()
 
     def run_until_gone(self) -> None:
         """Run until everybody is gone."""
         world = self.world
         while not self.run_turns():
-            # Everything waits.
-            try:
-                self.pool._core.check_invariants()
-            except AssertionError as exc:
-                world.fail(str(exc))
-            if self.pool._core.doomed and not world.rate['signal'] and not world.calm:
-                world.fail('a connection is to be closed, and nobody is about to')
+            world.judge_rest()
             if not self.advance():
-                world.fail(f'nothing will ever wake {[(user, user.doing) for user in world.users]}')
-            elif world.calm and self.now > world.calm_at + BOUND:
-                world.fail(f'not served within {BOUND} s: {[(user, user.doing) for user in world.users]}')
-            self.judge()
-
-    def judge(self) -> None:
-        if self.world.failure:
-            raise SimulationError(self.seed, self.step, self.world.failure)
+                world.judge_stuck()
+            world.judge()
 
     def run_turns(self) -> bool:
         """Run until everybody is gone (True), or everything waits (False)."""
@@ -405,7 +388,7 @@ class Tasks(Loop):
         shuffled = world.turns_shuffled
         trace = self.trace
         step = self.step
-        event = self.next_event
+        event = world.next_event
         try:
             while self.begin_turn():
                 turn = self.turn
@@ -433,10 +416,11 @@ class Tasks(Loop):
                         except BaseException as exc:  # noqa: BLE001 - as a loop: it goes on
                             world.fail(f'{exc!r} in {handle.callback!r}')
                     if world.failure:
-                        raise SimulationError(self.seed, step, world.failure)
+                        self.step = step
+                        world.judge()
                     if step >= event:
                         self.last = None
-                        event = self.make_event(step)
+                        event = world.make_event(step)
                 if not world.living and not world.closers:
                     return True
             return False
@@ -444,27 +428,27 @@ class Tasks(Loop):
             self.trace = trace
             self.step = step
 
-    def make_event(self, step: int) -> int:
-        """Have happen what happens between two steps.
-
-        :return: the step after which this is to be called next
-        """
-        world = self.world
-        if step >= world.traffic:
-            if world.calm:
-                world.fail(f'it does not come to rest within {STEPS_TO_END} steps')
-            else:
-                world.calm_down()
-            self.next_event = world.traffic + STEPS_TO_END
-        else:
-            world.make_mischief()
-            self.next_event = min(world.next_mischief, world.traffic)
-        return self.next_event
-
 
 @types.coroutine
 def as_coroutine(steps: Callable[[], Steps]) -> Generator[Any, Any, Any]:
     return (yield from steps())
+
+
+@contextmanager
+def simulated_asyncio(tasks: Tasks) -> Iterator[None]:
+    """Have asyncio know of the loop, and the pool make tasks whose order in a set is always the same."""
+    former = asyncio.Task
+    asyncio.Task = Task  # type: ignore[misc, assignment]
+    loop: Any = tasks
+    asyncio._set_running_loop(loop)
+    try:
+        with warnings.catch_warnings():
+            # That a coroutine was never awaited.
+            warnings.simplefilter('ignore', RuntimeWarning)
+            yield
+    finally:
+        asyncio._set_running_loop(None)
+        asyncio.Task = former  # type: ignore[misc]
 
 
 def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tuple[int, int]:
@@ -476,39 +460,12 @@ def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tup
     :return: the trace hash, and the number of steps
     :raises SimulationError: when a rule was broken
     """
-    tasks = Tasks(seed, without, traffic)
-    log = logging.getLogger('gcpool')
-    levels = ('debug', 'info', 'warning', 'error', 'exception')
-    former = sys.unraisablehook, asyncio.Task
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', RuntimeWarning)
-        sys.unraisablehook = tasks.unraisable
-        asyncio.Task = Task  # type: ignore[misc]
-        asyncio._set_running_loop(tasks)
-        for level in levels:
-            setattr(log, level, tasks.world.log)
-        gc.disable()
-        try:
-            tasks.run_world()
-            return (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
-        finally:
-            asyncio._set_running_loop(None)
-            sys.unraisablehook, asyncio.Task = former  # type: ignore[misc]
-            for level in levels:
-                delattr(log, level)
-            gc.enable()
+    tasks = Tasks(seed, traffic, without)
+    with surrounding(tasks.world), simulated_asyncio(tasks):
+        tasks.run_world()
+    return (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
 
 
 def simulate(seed: int, steps: int, without: Container[str] = ()) -> str:
-    """Run worlds, that of the seed and those of the seeds after it, until at least so many steps were made.
-
-    :return: the trace hash: the same for the same arguments
-    :raises SimulationError: when a rule was broken; it names the seed and the step of that world
-    """
-    trace = 0
-    while steps > 0:
-        world_trace, done = simulate_world(seed, steps, without)
-        trace = (trace * 31 + world_trace) & MASK
-        steps -= done
-        seed += 1
-    return f'{trace:016x}'
+    """Run worlds until at least so many steps were made; see :py:func:`simulate_worlds`."""
+    return simulate_worlds(simulate_world, seed, steps, without)

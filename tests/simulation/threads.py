@@ -1,38 +1,40 @@
 """The pool of ``gcpool.threading`` with simulated threads: greenlets of one real thread.
 
-The clock is simulated. A step is one switch of threads; which one runs next is drawn by the seed. A thread is switched
-away from where it waits (for a lock, for a server), and, as often as the seed has drawn, where it takes or frees a lock,
-reads the clock or writes to the log: at all of these another thread may run in between, with or without the GIL.
+The clock is simulated. A step is one switch of threads; which one runs next is drawn by the seed. Another thread runs
+where one waits (for a lock, for a server), and, as often as the seed has drawn, where one takes or frees a lock or
+reads the clock: without the GIL that may happen at any of these.
 
 What a signal handler raises comes out of where Python code was waiting or has just been called: not out of the clock,
 which compiled code reads between two steps that no handler can separate.
 """
 
-import gc
 import heapq
 import itertools
-import logging
 import sys
 import threading
 import types
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
-from tests.simulation.failure import SimulationError
-from tests.simulation.world import BOUND, Connection, Interruption, LogFailed, Refused, Steps, User, World
+from tests.simulation.world import (
+    MASK,
+    TICK,
+    Connection,
+    Interruption,
+    Refused,
+    Steps,
+    User,
+    World,
+    simulate_worlds,
+    surrounding,
+)
 
 __all__ = ['simulate', 'simulate_world']
-
-# Steps after the last fault within which a world ends.
-STEPS_TO_END = 200_000
-
-MASK = 0xFFFFFFFFFFFFFFFF
-TICK = 1e-6
 
 
 def run(steps: Steps) -> Any:
@@ -127,11 +129,9 @@ class Thread:
         self.threads.interrupt_or_switch()
 
     def run(self) -> None:
-        try:
+        # It dies of an interruption.
+        with suppress(Interruption):
             self.target()
-        except Interruption:
-            # It dies of it.
-            pass
 
     def is_alive(self) -> bool:
         return self.fiber is not None and not self.fiber.dead
@@ -165,16 +165,15 @@ class Threads:
     """One world with threads: their scheduler, and what the world asks of its runtime.
 
     :param seed: of the world
-    :param without: faults that do not happen
     :param traffic: steps after which the faults stop, if the seed has not drawn less
+    :param without: faults that do not happen
     """
 
     asynchronous = False
     interruptions: tuple[type[BaseException], ...] = (Interruption,)
     timeouts: tuple[type[BaseException], ...] = (PoolTimeout, TimeoutError)
 
-    def __init__(self, seed: int, without: Container[str], traffic: int):
-        self.seed = seed
+    def __init__(self, seed: int, traffic: int, without: Container[str]):
         self.now = 1000.0
         self.step = 0
         self.trace = 0
@@ -186,9 +185,7 @@ class Threads:
         self.timer_numbers = itertools.count()
         self.hung: list[tuple[Fiber, int]] = []
         self.ending = False
-        self.world = World(seed, self, without)
-        self.world.traffic = min(self.world.traffic, traffic)
-        self.next_event = min(self.world.next_mischief, self.world.traffic)
+        self.world = World(seed, self, traffic, without)
         self.draw = self.world.random
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
@@ -254,8 +251,8 @@ class Threads:
         ready[index] = ready[-1]
         ready.pop()
         self.trace = (self.trace * 0x9E3779B1 + count * 64 + index) & MASK
-        if step >= self.next_event:
-            self.make_event(step)
+        if step >= self.world.next_event:
+            self.world.make_event(step)
         timers = self.timers
         while timers and timers[0][0] <= self.now:
             self.ring()
@@ -350,16 +347,16 @@ class Threads:
         return self.start(lambda: run(steps()))
 
     def acquire(self, endpoint: int, timeout: float | None) -> Steps:
+        yield from ()
         return self.pool.acquire(endpoint, timeout)
-        yield
 
     def release(self, conn: Connection, endpoint: int) -> Steps:
+        yield from ()
         return self.pool.release(conn, endpoint)
-        yield
 
     def close_pool(self, timeout: float | None) -> Steps:
+        yield from ()
         return self.pool.close(timeout)
-        yield
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         try:
@@ -367,14 +364,12 @@ class Threads:
             self.pool._dispose_doomed()
         except (Interruption, Refused):
             pass
-        return
-        yield
+        yield from ()
 
-    def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Steps]) -> Steps:
+    def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:
         with self.pool.connection(endpoint, timeout) as conn:
             run(block(conn))
-        return
-        yield
+        yield from ()
 
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Enter a context, and never leave it."""
@@ -395,31 +390,13 @@ class Threads:
 
     # -- running ----------------------------------------------------------------------------------------------------
 
-    def unraisable(self, report: Any) -> None:
-        if not isinstance(report.exc_value, (LogFailed, Interruption)):
-            self.world.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
-
-    def make_event(self, step: int) -> None:
-        """Have happen what happens between two steps."""
-        world = self.world
-        if step >= world.traffic:
-            if world.calm:
-                world.fail(f'it does not come to rest within {STEPS_TO_END} steps')
-            else:
-                world.calm_down()
-            self.next_event = world.traffic + STEPS_TO_END
-        else:
-            world.make_mischief()
-            self.next_event = min(world.next_mischief, world.traffic)
-
     def run_world(self) -> None:
         world = self.world
+        self.build()
         world.living = len(world.users)
         for user in world.users:
             user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
         self.run_until(lambda: not world.living and not world.closers)
-        if not world.calm:
-            world.calm_down()
         world.living = 1
         self.spawn(world.end)
         self.run_until(lambda: not world.living)
@@ -427,33 +404,22 @@ class Threads:
         alive = [fiber for fiber in self.fibers if not fiber.dead]
         if alive:
             world.fail(f'{len(alive)} threads are left')
-        world.judge_end(self.pool)
-        self.judge()
+        world.judge_end()
 
     def run_until(self, done: Callable[[], bool]) -> None:
         world = self.world
         while not done():
             if not self.ready:
-                # Everything waits.
-                try:
-                    self.pool._core.check_invariants()
-                except AssertionError as exc:
-                    world.fail(str(exc))
+                world.judge_rest()
                 if not self.advance():
-                    world.fail(f'nothing will ever wake {[(user, user.doing) for user in world.users]}')
-                elif world.calm and self.now > world.calm_at + BOUND:
-                    world.fail(f'not served within {BOUND} s: {[(user, user.doing) for user in world.users]}')
-            self.judge()
+                    world.judge_stuck()
+            world.judge()
             fiber = self.choose()
             if fiber is not None:
                 self.current = fiber
                 fiber.switch()
                 self.current = None
-            self.judge()
-
-    def judge(self) -> None:
-        if self.world.failure:
-            raise SimulationError(self.seed, self.step, self.world.failure)
+            world.judge()
 
     def end(self) -> None:
         """End the threads that are left after a failure."""
@@ -483,6 +449,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     try:
         yield
     finally:
+        threads.end()
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 
@@ -496,39 +463,12 @@ def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tup
     :return: the trace hash, and the number of steps
     :raises SimulationError: when a rule was broken
     """
-    threads = Threads(seed, without, traffic)
-    log = logging.getLogger('gcpool')
-    levels = ('debug', 'info', 'warning', 'error', 'exception')
-    former = sys.unraisablehook
-    sys.unraisablehook = threads.unraisable
-    for level in levels:
-        setattr(log, level, threads.world.log)
-    gc.disable()
-    try:
-        with simulated_threading(threads):
-            threads.build()
-            try:
-                threads.run_world()
-            finally:
-                threads.end()
-        return (threads.trace ^ threads.world.trace) & MASK, threads.step
-    finally:
-        sys.unraisablehook = former
-        for level in levels:
-            delattr(log, level)
-        gc.enable()
+    threads = Threads(seed, traffic, without)
+    with surrounding(threads.world), simulated_threading(threads):
+        threads.run_world()
+    return (threads.trace ^ threads.world.trace) & MASK, threads.step
 
 
 def simulate(seed: int, steps: int, without: Container[str] = ()) -> str:
-    """Run worlds, that of the seed and those of the seeds after it, until at least so many steps were made.
-
-    :return: the trace hash: the same for the same arguments
-    :raises SimulationError: when a rule was broken; it names the seed and the step of that world
-    """
-    trace = 0
-    while steps > 0:
-        world_trace, done = simulate_world(seed, steps, without)
-        trace = (trace * 31 + world_trace) & MASK
-        steps -= done
-        seed += 1
-    return f'{trace:016x}'
+    """Run worlds until at least so many steps were made; see :py:func:`simulate_worlds`."""
+    return simulate_worlds(simulate_world, seed, steps, without)

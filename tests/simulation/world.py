@@ -1,19 +1,24 @@
 """The world around a simulated pool: servers, connections, users, faults, and the books that judge the pool.
 
-It is shared by both runtimes. What takes time is a generator; at each ``yield self.nap(seconds)`` it is suspended. On
-asyncio `nap` returns what a task awaits, and the generators are coroutines. With threads `nap` itself switches to another
-thread, and what is yielded means nothing.
+It is shared by both runtimes. What takes time is a generator, which is suspended at each ``yield self.nap(seconds)``.
+On asyncio `nap` returns what a task awaits, and the generators are coroutines. With threads `nap` itself switches to
+another thread, and what is yielded means nothing.
 
 Each seed draws a world of its own: the parameters of the pool, the hooks that the manager has, how often each fault
 happens, and which faults do not happen at all.
 """
 
+import gc
+import logging
 import random
-from collections.abc import Callable, Container, Generator
+import sys
+from collections.abc import Callable, Container, Generator, Iterator
+from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Protocol
 
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection, PoolTimeout
+from tests.simulation.failure import SimulationError
 
 # What can go wrong besides the pool. A run can be repeated without some of them.
 FAULTS = (
@@ -47,10 +52,17 @@ MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
 
-# Simulated seconds that an acquire may be late: for disposes, which get 0.1 s even when the time is over, for the hooks,
-# and for the manager's tidying up after a cancellation.
+# Simulated seconds that an acquire may be late: for disposes, which get 0.1 s even when the time is over, for hooks,
+# and for what the manager tidies up after a cancellation.
 LATENESS = 2.0
 
+# Steps after the last fault within which a world ends.
+STEPS_TO_END = 200_000
+
+# Simulated seconds that a step takes.
+TICK = 1e-6
+
+MASK = 0xFFFFFFFFFFFFFFFF
 LONG = 1000.0
 ENDLESS = float('inf')
 
@@ -78,7 +90,9 @@ class Interruption(BaseException):
 class Runtime(Protocol):
     """What the two runtimes do differently."""
 
+    pool: Any
     now: float
+    step: int
     asynchronous: bool
     # Whether nobody comes between the beginning of a release and its end.
     releases_at_once: bool
@@ -95,12 +109,12 @@ class Runtime(Protocol):
     def disturb_worker(self) -> None: ...
     def has_worker(self) -> bool: ...
     def stall(self, seconds: float) -> None: ...
-    def spawn(self, steps: Callable[[], Steps]) -> None: ...
+    def spawn(self, steps: Callable[[], Steps]) -> Any: ...
     def acquire(self, endpoint: int, timeout: float | None) -> Any: ...
     def release(self, conn: 'Connection', endpoint: int) -> Any: ...
     def close_pool(self, timeout: float | None) -> Any: ...
     def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
-    def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Steps]') -> Any: ...
+    def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Any]') -> Any: ...
     def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
 
 
@@ -201,16 +215,19 @@ class World:
 
     :param seed: all that happens follows from it
     :param runtime: runs it
+    :param traffic: steps after which the faults stop, if the seed has not drawn less
     :param without: faults that do not happen
     """
 
-    def __init__(self, seed: int, runtime: Runtime, without: Container[str] = ()):
+    def __init__(self, seed: int, runtime: Runtime, traffic: int, without: Container[str]):
+        self.seed = seed
         self.dice = dice = random.Random(seed)
         self.random = dice.random
         self.runtime = runtime
         self.nap = runtime.nap
         self.failure = ''
         self.trace = seed & 0xFFFFFFFF
+        self.logged = ''
 
         choice = dice.choice
         count = choice((1, 1, 2, 2, 3, 4))
@@ -246,10 +263,11 @@ class World:
             self.rate[fault] = 0.0 if fault in without else rate
         if dice.random() < 0.5:
             self.rate['close'] = 0.0
+        self.signals = self.rate['signal'] > 0.0
         self.pace = choice((0.0, 0.01, 0.1))
         self.patience = choice((20, 60, 200))
         self.turns_shuffled = dice.random() < 0.7
-        self.traffic = dice.randint(300, 4000)
+        self.traffic = min(dice.randint(300, 4000), traffic)
         caps = [choice((max_size, max_size, max_size, max(1, max_size - 1))) for _ in range(count)]
         self.servers = [Server(number, cap) for number, cap in enumerate(caps)]
         self.users = [User(number) for number in range(1, choice((2, 3, 5, 8, 12)) + 1)]
@@ -268,6 +286,7 @@ class World:
         self.gentle = 0
         self.next_mischief = dice.randrange(1, 2 * self.patience)
         self.mischief = [fault for fault in MISCHIEF if self.rate[fault]]
+        self.next_event = min(self.next_mischief, self.traffic)
 
     def fail(self, rule: str) -> None:
         """Note that a rule was broken. Not by raising: the pool may well catch what is raised here."""
@@ -275,7 +294,7 @@ class World:
             self.failure = rule
 
     def note(self, event: int, conn: Connection) -> None:
-        self.trace = (self.trace * 0x9E3779B1 + conn.number * 8 + event) & 0xFFFFFFFFFFFFFFFF
+        self.trace = (self.trace * 0x9E3779B1 + conn.number * 8 + event) & MASK
 
     # -- the manager ------------------------------------------------------------------------------------------------
 
@@ -442,12 +461,13 @@ class World:
             if self.random() < self.rate['discard']:
                 conn.condemned = 'discarded'
                 raise DiscardConnection('in doubt')
+            # An Exception leaves it to the manager whether the connection is tidy.
+            conn.untidy = False
             try:
                 self.maybe_raise('on_release')
-            except Refused:
-                conn.untidy = False
+            except Interruption:
+                conn.untidy = True
                 raise
-            conn.untidy = False
         finally:
             conn.busy = ''
             conn.used_at = self.runtime.now
@@ -482,7 +502,7 @@ class World:
         chance = self.random()
         if chance < 0.1:
             # A message that does not fit its arguments is a fault, too.
-            message % args
+            self.logged = message % args
         if chance < self.rate['log_raises']:
             raise LogFailed(message)
         if chance > 1.0 - self.rate['signal'] * 0.2 and not self.gentle:
@@ -571,31 +591,15 @@ class World:
         elif random() < self.rate['short_timeout']:
             timeout = self.dice.choice((0.0, 0.01, 0.3, 2.0))
         limit = self.settings['acquire_timeout'] if timeout is None else timeout
-        chance = random()
         user.doing = 'acquiring'
         began = self.runtime.now
         excused = self.stalled
-        twice = False
+        twice = random() < self.rate['release_twice'] and self.runtime.releases_at_once
         try:
-            if chance < 0.5:
-                conn = yield from self.runtime.acquire(endpoint, timeout)
-                self.judge_time(began, excused, limit)
-                yield from self.use_and_release(user, conn, endpoint)
-            elif random() < self.rate['forget']:
-                yield from self.runtime.forgetful(user, endpoint, timeout)
-            else:
-                twice = random() < self.rate['release_twice'] and self.runtime.releases_at_once
-
-                def block(conn: Connection) -> Steps:
-                    self.judge_time(began, excused, limit)
-                    return self.use_in_context(user, conn, endpoint, twice)
-
-                yield from self.runtime.within(endpoint, timeout, block)
-                if twice and not self.closed:
-                    self.fail('the end of a context whose connection was given back raised nothing')
+            yield from self.visit_somehow(user, endpoint, timeout, (began, excused, limit), twice)
         except self.runtime.timeouts as exc:
             if user.doing == 'acquiring' and limit is not None:
-                self.judge_time(began, excused, limit)
+                self.judge_time((began, excused, limit))
                 if isinstance(exc, PoolTimeout) and self.runtime.now < began + limit - 1e-6:
                     self.fail(f'a limit of {limit} s was over after {self.runtime.now - began} s')
             if self.calm and timeout == ENDLESS:
@@ -604,7 +608,31 @@ class World:
             if not twice:
                 self.fail(f'{exc!r} for {user!r}')
 
-    def judge_time(self, began: float, excused: float, limit: float | None) -> None:
+    def visit_somehow(
+        self, user: User, endpoint: int, timeout: float | None, time: tuple[float, float, float | None], twice: bool
+    ) -> Steps:
+        if self.random() < 0.5:
+            conn = yield from self.runtime.acquire(endpoint, timeout)
+            self.judge_time(time)
+            yield from self.use_and_release(user, conn, endpoint, twice)
+        elif self.random() < self.rate['forget']:
+            yield from self.runtime.forgetful(user, endpoint, timeout)
+        else:
+
+            def block(conn: Connection) -> Any:
+                self.judge_time(time)
+                return self.use_in_context(user, conn, endpoint, twice)
+
+            yield from self.runtime.within(endpoint, timeout, block)
+            if twice and not self.closed:
+                self.fail('the end of a context whose connection was given back raised nothing')
+
+    def judge_time(self, time: tuple[float, float, float | None]) -> None:
+        """An acquire has ended: was it in time?
+
+        :param time: when it began, how long the process had stood still until then, and the time limit
+        """
+        began, excused, limit = time
         if limit is not None:
             late = self.runtime.now - began - (self.stalled - excused) - limit
             if late > LATENESS:
@@ -615,14 +643,14 @@ class World:
         if 'on_release' not in self.hooks and not judged:
             conn.pending = None
 
-    def use_and_release(self, user: User, conn: Connection, endpoint: int) -> Steps:
+    def use_and_release(self, user: User, conn: Connection, endpoint: int, twice: bool = False) -> Steps:
         user.doing = 'using'
         self.take(user, conn, endpoint)
         try:
             yield from self.use(user, conn)
         finally:
             self.leave_tidy(conn, judged=False)
-            if self.random() < self.rate['release_twice'] and not self.closed:
+            if twice and not self.closed:
                 try:
                     yield from self.runtime.release(conn, endpoint + 1)
                 except ConnectionNotAcquired:
@@ -684,44 +712,65 @@ class World:
 
     # -- what happens to all ----------------------------------------------------------------------------------------
 
+    def make_event(self, step: int) -> int:
+        """Have happen what happens between two steps.
+
+        :return: the step after which this is to be called next
+        """
+        if step < self.traffic:
+            self.make_mischief()
+            self.next_event = min(self.next_mischief, self.traffic)
+        elif self.next_event < self.traffic + STEPS_TO_END:
+            self.calm_down()
+            self.next_event = self.traffic + STEPS_TO_END
+        else:
+            self.fail(f'it does not come to rest within {STEPS_TO_END} steps')
+        return self.next_event
+
     def make_mischief(self) -> None:
-        """Called between two steps."""
-        dice = self.dice
-        runtime = self.runtime
-        self.next_mischief += dice.randrange(1, 2 * self.patience)
-        if not self.mischief:
+        self.next_mischief += self.dice.randrange(1, 2 * self.patience)
+        if self.mischief:
+            fault = self.dice.choice(self.mischief)
+            getattr(self, f'make_{fault}')(self.dice.choice(self.servers))
+
+    def make_cancel(self, server: Server) -> None:
+        if self.random() < 0.1:
+            self.runtime.disturb_worker()
             return
-        fault = dice.choice(self.mischief)
-        server = dice.choice(self.servers)
-        if fault == 'cancel' and self.random() < 0.1:
-            runtime.disturb_worker()
-        elif fault == 'cancel':
-            for user in self.users:
-                if self.random() < 0.3 and user.doing not in {'', 'gone'}:
-                    user.cancels += 1
-                    runtime.cancel(user)
-                    break
-        elif fault == 'half_open':
-            if self.open:
-                dice.choice(self.open).dead = True
-        elif fault == 'hang':
-            server.hanging_until = runtime.now + dice.choice((0.5, 5.0, LONG))
-        elif fault == 'outage':
-            server.down_until = runtime.now + dice.choice((0.05, 1.0))
-        elif fault == 'restart':
-            server.epoch += 1
-            server.hanging_until = 0.0
-            runtime.wake_hung()
-        elif fault == 'stall':
-            seconds = dice.choice((0.001, 0.1, 3.0))
-            self.stalled += seconds
-            runtime.stall(seconds)
-        elif fault == 'resize':
-            if self.random() < 0.3:
-                self.resize()
-        elif self.random() < 0.4 and not self.closers:
+        for user in self.users:
+            if self.random() < 0.3 and user.doing not in {'', 'gone'}:
+                user.cancels += 1
+                self.runtime.cancel(user)
+                break
+
+    def make_half_open(self, server: Server) -> None:
+        if self.open:
+            self.dice.choice(self.open).dead = True
+
+    def make_hang(self, server: Server) -> None:
+        server.hanging_until = self.runtime.now + self.dice.choice((0.5, 5.0, LONG))
+
+    def make_outage(self, server: Server) -> None:
+        server.down_until = self.runtime.now + self.dice.choice((0.05, 1.0))
+
+    def make_restart(self, server: Server) -> None:
+        server.epoch += 1
+        server.hanging_until = 0.0
+        self.runtime.wake_hung()
+
+    def make_stall(self, server: Server) -> None:
+        seconds = self.dice.choice((0.001, 0.1, 3.0))
+        self.stalled += seconds
+        self.runtime.stall(seconds)
+
+    def make_close(self, server: Server) -> None:
+        if self.random() < 0.4 and not self.closers:
             self.closers += 1
-            runtime.spawn(self.close_early)
+            self.runtime.spawn(self.close_early)
+
+    def make_resize(self, server: Server) -> None:
+        if self.random() < 0.3:
+            self.resize()
 
     def resize(self) -> None:
         dice = self.dice
@@ -745,8 +794,11 @@ class World:
             late = self.runtime.now - began - (self.stalled - excused) - (timeout or 0.0)
             if timeout is not None and late > LATENESS and self.runtime.asynchronous:
                 self.fail(f'a close with a limit of {timeout} s is {late} s late')
-        except (*self.runtime.interruptions, Refused):
+        except self.runtime.interruptions:
             self.runtime.recover()
+        except Refused:
+            # An on_connection_dead.
+            pass
         self.closers -= 1
 
     def judge_closed(self, made: int, timeout: float | None) -> None:
@@ -759,6 +811,8 @@ class World:
 
     def calm_down(self) -> None:
         """From here on nothing goes wrong but what went wrong before."""
+        if self.calm:
+            return
         self.calm = True
         self.calm_at = self.runtime.now
         for fault in FAULTS:
@@ -768,11 +822,38 @@ class World:
             server.cap = 100
         self.runtime.wake_hung()
 
+    def judge(self) -> None:
+        """End the run if a rule was broken."""
+        if self.failure:
+            raise SimulationError(self.seed, self.runtime.step, self.failure)
+
+    def judge_rest(self) -> None:
+        """Everything waits. The pool's books balance, and nothing that could be done is left undone."""
+        core = self.runtime.pool._core
+        try:
+            core.check_invariants()
+        except AssertionError as exc:
+            self.fail(str(exc))
+        # A thread closes one after the other. A task that is to close is begun at once, unless a signal handler raises.
+        if self.runtime.asynchronous and core.doomed and not self.signals:
+            self.fail('a connection is to be closed, and nobody is about to')
+        if self.calm and self.runtime.now > self.calm_at + BOUND:
+            self.fail(f'not served within {BOUND} s: {self.describe_users()}')
+
+    def judge_stuck(self) -> None:
+        """Everything waits, and for nothing."""
+        self.fail(f'nothing will ever wake {self.describe_users()}')
+
+    def describe_users(self) -> list[str]:
+        return [f'{user!r} {user.doing}' for user in self.users if user.doing != 'gone']
+
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
+        self.calm_down()
         if not self.closed:
             if self.runtime.has_worker():
-                yield self.nap(self.settings['idle_timeout'] + 1.0)
+                # And as long as the slowest dispose of before, for which the collector waits.
+                yield self.nap(self.settings['idle_timeout'] + 6.0)
                 for server in self.servers:
                     extra = sum(conn.server is server for conn in self.open) - self.settings['min_idle']
                     if extra > 0:
@@ -789,8 +870,9 @@ class World:
             self.fail(f'the pool is closed, and {self.sockets} connections are open')
         self.living -= 1
 
-    def judge_end(self, pool: Any) -> None:
+    def judge_end(self) -> None:
         """Nothing runs any more."""
+        pool = self.runtime.pool
         for conn in self.connections:
             if conn.state != CLOSED:
                 self.fail(f'{conn!r} was not disposed of')
@@ -799,3 +881,54 @@ class World:
             self.fail(f'a closed pool is not empty: {stats}')
         if stats['created'] != len(self.connections) or stats['disposed'] != len(self.connections):
             self.fail(f'{len(self.connections)} connections were made: {stats}')
+        self.judge()
+
+    def unraisable(self, report: Any) -> None:
+        """What stands for sys.unraisablehook."""
+        if not isinstance(report.exc_value, (LogFailed, Interruption)):
+            self.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
+
+
+@contextmanager
+def surrounding(world: World) -> Iterator[None]:
+    """Have the process treat the pool as the world wants it.
+
+    Garbage is collected between two worlds only: when the collector runs depends on all that the process has allocated.
+    """
+    log = logging.getLogger('gcpool')
+    levels = ('debug', 'info', 'warning', 'error', 'exception')
+    hook, collects = sys.unraisablehook, gc.isenabled()
+    sys.unraisablehook = world.unraisable
+    for level in levels:
+        setattr(log, level, world.log)
+    gc.disable()
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for level in levels:
+            delattr(log, level)
+        if collects:
+            gc.enable()
+
+
+def simulate_worlds(
+    simulate_world: Callable[[int, int, Container[str]], tuple[int, int]],
+    seed: int,
+    steps: int,
+    without: Container[str],
+) -> str:
+    """Run worlds, that of the seed and those of the seeds after it, until at least so many steps were made.
+
+    :param simulate_world: runs one, and returns its trace hash and the number of its steps
+    :return: the trace hash of all: the same for the same arguments
+    :raises SimulationError: when a rule was broken; it names the seed and the step of that world
+    """
+    trace = 0
+    while steps > 0:
+        world_trace, done = simulate_world(seed, steps, without)
+        trace = (trace * 31 + world_trace) & MASK
+        steps -= done
+        seed += 1
+        gc.collect(0)
+    return f'{trace:016x}'
