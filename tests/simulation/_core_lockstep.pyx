@@ -11,6 +11,7 @@ The driver is the facade: it does whatever a facade might do, at any time.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
@@ -80,6 +81,9 @@ cdef enum:
     MOST_ACTIVE = 20            # acquires in progress
     KEPT_CONNS = 8              # that were given back, to give back once more
     REMEMBERED = 12             # questions that a failure names
+    FEW = 4                     # connections in all
+    SOME = 10
+    MANY = 24
     NOBODY = -1
 
 # Deadlines tie, and ties are in the order of release only where all releases share a counter: without the GIL they do
@@ -218,7 +222,8 @@ cdef class World:
         self.model = model
         model.max_size = 1 + dice.below(5)
         model.min_idle = dice.below(model.max_size + 1)
-        model.total_max_size = 1 + dice.below(10)
+        # Where they are few, many wait; it takes many to have the core's heaps grow.
+        model.total_max_size = 1 + dice.below(FEW if dice.one_in(2) else SOME if dice.one_in(2) else MANY)
         # Deadlines without an end tie, see TICK.
         model.idle_timeout = IDLE_TIMEOUTS[dice.below(4 if TICK else 5)]
         model.max_lifetime = MAX_LIFETIMES[dice.below(4 if TICK else 5)]
@@ -227,9 +232,9 @@ cdef class World:
         model.collects = dice.one_in(2)
         self.deaf = dice.one_in(8)
         self.now = 0.0 if dice.one_in(2) else 100.5
-        self.endpoint_count = 1 + dice.below(MOST_ENDPOINTS)
+        self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
         self.skew = dice.below(2)
-        self.held_endpoint = dice.below(self.endpoint_count) if dice.one_in(3) else NOBODY
+        self.held_endpoint = dice.below(self.endpoint_count) if dice.one_in(2) else NOBODY
         self.crowd = (1 << dice.below(5)) - 1
         self.haste = dice.below(5)
         self.bursts = dice.below(7)
@@ -266,7 +271,7 @@ cdef class World:
         for question in range(QUESTIONS):
             share = COMMON[question]
             if question >= RESIZE:      # less happens after these
-                rates[question] = share if self.dice.one_in(6) else 0
+                rates[question] = share if self.dice.one_in(4) else 0
             elif question != ACQUIRE and self.dice.one_in(5):
                 rates[question] = 0
             else:
@@ -766,7 +771,7 @@ cdef class World:
     cdef bint ask_resize(self) except -1:
         cdef int max_size = 1 + self.dice.below(5)
         cdef int min_idle = self.dice.below(max_size + 1)
-        cdef int total_max_size = 1 + self.dice.below(10)
+        cdef int total_max_size = 1 + self.dice.below(SOME)
         cdef Model model = self.model
         cdef dict limits = {}
         if self.dice.below(4):
@@ -1328,6 +1333,8 @@ def simulate(seed, long long steps, make_core):
             where = ', at the end of a world'
             world.finish()
     except Exception as exc:
+        # What is wrong with the core may end the process when the world goes. The error has to be told.
+        Py_INCREF(world)
         told = f'{exc}' if isinstance(exc, Fault) else f'{type(exc).__name__}: {exc}'
         before = [recent[i % REMEMBERED] for i in range(step + 1, step + 1 + REMEMBERED)]
         names = ', '.join([QUESTION_NAMES[number] for number in before if number >= 0])

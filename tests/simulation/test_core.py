@@ -76,12 +76,10 @@ class ExpiresOneTooMany(Wrong):
         return self.core.expired(now, limit + (limit > 0))
 
 
-class FreesTheSlotBeforeTheDispose(Wrong):
+class LeavesTheDisposeToNobody(Wrong):
     def condemn(self, entry: Entry) -> bool:
-        out = self.core.condemn(entry)
-        if out:
-            self.core.disposed(entry)
-        return out
+        self.core.condemn(entry)
+        return False
 
 
 class NeverDoubts(Wrong):
