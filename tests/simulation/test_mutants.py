@@ -130,7 +130,7 @@ def test_a_change_that_changes_nothing_is_reported_as_missed(capfd: pytest.Captu
 
 
 def test_a_change_that_is_found_is_reported_with_the_step(capfd: pytest.CaptureFixture[str]) -> None:
-    assert mutants.run([by_name('endpoint-cap-not-passed-on')], SEED, STEPS, 2) == 0
+    assert mutants.run([by_name('endpoint-cap-not-passed-on')], SEED, 50 * STEPS, 2) == 0
     out = capfd.readouterr().out
     assert 'all of them were found' in out
     assert 'rule' in out

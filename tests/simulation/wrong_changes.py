@@ -89,10 +89,10 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'release-overlooks-the-starving',
-        ALL,
+        CORE,
         'or gcp_load_int(&self.starving_count)\n',
         '\n',
-        'a connection becomes idle at one endpoint although a waiter of another one needs its slot',
+        'while one close hangs, a connection becomes idle although a waiter of another endpoint needs its slot',
     ),
     WrongChange(
         'starved-by-the-busy',
