@@ -5,6 +5,7 @@
 #                   simulator for a minute, with a seed of its own
 #   make simulate   the pool in simulated worlds: SEED is drawn and printed where none is given, STEPS are a million, PART
 #                   is core, asyncio, threads or all. The same SEED does the same again, to the same trace hash.
+#   make mutants    small wrong changes to the pool, each of which the simulator has to find
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
@@ -17,8 +18,9 @@
 #   make clean      removes whatever of this was made
 #
 # PYTHON chooses the interpreter of .venv when that is made, PYTEST_ARGS goes to every run of pytest, DEMO_ARGS to the
-# demo, BENCH_ARGS to the benchmark; TSAN_CYCLES is how often each thread of make tsan acquires and releases, TSAN_SEED
-# draws what it does, if not a new seed each time; PYTEST_WORKERS is how many tests run at a time (0: one, in the process itself).
+# demo, BENCH_ARGS to the benchmark, MUTANTS_ARGS to the wrong changes; TSAN_CYCLES is how often each thread of make tsan
+# acquires and releases, TSAN_SEED draws what it does, if not a new seed each time; PYTEST_WORKERS is how many tests run at
+# a time (0: one, in the process itself).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -29,6 +31,7 @@ BENCH_ARGS ?=
 TSAN_PYTHON ?=
 TSAN_CYCLES ?= 3000
 TSAN_SEED ?=
+MUTANTS_ARGS ?=
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -45,7 +48,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate test-installed test-sdist tsan lint docs bench bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-installed test-sdist tsan lint docs bench bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -134,6 +137,9 @@ simulate: $(VENV)/.built $(VENV)/.group-test
 
 test-simulate: $(VENV)/.built $(VENV)/.group-test
 	$(BIN)/python -m tests.simulation all --seconds $(SIMULATE_SECONDS)
+
+mutants: $(VENV)/.built $(VENV)/.group-test
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS_ARGS)
 
 # The tests, quick, on the sdist as another interpreter installs it: make test-installed PYTHON=python3.10
 # Without outages and programs, which take more than a minute on each: the job `test` of the workflows runs them there.

@@ -1,0 +1,583 @@
+"""Small wrong changes to the pool, each of which the simulator has to find: see :py:mod:`tests.simulation.mutants`.
+
+The text of a change stands once in the sources, in whichever file: so it is kept short. The threading half is
+generated anew from a changed asyncio half.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WrongChange:
+    """A change that is wrong.
+
+    :param found_by: the simulators that have to find it, each by itself
+    :param old: the text that is replaced
+    :param harm: what it would do to a user
+    """
+
+    name: str
+    found_by: tuple[str, ...]
+    old: str
+    new: str
+    harm: str
+
+
+CORE = ('core',)
+ALL = ('core', 'asyncio', 'threads')
+FACADES = ('asyncio', 'threads')
+ASYNCIO = ('asyncio',)
+THREADS = ('threads',)
+
+WRONG_CHANGES = (
+    # -- slots: who gets one that is free, and when it is -------------------------------------------------------------
+    WrongChange(
+        'forgotten-dispatch',
+        ALL,
+        'cdef void *chain = self.dispatch()',
+        'cdef void *chain = NULL',
+        'both are closed, and yet who waits for a slot is never served: no close and no failed connect serves him',
+    ),
+    WrongChange(
+        'forgotten-dispatch-at-resize',
+        CORE,
+        'pass\n        chain = self.dispatch()',
+        'pass\n        chain = NULL',
+        'after the limits were raised, those who wait at the old ones wait on',
+    ),
+    WrongChange(
+        'total-slot-freed-early',
+        ALL,
+        'if self.size >= self.total_max_size:\n                gcp_unlock',
+        'if self.size - self.closing >= self.total_max_size:\n                gcp_unlock',
+        'the server sees more sessions than total_max_size while connections are being closed',
+    ),
+    WrongChange(
+        'endpoint-slot-freed-early',
+        ALL,
+        'w.state == FRESH and ep.size < self.max_size',
+        'w.state == FRESH and ep.size - ep.closing < self.max_size',
+        'a server sees more sessions than max_size while its connections are being closed',
+    ),
+    WrongChange(
+        'slot-lost-at-failed-connect',
+        ALL,
+        'ep.size -= 1\n        gcp_store_int(&self.size, self.size - 1)\n        self.create_errors += 1',
+        'ep.size -= 1\n        self.create_errors += 1',
+        'each refused connect takes a slot for good, until total_max_size of them have blocked the pool',
+    ),
+    WrongChange(
+        'one-slot-only-wanted',
+        ALL,
+        'bint wants = head != NULL and ep.size < self.max_size',
+        'bint wants = head != NULL and ep.size == 0',
+        'who waits at an endpoint that has a connection is not served from a slot that comes free elsewhere',
+    ),
+    WrongChange(
+        'nothing-closed-for-others',
+        ALL,
+        'while lacking > 0:',
+        'while lacking > 1:',
+        'at total_max_size a single endpoint in need waits beside the idle connections of others, for ever',
+    ),
+    WrongChange(
+        'youngest-endpoint-first',
+        CORE,
+        'and a.stamp < b.stamp',
+        'and a.stamp > b.stamp',
+        'free slots go to the endpoint whose waiter came last; who came first may starve',
+    ),
+    WrongChange(
+        'release-overlooks-the-starving',
+        CORE,
+        'or gcp_load_int(&self.starving_count)\n',
+        '\n',
+        'while one close hangs, a connection becomes idle although a waiter of another endpoint needs its slot',
+    ),
+    WrongChange(
+        'starved-by-the-busy',
+        CORE,
+        '                    hand = False\n                    close = True',
+        '                    pass',
+        'a busy endpoint hands its connections on to its own waiters for ever: a waiter of another starves',
+    ),
+    WrongChange(
+        'no-slot-for-who-waits-at-none',
+        CORE,
+        '0 if elder.size == 0 else <long long>PATIENCE',
+        '<long long>PATIENCE',
+        'a waiter at an endpoint without connections is overtaken by everybody at a busy one, dozens of times',
+    ),
+    WrongChange(
+        'hanging-close-helps-for-ever',
+        CORE,
+        'self.helping_before = self.helping_now if epoch == self.help_epoch + 1 else 0',
+        'self.helping_before += self.helping_now',
+        'one close that hangs keeps the pool from closing another idle connection for who waits',
+    ),
+    WrongChange(
+        'ended-help-still-counted',
+        CORE,
+        'self.helping_before -= 1',
+        'pass',
+        'after a close that took a second, the next waiter of another endpoint waits up to 2 s for nothing',
+    ),
+    WrongChange(
+        'ended-help-goes-unnoticed',
+        CORE,
+        'if self.starving.used and (late or not (close or hand)):',
+        'if self.starving.used and not (close or hand):',
+        'while one close hangs, a busy pool closes nothing else for who waits, until a connection becomes idle',
+    ),
+    WrongChange(
+        'served-and-still-starving',
+        CORE,
+        'self.starve(ep)\n            chain = <void *>w',
+        'chain = <void *>w',
+        'idle connections are closed for a waiter who was handed a connection by then',
+    ),
+    WrongChange(
+        'cancelled-and-still-starving',
+        CORE,
+        '(<Waiter>p).state = CANCELLED\n        self.starve(ep)',
+        '(<Waiter>p).state = CANCELLED',
+        'idle connections are closed for waiters who have given up',
+    ),
+    WrongChange(
+        'growth-passes-an-endpoint-by',
+        CORE,
+        'if not ep.forgotten:\n                self.starve(ep)',
+        'if False:\n                self.starve(ep)',
+        'after a resize to a higher max_size, who waits at an endpoint that was full waits on',
+    ),
+    WrongChange(
+        'endpoint-forgotten-over-its-waiters',
+        ALL,
+        'if ep.size or ep.waiting or ep.forgotten:',
+        'if ep.size or ep.forgotten:',
+        'who waits for the first connection to an endpoint is forgotten together with it',
+    ),
+    # -- waiters ------------------------------------------------------------------------------------------------------
+    WrongChange(
+        'only-the-first-is-woken',
+        ALL,
+        '            if failure is None:\n                failure = exc\n        chain = following\n',
+        '            if failure is None:\n                failure = exc\n        chain = NULL\n',
+        'of several waiters that are served or refused at once, all but one sleep on',
+    ),
+    WrongChange(
+        'place-in-the-queue-lost',
+        CORE,
+        'if after != NULL and (<Waiter>after).number > w.number:',
+        'if after != NULL and (<Waiter>after).number < 0:',
+        'who was served a dead connection queues again behind everybody who came later',
+    ),
+    WrongChange(
+        'late-number',
+        CORE,
+        'gcp_lock(&self.lock)\n        if w.number == 0:',
+        'gcp_lock(&self.lock)\n        if False:',
+        'who took an idle connection that was dead is behind those who came while it was being checked',
+    ),
+    WrongChange(
+        'served-and-cancelled',
+        ALL,
+        'elif e.state == ACQUIRED or e.forced:',
+        'elif e.forced:',
+        'an acquire that is cancelled or interrupted when it was just served keeps the connection for good',
+    ),
+    WrongChange(
+        'dropped-ticket',
+        CORE,
+        'self.core.fail(self.entry, None)',
+        'pass',
+        'an acquire that was dropped before it connected keeps its slot for good',
+    ),
+    WrongChange(
+        'second-closer-displaces-the-first',
+        ALL,
+        'w.next = self.closers',
+        'w.next = NULL',
+        'of two that wait in close() for the last connection, one waits for ever',
+    ),
+    # -- idle connections ---------------------------------------------------------------------------------------------
+    WrongChange(
+        'expired-connection-served',
+        CORE,
+        ' or (<Entry>p).expires_at <= now:',
+        ':',
+        'a connection is served after its max_lifetime, when the firewall has forgotten it',
+    ),
+    WrongChange(
+        'oldest-extra-first',
+        CORE,
+        '                    p = ep.extra_tail',
+        '                    p = ep.extra_head',
+        'all extra connections are kept in use in turn, so none of them is ever unused for idle_timeout',
+    ),
+    WrongChange(
+        'one-core-connection-less',
+        CORE,
+        'is_core = ep.acquired - 1 < gcp_load_int',
+        'is_core = ep.acquired < gcp_load_int',
+        'the last of min_idle connections is closed after idle_timeout, and has to be made anew each time',
+    ),
+    WrongChange(
+        'stale-deadline-is-believed',
+        CORE,
+        'if deadline == (<Entry>p).heap_key and stamp == self.expiry.items[0].stamp:',
+        'if deadline >= (<Entry>p).heap_key:',
+        'a connection that is in use all the time is closed as one that was never used',
+    ),
+    WrongChange(
+        'eviction-out-of-order',
+        CORE,
+        'if deadline == (<Entry>p).heap_key and stamp == self.expiry.items[0].stamp:',
+        'if deadline == (<Entry>p).heap_key:',
+        'where deadlines tie, not the connection that was unused longest is closed for another endpoint',
+    ),
+    WrongChange(
+        'dropped-out-of-the-expiry-queue',
+        ALL,
+        '                (<Entry>p).heap_key = INFINITY\n                self.expiry.remove(p)',
+        '                self.expiry.remove(p)',
+        'a connection that was out when its time came is never due again: it stays open for ever when it is idle',
+    ),
+    WrongChange(
+        'heap-hole-not-sifted-up',
+        CORE,
+        'self.put(i, self.items[self.used])\n            self.sift_up(i)',
+        'self.put(i, self.items[self.used])',
+        'after a removal the expiry queue is out of order: connections are closed much too late',
+    ),
+    WrongChange(
+        'one-too-many-expired',
+        CORE,
+        'while found < limit:',
+        'while found <= limit:',
+        'a release closes more connections than dispose_batch_size, and takes longer than it may',
+    ),
+    WrongChange(
+        'collector-is-not-woken',
+        ALL,
+        '                    wake = True\n',
+        '                    wake = False\n',
+        'the background collector sleeps on when the first connection becomes idle, and closes nothing',
+    ),
+    WrongChange(
+        'shrinking-closes-too-many',
+        CORE,
+        'while self.size - self.closing > self.total_max_size and',
+        'while self.size > self.total_max_size and',
+        'a resize closes idle connections for those that are being closed already',
+    ),
+    # -- connections and their states ---------------------------------------------------------------------------------
+    WrongChange(
+        'two-releases-while-the-hook-runs',
+        CORE,
+        'e.state = RELEASING\n',
+        'pass\n',
+        'a connection that is released twice goes to the next user while on_release still works on it',
+    ),
+    WrongChange(
+        'second-release-accepted',
+        ALL,
+        'if e.state != ACQUIRED and e.state != RELEASING:\n            gcp_unlock(&ep.lock)\n            if e.forced:',
+        'if e.state == GONE:\n            gcp_unlock(&ep.lock)\n            if e.forced:',
+        'a connection that is released twice is idle twice, and goes to two users at once',
+    ),
+    WrongChange(
+        'broken-connection-closed-twice',
+        ('core', 'threads'),
+        'if queue:\n',
+        'if True:\n',
+        "a connection that broke in its user's hands is closed by him, and once more by whoever comes by",
+    ),
+    WrongChange(
+        'dead-connection-closed-twice',
+        ALL,
+        'e = w.corpse\n        w.corpse = None',
+        'e = w.corpse',
+        'an acquire that found a dead connection and is cancelled later has it closed a second time',
+    ),
+    WrongChange(
+        'lease-number-stands-still',
+        FACADES,
+        'e.turn += 1',
+        'pass',
+        'leaving a block whose connection was released inside gives back the connection of its next user',
+    ),
+    WrongChange(
+        'closed-while-out-then-released',
+        ALL,
+        'e.forced = True',
+        'e.forced = False',
+        'after close() was over, the release of a connection that was closed with it raises',
+    ),
+    WrongChange(
+        'served-by-a-closed-pool',
+        CORE,
+        'served = not self.is_closed',
+        'served = True',
+        'a connect that ends after close() has begun serves its user instead of being refused and closed',
+    ),
+    WrongChange(
+        'idle-in-a-closed-pool',
+        ALL,
+        'or gcp_load_int(&self.is_closed)\n',
+        'or False\n',
+        'a connection that comes back to a closed pool becomes idle: close() waits for it for ever',
+    ),
+    WrongChange(
+        'extras-outlive-the-pool',
+        ALL,
+        '                    p = ep.extra_head\n',
+        '                    p = NULL\n',
+        'close() leaves the extra idle connections open',
+    ),
+    # -- aliveness ----------------------------------------------------------------------------------------------------
+    WrongChange(
+        'closed-and-found-dead',
+        ('core', 'asyncio'),
+        'if held:\n            w.corpse = e',
+        'if True:\n            w.corpse = e',
+        'a connection that close() has closed while it was checked is closed a second time',
+    ),
+    WrongChange(
+        'one-dead-says-nothing-of-others',
+        CORE,
+        'self.dead_ += 1\n            ep.suspicion += 1',
+        'self.dead_ += 1',
+        'after a restart of the server each of its connections is served unchecked within check_interval',
+    ),
+    WrongChange(
+        'check-trusted-over-a-later-death',
+        CORE,
+        'w.entry.trust = w.suspicion',
+        'w.entry.trust = ep.suspicion',
+        'a connection that answered just before the server went is served unchecked after that',
+    ),
+    WrongChange(
+        'connect-trusted-over-a-later-death',
+        CORE,
+        'ticket.used_at = now',
+        'ticket.used_at = now\n        ticket.trust = ep.suspicion',
+        'a connection half made when the server went is served unchecked the next time',
+    ),
+    WrongChange(
+        'unfinished-check-is-trusted',
+        CORE,
+        'self.doubt(e)',
+        'pass',
+        'a connection whose check was cut off half-way is served unchecked to the next user',
+    ),
+    WrongChange(
+        'the-dead-counted-as-served',
+        CORE,
+        'ep.acquires -= 1',
+        'pass',
+        'get_stats() counts connections as served that were found dead and went to nobody',
+    ),
+    # -- finding connections and endpoints again ----------------------------------------------------------------------
+    WrongChange(
+        'table-gap-left-open',
+        ALL,
+        'if ((j - home) & t.mask) >= ((j - i) & t.mask):',
+        'if ((j - home) & t.mask) > ((j - i) & t.mask):',
+        'after a removal some connections are not found any more: their release raises, and they are lost',
+    ),
+    WrongChange(
+        'old-address-still-known',
+        CORE,
+        'map_remove(&self.by_identity, <size_t><void *>old, <void *>ep)',
+        'pass',
+        'an endpoint object at the address of a former one gets a connection to another server',
+    ),
+    # -- the compiled facades -----------------------------------------------------------------------------------------
+    WrongChange(
+        'failed-close-keeps-its-slot',
+        THREADS,
+        '        finally:\n            self._core.disposed(e, w)',
+        '            self._core.disposed(e, w)',
+        'a dispose that raises takes a slot for good',
+    ),
+    WrongChange(
+        'interrupted-close-leaves-the-rest',
+        THREADS,
+        'self.dispose_entry(e, deadline, None)\n            except BaseException as exc:',
+        'self.dispose_entry(e, deadline, None)\n            except Exception as exc:',
+        'Ctrl-C in one dispose leaves the other connections half-closed, and those who wait for them waiting',
+    ),
+    WrongChange(
+        'interrupted-acquire-keeps-what-it-has',
+        THREADS,
+        'except BaseException:\n            try:\n                self._core.cancel(',
+        'except Exception:\n            try:\n                self._core.cancel(',
+        'Ctrl-C in a check or in on_acquire loses the connection',
+    ),
+    WrongChange(
+        'interrupted-hook-keeps-the-connection',
+        THREADS,
+        'self.give_back_untidied(e, isinstance(exc, Exception))',
+        'isinstance(exc, Exception) and self.give_back_untidied(e, True)',
+        'Ctrl-C in on_release loses the connection',
+    ),
+    WrongChange(
+        'untidied-connection-served',
+        FACADES,
+        'if whole or self._checks:',
+        'if True:',
+        'a connection whose on_release was cut off goes to the next user, with the transaction of the last one',
+    ),
+    WrongChange(
+        'untidied-connection-unchecked',
+        FACADES,
+        'core.doubt(e)\n            core.release',
+        'core.release',
+        'a connection whose on_release was cut off is served without a check within check_interval',
+    ),
+    WrongChange(
+        'cancellation-is-swallowed',
+        ASYNCIO,
+        'self.cancelled_ = True',
+        'pass',
+        'cancelling a task that waits for a connection ends in an error, or in a time-out',
+    ),
+    WrongChange(
+        'cancelled-acquire-closes-nothing',
+        ASYNCIO,
+        'core.cancel(w, core.read_clock())\n        if gcp_load_int(&core.doomed_count):',
+        'core.cancel(w, core.read_clock())\n        if False:',
+        'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
+    ),
+    WrongChange(
+        'forgotten-release-with-a-hook',
+        ASYNCIO,
+        '.broken |= self.kind == LEAVE_AFTER_ERROR\n'
+        '                    self.pool.abandon_entry(self.argument, self.turn)\n',
+        '.broken |= self.kind == LEAVE_AFTER_ERROR\n',
+        'a release that is not awaited, with an on_release, loses the connection',
+    ),
+    WrongChange(
+        'closed-before-the-first-step',
+        ASYNCIO,
+        'self.pool._leave_without_hook(self.argument)',
+        'pass',
+        'a release whose coroutine is closed before it begins, as a task group that ends does, loses the connection',
+    ),
+    # -- the runtimes -------------------------------------------------------------------------------------------------
+    WrongChange(
+        'wait-beyond-the-time-limit',
+        ASYNCIO,
+        'call_later(remaining, signal',
+        'call_later(2 * remaining + 1, signal',
+        'an acquire waits more than twice as long as it may',
+    ),
+    WrongChange(
+        'unclear-verdict-counts-as-whole',
+        ASYNCIO,
+        'broken = True\n        try:\n            verdict',
+        'broken = False\n        try:\n            verdict',
+        'a connection whose is_broken raises, or is cancelled, goes to the next user',
+    ),
+    WrongChange(
+        'one-broken-says-nothing-of-others',
+        ASYNCIO,
+        'self._core.suspect(entry)\n',
+        'pass\n',
+        'after a restart of the server that a user has met, the next one gets another dead connection unchecked',
+    ),
+    WrongChange(
+        'close-without-its-time-limit',
+        ASYNCIO,
+        'timeout = self._dispose_timeout\n        if deadline',
+        'timeout = None\n        if deadline',
+        'a dispose that hangs keeps its slot for ever, whatever dispose_timeout says',
+    ),
+    WrongChange(
+        'one-close-at-a-time',
+        ASYNCIO,
+        'min(len(queue), PARALLEL_DISPOSALS)',
+        'min(len(queue), 1)',
+        'a dispose that hangs holds up all others',
+    ),
+    WrongChange(
+        'served-after-its-close',
+        FACADES,
+        '        if not core.confirm(waiter):',
+        '        if False:',
+        'an acquire whose on_acquire outlasts close() returns a connection that is closed',
+    ),
+    WrongChange(
+        'tasks-outlive-the-pool',
+        ASYNCIO,
+        'await self._end_tasks(deadline)',
+        'pass',
+        'tasks of the pool are left in the loop when close() returns',
+    ),
+    WrongChange(
+        'forced-close-closes-nothing',
+        FACADES,
+        'seconds(timeout))\n            await self._dispose_doomed(deadline)',
+        'seconds(timeout))',
+        'connections that are still out when the time of close() is over stay open at the server',
+    ),
+    WrongChange(
+        'time-limit-begins-anew',
+        FACADES,
+        'while True:\n            signal = self._arm(waiter)',
+        'while True:\n            deadline = get_deadline(core.now(), timeout)\n            signal = self._arm(waiter)',
+        'an acquire that meets dead connections takes a multiple of its time limit',
+    ),
+    # -- the workers --------------------------------------------------------------------------------------------------
+    WrongChange(
+        'collector-outlives-the-pool',
+        FACADES,
+        'self._worker.stop()',
+        'pass',
+        'the timer, or the thread, of a closed pool is left behind',
+    ),
+    WrongChange(
+        'collector-works-once',
+        ASYNCIO,
+        'self._work(pool, COLLECTOR_PAUSE if task.cancelled() else 0.0)',
+        'pass',
+        'what becomes due after the first collection is not closed until somebody releases',
+    ),
+    WrongChange(
+        'collector-sleeps-for-ever',
+        THREADS,
+        'if delay is None:\n',
+        'if True:\n',
+        'what becomes due after the first collection is not closed until something earlier is',
+    ),
+    WrongChange(
+        'collector-deaf',
+        THREADS,
+        'at_work = self.at_work()\n        self._ring(self._news)',
+        'at_work = self.at_work()',
+        'the collector of threads sleeps on when something is due earlier, and does not end with its pool',
+    ),
+    # -- what managers are asked --------------------------------------------------------------------------------------
+    WrongChange(
+        'hooks-mistaken-for-each-other',
+        FACADES,
+        'self.checks, self.acquire, self.release, self.dead',
+        'self.checks, self.release, self.acquire, self.dead',
+        "the on_release of a manager that has no on_acquire is never called: users see the last one's session",
+    ),
+    WrongChange(
+        'endpoint-cap-not-passed-on',
+        FACADES,
+        'min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
+        'min_idle, total_max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
+        'one endpoint gets more connections than max_size',
+    ),
+    WrongChange(
+        'due-connections-left-to-nobody',
+        FACADES,
+        'if gcp_load_double(&core.due_at) <= now and not (',
+        'if gcp_load_double(&core.due_at) <= now and core.collects and not (',
+        'without a background collector idle connections are never closed, whatever idle_timeout says',
+    ),
+)
