@@ -373,8 +373,10 @@ class World:
         self.note(2, conn)
         conn.state = CLOSING
         self.open.remove(conn)
-        # The pool takes note of a dead connection before it has it disposed of.
-        server.noted = max(server.noted, conn.verdict)
+        # The pool takes note of a dead connection before it has it disposed of. A thread may be interrupted before
+        # that, and the connection be closed for another reason.
+        if self.runtime.asynchronous:
+            server.noted = max(server.noted, conn.verdict)
         try:
             if self.random() < self.rate['slow_close']:
                 seconds = self.random() * 4.0
@@ -494,6 +496,7 @@ class World:
         if conn.told:
             self.fail(f'on_connection_dead of {conn!r} twice')
         conn.told = True
+        conn.server.noted = max(conn.server.noted, conn.verdict)
         if self.random() < 0.5:
             yield self.nap(0.0)
         self.maybe_raise('on_connection_dead')
