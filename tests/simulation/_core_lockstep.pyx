@@ -55,7 +55,7 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'dispose of the dead', 'discard', 'doubt', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
+    'dispose of the dead', 'discard', 'mark_unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
     'advance', 'expire', 'next due', 'watch empty', 'misuse', 'resize', 'doom acquired', 'close',
 )
 
@@ -69,8 +69,8 @@ cdef int[QUESTIONS] COMMON = [
 cdef enum:              # what an acquire must have to be picked
     ANY_ACQ = 0
     HAS_CONN = 1
-    HAS_CORPSE = 2
-    NO_CORPSE = 4
+    HAS_DEAD_ENTRY = 2
+    NO_DEAD_ENTRY = 4
     HAS_WAITED = 8
     IS_CHECKING = 16
 
@@ -311,9 +311,9 @@ cdef class World:
                 continue
             if needs & HAS_CONN and acq.conn is None:
                 continue
-            if needs & HAS_CORPSE and acq.corpse is None:
+            if needs & HAS_DEAD_ENTRY and acq.dead_entry is None:
                 continue
-            if needs & NO_CORPSE and acq.corpse is not None:
+            if needs & NO_DEAD_ENTRY and acq.dead_entry is not None:
                 continue
             if needs & HAS_WAITED and not acq.has_waited:
                 continue
@@ -488,7 +488,7 @@ cdef class World:
 
     cdef bint ask_drop(self) except -1:
         # Thrown away. One that held a connection would lose it: whoever drops that breaks the contract.
-        cdef Acq acq = self.pick(1 << WAITS | 1 << TICKET, NO_CORPSE)
+        cdef Acq acq = self.pick(1 << WAITS | 1 << TICKET, NO_DEAD_ENTRY)
         if acq is None:
             return False
         self.about(None, acq.conn, acq.endpoint)
@@ -532,34 +532,34 @@ cdef class World:
         self.see_to_corpse(acq)
         self.about(acq, acq.conn, acq.endpoint)
         acq.checking = False
-        self.model.bury(acq)
-        self.core.bury(acq.waiter)
+        self.model.reject_dead(acq)
+        self.core.reject_dead(acq.waiter)
         if self.dice.below(8):
             self.request(acq)
         return True
 
     cdef bint ask_dispose_corpse(self) except -1:
-        cdef Acq acq = self.pick(-1, HAS_CORPSE)
+        cdef Acq acq = self.pick(-1, HAS_DEAD_ENTRY)
         if acq is None:
             return False
-        self.about(acq, acq.corpse, acq.endpoint)
-        self.take_corpse(acq, self.dice.one_in(2))
+        self.about(acq, acq.dead_entry, acq.endpoint)
+        self.take_dead_entry(acq, self.dice.one_in(2))
         return True
 
     cdef int see_to_corpse(self, Acq acq) except -1:
         # A facade disposes of what it found dead before it uses what it was served instead.
-        if acq.corpse is not None:
-            self.take_corpse(acq, False)
+        if acq.dead_entry is not None:
+            self.take_dead_entry(acq, False)
         return 0
 
-    cdef int take_corpse(self, Acq acq, bint later) except -1:
-        cdef Conn corpse = acq.corpse
-        self.same_entry(self.core.take_corpse(acq.waiter), corpse, 'take_corpse()')
-        acq.corpse = None
+    cdef int take_dead_entry(self, Acq acq, bint later) except -1:
+        cdef Conn dead_entry = acq.dead_entry
+        self.same_entry(self.core.take_dead_entry(acq.waiter), dead_entry, 'take_dead_entry()')
+        acq.dead_entry = None
         if later:
-            self.closing.append(corpse)
+            self.closing.append(dead_entry)
         else:
-            self.dispose(corpse)
+            self.dispose(dead_entry)
         return 0
 
     cdef bint ask_discard(self) except -1:
@@ -576,11 +576,11 @@ cdef class World:
         cdef bint queue = self.dice.one_in(2)
         cdef bint out
         if not conn.closed_over and self.dice.one_in(2):
-            self.core.suspect(conn.entry)
+            self.core.distrust_endpoint(conn.entry)
             self.model.suspect_others(conn.endpoint)
         out = self.model.discard(acq, queue)
         self.differ(
-            self.core.discard(conn.entry) if queue else self.core.condemn(conn.entry), out, 'discard() or condemn()'
+            self.core.retire_to_doomed(conn.entry) if queue else self.core.retire(conn.entry), out, 'retire_to_doomed() or retire()'
         )
         if out and not queue:
             if self.dice.one_in(2):
@@ -594,7 +594,7 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
-        self.core.doubt(acq.conn.entry)
+        self.core.mark_unchecked(acq.conn.entry)
         acq.conn.unsure = True
         return True
 
@@ -669,7 +669,7 @@ cdef class World:
             self.discard(acq, conn)
             return 0
         if how == 1:
-            self.core.doubt(conn.entry)
+            self.core.mark_unchecked(conn.entry)
             conn.unsure = True
         self.core.release(conn.entry, self.now)
         self.model.release(acq, self.now)
@@ -845,13 +845,13 @@ cdef class World:
         if kind == 0:
             other = self.spell(self.choose_endpoint())
             self.refuses(ConnectionNotAcquired, self.core.find_acquired, (object(), other))
-            if self.core.find_held(object(), other) is not None:
-                raise Fault('find_held() gave the entry of a stranger')
+            if self.core.entry_if_acquired(object(), other) is not None:
+                raise Fault('entry_if_acquired() gave the entry of a stranger')
         elif kind == 1 and conn is not None and conn.state != GONE:
             other = new_endpoint(conn.endpoint + 1, NOBODY)
             self.refuses(ConnectionNotAcquired, self.core.find_acquired, (conn, other))
-            if self.core.find_held(conn, other) is not None:
-                raise Fault('find_held() gave the entry of another endpoint')
+            if self.core.entry_if_acquired(conn, other) is not None:
+                raise Fault('entry_if_acquired() gave the entry of another endpoint')
         elif kind == 2 and conn is not None and conn.state != GONE:
             acq = self.pick(1 << TICKET, ANY_ACQ)
             if acq is None:
@@ -882,15 +882,15 @@ cdef class World:
         self.about(None, conn, conn.endpoint)
         self.refuses(ConnectionNotAcquired, self.core.find_acquired, (conn, self.spell(conn.endpoint)))
         self.refuses(ConnectionNotAcquired, self.core.begin_release, (entry,))
-        if self.core.find_held(conn, self.spell(conn.endpoint)) is not None:
-            raise Fault(f'find_held() gave {conn!r}')
+        if self.core.entry_if_acquired(conn, self.spell(conn.endpoint)) is not None:
+            raise Fault(f'entry_if_acquired() gave {conn!r}')
         if conn.state != RELEASING:
             if kind == 5:
                 self.refuses(ConnectionNotAcquired, self.core.release, (entry, self.now))
             elif kind == 6:
-                self.refuses(ConnectionNotAcquired, self.core.condemn, (entry,))
+                self.refuses(ConnectionNotAcquired, self.core.retire, (entry,))
             else:
-                self.refuses(ConnectionNotAcquired, self.core.discard, (entry,))
+                self.refuses(ConnectionNotAcquired, self.core.retire_to_doomed, (entry,))
         return True
 
     cdef int refuses(self, object expected, object method, tuple arguments) except -1:
@@ -933,18 +933,18 @@ cdef class World:
                 f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, has a ticket '
                 f'{waiter.has_ticket}; expected {acq!r} with {conn!r}'
             )
-        if waiter.dead is not (None if acq.corpse is None else acq.corpse.entry):
-            raise Fault(f'the waiter has the dead {waiter.dead!r}, expected {acq.corpse!r}')
+        if waiter.dead_entry is not (None if acq.dead_entry is None else acq.dead_entry.entry):
+            raise Fault(f'the waiter has the dead {waiter.dead_entry!r}, expected {acq.dead_entry!r}')
         if acq.state == SERVED:
-            self.differ(self.core.confirm(waiter), True, 'confirm()')
+            self.differ(self.core.still_holds(waiter), True, 'still_holds()')
         return 0
 
     cdef int compare_doubts(self, Acq acq, double interval) except -1:
         if acq.state == SERVED:
             self.differ(
-                self.core.doubts(acq.waiter, self.now, interval),
-                self.model.doubts(acq, self.now, interval),
-                f'doubts() within {interval}',
+                self.core.needs_check(acq.waiter, self.now, interval),
+                self.model.needs_check(acq, self.now, interval),
+                f'needs_check() within {interval}',
             )
         return 0
 
@@ -1176,11 +1176,11 @@ cdef class World:
                 self.take_doomed(7)
             self.compare_step()
         while True:
-            acq = self.pick(-1, HAS_CORPSE)
+            acq = self.pick(-1, HAS_DEAD_ENTRY)
             if acq is None:
                 break
-            self.about(acq, acq.corpse, acq.endpoint)
-            self.take_corpse(acq, False)
+            self.about(acq, acq.dead_entry, acq.endpoint)
+            self.take_dead_entry(acq, False)
             self.compare_step()
         return 0
 

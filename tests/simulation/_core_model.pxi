@@ -65,7 +65,7 @@ cdef class Acq:
     cdef int state
     cdef long long arrival
     cdef Conn conn
-    cdef Conn corpse
+    cdef Conn dead_entry
     cdef bint has_waited
     cdef bint outdated          # another connection was found dead since its check began
     cdef bint checking          # between begin_check() and end_check()
@@ -390,8 +390,8 @@ cdef class Model:
         self.waiting.insert(place, acq)
         self.pass_time(now)
         self.sure_epoch = self.epoch
-        if acq.corpse is not None:
-            self.help(acq.corpse)
+        if acq.dead_entry is not None:
+            self.help(acq.dead_entry)
         for conn in doomed:
             self.help(conn)
         self.dispatch()
@@ -433,7 +433,7 @@ cdef class Model:
                     conn.holder.outdated = True
         return 0
 
-    cdef int bury(self, Acq acq) except -1:
+    cdef int reject_dead(self, Acq acq) except -1:
         cdef Conn conn = acq.conn
         acq.conn = None
         acq.state = NOTHING
@@ -442,13 +442,13 @@ cdef class Model:
             conn.closed_over = False
             return 0
         conn.state = CLOSING
-        acq.corpse = conn
+        acq.dead_entry = conn
         self.suspect_others(conn.endpoint)
         self.dead_count += 1
         self.acquire_count -= 1     # it was not served after all
         return 0
 
-    cdef bint doubts(self, Acq acq, double now, double interval) except -1:
+    cdef bint needs_check(self, Acq acq, double now, double interval) except -1:
         cdef Conn conn = acq.conn
         return conn.suspect or conn.unsure or now - conn.used_at >= interval
 
@@ -544,12 +544,12 @@ cdef class Model:
     cdef bint cancel(self, Acq acq, double now) except -1:
         cdef bint waited = acq.state == WAITS
         cdef Conn conn = acq.conn
-        cdef Conn corpse = acq.corpse
-        acq.corpse = None
+        cdef Conn dead_entry = acq.dead_entry
+        acq.dead_entry = None
         if waited:
             self.waiting.remove(acq)
-        if corpse is not None:
-            self.doom(corpse)
+        if dead_entry is not None:
+            self.doom(dead_entry)
         if conn is None:
             pass
         elif conn.closed_over:

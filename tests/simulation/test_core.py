@@ -77,13 +77,13 @@ class ExpiresOneTooMany(Wrong):
 
 
 class LeavesTheDisposeToNobody(Wrong):
-    def condemn(self, entry: Entry) -> bool:
-        self.core.condemn(entry)
+    def retire(self, entry: Entry) -> bool:
+        self.core.retire(entry)
         return False
 
 
 class NeverDoubts(Wrong):
-    def doubts(self, waiter: Waiter, now: float, interval: float) -> bool:
+    def needs_check(self, waiter: Waiter, now: float, interval: float) -> bool:
         return False
 
 
@@ -105,7 +105,7 @@ class ResizesTheEndpointsOnly(Wrong):
 
 class TakesWhatIsForeign(Wrong):
     def find_acquired(self, conn: object, endpoint: object) -> Entry | None:
-        return self.core.find_held(conn, endpoint)
+        return self.core.entry_if_acquired(conn, endpoint)
 
 
 class GivesUpNothing(Wrong):

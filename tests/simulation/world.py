@@ -373,8 +373,8 @@ class World:
         self.note(2, conn)
         conn.state = CLOSING
         self.open.remove(conn)
-        # The pool takes note of a dead connection before it has it disposed of. A thread may be interrupted before that,
-        # and the connection be closed for another reason.
+        # The pool takes note of a dead connection before it has it disposed of. A thread may be interrupted before
+        # that, and the connection be closed for another reason.
         if self.runtime.asynchronous:
             server.noted = max(server.noted, conn.verdict)
         try:
