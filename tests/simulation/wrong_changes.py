@@ -241,7 +241,7 @@ WRONG_CHANGES = (
         ALL,
         '            (<Entry>p).heap_key = INFINITY\n            core.expiry.remove(p)',
         '            core.expiry.remove(p)',
-        'a connection that was out when its time came is never due again: it stays open for ever when it is idle',
+        'a connection that was in use when its time came is never due again: it stays open for ever when it is idle',
     ),
     WrongChange(
         'heap-hole-not-sifted-up',
@@ -519,7 +519,7 @@ WRONG_CHANGES = (
         FACADES,
         'seconds(timeout)\n                )\n            await self._dispose_doomed(deadline)',
         'seconds(timeout)\n                )',
-        'connections that are still out when the time of close() is over stay open at the server',
+        'connections that are still in use when the time of close() is over stay open at the server',
     ),
     WrongChange(
         'time-limit-begins-anew',
