@@ -109,7 +109,7 @@ def prepare(change: WrongChange) -> Path:
     path = None if change is UNCHANGED else find(change)
     compiled = path is not None and path.suffix in variant.CORE_SUFFIXES
     stamp = directory / 'fingerprint'
-    expected = variant.fingerprint(f'{change.old}\n{change.new}', files)
+    expected = variant.fingerprint(f'{change.old}\n{change.new}', files, {})
     current = compiled and stamp.exists() and stamp.read_text(encoding='utf-8') == expected
     if not current:
         shutil.rmtree(directory, ignore_errors=True)
