@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
+# The name of the tasks that close connections.
+DISPOSE_TASK = 'gcpool-dispose'
+
 # The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
 # closed without a limit.
 TELL_DEAD_TASK = 'gcpool-dead'
@@ -235,8 +238,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if failure is not None:
             # The task was cancelled before its first step: the loop ends.
             raise failure
-        if disposals:
-            await asyncio.wait(disposals)
+        while disposals and entry.state_name != 'gone':
+            await asyncio.wait(disposals, return_when=asyncio.FIRST_COMPLETED)
+            # A lane that a signal handler interrupts leaves its connections to other lanes.
+            disposals = self._spawn_disposals() or [task for task in self._tasks if task.get_name() == DISPOSE_TASK]
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
     async def _finish_release(self, todo: object) -> None:
@@ -430,7 +435,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
+        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), DISPOSE_TASK)
         self._tasks.add(task)
         task.add_done_callback(partial(self._lane_ended, queue))
         return task

@@ -485,6 +485,25 @@ async def test_a_dispose_that_hangs_keeps_no_other_from_its_turn() -> None:
         await job.result()
 
 
+async def test_what_is_doomed_during_a_dispose_is_closed_beside_the_next_one_that_hangs() -> None:
+    async with Case(min_idle=0, idle_timeout=10) as case:
+        a1, a2, a3, a4 = await case.acquire('a', 4)
+        await case.release(a1)
+        case.clock.advance(10)
+        gates = Gate(), Gate()
+        case.manager.script('dispose', *gates)
+        job = spawn(case.release, a2)
+        await gates[0].reached()
+        # As the end of a dispose may doom connections of several endpoints at once, for those who wait for a slot.
+        assert case.pool._core.doom_acquired() == 2
+        gates[0].open()
+        await gates[1].reached()
+        await until(lambda: case.manager.living == ['a2'])
+        gates[1].open()
+        await job.result()
+        await case.release(a3, a4)
+
+
 async def test_a_context_left_in_another_loop_is_refused_and_its_connection_still_out() -> None:
     async with Case() as case:
         context = case.pool.connection('a')

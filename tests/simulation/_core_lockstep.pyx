@@ -35,7 +35,7 @@ cdef enum:              # the questions
     BEGIN_CHECK
     END_CHECK
     FIND_DEAD
-    DISPOSE_CORPSE
+    DISPOSE_DEAD
     DISCARD
     DOUBT
     RELEASE
@@ -55,8 +55,8 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'dispose of the dead', 'discard', 'mark_unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
-    'advance', 'expire', 'next due', 'watch empty', 'misuse', 'resize', 'doom acquired', 'close',
+    'dispose of the dead', 'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
+    'dispose', 'advance', 'expire', 'next due', 'watch empty', 'misuse', 'resize', 'doom acquired', 'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
@@ -446,7 +446,7 @@ cdef class World:
         if self.dice.below(4):
             self.cancel(acq)
         else:
-            self.see_to_corpse(acq)
+            self.see_to_dead_entry(acq)
         return 0
 
     cdef int cancel(self, Acq acq) except -1:
@@ -529,7 +529,7 @@ cdef class World:
         cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
         if acq is None:
             return False
-        self.see_to_corpse(acq)
+        self.see_to_dead_entry(acq)
         self.about(acq, acq.conn, acq.endpoint)
         acq.checking = False
         self.model.reject_dead(acq)
@@ -538,7 +538,7 @@ cdef class World:
             self.request(acq)
         return True
 
-    cdef bint ask_dispose_corpse(self) except -1:
+    cdef bint ask_dispose_dead(self) except -1:
         cdef Acq acq = self.pick(-1, HAS_DEAD_ENTRY)
         if acq is None:
             return False
@@ -546,7 +546,7 @@ cdef class World:
         self.take_dead_entry(acq, self.dice.one_in(2))
         return True
 
-    cdef int see_to_corpse(self, Acq acq) except -1:
+    cdef int see_to_dead_entry(self, Acq acq) except -1:
         # A facade disposes of what it found dead before it uses what it was served instead.
         if acq.dead_entry is not None:
             self.take_dead_entry(acq, False)
@@ -566,7 +566,7 @@ cdef class World:
         cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
         if acq is None:
             return False
-        self.see_to_corpse(acq)
+        self.see_to_dead_entry(acq)
         self.about(None, acq.conn, acq.endpoint)
         self.discard(acq, acq.conn)
         self.end(acq)
@@ -580,7 +580,9 @@ cdef class World:
             self.model.suspect_others(conn.endpoint)
         out = self.model.discard(acq, queue)
         self.differ(
-            self.core.retire_to_doomed(conn.entry) if queue else self.core.retire(conn.entry), out, 'retire_to_doomed() or retire()'
+            self.core.retire_to_doomed(conn.entry) if queue else self.core.retire(conn.entry),
+            out,
+            'retire_to_doomed() or retire()',
         )
         if out and not queue:
             if self.dice.one_in(2):
@@ -616,7 +618,7 @@ cdef class World:
         cdef Conn conn = acq.conn
         cdef bint closed_over = conn.closed_over
         cdef object found
-        self.see_to_corpse(acq)
+        self.see_to_dead_entry(acq)
         self.tick()
         self.about(None, conn, acq.endpoint)
         self.dice.note(conn.number)
@@ -642,7 +644,7 @@ cdef class World:
         cdef bint out
         if acq is None or self.is_held(acq):
             return False
-        self.see_to_corpse(acq)
+        self.see_to_dead_entry(acq)
         conn = acq.conn
         self.about(None, conn, acq.endpoint)
         out = self.model.begin_release(acq)
@@ -1118,8 +1120,8 @@ cdef class World:
             return self.ask_end_check()
         if question == FIND_DEAD:
             return self.ask_find_dead()
-        if question == DISPOSE_CORPSE:
-            return self.ask_dispose_corpse()
+        if question == DISPOSE_DEAD:
+            return self.ask_dispose_dead()
         if question == DISCARD:
             return self.ask_discard()
         if question == DOUBT:
