@@ -17,9 +17,9 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Container, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, cast
 
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 from gcpool.exceptions import PoolTimeout
@@ -37,6 +37,9 @@ from tests.simulation.world import (
 )
 
 __all__ = ['simulate', 'simulate_world']
+
+# How often a coroutine is closed that goes on awaiting after a failure.
+ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
 SPAWNED = ('gcpool-dispose', 'gcpool-dead')
@@ -381,6 +384,16 @@ class Tasks(Loop):
                 world.judge_stuck()
             world.judge()
 
+    def end(self) -> None:
+        """End what is left after a failure: the garbage collector would do so when there is no loop any more."""
+        for task in asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)):
+            coroutine: Any = task.get_coro()
+            for _ in range(ENDING_TRIES):
+                # What it awaits on its way out it does not get.
+                with suppress(BaseException):
+                    coroutine.close()
+                    break
+
     def run_turns(self) -> bool:
         """Run until everybody is gone (True), or everything waits (False)."""
         world = self.world
@@ -467,7 +480,11 @@ def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tup
     """
     tasks = Tasks(seed, traffic, without)
     with surrounding(tasks.world), simulated_asyncio(tasks):
-        tasks.run_world()
+        try:
+            tasks.run_world()
+        except BaseException:
+            tasks.end()
+            raise
     return (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
 
 
