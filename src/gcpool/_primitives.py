@@ -62,8 +62,9 @@ if TYPE_CHECKING:
 # How many connections are disposed of side by side.
 PARALLEL_DISPOSALS = 64
 
-# The name of the tasks that close connections.
+# The name of the tasks that close connections, and the seconds between two looks at a connection that none of them has.
 DISPOSE_TASK = 'gcpool-dispose'
+UNKNOWN_LANE_PAUSE = 0.01
 
 # The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
 # closed without a limit.
@@ -238,11 +239,21 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if failure is not None:
             # The task was cancelled before its first step: the loop ends.
             raise failure
-        while disposals and entry.state_name != 'gone':
-            await asyncio.wait(disposals, return_when=asyncio.FIRST_COMPLETED)
-            # A lane that a signal handler interrupts leaves its connections to other lanes.
-            disposals = self._spawn_disposals() or [task for task in self._tasks if task.get_name() == DISPOSE_TASK]
+        await self._wait_until_gone(entry, disposals)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+
+    async def _wait_until_gone(self, entry: Entry, disposals: 'list[asyncio.Task[None]]') -> None:
+        """Wait until a connection is closed, be it by other tasks than those that were to do so.
+
+        A lane that a signal handler interrupts leaves its connections to other lanes.
+        """
+        while entry.state_name != 'gone':
+            if disposals:
+                await asyncio.wait(disposals, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                # A signal handler has raised while the lane was being made, and the pool does not know of it.
+                await asyncio.sleep(UNKNOWN_LANE_PAUSE)
+            disposals = self._spawn_disposals() or [task for task in self._tasks if task.get_name() == DISPOSE_TASK]
 
     async def _finish_release(self, todo: object) -> None:
         if isinstance(todo, Entry):
@@ -352,6 +363,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # slot taken.
 
     async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
+        dead_entry = waiter.dead_entry
+        if dead_entry is None:
+            return
         disposal: Disposal | None = None
         try:
             disposal = self._take_disposal(waiter)
@@ -364,7 +378,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 disposal.put_back()
             raise
         earliest = self._core.now() + LEAST_DISPOSE_TIME
-        await self._bounded(asyncio.wait([task]), not_before(deadline, earliest), timeout, 'dispose', waiter.endpoint)
+        closing = self._wait_until_gone(dead_entry, [task])
+        await self._bounded(closing, not_before(deadline, earliest), timeout, 'dispose', waiter.endpoint)
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
