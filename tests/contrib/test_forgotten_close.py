@@ -300,6 +300,11 @@ def test_a_program_ends(request: pytest.FixtureRequest, program: Program) -> Non
         'ValueError: mine',
         1,
     )
+    if program.given is tls and program.is_async and sys.version_info < (3, 11):
+        # asyncio says so of any TLS stream that is dropped after its loop was closed.
+        code, out, err = outcomes.pop('dropped')
+        assert (code, out) == (0, 'used\n')
+        assert err.startswith('Fatal error on SSL transport') or not err
     assert outcomes == dict.fromkeys(outcomes, (0, 'used\n', ''))
 
 
