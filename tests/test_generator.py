@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / '.github' / 'scripts' / 'generate
 FACADE = """\
 import asyncio
 
-from gcpool._primitives import AsyncRuntime
+from gcpool._runtime_asyncio import AsyncRuntime
 
 __all__ = ['AsyncPool']
 
@@ -61,7 +61,7 @@ def test_asynchronous_code_becomes_synchronous(generator: ModuleType, root: Path
         '''\
         # Generated from src/gcpool/asyncio.py by .github/scripts/generate_threading.py; do not edit.
 
-        from gcpool._primitives import SyncRuntime
+        from gcpool._runtime_threads import SyncRuntime
 
         __all__ = ['SyncPool']
 

@@ -6,7 +6,8 @@
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
 from what would be generated, where a generated file has no source any more, or where one is missing.
 
-What differs in kind between the two runtimes does not belong into the tables below but into ``gcpool._primitives``.
+What differs in kind between the two runtimes does not belong into the tables below but into the pair
+``gcpool._runtime_asyncio`` and ``gcpool._runtime_threads``.
 """
 
 import argparse
@@ -35,6 +36,7 @@ TOKENS = {
 TEXT = {
     'from gcpool import asyncio': 'from gcpool import threading',
     'gcpool.asyncio': 'gcpool.threading',
+    '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
 }
 

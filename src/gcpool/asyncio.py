@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Generic
 
 from ._core import Waiter, logger
-from ._primitives import AsyncRuntime, AsyncWorker, get_deadline, not_before, seconds
+from ._runtime_asyncio import AsyncRuntime
+from ._time_limits import get_deadline, not_before, seconds
+from ._workers import AsyncWorker
 from .common import (
     BaseConnectionPool,
     Hooks,

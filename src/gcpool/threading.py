@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Generic
 
 from ._core import Waiter, logger
-from ._primitives import SyncRuntime, SyncWorker, get_deadline, not_before, seconds
+from ._runtime_threads import SyncRuntime
+from ._time_limits import get_deadline, not_before, seconds
+from ._workers import SyncWorker
 from .common import (
     BaseConnectionPool,
     Hooks,

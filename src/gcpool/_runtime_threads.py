@@ -1,0 +1,107 @@
+"""What a pool for threads does besides deciding: it waits, connects, checks, closes. Much is compiled (SyncPool).
+
+``gcpool.threading`` is generated from ``gcpool.asyncio``, and written over this module as that is over
+``_runtime_asyncio``.
+"""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from ._core import SyncPool, Waiter
+from .managers import ConnectionT, EndpointT
+
+__all__ = ['SyncRuntime']
+
+if TYPE_CHECKING:
+    ConnectionT_co = TypeVar('ConnectionT_co', covariant=True)
+    FunctionT = TypeVar('FunctionT', bound=Callable[..., Any])
+
+    class SyncContext(AbstractContextManager[ConnectionT_co], Protocol[ConnectionT_co]):
+        """What ``connection()`` returns: a context manager, and a decorator."""
+
+        def __call__(self, function: FunctionT, /) -> FunctionT: ...
+
+
+class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
+    """The half for threads of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
+
+    asynchronous = False
+    # The collector leaves nothing among the doomed that a release could find there, and dispose of.
+    disposals_at_once = 1
+
+    if TYPE_CHECKING:
+        # Compiled too.
+        def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
+        def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
+        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
+
+    @contextmanager
+    def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
+        conn = self.acquire(endpoint, timeout=timeout)
+        try:
+            yield conn
+        except BaseException as exc:
+            if self._hooks_broken:
+                # None if the subclass gives out something of its own, or its user has given it back already.
+                entry = self._core.entry_if_acquired(conn, endpoint)
+                if entry is not None:
+                    self._judge(entry, exc)
+            raise
+        finally:
+            self.release(conn, endpoint)
+
+    def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
+        @wraps(function)
+        def with_connection(*args: Any, **kwargs: Any) -> Any:
+            with self.connection(endpoint, timeout):
+                return function(*args, **kwargs)
+
+        return with_connection
+
+    def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
+        raise NotImplementedError
+
+    def _arm(self, waiter: Waiter) -> threading.Lock:
+        # A lock that is taken is an event that happens once; looked up here, so that monkey-patching reaches it.
+        lock = threading.Lock()
+        lock.acquire()
+        waiter.arm(lock.release)
+        return lock
+
+    def _wait(
+        self, signal: threading.Lock, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
+    ) -> bool:
+        """Wait until notified (True), or give up when the time is over (False)."""
+        if deadline is None:
+            signal.acquire()
+            return True
+        while True:
+            remaining = max(deadline - self._core.now(), 0.0)
+            if signal.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
+                return True
+            if remaining <= threading.TIMEOUT_MAX:
+                break
+        if give_up(waiter):
+            return False
+        # It was served in this very moment, by somebody who is about to say so.
+        signal.acquire()
+        return True
+
+    def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        return self._create_within(waiter, self._left(deadline))
+
+    def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        return self._check_within(waiter, self._left(deadline))
+
+    def _begin_disposals(self, waiter: Waiter, deadline: float | None) -> float:
+        self._dispose_own(waiter, deadline)
+        return 0.0
+
+    def _end_tasks(self, deadline: float | None) -> None:
+        """Nothing: what is closed in threads is closed by whoever calls."""
+
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(deadline - self._core.now(), 0.0)

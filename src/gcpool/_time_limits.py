@@ -1,0 +1,20 @@
+"""Time limits and the deadlines that follow from them, in seconds."""
+
+from ._core import ENDLESS
+
+__all__ = ['get_deadline', 'not_before', 'seconds']
+
+
+def seconds(value: float | None) -> str:
+    """A time limit for a message."""
+    return 'no limit' if value is None else f'{value:g} s'
+
+
+def not_before(deadline: float | None, earliest: float) -> float | None:
+    """A deadline that is not before some time."""
+    return None if deadline is None else max(deadline, earliest)
+
+
+def get_deadline(now: float, timeout: float | None) -> float | None:
+    """When a time limit will be over; None for never."""
+    return None if timeout is None or timeout >= ENDLESS else now + timeout

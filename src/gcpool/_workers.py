@@ -1,0 +1,218 @@
+"""The background workers, a timer of an event loop and a daemon thread: each runs its pool's ``_collect`` in time."""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+from ._core import logger
+
+__all__ = ['AsyncWorker', 'SyncWorker', 'spawn']
+
+ResultT = TypeVar('ResultT')
+
+# Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
+COLLECTOR_PAUSE = 0.1
+
+
+def spawn(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
+) -> 'asyncio.Task[ResultT]':
+    """Make a task of the pool's own.
+
+    Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
+    (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
+    outer coroutine ends, and the pool's own never learns of it.
+    """
+    return asyncio.Task(coroutine, loop=loop, name=name)
+
+
+class AsyncWorker:
+    """Runs a pool's ``_collect`` when something is due: a timer of the loop while there is nothing to do.
+
+    It holds no strong reference to the pool, and no task waits, so that a forgotten pool is collected and a loop ends.
+
+    :param pool: the pool; ``await pool._collect()`` returns the seconds until it is to be called again, None for never
+    """
+
+    def __init__(self, pool: Any, name: str):
+        self._pool = weakref.ref(pool)
+        self._timer: asyncio.TimerHandle | None = None
+        #: The task that collects just now; None if none does.
+        self.task: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.wakeups = 0
+
+    def start(self) -> None:
+        """Nothing: the first connection that becomes idle wakes it."""
+
+    def wake(self) -> None:
+        """Something is due earlier than known. Called in the loop's thread."""
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pool = self._pool()
+        if pool is None:
+            return
+        if self.task is not None and not self.task.done() and self.task.get_loop() is pool._bound_loop:
+            # When it is done it looks what is due next.
+            return
+        self._work(pool)
+
+    def at_work(self) -> bool:
+        """Whether what is due will be closed: always, since this sets the timer if neither timer nor task is there."""
+        if self._timer is None and (self.task is None or self.task.done()):
+            self.wake()
+        return True
+
+    def _work(self, pool: Any, min_delay: float = 0.0) -> None:
+        loop = pool._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine that outlived its loop gave a connection back.
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = pool._due_in()
+        # In an empty context, which the collector's task inherits. The context of the task that gave back the first
+        # connection may be a request's, and would be kept as long as the pool.
+        self._timer = None if delay is None else loop.call_later(max(delay, min_delay), self._ring, context=Context())
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.wakeups += 1
+        pool = self._pool()
+        if pool is not None and not self._stopped:
+            self.task = task = spawn(pool._bound_loop, pool._collect(), 'gcpool-collector')
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: 'asyncio.Task[Any]') -> None:
+        self.task = None
+        pool = self._pool()
+        if pool is not None and not self._stopped:
+            # Cancelled, maybe before its first step: as all tasks of a loop that ends. If this one does not, the work
+            # goes on in a moment.
+            self._work(pool, COLLECTOR_PAUSE if task.cancelled() else 0.0)
+
+    def stop(self) -> None:
+        """Do not work any more; what is being disposed of goes on."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class SyncWorker:
+    """Runs a pool's ``_collect`` when something is due: a daemon thread that sleeps until then.
+
+    It holds no strong reference to the pool while it sleeps, and ends when the pool is gone. A thread that has died
+    (somebody raised an exception in it) or stayed behind in the process that this one was forked from is replaced when
+    a thread is needed. Where no thread can be started, releases do its work until one can be.
+
+    :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
+    """
+
+    _getpid = staticmethod(os.getpid)
+
+    def __init__(self, pool: Any, name: str):
+        self._news = self._new_news()
+        self._name = name
+        self._pool = weakref.ref(pool, lambda _: self._ring(self._news))
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._complained = False
+        self.wakeups = 0
+
+    def start(self) -> None:
+        """Start the thread, if one can be started."""
+        self._start()
+
+    def wake(self) -> bool:
+        """Something is due earlier than known. False if there is no thread that could see to it."""
+        at_work = self.at_work()
+        self._ring(self._news)
+        return at_work
+
+    def at_work(self) -> bool:
+        """Whether a thread sees to what is due. One is started if there is none."""
+        return self._stopped or self._lives() or self._start()
+
+    def _lives(self) -> bool:
+        # The process is compared first: threading may not know of the fork, and have the thread still alive.
+        return self._pid == self._getpid() and self._thread is not None and self._thread.is_alive()
+
+    def _start(self) -> bool:
+        # Two threads may come here at once: the later one's collector stays, the other collector is told, and ends.
+        news = self._new_news()
+        self._news, news = news, self._news
+        # The thread is handed its own Thread object. It may not find that by itself: gevent's monkey-patching changes
+        # what the current thread is taken to be.
+        thread = threading.Thread(target=lambda: self._run(thread), name=self._name, daemon=True)
+        self._thread = thread
+        self._pid = self._getpid()
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as exc:
+            # There are too many threads, or the interpreter ends: no fault of the caller, who gives a connection back.
+            if not self._complained:
+                logger.warning('%s cannot be started, releases do its work until it can: %s', self._name, exc)
+            self._complained = True
+            return False
+        finally:
+            self._ring(news)
+        self._complained = False
+        return True
+
+    def _new_news(self) -> tuple[threading.Lock, int]:
+        # A lock as an event that can be set from anywhere, also from a weak reference's callback in the middle of
+        # setting it: taken while there is nothing new. It comes with the process that it belongs to.
+        news = threading.Lock()
+        news.acquire()
+        return news, self._getpid()
+
+    def _ring(self, news: tuple[threading.Lock, int]) -> None:
+        # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
+        lock, pid = news
+        if pid != self._getpid():
+            # The lock is that of the process that this one was forked from, and a thread of that process waits for it.
+            # Where Python was not told of the fork, the lock would be handed over to that thread, which is not here.
+            return
+        try:
+            lock.release()
+        except RuntimeError:
+            # It was set already, and the thread has not seen it yet.
+            return
+
+    def _run(self, thread: threading.Thread) -> None:
+        news = self._news
+        while True:
+            pool = self._pool()
+            if pool is None or self._stopped or self._thread is not thread:
+                # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot
+                # end in order; this makes it known.
+                threading.current_thread()
+                # The ring that woke it may have been for the one that took its place.
+                self._ring(news)
+                return
+            try:
+                delay = pool._collect()
+            except BaseException:
+                # A manager's dispose raised what is no Exception. The connection is accounted for; others will be due.
+                logger.last_resort('the collector of %r goes on after an error', pool)
+                delay = pool._due_in()
+            del pool
+            if delay is None:
+                news[0].acquire()
+            else:
+                news[0].acquire(timeout=min(delay, threading.TIMEOUT_MAX))
+            self.wakeups += 1
+
+    def stop(self) -> None:
+        """End the thread; what it is disposing of it still does."""
+        self._stopped = True
+        self.wake()
