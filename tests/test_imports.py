@@ -86,3 +86,23 @@ assert threading.active_count() == 1
 """
     program = f'import asyncio, sys\nbefore = {{*sys.modules}}\n{script}'
     subprocess.run([sys.executable, '-c', program], check=True, timeout=60, env=program_environment())
+
+
+def test_threads_load_nothing_that_takes_long_to_import() -> None:
+    script = """
+import sys
+import gcpool.threading
+class Manager(gcpool.threading.BaseConnectionManager):
+    def create(self, endpoint, timeout=None):
+        return object()
+    def dispose(self, endpoint, conn, timeout=None):
+        pass
+pool = gcpool.threading.ConnectionPool(Manager())
+with pool.connection('endpoint'):
+    pass
+pool.close()
+loaded = {'asyncio', 'inspect', 'logging', 'ssl', 'subprocess', 'traceback'} & {*sys.modules}
+assert not loaded - before, loaded
+"""
+    program = f'import sys\nbefore = {{*sys.modules}}\n{script}'
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=60, env=program_environment())

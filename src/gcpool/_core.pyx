@@ -11,8 +11,6 @@ carries out what it decided: connects for a *ticket*, waits for a *waiter* to be
 as nothing has to be waited for.
 """
 
-import inspect
-import logging
 import os
 import sys
 
@@ -26,10 +24,6 @@ from libc.string cimport memset
 
 cimport cython
 
-from asyncio import CancelledError
-from asyncio import coroutines as asyncio_coroutines
-from asyncio import _get_running_loop as running_loop_or_none
-from asyncio import get_running_loop as running_loop
 from numbers import Real
 from types import CoroutineType
 

@@ -8,15 +8,26 @@ import asyncio
 import inspect
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ._core import GRACE, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Lane, Signal, Waiter, dispose_time, logger
+from ._core import (
+    GRACE,
+    LEAST_DISPOSE_TIME,
+    AsyncPool,
+    Disposal,
+    Entry,
+    Lane,
+    Signal,
+    Waiter,
+    dispose_time,
+    load_asyncio,
+    logger,
+)
 from ._time_limits import not_before, seconds
-from ._workers import spawn
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -28,6 +39,8 @@ else:
 __all__ = ['AsyncRuntime']
 
 ResultT = TypeVar('ResultT')
+
+load_asyncio()
 
 if TYPE_CHECKING:
     ConnectionT_co = TypeVar('ConnectionT_co', covariant=True)
@@ -61,6 +74,18 @@ def set_limit(scope: 'timeout_scope', seconds: float) -> None:
     Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
 
 
+def spawn(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
+) -> 'asyncio.Task[ResultT]':
+    """Make a task of the pool's own.
+
+    Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
+    (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
+    outer coroutine ends, and the pool's own never learns of it.
+    """
+    return asyncio.Task(coroutine, loop=loop, name=name)
+
+
 def put_all_back(queue: 'deque[Disposal]') -> None:
     """Put the connections of a queue back among the doomed: nobody takes them out of the queue any more."""
     while queue:
@@ -78,6 +103,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     asynchronous = True
     disposals_at_once = PARALLEL_DISPOSALS
+    _spawn = staticmethod(spawn)
 
     if TYPE_CHECKING:
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.

@@ -1,33 +1,20 @@
 """The background workers, a timer of an event loop and a daemon thread: each runs its pool's ``_collect`` in time."""
 
-import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ._core import logger
 
-__all__ = ['AsyncWorker', 'SyncWorker', 'spawn']
+if TYPE_CHECKING:
+    import asyncio
 
-ResultT = TypeVar('ResultT')
+__all__ = ['AsyncWorker', 'SyncWorker']
 
 # Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
 COLLECTOR_PAUSE = 0.1
-
-
-def spawn(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
-) -> 'asyncio.Task[ResultT]':
-    """Make a task of the pool's own.
-
-    Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
-    (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
-    outer coroutine ends, and the pool's own never learns of it.
-    """
-    return asyncio.Task(coroutine, loop=loop, name=name)
 
 
 class AsyncWorker:
@@ -87,7 +74,7 @@ class AsyncWorker:
         self.wakeups += 1
         pool = self._pool()
         if pool is not None and not self._stopped:
-            self.task = task = spawn(pool._bound_loop, pool._collect(), 'gcpool-collector')
+            self.task = task = pool._spawn(pool._bound_loop, pool._collect(), 'gcpool-collector')
             task.add_done_callback(self._ended)
 
     def _ended(self, task: 'asyncio.Task[Any]') -> None:

@@ -4,6 +4,7 @@ An exception of a connection manager is never wrapped by the pool: it reaches th
 :py:mod:`gcpool.contrib` say which endpoint could not be connected to: see :py:class:`ConnectError`.
 """
 
+import functools
 import sys
 from typing import Any
 
@@ -98,10 +99,43 @@ class ConnectError(BaseError):
         return kind, (self.message, self.endpoint)
 
 
-def _make_again(system_class: type[OSError], args: tuple[Any, ...], message: str, endpoint: Any) -> ConnectError:
-    from gcpool.contrib._errors import make_error
+@functools.cache
+def connect_error_class(driver_class: type[BaseException]) -> type[ConnectError]:
+    """A class that is both, or ConnectError where Python cannot lay out such objects."""
+    if issubclass(driver_class, ConnectError):
+        return driver_class
+    try:
+        return type('ConnectError', (ConnectError, driver_class), {'__module__': ConnectError.__module__})
+    except TypeError:
+        return ConnectError
 
-    return make_error(system_class(*args), message, endpoint)
+
+def make_connect_error(cause: BaseException, message: str, endpoint: Any) -> ConnectError:
+    """Make a ConnectError that is an instance of the class of ``cause``, too, with its attributes.
+
+    :param cause: what the driver raised
+    :param message: what it says
+    :param endpoint: where the connection was to lead
+    """
+    kind = connect_error_class(type(cause))  # type: ignore[arg-type]
+    try:
+        # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an
+        # error off its args.
+        error = kind.__new__(kind, *cause.args)
+        error.args = cause.args
+        if isinstance(error, OSError):
+            OSError.__init__(error, *cause.args)
+        error.__dict__.update(cause.__dict__)
+        error.message = message
+        error.endpoint = endpoint
+    except (TypeError, ValueError, AttributeError):
+        # A class that cannot be made in this way, or has such attributes of its own.
+        return ConnectError(message, endpoint)
+    return error
+
+
+def _make_again(system_class: type[OSError], args: tuple[Any, ...], message: str, endpoint: Any) -> ConnectError:
+    return make_connect_error(system_class(*args), message, endpoint)
 
 
 class UnknownEndpoint(ConnectError, KeyError):

@@ -6,11 +6,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from ._core import Waiter, logger
-from ._runtime_threads import SyncRuntime
-from ._time_limits import get_deadline, not_before, seconds
-from ._workers import SyncWorker
-from .common import (
-    BaseConnectionPool,
+from ._parameters import (
     Hooks,
     check_acquired,
     check_check_parameters,
@@ -19,6 +15,10 @@ from .common import (
     check_optional_seconds,
     make_core,
 )
+from ._runtime_threads import SyncRuntime
+from ._time_limits import get_deadline, not_before, seconds
+from ._workers import SyncWorker
+from .common import BaseConnectionPool
 from .exceptions import ConnectionPoolClosedError, PoolTimeout
 from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager

@@ -1,4 +1,17 @@
-cdef object get_running_loop = running_loop
+# Of asyncio, as C globals. They are set when gcpool.asyncio is imported: a program of threads does not load asyncio.
+cdef object get_running_loop = None
+cdef object running_loop_or_none = None
+cdef object CancelledError = None
+
+
+def load_asyncio():
+    """Import asyncio for the pools that are to run on it."""
+    global get_running_loop, running_loop_or_none, CancelledError
+    import asyncio
+    get_running_loop = asyncio.get_running_loop
+    running_loop_or_none = asyncio._get_running_loop
+    CancelledError = asyncio.CancelledError
+    mark_coroutine_functions()
 
 
 cdef extern from *:

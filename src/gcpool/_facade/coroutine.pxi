@@ -385,14 +385,13 @@ cdef int coroutine_send(object self, object value, void **result) except -1:
 gcp_install_send(PoolCoroutine, coroutine_send)
 
 
-def _mark_coroutine_functions():
+cdef int mark_coroutine_functions() except -1:
     # For mock's autospec, and whoever else asks before a call whether the result will have to be awaited.
     for method in (AsyncPool.acquire, AsyncPool.release):
         gcp_mark_coroutine_function(method)
         if sys.version_info >= (3, 12):
+            import inspect
             inspect.markcoroutinefunction(method)
         elif sys.version_info >= (3, 11):
-            method._is_coroutine = asyncio_coroutines._is_coroutine
-
-
-_mark_coroutine_functions()
+            from asyncio import coroutines
+            method._is_coroutine = coroutines._is_coroutine

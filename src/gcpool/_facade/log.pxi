@@ -12,39 +12,47 @@ cdef class GuardedLogger:
     Exception goes to :py:func:`sys.unraisablehook`, which prints it. Anything else is raised: a
     ``KeyboardInterrupt`` that comes meanwhile is meant for the thread.
 
+    The module :py:mod:`logging` costs more to import than all else that a pool for threads needs, so it is imported
+    for the first warning, unless the program has done so. Until then nobody can have asked for what is less.
+
     :param name: the name of the logger, as for :py:func:`logging.getLogger`
     """
 
     def __init__(self, str name not None):
-        self.logger = logging.getLogger(name)
+        self.name = name
 
-    cdef int write(self, object method, object message, tuple args) except -1:
+    cdef int write(self, str level, object message, tuple args) except -1:
         try:
-            method(message, *args)
+            if self.logger is None:
+                if (level == 'debug' or level == 'info') and 'logging' not in sys.modules:
+                    return 0
+                import logging
+                self.logger = logging.getLogger(self.name)
+            getattr(self.logger, level)(message, *args)
         except Exception as exc:
             self.write_unraisable(exc)
         return 0
 
     cdef int write_unraisable(self, object exc) except -1:
         PyErr_SetObject(type(exc), exc)
-        PyErr_WriteUnraisable(self.logger)
+        PyErr_WriteUnraisable(self.name if self.logger is None else self.logger)
         return 0
 
     def debug(self, message, *args):
         """Log at the level ``DEBUG``."""
-        self.write(self.logger.debug, message, args)
+        self.write('debug', message, args)
 
     def info(self, message, *args):
         """Log at the level ``INFO``."""
-        self.write(self.logger.info, message, args)
+        self.write('info', message, args)
 
     def warning(self, message, *args):
         """Log at the level ``WARNING``."""
-        self.write(self.logger.warning, message, args)
+        self.write('warning', message, args)
 
     def error(self, message, *args):
         """Log at the level ``ERROR``."""
-        self.write(self.logger.error, message, args)
+        self.write('error', message, args)
 
     def last_resort(self, message, *args):
         """Log the exception that is being handled, at the level ``ERROR``. Raises nothing, not even SystemExit.
@@ -52,7 +60,7 @@ cdef class GuardedLogger:
         For a thread that has to go on.
         """
         try:
-            self.logger.exception(message, *args)
+            self.write('exception', message, args)
         except BaseException as exc:
             self.write_unraisable(exc)
 

@@ -1,7 +1,6 @@
 """What the managers raise when a connection cannot be made: a gcpool error that is the driver's, too."""
 
 import errno
-import functools
 import inspect
 import socket
 import ssl
@@ -10,7 +9,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from gcpool.contrib._attempts import GivenUpAttemptsError
-from gcpool.exceptions import ConnectError, ConnectTimeout, UnknownEndpoint
+from gcpool.exceptions import (
+    ConnectError,
+    ConnectTimeout,
+    UnknownEndpoint,
+    connect_error_class,
+    make_connect_error,
+)
 
 __all__ = [
     'BAD_PARAMS',
@@ -21,7 +26,6 @@ __all__ = [
     'errors_in',
     'look_up',
     'look_up_async',
-    'make_error',
     'raise_bad_params',
     'raise_connect_error',
     'raise_connect_timeout',
@@ -33,17 +37,6 @@ __all__ = [
 
 #: What drivers raise for parameters that make no sense: an unknown one, a port out of range, a host that is none.
 BAD_PARAMS = (TypeError, ValueError, OverflowError)
-
-
-@functools.cache
-def _error_class(driver_class: type[BaseException]) -> type[ConnectError]:
-    """A class that is both, or ConnectError where Python cannot lay out such objects."""
-    if issubclass(driver_class, ConnectError):
-        return driver_class
-    try:
-        return type('ConnectError', (ConnectError, driver_class), {'__module__': ConnectError.__module__})
-    except TypeError:
-        return ConnectError
 
 
 def errors_in(exc: BaseException) -> Iterator[BaseException]:
@@ -85,36 +78,12 @@ def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -
     :raise ConnectError: always; an instance of the class of ``cause``, too, with its attributes
     """
     message = f'no connection to endpoint {endpoint!r} could be made: {_first_line(cause)}; {advice}'
-    error = make_error(cause, message, endpoint)
+    error = make_connect_error(cause, message, endpoint)
     try:
         raise error from cause
     finally:
         # The traceback refers to this frame: without it there is no reference cycle.
         del error
-
-
-def make_error(cause: BaseException, message: str, endpoint: Hashable) -> ConnectError:
-    """Make a ConnectError that is an instance of the class of ``cause``, too, with its attributes.
-
-    :param cause: what the driver raised
-    :param message: what it says
-    :param endpoint: where the connection was to lead
-    """
-    kind = _error_class(type(cause))  # type: ignore[arg-type]
-    try:
-        # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an
-        # error off its args.
-        error = kind.__new__(kind, *cause.args)
-        error.args = cause.args
-        if isinstance(error, OSError):
-            OSError.__init__(error, *cause.args)
-        error.__dict__.update(cause.__dict__)
-        error.message = message
-        error.endpoint = endpoint
-    except (TypeError, ValueError, AttributeError):
-        # A class that cannot be made in this way, or has such attributes of its own.
-        return ConnectError(message, endpoint)
-    return error
 
 
 def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: float | None) -> NoReturn:
@@ -176,7 +145,7 @@ def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, e
     :param endpoint: what was asked for
     :param expected: what an endpoint is, to be read after the word
     """
-    both = _error_class(kind)  # type: ignore[arg-type]
+    both = connect_error_class(kind)  # type: ignore[arg-type]
     return both(f'expected an endpoint {expected}, got {endpoint!r}', endpoint)
 
 

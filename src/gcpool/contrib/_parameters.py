@@ -4,7 +4,7 @@ import threading
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from gcpool.common import check_optional_seconds
+from gcpool._parameters import check_optional_seconds
 
 __all__ = [
     'LONGEST',

@@ -1,0 +1,231 @@
+"""Checks the parameters that make a pool."""
+
+import math
+import numbers
+import operator
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ._core import ENDLESS, PoolCore
+from .managers import AsyncConnectionManager, SyncConnectionManager
+
+__all__ = [
+    'Hooks',
+    'check_acquired',
+    'check_check_parameters',
+    'check_facade_parameters',
+    'check_manager',
+    'check_optional_seconds',
+    'make_core',
+]
+
+MAX_SIZE = 2**31 - 1
+
+# The flag of the code of an ``async def``: inspect.CO_COROUTINE.
+_CO_COROUTINE = 0x80
+
+
+def _check_seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise ValueError(f'{name}={value!r}: expected seconds that a float can hold, or inf for no end') from None
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f'{name}={value!r}: expected seconds, 0 or more')
+    return seconds
+
+
+def check_optional_seconds(name: str, value: object) -> float | None:
+    """Check a time limit, None for no limit."""
+    return None if value is None else _check_seconds(name, value)
+
+
+def _limit(seconds: float | None) -> float | None:
+    # Managers know no other way to say that there is none.
+    return None if seconds is None or seconds >= ENDLESS else seconds
+
+
+def _check_count(name: str, value: Any, minimum: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
+        ) from None
+    if not minimum <= count <= MAX_SIZE:
+        raise ValueError(f'{name}={value!r}: expected {minimum} or more, and at most {MAX_SIZE}')
+    return count
+
+
+class Hooks:
+    """Which of the optional methods a manager has, found out once: one that it has not costs nothing.
+
+    :param manager: the connection manager
+    :param base: the base class whose methods do nothing
+    :raises TypeError: when a hook is no method, or ``normalize`` a coroutine function
+    """
+
+    NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
+
+    def __init__(self, manager: Any, base: type):
+        self.checks, self.acquire, self.release, self.dead, self.broken = (
+            self._has(manager, base, name) for name in self.NAMES
+        )
+        self.normalize: Callable[[Any], Any] | None = None
+        if self._has(manager, base, 'normalize') and not _is_made_up(manager, 'normalize'):
+            if _is_coroutine_function(manager.normalize):
+                raise TypeError(
+                    f'normalize() of connection_manager {manager!r} is a coroutine function: expected a plain one'
+                )
+            self.normalize = manager.normalize
+
+    @staticmethod
+    def _has(manager: object, base: type, name: str) -> bool:
+        method = getattr(manager, name, None)
+        if method is None:
+            return False
+        if not callable(method):
+            raise TypeError(f'connection_manager.{name} is {method!r}: expected a method')
+        return getattr(method, '__func__', method) is not getattr(base, name)
+
+
+def check_manager(manager: object, *, asynchronous: bool) -> None:
+    """Refuse what cannot be a connection manager, or is one for the other runtime.
+
+    :param manager: what the pool was given
+    :param asynchronous: whether it has to be one for asyncio
+    :raises TypeError: when it is not; the message says what was expected
+    """
+    wanted, other = (
+        (AsyncConnectionManager, SyncConnectionManager)
+        if asynchronous
+        else (SyncConnectionManager, AsyncConnectionManager)
+    )
+    runtime = 'asyncio' if asynchronous else 'threading'
+    expected = f'expected a gcpool.{runtime}.BaseConnectionManager'
+    if isinstance(manager, type):
+        raise TypeError(f'connection_manager is the class {manager.__qualname__}: {expected}, an instance')
+    if isinstance(manager, other) and not isinstance(manager, wanted):
+        raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
+    for name in ('create', 'dispose'):
+        method = getattr(manager, name, None)
+        if not callable(method):
+            raise TypeError(f'connection_manager {manager!r} has no method {name}(): {expected}')
+        if _is_coroutine_function(method) and not asynchronous:
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+        if asynchronous and _is_plain(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
+    for name in () if asynchronous else Hooks.NAMES:
+        if _is_coroutine_function(getattr(manager, name, None)):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+
+
+def _is_made_up(manager: object, name: str) -> bool:
+    # A mock has every method, and a normalize() that nobody wrote would make all endpoints count as one.
+    mock = sys.modules.get('unittest.mock')
+    if mock is None:
+        return False
+    import inspect
+
+    return (
+        isinstance(getattr(manager, name), mock.NonCallableMock) and inspect.getattr_static(manager, name, None) is None
+    )
+
+
+def _is_coroutine_function(method: object) -> bool:
+    # inspect takes longer to import than all the rest of a pool for threads. Without it nobody can have marked a plain
+    # function as a coroutine function.
+    code = getattr(getattr(method, '__func__', method), '__code__', None)
+    if method is None or (code is not None and not code.co_flags & _CO_COROUTINE and 'inspect' not in sys.modules):
+        return False
+    import inspect
+
+    return inspect.iscoroutinefunction(method)
+
+
+def _is_plain(method: object) -> bool:
+    import inspect
+
+    # A plain function may still return an awaitable; one of a class that knows nothing of this package, with the
+    # timeout that only the managers for threads have, does not.
+    if not inspect.isroutine(method) or _is_coroutine_function(inspect.unwrap(method)):
+        return False
+    try:
+        parameters = inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
+    return 'timeout' in parameters
+
+
+def make_core(
+    *,
+    idle_timeout: float,
+    max_lifetime: float,
+    min_idle: int,
+    max_size: int,
+    total_max_size: int,
+    collects: bool,
+    wake_collector: Callable[[], object] | None,
+    clock: Callable[[], float] | None,
+    normalize: Callable[[Any], Any] | None,
+) -> PoolCore:
+    """Check the parameters that make a pool, and make its core.
+
+    :raises TypeError: when one is of a wrong type
+    :raises ValueError: when one is out of its range, or two contradict each other
+    """
+    idle_timeout = _check_seconds('idle_timeout', idle_timeout)
+    max_lifetime = _check_seconds('max_lifetime', max_lifetime)
+    min_idle = _check_count('min_idle', min_idle, 0)
+    max_size = _check_count('max_size', max_size, 1)
+    total_max_size = _check_count('total_max_size', total_max_size, 1)
+    if min_idle > max_size:
+        raise ValueError(f'min_idle={min_idle} is greater than max_size={max_size}: expected at most that')
+    if max_size > total_max_size:
+        raise ValueError(f'max_size={max_size} is greater than total_max_size={total_max_size}: expected at most that')
+    if idle_timeout > max_lifetime:
+        raise ValueError(
+            f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
+        )
+    return PoolCore(
+        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+    )
+
+
+def check_facade_parameters(
+    acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
+) -> tuple[float | None, float | None, int]:
+    """Check the parameters that the core does not know."""
+    # Any other int would rather be the value of another parameter.
+    if not isinstance(background_collector, bool):
+        raise TypeError(
+            f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
+        )
+    limit = check_optional_seconds('dispose_timeout', dispose_timeout)
+    return (
+        check_optional_seconds('acquire_timeout', acquire_timeout),
+        # Managers know no other way to say that there is no limit.
+        _limit(limit),
+        _check_count('dispose_batch_size', dispose_batch_size, 0),
+    )
+
+
+def check_check_parameters(check_interval: float, check_timeout: float | None) -> tuple[float, float | None]:
+    """Check the parameters of aliveness checks."""
+    check_interval = _check_seconds('check_interval', check_interval)
+    limit = check_optional_seconds('check_timeout', check_timeout)
+    if limit == 0:
+        raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
+    # Managers know no other way to say that there is no limit.
+    return check_interval, _limit(limit)
+
+
+def check_acquired(acquired: object) -> None:
+    """Refuse what says neither which connections to count nor, as None does, that all are meant."""
+    if acquired is not None and not isinstance(acquired, bool):
+        raise TypeError(f'acquired={acquired!r}: expected True, False or None, got {type(acquired).__name__}')
