@@ -9,7 +9,7 @@
 #   make tsan       threads without the GIL under ThreadSanitizer, on an interpreter built for it: TSAN_PYTHON=path
 #   make lint       formatting, linters, types, the stub of the core, the generated half, the workflows
 #   make docs       the documentation, into build/docs
-#   make bench      the pool beside its peers
+#   make bench      the pool beside its peers, on the newest CPython that is there
 #   make bench-servers  the pool beside the drivers' own, on a real PostgreSQL and Redis
 #   make wheel      sdist and wheel into dist/, the wheel tried in an empty environment
 #   make test-sdist the tests of the sdist on the wheel, as the workflow that makes the wheels runs them
@@ -48,7 +48,7 @@ SOURCES := $(CORE) pyproject.toml MANIFEST.in $(shell find src -name '*.py' -o -
 SHIPPED := README.md LICENSE CHANGELOG.md Makefile $(shell find tests examples docs bench .github -type f \
 	-not -path '*/__pycache__/*' -not -name '_probe*' -not -name '*.so')
 
-.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-installed test-sdist tsan lint docs bench bench-servers wheel generate format build clean
+.PHONY: demo test test-plain test-assert coverage test-simulate simulate mutants test-installed test-sdist tsan lint docs bench bench-environment bench-servers wheel generate format build clean
 
 # ---- environments -------------------------------------------------------------------------------------------------
 
@@ -78,6 +78,9 @@ demo: $(VENV)/.built
 
 bench: $(VENV)/.built $(VENV)/.group-bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# For python -m bench, which runs on the newest CPython that is there, in an environment of its own.
+bench-environment: $(VENV)/.built $(VENV)/.group-bench
 
 bench-servers: $(VENV)/.built $(VENV)/.group-bench
 	$(BIN)/python -m bench.servers $(BENCH_ARGS)

@@ -49,7 +49,7 @@ def contention(runtime: Runtime, settings: Settings, workers: int, connections: 
     if hold and runtime.name == 'threads':
         ideal = ideal_rate(connections, hold)
         for name, samples in result.samples.items():
-            goal = Goal('>=', 0.9) if hold == 1e-3 and name == 'gcpool' else None
+            goal = Goal('>=', 0.95) if hold == 1e-3 and name == 'gcpool' else None
             values = [1e9 / sample / ideal for sample in samples]
             result.figures.append(Figure(f'{name}: of the ideal rate', values, goal=goal))
     else:
@@ -58,7 +58,7 @@ def contention(runtime: Runtime, settings: Settings, workers: int, connections: 
             goal = Goal('>=', 8) if has_goal else None
             result.figures.append(Figure(f'{first}: throughput, in that of {other}', ratios(samples, own), goal=goal))
     for name, values in fairness.items():
-        goal = Goal('>=', 0.98) if hold == 1e-3 and name == 'gcpool' and runtime.name == 'threads' else None
+        goal = Goal('>=', 0.99) if hold == 1e-3 and name == 'gcpool' and runtime.name == 'threads' else None
         result.figures.append(Figure(f'{name}: Jain fairness index', values, unit='', goal=goal))
     return result
 

@@ -9,7 +9,16 @@ from time import perf_counter
 
 from rich.console import Console
 
-from . import cases_contention, cases_cycle, cases_endpoints, cases_queue, report
+from . import (
+    cases_contention,
+    cases_cycle,
+    cases_endpoints,
+    cases_free_threads,
+    cases_import,
+    cases_queue,
+    interpreter,
+    report,
+)
 from .measure import Result
 from .runtimes import Runtime, all_runtimes
 from .settings import FULL, QUICK, Settings
@@ -32,6 +41,7 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
         'tuple_endpoint': cases_cycle.tuple_endpoint,
         'fresh_tuple_endpoint': cases_cycle.fresh_tuple_endpoint,
         'many_endpoints': cases_endpoints.many_endpoints,
+        'create': cases_endpoints.create,
         'close': cases_endpoints.close,
         'memory': cases_endpoints.memory,
     }
@@ -40,6 +50,9 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
         cases[name] = functools.partial(
             cases_contention.contention, workers=workers, connections=connections, hold=hold
         )
+    if runtime.name == 'threads':
+        cases['two_threads'] = cases_free_threads.two_threads
+    cases['import'] = cases_import.import_
     if runtime.name == 'asyncio':
         cases['queued_tasks'] = cases_queue.queued_tasks
         cases['cancelled_tasks'] = cases_queue.cancelled_tasks
@@ -51,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--quick', action='store_true', help='fewer and shorter rounds, smaller numbers')
     parser.add_argument('-k', metavar='WORD', default='', help='only the cases whose name contains WORD')
     parser.add_argument('--list', action='store_true', help='print the names of the cases and do nothing')
+    interpreter.add_arguments(parser)
     parser.add_argument('--json', metavar='FILE', type=Path, help='write all figures to FILE, too')
     parser.add_argument(
         '--results',
@@ -60,11 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='where a run of all cases leaves its figures and its chart (default: %(default)s)',
     )
     options = parser.parse_args(arguments)
+    status = interpreter.run_elsewhere(options, 'bench', sys.argv[1:] if arguments is None else arguments)
+    if status is not None:
+        return status
     settings = QUICK if options.quick else FULL
     progress = Console(stderr=True)
     # Wide enough for every line where there is no terminal to say how wide it is.
     out = Console() if sys.stdout.isatty() else Console(width=120)
 
+    out.print(interpreter.describe(), highlight=False)
     with all_runtimes() as runtimes:
         chosen = [
             (name, functools.partial(case, runtime, settings))

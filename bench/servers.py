@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from . import report, servers_asyncio, servers_report, servers_spike, servers_threads
+from . import interpreter, report, servers_asyncio, servers_report, servers_spike, servers_threads
 from .measure import Figure, Goal, Timed, calibrate, interleave
 from .runtimes import Runtime, all_runtimes, check_reuse, opened
 from .servers_measure import (
@@ -277,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--quick', action='store_true', help='fewer and shorter rounds')
     parser.add_argument('-k', metavar='WORD', default='', help='only the cases whose name contains WORD')
     parser.add_argument('--list', action='store_true', help='print the names of the cases and do nothing')
+    interpreter.add_arguments(parser)
     parser.add_argument('--json', metavar='FILE', type=Path, help='write all figures to FILE, too')
     parser.add_argument(
         '--results',
@@ -286,11 +287,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help='where a run of all cases leaves its figures and its chart (default: %(default)s)',
     )
     options = parser.parse_args(arguments)
+    status = interpreter.run_elsewhere(options, 'bench.servers', sys.argv[1:] if arguments is None else arguments)
+    if status is not None:
+        return status
     settings = QUICK if options.quick else FULL
     progress = Console(stderr=True)
     # Wide enough for every line where there is no terminal to say how wide it is.
     out = Console() if sys.stdout.isatty() else Console(width=120)
 
+    out.print(interpreter.describe(), highlight=False)
     with all_runtimes() as runtimes:
         chosen = {name: case for runtime in runtimes for name, case in _cases(runtime).items() if options.k in name}
         if options.list:

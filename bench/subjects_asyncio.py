@@ -134,6 +134,16 @@ class EndpointPool(Subject):
         for endpoint in endpoints:
             await release(await acquire(endpoint), endpoint)
 
+    async def fill(self, number: int) -> None:
+        """Acquire ``number`` connections."""
+        acquire, endpoint = self.pool.acquire, self.endpoint
+        self.taken = [await acquire(endpoint) for _ in repeat(None, number)]
+
+    async def empty(self) -> None:
+        """Give back what :py:meth:`fill` has acquired."""
+        while self.taken:
+            await self.pool.release(self.taken.pop(), self.endpoint)
+
     async def serve(self, tickets: Iterator[int], quota: int, hold: float) -> int:
         acquire, release, endpoint, sleep = self.pool.acquire, self.pool.release, self.endpoint, asyncio.sleep
         served = 0

@@ -136,6 +136,16 @@ class EndpointPool(Subject):
         for endpoint in endpoints:
             release(acquire(endpoint), endpoint)
 
+    def fill(self, number: int) -> None:
+        """Acquire ``number`` connections."""
+        acquire, endpoint = self.pool.acquire, self.endpoint
+        self.taken = [acquire(endpoint) for _ in repeat(None, number)]
+
+    def empty(self) -> None:
+        """Give back what :py:meth:`fill` has acquired."""
+        while self.taken:
+            self.pool.release(self.taken.pop(), self.endpoint)
+
     def serve(self, tickets: Iterator[int], quota: int, hold: float) -> int:
         acquire, release, endpoint, sleep = self.pool.acquire, self.pool.release, self.endpoint, time.sleep
         served = 0
