@@ -69,19 +69,30 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
     return False
 
 
-cdef void *take_closers(PoolCore core) noexcept:
-    # core.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
-    cdef void *chain
-    cdef void *p
-    if core.size or core.closers == NULL:
-        return NULL
-    chain = core.closers
-    p = chain
-    while p != NULL:
-        (<Waiter>p).state = SERVED
-        p = (<Waiter>p).next
-    core.closers = NULL
+cdef void *take_watchers(PoolCore core, Entry gone, void *chain) noexcept:
+    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
+    # who are to be notified. The list holds references already.
+    cdef void **link = &core.watchers
+    cdef Waiter w
+    while link[0] != NULL:
+        w = <Waiter>link[0]
+        if core.size == 0 if w.entry is None else w.entry is gone:
+            link[0] = w.next
+            w.state = SERVED
+            w.next = chain
+            chain = <void *>w
+        else:
+            link = &w.next
     return chain
+
+
+cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
+    # core.lock is held.
+    Py_INCREF(w)        # the list's reference
+    w.next = core.watchers
+    core.watchers = <void *>w
+    w.state = QUEUED
+    return True
 
 
 @cython.linetrace(False)
@@ -114,11 +125,9 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.closing = 0
     core.relief.current = 0
     core.relief.previous = 0
-    core.owners = NULL
-    core.doomed_head = NULL
-    core.doomed_tail = NULL
-    core.doomed_count = 0
-    core.closers = NULL
+    memset(&core.doomed_for_caller, 0, sizeof(Chain))
+    memset(&core.doomed_for_worker, 0, sizeof(Chain))
+    core.watchers = NULL
     core.acquires = 0
     core.created_ = 0
     core.create_errors = 0
