@@ -1,12 +1,11 @@
 cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) except -1:
     cdef EndpointPool ep = pool_of(e)
     cdef void *chain = NULL
-    cdef bint late
+    cdef bint late = False
     cdef int state
     if e.fork_epoch != core.fork_epoch:
         return False
     gcp_lock(&core.lock)
-    late = advance_relief(core, now)
     gcp_lock(&ep.lock)
     state = e.state
     if state == ACQUIRED or state == RELEASING:
@@ -15,6 +14,7 @@ cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) excep
         ep.closing += 1
         core.closing += 1
         core.broken_ += 1
+        late = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if to_doomed:
             chain_append(&core.doomed_for_caller, e)
