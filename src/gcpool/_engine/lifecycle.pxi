@@ -71,28 +71,48 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
 
 cdef void *take_watchers(PoolCore core, Entry gone, void *chain) noexcept:
     # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
-    # who are to be notified. The list holds references already.
+    # who are to be notified. The list borrows its waiters, as the queues do: a task that nobody will go on with is
+    # garbage although it watches.
     cdef void **link = &core.watchers
-    cdef Waiter w
+    cdef void *p
     while link[0] != NULL:
-        w = <Waiter>link[0]
-        if core.size == 0 if w.entry is None else w.entry is gone:
-            link[0] = w.next
-            w.state = SERVED
-            w.next = chain
-            chain = <void *>w
+        p = link[0]
+        if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
+            link[0] = (<Waiter>p).next
+            gcp_store_int(&(<Waiter>p).state, SERVED)
+            if gcp_try_incref(p):
+                (<Waiter>p).next = chain
+                chain = p
         else:
-            link = &w.next
+            link = &(<Waiter>p).next
     return chain
 
 
 cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
     # core.lock is held.
-    Py_INCREF(w)        # the list's reference
+    w.core = core
     w.next = core.watchers
     core.watchers = <void *>w
-    w.state = QUEUED
+    gcp_store_int(&w.state, QUEUED)
+    gcp_enable_try_incref(w)
     return True
+
+
+cdef bint remove_watcher(PoolCore core, void *p) noexcept:
+    # No lock is held; the waiter's destructor may run. False if it watches nothing.
+    cdef void **link = &core.watchers
+    cdef bint found = False
+    gcp_lock(&core.lock)
+    while link[0] != NULL and not found:
+        if link[0] == p:
+            link[0] = (<Waiter>p).next
+            (<Waiter>p).next = NULL
+            gcp_store_int(&(<Waiter>p).state, CANCELLED)
+            found = True
+        else:
+            link = &(<Waiter>link[0]).next
+    gcp_unlock(&core.lock)
+    return found
 
 
 @cython.linetrace(False)

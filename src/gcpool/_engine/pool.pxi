@@ -971,22 +971,7 @@ cdef class PoolCore:
 
         :return: True when it was still waiting, so that it will not be notified
         """
-        cdef void **link
-        cdef bint found = False
-        gcp_lock(&self.lock)
-        link = &self.watchers
-        while link[0] != NULL and not found:
-            if link[0] == <void *>w:
-                link[0] = w.next
-                w.next = NULL
-                w.state = CANCELLED
-                found = True
-            else:
-                link = &(<Waiter>link[0]).next
-        gcp_unlock(&self.lock)
-        if found:
-            Py_DECREF(w)
-        return found
+        return remove_watcher(self, <void *>w)
 
     def doom_acquired(self):
         """Doom every connection that is out, the oldest first; its release will do nothing.
