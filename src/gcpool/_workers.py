@@ -357,11 +357,10 @@ class SyncClosers:
             crew.free.pop(thread, None)
 
     def _leave(self, crew: _Crew) -> None:
+        # Makes the thread known where it is not, so that it can end in order: see SyncWorker.
+        threading.current_thread()
         pool = self._pool()
-        if crew is not self._crew_of_this_process():
-            # A thread of gevent outlives a fork: see SyncWorker.
-            threading.current_thread()
-        elif pool is None or self._stopped:
+        if crew is self._crew_of_this_process() and (pool is None or self._stopped):
             # The others are to end, too.
             crew.ring()
         if pool is not None:
