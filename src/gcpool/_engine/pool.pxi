@@ -474,9 +474,11 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
 
     def reject_dead(self, Waiter w not None):
-        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`). When the waiter asks again, or is cancelled,
-        it is doomed, and not before, so that nobody comes between. Nothing is dead when the pool was closed over it
-        during the check."""
+        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`).
+
+        It is doomed when the waiter asks again, or is cancelled, and not before, so that nobody comes between. Nothing
+        is dead when the pool was closed over it during the check.
+        """
         cdef Entry e = w.entry
         cdef EndpointPool ep = pool_of(e)
         cdef bint held
