@@ -581,7 +581,7 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'dead-connection-left-to-nobody',
-        ALL,
+        CORE,
         'count_as_relief(self, <void *>dead_entry)\n            if late:',
         'chain_take(&self.doomed_for_worker)\n            if late:',
         'the dead connection of an acquire that is interrupted is never closed, and keeps its slot for good',
