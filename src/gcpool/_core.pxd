@@ -12,6 +12,7 @@ include "_engine/platform.pxd"
 include "_engine/table.pxd"
 include "_engine/lifecycle.pxd"
 include "_engine/relief.pxd"
+include "_engine/list.pxd"
 include "_engine/heap.pxd"
 
 cdef class PoolCore

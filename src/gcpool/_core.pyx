@@ -76,6 +76,8 @@ MISSING = MISSING_
 
 # Hash tables, address or hash -> object, split into shards.
 include "_engine/table.pxi"
+# Chains of entries.
+include "_engine/list.pxi"
 # Heaps whose members know their places.
 include "_engine/heap.pxi"
 # The record of one connection.

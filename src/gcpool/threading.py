@@ -5,7 +5,7 @@
 from collections.abc import Callable
 from typing import Generic
 
-from ._core import Waiter, logger
+from ._core import Entry, Waiter, logger
 from ._parameters import (
     Hooks,
     check_acquired,
@@ -16,8 +16,8 @@ from ._parameters import (
     make_core,
 )
 from ._runtime_threads import SyncRuntime
-from ._time_limits import get_deadline, not_before, seconds
-from ._workers import SyncWorker
+from ._time_limits import get_deadline, seconds
+from ._workers import PARALLEL_DISPOSALS, SyncWorker
 from .common import BaseConnectionPool
 from .exceptions import ConnectionPoolClosedError, PoolTimeout
 from .managers import ConnectionT, EndpointT
@@ -45,8 +45,8 @@ class ConnectionPool(
     :param acquire_timeout: seconds that an acquire waits if it says nothing else; None for no limit
     :param background_collector: whether a background worker disposes of what is due. If not, each release does.
     :param dispose_batch_size: how many connections one release disposes of at most; 0 for ``int(log2(size + 1)) + 1``
-    :param dispose_timeout: seconds that one disposal may take; None for no limit. An acquire waits for what it has to
-        close no longer than it has time itself.
+    :param dispose_timeout: seconds that one disposal may take; None for no limit. An acquire waits for what it has
+        closed no longer than it has time itself: a task or a thread of the pool closes it.
     :param check_interval: seconds within which a connection that was used is served without ``check_aliveness``; 0 for
         a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's others from before are
         suspect, and are checked before they are served, however recently they were used.
@@ -127,8 +127,8 @@ class ConnectionPool(
 
         Connections that are out are waited for, and disposed of as they come back; those that are still out when the
         time is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the
-        same way. On asyncio no task and no timer of the pool is left in the event loop when this returns. Disposals
-        that are at work when the time is over are cancelled; if one goes on even so, that is logged.
+        same way. No task, timer or thread of the pool is at work any more when this returns. Disposals that are at work
+        when the time is over are cancelled on asyncio; if one goes on even so, or in a thread, that is logged.
 
         :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
             0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); 0 for not
@@ -152,9 +152,9 @@ class ConnectionPool(
             emptied = not core.watch_empty(waiter)
             if not emptied:
                 logger.info('closing the pool: %d connections are still out', core.size)
-                emptied = self._wait(signal, deadline, core.unwatch_empty, waiter)
+                emptied = self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
-            core.unwatch_empty(waiter)
+            core.unwatch(waiter)
             raise
         unreleased = 0
         if not emptied:
@@ -179,8 +179,8 @@ class ConnectionPool(
         deadline = get_deadline(core.now() if since is None else since, timeout)
         while True:
             signal = self._arm(waiter)
-            queued, worth_waiting_until = self._ask(waiter, found_dead, deadline, timeout)
-            if queued and not self._wait(signal, not_before(deadline, worth_waiting_until), core.give_up, waiter):
+            queued = self._ask(waiter, found_dead, deadline, timeout)
+            if queued and not self._wait(signal, deadline, core.give_up, waiter):
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
@@ -199,25 +199,36 @@ class ConnectionPool(
         if not core.still_holds(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
-    def _ask(
-        self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None
-    ) -> tuple[bool, float]:
-        """Ask for a connection, or another one, and close what has to be closed for that.
+    def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
+        """Ask for a connection, or another one, and have closed what has to be closed for that.
 
-        :return: whether it has to wait, and until when at least, even if its time is over: for what it had closed
+        :return: whether it has to wait
         """
         core = self._core
         if found_dead:
             core.reject_dead(waiter)
         dead_entry = waiter.dead_entry
-        # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
-        worth_waiting_until = self._begin_disposals(waiter, deadline) if waiter.has_doomed or core.doomed else 0.0
-        if dead_entry is not None:
-            self._dispose_dead(waiter, deadline, timeout)
-            if self._hooks_dead:
-                self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
-        return queued, worth_waiting_until
+        self._begin_disposals(deadline)
+        if dead_entry is not None and self._hooks_dead:
+            self._wait_until_closed(dead_entry, deadline, timeout)
+            self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
+        return queued
+
+    def _wait_until_closed(self, entry: Entry, deadline: float | None = None, timeout: float | None = None) -> None:
+        """Wait for the end of a dispose, whoever sees to it."""
+        core = self._core
+        watcher = Waiter(None)
+        signal = self._arm(watcher)
+        try:
+            if core.watch_gone(watcher, entry) and not self._wait(signal, deadline, core.unwatch, watcher):
+                raise PoolTimeout(
+                    f'a dead connection to {entry.endpoint!r} was not closed when the {seconds(timeout)} of acquire '
+                    'were over'
+                )
+        except BaseException:
+            core.unwatch(watcher)
+            raise
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core
@@ -234,8 +245,11 @@ class ConnectionPool(
         return None if due is None else max(due - core.now(), 0.0)
 
     def _collect(self) -> float | None:
-        """Dispose of what is due. Seconds until more will be; None if nothing ever is."""
+        """Have closed what is due. Seconds until more will be; None if nothing ever is."""
         core = self._core
-        while core.expired(core.now(), self.disposals_at_once):
-            self._dispose_doomed()
+        found = 1
+        while found:
+            found = core.expired(core.now(), PARALLEL_DISPOSALS, True)
+            # Though nothing is due: the core was told the time, and may have doomed another one for who waits.
+            self._dispose_due()
         return self._due_in()

@@ -19,6 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from gcpool import _workers
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.simulation.world import (
@@ -124,10 +125,14 @@ class Thread:
         self.target = target
         self.name = name
         self.fiber: Fiber | None = None
+        # Taken until it has ended.
+        self.at_work = Lock(threads)
+        self.at_work.locked = True
 
     def start(self) -> None:
         self.threads.interrupt_or_switch()
         if self.threads.draw() < self.threads.world.rate['no_thread']:
+            self.threads.world.threads_refused = True
             raise RuntimeError("can't start new thread")
         self.fiber = self.threads.start(self.run)
         self.threads.interrupt_or_switch()
@@ -138,6 +143,11 @@ class Thread:
         except Interruption as exc:
             if str(exc) != SIGNAL:
                 self.threads.world.fail(f'the thread {self.name} has died of what a manager raised: {exc!r}')
+        self.at_work.release()
+
+    def join(self, timeout: float) -> None:
+        if self.at_work.acquire(timeout=timeout):
+            self.at_work.release()
 
     def is_alive(self) -> bool:
         return self.fiber is not None and not self.fiber.dead
@@ -196,6 +206,8 @@ class Threads:
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
         self.releases_at_once = not self.switchiness
+        # How long a thread of the pool's own waits for something to close.
+        self.linger = self.world.dice.choice((0.0, 0.01, 1.0))
         self.nervousness = self.world.rate['signal'] * 0.05
 
     def build(self) -> None:
@@ -337,10 +349,13 @@ class Threads:
         return
 
     def disturb_worker(self) -> None:
-        """Have a signal handler raise in the collector's thread. It dies of that."""
+        """Have an exception raised in a thread of the pool's own. It may die of that."""
         worker = self.pool._worker
+        fibers = [thread.fiber for thread in self.pool._closers._crew.threads if thread.is_alive()]
         if worker is not None and worker._lives():
-            self.interrupt(worker._thread.fiber)
+            fibers.append(worker._thread.fiber)
+        if fibers:
+            self.interrupt(min(fibers, key=self.fibers.index))
 
     def has_worker(self) -> bool:
         worker = self.pool._worker
@@ -366,7 +381,7 @@ class Threads:
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         try:
-            self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
+            self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
             self.pool._dispose_doomed()
         except (Interruption, Refused):
             pass
@@ -452,10 +467,12 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     ]
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
+    linger, _workers.LINGER = _workers.LINGER, threads.linger
     try:
         yield
     finally:
         threads.end()
+        _workers.LINGER = linger
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 

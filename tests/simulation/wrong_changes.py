@@ -34,14 +34,14 @@ WRONG_CHANGES = (
     WrongChange(
         'forgotten-dispatch',
         ALL,
-        'cdef void *chain = dispatch(core)',
-        'cdef void *chain = NULL',
+        'take_watchers(core, gone, dispatch(core, doomed))',
+        'take_watchers(core, gone, NULL)',
         'both are closed, and yet who waits for a slot is never served: no close and no failed connect serves him',
     ),
     WrongChange(
         'forgotten-dispatch-at-resize',
         CORE,
-        'pass\n        chain = dispatch(self)',
+        'pass\n        chain = dispatch(self, &self.doomed_for_caller)',
         'pass\n        chain = NULL',
         'after the limits were raised, those who wait at the old ones wait on',
     ),
@@ -62,8 +62,8 @@ WRONG_CHANGES = (
     WrongChange(
         'slot-lost-at-failed-connect',
         ALL,
-        'ep.size -= 1\n    gcp_store_int(&core.size, core.size - 1)\n    core.create_errors += 1',
-        'ep.size -= 1\n    core.create_errors += 1',
+        'gcp_store_int(&core.size, core.size - 1)\n        core.create_errors += 1',
+        'core.create_errors += 1',
         'each refused connect takes a slot for good, until total_max_size of them have blocked the pool',
     ),
     WrongChange(
@@ -76,8 +76,8 @@ WRONG_CHANGES = (
     WrongChange(
         'nothing-closed-for-others',
         ALL,
-        'while missing > 0:',
-        'while missing > 1:',
+        'while missing_relief(core) > 0:',
+        'while missing_relief(core) > 1:',
         'at total_max_size a single endpoint in need waits beside the idle connections of others, for ever',
     ),
     WrongChange(
@@ -189,14 +189,14 @@ WRONG_CHANGES = (
     WrongChange(
         'dropped-ticket',
         CORE,
-        'give_back_ticket(self.core, self.entry, None)',
+        'give_back_ticket(self.core, self.entry, self.core.read_clock())',
         'pass',
         'an acquire that was dropped before it connected keeps its slot for good',
     ),
     WrongChange(
         'second-closer-displaces-the-first',
         ALL,
-        'w.next = self.closers',
+        'w.next = core.watchers',
         'w.next = NULL',
         'of two that wait in close() for the last connection, one waits for ever',
     ),
@@ -267,8 +267,8 @@ WRONG_CHANGES = (
     WrongChange(
         'shrinking-closes-too-many',
         CORE,
-        'while self.size - self.closing > self.total_max_size and',
-        'while self.size > self.total_max_size and',
+        'self.size - self.closing > self.total_max_size\n            and',
+        'self.size > self.total_max_size\n            and',
         'a resize closes idle connections for those that are being closed already',
     ),
     # -- connections and their states ---------------------------------------------------------------------------------
@@ -296,8 +296,8 @@ WRONG_CHANGES = (
     WrongChange(
         'dead-connection-closed-twice',
         ALL,
-        'e = w.dead_entry\n        w.dead_entry = None',
-        'e = w.dead_entry',
+        'chain_append(&core.doomed_for_worker, w.dead_entry)\n        w.dead_entry = None',
+        'chain_append(&core.doomed_for_worker, w.dead_entry)',
         'an acquire that found a dead connection and is cancelled later has it closed a second time',
     ),
     WrongChange(
@@ -397,15 +397,15 @@ WRONG_CHANGES = (
     WrongChange(
         'failed-close-keeps-its-slot',
         THREADS,
-        '        finally:\n            self._core.disposed(e, w)',
-        '            self._core.disposed(e, w)',
+        '        finally:\n            self._core.disposed(e, self._core.read_clock(), by_worker)',
+        '            self._core.disposed(e, self._core.read_clock(), by_worker)',
         'a dispose that raises takes a slot for good',
     ),
     WrongChange(
         'interrupted-close-leaves-the-rest',
         THREADS,
-        'self.dispose_entry(e, deadline, None)\n            except BaseException as exc:',
-        'self.dispose_entry(e, deadline, None)\n            except Exception as exc:',
+        'self.dispose_entry(e, deadline, for_worker)\n            except BaseException as exc:',
+        'self.dispose_entry(e, deadline, for_worker)\n            except Exception as exc:',
         'Ctrl-C in one dispose leaves the other connections half-closed, and those who wait for them waiting',
     ),
     WrongChange(
@@ -446,7 +446,7 @@ WRONG_CHANGES = (
     WrongChange(
         'cancelled-acquire-closes-nothing',
         ASYNCIO,
-        'core.cancel(w, core.read_clock())\n        if gcp_load_int(&core.doomed_count):',
+        'core.cancel(w, core.read_clock())\n        if has_doomed(core):',
         'core.cancel(w, core.read_clock())\n        if False:',
         'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
     ),
@@ -556,6 +556,98 @@ WRONG_CHANGES = (
         'at_work = self.at_work()\n        self._ring(self._news)',
         'at_work = self.at_work()',
         'the collector of threads sleeps on when something is due earlier, and does not end with its pool',
+    ),
+    # -- who closes ---------------------------------------------------------------------------------------------------
+    WrongChange(
+        'expired-left-to-a-release',
+        CORE,
+        'doom(self, ep, e, &self.doomed_for_worker)\n                    continue',
+        'doom(self, ep, e, &self.doomed_for_caller)\n                    continue',
+        'an expired connection that an acquire came upon keeps its slot until somebody releases, who closes it',
+    ),
+    WrongChange(
+        'relief-of-a-second-long-past',
+        CORE,
+        'advance_relief(self, now)\n        gcp_lock(&ep.lock)\n        gcp_assert',
+        'gcp_lock(&ep.lock)\n        gcp_assert',
+        'a connection that is doomed when a close ends counts as relief for too short, and one too many is closed',
+    ),
+    WrongChange(
+        'closed-in-use-makes-others-suspect',
+        CORE,
+        'if e.state == ACQUIRED or e.state == RELEASING:\n            ep.distrust_count += 1',
+        'if True:\n            ep.distrust_count += 1',
+        'a connection that was closed over its user has all others of the endpoint checked',
+    ),
+    WrongChange(
+        'dead-connection-left-to-nobody',
+        CORE,
+        'count_as_relief(self, <void *>dead_entry)\n            if late:',
+        'chain_take(&self.doomed_for_worker)\n            if late:',
+        'the dead connection of an acquire that is interrupted is never closed, and keeps its slot for good',
+    ),
+    WrongChange(
+        'nobody-is-told-what-an-acquire-dooms',
+        FACADES,
+        'self._begin_disposals(deadline)\n',
+        'pass\n',
+        'an acquire at total_max_size waits until somebody else has a connection closed, maybe for ever',
+    ),
+    WrongChange(
+        'what-is-due-left-to-nobody',
+        FACADES,
+        'await self._dispose_due()',
+        'pass',
+        'what the collector finds due is closed when somebody else comes by',
+    ),
+    WrongChange(
+        'told-of-the-dead-before-the-close',
+        FACADES,
+        'await self._wait_until_closed(dead_entry, deadline, timeout)',
+        'pass',
+        'on_connection_dead is called while dispose is still at work on the connection',
+    ),
+    WrongChange(
+        'a-closer-ends-though-it-was-called',
+        THREADS,
+        'pool._begin_disposals()\n',
+        'pass\n',
+        'a thread that was called in the moment in which it has waited long enough ends, and nobody closes',
+    ),
+    WrongChange(
+        'one-closer-only',
+        THREADS,
+        'return self._start(crew)',
+        'return bool(crew.threads) or self._start(crew)',
+        'one dispose that hangs keeps all others from being closed',
+    ),
+    WrongChange(
+        'no-second-closer-for-the-second',
+        THREADS,
+        'if gcp_load_int(&core.doomed_for_worker.count) > 1:',
+        'if False:',
+        'of two connections that are doomed at once one is closed after the other, if the first does not hang',
+    ),
+    WrongChange(
+        'closed-by-nobody-without-a-thread',
+        THREADS,
+        'if not called:\n',
+        'if False:\n',
+        'where no thread can be started, an acquire at total_max_size waits for ever',
+    ),
+    WrongChange(
+        'interrupted-before-it-calls-a-closer',
+        THREADS,
+        'self.begin_disposals(INFINITY if timeout is None else self._core.now())',
+        'pass',
+        'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
+    ),
+    WrongChange(
+        'closers-outlive-the-pool',
+        THREADS,
+        'closers = self._closers.stop()',
+        'closers = []',
+        'threads of the pool are left when close() returns',
     ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(

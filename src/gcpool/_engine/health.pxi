@@ -1,5 +1,7 @@
-cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
+cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) except -1:
     cdef EndpointPool ep = pool_of(e)
+    cdef void *chain = NULL
+    cdef bint late = False
     cdef int state
     if e.fork_epoch != core.fork_epoch:
         return False
@@ -12,11 +14,15 @@ cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
         ep.closing += 1
         core.closing += 1
         core.broken_ += 1
+        late = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if to_doomed:
-            queue_doomed(core, e)
+            chain_append(&core.doomed_for_caller, e)
     gcp_unlock(&ep.lock)
+    if late:
+        chain = dispatch(core, &core.doomed_for_caller)
     gcp_unlock(&core.lock)
+    notify_all(chain)
     if state == ACQUIRED or state == RELEASING:
         return True
     if not gcp_load_char(&e.closed_while_out):

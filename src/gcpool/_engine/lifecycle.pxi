@@ -69,19 +69,50 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
     return False
 
 
-cdef void *take_closers(PoolCore core) noexcept:
-    # core.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
-    cdef void *chain
+cdef void *take_watchers(PoolCore core, Entry gone, void *chain) noexcept:
+    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
+    # who are to be notified. The list borrows its waiters, as the queues do: a task that nobody will go on with is
+    # garbage although it watches.
+    cdef void **link = &core.watchers
     cdef void *p
-    if core.size or core.closers == NULL:
-        return NULL
-    chain = core.closers
-    p = chain
-    while p != NULL:
-        (<Waiter>p).state = SERVED
-        p = (<Waiter>p).next
-    core.closers = NULL
+    while link[0] != NULL:
+        p = link[0]
+        if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
+            link[0] = (<Waiter>p).next
+            gcp_store_int(&(<Waiter>p).state, SERVED)
+            if gcp_try_incref(p):
+                (<Waiter>p).next = chain
+                chain = p
+        else:
+            link = &(<Waiter>p).next
     return chain
+
+
+cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
+    # core.lock is held.
+    w.core = core
+    w.next = core.watchers
+    core.watchers = <void *>w
+    gcp_store_int(&w.state, QUEUED)
+    gcp_enable_try_incref(w)
+    return True
+
+
+cdef bint remove_watcher(PoolCore core, void *p) noexcept:
+    # No lock is held; the waiter's destructor may run. False if it watches nothing.
+    cdef void **link = &core.watchers
+    cdef bint found = False
+    gcp_lock(&core.lock)
+    while link[0] != NULL and not found:
+        if link[0] == p:
+            link[0] = (<Waiter>p).next
+            (<Waiter>p).next = NULL
+            gcp_store_int(&(<Waiter>p).state, CANCELLED)
+            found = True
+        else:
+            link = &(<Waiter>link[0]).next
+    gcp_unlock(&core.lock)
+    return found
 
 
 @cython.linetrace(False)
@@ -114,11 +145,9 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.closing = 0
     core.relief.current = 0
     core.relief.previous = 0
-    core.owners = NULL
-    core.doomed_head = NULL
-    core.doomed_tail = NULL
-    core.doomed_count = 0
-    core.closers = NULL
+    memset(&core.doomed_for_caller, 0, sizeof(Chain))
+    memset(&core.doomed_for_worker, 0, sizeof(Chain))
+    core.watchers = NULL
     core.acquires = 0
     core.created_ = 0
     core.create_errors = 0

@@ -26,16 +26,16 @@ cdef class Waiter:
         # else: it must be forgotten before it goes with it.
         cdef EndpointPool ep = self.pool
         cdef int state = gcp_load_int(&self.state)
-        if (state == QUEUED or state == DROPPED) and ep is not None and ep.fork_epoch == self.core.fork_epoch:
+        if state == QUEUED and ep is None:
+            remove_watcher(self.core, <void *>self)
+        elif (state == QUEUED or state == DROPPED) and ep is not None and ep.fork_epoch == self.core.fork_epoch:
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
             dequeue(self.core, ep, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
         elif self.core is not None and self.entry is not None and gcp_load_char(&self.entry.state) == CREATING:
-            give_back_ticket(self.core, self.entry, None)
-        if gcp_load_pointer(&self.own_head) != NULL:
-            disown(self.core, self)
+            give_back_ticket(self.core, self.entry, self.core.read_clock())
 
     @property
     def queued(self):
@@ -63,15 +63,6 @@ cdef class Waiter:
     def has_ticket(self):
         """Whether what it was served is a slot to connect for, not a connection."""
         return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
-
-    @property
-    def has_doomed(self):
-        """Whether it keeps connections that it has to dispose of (:py:meth:`PoolCore.take_own`)."""
-        return gcp_load_pointer(&self.own_head) != NULL
-
-    def keep_doomed(self):
-        """Keep what this acquire dooms, from now on, for whoever drives it, apart from what others dispose of."""
-        self.keeps = True
 
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""

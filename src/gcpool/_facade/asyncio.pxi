@@ -110,8 +110,9 @@ cdef class AsyncPool(PoolFacade):
         """Take a connection out of the pool, or create one.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting: then only
-            what is idle, or connected at once, can be had. None means the pool's ``acquire_timeout``.
+        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting, not even
+            for a close: then only what is idle, or connected at once, can be had. None means the pool's
+            ``acquire_timeout``.
         :return: a connection that nobody else has, to be given back with :py:meth:`release`
         :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
         :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
@@ -179,20 +180,19 @@ cdef class AsyncPool(PoolFacade):
         create.call = call
         return create
 
-    def _take_disposal(self, Waiter w=None):
-        # The manager's dispose() of the next connection that is to be closed, or of the one that the waiter found dead;
-        # None if there is none.
+    def _take_disposal(self):
+        # The manager's dispose() of the next connection that is to be closed; None if there is none.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core
-        disposal.entry = self._core.take_doomed() if w is None else self._core.take_dead_entry(w)
+        disposal.entry = self._core.take_doomed()
         return None if disposal.entry is None else disposal
 
     def _abandon(self, Waiter w not None):
         # The acquire has failed: give back what it holds. Signal handlers may raise in the Python part: once more then.
         cdef PoolCore core = self._core
         core.cancel(w, core.read_clock())
-        if gcp_load_int(&core.doomed_count):
+        if has_doomed(core):
             try:
                 self._spawn_disposals()
             except BaseException:
@@ -205,7 +205,7 @@ cdef class AsyncPool(PoolFacade):
         if isinstance(todo, Entry):
             e = todo
             if gcp_load_char(&e.broken):
-                self._core.retire_to_doomed(e)
+                self._core.retire_to_doomed(e, self._core.read_clock())
             elif self._hooks_release:
                 self.release_unreset(e, False)
             else:
@@ -270,9 +270,9 @@ cdef class AsyncPool(PoolFacade):
         cdef double now = core.read_clock()
         pool_of(e)
         if not core.release_fast(e, now):
-            core.release_locked(e, now, None)
+            core.release_locked(e, now, &core.doomed_for_caller)
         self.doom_due(now)
-        return MISSING_ if gcp_load_int(&core.doomed_count) else None
+        return MISSING_ if has_doomed(core) else None
 
     def connection(self, endpoint, timeout=None):
         """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
