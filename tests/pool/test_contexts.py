@@ -66,6 +66,28 @@ async def test_contexts_nest_with_a_connection_each() -> None:
         assert case.stats['idle'] == 2
 
 
+@pytest.mark.parametrize('one_more', [False, True])
+async def test_clients_that_hold_one_and_take_another_need_one_more_than_all_can_hold_and_wait(one_more: bool) -> None:
+    clients, each = 3, 2
+    async with Case(max_size=clients * (each - 1) + one_more) as case:
+        held = await case.acquire('a', clients * (each - 1))
+
+        async def take_another(number: int) -> None:
+            async with case.pool.connection('a'):
+                pass
+            await case.release(held[number])
+
+        if not one_more:
+            # Each waits for the others, for ever.
+            with pytest.raises(PoolTimeout):
+                await case.pool.acquire('a', timeout=0)
+            await case.release(*held)
+            return
+        for job in [spawn(take_another, number) for number in range(clients)]:
+            await job.result()
+        assert case.stats['created'] == clients * (each - 1) + 1
+
+
 @MANAGERS
 async def test_a_context_cannot_be_entered_twice_at_a_time(manager_class: type[Manager]) -> None:
     async with Case(manager_class()) as case:

@@ -206,3 +206,25 @@ async def test_the_collector_goes_on_whatever_dispose_and_a_handler_raise(
             case.clock.advance(0.005)
             await until(lambda: case.pool.get_size() == 0)
     assert handler.error in unraisable
+
+
+LEVELS = {
+    create: logging.DEBUG,
+    dispose_of_what_is_due: logging.DEBUG,
+    fail_to_dispose: logging.ERROR,
+    dispose_too_slowly: logging.ERROR,
+    fail_to_judge: logging.ERROR,
+    close_over_what_is_out: logging.WARNING,
+}
+
+
+@pytest.mark.parametrize(('message', 'event'), [pair for pair in EVENTS if pair[1] in LEVELS])
+async def test_what_happens_is_logged_at_its_level(
+    message: str, event: Callable[[Case], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, 'gcpool')
+    async with make_case() as case:
+        await event(case)
+    levels = {record.levelno for record in caplog.records if record.getMessage().startswith(message)}
+    assert levels == {LEVELS[event]}
+    assert {record.name for record in caplog.records} <= {'gcpool', 'asyncio'}
