@@ -139,6 +139,10 @@ def test_what_is_not_generated_where_all_is_generated_is_refused(
     assert [fault.partition(':')[0] for fault in generator.check(root)] == ['tests/pool_threads/test_own.py']
 
 
+def test_what_is_checked_in_is_what_its_source_generates(generator: ModuleType) -> None:
+    assert generator.check(generator.ROOT) == []
+
+
 def test_a_hand_written_module_of_the_package_is_left_alone(generator: ModuleType, root: Path) -> None:
     (root / 'src/gcpool/managers.py').write_text('class Manager: ...\n')
     generator.write(root)
