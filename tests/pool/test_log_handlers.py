@@ -208,7 +208,7 @@ async def test_the_collector_goes_on_whatever_dispose_and_a_handler_raise(
     assert handler.error in unraisable
 
 
-LEVELS = {
+LEVELS: dict[Any, int] = {
     create: logging.DEBUG,
     dispose_of_what_is_due: logging.DEBUG,
     fail_to_dispose: logging.ERROR,
