@@ -31,9 +31,10 @@ class Endpoint:
 
 
 def filled(pool: Pool) -> list[Endpoint]:
-    """So many endpoints, each with an idle connection."""
+    """So many endpoints, each with an idle connection; one is due after the other."""
     endpoints = [Endpoint(number) for number in range(COUNT)]
     for endpoint in endpoints:
+        pool.now += 1 / 1024
         acquire = Acquire(pool.core, endpoint, lambda _: None)
         assert not pool.core.request(acquire.waiter, pool.now)
         pool.core.created(acquire.entry, Connection(f'c{endpoint.number}'), pool.now)
