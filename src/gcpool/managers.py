@@ -39,7 +39,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
         :param endpoint: where the connection leads
         :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
-        :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit
+        :param timeout: the pool's ``dispose_timeout`` in seconds, or what is left of the caller's time limit if that is
+            less; None for no limit
         """
 
     def normalize(self, endpoint: EndpointT) -> EndpointT:
