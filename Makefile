@@ -128,9 +128,9 @@ coverage: $(VENV)/.built $(VENV)/.group-test
 # so that a region that the GIL makes atomic is not: what is traced are tests of one thread. Left out, too, are those that run
 # programs of their own, and those that collect garbage at every allocation, which take minutes when they are traced.
 CORE_COVERAGE ?= 75
-COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/core/test_memory.py tests/core/test_threads.py,$(wildcard tests/core/test_*.py)) \
-	$(addprefix tests/asyncio_/test_,$(addsuffix .py,api bad_input behaviour close contexts event_loop faults)) \
-	$(addprefix tests/threads/test_,$(addsuffix .py,api bad_input)))
+COVERAGE_TESTS := $(addprefix $(CURDIR)/,$(filter-out tests/engine/test_memory.py tests/engine/test_threads.py,$(wildcard tests/engine/test_*.py)) \
+	$(addprefix tests/pool/test_,$(addsuffix .py,api bad_input behaviour close contexts faults)) tests/asyncio_/test_event_loop.py \
+	$(addprefix tests/pool_threads/test_,$(addsuffix .py,api bad_input)))
 
 # Seconds for each of the three parts of the simulator.
 SIMULATE_SECONDS ?= $(if $(filter 1,$(GCPOOL_QUICK)),2,20)

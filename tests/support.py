@@ -1,8 +1,8 @@
 """What the tests of both runtimes share: a clock that is set by hand, connections that know what happened to them, and
 a recorder of all that a connection manager is told.
 
-What waits stands in ``tests/asyncio_/support.py`` and ``tests/threads/support.py``, with the same names in both, so
-that a test written for the one becomes a test of the other by losing its awaits.
+What waits stands in ``tests/asyncio_/runtime.py`` and ``tests/threads/runtime.py``, with the same names in both, so
+that a test in ``tests/pool/`` becomes one of ``tests/pool_threads/`` by losing its awaits.
 """
 
 import os

@@ -404,6 +404,20 @@ def test_the_defaults_are_shown(pool: type) -> None:
     assert shown == defaults
 
 
+def test_wheels_are_built_for_the_pythons_that_are_named() -> None:
+    found = re.search(
+        r'Python 3\.(\d+) to 3\.(\d+), the free-threaded 3\.(\d+) and 3\.(\d+) included, on Linux, macOS and Windows',
+        (ROOT / 'README.md').read_text(encoding='utf-8'),
+    )
+    assert found is not None
+    first, last, *free_threaded = map(int, found.groups())
+    expected = {f'cp3{minor}' for minor in range(first, last + 1)} | {f'cp3{minor}t' for minor in free_threaded}
+    assert {build.removesuffix('-*') for build in PROJECT['tool']['cibuildwheel']['build'].split()} == expected
+    assert PROJECT['project']['requires-python'] == f'>=3.{first}'
+    named = re.findall(r':: 3\.(\d+)$', '\n'.join(PROJECT['project']['classifiers']), re.MULTILINE)
+    assert {*map(int, named)} == {*range(first, last + 1)}
+
+
 @pytest.mark.parametrize('page', BLOCKS)
 def test_links_lead_somewhere(page: str) -> None:
     targets = [

@@ -17,7 +17,7 @@ from gcpool.exceptions import ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.conftest import FREE_THREADED, QUICK, gil_is_on
 from tests.support import PATIENCE, program_environment
-from tests.threads.support import spawn, until
+from tests.threads.runtime import spawn, until
 
 THREADS = 8
 CYCLES = 1000 if QUICK else 20000

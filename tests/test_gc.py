@@ -19,7 +19,7 @@ import gcpool.threading
 from gcpool.exceptions import BaseError, PoolTimeout
 from tests.conftest import FREE_THREADED, QUICK, pool_threads
 from tests.support import PATIENCE
-from tests.threads.support import spawn, until
+from tests.threads.runtime import spawn, until
 
 # Without the GIL each collection looks at all objects that there are.
 ROUNDS = 30 if QUICK else 100 if FREE_THREADED else 300

@@ -43,15 +43,15 @@ def fixture_generator() -> ModuleType:
 @pytest.fixture(name='root')
 def fixture_root(tmp_path: Path) -> Path:
     (tmp_path / 'pyproject.toml').write_text("[tool.ruff.format]\nquote-style = 'single'\n")
-    for directory in ('src/gcpool', 'tests/asyncio_', 'tests/threads'):
+    for directory in ('src/gcpool', 'tests/pool', 'tests/pool_threads'):
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / 'src/gcpool/asyncio.py').write_text(FACADE)
     return tmp_path
 
 
 def write_test_source(root: Path, name: str = 'test_x.py') -> Path:
-    path = root / 'tests/asyncio_' / name
-    path.write_text(f'# generates: tests/threads/{name}\nasync def test_x() -> None:\n    await run()\n')
+    path = root / 'tests/pool' / name
+    path.write_text('async def test_x() -> None:\n    await run()\n')
     return path
 
 
@@ -76,12 +76,12 @@ def test_asynchronous_code_becomes_synchronous(generator: ModuleType, root: Path
     )
 
 
-def test_a_marked_test_module_is_generated_and_an_unmarked_one_is_not(generator: ModuleType, root: Path) -> None:
-    write_test_source(root)
-    (root / 'tests/asyncio_/test_own.py').write_text('async def test_own() -> None: ...\n')
+def test_every_test_module_is_generated_but_for_what_runs_coroutines(generator: ModuleType, root: Path) -> None:
+    for name in ('test_x.py', 'support.py', 'conftest.py'):
+        write_test_source(root, name)
     generator.write(root)
-    assert [path.name for path in (root / 'tests/threads').iterdir()] == ['test_x.py']
-    assert 'generates:' not in (root / 'tests/threads/test_x.py').read_text()
+    assert sorted(path.name for path in (root / 'tests/pool_threads').iterdir()) == ['support.py', 'test_x.py']
+    assert 'async' not in (root / 'tests/pool_threads/test_x.py').read_text()
 
 
 def test_what_was_written_passes_the_check(generator: ModuleType, root: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_target_that_is_missing_is_refused(generator: ModuleType, root: Path) 
     assert len(generator.check(root)) == 1
 
 
-@pytest.mark.parametrize('vanished', ['tests/asyncio_/test_x.py', 'src/gcpool/asyncio.py'])
+@pytest.mark.parametrize('vanished', ['tests/pool/test_x.py', 'src/gcpool/asyncio.py'])
 def test_a_target_whose_source_vanished_is_refused_and_then_deleted(
     generator: ModuleType, root: Path, vanished: str
 ) -> None:
@@ -128,31 +128,26 @@ def test_a_target_whose_source_vanished_is_refused_and_then_deleted(
     assert generator.check(root) == []
 
 
-def test_a_file_that_claims_to_be_generated_but_is_not_listed_is_refused(generator: ModuleType, root: Path) -> None:
+@pytest.mark.parametrize('text', ['def test_signal(): ...\n', None])
+def test_what_is_not_generated_where_all_is_generated_is_refused(
+    generator: ModuleType, root: Path, text: str | None
+) -> None:
     write_test_source(root)
     generator.write(root)
-    (root / 'tests/threads/test_copy.py').write_text((root / 'tests/threads/test_x.py').read_text())
-    assert [fault.partition(':')[0] for fault in generator.check(root)] == ['tests/threads/test_copy.py']
+    generated = (root / 'tests/pool_threads/test_x.py').read_text()
+    (root / 'tests/pool_threads/test_own.py').write_text(generated if text is None else text)
+    assert [fault.partition(':')[0] for fault in generator.check(root)] == ['tests/pool_threads/test_own.py']
 
 
-def test_a_hand_written_module_beside_the_generated_ones_is_left_alone(generator: ModuleType, root: Path) -> None:
-    (root / 'tests/threads/test_signals.py').write_text('def test_signal(): ...\n')
+def test_what_is_checked_in_is_what_its_source_generates(generator: ModuleType) -> None:
+    assert generator.check(generator.ROOT) == []
+
+
+def test_a_hand_written_module_of_the_package_is_left_alone(generator: ModuleType, root: Path) -> None:
+    (root / 'src/gcpool/managers.py').write_text('class Manager: ...\n')
     generator.write(root)
     assert generator.check(root) == []
-    assert (root / 'tests/threads/test_signals.py').exists()
-
-
-@pytest.mark.parametrize('target', ['tests/test_x.py', '../test_x.py', '/tests/threads/test_x.py'])
-def test_a_target_elsewhere_is_refused(generator: ModuleType, root: Path, target: str) -> None:
-    (root / 'tests/asyncio_/test_x.py').write_text(f'# generates: {target}\n')
-    assert generator.main(['--root', str(root)]) == 2
-
-
-def test_two_sources_of_one_target_are_refused(generator: ModuleType, root: Path) -> None:
-    write_test_source(root)
-    write_test_source(root).rename(root / 'tests/asyncio_/test_y.py')
-    write_test_source(root)
-    assert generator.main(['--root', str(root), '--check']) == 2
+    assert (root / 'src/gcpool/managers.py').exists()
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,15 @@ assert not loaded - before, loaded
 """
     program = f'import sys\nbefore = {{*sys.modules}}\n{script}'
     subprocess.run([sys.executable, '-c', program], check=True, timeout=60, env=program_environment())
+
+
+def test_nothing_but_python_itself_is_needed() -> None:
+    script = """
+import gcpool, gcpool.threading, gcpool.asyncio
+import gcpool.contrib.socket, gcpool.contrib.socket_async, gcpool.contrib.http, gcpool.contrib.sqlite3
+loaded = {name.partition('.')[0] for name in {*sys.modules} - before}
+others = {name for name in loaded - {*sys.stdlib_module_names, 'gcpool'} if 'cython' not in name}
+assert not others, others
+"""
+    program = f'import sys\nbefore = {{*sys.modules}}\n{script}'
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=60, env=program_environment())

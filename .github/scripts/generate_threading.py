@@ -1,7 +1,7 @@
 """Generates the threading half from the asyncio half.
 
     src/gcpool/asyncio.py          -> src/gcpool/threading.py
-    tests/asyncio_/test_NAME.py    -> the file it names in its first line, ``# generates: tests/threads/test_NAME.py``
+    tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
 from what would be generated, where a generated file has no source any more, or where one is missing.
@@ -38,13 +38,16 @@ TEXT = {
     'gcpool.asyncio': 'gcpool.threading',
     '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
+    'tests.pool': 'tests.pool_threads',
 }
 
 PACKAGE = {Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py')}
-TEST_SOURCES = Path('tests/asyncio_')
-GENERATED_DIRECTORIES = (Path('src/gcpool'), Path('tests/threads'))
+# All of it: every module of the one directory becomes one of the other.
+TESTS = Path('tests/pool')
+GENERATED_TESTS = Path('tests/pool_threads')
+# Runs coroutines, of which the threads' half has none.
+ONLY_ASYNCHRONOUS = {'conftest.py'}
 
-MARKER = re.compile(r'\A# generates: (?P<target>\S+)\n')
 HEADER = '# Generated from {source} by .github/scripts/generate_threading.py; do not edit.\n\n'
 HEADER_PATTERN = re.compile(r'\A# Generated from (?P<source>\S+) by \.github/scripts/generate_threading\.py;')
 
@@ -60,35 +63,25 @@ def plan(root: Path) -> dict[Path, Path]:
     :return: target by source, both relative to the root
     """
     targets = {source: target for source, target in PACKAGE.items() if (root / source).exists()}
-    for path in sorted((root / TEST_SOURCES).glob('**/*.py')):
-        source = path.relative_to(root)
-        marker = MARKER.match(path.read_text(encoding='utf-8'))
-        if marker is None:
-            continue
-        target = Path(marker['target'])
-        if target.is_absolute() or '..' in target.parts or target.parent not in GENERATED_DIRECTORIES:
-            raise GeneratorError(f'{source}: cannot generate {target}, which is in none of {GENERATED_DIRECTORIES}')
-        if target in targets.values():
-            raise GeneratorError(f'{source}: {target} is generated from another source already')
-        targets[source] = target
+    for path in sorted((root / TESTS).glob('*.py')):
+        if path.name not in ONLY_ASYNCHRONOUS:
+            targets[TESTS / path.name] = GENERATED_TESTS / path.name
     return targets
 
 
 def unlisted(root: Path, targets: dict[Path, Path]) -> list[Path]:
-    """Find the files that say they are generated although nothing generates them.
+    """Find the files that say they are generated, or stand where all is generated, although nothing generates them.
 
     :param root: the root of the repository
     :param targets: target by source
     :return: those files, relative to the root
     """
-    found = []
-    for directory in GENERATED_DIRECTORIES:
-        for path in sorted((root / directory).glob('*.py')):
-            header = HEADER_PATTERN.match(path.read_text(encoding='utf-8'))
-            relative = path.relative_to(root)
-            if header is not None and targets.get(Path(header['source'])) != relative:
-                found.append(relative)
-    return found
+    found = [GENERATED_TESTS / path.name for path in sorted((root / GENERATED_TESTS).glob('*.py'))]
+    for target in PACKAGE.values():
+        path = root / target
+        if path.exists() and HEADER_PATTERN.match(path.read_text(encoding='utf-8')):
+            found.append(target)
+    return [path for path in found if path not in targets.values()]
 
 
 def ruff(root: Path, target: Path, text: str, *command: str) -> str:
@@ -139,7 +132,7 @@ def generate(root: Path, source: Path, target: Path) -> str:
     :param target: what it will be called, relative to the root
     :return: the text, formatted
     """
-    text = MARKER.sub('', (root / source).read_text(encoding='utf-8'))
+    text = (root / source).read_text(encoding='utf-8')
     check_source(source, text)
     for old, new in TEXT.items():
         text = text.replace(old, new)

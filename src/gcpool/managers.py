@@ -114,8 +114,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     """Base of the managers for :py:class:`gcpool.asyncio.ConnectionPool` (there: ``BaseConnectionManager``).
 
-    The methods take no timeout: the pool bounds them itself, by cancellation. With ``acquire(timeout=0)`` that comes at
-    the first wait in them.
+    The methods take no timeout: the pool bounds ``create``, ``check_aliveness`` and ``dispose`` itself, by cancelling
+    them. With ``acquire(timeout=0)`` that comes at the first wait in them.
     """
 
     @abc.abstractmethod

@@ -7,8 +7,9 @@ import warnings
 
 import pytest
 
-from tests.asyncio_.support import Case, HookedManager, JudgingManager, Manager, until
+from tests.asyncio_.runtime import until
 from tests.conftest import FREE_THREADED
+from tests.pool.support import Case, HookedManager, JudgingManager, Manager
 from tests.support import PATIENCE
 
 

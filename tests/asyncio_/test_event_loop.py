@@ -17,7 +17,8 @@ import pytest
 
 from gcpool.asyncio import ConnectionPool
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, EventLoopMismatch, PoolTimeout
-from tests.asyncio_.support import Case, CheckingManager, Gate, HookedManager, Manager, Pause, spawn, until
+from tests.asyncio_.runtime import spawn, until
+from tests.pool.support import Case, CheckingManager, Gate, HookedManager, Manager, Pause
 from tests.support import PATIENCE, Connection
 
 # Before Python 3.12 only asyncio's own can be told that a compiled method is one; since 3.14 that is deprecated.

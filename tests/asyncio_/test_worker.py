@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gcpool.asyncio import ConnectionPool
-from tests.asyncio_.support import Case, until
+from tests.asyncio_.runtime import until
+from tests.pool.support import Case
 
 SHORT = 0.005
 

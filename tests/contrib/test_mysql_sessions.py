@@ -206,6 +206,23 @@ class TestFullReset:
         if 'lock' not in left and left != 'prepared statement':
             assert pool.get_stats()['created'] == 1
 
+    @pytest.mark.parametrize('left', [left for left in LEFT if left not in {'autocommit', 'transaction'}])
+    def test_without_it_the_next_user_would_see_it(self, side: Side, granted: MariadbServer, left: str) -> None:
+        granted.execute('CREATE TABLE IF NOT EXISTS other.seen (n INT)')
+        pool = side.pool({**granted.params, 'autocommit': True})
+        statements, question = LEFT[left]
+
+        def answer() -> Any:
+            try:
+                return side.use(pool, question)[-1]
+            except side.errors.MySQLError as exc:
+                return exc.args[0]
+
+        new = answer()
+        side.use(pool, *statements)
+        assert answer() != new
+        assert pool.get_stats()['created'] == 1
+
     @pytest.mark.parametrize('left', LEFT)
     @pytest.mark.parametrize('after', ['value', 'group'])
     def test_leaves_nothing_when_a_block_has_failed(

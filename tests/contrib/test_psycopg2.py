@@ -550,6 +550,20 @@ class TestRelease:
             manager.on_release('db', conn)
         assert conn.closed
 
+    def test_leaves_what_was_set_on_the_connection(self, manager: DbConnectionManager, conn: Connection) -> None:
+        """As in generic-connection-pool."""
+
+        class Special(extensions.cursor):
+            pass
+
+        conn.set_session(isolation_level='SERIALIZABLE', readonly=True, deferrable=True, autocommit=True)
+        conn.cursor_factory = Special
+        manager.on_release('db', conn)
+        assert manager.check_aliveness('db', conn)
+        assert (conn.autocommit, conn.readonly, conn.deferrable) == (True, True, True)
+        assert conn.isolation_level == extensions.ISOLATION_LEVEL_SERIALIZABLE
+        assert conn.cursor_factory is Special
+
 
 class TestIsBroken:
     def test_not_after_an_error_of_a_statement(self, manager: DbConnectionManager, conn: Connection) -> None:

@@ -509,6 +509,16 @@ class Shouting(StrDumper):
         return super().dump(obj.upper())
 
 
+def ask(conn: Any, question: str) -> object:
+    """Put one of those questions; an error is an answer, too."""
+    cursor = conn.cursor()
+    try:
+        cursor.execute(question)
+        return cursor.fetchall()
+    except (psycopg.Error, psycopg2.Error) as exc:
+        return type(exc).__name__
+
+
 @pytest.fixture(scope='module')
 def reset_objects(postgres: PostgresServer) -> Iterator[None]:
     postgres.query('CREATE ROLE reset_other; CREATE SEQUENCE reset_sequence')
@@ -532,26 +542,36 @@ class TestFullReset:
     def test_undoes_with_psycopg2(self, postgres: PostgresServer, dirt: str) -> None:
         self._use_many_times(DbConnectionManager({'db': postgres.dsn}, reset='full'), dirt, 'COMMIT')
 
+    # psycopg reads text in any encoding, and dates in any style.
+    @pytest.mark.parametrize('dirt', [dirt for dirt in DIRT if dirt not in {'encoding', 'style of dates', 'nothing'}])
+    @pytest.mark.parametrize('make', [ConnectionManager, DbConnectionManager])
+    def test_without_it_the_next_user_would_see_it(
+        self, postgres: PostgresServer, make: Callable[..., Any], dirt: str
+    ) -> None:
+        statement, question = DIRT[dirt]
+        with contextlib.closing(
+            gcpool.threading.ConnectionPool[str, Any](make({'db': postgres.dsn}), max_size=1)
+        ) as pool:
+            with pool.connection('db') as conn:
+                first = ask(conn, question)
+                conn.rollback()
+                conn.cursor().execute(statement)
+                conn.commit()
+            with pool.connection('db') as conn:
+                assert ask(conn, question) != first
+            assert pool.get_stats()['created'] == 1
+
     @staticmethod
     def _use_many_times(manager: Any, dirt: str, end: str) -> None:
         statement, question = DIRT[dirt]
-        error: tuple[type[Exception], ...] = (psycopg.Error, psycopg2.Error)
-
-        def ask(conn: Any) -> object:
-            cursor = conn.cursor()
-            try:
-                cursor.execute(question)
-            except error as exc:
-                return type(exc).__name__
-            return cursor.fetchall()
 
         with contextlib.closing(gcpool.threading.ConnectionPool[str, Any](manager, max_size=1)) as pool:
             with pool.connection('db') as conn:
-                first = ask(conn)
+                first = ask(conn, question)
             pids = set()
             for _ in range(TIMES):
                 with pool.connection('db') as conn:
-                    assert ask(conn) == first
+                    assert ask(conn, question) == first
                     conn.rollback()
                     conn.cursor().execute(statement)
                     if dirt not in {'nothing', 'cursor'}:

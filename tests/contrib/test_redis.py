@@ -453,6 +453,23 @@ class TestErrors:
                 assert name in str(exc)
         redis_server.wait_for_clients(0)
 
+    @pytest.mark.parametrize(
+        ('kind', 'module'), [(RedisConnectionManager, redis), (AsyncRedisConnectionManager, redis.asyncio)]
+    )
+    def test_connecting_is_tried_once(self, run: Run, kind: Any, module: Any) -> None:
+        """Its ``retry`` is for commands."""
+        attempts = []
+
+        class Failing(module.Connection):  # type: ignore[misc]
+            def _connect(self) -> Any:
+                attempts.append(self)
+                # This it would try again.
+                raise redis.TimeoutError('of the test')
+
+        params = {'host': '127.0.0.1', 'connection_class': Failing, 'retry': module.retry.Retry(NoBackoff(), 5)}
+        assert isinstance(self.create_one(run, kind, {'db': params}), ConnectError)
+        assert len(attempts) == 1
+
     @pytest.mark.parametrize('close_timeout', [None, float('inf')])
     def test_a_close_timeout_without_an_end(
         self, redis_server: RedisServer, run: Run, close_timeout: float | None

@@ -1,4 +1,4 @@
-# A naive pool: what the core has to answer, as tests/core/model.py has it, compiled to keep up with the core.
+# A naive pool: what the core has to answer, as tests/engine/model.py has it, compiled to keep up with the core.
 #
 # Everything is looked for by walking through all there is: no heap, no linked list, no count is kept. The rules are
 # those of DESIGN.md, COMPAT.md and docs/architecture.md; a comment that begins with a name says where its rule stands.

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from gcpool.threading import ConnectionPool
+from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
+from tests.programs.runner import run_program
 from tests.support import PATIENCE, Interruption
-from tests.threads.programs import run_program
-from tests.threads.support import Case, CheckingManager, Gate, HookedManager, Manager, spawn, until
+from tests.threads.runtime import spawn, until
 
 
 def closers(case: Case) -> list[threading.Thread]:

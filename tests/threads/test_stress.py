@@ -16,8 +16,9 @@ import pytest
 from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
 from gcpool.threading import ConnectionPool
 from tests.conftest import QUICK
+from tests.pool_threads.support import Case, FlakyManager, Gate, HookedManager, Manager
 from tests.support import PATIENCE, Connection, Interruption
-from tests.threads.support import Case, FlakyManager, Gate, HookedManager, Manager, spawn, until
+from tests.threads.runtime import spawn, until
 
 pytestmark = pytest.mark.stress
 

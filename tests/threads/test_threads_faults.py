@@ -8,8 +8,9 @@ import pytest
 
 from gcpool.exceptions import DiscardConnection, PoolTimeout
 from gcpool.threading import ConnectionPool
+from tests.pool_threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager
 from tests.support import PATIENCE, Connection, Interruption
-from tests.threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager, spawn, until
+from tests.threads.runtime import spawn, until
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 
+from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.support import Clock, Connection
-from tests.threads.support import Case, CheckingManager, Gate, HookedManager, Manager, spawn, until
+from tests.threads.runtime import spawn, until
 
 
 @pytest.mark.parametrize(

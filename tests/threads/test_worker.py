@@ -11,10 +11,11 @@ from typing import Any, final
 import pytest
 
 from gcpool.exceptions import DiscardConnection
+from tests.pool_threads.support import Case, JudgingManager
+from tests.pool_threads.test_log_handlers import EVENTS, FailingHandler, evict, find_one_dead, interrupt
+from tests.programs.runner import run_program
 from tests.support import Interruption
-from tests.threads.programs import run_program
-from tests.threads.support import Case, JudgingManager, until
-from tests.threads.test_log_handlers import EVENTS, FailingHandler, evict, find_one_dead, interrupt
+from tests.threads.runtime import until
 
 SHORT = 0.005
 

@@ -1,0 +1,76 @@
+"""Runs tests that are coroutine functions, each on the event loop of asyncio and on that of uvloop, in debug mode.
+
+A test that leaves a task behind, or an error that nobody but the event loop gets to see, fails.
+"""
+
+import asyncio
+import gc
+import importlib.util
+import inspect
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from tests.support import PATIENCE
+
+LOOPS = ['asyncio', 'uvloop'] if importlib.util.find_spec('uvloop') else ['asyncio']
+
+
+def new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    """Make an event loop in debug mode."""
+    if kind == 'uvloop':
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    return loop
+
+
+async def turn_over() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def run(main: Coroutine[Any, Any, None], kind: str) -> None:
+    """Run a coroutine to its end, bounded in time."""
+    loop = new_loop(kind)
+    unhandled: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: unhandled.append(context))
+    try:
+        loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
+        # A task of the pool's that has done its work may still have its last step before it.
+        loop.run_until_complete(turn_over())
+        left = asyncio.all_tasks(loop)
+    finally:
+        rest = asyncio.all_tasks(loop)
+        for task in rest:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(rest, timeout=PATIENCE) if rest else asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    gc.collect()
+    assert not left, f'the test left tasks behind: {left}'
+    assert not unhandled, f'errors that reached the event loop only: {unhandled}'
+
+
+@pytest.fixture(autouse=True)
+def loop_kind(request: pytest.FixtureRequest) -> str | None:
+    """Whose event loop a coroutine test runs on."""
+    return getattr(request, 'param', None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if inspect.iscoroutinefunction(metafunc.function):
+        metafunc.parametrize('loop_kind', LOOPS, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    run(pyfuncitem.obj(**arguments), str(pyfuncitem.funcargs['loop_kind']))
+    return True

@@ -1,0 +1,335 @@
+"""Bad input: an error of the right type whose message names the value and what was expected, and nothing is changed."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from tests.asyncio_.runtime import OtherRuntimeDuck, OtherRuntimeManager
+from tests.pool.support import Case, Duck, HookedManager, Manager
+from tests.support import Endpoint, shown
+
+NAN = math.nan
+
+# ---- parameters ---------------------------------------------------------------------------------------------------
+
+BAD_SECONDS = [
+    (-1, ValueError, 'expected seconds, 0 or more'),
+    (-0.001, ValueError, 'expected seconds, 0 or more'),
+    (-math.inf, ValueError, 'expected seconds, 0 or more'),
+    (NAN, ValueError, 'expected seconds, 0 or more'),
+    ('60', TypeError, 'expected seconds as a float, got str'),
+    (True, TypeError, 'expected seconds as a float, got bool'),
+    (1j, TypeError, 'expected seconds as a float, got complex'),
+    ([1.0], TypeError, 'expected seconds as a float, got list'),
+]
+BAD_COUNTS = [
+    (-1, ValueError, 'or more, and at most 2147483647'),
+    (2**31, ValueError, 'or more, and at most 2147483647'),
+    (2**100, ValueError, 'or more, and at most 2147483647'),
+    (1.0, TypeError, 'expected a number of connections as an int, got float'),
+    (math.inf, TypeError, 'expected a number of connections as an int, got float'),
+    (NAN, TypeError, 'expected a number of connections as an int, got float'),
+    ('1', TypeError, 'expected a number of connections as an int, got str'),
+    (None, TypeError, 'expected a number of connections as an int, got NoneType'),
+    (True, TypeError, 'expected a number of connections as an int, got bool'),
+    (False, TypeError, 'expected a number of connections as an int, got bool'),
+]
+BAD_PARAMETERS = [
+    *[
+        (name, *bad)
+        for name in ('idle_timeout', 'max_lifetime', 'check_interval')
+        for bad in [*BAD_SECONDS, (None, TypeError, 'expected seconds as a float, got NoneType')]
+    ],
+    *[(name, *bad) for name in ('acquire_timeout', 'dispose_timeout', 'check_timeout') for bad in BAD_SECONDS],
+    *[(name, *bad) for name in ('min_idle', 'max_size', 'total_max_size', 'dispose_batch_size') for bad in BAD_COUNTS],
+    ('check_timeout', 0, ValueError, 'expected more than 0 seconds'),
+    ('max_size', 0, ValueError, 'expected 1 or more'),
+    ('total_max_size', 0, ValueError, 'expected 1 or more'),
+    ('background_collector', None, TypeError, 'expected a bool, got NoneType'),
+    ('background_collector', 'yes', TypeError, 'expected a bool, got str'),
+    ('background_collector', 1.0, TypeError, 'expected a bool, got float'),
+    # True by what Python makes of it, and rather another parameter's value.
+    ('background_collector', 7, TypeError, 'expected a bool, got int'),
+    ('background_collector', 1, TypeError, 'expected a bool, got int'),
+    ('background_collector', 0, TypeError, 'expected a bool, got int'),
+]
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'error', 'expected'), BAD_PARAMETERS, ids=[f'{bad[0]}={bad[1]!r}' for bad in BAD_PARAMETERS]
+)
+def test_a_bad_parameter_is_refused_by_name(name: str, value: object, error: type[Exception], expected: str) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(error) as caught:
+        ConnectionPool(Manager(), **options)
+    assert type(caught.value) is error
+    assert str(caught.value).startswith(f'{name}={value!r}: ')
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'min_idle': 11}, 'min_idle=11 is greater than max_size=10: expected at most that'),
+        ({'min_idle': 3, 'max_size': 2}, 'min_idle=3 is greater than max_size=2: expected at most that'),
+        ({'max_size': 101}, 'max_size=101 is greater than total_max_size=100: expected at most that'),
+        ({'total_max_size': 9}, 'max_size=10 is greater than total_max_size=9: expected at most that'),
+        (
+            {'idle_timeout': 3601},
+            'idle_timeout=3601.0 is greater than max_lifetime=3600.0: expected at most that',
+        ),
+        ({'idle_timeout': math.inf}, 'idle_timeout=inf is greater than max_lifetime=3600.0: expected at most that'),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        ConnectionPool(Manager(), **options)
+    assert str(caught.value) == message
+
+
+def test_a_bad_parameter_starts_no_collector() -> None:
+    # tests/conftest.py looks for threads that are left.
+    with pytest.raises(ValueError, match='max_size=0'):
+        ConnectionPool(Manager(), background_collector=True, max_size=0)
+
+
+class Three:
+    """An int to all who ask for one."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'idle_timeout': 0, 'max_lifetime': 0},
+        {'idle_timeout': 3600, 'max_lifetime': 3600},
+        {'idle_timeout': math.inf, 'max_lifetime': math.inf},
+        {'idle_timeout': Fraction(1, 3), 'max_lifetime': 1},
+        {'acquire_timeout': None, 'dispose_timeout': None},
+        {'acquire_timeout': 0, 'dispose_timeout': 0},
+        {'check_interval': 0, 'check_timeout': 1e-9},
+        {'check_interval': math.inf, 'check_timeout': math.inf},
+        {'acquire_timeout': math.inf, 'dispose_timeout': math.inf},
+        {'min_idle': 0, 'max_size': 1, 'total_max_size': 1},
+        {'min_idle': 10, 'max_size': 10, 'total_max_size': 10},
+        {'min_idle': 0, 'max_size': 2**31 - 1, 'total_max_size': 2**31 - 1},
+        {'min_idle': Three(), 'max_size': Three(), 'total_max_size': Three()},
+        {'dispose_batch_size': 2**31 - 1},
+        {'background_collector': False},
+        {'background_collector': True},
+    ],
+    ids=shown,
+)
+async def test_parameters_at_the_edge_are_accepted(options: dict[str, Any]) -> None:
+    async with Case(**options) as case:
+        await case.cycle('a')
+
+
+def test_parameters_are_passed_by_name() -> None:
+    make: Any = ConnectionPool
+    with pytest.raises(TypeError):
+        make(Manager(), 60.0)
+    with pytest.raises(TypeError, match='max_sise'):
+        make(Manager(), max_sise=1)
+    with pytest.raises(TypeError):
+        make()
+
+
+# ---- managers -----------------------------------------------------------------------------------------------------
+
+
+class WithoutCreate:
+    dispose = Duck.dispose
+
+
+class WithoutDispose:
+    create = Duck.create
+
+
+class WithAValueForAMethod(Duck):
+    dispose: Any = 1
+
+
+class WithAValueForAHook(Manager):
+    on_acquire: Any = 1
+
+
+@pytest.mark.parametrize(
+    ('manager', 'parts'),
+    [
+        (None, ['None', 'has no method create()']),
+        ('manager', ["'manager'", 'has no method create()']),
+        (WithoutCreate(), ['WithoutCreate', 'has no method create()']),
+        (WithoutDispose(), ['WithoutDispose', 'has no method dispose()']),
+        (WithAValueForAMethod(), ['WithAValueForAMethod', 'dispose']),
+        (Manager, ['the class Manager', 'an instance']),
+        (Duck, ['the class Duck', 'an instance']),
+        (OtherRuntimeManager(), ['OtherRuntimeManager', 'for the other runtime']),
+        (OtherRuntimeDuck(), ['OtherRuntimeDuck', 'coroutine function']),
+    ],
+    ids=shown,
+)
+def test_what_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
+    with pytest.raises(TypeError) as caught:
+        ConnectionPool(manager)
+    for part in [*parts, 'connection_manager', 'expected a gcpool.asyncio.BaseConnectionManager']:
+        assert part in str(caught.value)
+
+
+def test_a_hook_that_is_no_method_is_refused() -> None:
+    with pytest.raises(TypeError, match=r'connection_manager\.on_acquire is 1: expected a method'):
+        ConnectionPool(WithAValueForAHook())
+
+
+@pytest.mark.parametrize('missing', ['create', 'dispose'])
+def test_a_manager_class_that_lacks_an_abstract_method_makes_no_manager(missing: str) -> None:
+    present = {'create', 'dispose'} - {missing}
+    incomplete: Any = type('Incomplete', (BaseConnectionManager,), {name: getattr(Manager, name) for name in present})
+    with pytest.raises(TypeError, match=f'Incomplete.*{missing}'):
+        incomplete()
+
+
+async def test_a_manager_that_knows_nothing_of_gcpool_will_do() -> None:
+    duck: Any = Duck()
+    pool: ConnectionPool[str, object] = ConnectionPool(duck)
+    async with pool.connection('a') as conn:
+        assert type(conn) is object
+    assert await pool.close() == 0
+
+
+# ---- time limits --------------------------------------------------------------------------------------------------
+
+BAD_TIMEOUTS = pytest.mark.parametrize(
+    ('timeout', 'error'),
+    [
+        (-1, ValueError),
+        (-0.5, ValueError),
+        (-math.inf, ValueError),
+        (NAN, ValueError),
+        (10**400, ValueError),
+        (Fraction(10**400), ValueError),
+        ('1', TypeError),
+        (True, TypeError),
+        (1j, TypeError),
+        ([], TypeError),
+    ],
+    ids=shown,
+)
+
+
+def check_timeout_message(caught: 'pytest.ExceptionInfo[Exception]', timeout: object) -> None:
+    message = str(caught.value)
+    assert message.startswith('timeout')
+    assert repr(timeout) in message
+    assert 'expected seconds' in message
+
+
+@BAD_TIMEOUTS
+@pytest.mark.parametrize('manager_class', [Manager, HookedManager])
+async def test_a_bad_time_limit_of_acquire_is_refused_and_changes_nothing(
+    manager_class: type[Manager], timeout: Any, error: type[Exception]
+) -> None:
+    async with Case(manager_class()) as case:
+        await case.cycle('a')
+        before = case.stats
+        for endpoint in 'ab':
+            with pytest.raises(error) as caught:
+                await case.pool.acquire(endpoint, timeout=timeout)
+            check_timeout_message(caught, timeout)
+            with pytest.raises(error) as caught:
+                await case.pool.connection(endpoint, timeout).__aenter__()
+            check_timeout_message(caught, timeout)
+        assert case.stats == before
+
+
+@BAD_TIMEOUTS
+async def test_a_bad_time_limit_of_close_is_refused_and_the_pool_stays_open(
+    timeout: Any, error: type[Exception]
+) -> None:
+    async with Case() as case:
+        await case.cycle('a')
+        with pytest.raises(error) as caught:
+            await case.pool.close(timeout=timeout)
+        check_timeout_message(caught, timeout)
+        assert await case.cycle('a') == 'a1'
+
+
+# ---- what to count ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('used', [False, True])
+@pytest.mark.parametrize('acquired', ['x', '', 0, 1, 1.0, []], ids=shown)
+async def test_what_says_neither_out_nor_idle_is_refused_by_name(acquired: Any, used: bool) -> None:
+    async with Case() as case:
+        if used:
+            await case.cycle('a')
+        with pytest.raises(TypeError) as caught:
+            await case.pool.get_endpoint_pool_size('a', acquired)
+        expected = f'acquired={acquired!r}: expected True, False or None, got {type(acquired).__name__}'
+        assert str(caught.value) == expected
+
+
+# ---- endpoints ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('used', [False, True])
+@pytest.mark.parametrize('endpoint', [['a'], {}, {1}, ('a', [])], ids=shown)
+async def test_an_endpoint_that_cannot_be_hashed_is_refused_and_changes_nothing(endpoint: Any, used: bool) -> None:
+    async with Case() as case:
+        if used:
+            await case.cycle('a')
+        before = case.stats
+        expected = f'endpoint {endpoint!r} of type {type(endpoint).__name__}: expected a hashable object'
+        for call in (
+            lambda: case.pool.acquire(endpoint),
+            lambda: case.pool.acquire(endpoint, timeout=0),
+            lambda: case.pool.connection(endpoint).__aenter__(),
+            lambda: case.pool.get_endpoint_pool_size(endpoint),
+        ):
+            with pytest.raises(TypeError) as caught:
+                await call()
+            assert str(caught.value) == expected
+        assert case.stats == before
+        assert case.manager.calls == (['create a'] if used else [])
+
+
+class Moody(Endpoint):
+    """An endpoint whose hash and equality fail on demand."""
+
+    fails: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if Moody.fails == 'equality':
+            raise LookupError('equality')
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        if Moody.fails == 'hash':
+            raise LookupError('hash')
+        return 1
+
+
+@pytest.mark.parametrize('what', ['hash', 'equality'])
+async def test_an_endpoint_whose_own_code_raises_reaches_the_caller_and_changes_nothing(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Case() as case:
+        first = Moody('a')
+        conn = await case.pool.acquire(first)
+        before = case.stats
+        monkeypatch.setattr(Moody, 'fails', what)
+        with pytest.raises(LookupError, match=what):
+            await case.pool.acquire(Moody('a'))
+        with pytest.raises(LookupError, match=what):
+            await case.pool.get_endpoint_pool_size(Moody('a'))
+        assert case.stats == before
+        # The very object that it was acquired for is found all the same.
+        await case.pool.release(conn, first)
+        monkeypatch.undo()
+        assert await case.pool.acquire(Moody('a')) is conn
+        await case.pool.release(conn, first)

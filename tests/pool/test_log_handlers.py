@@ -1,0 +1,230 @@
+"""Log handlers that raise: whatever the pool logs, its work goes on, and whose connection is fine learns nothing of it.
+
+A handler may send what is logged to a server, and that may be down.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import pytest
+
+from gcpool.exceptions import DiscardConnection
+from tests.asyncio_.runtime import spawn, until
+from tests.pool.support import Case, JudgingManager
+from tests.support import Interruption
+
+
+@final
+class FailingHandler(logging.Handler):
+    """Raises whatever it is told to, at each message that begins as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+        self.start = ''
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.error is not None and record.getMessage().startswith(self.start):
+            self.said.append(record.getMessage())
+            raise self.error
+
+
+@pytest.fixture
+def handler() -> Iterator[FailingHandler]:
+    logger = logging.getLogger('gcpool')
+    handler, level = FailingHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler
+    logger.setLevel(level)
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """What was raised and could not be raised on."""
+    found: list[BaseException | None] = []
+    monkeypatch.setattr(sys, 'unraisablehook', lambda args: found.append(args.exc_value))
+    return found
+
+
+# What makes the pool log something: the beginning of what it says, and how to come there. Nothing is out at the end.
+
+
+async def create(case: Case) -> None:
+    assert (await case.cycle('a')) == 'a1'
+
+
+async def dispose_of_what_is_due(case: Case) -> None:
+    await case.cycle('b')
+    case.clock.advance(100)
+    await case.cycle('a')
+    assert case.manager.living == ['a1']
+
+
+async def fail_to_dispose(case: Case) -> None:
+    case.manager.script('dispose', OSError('no'), OSError('no'))
+    await dispose_of_what_is_due(case)
+
+
+async def dispose_too_slowly(case: Case) -> None:
+    case.manager.script('dispose', TimeoutError('slow'), TimeoutError('slow'))
+    await dispose_of_what_is_due(case)
+
+
+async def evict(case: Case) -> None:
+    a = await case.acquire('a', 2)
+    await case.release(*a)
+    case.manager.script('dispose', OSError('no'))
+    b = await case.acquire('b', 1)
+    await case.release(*b)
+
+
+async def find_one_dead(case: Case) -> None:
+    await case.cycle('a')
+    case.manager.script('check_aliveness', False)
+    case.manager.script('dispose', OSError('no'))
+    assert (await case.cycle('a')) == 'a2'
+    assert case.manager.take_calls().count('on_connection_dead a1') == 1
+
+
+async def lose(case: Case) -> None:
+    async with case.pool.connection('a'):
+        raise KeyError('lost')
+
+
+async def fail_to_judge(case: Case) -> None:
+    case.manager.script('is_broken', ValueError('no'))
+    with pytest.raises(KeyError, match='lost'):
+        await lose(case)
+    assert case.manager.take_calls().count('on_connection_dead a1') == 1
+
+
+async def discard(case: Case) -> None:
+    case.manager.script('on_release', DiscardConnection('doubtful'))
+    await case.cycle('a')
+    assert case.manager.living == []
+
+
+async def close_and_wait(case: Case) -> None:
+    [conn] = await case.acquire('a', 1)
+    job = spawn(case.pool.close)
+    await until(lambda: case.pool._core.closed)
+    await case.release(conn)
+    assert (await job.result()) == 0
+
+
+async def close_over_what_is_out(case: Case) -> None:
+    [conn] = await case.acquire('a', 1)
+    assert (await case.pool.close(timeout=0)) == 1
+    assert case.manager.living == []
+    await case.release(conn)
+
+
+EVENTS: list[tuple[str, Callable[[Case], Any]]] = [
+    ("connection to 'a' created", create),
+    ("connection to 'b' disposed of", dispose_of_what_is_due),
+    ("disposing of a connection to 'b' failed: OSError: no", fail_to_dispose),
+    ("disposing of a connection to 'b' timed out: slow", dispose_too_slowly),
+    ("disposing of a connection to 'a' failed: OSError: no", evict),
+    ("disposing of a connection to 'a' failed: OSError: no", find_one_dead),
+    ("is_broken() for a connection to 'a' failed", fail_to_judge),
+    ("a connection to 'a' is disposed of: doubtful", discard),
+    ('closing the pool: 1 connections are still out', close_and_wait),
+    ('closing the pool: 1 connections were not released', close_over_what_is_out),
+]
+IDS = [event.__name__ for _, event in EVENTS]
+
+
+def make_case() -> Case:
+    return Case(JudgingManager(), total_max_size=2, max_size=2, min_idle=0, idle_timeout=10)
+
+
+@pytest.mark.parametrize(('message', 'event'), EVENTS, ids=IDS)
+async def test_a_handler_that_raises_reaches_nobody_and_no_work_is_left_out(
+    message: str,
+    event: Callable[[Case], Any],
+    handler: FailingHandler,
+    unraisable: list[BaseException | None],
+) -> None:
+    handler.error = OSError('the log server is down')
+    async with make_case() as case:
+        await event(case)
+    assert any(said.startswith(message) for said in handler.said)
+    assert unraisable == [handler.error] * len(handler.said)
+
+
+# On asyncio disposals run in tasks of their own: what ends one of those is the event loop's, and this is for threads.
+IN_THE_CALLER = [
+    (message, event) for message, event in EVENTS if not message.startswith(('disposing', "connection to 'b"))
+]
+
+
+@pytest.mark.parametrize(('message', 'event'), IN_THE_CALLER)
+async def test_an_interruption_in_a_handler_loses_nothing(
+    message: str, event: Callable[[Case], Any], handler: FailingHandler
+) -> None:
+    await interrupt(message, event, handler, Interruption('in a handler'))
+
+
+async def interrupt(message: str, event: Callable[[Case], Any], handler: FailingHandler, error: BaseException) -> None:
+    """It reaches somebody. Each step of the event may have been left out; connections and slots may not."""
+    async with make_case() as case:
+        handler.error, handler.start = error, message
+        try:
+            await event(case)
+        except (type(error), AssertionError):
+            assert handler.said != []
+        else:
+            raise AssertionError('it reached nobody')
+        handler.error = None
+        for conn in case.manager.connections:
+            entry = case.pool._core.entry_if_acquired(conn, conn.endpoint)
+            if entry is not None:
+                await case.release(conn)
+        await case.pool._dispose_doomed()
+        assert case.stats['acquired'] == 0
+        await until(lambda: case.pool.get_size() == case.stats['idle'])
+        case.pool._core.check_invariants()
+        if not case.pool._core.closed:
+            first, second = await case.acquire('c', 2)
+            await case.release(first, second)
+
+
+@pytest.mark.parametrize('error', [OSError('no'), TimeoutError('no')], ids=['error', 'timeout'])
+async def test_the_collector_goes_on_whatever_dispose_and_a_handler_raise(
+    error: BaseException, handler: FailingHandler, unraisable: list[BaseException | None]
+) -> None:
+    handler.error = OSError('the log server is down')
+    async with Case(background_collector=True, min_idle=0, idle_timeout=0.005) as case:
+        for _ in range(3):
+            case.manager.script('dispose', error)
+            await case.cycle('a')
+            case.clock.advance(0.005)
+            await until(lambda: case.pool.get_size() == 0)
+    assert handler.error in unraisable
+
+
+LEVELS: dict[Any, int] = {
+    create: logging.DEBUG,
+    dispose_of_what_is_due: logging.DEBUG,
+    fail_to_dispose: logging.ERROR,
+    dispose_too_slowly: logging.ERROR,
+    fail_to_judge: logging.ERROR,
+    close_over_what_is_out: logging.WARNING,
+}
+
+
+@pytest.mark.parametrize(('message', 'event'), [pair for pair in EVENTS if pair[1] in LEVELS])
+async def test_what_happens_is_logged_at_its_level(
+    message: str, event: Callable[[Case], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, 'gcpool')
+    async with make_case() as case:
+        await event(case)
+    levels = {record.levelno for record in caplog.records if record.getMessage().startswith(message)}
+    assert levels == {LEVELS[event]}
+    assert {record.name for record in caplog.records} <= {'gcpool', 'asyncio'}

@@ -1,0 +1,256 @@
+# Generated from tests/pool/support.py by .github/scripts/generate_threading.py; do not edit.
+
+"""Managers that follow a script, and a pool with its books: what the tests of both pools are written with."""
+
+from random import Random
+from types import TracebackType
+from typing import Any, final
+
+from gcpool.exceptions import DiscardConnection
+from gcpool.threading import BaseConnectionManager, ConnectionPool
+from tests.support import Clock, Connection, Interruption, Recorder
+from tests.threads.runtime import Event, give_way, until
+
+
+class Gate:
+    """A point in a manager's method where one call waits until the test lets it go on.
+
+    :param then: what the call does afterwards, as in a script
+    """
+
+    def __init__(self, then: object = None) -> None:
+        self._then = then
+        self._reached = Event()
+        self._open = Event()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def reached(self) -> None:
+        """Wait until the call is there."""
+        self._reached.wait('no call came to the gate')
+
+    def go_through(self) -> object:
+        self._reached.set()
+        self._open.wait('nobody opened the gate')
+        return self._then
+
+
+class Pause:
+    """Lets the others work for a moment.
+
+    :param turns: how often
+    :param then: what the call does afterwards, as in a script
+    """
+
+    def __init__(self, turns: int, then: object = None) -> None:
+        self._turns = turns
+        self._then = then
+
+    def go_through(self) -> object:
+        for _ in range(self._turns):
+            give_way()
+        return self._then
+
+
+def follow(step: object) -> Any:
+    """Do what a script says."""
+    if isinstance(step, (Gate, Pause)):
+        step = step.go_through()
+    if isinstance(step, BaseException):
+        raise step
+    return step
+
+
+class Manager(Recorder, BaseConnectionManager[Any, Connection]):
+    """Overrides nothing that need not be.
+
+    ``timeouts`` lists the time limit that each method was told, beside ``calls``: a pool on asyncio tells none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeouts: list[float | None] = []
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> Connection:
+        step = self.begin('create', endpoint)
+        self.timeouts.append(timeout)
+        self.opening(endpoint)
+        try:
+            conn: Connection | None = follow(step)
+        except BaseException:
+            self.closed(endpoint)
+            raise
+        if conn is None:
+            return self.connect(endpoint)
+        self.closed(endpoint)
+        return conn
+
+    def dispose(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> None:
+        step = self.begin('dispose', conn)
+        self.timeouts.append(timeout)
+        conn.disposals += 1
+        try:
+            follow(step)
+        finally:
+            self.closed(endpoint)
+
+
+class CheckingManager(Manager):
+    """Checks connections, and has no other hook."""
+
+    def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
+        step = self.begin('check_aliveness', conn)
+        self.timeouts.append(timeout)
+        alive = follow(step)
+        return alive is None or alive
+
+
+class HookedManager(CheckingManager):
+    """Overrides every method."""
+
+    def on_acquire(self, endpoint: Any, conn: Connection) -> None:
+        follow(self.begin('on_acquire', conn))
+
+    def on_release(self, endpoint: Any, conn: Connection) -> None:
+        follow(self.begin('on_release', conn))
+
+    def on_connection_dead(self, endpoint: Any, conn: Connection) -> None:
+        follow(self.begin('on_connection_dead', conn))
+
+
+class JudgingManager(HookedManager):
+    """Tells, too, whether an exception broke a connection; as a script says, else not."""
+
+    def is_broken(self, endpoint: Any, conn: Connection, exc: BaseException) -> bool:
+        return bool(follow(self.begin('is_broken', conn)))
+
+
+class FlakyManager(JudgingManager):
+    """Lets the others work at each call, and then fails at random.
+
+    :param random: where the chance comes from
+    """
+
+    def __init__(self, random: Random) -> None:
+        super().__init__()
+        self._random = random
+
+    def begin(self, name: str, subject: object) -> Any:
+        super().begin(name, subject)
+        fate = self._random.random()
+        outcome: object = None
+        if fate < 0.1:
+            outcome = Interruption(name) if fate < 0.02 and name != 'dispose' else OSError(name)
+        elif fate < 0.2 and name == 'check_aliveness':
+            outcome = False
+        elif fate < 0.3 and name == 'on_release':
+            outcome = DiscardConnection(name)
+        elif fate < 0.3 and name == 'is_broken':
+            outcome = True
+        return Pause(self._random.randrange(3), outcome)
+
+
+class ForgetfulManager(BaseConnectionManager[Any, object]):
+    """Keeps no reference to anything."""
+
+    creates = True
+    finds_alive = True
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> object:
+        if not self.creates:
+            raise OSError('no')
+        return object()
+
+    def dispose(self, endpoint: Any, conn: object, timeout: float | None = None) -> None:
+        pass
+
+    def check_aliveness(self, endpoint: Any, conn: object, timeout: float | None = None) -> bool:
+        return self.finds_alive
+
+
+class Duck:
+    """A manager that knows nothing of gcpool."""
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> object:
+        return object()
+
+    def dispose(self, endpoint: Any, conn: object, timeout: float | None = None) -> None:
+        pass
+
+
+@final
+class Case:
+    """A pool, a manager that records, and a clock that only the test advances.
+
+    In the end everything has to be back, and then the books must balance: every connection disposed of once, and never
+    more of them than the pool may have.
+
+    :param manager: if not a :py:class:`Manager`
+    :param pool_class: if not the pool itself
+    :param options: the parameters of the pool
+    """
+
+    def __init__(
+        self,
+        manager: Manager | None = None,
+        *,
+        pool_class: type[ConnectionPool[Any, Any]] = ConnectionPool,
+        **options: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.manager = Manager() if manager is None else manager
+        self.pool: ConnectionPool[Any, Connection] = pool_class(self.manager, _clock=self.clock, **options)
+
+    def __enter__(self) -> 'Case':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.manager.forget_script()
+        out = self.pool.close(timeout=0)
+        if exc is None:
+            assert out == 0, f'the test left {out} connections out'
+            until(lambda: self.pool.get_size() == 0)
+            self.check_books()
+
+    def check_books(self) -> None:
+        """Compare what the manager saw with what it may see. At rest, the pool closed."""
+        self.pool._core.check_invariants()
+        assert [(conn, conn.disposals) for conn in self.manager.connections if conn.disposals != 1] == []
+        assert self.manager.open.total() == 0
+        assert self.manager.total_peak <= self.pool.total_max_size
+        assert max(self.manager.peak.values(), default=0) <= self.pool.max_size
+        left = {name: count for name, count in self.stats.items() if name in GAUGES and count}
+        assert left == {}
+        assert self.stats['created'] == self.stats['disposed'] == len(self.manager.connections)
+
+    @property
+    def stats(self) -> dict[str, int]:
+        return self.pool.get_stats()
+
+    def acquire(self, endpoint: Any, count: int) -> list[Connection]:
+        """Acquire several connections."""
+        return [self.pool.acquire(endpoint) for _ in range(count)]
+
+    def release(self, *conns: Connection) -> None:
+        """Give connections back, in this order."""
+        for conn in conns:
+            self.pool.release(conn, conn.endpoint)
+
+    def cycle(self, endpoint: Any) -> str:
+        """Acquire a connection and give it back.
+
+        :return: its name
+        """
+        conn = self.pool.acquire(endpoint)
+        self.pool.release(conn, endpoint)
+        return conn.name
+
+    def waiting(self, count: int) -> None:
+        """Wait until so many acquires are queued."""
+        until(lambda: self.stats['waiting'] == count)
+
+
+GAUGES = frozenset({'size', 'idle', 'acquired', 'waiting', 'endpoints'})

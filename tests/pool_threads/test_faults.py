@@ -1,0 +1,625 @@
+# Generated from tests/pool/test_faults.py by .github/scripts/generate_threading.py; do not edit.
+
+"""What the pool does when something goes wrong: nothing is lost, nobody is left waiting, and the caller is told."""
+
+import logging
+from random import Random
+from typing import Any
+
+import pytest
+
+from gcpool.exceptions import BaseError, ConnectionNotAcquired, PoolTimeout
+from gcpool.threading import ConnectionPool
+from tests.pool_threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager, Pause, follow
+from tests.support import PATIENCE, Connection, Interruption
+from tests.threads.runtime import spawn, until
+
+ERRORS = pytest.mark.parametrize(
+    'error', [lambda: OSError('broken'), Interruption], ids=['Exception', 'BaseException'], indirect=True
+)
+
+
+def without_counters(case: Case) -> dict[str, int]:
+    """The gauges of the pool."""
+    return {name: case.stats[name] for name in ('size', 'idle', 'acquired', 'waiting', 'endpoints')}
+
+
+# ---- create raises ------------------------------------------------------------------------------------------------
+
+
+@ERRORS
+def test_create_that_raises_reaches_the_caller_and_nothing_is_counted(error: BaseException) -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.manager.script('create', error)
+        with pytest.raises(type(error)) as caught:
+            case.pool.acquire('a')
+        assert caught.value is error
+        assert not any(without_counters(case).values())
+        assert case.stats['create_errors'] == 1
+        assert case.cycle('a') == 'a1'
+
+
+@ERRORS
+def test_create_that_raises_leaves_its_slot_to_one_who_waits_at_the_endpoint(error: BaseException) -> None:
+    with Case(max_size=1) as case:
+        gate = Gate(error)
+        case.manager.script('create', gate)
+        first = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        second = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        gate.open()
+        with pytest.raises(type(error)):
+            first.result()
+        case.release(second.result())
+        assert case.manager.calls == ['create a', 'create a']
+
+
+@ERRORS
+def test_create_that_raises_after_an_eviction_leaves_an_empty_slot(error: BaseException) -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('create', error)
+        with pytest.raises(type(error)):
+            case.pool.acquire('b')
+        assert case.pool.get_size() == 0
+        assert case.manager.calls == ['create a', 'dispose a1', 'create b']
+        case.cycle('a')
+
+
+def test_create_that_raises_a_timeout_of_its_own_reaches_the_caller_as_it_is() -> None:
+    with Case() as case:
+        error = TimeoutError('the server does not answer')
+        case.manager.script('create', error)
+        with pytest.raises(TimeoutError) as caught:
+            case.pool.acquire('a', timeout=60)
+        assert caught.value is error
+        assert case.pool.get_size() == 0
+
+
+def test_create_that_returns_a_connection_of_the_pool_once_more_is_refused() -> None:
+    with Case() as case:
+        a1 = case.pool.acquire('a')
+        case.manager.script('create', a1)
+        with pytest.raises(ValueError, match=r"create\(\) for endpoint 'b' returned <a1>, .*: expected a new"):
+            case.pool.acquire('b')
+        assert case.pool.get_size() == 1
+        assert a1.disposals == 0
+        case.release(a1)
+
+
+# ---- check_aliveness raises, on_acquire raises --------------------------------------------------------------------
+
+
+@ERRORS
+@pytest.mark.parametrize('method', ['check_aliveness', 'on_acquire'])
+def test_a_method_that_raises_on_the_way_out_leaves_the_connection_idle(method: str, error: BaseException) -> None:
+    with Case(HookedManager()) as case:
+        case.cycle('a')
+        case.manager.script(method, error)
+        with pytest.raises(type(error)) as caught:
+            case.pool.acquire('a')
+        assert caught.value is error
+        assert without_counters(case) == {'size': 1, 'idle': 1, 'acquired': 0, 'waiting': 0, 'endpoints': 1}
+        assert case.cycle('a') == 'a1'
+        assert case.manager.calls.count('create a') == 1
+
+
+@ERRORS
+@pytest.mark.parametrize('method', ['check_aliveness', 'on_acquire'])
+def test_a_method_that_raises_inside_a_context_leaves_the_connection_idle(method: str, error: BaseException) -> None:
+    with Case(HookedManager()) as case:
+        case.cycle('a')
+        case.manager.script(method, error)
+        context = case.pool.connection('a')
+        with pytest.raises(type(error)):
+            context.__enter__()
+        assert case.stats['idle'] == 1
+        with context as conn:
+            assert conn.name == 'a1'
+
+
+@ERRORS
+def test_on_acquire_that_raises_for_a_new_connection_leaves_it_idle(error: BaseException) -> None:
+    with Case(HookedManager()) as case:
+        case.manager.script('on_acquire', error)
+        with pytest.raises(type(error)):
+            case.pool.acquire('a')
+        assert case.manager.take_calls() == ['create a', 'on_acquire a1']
+        assert case.stats['idle'] == 1
+        assert case.cycle('a') == 'a1'
+
+
+@ERRORS
+@pytest.mark.parametrize('method', ['check_aliveness', 'on_acquire'])
+def test_a_connection_handed_to_one_whose_check_or_hook_raises_goes_to_the_next(
+    method: str, error: BaseException
+) -> None:
+    with Case(HookedManager(), max_size=1) as case:
+        conn = case.pool.acquire('a')
+        first = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        second = spawn(case.pool.acquire, 'a')
+        case.waiting(2)
+        case.manager.script(method, error)
+        case.release(conn)
+        with pytest.raises(type(error)):
+            first.result()
+        assert second.result() is conn
+        case.release(conn)
+
+
+# ---- on_release raises --------------------------------------------------------------------------------------------
+
+
+@ERRORS
+def test_on_release_that_raises_reaches_the_caller_and_the_connection_is_idle(error: BaseException) -> None:
+    with Case(HookedManager()) as case:
+        conn = case.pool.acquire('a')
+        case.manager.script('on_release', error)
+        with pytest.raises(type(error)) as caught:
+            case.release(conn)
+        assert caught.value is error
+        assert case.stats['idle'] == 1
+        assert case.cycle('a') == 'a1'
+
+
+@ERRORS
+def test_on_release_that_raises_keeps_its_release_from_disposing_of_others(error: BaseException) -> None:
+    with Case(HookedManager(), min_idle=0, idle_timeout=60) as case:
+        a1, a2 = case.acquire('a', 2)
+        case.release(a1)
+        case.clock.advance(60)
+        case.manager.script('on_release', error)
+        with pytest.raises(type(error)):
+            case.release(a2)
+        assert case.manager.living == ['a1', 'a2']
+        case.cycle('b')
+        assert case.manager.living == ['a2', 'b1']
+
+
+@ERRORS
+def test_on_release_that_raises_hands_the_connection_to_one_who_waits(error: BaseException) -> None:
+    with Case(HookedManager(), max_size=1) as case:
+        conn = case.pool.acquire('a')
+        job = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        case.manager.script('on_release', error)
+        with pytest.raises(type(error)):
+            case.release(conn)
+        assert job.result() is conn
+        case.release(conn)
+
+
+@ERRORS
+def test_on_release_that_raises_at_the_end_of_a_lifetime_still_disposes_of_the_connection(
+    error: BaseException,
+) -> None:
+    with Case(HookedManager(), max_size=1, max_lifetime=100) as case:
+        conn = case.pool.acquire('a')
+        case.clock.advance(100)
+        job = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        case.manager.script('on_release', error)
+        with pytest.raises(type(error)):
+            case.release(conn)
+        assert (job.result()).name == 'a2'
+        assert conn.disposals == 1
+        case.release(case.pool.acquire('b'), *[c for c in case.manager.connections if c.name == 'a2'])
+
+
+@ERRORS
+def test_on_release_that_raises_at_the_end_of_a_context_reaches_the_caller(error: BaseException) -> None:
+    with Case(HookedManager()) as case:
+        context = case.pool.connection('a')
+        context.__enter__()
+        case.manager.script('on_release', error)
+        with pytest.raises(type(error)):
+            context.__exit__(None, None, None)
+        assert case.stats['idle'] == 1
+        with context:
+            assert case.stats['acquired'] == 1
+
+
+# ---- dispose raises -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (lambda: OSError('broken pipe'), "disposing of a connection to 'a' failed: OSError: broken pipe"),
+        (lambda: TimeoutError('too slow'), "disposing of a connection to 'a' timed out: too slow"),
+    ],
+    ids=['failed', 'timed out'],
+    indirect=['error'],
+)
+def test_dispose_that_raises_is_logged_and_the_connection_counts_as_gone(
+    error: Exception, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Case(min_idle=0, idle_timeout=0, max_size=1, total_max_size=1) as case:
+        case.manager.script('dispose', error)
+        case.cycle('a')
+        assert case.pool.get_size() == 0
+        errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+        assert [(record.name, record.getMessage()) for record in errors] == [('gcpool', message)]
+        assert case.cycle('b') == 'b1'
+
+
+def test_dispose_that_raises_does_not_keep_the_others_of_a_batch_from_being_disposed_of() -> None:
+    with Case(min_idle=0, idle_timeout=60, dispose_batch_size=10) as case:
+        case.release(*case.acquire('a', 4))
+        case.clock.advance(60)
+        case.manager.script('dispose', OSError(), None, OSError(), OSError())
+        case.cycle('b')
+        assert case.manager.living == ['b1']
+
+
+def test_dispose_that_raises_for_an_evicted_connection_does_not_keep_the_acquire_from_its_slot() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('dispose', OSError())
+        assert case.cycle('b') == 'b1'
+
+
+# ---- connections found dead ---------------------------------------------------------------------------------------
+
+
+def test_a_dead_connection_is_disposed_of_and_then_reported_and_the_next_idle_one_is_tried() -> None:
+    with Case(HookedManager(), min_idle=3) as case:
+        case.release(*case.acquire('a', 3))
+        case.manager.take_calls()
+        case.manager.script('check_aliveness', False, False)
+        conn = case.pool.acquire('a')
+        assert conn.name == 'a3'
+        assert case.manager.take_calls() == [
+            'check_aliveness a1',
+            'dispose a1',
+            'on_connection_dead a1',
+            'check_aliveness a2',
+            'dispose a2',
+            'on_connection_dead a2',
+            'check_aliveness a3',
+            'on_acquire a3',
+        ]
+        assert case.pool.get_size() == 1
+        assert case.stats['dead'] == 2
+        case.release(conn)
+
+
+@pytest.mark.parametrize('manager_class', [CheckingManager, HookedManager])
+def test_where_all_idle_connections_are_dead_one_is_created(manager_class: type[Manager]) -> None:
+    with Case(manager_class(), min_idle=3, max_size=3, total_max_size=3) as case:
+        case.release(*case.acquire('a', 3))
+        case.manager.script('check_aliveness', False, False, False)
+        assert case.cycle('a') == 'a4'
+        until(lambda: case.manager.living == ['a4'])
+
+
+def test_a_dead_connection_s_slot_is_its_finder_s_even_where_others_wait() -> None:
+    with Case(CheckingManager(), max_size=1) as case:
+        conn = case.pool.acquire('a')
+        first = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        second = spawn(case.pool.acquire, 'a')
+        case.waiting(2)
+        case.manager.script('check_aliveness', False)
+        case.release(conn)
+        a2 = first.result()
+        assert a2.name == 'a2'
+        assert case.stats['waiting'] == 1
+        case.release(a2)
+        assert second.result() is a2
+        case.release(a2)
+
+
+def test_nobody_gets_ahead_while_a_dead_connection_is_disposed_of() -> None:
+    with Case(CheckingManager(), max_size=1) as case:
+        case.cycle('a')
+        gate = Gate()
+        case.manager.script('check_aliveness', False)
+        case.manager.script('dispose', gate)
+        finder = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        with pytest.raises(PoolTimeout):
+            case.pool.acquire('a', timeout=0)
+        late = spawn(case.pool.acquire, 'a')
+        case.waiting(2)
+        gate.open()
+        a2 = finder.result()
+        assert not late.done
+        case.release(a2)
+        case.release(late.result())
+
+
+def test_a_dead_connection_is_disposed_of_while_everything_else_goes_on() -> None:
+    with Case(CheckingManager(), min_idle=2, max_size=2) as case:
+        case.release(*case.acquire('a', 2))
+        gate = Gate()
+        case.manager.script('check_aliveness', False)
+        case.manager.script('dispose', gate)
+        a2 = case.pool.acquire('a')
+        assert a2.name == 'a2'
+        gate.reached()
+        case.cycle('b')
+        with pytest.raises(PoolTimeout):
+            case.pool.acquire('a', timeout=0)
+        assert case.pool.get_size() == 3
+        gate.open()
+        until(lambda: case.pool.get_size() == 2)
+        case.release(a2)
+
+
+def test_what_hangs_for_nobody_keeps_nobody_from_the_idle_connections_of_others() -> None:
+    with Case(min_idle=0, idle_timeout=10, total_max_size=3, max_size=3) as case:
+        b1 = case.pool.acquire('b')
+        case.cycle('a')
+        case.clock.advance(10)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.release, b1)
+        gate.reached()
+        case.cycle('c')
+        held = [case.pool.acquire(endpoint, timeout=PATIENCE) for endpoint in 'xy']
+        assert case.stats['idle'] == 0
+        gate.open()
+        job.result()
+        case.release(*held)
+
+
+def test_the_search_goes_on_where_disposing_of_a_dead_connection_fails() -> None:
+    with Case(CheckingManager(), max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('check_aliveness', False)
+        case.manager.script('dispose', OSError())
+        assert case.cycle('a') == 'a2'
+
+
+@ERRORS
+def test_on_connection_dead_that_raises_reaches_the_caller_and_the_dead_one_is_gone(
+    error: BaseException,
+) -> None:
+    with Case(HookedManager(), min_idle=2, max_size=2) as case:
+        case.release(*case.acquire('a', 2))
+        case.manager.script('check_aliveness', False)
+        case.manager.script('on_connection_dead', error)
+        with pytest.raises(type(error)) as caught:
+            case.pool.acquire('a')
+        assert caught.value is error
+        assert case.manager.living == ['a2']
+        assert without_counters(case) == {'size': 1, 'idle': 1, 'acquired': 0, 'waiting': 0, 'endpoints': 1}
+
+
+@ERRORS
+def test_on_connection_dead_that_raises_leaves_the_slot_to_one_who_waits(error: BaseException) -> None:
+    with Case(HookedManager(), max_size=1) as case:
+        case.cycle('a')
+        gate = Gate(error)
+        case.manager.script('check_aliveness', False)
+        case.manager.script('on_connection_dead', gate)
+        first = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        second = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        gate.open()
+        with pytest.raises(type(error)):
+            first.result()
+        case.release(second.result())
+
+
+@ERRORS
+def test_a_dead_connection_whose_successor_cannot_be_created_is_gone(error: BaseException) -> None:
+    with Case(HookedManager(), max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('check_aliveness', False)
+        case.manager.script('create', error)
+        with pytest.raises(type(error)):
+            case.pool.acquire('a')
+        assert case.manager.calls[-3:] == ['dispose a1', 'on_connection_dead a1', 'create a']
+        assert case.pool.get_size() == 0
+
+
+def test_a_dead_connection_found_within_a_time_limit_is_replaced_within_what_is_left() -> None:
+    with Case(CheckingManager(), max_size=2) as case:
+        a1, a2 = case.acquire('a', 2)
+        case.release(a1)
+        case.manager.script('check_aliveness', False)
+        assert case.cycle('a') == 'a3'
+        case.release(a2)
+
+
+# ---- a slot is freed, somebody waits elsewhere --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'how', ['release', 'lifetime', 'create raises', 'check raises', 'on_acquire raises', 'on_release raises', 'dead']
+)
+def test_a_slot_freed_at_one_endpoint_goes_to_one_who_waits_at_another(how: str) -> None:
+    with Case(HookedManager(), max_size=1, total_max_size=1) as case:
+        error = OSError('on purpose')
+        gate = Gate(error)
+        if how in {'release', 'lifetime', 'on_release raises'}:
+            conn = case.pool.acquire('a')
+            waiter = spawn(case.pool.acquire, 'b')
+            case.waiting(1)
+            if how == 'lifetime':
+                case.clock.advance(1e6)
+            if how == 'on_release raises':
+                case.manager.script('on_release', error)
+                with pytest.raises(OSError, match='on purpose'):
+                    case.release(conn)
+            else:
+                case.release(conn)
+        else:
+            if how == 'create raises':
+                case.manager.script('create', gate)
+            else:
+                case.cycle('a')
+                if how == 'dead':
+                    case.manager.script('check_aliveness', False)
+                method = {'check raises': 'check_aliveness', 'dead': 'on_connection_dead'}.get(how, 'on_acquire')
+                case.manager.script(method, gate)
+            first = spawn(case.pool.acquire, 'a')
+            gate.reached()
+            waiter = spawn(case.pool.acquire, 'b')
+            case.waiting(1)
+            gate.open()
+            with pytest.raises(OSError, match='on purpose'):
+                first.result()
+        case.manager.forget_script()
+        b1 = waiter.result()
+        assert b1.name == 'b1'
+        assert case.manager.total_peak == 1
+        case.release(b1)
+
+
+# ---- releases that are not due ------------------------------------------------------------------------------------
+
+
+def check_refusal(caught: 'pytest.ExceptionInfo[BaseException]', *parts: str) -> None:
+    """The error is of all the types that programs expect, and its message has these parts."""
+    assert type(caught.value) is ConnectionNotAcquired
+    assert isinstance(caught.value, (BaseError, RuntimeError))
+    assert isinstance(caught.value, ValueError)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize('manager_class', [Manager, HookedManager])
+def test_a_second_release_is_refused_and_changes_nothing(manager_class: type[Manager]) -> None:
+    with Case(manager_class(), min_idle=2) as case:
+        a1, a2 = case.acquire('a', 2)
+        case.release(a1)
+        before = case.stats
+        case.manager.take_calls()
+        with pytest.raises(ConnectionNotAcquired) as caught:
+            case.release(a1)
+        check_refusal(caught, '<a1>', 'is not acquired', 'idle')
+        assert case.stats == before
+        assert case.manager.take_calls() == []
+        assert case.cycle('a') == 'a1'
+        case.release(a2)
+
+
+def test_a_release_of_what_was_disposed_of_is_refused() -> None:
+    with Case(min_idle=0, idle_timeout=0) as case:
+        conn = case.pool.acquire('a')
+        case.release(conn)
+        with pytest.raises(ConnectionNotAcquired) as caught:
+            case.release(conn)
+        check_refusal(caught, '<a1>', 'not of this pool')
+        assert conn.disposals == 1
+
+
+@pytest.mark.parametrize('manager_class', [Manager, HookedManager])
+def test_a_release_of_a_stranger_is_refused_and_changes_nothing(manager_class: type[Manager]) -> None:
+    with Case(manager_class()) as case, Case() as other:
+        conn = case.pool.acquire('a')
+        foreign = other.pool.acquire('a')
+        before = case.stats
+        case.manager.take_calls()
+        strangers: list[Any] = [foreign, Connection('a', 1), None, 'a', []]
+        for stranger in strangers:
+            with pytest.raises(ConnectionNotAcquired) as caught:
+                case.pool.release(stranger, 'a')
+            check_refusal(caught, repr(stranger), 'not of this pool', "acquire('a')")
+        assert case.stats == before
+        assert case.manager.take_calls() == []
+        case.release(conn)
+        other.release(foreign)
+
+
+@pytest.mark.parametrize('manager_class', [Manager, HookedManager])
+def test_a_release_to_the_wrong_endpoint_is_refused_and_changes_nothing(manager_class: type[Manager]) -> None:
+    with Case(manager_class()) as case:
+        conn, other = case.pool.acquire('a'), case.pool.acquire('b')
+        before = case.stats
+        case.manager.take_calls()
+        wrong_endpoints: list[Any] = ['b', 'unknown', None, []]
+        for wrong in wrong_endpoints:
+            with pytest.raises(ConnectionNotAcquired) as caught:
+                case.pool.release(conn, wrong)
+            check_refusal(caught, '<a1>', "'a'", repr(wrong))
+        assert case.stats == before
+        assert case.manager.take_calls() == []
+        case.release(conn, other)
+
+
+def test_a_release_while_on_release_runs_is_refused() -> None:
+    with Case(HookedManager()) as case:
+        conn = case.pool.acquire('a')
+        gate = Gate()
+        case.manager.script('on_release', gate)
+        job = spawn(case.pool.release, conn, 'a')
+        gate.reached()
+        with pytest.raises(ConnectionNotAcquired) as caught:
+            case.release(conn)
+        check_refusal(caught, '<a1>', 'releasing')
+        assert case.pool.get_endpoint_pool_size('a', acquired=True) == 1
+        gate.open()
+        job.result()
+        assert case.stats['idle'] == 1
+
+
+def test_a_connection_is_found_by_identity_not_by_its_hash_or_equality() -> None:
+    class Unfriendly:
+        """Neither hashable nor comparable."""
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError('compared')
+
+        __hash__ = None  # type: ignore[assignment]
+
+    class UnfriendlyManager(Manager):
+        def connect(self, endpoint: object) -> Any:
+            return Unfriendly()
+
+    manager = UnfriendlyManager()
+    pool: ConnectionPool[str, Any] = ConnectionPool(manager)
+    conns = [pool.acquire('a') for _ in range(3)]
+    for conn in conns:
+        pool.release(conn, 'a')
+    assert pool.get_endpoint_pool_size('a', acquired=False) == 3
+
+
+# ---- all at once --------------------------------------------------------------------------------------------------
+
+CYCLES = 100
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize('seed', range(3))
+def test_sixteen_clients_with_failing_hooks_and_tiny_lifetimes_break_no_rule(seed: int) -> None:
+    with Case(
+        FlakyManager(Random(seed)), min_idle=1, max_size=3, total_max_size=5, idle_timeout=0.5, max_lifetime=2
+    ) as case:
+        held: set[str] = set()
+        failures: set[object] = set()
+
+        def client(number: int) -> int:
+            random = Random(f'{seed} {number}')
+            served = 0
+            for _ in range(CYCLES):
+                case.clock.advance(random.random() / 10)
+                try:
+                    conn = case.pool.acquire(random.choice('abc'), timeout=random.choice([None, None, 0, 0.001]))
+                except (OSError, Interruption):
+                    continue
+                assert conn.name not in held
+                assert conn.disposals == 0
+                held.add(conn.name)
+                follow(Pause(random.randrange(4)))
+                served += 1
+                held.remove(conn.name)
+                try:
+                    case.release(conn)
+                except (OSError, Interruption) as error:
+                    failures.update(error.args)
+            return served
+
+        jobs = [spawn(client, number) for number in range(16)]
+        served = [job.result() for job in jobs]
+        assert min(served) > 0
+        assert failures == {'on_release'}
+        case.pool._core.check_invariants()
+        assert without_counters(case)['waiting'] == without_counters(case)['acquired'] == 0
+        assert case.stats['acquires'] >= sum(served)

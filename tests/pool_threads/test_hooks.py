@@ -1,0 +1,132 @@
+# Generated from tests/pool/test_hooks.py by .github/scripts/generate_threading.py; do not edit.
+
+"""The methods of a manager: which of them a pool calls, and what they may do in there."""
+
+from typing import Any
+
+import pytest
+
+from gcpool.threading import BaseConnectionManager
+from tests.pool_threads.support import Case, JudgingManager, Manager
+from tests.support import Connection
+
+METHODS = [
+    'normalize',
+    'create',
+    'check_aliveness',
+    'on_acquire',
+    'is_broken',
+    'on_release',
+    'dispose',
+    'on_connection_dead',
+]
+HOOKS = ['check_aliveness', 'on_acquire', 'is_broken', 'on_release', 'on_connection_dead']
+
+
+class ComingBack(JudgingManager):
+    """Uses the pool in one of its methods, once; an endpoint counts as its name in lower case.
+
+    :param method: the method
+    """
+
+    case: Case
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        self.method = method
+        self.came_back = False
+
+    def come_back(self, method: str, endpoint: Any) -> None:
+        if method != self.method or self.came_back or endpoint == 'other':
+            return
+        self.came_back = True
+        pool = self.case.pool
+        pool._core.check_invariants()
+        with pool.connection('other', timeout=0) as conn:
+            assert pool.get_stats()['acquired'] >= 1
+            assert pool.get_endpoint_pool_size('other', acquired=True) == 1
+        assert conn.name == 'other1'
+
+    def normalize(self, endpoint: Any) -> Any:
+        if self.method == 'normalize' and endpoint == 'A':
+            self.came_back = True
+            self.case.pool._core.check_invariants()
+            assert self.case.pool.get_stats()['endpoints'] == 0
+            assert self.case.pool.get_size() == 0
+        return endpoint.lower()
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> Connection:
+        self.come_back('create', endpoint)
+        return super().create(endpoint, timeout)
+
+    def dispose(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> None:
+        self.come_back('dispose', endpoint)
+        super().dispose(endpoint, conn, timeout)
+
+    def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
+        self.come_back('check_aliveness', endpoint)
+        return super().check_aliveness(endpoint, conn, timeout)
+
+    def on_acquire(self, endpoint: Any, conn: Connection) -> None:
+        self.come_back('on_acquire', endpoint)
+
+    def is_broken(self, endpoint: Any, conn: Connection, exc: BaseException) -> bool:
+        self.come_back('is_broken', endpoint)
+        return True
+
+    def on_release(self, endpoint: Any, conn: Connection) -> None:
+        self.come_back('on_release', endpoint)
+
+    def on_connection_dead(self, endpoint: Any, conn: Connection) -> None:
+        self.come_back('on_connection_dead', endpoint)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_of_a_manager_may_use_the_pool(method: str) -> None:
+    manager = ComingBack(method)
+    with Case(manager) as case:
+        manager.case = case
+        for spelling in 'Aa':
+            with case.pool.connection(spelling):
+                pass
+
+        def fail() -> None:
+            with case.pool.connection('a'):
+                raise KeyError('mine')
+
+        with pytest.raises(KeyError, match='mine'):
+            fail()
+        assert manager.came_back
+        assert (case.stats['broken'], case.stats['acquired']) == (1, 0)
+
+
+def live_through_everything(case: Case) -> None:
+    """An acquire that connects, one that is checked, one whose user fails."""
+    case.cycle('a')
+
+    def fail() -> None:
+        with case.pool.connection('a'):
+            raise KeyError('mine')
+
+    with pytest.raises(KeyError, match='mine'):
+        fail()
+
+
+def test_a_hook_that_is_not_overridden_is_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    for name in HOOKS:
+        monkeypatch.setattr(BaseConnectionManager, name, lambda self, *args, name=name: called.append(name))
+    with Case(Manager()) as case:
+        live_through_everything(case)
+    assert called == []
+
+
+def test_which_hooks_a_manager_overrides_is_found_out_when_the_pool_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+    with Case(Manager()) as case:
+        for name in HOOKS:
+            monkeypatch.setattr(Manager, name, lambda self, *args, name=name: called.append(name), raising=False)
+        live_through_everything(case)
+        assert called == []

@@ -1,0 +1,122 @@
+"""A process that forks while a pool is in use: the child starts with an empty pool, and leaves the parent's connections
+alone. See ``fork_programs.py``; each program runs in a process of its own.
+"""
+
+import os
+import platform
+import sys
+
+import pytest
+
+from tests.programs.runner import run_program
+
+pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+
+
+@pytest.mark.parametrize('hooks', [False, True])
+@pytest.mark.parametrize('collector', [False, True])
+def test_a_child_starts_empty_beside_threads_that_are_in_the_pool(collector: bool, hooks: bool) -> None:
+    run_program('fork_programs', 'child_starts_empty', collector, hooks)
+
+
+@pytest.mark.parametrize('exit_normally', [False, True])
+def test_a_child_leaves_a_block_of_its_parent_s_without_giving_anything_back(exit_normally: bool) -> None:
+    run_program('fork_programs', 'child_leaves_the_parent_s_block', exit_normally)
+
+
+def test_a_child_exits_without_sending_anything_beside_threads_that_are_in_the_pool() -> None:
+    run_program('fork_programs', 'child_exits_beside_threads')
+
+
+# How a process may be copied, and whether the pool's function is registered with Python's own fork.
+WAYS = [
+    'fork_in_c',
+    'fork_in_c_without_the_gil',
+    'fork_in_c_and_tell',
+    pytest.param(
+        'clone_and_tell',
+        marks=pytest.mark.skipif(
+            sys.platform != 'linux' or platform.machine() not in {'x86_64', 'aarch64'},
+            reason='the number of the system call is that of another system',
+        ),
+    ),
+    'os.fork unregistered',
+]
+IN_ONE_THREAD: list[tuple[str, list[object]]] = [
+    ('child_leaves_the_parent_s_block', [False]),
+    ('child_leaves_the_parent_s_block', [True]),
+    ('child_forks', []),
+    ('fork_in_a_method', ['create']),
+    ('fork_in_a_method', ['check_aliveness']),
+    ('fork_in_a_method', ['on_acquire']),
+    ('fork_in_a_method', ['on_release']),
+    ('fork_in_a_method', ['dispose']),
+    ('fork_in_an_endpoint', ['__hash__']),
+    ('fork_in_an_endpoint', ['__eq__']),
+    ('fork_in_an_endpoint', ['normalize']),
+    ('used_by_a_hook_that_runs_before', []),
+    ('closed_pool', []),
+    ('asyncio_pool', [False]),
+    ('asyncio_pool', [True]),
+]
+BESIDE_THREADS: list[tuple[str, list[object]]] = [
+    ('fork_in_a_thread_beside_one_that_waits', []),
+    ('forgotten_in_the_child', []),
+    ('closed_in_the_child', []),
+    ('collector_in_the_child', []),
+    ('tcp_connections', []),
+]
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('beside_threads', [False, True])
+def test_a_child_has_a_pool_of_its_own_however_the_process_was_copied(
+    beside_threads: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = IN_ONE_THREAD
+    # Without the GIL another thread may hold it at that moment, and nobody gives it back in the child.
+    if beside_threads and way != 'fork_in_c_without_the_gil':
+        programs = BESIDE_THREADS
+    if way == 'os.fork unregistered':
+        monkeypatch.setenv('GCPOOL_TEST_NO_FORK_HOOK', '1')
+        way = 'fork_by_python'
+    run_program('fork_programs', 'in_this_way', way, *programs)
+
+
+@pytest.mark.parametrize('method', ['__hash__', '__eq__', 'normalize'])
+def test_a_child_that_was_forked_inside_an_endpoint_has_nothing_of_the_parent_s(method: str) -> None:
+    run_program('fork_programs', 'fork_in_an_endpoint', method)
+
+
+def test_a_child_of_a_child_leaves_the_connections_of_both_alone() -> None:
+    run_program('fork_programs', 'child_forks')
+
+
+def test_a_thread_other_than_the_main_one_forks() -> None:
+    run_program('fork_programs', 'fork_in_another_thread')
+
+
+@pytest.mark.parametrize('method', ['create', 'check_aliveness', 'on_acquire', 'on_release', 'dispose'])
+def test_a_child_that_was_forked_inside_a_method_of_the_manager_has_a_pool_that_works(method: str) -> None:
+    run_program('fork_programs', 'fork_in_a_method', method)
+
+
+def test_a_closed_pool_is_closed_in_the_child_too() -> None:
+    run_program('fork_programs', 'closed_pool')
+
+
+def test_the_collector_works_in_a_child_from_when_it_is_needed() -> None:
+    run_program('fork_programs', 'collector_in_the_child')
+
+
+def test_a_pool_that_is_let_go_in_a_child_sends_nothing() -> None:
+    run_program('fork_programs', 'forgotten_in_the_child')
+
+
+@pytest.mark.parametrize('collector', [False, True])
+def test_an_asyncio_pool_works_in_a_child_in_a_loop_of_its_own(collector: bool) -> None:
+    run_program('fork_programs', 'asyncio_pool', collector)
+
+
+def test_a_parent_s_tcp_connection_works_when_the_child_is_gone() -> None:
+    run_program('fork_programs', 'tcp_connections')
