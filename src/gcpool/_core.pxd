@@ -9,6 +9,7 @@
 # The declarations of each part stand beside it.
 
 include "_engine/platform.pxd"
+include "_engine/list.pxd"
 include "_engine/table.pxd"
 include "_engine/lifecycle.pxd"
 include "_engine/relief.pxd"

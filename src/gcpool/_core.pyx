@@ -80,6 +80,8 @@ MISSING = MISSING_
 # The engine decides: no I/O, no clock, no user code under a lock
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Lists whose members hold the links.
+include "_engine/list.pxi"
 # Hash tables, address or hash -> object, split into shards.
 include "_engine/table.pxi"
 # Heaps whose members know their places.

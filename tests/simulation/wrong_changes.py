@@ -168,8 +168,8 @@ WRONG_CHANGES = (
     WrongChange(
         'place-in-the-queue-lost',
         CORE,
-        'if after != NULL and (<Waiter>after).number > w.number:',
-        'if after != NULL and (<Waiter>after).number < 0:',
+        'if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:',
+        'if False:',
         'who was served a dead connection queues again behind everybody who came later',
     ),
     WrongChange(
@@ -196,8 +196,8 @@ WRONG_CHANGES = (
     WrongChange(
         'second-closer-displaces-the-first',
         ALL,
-        'w.next = self.closers',
-        'w.next = NULL',
+        'chain_append(&self.closers, w)\n',
+        'self.closers.head = self.closers.tail = <void *>w\n',
         'of two that wait in close() for the last connection, one waits for ever',
     ),
     # -- idle connections ---------------------------------------------------------------------------------------------
@@ -211,8 +211,8 @@ WRONG_CHANGES = (
     WrongChange(
         'oldest-extra-first',
         CORE,
-        '                    p = ep.extra_tail',
-        '                    p = ep.extra_head',
+        '                    p = ep.extra.tail',
+        '                    p = ep.extra.head',
         'all extra connections are kept in use in turn, so none of them is ever unused for idle_timeout',
     ),
     WrongChange(
@@ -331,7 +331,7 @@ WRONG_CHANGES = (
     WrongChange(
         'extras-outlive-the-pool',
         ALL,
-        '                    p = ep.extra_head\n',
+        '                    p = ep.extra.head\n',
         '                    p = NULL\n',
         'close() leaves the extra idle connections open',
     ),

@@ -7,67 +7,28 @@ cdef class EndpointPool(HeapMember):
         return f'<EndpointPool of {self.endpoint!r}, size {self.size}, {self.waiting} waiting>'
 
 
-cdef inline void idle_append(void **head, void **tail, void *p) noexcept:
-    (<Entry>p).next = NULL
-    (<Entry>p).prev = tail[0]
-    if tail[0] != NULL:
-        (<Entry>tail[0]).next = p
-    else:
-        head[0] = p
-    tail[0] = p
-
-
 cdef inline void idle_unlink(EndpointPool ep, void *p) noexcept:
     # ep.lock is held
-    cdef void *prev = (<Entry>p).prev
-    cdef void *next = (<Entry>p).next
     if (<Entry>p).is_core:
         ep.core_idle -= 1
-        if prev != NULL:
-            (<Entry>prev).next = next
-        else:
-            ep.core_head = next
-        if next != NULL:
-            (<Entry>next).prev = prev
-        else:
-            ep.core_tail = prev
+        linked_remove(&ep.core, <Entry>p)
     else:
         ep.extra_idle -= 1
-        if prev != NULL:
-            (<Entry>prev).next = next
-        else:
-            ep.extra_head = next
-        if next != NULL:
-            (<Entry>next).prev = prev
-        else:
-            ep.extra_tail = prev
-    (<Entry>p).prev = NULL
-    (<Entry>p).next = NULL
+        linked_remove(&ep.extra, <Entry>p)
 
 
 cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     # ep.lock is held
-    cdef void *prev = (<Waiter>p).prev
-    cdef void *next = (<Waiter>p).next
-    if prev != NULL:
-        (<Waiter>prev).next = next
-    else:
-        ep.waiter_head = next
-    if next != NULL:
-        (<Waiter>next).prev = prev
-    else:
-        ep.waiter_tail = prev
-    (<Waiter>p).prev = NULL
-    (<Waiter>p).next = NULL
+    linked_remove(&ep.queue, <Waiter>p)
     ep.waiting -= 1
 
 
 cdef inline void *first_free(EndpointPool ep) noexcept:
     # ep.lock is held. The first waiter whose thread is not held up by a dispose, which may take long; else the first.
-    cdef void *p = ep.waiter_head
+    cdef void *p = ep.queue.head
     while p != NULL and (<Waiter>p).disposes:
         p = (<Waiter>p).next
-    return ep.waiter_head if p == NULL else p
+    return ep.queue.head if p == NULL else p
 
 
 cdef inline void drop(EndpointPool ep, void *p) noexcept:
@@ -97,7 +58,7 @@ cdef inline void keep_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
     e.is_core = is_core
     if is_core:
         ep.core_idle += 1
-        idle_append(&ep.core_head, &ep.core_tail, <void *>e)
+        linked_append(&ep.core, e)
     else:
         ep.extra_idle += 1
-        idle_append(&ep.extra_head, &ep.extra_tail, <void *>e)
+        linked_append(&ep.extra, e)

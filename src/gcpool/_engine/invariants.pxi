@@ -34,13 +34,13 @@ cdef int check_invariants_of(PoolCore core) except -1:
                 ):
                     problems.append(f'{e!r} is queued later than its deadline')
         listed = []
-        p = ep.core_head
+        p = ep.core.head
         while p != NULL:
             listed.append(<Entry>p)
             p = (<Entry>p).next
         if len(listed) != ep.core_idle:
             problems.append(f'{ep!r} counts {ep.core_idle} core connections and lists {len(listed)}')
-        p = ep.extra_head
+        p = ep.extra.head
         while p != NULL:
             listed.append(<Entry>p)
             p = (<Entry>p).next
@@ -50,7 +50,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
             )
         waiting = 0
         last = 0
-        p = ep.waiter_head
+        p = ep.queue.head
         while p != NULL:
             waiting += 1
             if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:

@@ -1,4 +1,4 @@
-cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
+cdef Linked cores                       # [cores_lock] all that are alive, for the forked child
 cdef gcp_mutex cores_lock
 cdef long process = gcp_process_id()    # in which the pools were made, or last begun anew
 
@@ -9,12 +9,12 @@ cdef void begin_anew_in_child() noexcept:
     # the child then has no thread state: nothing of the interpreter is called here or below, and nothing is allocated
     # or freed.
     global process
-    cdef void *p = cores
+    cdef void *p = cores.head
     memset(&cores_lock, 0, sizeof(gcp_mutex))
     process = gcp_process_id()
     while p != NULL:
         begin_anew(<PoolCore>p)
-        p = (<PoolCore>p).following
+        p = (<PoolCore>p).next
 
 
 def reset_after_fork():
@@ -73,14 +73,13 @@ cdef void *take_closers(PoolCore core) noexcept:
     # core.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
     cdef void *chain
     cdef void *p
-    if core.size or core.closers == NULL:
+    if core.size:
         return NULL
-    chain = core.closers
+    chain = chain_take_all(&core.closers)
     p = chain
     while p != NULL:
         (<Waiter>p).state = SERVED
         p = (<Waiter>p).next
-    core.closers = NULL
     return chain
 
 
@@ -118,7 +117,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.doomed_head = NULL
     core.doomed_tail = NULL
     core.doomed_count = 0
-    core.closers = NULL
+    core.closers.head = core.closers.tail = NULL
     core.acquires = 0
     core.created_ = 0
     core.create_errors = 0

@@ -34,9 +34,9 @@ cdef class PoolCore:
     cdef void *doomed_head                  # [core] to be closed, in this order
     cdef void *doomed_tail                  # [core]
     cdef int doomed_count                   # [core]; read without the lock
-    cdef void *closers                      # [core] waiters for the pool to be empty
-    cdef void *previous                     # list of all cores, for the forked child
-    cdef void *following
+    cdef Chain closers                      # [core] waiters for the pool to be empty; references of its own
+    cdef void *prev                         # [cores_lock] list of all cores
+    cdef void *next                         # [cores_lock]
     cdef unsigned long long acquires        # [core] of endpoints forgotten
     cdef unsigned long long created_        # [core]
     cdef unsigned long long create_errors   # [core]

@@ -22,16 +22,12 @@ cdef class PoolCore:
     """
 
     def __cinit__(self):
-        global cores
         self.expiry = IndexedHeap()
         self.wanting_slots = IndexedHeap()
         self.due_at = INFINITY
         self.wake_at = INFINITY
         gcp_lock(&cores_lock)
-        self.following = cores
-        if cores != NULL:
-            (<PoolCore>cores).previous = <void *>self
-        cores = <void *>self
+        linked_append(&cores, self)
         gcp_unlock(&cores_lock)
 
     def __init__(
@@ -57,15 +53,9 @@ cdef class PoolCore:
         self.normalize = normalize
 
     def __dealloc__(self):
-        global cores
         cdef Ancestor *a
         gcp_lock(&cores_lock)
-        if self.previous != NULL:
-            (<PoolCore>self.previous).following = self.following
-        else:
-            cores = self.following
-        if self.following != NULL:
-            (<PoolCore>self.following).previous = self.previous
+        linked_remove(&cores, self)
         gcp_unlock(&cores_lock)
         map_free(&self.by_identity)
         map_free(&self.by_hash)
@@ -120,9 +110,9 @@ cdef class PoolCore:
             if ep is None:
                 return None
         gcp_lock(&ep.lock)
-        p = ep.core_head
+        p = ep.core.head
         if p == NULL:
-            p = ep.extra_tail
+            p = ep.extra.tail
         # Where somebody waits nothing is idle, so this overtakes nobody.
         if p == NULL or gcp_load_int(&self.is_closed) or (<Entry>p).expires_at <= now:
             gcp_unlock(&ep.lock)
@@ -170,7 +160,7 @@ cdef class PoolCore:
         ):
             gcp_unlock(&ep.lock)
             return False
-        if ep.waiter_head != NULL:
+        if ep.queue.head != NULL:
             p = first_free(ep)
             if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
                 gcp_unlock(&ep.lock)
@@ -263,11 +253,11 @@ cdef class PoolCore:
             w.number = self.arrivals
         w.state = FRESH
         tail = self.doomed_tail
-        if ep.waiter_head == NULL or (<Waiter>ep.waiter_head).number > w.number:
+        if ep.queue.head == NULL or (<Waiter>ep.queue.head).number > w.number:
             while True:
-                p = ep.core_head
+                p = ep.core.head
                 if p == NULL:
-                    p = ep.extra_tail
+                    p = ep.extra.tail
                 if p == NULL:
                     break
                 e = <Entry>p
@@ -716,16 +706,16 @@ cdef class PoolCore:
             is_relief = False   # its slot is one too many
         elif e.expires_at <= now:
             # With a collector releases dispose of nothing, unless somebody waits for the slot.
-            if not self.collects or ep.waiter_head != NULL or self.wanting_slots.used:
+            if not self.collects or ep.queue.head != NULL or self.wanting_slots.used:
                 close = True
-        elif ep.waiter_head != NULL:
+        elif ep.queue.head != NULL:
             hand = True
             if relief_missing:
                 # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
                 # whoever came first goes first, at the price of a new connection. One that has some is expected to
                 # serve itself, but not for ever either: they may be out for long.
                 elder = <EndpointPool>self.wanting_slots.items[0].item
-                head = <long long>(<Waiter>ep.waiter_head).number
+                head = <long long>(<Waiter>ep.queue.head).number
                 overtaken = head - <long long>self.wanting_slots.items[0].stamp
                 if overtaken > (0 if elder.size == 0 else <long long>MAX_OVERTAKES * self.total_max_size):
                     hand = False
@@ -931,8 +921,7 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Waiter w
         cdef void *p
-        cdef void *chain
-        cdef void **end
+        cdef Chain refused
         failure = None
         gcp_lock(&self.lock)
         gcp_store_int(&self.is_closed, 1)
@@ -942,25 +931,23 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         # Endpoint pools that appear from here on are empty: request() refuses.
         for ep in endpoint_pools(self):
-            chain = NULL
-            end = &chain
+            refused.head = refused.tail = NULL
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
-            while ep.waiter_head != NULL:
-                p = ep.waiter_head
+            while ep.queue.head != NULL:
+                p = ep.queue.head
                 if not gcp_try_incref(p):
                     drop(ep, p)
                     continue
                 w = <Waiter>p
                 waiter_unlink(ep, p)
                 w.state = REFUSED
-                end[0] = p
-                end = &w.next
+                chain_append(&refused, w)
             update_wants_slot(self, ep)
             while True:
-                p = ep.core_head
+                p = ep.core.head
                 if p == NULL:
-                    p = ep.extra_head
+                    p = ep.extra.head
                 if p == NULL:
                     break
                 idle_unlink(ep, p)
@@ -969,7 +956,7 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             try:
-                notify_all(chain)
+                notify_all(refused.head)
             except BaseException as exc:    # the other endpoints' waiters must not wait on
                 if failure is None:
                     failure = exc
@@ -986,8 +973,7 @@ cdef class PoolCore:
         gcp_lock(&self.lock)
         if self.size:
             Py_INCREF(w)        # the list's reference
-            w.next = self.closers
-            self.closers = <void *>w
+            chain_append(&self.closers, w)
             w.state = QUEUED
             queued = True
         gcp_unlock(&self.lock)
@@ -998,18 +984,11 @@ cdef class PoolCore:
 
         :return: True when it was still waiting, so that it will not be notified
         """
-        cdef void **link
-        cdef bint found = False
+        cdef bint found
         gcp_lock(&self.lock)
-        link = &self.closers
-        while link[0] != NULL and not found:
-            if link[0] == <void *>w:
-                link[0] = w.next
-                w.next = NULL
-                w.state = CANCELLED
-                found = True
-            else:
-                link = &(<Waiter>link[0]).next
+        found = chain_remove(&self.closers, w)
+        if found:
+            w.state = CANCELLED
         gcp_unlock(&self.lock)
         if found:
             Py_DECREF(w)
@@ -1062,9 +1041,9 @@ cdef class PoolCore:
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
             while ep.size - ep.closing > self.max_size:
-                p = ep.extra_head
+                p = ep.extra.head
                 if p == NULL:
-                    p = ep.core_head
+                    p = ep.core.head
                 if p == NULL:
                     break
                 idle_unlink(ep, p)

@@ -30,26 +30,14 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
-    # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It
-    # is older than nearly everybody, so its place is looked for from the front.
-    cdef void *after = ep.waiter_tail
+    # Both locks are held. By number: a waiter that was served a dead connection comes before all that came after it.
+    # It is older than nearly everybody, so its place is looked for from the front.
     cdef void *following = NULL
-    if after != NULL and (<Waiter>after).number > w.number:
-        after = NULL
-        following = ep.waiter_head
+    if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:
+        following = ep.queue.head
         while (<Waiter>following).number < w.number:
-            after = following
             following = (<Waiter>following).next
-    w.prev = after
-    w.next = following
-    if after != NULL:
-        (<Waiter>after).next = <void *>w
-    else:
-        ep.waiter_head = <void *>w
-    if following != NULL:
-        (<Waiter>following).prev = <void *>w
-    else:
-        ep.waiter_tail = <void *>w
+    linked_insert(&ep.queue, w, following)
     ep.waiting += 1
     w.state = QUEUED
     gcp_enable_try_incref(w)
@@ -74,7 +62,7 @@ cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
     # for a connection of its own. A place in the heap is reserved for it since its first waiter was queued.
-    cdef void *head = ep.waiter_head
+    cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
         core.wanting_slots.push(<void *>ep, 0.0, (<Waiter>head).number)
@@ -88,19 +76,19 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
 cdef void *dispatch(PoolCore core) noexcept:
     # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
     # total cap is reached dooms idle connections of others. core.lock is held, no other. Returns whom to notify.
-    cdef void *chain = NULL
-    cdef void **end = &chain
+    cdef Chain served
     cdef void *p
     cdef int missing
     cdef EndpointPool ep
     cdef Waiter w
+    served.head = served.tail = NULL
     while core.wanting_slots.used:
         ep = <EndpointPool>core.wanting_slots.items[0].item
         gcp_lock(&ep.lock)
         if (
-            ep.waiter_head == NULL
+            ep.queue.head == NULL
             or ep.size >= core.max_size
-            or (<Waiter>ep.waiter_head).number != core.wanting_slots.items[0].stamp
+            or (<Waiter>ep.queue.head).number != core.wanting_slots.items[0].stamp
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
@@ -127,9 +115,8 @@ cdef void *dispatch(PoolCore core) noexcept:
         serve_ticket(core, ep, w)
         update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
-        end[0] = p
-        end = &w.next
-    return chain
+        chain_append(&served, w)
+    return served.head
 
 
 cdef void *after_slot_freed(PoolCore core, EndpointPool ep) noexcept:

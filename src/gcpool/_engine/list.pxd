@@ -1,0 +1,8 @@
+cdef struct Linked:     # doubly linked: a member has the fields prev and next
+    void *head          # borrowed, as all links are
+    void *tail
+
+
+cdef struct Chain:      # singly linked: a member has the field next
+    void *head
+    void *tail
