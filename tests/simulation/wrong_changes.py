@@ -389,7 +389,7 @@ WRONG_CHANGES = (
     WrongChange(
         'old-address-still-known',
         CORE,
-        'map_remove(&core.by_identity, <size_t><void *>old, <void *>ep)',
+        'forget_identity_locked(&core.directory, ep, old)',
         'pass',
         'an endpoint object at the address of a former one gets a connection to another server',
     ),

@@ -82,7 +82,7 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     gcp_store_char(&e.closed_while_out, False)
     gcp_unlock(&ep.lock)
     if gone:        # else it is still among the doomed, which do not own it: disposed() does this
-        map_remove(&core.by_connection, <size_t><void *>e.conn_, <void *>e)
+        forget_connection(&core.directory, e)
         core.entries.discard(e)
     return 0
 

@@ -19,7 +19,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
             counts[e.state] += 1
             if e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1:
                 relief += 1
-            if e.state != CREATING and <Entry>map_get(&core.by_connection, <size_t><void *>e.conn_) is not e:
+            if e.state != CREATING and find_entry(&core.directory, e.conn_) is not e:
                 problems.append(f'{e!r} is not found by its connection')
             if e.state == IDLE and e.heap_index < 0:
                 problems.append(f'{e!r} is idle and not in the expiry queue')

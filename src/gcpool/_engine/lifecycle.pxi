@@ -94,16 +94,13 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.lock, 0, sizeof(gcp_mutex))
     if a != NULL:           # else this process has created no connection: what there is, is of older processes
         for s in range(GCP_SHARDS):
-            if not gcp_is_locked(&core.by_connection.locks[s]):
-                a.connections.tables[s] = core.by_connection.tables[s]
+            if not gcp_is_locked(&core.directory.by_connection.locks[s]):
+                a.connections.tables[s] = core.directory.by_connection.tables[s]
         a.ancestor = core.ancestor
         core.ancestor = a
         core.ancestor_to_be = NULL
         gcp_keep_for_good(<void *>core.entries)
-    memset(&core.by_identity, 0, sizeof(Map))
-    memset(&core.by_hash, 0, sizeof(Map))
-    memset(&core.by_spelling, 0, sizeof(Map))
-    memset(&core.by_connection, 0, sizeof(Map))
+    memset(&core.directory, 0, sizeof(Directory))
     core.expiry.begin_anew()
     core.wanting_slots.begin_anew()
     core.due_at = INFINITY

@@ -1,10 +1,7 @@
 cdef class PoolCore:
     cdef object __weakref__
     cdef gcp_mutex lock
-    cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
-    cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
-    cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
-    cdef Map by_connection                  # [shard] address of a connection -> Entry
+    cdef Directory directory                # [shard] finds endpoint pools and entries
     cdef Ancestor *ancestor                 # changes only in a forked child
     cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector

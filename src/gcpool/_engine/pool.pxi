@@ -57,10 +57,7 @@ cdef class PoolCore:
         gcp_lock(&cores_lock)
         linked_remove(&cores, self)
         gcp_unlock(&cores_lock)
-        map_free(&self.by_identity)
-        map_free(&self.by_hash)
-        map_free(&self.by_spelling)
-        map_free(&self.by_connection)
+        directory_free(&self.directory)
         PyMem_Free(self.ancestor_to_be)
         while self.ancestor != NULL:
             a = self.ancestor
@@ -95,15 +92,8 @@ cdef class PoolCore:
         cdef void *p
         cdef Slot *slot = NULL
         if GCP_SHARED_STAMP:
-            # With the GIL nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one cache miss
-            # to the next: ask for all of it at once.
-            slot = table_find_slot(&self.by_identity.tables[0], <size_t><void *>endpoint)
+            slot = prefetch_endpoint(&self.directory, endpoint)
         if slot != NULL:
-            gcp_prefetch(<char *>slot.value + 64)
-            gcp_prefetch(slot.hint)
-            gcp_prefetch(<char *>slot.hint + 64)
-            gcp_prefetch(slot.hint_conn)
-            table_prefetch(&self.by_connection.tables[0], <size_t>slot.hint_conn)
             ep = <EndpointPool>slot.value
         else:
             ep = find_known_pool(self, endpoint)
@@ -125,9 +115,8 @@ cdef class PoolCore:
             gcp_unlock(&ep.lock)
             return None
         e = <Entry>p
-        if slot != NULL and slot.hint != p:
-            slot.hint = p
-            slot.hint_conn = <void *>e.conn_
+        if slot != NULL:
+            set_hint(slot, e)
         idle_unlink(ep, p)
         gcp_store_char(&e.state, ACQUIRED)
         ep.acquired += 1
@@ -315,9 +304,7 @@ cdef class PoolCore:
         cdef EndpointPool ep = pool_of(ticket)
         cdef void *tail
         cdef bint served
-        cdef size_t s = shard_of(<size_t><void *>conn)
-        cdef int failed = 0
-        cdef bint known
+        cdef int outcome
         if ticket.fork_epoch != self.fork_epoch:
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
@@ -330,16 +317,12 @@ cdef class PoolCore:
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
         gcp_assert(ticket.state == CREATING)
-        gcp_lock(&self.by_connection.locks[s])
-        known = table_find(&self.by_connection.tables[s], <size_t><void *>conn) != NULL
-        if not known:
-            failed = table_insert(&self.by_connection.tables[s], <size_t><void *>conn, <void *>ticket)
-        gcp_unlock(&self.by_connection.locks[s])
-        if failed:
+        outcome = add_connection(&self.directory, ticket)
+        if outcome == NO_MEMORY:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             raise MemoryError
-        if known:
+        if outcome == KNOWN_ALREADY:
             ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
@@ -585,17 +568,17 @@ cdef class PoolCore:
     cdef inline Entry find_acquired_by_identity(self, object conn, object endpoint):
         # The entry of a connection that is acquired, where that can be told without an error and without user code
         # (__eq__ of another endpoint object); else None.
-        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
+        cdef Entry e = find_entry(&self.directory, conn)
         if e is None or gcp_load_char(&e.state) != ACQUIRED:
             return None
-        if e.pool.endpoint is not endpoint and map_get(&self.by_identity, <size_t><void *>endpoint) is not e.pool:
+        if e.pool.endpoint is not endpoint and find_by_identity(&self.directory, endpoint) is not e.pool:
             return None
         return e
 
     cdef Entry entry_to_release(self, object conn, object endpoint):
         """The entry of a connection that is to be given back, or None when there is nothing to do (it was out when the
         pool was closed over it, or belongs to the parent process)."""
-        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
+        cdef Entry e = find_entry(&self.directory, conn)
         cdef EndpointPool ep
         if e is None:
             if is_inherited(self, conn):
@@ -626,7 +609,7 @@ cdef class PoolCore:
 
     def entry_if_acquired(self, object conn, object endpoint):
         """The same, or None when it is not out, or another endpoint's. It changes nothing."""
-        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
+        cdef Entry e = find_entry(&self.directory, conn)
         if e is None or gcp_load_char(&e.state) != ACQUIRED:
             return None
         return e if pool_is_for(self, e.pool, endpoint) else None
@@ -858,7 +841,7 @@ cdef class PoolCore:
         gcp_store_int(&self.size, self.size - 1)
         self.disposed_ += 1
         if not keep:
-            map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
+            forget_connection(&self.directory, e)
         gcp_unlock(&ep.lock)
         if w is not None and w.pool is not None:
             set_disposes(self, w, w.own_head != NULL)

@@ -137,6 +137,16 @@ cdef inline object map_get(Map *m, size_t key):
     return result
 
 
+cdef inline bint map_insert(Map *m, size_t key, void *value) noexcept:
+    # False when there is no memory.
+    cdef size_t s = shard_of(key)
+    cdef int failed
+    gcp_lock(&m.locks[s])
+    failed = table_insert(&m.tables[s], key, value)
+    gcp_unlock(&m.locks[s])
+    return not failed
+
+
 cdef bint map_remove(Map *m, size_t key, void *value) noexcept:
     cdef size_t s = shard_of(key)
     cdef bint removed
