@@ -15,8 +15,8 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._core import GRACE, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Entry, Lane, Signal, Waiter, dispose_time, logger
-from ._time_limits import not_before, seconds
-from ._workers import spawn
+from ._time_limits import seconds
+from ._workers import PARALLEL_DISPOSALS, spawn
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -38,13 +38,6 @@ if TYPE_CHECKING:
 
         def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
 
-
-# How many connections are disposed of side by side.
-PARALLEL_DISPOSALS = 64
-
-# The name of the tasks that close connections, and the seconds between two looks at a connection that none of them has.
-DISPOSE_TASK = 'gcpool-dispose'
-UNKNOWN_LANE_PAUSE = 0.01
 
 # The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
 # closed without a limit.
@@ -77,7 +70,6 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
     asynchronous = True
-    disposals_at_once = PARALLEL_DISPOSALS
 
     if TYPE_CHECKING:
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
@@ -123,6 +115,11 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
+    async def _wait_until_closed(
+        self, entry: Entry, deadline: float | None = None, timeout: float | None = None
+    ) -> None:
+        raise NotImplementedError
+
     async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
         """The end of a context whose block raised. The entry is being released."""
         try:
@@ -164,12 +161,12 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         around the block).
         """
         self._core.distrust_endpoint(entry)
-        if not self._core.retire_to_doomed(entry):
+        if not self._core.retire_to_doomed(entry, self._core.now()):
             return
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry, tasks)), TELL_DEAD_TASK)
+            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry)), TELL_DEAD_TASK)
             self._tasks.add(telling)
             telling.add_done_callback(self._tasks.discard)
             await asyncio.wait([telling], timeout=LEAST_DISPOSE_TIME)
@@ -178,27 +175,12 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         elif tasks:
             await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
 
-    async def _tell_dead(
-        self, entry: Entry, disposals: 'list[asyncio.Task[None]]', failure: BaseException | None
-    ) -> None:
+    async def _tell_dead(self, entry: Entry, failure: BaseException | None) -> None:
         if failure is not None:
             # The task was cancelled before its first step: the loop ends.
             raise failure
-        await self._wait_until_gone(entry, disposals)
+        await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
-
-    async def _wait_until_gone(self, entry: Entry, disposals: 'list[asyncio.Task[None]]') -> None:
-        """Wait until a connection is closed, be it by other tasks than those that were to do so.
-
-        A lane that a signal handler interrupts leaves its connections to other lanes.
-        """
-        while entry.state_name != 'gone':
-            if disposals:
-                await asyncio.wait(disposals, return_when=asyncio.FIRST_COMPLETED)
-            else:
-                # A signal handler has raised while the lane was being made, and the pool does not know of it.
-                await asyncio.sleep(UNKNOWN_LANE_PAUSE)
-            disposals = self._spawn_disposals() or [task for task in self._tasks if task.get_name() == DISPOSE_TASK]
 
     async def _finish_release(self, todo: object) -> None:
         if isinstance(todo, Entry):
@@ -208,7 +190,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             try:
                 await self._manager.on_release(todo.endpoint, todo.conn)
             except DiscardConnection as exc:
-                self._core.retire_to_doomed(todo)
+                self._core.retire_to_doomed(todo, self._core.now())
                 try:
                     logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
                 finally:
@@ -307,24 +289,8 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     # Disposals run in tasks of their own: a caller that is cancelled does not leave a connection half-closed, nor its
     # slot taken.
 
-    async def _dispose_dead(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> None:
-        dead_entry = waiter.dead_entry
-        if dead_entry is None:
-            return
-        disposal: Disposal | None = None
-        try:
-            disposal = self._take_disposal(waiter)
-            if disposal is None:
-                return
-            task = self._spawn_disposal(deque([disposal]), None)
-        except BaseException:
-            # Not when the traceback goes: whoever cleans up after this acquire is to find it.
-            if disposal is not None:
-                disposal.put_back()
-            raise
-        earliest = self._core.now() + LEAST_DISPOSE_TIME
-        closing = self._wait_until_gone(dead_entry, [task])
-        await self._bounded(closing, not_before(deadline, earliest), timeout, 'dispose', waiter.endpoint)
+    async def _dispose_due(self) -> None:
+        await self._dispose_doomed()
 
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
@@ -366,13 +332,9 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
         return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._loop}
 
-    def _begin_disposals(self, waiter: Waiter, deadline: float | None) -> float:
-        """Dispose of what is doomed, without waiting for the end of it.
-
-        :return: until when that is worth waiting for at least
-        """
-        self._spawn_disposals()
-        return self._core.now() + LEAST_DISPOSE_TIME
+    def _begin_disposals(self) -> None:
+        if self._core.doomed:
+            self._spawn_disposals()
 
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
@@ -395,7 +357,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), DISPOSE_TASK)
+        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
         self._tasks.add(task)
         task.add_done_callback(partial(self._lane_ended, queue))
         return task

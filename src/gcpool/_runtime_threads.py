@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ._core import SyncPool, Waiter
+from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
+from ._workers import SyncClosers
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncRuntime']
@@ -25,18 +26,24 @@ if TYPE_CHECKING:
         def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
 
+# Seconds that threads have to end which have nothing to do any more.
+IDLE_THREADS_TIME = 1.0
+
+
 class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
     """The half for threads of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
 
     asynchronous = False
-    # The collector leaves nothing among the doomed that a release could find there, and dispose of.
-    disposals_at_once = 1
 
     if TYPE_CHECKING:
         # Compiled too.
         def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
+
+    def __init__(self, *args: Any, **parameters: Any):
+        super().__init__(*args, **parameters)
+        self._closers = SyncClosers(self, 'gcpool-closer')
 
     @contextmanager
     def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
@@ -96,12 +103,22 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         return self._check_within(waiter, self._left(deadline))
 
-    def _begin_disposals(self, waiter: Waiter, deadline: float | None) -> float:
-        self._dispose_own(waiter, deadline)
-        return 0.0
+    def _dispose_due(self) -> None:
+        self._begin_disposals()
 
     def _end_tasks(self, deadline: float | None) -> None:
-        """Nothing: what is closed in threads is closed by whoever calls."""
+        """Wait for the end of the threads that close connections, so that none of them outlives ``close()``.
+
+        Where there is no limit, they have nothing more to close by now.
+        """
+        patience = IDLE_THREADS_TIME if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+        until = self._core.now() + patience
+        closers = self._closers.stop()
+        for thread in closers:
+            thread.join(max(until - self._core.now(), 0.0))
+        at_work = sum(thread.is_alive() for thread in closers)
+        if at_work:
+            logger.warning('closing the pool: threads that still close a connection: %d', at_work)
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)

@@ -2,17 +2,12 @@
 
 from ._core import ENDLESS
 
-__all__ = ['get_deadline', 'not_before', 'seconds']
+__all__ = ['get_deadline', 'seconds']
 
 
 def seconds(value: float | None) -> str:
     """A time limit for a message."""
     return 'no limit' if value is None else f'{value:g} s'
-
-
-def not_before(deadline: float | None, earliest: float) -> float | None:
-    """A deadline that is not before some time."""
-    return None if deadline is None else max(deadline, earliest)
 
 
 def get_deadline(now: float, timeout: float | None) -> float | None:

@@ -1,7 +1,8 @@
-"""The background workers, a timer of an event loop and a daemon thread: each runs its pool's ``_collect`` in time."""
+"""The workers of a pool: what closes idle connections in time, and on threads, what closes for those who acquire."""
 
 import asyncio
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Coroutine
@@ -10,9 +11,15 @@ from typing import Any, TypeVar
 
 from ._core import logger
 
-__all__ = ['AsyncWorker', 'SyncWorker', 'spawn']
+__all__ = ['PARALLEL_DISPOSALS', 'AsyncWorker', 'SyncClosers', 'SyncWorker', 'spawn']
 
 ResultT = TypeVar('ResultT')
+
+# How many connections of a pool are closed side by side at most. One alone might hang, and hold up the others.
+PARALLEL_DISPOSALS = 64
+
+# Seconds that a thread which closes connections waits for the next one, before it ends.
+LINGER = 1.0
 
 # Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
 COLLECTOR_PAUSE = 0.1
@@ -216,3 +223,154 @@ class SyncWorker:
         """End the thread; what it is disposing of it still does."""
         self._stopped = True
         self.wake()
+
+
+class _Crew:
+    """The closers of one process, and the lock that wakes one of them: it is taken while there is nothing new."""
+
+    def __init__(self, fork_epoch: int):
+        self.fork_epoch = fork_epoch
+        self.threads: set[threading.Thread] = set()
+        # Those that will look what is doomed: they wait for that, or have just been started.
+        self.free: set[threading.Thread] = set()
+        self.news = threading.Lock()
+        self.news.acquire()
+
+    def ring(self) -> None:
+        try:
+            self.news.release()
+        except RuntimeError:
+            # It was set already, and nobody has seen it yet. Whoever does looks whether there is work for another one.
+            return
+
+
+class SyncClosers:
+    """The threads that close what an acquire, or the collector, has doomed: daemon threads, started when needed.
+
+    A dispose may hang, so there is one more whenever something is doomed and none is free, up to PARALLEL_DISPOSALS. A
+    thread that finds nothing to close waits LINGER seconds for more, and ends. None of them holds a strong reference
+    to the pool while it waits.
+
+    No doomed connection is left to nobody. Whoever dooms one puts it into the core first, and then looks which threads
+    are free; a thread is taken off the free ones first, and then looks what is doomed. One of the two sees the other.
+
+    :param pool: the pool; ``pool._close_next()`` closes one connection, or returns False if there is none to be closed
+    """
+
+    _is_finalizing = staticmethod(sys.is_finalizing)
+
+    def __init__(self, pool: Any, name: str):
+        self._pool = weakref.ref(pool)
+        self._name = name
+        self._crew = _Crew(pool._core.fork_epoch)
+        self._stopped = False
+        self._complained = False
+
+    def call(self) -> bool:
+        """Something is doomed: wake a thread that is free, or start one.
+
+        :return: False if there is none, and none can be started
+        """
+        # At the end of the interpreter the threads are there, and will never run again.
+        if self._is_finalizing():
+            return False
+        crew = self._crew_of_this_process()
+        for thread in tuple(crew.free):
+            if thread.is_alive():
+                crew.ring()
+                return True
+            # It is being started by somebody else, or has died, of an exception that somebody raised in it.
+            crew.free.discard(thread)
+        if len(crew.threads) >= PARALLEL_DISPOSALS:
+            crew.threads.difference_update([thread for thread in tuple(crew.threads) if not thread.is_alive()])
+            if len(crew.threads) >= PARALLEL_DISPOSALS:
+                # Each of them looks for more when it is done.
+                return True
+        return self._start(crew)
+
+    def _crew_of_this_process(self) -> _Crew:
+        pool = self._pool()
+        if pool is not None and self._crew.fork_epoch != pool._core.fork_epoch:
+            # The threads have stayed behind in the process that this one was forked from.
+            self._crew = _Crew(pool._core.fork_epoch)
+        return self._crew
+
+    def _start(self, crew: _Crew) -> bool:
+        # The thread is handed its own Thread object, for the reason that SyncWorker has.
+        thread = threading.Thread(target=lambda: self._run(crew, thread), name=self._name, daemon=True)
+        try:
+            crew.threads.add(thread)
+            crew.free.add(thread)
+            thread.start()
+        except BaseException as exc:
+            if not thread.is_alive():
+                crew.threads.discard(thread)
+                crew.free.discard(thread)
+            if not isinstance(exc, (RuntimeError, MemoryError)):
+                raise
+            # There are too many threads, or the interpreter ends: no fault of the caller.
+            if not self._complained:
+                logger.warning('%s cannot be started, acquires close connections until it can: %s', self._name, exc)
+            self._complained = True
+            return False
+        self._complained = False
+        return True
+
+    def _run(self, crew: _Crew, thread: threading.Thread) -> None:
+        try:
+            # If a signal handler raised in start(), nobody else knows of it.
+            crew.threads.add(thread)
+            crew.free.discard(thread)
+            # It looks once more when it has waited in vain: see above.
+            while self._close_all() or self._wait(crew, thread) or self._close_all():
+                pass
+        finally:
+            crew.free.discard(thread)
+            crew.threads.discard(thread)
+            self._leave(crew)
+
+    def _close_all(self) -> bool:
+        # Whether there was anything to close.
+        pool = self._pool()
+        found = False
+        while pool is not None:
+            try:
+                if not pool._close_next():
+                    break
+            except BaseException:
+                # A manager's dispose raised what is no Exception. The connection is accounted for.
+                logger.last_resort('closing connections of %r goes on after an error', pool)
+            found = True
+        return found
+
+    def _wait(self, crew: _Crew, thread: threading.Thread) -> bool:
+        # Whether it was called.
+        if self._stopped or self._pool() is None or crew is not self._crew_of_this_process():
+            return False
+        crew.free.add(thread)
+        try:
+            return crew.news.acquire(timeout=LINGER)
+        finally:
+            crew.free.discard(thread)
+
+    def _leave(self, crew: _Crew) -> None:
+        pool = self._pool()
+        if crew is not self._crew_of_this_process():
+            # A thread of gevent outlives a fork: see SyncWorker.
+            threading.current_thread()
+        elif pool is None or self._stopped:
+            # The others are to end, too.
+            crew.ring()
+        if pool is not None:
+            # If it dies of an exception that somebody raised in it, it may have been called.
+            pool._begin_disposals()
+
+    def stop(self) -> list[threading.Thread]:
+        """Have the threads end as soon as there is nothing more to close.
+
+        :return: those that there are, but for the one that calls: a dispose that closes the pool does not wait for itself
+        """
+        self._stopped = True
+        crew = self._crew_of_this_process()
+        crew.ring()
+        return [thread for thread in tuple(crew.threads) if thread is not threading.current_thread()]

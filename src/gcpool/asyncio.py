@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Generic
 
-from ._core import Waiter, logger
+from ._core import Entry, Waiter, logger
 from ._runtime_asyncio import AsyncRuntime
-from ._time_limits import get_deadline, not_before, seconds
-from ._workers import AsyncWorker
+from ._time_limits import get_deadline, seconds
+from ._workers import PARALLEL_DISPOSALS, AsyncWorker
 from .common import (
     BaseConnectionPool,
     Hooks,
@@ -150,9 +150,9 @@ class ConnectionPool(
             emptied = not core.watch_empty(waiter)
             if not emptied:
                 logger.info('closing the pool: %d connections are still out', core.size)
-                emptied = await self._wait(signal, deadline, core.unwatch_empty, waiter)
+                emptied = await self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
-            core.unwatch_empty(waiter)
+            core.unwatch(waiter)
             raise
         unreleased = 0
         if not emptied:
@@ -177,8 +177,8 @@ class ConnectionPool(
         deadline = get_deadline(core.now() if since is None else since, timeout)
         while True:
             signal = self._arm(waiter)
-            queued, worth_waiting_until = await self._ask(waiter, found_dead, deadline, timeout)
-            if queued and not await self._wait(signal, not_before(deadline, worth_waiting_until), core.give_up, waiter):
+            queued = await self._ask(waiter, found_dead, deadline, timeout)
+            if queued and not await self._wait(signal, deadline, core.give_up, waiter):
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
@@ -197,25 +197,38 @@ class ConnectionPool(
         if not core.still_holds(waiter):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
 
-    async def _ask(
-        self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None
-    ) -> tuple[bool, float]:
-        """Ask for a connection, or another one, and close what has to be closed for that.
+    async def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
+        """Ask for a connection, or another one, and have closed what has to be closed for that.
 
-        :return: whether it has to wait, and until when at least, even if its time is over: for what it had closed
+        :return: whether it has to wait
         """
         core = self._core
         if found_dead:
             core.reject_dead(waiter)
         dead_entry = waiter.dead_entry
-        # It asks before the dead connection is disposed of: the slot that this frees is for it.
         queued = core.request(waiter, core.now())
-        worth_waiting_until = self._begin_disposals(waiter, deadline) if waiter.has_doomed or core.doomed else 0.0
-        if dead_entry is not None:
-            await self._dispose_dead(waiter, deadline, timeout)
-            if self._hooks_dead:
-                await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
-        return queued, worth_waiting_until
+        self._begin_disposals()
+        if dead_entry is not None and self._hooks_dead:
+            await self._wait_until_closed(dead_entry, deadline, timeout)
+            await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
+        return queued
+
+    async def _wait_until_closed(
+        self, entry: Entry, deadline: float | None = None, timeout: float | None = None
+    ) -> None:
+        """Wait for the end of a dispose, whoever sees to it."""
+        core = self._core
+        watcher = Waiter(None)
+        signal = self._arm(watcher)
+        try:
+            if core.watch_gone(watcher, entry) and not await self._wait(signal, deadline, core.unwatch, watcher):
+                raise PoolTimeout(
+                    f'a dead connection to {entry.endpoint!r} was not closed when the {seconds(timeout)} of acquire '
+                    'were over'
+                )
+        except BaseException:
+            core.unwatch(watcher)
+            raise
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core
@@ -232,8 +245,8 @@ class ConnectionPool(
         return None if due is None else max(due - core.now(), 0.0)
 
     async def _collect(self) -> float | None:
-        """Dispose of what is due. Seconds until more will be; None if nothing ever is."""
+        """Have closed what is due. Seconds until more will be; None if nothing ever is."""
         core = self._core
-        while core.expired(core.now(), self.disposals_at_once):
-            await self._dispose_doomed()
+        while core.expired(core.now(), PARALLEL_DISPOSALS, True):
+            await self._dispose_due()
         return self._due_in()

@@ -35,7 +35,7 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
     return NULL
 
 
-cdef void *evict(PoolCore core, double limit) noexcept:
+cdef void *evict(PoolCore core, double limit, Chain *doomed) noexcept:
     # Doom the idle connection whose deadline comes first, if that is not after `limit`. Only core.lock is held.
     cdef void *p = first_due_locked(core, limit)
     cdef EndpointPool ep
@@ -44,7 +44,7 @@ cdef void *evict(PoolCore core, double limit) noexcept:
         idle_unlink(ep, p)
         (<Entry>p).heap_key = INFINITY
         core.expiry.remove(p)
-        doom(core, ep, <Entry>p)
+        doom(core, ep, <Entry>p, doomed)
         gcp_unlock(&ep.lock)
     set_due(core)
     return p

@@ -23,14 +23,6 @@ cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     ep.waiting -= 1
 
 
-cdef inline void *first_free(EndpointPool ep) noexcept:
-    # ep.lock is held. The first waiter whose thread is not held up by a dispose, which may take long; else the first.
-    cdef void *p = ep.queue.head
-    while p != NULL and (<Waiter>p).disposes:
-        p = (<Waiter>p).next
-    return ep.queue.head if p == NULL else p
-
-
 cdef inline void drop(EndpointPool ep, void *p) noexcept:
     # ep.lock and the core's are held, and gcp_try_incref() has failed: the destructor of the waiter waits for these
     # locks, and does the rest of dequeue() then.

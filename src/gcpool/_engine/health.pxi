@@ -1,9 +1,12 @@
-cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
+cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) except -1:
     cdef EndpointPool ep = pool_of(e)
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint late
     cdef int state
     if e.fork_epoch != core.fork_epoch:
         return False
     gcp_lock(&core.lock)
+    late = advance_relief(core, now)
     gcp_lock(&ep.lock)
     state = e.state
     if state == ACQUIRED or state == RELEASING:
@@ -14,9 +17,12 @@ cdef bint retire_entry(PoolCore core, Entry e, bint to_doomed) except -1:
         core.broken_ += 1
         count_as_relief(core, <void *>e)
         if to_doomed:
-            queue_doomed(core, e)
+            chain_append(&core.doomed_for_caller, e)
     gcp_unlock(&ep.lock)
+    if late:
+        dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
+    notify_all(&served)
     if state == ACQUIRED or state == RELEASING:
         return True
     if not gcp_load_char(&e.closed_while_out):

@@ -2,7 +2,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef Entry e
     cdef void *p
-    cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, needing = 0, relief = 0
+    cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, relief = 0
     cdef Py_ssize_t i
     cdef dict counts
     problems = []
@@ -71,7 +71,6 @@ cdef int check_invariants_of(PoolCore core) except -1:
             problems.append(f'{ep!r}: somebody waits beside an idle connection')
         if ep.waiting and ep.size < core.max_size:
             wanting += 1
-            needing += not (<Waiter>first_free(ep)).disposes
             if ep.heap_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
         total += ep.size
@@ -92,9 +91,9 @@ cdef int check_invariants_of(PoolCore core) except -1:
         problems.append('more than total_max_size connections')
     if wanting and core.size < core.total_max_size:
         problems.append('somebody waits for a slot, and there is one')
-    if relief != relief_count(core):
+    if relief != core.relief.current + core.relief.previous:
         problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
-    if relief < needing and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
+    if relief < wanting and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
         problems.append('somebody waits for a slot beside an idle connection of another endpoint')
     if problems:
         raise AssertionError('; '.join(problems))

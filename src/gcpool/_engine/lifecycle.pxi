@@ -69,18 +69,29 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
     return False
 
 
-cdef void *take_closers(PoolCore core) noexcept:
-    # core.lock is held. Those who wait for the pool to be empty, if it is; the list holds references already.
-    cdef void *chain
-    cdef void *p
-    if core.size:
-        return NULL
-    chain = chain_take_all(&core.closers)
-    p = chain
+cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
+    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
+    # who are to be notified. Both chains own references.
+    cdef void *p = chain_take_all(&core.watchers)
+    cdef void *following
+    cdef Waiter w
     while p != NULL:
-        (<Waiter>p).state = SERVED
-        p = (<Waiter>p).next
-    return chain
+        w = <Waiter>p
+        following = w.next
+        if core.size == 0 if w.entry is None else w.entry is gone:
+            w.state = SERVED
+            chain_append(notified, w)
+        else:
+            chain_append(&core.watchers, w)
+        p = following
+
+
+cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
+    # core.lock is held.
+    Py_INCREF(w)        # the chain's reference
+    chain_append(&core.watchers, w)
+    w.state = QUEUED
+    return True
 
 
 @cython.linetrace(False)
@@ -110,11 +121,9 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.closing = 0
     core.relief.current = 0
     core.relief.previous = 0
-    core.owners = NULL
-    core.doomed_head = NULL
-    core.doomed_tail = NULL
-    core.doomed_count = 0
-    core.closers.head = core.closers.tail = NULL
+    memset(&core.doomed_for_caller, 0, sizeof(Chain))
+    memset(&core.doomed_for_worker, 0, sizeof(Chain))
+    memset(&core.watchers, 0, sizeof(Chain))
     core.acquires = 0
     core.created_ = 0
     core.create_errors = 0

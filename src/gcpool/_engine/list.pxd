@@ -3,6 +3,7 @@ cdef struct Linked:     # doubly linked: a member has the fields prev and next
     void *tail
 
 
-cdef struct Chain:      # singly linked: a member has the field next
+cdef struct Chain:      # singly linked, first in, first out: a member has the field next
     void *head
     void *tail
+    int count           # of the doomed it is read without the lock

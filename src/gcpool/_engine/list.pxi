@@ -55,6 +55,19 @@ cdef inline void chain_append(Chain *chain, Member member) noexcept:
     else:
         chain.head = <void *>member
     chain.tail = <void *>member
+    gcp_store_int(&chain.count, chain.count + 1)
+
+
+cdef inline void *chain_take_entry(Chain *chain) noexcept:
+    # The first member, or NULL. Only entries are taken one by one.
+    cdef void *p = chain.head
+    if p != NULL:
+        chain.head = (<Entry>p).next
+        (<Entry>p).next = NULL
+        if chain.head == NULL:
+            chain.tail = NULL
+        gcp_store_int(&chain.count, chain.count - 1)
+    return p
 
 
 cdef inline bint chain_remove(Chain *chain, Member member) noexcept:
@@ -73,6 +86,7 @@ cdef inline bint chain_remove(Chain *chain, Member member) noexcept:
     if chain.tail == p:
         chain.tail = before
     member.next = NULL
+    gcp_store_int(&chain.count, chain.count - 1)
     return True
 
 
@@ -80,4 +94,5 @@ cdef inline void *chain_take_all(Chain *chain) noexcept:
     # Returns the first, each of which leads to the next.
     cdef void *head = chain.head
     chain.head = chain.tail = NULL
+    gcp_store_int(&chain.count, 0)
     return head

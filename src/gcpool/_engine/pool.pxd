@@ -19,7 +19,6 @@ cdef class PoolCore:
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
     cdef Relief relief                      # [core]
-    cdef void *owners                       # [core] waiters that keep what they doomed
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]
@@ -28,10 +27,9 @@ cdef class PoolCore:
     cdef readonly bint collects             # never changes: a background worker closes what is due
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
-    cdef void *doomed_head                  # [core] to be closed, in this order
-    cdef void *doomed_tail                  # [core]
-    cdef int doomed_count                   # [core]; read without the lock
-    cdef Chain closers                      # [core] waiters for the pool to be empty; references of its own
+    cdef Chain doomed_for_caller            # [core] to be closed by whoever doomed them, or else by the next release
+    cdef Chain doomed_for_worker            # [core] to be closed by a worker
+    cdef Chain watchers                     # [core] waiters for an entry to be gone, or for the pool to be empty
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef unsigned long long acquires        # [core] of endpoints forgotten
@@ -45,10 +43,11 @@ cdef class PoolCore:
 
     cdef double read_clock(self) except? -1
     cpdef double now(self) except? -1
-    cpdef disposed(self, Entry e, Waiter w=*)
+    cpdef disposed(self, Entry e, double now, bint by_worker=*)
     cpdef Entry take_doomed(self)
-    cpdef Entry take_own(self, Waiter w)
-    cpdef int expired(self, double now, int limit) except -1
+    cpdef Entry take_doomed_for_caller(self)
+    cpdef Entry take_doomed_for_worker(self)
+    cpdef int expired(self, double now, int limit, bint for_worker=*) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w)
@@ -59,11 +58,10 @@ cdef class PoolCore:
     cpdef end_check(self, Waiter w)
     cpdef mark_unchecked(self, Entry e)
     cpdef bint is_out(self, Entry e)
-    cpdef bint retire(self, Entry e) except -1
-    cpdef bint retire_to_doomed(self, Entry e) except -1
+    cpdef bint retire(self, Entry e, double now) except -1
+    cpdef bint retire_to_doomed(self, Entry e, double now) except -1
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
     cdef Entry entry_to_release(self, object conn, object endpoint)
-    cdef int release_locked(self, Entry e, double now, Waiter keeper) except -1
+    cdef int release_locked(self, Entry e, double now, Chain *doomed) except -1
     cdef bint release_fast(self, Entry e, double now) except -1
-    cpdef Entry take_dead_entry(self, Waiter w)

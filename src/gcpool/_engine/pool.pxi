@@ -149,8 +149,8 @@ cdef class PoolCore:
         ):
             gcp_unlock(&ep.lock)
             return False
-        if ep.queue.head != NULL:
-            p = first_free(ep)
+        p = ep.queue.head
+        if p != NULL:
             if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
                 gcp_unlock(&ep.lock)
                 return False
@@ -202,16 +202,18 @@ cdef class PoolCore:
     def request(self, Waiter w not None, double now):
         """Serve a waiter an idle connection or a ticket, or queue it, or refuse it: its properties tell.
 
-        A connection that has to be closed first is put among the doomed: dispose of those, then wait.
+        What has to be closed for that, and what the waiter found dead before, is doomed, and left to a worker.
 
         :return: True when it was queued: it will be notified, once.
         """
         cdef EndpointPool ep
         cdef Entry e
+        cdef Entry dead_entry = w.dead_entry
         cdef void *p
-        cdef void *chain = NULL
-        cdef void *tail
-        cdef bint queued = False
+        cdef Chain served = Chain(NULL, NULL, 0)
+        cdef void *last
+        cdef bint queued
+        cdef bint late
         if w.state == QUEUED or w.entry is not None:
             raise RuntimeError('the waiter waits already, or holds what it was served')
         if w.spare is None:
@@ -227,6 +229,7 @@ cdef class PoolCore:
             gcp_lock(&self.lock)
             if self.is_closed:
                 w.state = REFUSED
+                doom_dead(self, w)
                 gcp_lock(&ep.lock)
                 forget_if_empty(self, ep)
                 gcp_unlock(&ep.lock)
@@ -241,7 +244,10 @@ cdef class PoolCore:
             self.arrivals += 1
             w.number = self.arrivals
         w.state = FRESH
-        tail = self.doomed_tail
+        late = advance_relief(self, now)
+        last = self.doomed_for_worker.tail
+        # In the region in which the waiter is served or queued: nobody comes between who could get the slot.
+        doom_dead(self, w)
         if ep.queue.head == NULL or (<Waiter>ep.queue.head).number > w.number:
             while True:
                 p = ep.core.head
@@ -252,7 +258,7 @@ cdef class PoolCore:
                 e = <Entry>p
                 idle_unlink(ep, p)
                 if e.expires_at <= now:
-                    doom(self, ep, e)
+                    doom(self, ep, e, &self.doomed_for_worker)
                     continue
                 gcp_store_char(&e.state, ACQUIRED)
                 ep.acquired += 1
@@ -266,43 +272,36 @@ cdef class PoolCore:
             # Its last slot may come free at any time, without a request that could still fail.
             if not self.wanting_slots.make_room(self.wanting_slots.reserved + 1):
                 forget_if_empty(self, ep)
-                own(self, w, tail)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
                 raise MemoryError
             self.wanting_slots.reserved += 1
             ep.has_heap_slot = True
-        if w.state == FRESH:
-            queued = True
+        queued = w.state == FRESH
+        if queued:
             w.queued_at = now
             enqueue(self, ep, w)
             update_wants_slot(self, ep)
-            advance_relief(self, now)
-            # Slots that this acquire frees itself.
-            if w.dead_entry is not None:
-                count_as_relief(self, <void *>w.dead_entry)
-            p = self.doomed_head if tail == NULL else (<Entry>tail).next
-            while p != NULL:
-                count_as_relief(self, p)
-                p = (<Entry>p).next
+        # The slots that this acquire frees itself.
+        p = self.doomed_for_worker.head if last == NULL else (<Entry>last).next
+        while p != NULL:
+            count_as_relief(self, p)
+            p = (<Entry>p).next
         gcp_unlock(&ep.lock)
-        if queued and self.wanting_count:
-            chain = dispatch(self)
-        own(self, w, tail)
+        if self.wanting_count and (queued or late):
+            dispatch(self, &self.doomed_for_worker, &served)
         gcp_unlock(&self.lock)
-        notify_all(chain)
+        notify_all(&served)
         return queued
 
-    def created(self, Entry ticket not None, object conn, double now, Waiter w=None):
+    def created(self, Entry ticket not None, object conn, double now):
         """Turn a ticket into an acquired connection.
 
-        :param w: who keeps the connection if it is doomed
         :return: False when the pool was closed meanwhile: the connection is among the doomed.
         :raises ValueError: when the pool holds that connection already; the ticket is as it was
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
         cdef EndpointPool ep = pool_of(ticket)
-        cdef void *tail
         cdef bint served
         cdef int outcome
         if ticket.fork_epoch != self.fork_epoch:
@@ -341,19 +340,17 @@ cdef class PoolCore:
             ep.acquired += 1
             count_acquired(ep, ticket)
         else:
-            tail = self.doomed_tail
-            doom(self, ep, ticket)
-            own(self, w, tail)
+            doom(self, ep, ticket, &self.doomed_for_worker)
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         return served
 
-    def failed(self, Waiter w not None):
+    def failed(self, Waiter w not None, double now):
         """Give a ticket back: there is no connection. Its slot goes to whoever waits for one."""
         cdef Entry e = w.served
         w.entry = None
         w.state = CANCELLED
-        give_back_ticket(self, e, w)
+        give_back_ticket(self, e, now)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
     # What a check finds out about one connection says something about the endpoint's others: when one turns out to be
@@ -419,36 +416,40 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         return out
 
-    cpdef bint retire(self, Entry e) except -1:
+    cpdef bint retire(self, Entry e, double now) except -1:
         """Take a connection that is out, and unfit, out of use for good.
 
         :raises ConnectionNotAcquired: when it is not out
         :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
             over it, or a fork lies between)
         """
-        return retire_entry(self, e, False)
+        return retire_entry(self, e, now, False)
 
-    cpdef bint retire_to_doomed(self, Entry e) except -1:
-        """The same, and it is among the doomed at once: whoever comes by disposes of it.
+    cpdef bint retire_to_doomed(self, Entry e, double now) except -1:
+        """The same, and it is among the doomed at once: the next release disposes of it, if the caller does not.
 
         :raises ConnectionNotAcquired: when it is not out
         :return: whether it is
         """
-        return retire_entry(self, e, True)
+        return retire_entry(self, e, now, True)
 
     def distrust_endpoint(self, Entry e not None):
-        """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect."""
+        """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect.
+
+        Not if it was closed while it was out: that is what broke it.
+        """
         cdef EndpointPool ep = pool_of(e)
         if e.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&ep.lock)
-        ep.distrust_count += 1
+        if e.state == ACQUIRED or e.state == RELEASING:
+            ep.distrust_count += 1
         gcp_unlock(&ep.lock)
 
     def reject_dead(self, Waiter w not None):
-        """What the waiter was served is dead: it is to be disposed of (:py:attr:`Waiter.dead_entry`), and the waiter to
-        ask again before that, so that nobody comes between. Nothing is to be disposed of when the pool was closed over
-        it during the check."""
+        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`). When the waiter asks again, or is cancelled,
+        it is doomed, and not before, so that nobody comes between. Nothing is dead when the pool was closed over it
+        during the check."""
         cdef Entry e = w.entry
         cdef EndpointPool ep = pool_of(e)
         cdef bint held
@@ -485,17 +486,6 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         return held
 
-    cpdef Entry take_dead_entry(self, Waiter w):
-        """The entry that was found dead, for whoever disposes of it now."""
-        cdef Entry e
-        if w is None:
-            raise TypeError('expected a Waiter, got None')
-        e = w.dead_entry
-        w.dead_entry = None
-        if w.keeps and e is not None:
-            set_disposes(self, w, True)
-        return e
-
     cpdef bint cancel(self, Waiter w, double now) except -1:
         """Take a waiter out of the queue; what it was served already goes to the next one, or back.
 
@@ -504,9 +494,10 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Entry e
         cdef Entry dead_entry
-        cdef void *tail
+        cdef Chain served = Chain(NULL, NULL, 0)
         cdef int state
         cdef bint waited = False
+        cdef bint late
         if w is None:
             raise TypeError('expected a Waiter, got None')
         ep = w.pool
@@ -521,26 +512,28 @@ cdef class PoolCore:
             w.state = CANCELLED
             return False
         gcp_lock(&self.lock)
-        tail = self.doomed_tail
         gcp_lock(&ep.lock)
         waited = dequeue(self, ep, <void *>w)
         gcp_unlock(&ep.lock)
         if dead_entry is not None:
-            queue_doomed(self, dead_entry)
-        own(self, w, tail)
+            late = advance_relief(self, now)
+            doom_dead(self, w)
+            count_as_relief(self, <void *>dead_entry)
+            if late:
+                dispatch(self, &self.doomed_for_worker, &served)
         gcp_unlock(&self.lock)
-        w.dead_entry = None
         e = w.entry
         w.entry = None
         w.state = CANCELLED
+        notify_all(&served)
         if e is None:
             return waited
         state = gcp_load_char(&e.state)
         if state == CREATING:
-            give_back_ticket(self, e, w)
+            give_back_ticket(self, e, now)
         elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):
             self.mark_unchecked(e)      # its check, or what comes after it, did not come to its end
-            self.release_locked(e, now, w)
+            self.release_locked(e, now, &self.doomed_for_worker)
         return waited
 
     def give_up(self, Waiter w not None):
@@ -642,28 +635,24 @@ cdef class PoolCore:
         """
         pool_of(e)
         if not self.release_fast(e, now):
-            self.release_locked(e, now, None)
+            self.release_locked(e, now, &self.doomed_for_caller)
 
-    cdef int release_locked(self, Entry e, double now, Waiter keeper) except -1:
-        # What release_fast() leaves, under the core's lock. Whom it dooms the keeper disposes of, if there is one.
+    cdef int release_locked(self, Entry e, double now, Chain *doomed) except -1:
+        # What release_fast() leaves, under the core's lock.
         cdef EndpointPool ep = e.pool
         cdef EndpointPool elder
         cdef Waiter w = None
         cdef void *first
-        cdef void *chain = NULL
-        cdef void *tail
+        cdef Chain served = Chain(NULL, NULL, 0)
         cdef double deadline
         cdef bint wake = False
         cdef bint close = False
         cdef bint is_relief = True
         cdef bint relief_missing
-        cdef bint held_up
         cdef bint hand = False
         cdef bint late
         cdef long long head, overtaken
         gcp_lock(&self.lock)
-        tail = self.doomed_tail
-        held_up = first_is_held_up(self)
         if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
@@ -673,13 +662,13 @@ cdef class PoolCore:
             if gcp_load_char(&e.closed_while_out):
                 return forget_closed_while_out(self, e)
             raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
-        first = first_free(ep)
+        first = ep.queue.head
         while first != NULL and not gcp_try_incref(first):
             drop(ep, first)
             update_wants_slot(self, ep)
-            first = first_free(ep)
+            first = ep.queue.head
         late = advance_relief(self, now)
-        relief_missing = missing_relief(self, held_up) > 0
+        relief_missing = missing_relief(self) > 0
         if (
             self.is_closed
             or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
@@ -707,7 +696,7 @@ cdef class PoolCore:
             close = True
         if close:
             ep.acquired -= 1
-            doom(self, ep, e)
+            doom(self, ep, e, doomed)
             if is_relief:
                 count_as_relief(self, <void *>e)
         elif hand:
@@ -719,7 +708,7 @@ cdef class PoolCore:
             w.entry = e
             w.state = SERVED
             update_wants_slot(self, ep)
-            chain = first
+            chain_append(&served, w)
         else:
             keep_idle(self, ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
             deadline = e.expires_at
@@ -737,16 +726,12 @@ cdef class PoolCore:
                     self.wake_at = self.due_at
         gcp_unlock(&ep.lock)
         if self.wanting_slots.used and (late or not (close or hand)):
-            if w is None:
-                chain = dispatch(self)
-            else:
-                w.next = dispatch(self)
-        own(self, keeper, tail)
+            dispatch(self, doomed, &served)
         gcp_unlock(&self.lock)
         if first != NULL and w is None:
             Py_DECREF(<Waiter>first)
         try:
-            notify_all(chain)
+            notify_all(&served)
         finally:
             if wake and self.wake_collector is not None:
                 call_collector(self)
@@ -756,46 +741,22 @@ cdef class PoolCore:
 
     @property
     def doomed(self):
-        """How many connections are to be closed now."""
-        return gcp_load_int(&self.doomed_count)
+        """How many connections are to be closed now, by whoever."""
+        return gcp_load_int(&self.doomed_for_caller.count) + gcp_load_int(&self.doomed_for_worker.count)
 
     cpdef Entry take_doomed(self):
-        """The next entry to be closed, or None. Whoever takes it disposes of it and then calls :py:meth:`disposed`."""
-        cdef Entry e = None
-        if gcp_load_int(&self.doomed_count) == 0:
-            return None
-        gcp_lock(&self.lock)
-        if self.doomed_head != NULL:
-            e = <Entry>self.doomed_head
-            self.doomed_head = e.next
-            e.next = NULL
-            if self.doomed_head == NULL:
-                self.doomed_tail = NULL
-            gcp_store_int(&self.doomed_count, self.doomed_count - 1)
-        gcp_unlock(&self.lock)
-        return e
+        """The next entry to be closed, by whoever, or None. Its taker disposes of it, and then calls
+        :py:meth:`disposed`."""
+        cdef Entry e = take_from(self, &self.doomed_for_caller)
+        return take_from(self, &self.doomed_for_worker) if e is None else e
 
-    cpdef Entry take_own(self, Waiter w):
-        """The next entry that a waiter keeps to dispose of (:py:meth:`Waiter.keep_doomed`), or None."""
-        cdef Entry e = None
-        if w is None:
-            raise TypeError('expected a Waiter, got None')
-        if gcp_load_pointer(&w.own_head) == NULL and not w.disposes:
-            return None
-        if w.pool.fork_epoch != self.fork_epoch:
-            gcp_store_pointer(&w.own_head, NULL)    # the parent's
-            w.own_tail = NULL
-            return None
-        gcp_lock(&self.lock)
-        if w.own_head != NULL:
-            e = <Entry>w.own_head
-            gcp_store_pointer(&w.own_head, e.next)
-            e.next = NULL
-            if w.own_head == NULL:
-                owns_nothing(self, <void *>w)
-        gcp_unlock(&self.lock)
-        set_disposes(self, w, e is not None)
-        return e
+    cpdef Entry take_doomed_for_caller(self):
+        """The same, of those that releases, close() and resize() have doomed."""
+        return take_from(self, &self.doomed_for_caller)
+
+    cpdef Entry take_doomed_for_worker(self):
+        """The same, of those that acquires and the collector have doomed."""
+        return take_from(self, &self.doomed_for_worker)
 
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
@@ -804,25 +765,23 @@ cdef class PoolCore:
             return
         gcp_lock(&self.lock)
         gcp_assert(e.state == CLOSING)
-        queue_doomed(self, e)
+        chain_append(&self.doomed_for_worker, e)
         gcp_unlock(&self.lock)
 
-    cpdef disposed(self, Entry e, Waiter w=None):
+    cpdef disposed(self, Entry e, double now, bint by_worker=False):
         """The dispose of a connection has ended, one way or the other: its slot is free.
 
-        :param w: who keeps what is doomed at that, for the next one who waits
+        :param by_worker: whether a worker closes what is doomed at that, for the next one who waits
         """
         cdef EndpointPool ep = pool_of(e)
-        cdef void *chain
-        cdef void *served = NULL
-        cdef void *tail
+        cdef Chain served = Chain(NULL, NULL, 0)
         cdef bint keep
         if e.fork_epoch != self.fork_epoch:
             return
         gcp_lock(&self.lock)
+        advance_relief(self, now)
         gcp_lock(&ep.lock)
         gcp_assert(e.state == CLOSING)
-        tail = self.doomed_tail
         gcp_store_char(&e.state, GONE)
         if e.is_relief:
             e.is_relief = False
@@ -843,29 +802,27 @@ cdef class PoolCore:
         if not keep:
             forget_connection(&self.directory, e)
         gcp_unlock(&ep.lock)
-        if w is not None and w.pool is not None:
-            set_disposes(self, w, w.own_head != NULL)
-            served = serve_idler(self, w)
-        chain = after_slot_freed(self, ep)
-        if served != NULL:
-            (<Waiter>served).next = chain
-            chain = served
-        own(self, w, tail)
+        after_slot_freed(self, ep, e, doomed_of(self, by_worker), &served)
         gcp_unlock(&self.lock)
         if not keep:
             self.entries.discard(e)
-        notify_all(chain)
+        notify_all(&served)
 
-    cpdef int expired(self, double now, int limit) except -1:
+    cpdef int expired(self, double now, int limit, bint for_worker=False) except -1:
         """Put the idle connections that are due among the doomed, in the order of their deadlines.
 
         :param limit: how many at most; 0 for ``int(log2(size + 1)) + 1`` (generic-connection-pool)
+        :param for_worker: whether a worker is to close them
         :return: how many
         """
+        cdef Chain *doomed = doomed_of(self, for_worker)
         cdef int found = 0
         cdef int size
         cdef void *p
+        cdef Chain served = Chain(NULL, NULL, 0)
+        cdef bint late
         gcp_lock(&self.lock)
+        late = advance_relief(self, now)
         if limit <= 0:
             limit = 1
             size = self.size + 1
@@ -873,12 +830,15 @@ cdef class PoolCore:
                 size >>= 1
                 limit += 1
         while found < limit:
-            p = evict(self, now)
+            p = evict(self, now, doomed)
             if p == NULL:
                 break
             count_as_relief(self, p)
             found += 1
+        if late:
+            dispatch(self, doomed, &served)
         gcp_unlock(&self.lock)
+        notify_all(&served)
         return found
 
     def next_due(self):
@@ -904,17 +864,13 @@ cdef class PoolCore:
         cdef EndpointPool ep
         cdef Waiter w
         cdef void *p
-        cdef Chain refused
+        cdef Chain refused = Chain(NULL, NULL, 0)
         failure = None
         gcp_lock(&self.lock)
         gcp_store_int(&self.is_closed, 1)
-        # A thread that hangs in one dispose must not keep others from what else it would have to dispose of.
-        while self.owners != NULL:
-            share(self, self.owners)
         gcp_unlock(&self.lock)
         # Endpoint pools that appear from here on are empty: request() refuses.
         for ep in endpoint_pools(self):
-            refused.head = refused.tail = NULL
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
             while ep.queue.head != NULL:
@@ -934,12 +890,12 @@ cdef class PoolCore:
                 if p == NULL:
                     break
                 idle_unlink(ep, p)
-                doom(self, ep, <Entry>p)
+                doom(self, ep, <Entry>p, &self.doomed_for_caller)
             forget_if_empty(self, ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
             try:
-                notify_all(refused.head)
+                notify_all(&refused)
             except BaseException as exc:    # the other endpoints' waiters must not wait on
                 if failure is None:
                     failure = exc
@@ -952,24 +908,33 @@ cdef class PoolCore:
 
         :return: False when that is so already
         """
-        cdef bint queued = False
+        cdef bint watches
         gcp_lock(&self.lock)
-        if self.size:
-            Py_INCREF(w)        # the list's reference
-            chain_append(&self.closers, w)
-            w.state = QUEUED
-            queued = True
+        watches = self.size > 0 and add_watcher(self, w)
         gcp_unlock(&self.lock)
-        return queued
+        return watches
 
-    def unwatch_empty(self, Waiter w not None):
-        """Take a waiter out again.
+    def watch_gone(self, Waiter w not None, Entry e not None):
+        """Have a waiter notified when a connection is closed.
+
+        :return: False when that is so already, or in a forked child, where nobody closes it
+        """
+        cdef bint watches
+        pool_of(e)
+        w.entry = e
+        gcp_lock(&self.lock)
+        watches = e.fork_epoch == self.fork_epoch and gcp_load_char(&e.state) != GONE and add_watcher(self, w)
+        gcp_unlock(&self.lock)
+        return watches
+
+    def unwatch(self, Waiter w not None):
+        """Do not notify a waiter of what it watches any more.
 
         :return: True when it was still waiting, so that it will not be notified
         """
         cdef bint found
         gcp_lock(&self.lock)
-        found = chain_remove(&self.closers, w)
+        found = chain_remove(&self.watchers, w)
         if found:
             w.state = CANCELLED
         gcp_unlock(&self.lock)
@@ -993,17 +958,17 @@ cdef class PoolCore:
             if e.state == ACQUIRED or e.state == RELEASING:
                 ep.acquired -= 1
                 gcp_store_char(&e.closed_while_out, True)
-                doom(self, ep, e)
+                doom(self, ep, e, &self.doomed_for_caller)
                 count += 1
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
         return count
 
-    def resize(self, *, min_idle=None, max_size=None, total_max_size=None):
+    def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
         """Change the limits. Room that appears goes to those who wait; what is idle beyond a lower limit is doomed,
         what is out beyond it is closed when it comes back."""
         cdef EndpointPool ep
-        cdef void *chain
+        cdef Chain served = Chain(NULL, NULL, 0)
         cdef void *p
         cdef int min_idle_ = -1 if min_idle is None else min_idle
         cdef int max_size_ = -1 if max_size is None else max_size
@@ -1030,17 +995,21 @@ cdef class PoolCore:
                 if p == NULL:
                     break
                 idle_unlink(ep, p)
-                doom(self, ep, <Entry>p)
+                doom(self, ep, <Entry>p, &self.doomed_for_caller)
             if not ep.forgotten:
                 update_wants_slot(self, ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
         gcp_lock(&self.lock)
-        while self.size - self.closing > self.total_max_size and evict(self, INFINITY) != NULL:
+        advance_relief(self, now)
+        while (
+            self.size - self.closing > self.total_max_size
+            and evict(self, INFINITY, &self.doomed_for_caller) != NULL
+        ):
             pass
-        chain = dispatch(self)
+        dispatch(self, &self.doomed_for_caller, &served)
         gcp_unlock(&self.lock)
-        notify_all(chain)
+        notify_all(&served)
 
     # -- looking --------------------------------------------------------------------------------------------------
 

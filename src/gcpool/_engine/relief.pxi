@@ -2,30 +2,21 @@
 # dispatch() starts one such close per endpoint that wants a slot, not one per waiter: each finished close calls it
 # again. Closes already under way count, whoever started them, but for 1 to 2 s only (RELIEF_TIME), because a dispose
 # can hang. Example: A wants a slot, B's first close hangs. Within 2 s dispatch() closes a second idle connection of B.
+#
+# Whoever dooms tells the time first (advance_relief). Otherwise a close that begins now would be counted for the second
+# in which the time was told last, and hardly count at all.
 
 cdef double RELIEF_TIME = 1.0
 
 
-cdef inline int relief_count(PoolCore core) noexcept:
-    # core.lock is held. How many connections are being closed for endpoints that want a slot.
-    return core.relief.current + core.relief.previous
-
-
-cdef inline bint needs_relief(PoolCore core) noexcept:
-    # core.lock is held.
-    return relief_count(core) < <int>core.wanting_slots.used
-
-
-cdef inline int missing_relief(PoolCore core, bint held_up) noexcept:
-    # core.lock is held. How many more connections to close. An endpoint that could not use a slot yet needs no
-    # relief but what it is held up by.
-    cdef int count = relief_count(core)
-    return <int>core.wanting_slots.used - count - (held_up and count == 0)
+cdef inline int missing_relief(PoolCore core) noexcept:
+    # core.lock is held. How many more connections to close.
+    return <int>core.wanting_slots.used - core.relief.current - core.relief.previous
 
 
 cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
     # core.lock is held. The entry is being closed.
-    if needs_relief(core):
+    if missing_relief(core) > 0:
         (<Entry>p).is_relief = True
         (<Entry>p).relief_epoch = core.relief.epoch
         core.relief.current += 1

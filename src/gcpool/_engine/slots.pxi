@@ -1,19 +1,3 @@
-cdef bint first_is_held_up(PoolCore core) noexcept:
-    # core.lock is held, no other. Whether all who wait at the endpoint that comes first are held up by disposes of
-    # their own.
-    cdef EndpointPool ep
-    cdef void *p
-    cdef bint held_up
-    if core.wanting_slots.used == 0:
-        return False
-    ep = <EndpointPool>core.wanting_slots.items[0].item
-    gcp_lock(&ep.lock)
-    p = first_free(ep)
-    held_up = p != NULL and (<Waiter>p).disposes
-    gcp_unlock(&ep.lock)
-    return held_up
-
-
 cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held and both limits leave room.
     cdef Entry e = w.spare
@@ -73,15 +57,12 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
 
 
-cdef void *dispatch(PoolCore core) noexcept:
+cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
     # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
-    # total cap is reached dooms idle connections of others. core.lock is held, no other. Returns whom to notify.
-    cdef Chain served
+    # total cap is reached dooms idle connections of others. core.lock is held, no other.
     cdef void *p
-    cdef int missing
     cdef EndpointPool ep
     cdef Waiter w
-    served.head = served.tail = NULL
     while core.wanting_slots.used:
         ep = <EndpointPool>core.wanting_slots.items[0].item
         gcp_lock(&ep.lock)
@@ -96,15 +77,13 @@ cdef void *dispatch(PoolCore core) noexcept:
         if core.size >= core.total_max_size:
             gcp_unlock(&ep.lock)
             # As many closings as endpoints in need are enough for now: each end of one comes back here.
-            missing = missing_relief(core, first_is_held_up(core))
-            while missing > 0:
-                p = evict(core, INFINITY)
+            while missing_relief(core) > 0:
+                p = evict(core, INFINITY, doomed)
                 if p == NULL:
                     break
                 count_as_relief(core, p)
-                missing -= 1
             break
-        p = first_free(ep)
+        p = ep.queue.head
         if not gcp_try_incref(p):
             drop(ep, p)
             update_wants_slot(core, ep)
@@ -115,80 +94,41 @@ cdef void *dispatch(PoolCore core) noexcept:
         serve_ticket(core, ep, w)
         update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
-        chain_append(&served, w)
-    return served.head
+        chain_append(served, w)
 
 
-cdef void *after_slot_freed(PoolCore core, EndpointPool ep) noexcept:
+cdef void after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *doomed, Chain *notified) noexcept:
     # core.lock is held, no other.
     gcp_lock(&ep.lock)
     update_wants_slot(core, ep)
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
-    cdef void *chain = dispatch(core)
-    if chain == NULL:
-        chain = take_closers(core)
-    return chain
+    dispatch(core, doomed, notified)
+    take_watchers(core, gone, notified)
 
 
-cdef void *serve_idler(PoolCore core, Waiter w) noexcept:
-    # The slot that a thread's acquire has freed is its endpoint's if all who wait at the one that comes first are
-    # held up by disposes of their own, and could not use it. core.lock is held, no other. Returns whom to notify.
-    cdef EndpointPool ep = w.pool
-    cdef EndpointPool first
-    cdef void *p
-    cdef bint busy
-    if core.wanting_slots.used == 0 or core.size >= core.total_max_size:
-        return NULL
-    first = <EndpointPool>core.wanting_slots.items[0].item
-    if first is ep:
-        return NULL
-    gcp_lock(&first.lock)
-    p = first_free(first)
-    busy = p != NULL and (<Waiter>p).disposes
-    gcp_unlock(&first.lock)
-    if not busy:
-        return NULL
-    gcp_lock(&ep.lock)
-    p = first_free(ep)
-    if p == NULL or (<Waiter>p).disposes or ep.size >= core.max_size:
-        p = NULL
-    else:
-        if gcp_try_incref(p):
-            waiter_unlink(ep, p)
-            serve_ticket(core, ep, <Waiter>p)
-        else:
-            drop(ep, p)
-            p = NULL
-        update_wants_slot(core, ep)
-    gcp_unlock(&ep.lock)
-    return p
-
-
-cdef int give_back_ticket(PoolCore core, Entry ticket, Waiter w) except -1:
+cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
     cdef EndpointPool ep = ticket.pool
-    cdef void *chain
-    cdef void *tail
+    cdef Chain served = Chain(NULL, NULL, 0)
     if ticket.fork_epoch != core.fork_epoch:
         return 0
     gcp_lock(&core.lock)
-    tail = core.doomed_tail
+    advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
     ep.creating -= 1
     if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
-        doom(core, ep, ticket)
-        own(core, w, tail)
+        doom(core, ep, ticket, &core.doomed_for_worker)
+        count_as_relief(core, <void *>ticket)
         gcp_unlock(&ep.lock)
-        gcp_unlock(&core.lock)
-        return 0
-    gcp_store_char(&ticket.state, GONE)
-    ep.size -= 1
-    gcp_store_int(&core.size, core.size - 1)
-    core.create_errors += 1
-    gcp_unlock(&ep.lock)
-    chain = after_slot_freed(core, ep)
-    own(core, w, tail)
+        dispatch(core, &core.doomed_for_worker, &served)
+    else:
+        gcp_store_char(&ticket.state, GONE)
+        ep.size -= 1
+        gcp_store_int(&core.size, core.size - 1)
+        core.create_errors += 1
+        gcp_unlock(&ep.lock)
+        after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
-    notify_all(chain)
+    notify_all(&served)
     return 0

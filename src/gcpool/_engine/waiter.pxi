@@ -33,9 +33,7 @@ cdef class Waiter:
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
         elif self.core is not None and self.entry is not None and gcp_load_char(&self.entry.state) == CREATING:
-            give_back_ticket(self.core, self.entry, None)
-        if gcp_load_pointer(&self.own_head) != NULL:
-            disown(self.core, self)
+            give_back_ticket(self.core, self.entry, self.core.read_clock())
 
     @property
     def queued(self):
@@ -64,27 +62,19 @@ cdef class Waiter:
         """Whether what it was served is a slot to connect for, not a connection."""
         return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
 
-    @property
-    def has_doomed(self):
-        """Whether it keeps connections that it has to dispose of (:py:meth:`PoolCore.take_own`)."""
-        return gcp_load_pointer(&self.own_head) != NULL
-
-    def keep_doomed(self):
-        """Keep what this acquire dooms, from now on, for whoever drives it, apart from what others dispose of."""
-        self.keeps = True
-
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
         self.notify = notify
 
 
-cdef int notify_all(void *chain) except -1:
-    # No lock is held. The chain owns a reference to each of its waiters.
+cdef int notify_all(Chain *chain) except -1:
+    # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards.
+    cdef void *p = chain_take_all(chain)
     cdef void *following
     cdef Waiter w
     failure = None
-    while chain != NULL:
-        w = <Waiter>chain
+    while p != NULL:
+        w = <Waiter>p
         Py_DECREF(w)
         following = w.next
         w.next = NULL
@@ -93,7 +83,7 @@ cdef int notify_all(void *chain) except -1:
         except BaseException as exc:    # one that cannot be woken (its loop is closed) must not keep the others asleep
             if failure is None:
                 failure = exc
-        chain = following
+        p = following
     if failure is not None:
         raise failure
     return 0

@@ -166,20 +166,19 @@ cdef class AsyncPool(PoolFacade):
         create.call = call
         return create
 
-    def _take_disposal(self, Waiter w=None):
-        # The manager's dispose() of the next connection that is to be closed, or of the one that the waiter found dead;
-        # None if there is none.
+    def _take_disposal(self):
+        # The manager's dispose() of the next connection that is to be closed; None if there is none.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core
-        disposal.entry = self._core.take_doomed() if w is None else self._core.take_dead_entry(w)
+        disposal.entry = self._core.take_doomed()
         return None if disposal.entry is None else disposal
 
     def _abandon(self, Waiter w not None):
         # The acquire has failed: give back what it holds. Signal handlers may raise in the Python part: once more then.
         cdef PoolCore core = self._core
         core.cancel(w, core.read_clock())
-        if gcp_load_int(&core.doomed_count):
+        if has_doomed(core):
             try:
                 self._spawn_disposals()
             except BaseException:
@@ -192,7 +191,7 @@ cdef class AsyncPool(PoolFacade):
         if isinstance(todo, Entry):
             e = todo
             if gcp_load_char(&e.broken):
-                self._core.retire_to_doomed(e)
+                self._core.retire_to_doomed(e, self._core.read_clock())
             elif self._hooks_release:
                 self.release_unreset(e, False)
             else:
@@ -257,9 +256,9 @@ cdef class AsyncPool(PoolFacade):
         cdef double now = core.read_clock()
         pool_of(e)
         if not core.release_fast(e, now):
-            core.release_locked(e, now, None)
+            core.release_locked(e, now, &core.doomed_for_caller)
         self.doom_due(now)
-        return MISSING_ if gcp_load_int(&core.doomed_count) else None
+        return MISSING_ if has_doomed(core) else None
 
     def connection(self, endpoint, timeout=None):
         """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.

@@ -128,7 +128,7 @@ cdef class Disposal(ManagerCall):
         cdef Entry e = self.entry
         self.entry = None
         if e is not None:
-            self.core.disposed(e)
+            self.core.disposed(e, self.core.read_clock(), True)
         return 0
 
     def put_back(self):
@@ -139,7 +139,7 @@ cdef class Disposal(ManagerCall):
             if self.inner is None:
                 self.core.doom_again(e)
             else:
-                self.core.disposed(e)
+                self.core.disposed(e, self.core.read_clock(), True)
 
     def __dealloc__(self):
         # A core that is being collected as garbage owns no entries any more.

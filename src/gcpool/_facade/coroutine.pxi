@@ -249,7 +249,7 @@ cdef class PoolCoroutine:
             gcp_unlock(&e.pool.lock)
             if left and self.kind == LEAVE_AFTER_ERROR:
                 e.break_()
-        if left or (gcp_load_int(&self.pool._core.doomed_count) and not self.pool.loop_runs_in_other_thread()):
+        if left or (has_doomed(self.pool._core) and not self.pool.loop_runs_in_other_thread()):
             self.pool._leave_without_hook(self.argument if left else None)
         return 0
 

@@ -1,4 +1,5 @@
 cdef class SyncPool(PoolFacade):
+    cdef public object _closers             # set once; in a slot for the reason that PoolFacade gives
     cdef Entry acquire_entry(self, object endpoint, object timeout)
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e)
     cdef int release_entry(self, Entry e) except -1
@@ -6,9 +7,10 @@ cdef class SyncPool(PoolFacade):
     cdef int release_after_error(self, Entry e, object exc) except -1
     cdef int discard_entry(self, Entry e) except -1
     cdef int dispose_due(self) except -1
-    cdef int dispose_doomed(self, double deadline) except -1
-    cdef int dispose_own_doomed(self, Waiter w, double deadline) except -1
-    cdef int dispose_entry(self, Entry e, double deadline, Waiter w) except -1
+    cdef int begin_disposals(self) except -1
+    cdef int dispose_doomed(self) except -1
+    cdef int dispose_all(self, Chain *doomed, double deadline) except -1
+    cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1
 
 
 cdef class SyncConnectionContext:           # [owner]

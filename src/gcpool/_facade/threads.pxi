@@ -82,9 +82,9 @@ cdef class SyncPool(PoolFacade):
                 timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
             if e is not None:
-                self._core.release_locked(e, self._core.read_clock(), None)
+                self._core.release(e, self._core.read_clock())
+                self.dispose_all(&self._core.doomed_for_caller, INFINITY)
             raise
-        w.keeps = True
         try:
             if e is not None:
                 self._core.adopt(w, e)
@@ -108,23 +108,23 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
-                self.dispose_own_doomed(w, INFINITY if timeout is None else self._core.now())
+                self.begin_disposals()
             raise
 
-    cdef int dispose_own_doomed(self, Waiter w, double deadline) except -1:
-        # What the waiter's acquire has doomed. The others belong to somebody else, who is at it: another endpoint's
-        # dispose may take longer than this acquire has time.
-        cdef Entry e
+    cdef int begin_disposals(self) except -1:
+        # Have what is doomed for workers closed by one. Where no thread can be started, the caller closes it.
+        cdef bint called
         failure = None
-        while True:
-            e = self._core.take_own(w)
-            if e is None:
-                break
-            try:
-                self.dispose_entry(e, deadline, w)
-            except BaseException as exc:
-                if failure is None:
-                    failure = exc
+        if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
+            return 0
+        try:
+            called = self._closers.call()
+        except BaseException as exc:
+            # A signal handler raised in it, maybe. No worker would learn of what is doomed: so once more.
+            failure = exc
+            called = self._closers.call()
+        if not called:
+            self.dispose_all(&self._core.doomed_for_worker, INFINITY)
         if failure is not None:
             raise failure
         return 0
@@ -159,10 +159,10 @@ cdef class SyncPool(PoolFacade):
     cdef int discard_entry(self, Entry e) except -1:
         cdef PoolCore core = self._core
         core.distrust_endpoint(e)
-        if not core.retire(e):
+        if not core.retire(e, core.read_clock()):
             return 0
         try:
-            self.dispose_entry(e, INFINITY, None)
+            self.dispose_entry(e, INFINITY, False)
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
@@ -179,7 +179,7 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
-                core.retire_to_doomed(e)
+                core.retire_to_doomed(e, core.read_clock())
                 try:
                     log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
@@ -188,31 +188,41 @@ cdef class SyncPool(PoolFacade):
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
                 self.release_unreset(e, isinstance(exc, Exception))
-                self.dispose_doomed(INFINITY)
+                self.dispose_doomed()
                 raise
         now = core.read_clock()
         if not core.release_fast(e, now):
-            core.release_locked(e, now, None)
+            core.release_locked(e, now, &core.doomed_for_caller)
         self.doom_due(now)
-        if gcp_load_int(&core.doomed_count):
-            self.dispose_doomed(INFINITY)
+        if has_doomed(core):
+            self.dispose_doomed()
         return 0
 
     cdef int dispose_due(self) except -1:
         # What each release does for the connections that are due, and for those that are to be closed.
         self.doom_due(self._core.read_clock())
-        return self.dispose_doomed(INFINITY)
+        return self.dispose_doomed()
 
-    cdef int dispose_doomed(self, double deadline) except -1:
+    cdef int dispose_doomed(self) except -1:
+        # What a release has doomed, or an interrupted one has left, its caller closes. A worker may be missing for the
+        # rest, if an acquire was interrupted before it called one.
+        try:
+            self.dispose_all(&self._core.doomed_for_caller, INFINITY)
+        finally:
+            self.begin_disposals()
+        return 0
+
+    cdef int dispose_all(self, Chain *doomed, double deadline) except -1:
         # Somebody may be waiting for each of these slots: go on whatever one of them raises.
         cdef Entry e
+        cdef bint for_worker = doomed == &self._core.doomed_for_worker
         failure = None
         while True:
-            e = self._core.take_doomed()
+            e = take_from(self._core, doomed)
             if e is None:
                 break
             try:
-                self.dispose_entry(e, deadline, None)
+                self.dispose_entry(e, deadline, for_worker)
             except BaseException as exc:
                 if failure is None:
                     failure = exc
@@ -220,8 +230,7 @@ cdef class SyncPool(PoolFacade):
             raise failure
         return 0
 
-    cdef int dispose_entry(self, Entry e, double deadline, Waiter w) except -1:
-        # What its end dooms for the next one who waits is the waiter's to dispose of, if there is one.
+    cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1:
         cdef double left
         endpoint = e.pool.endpoint
         timeout = self._dispose_timeout
@@ -237,13 +246,25 @@ cdef class SyncPool(PoolFacade):
         else:
             log.debug('connection to %r disposed of', endpoint)
         finally:
-            self._core.disposed(e, w)
+            self._core.disposed(e, self._core.read_clock(), by_worker)
         return 0
+
+    def _close_next(self):
+        # For a worker: close one connection of those that are doomed for it. False if there is none.
+        cdef PoolCore core = self._core
+        cdef Entry e
+        if gcp_load_int(&core.doomed_for_worker.count) > 1:
+            self._closers.call()        # this dispose may hang: the others are closed beside it
+        e = core.take_doomed_for_worker()
+        if e is None:
+            return False
+        self.dispose_entry(e, INFINITY, True)
+        return True
 
     def _create_within(self, Waiter w not None, timeout):
         # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
         cdef Entry ticket = w.served
-        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock(), w)
+        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
 
     def _check_within(self, Waiter w not None, timeout):
         # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
@@ -265,18 +286,16 @@ cdef class SyncPool(PoolFacade):
             self._core.end_check(w)
         return alive
 
-    def _dispose_dead(self, Waiter w not None, deadline, timeout):
-        cdef Entry e = self._core.take_dead_entry(w)
-        if e is not None:
-            self.dispose_entry(e, INFINITY if deadline is None else deadline, w)
-            self._dispose_own(w, deadline)
-
-    def _dispose_own(self, Waiter w not None, deadline):
-        # What the waiter's request has doomed.
-        self.dispose_own_doomed(w, INFINITY if deadline is None else deadline)
+    def _begin_disposals(self):
+        self.begin_disposals()
 
     def _dispose_doomed(self, deadline=None):
-        self.dispose_doomed(INFINITY if deadline is None else deadline)
+        # For close(): all that is doomed, by whoever.
+        cdef double end = INFINITY if deadline is None else deadline
+        try:
+            self.dispose_all(&self._core.doomed_for_caller, end)
+        finally:
+            self.dispose_all(&self._core.doomed_for_worker, end)
 
 
 @cython.final
