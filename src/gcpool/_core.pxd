@@ -14,6 +14,8 @@ include "_engine/table.pxd"
 include "_engine/lifecycle.pxd"
 include "_engine/relief.pxd"
 include "_engine/heap.pxd"
+include "_engine/deadlines.pxd"
+include "_engine/statistics.pxd"
 
 cdef class PoolCore
 

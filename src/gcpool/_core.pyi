@@ -11,7 +11,6 @@ __all__ = [
     'AsyncPool',
     'EndpointPool',
     'Entry',
-    'IndexedHeap',
     'PoolCore',
     'SyncConnectionContext',
     'SyncPool',
@@ -32,10 +31,6 @@ def reset_after_fork() -> None: ...
 
 @disjoint_base
 class HeapMember: ...
-
-@final
-class IndexedHeap:
-    def __len__(self) -> int: ...
 
 @final
 class Entry(HeapMember):

@@ -45,7 +45,6 @@ __all__ = [
     'AsyncPool',
     'EndpointPool',
     'Entry',
-    'IndexedHeap',
     'MISSING',
     'PoolCore',
     'SyncConnectionContext',

@@ -42,9 +42,9 @@ cdef inline void forget_connection(Directory *d, Entry e) noexcept:
 
 
 cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
-    # Only with the GIL, so that nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one cache
-    # miss to the next: ask the memory at once for all that a cycle at this endpoint will look at. NULL if the endpoint
-    # is not found by its identity.
+    # Only with the GIL, so that nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one
+    # cache miss to the next: ask the memory at once for all that a cycle at this endpoint will look at. NULL if the
+    # endpoint is not found by its identity.
     cdef Slot *slot = table_find_slot(&d.by_identity.tables[0], <size_t><void *>endpoint)
     if slot != NULL:
         gcp_prefetch(<char *>slot.value + 64)
@@ -138,7 +138,7 @@ cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_ha
             equal = has_spelling(ep, endpoint, hash_)
         else:
             equal = ep.endpoint is endpoint or ep.endpoint == endpoint
-        if ep.fork_epoch != core.fork_epoch:    # __eq__ has forked, and this is the child
+        if made_before_fork(core, ep.fork_epoch):    # __eq__ has forked, and this is the child
             n = 0
         elif equal:
             return ep
@@ -306,7 +306,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1
     if ep.heap_index >= 0:
-        core.wanting_slots.remove(<void *>ep)
+        heap_remove(&core.wanting_slots, <void *>ep)
         gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
     map_remove(&core.directory.by_hash, <size_t>ep.hash, <void *>ep)
     forget_identity_locked(&core.directory, ep, ep.endpoint)
@@ -316,7 +316,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     while p != <void *>None:
         forget_spelling_locked(&core.directory, ep, p)
         p = <void *>(<Spelling>p).next
-    core.acquires += ep.acquires
+    core.counters.acquires += ep.acquires
 
 
 cdef list endpoint_pools(PoolCore core):

@@ -23,7 +23,7 @@ cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) no
 cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:
     # core.lock is held. What a check found dead has been closing since reject_dead(); the caller holds a reference.
     if w.dead_entry is not None:
-        if w.dead_entry.fork_epoch == core.fork_epoch:
+        if not made_before_fork(core, w.dead_entry.fork_epoch):
             chain_append(&core.doomed_for_worker, w.dead_entry)
         w.dead_entry = None
 

@@ -1,12 +1,11 @@
 cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) except -1:
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
-    cdef bint late
+    cdef bint late = False
     cdef int state
-    if e.fork_epoch != core.fork_epoch:
+    if made_before_fork(core, e.fork_epoch):
         return False
     gcp_lock(&core.lock)
-    late = advance_relief(core, now)
     gcp_lock(&ep.lock)
     state = e.state
     if state == ACQUIRED or state == RELEASING:
@@ -14,7 +13,8 @@ cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) excep
         ep.acquired -= 1
         ep.closing += 1
         core.closing += 1
-        core.broken_ += 1
+        core.counters.broken += 1
+        late = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if to_doomed:
             chain_append(&core.doomed_for_caller, e)

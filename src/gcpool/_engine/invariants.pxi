@@ -25,13 +25,11 @@ cdef int check_invariants_of(PoolCore core) except -1:
                 problems.append(f'{e!r} is idle and not in the expiry queue')
             if e.heap_index >= 0:
                 in_heap += 1
-                if core.expiry.items[e.heap_index].item != <void *>e:
+                if core.deadlines.queue.items[e.heap_index].item != <void *>e:
                     problems.append(f'{e!r} is not at its place in the expiry queue')
-                if core.expiry.items[e.heap_index].key != e.heap_key:
+                if core.deadlines.queue.items[e.heap_index].key != e.heap_key:
                     problems.append(f'{e!r} has another key in the expiry queue')
-                if e.state == IDLE and e.heap_key > (
-                    e.expires_at if e.is_core else min(e.expires_at, e.used_at + core.idle_timeout)
-                ):
+                if e.state == IDLE and e.heap_key > deadline_of(core, e, e.is_core, e.used_at):
                     problems.append(f'{e!r} is queued later than its deadline')
         listed = []
         p = ep.core.head
@@ -77,14 +75,14 @@ cdef int check_invariants_of(PoolCore core) except -1:
         closing += ep.closing
     if by_pool:
         problems.append(f'entries of unknown endpoints: {by_pool}')
-    for i in range(1, core.expiry.used):
-        if before(&core.expiry.items[i], &core.expiry.items[(i - 1) >> 1]):
+    for i in range(1, core.deadlines.queue.used):
+        if before(&core.deadlines.queue.items[i], &core.deadlines.queue.items[(i - 1) >> 1]):
             problems.append('the expiry queue is not a heap')
     for i in range(1, core.wanting_slots.used):
         if before(&core.wanting_slots.items[i], &core.wanting_slots.items[(i - 1) >> 1]):
             problems.append('the queue of endpoints is not a heap')
-    if in_heap != core.expiry.used:
-        problems.append(f'{core.expiry.used} in the expiry queue, {in_heap} of them owned')
+    if in_heap != core.deadlines.queue.used:
+        problems.append(f'{core.deadlines.queue.used} in the expiry queue, {in_heap} of them owned')
     if total != core.size or closing != core.closing:
         problems.append(f'sizes {total}, {closing} by endpoint, {core.size}, {core.closing} in all')
     if core.size > core.total_max_size and not core.shrunk:

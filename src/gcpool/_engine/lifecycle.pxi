@@ -59,6 +59,11 @@ cdef set entries_of_this_process(PoolCore core):
     return core.entries
 
 
+cdef inline bint made_before_fork(PoolCore core, int fork_epoch) noexcept nogil:
+    # Whether an entry or an endpoint pool is of the process that this one was forked from: it is in no books here.
+    return fork_epoch != core.fork_epoch
+
+
 cdef bint is_inherited(PoolCore core, object conn) noexcept:
     # Whether it is a connection of a process that this one was forked from.
     cdef Ancestor *a = core.ancestor
@@ -112,10 +117,10 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
         core.ancestor_to_be = NULL
         gcp_keep_for_good(<void *>core.entries)
     memset(&core.directory, 0, sizeof(Directory))
-    core.expiry.begin_anew()
-    core.wanting_slots.begin_anew()
-    core.due_at = INFINITY
-    core.wake_at = INFINITY
+    # Another thread may have been about to move the items of a heap: nothing of them is freed either.
+    memset(&core.deadlines, 0, sizeof(Deadlines))
+    core.deadlines.due_at = core.deadlines.wake_at = INFINITY
+    memset(&core.wanting_slots, 0, sizeof(Heap))
     core.wanting_count = 0
     core.size = 0
     core.closing = 0
@@ -124,11 +129,4 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))
-    core.acquires = 0
-    core.created_ = 0
-    core.create_errors = 0
-    core.dead_ = 0
-    core.broken_ = 0
-    core.disposed_ = 0
-    core.waits = 0
-    core.timeouts = 0
+    memset(&core.counters, 0, sizeof(Counters))

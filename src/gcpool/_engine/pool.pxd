@@ -5,15 +5,13 @@ cdef class PoolCore:
     cdef Ancestor *ancestor                 # changes only in a forked child
     cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
-    cdef IndexedHeap expiry                 # [core]
-    cdef IndexedHeap wanting_slots          # [core] endpoint pools whose waiters want a slot and may have one
-    cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
-    cdef double wake_at                     # [core] when the collector will wake by itself
+    cdef Deadlines deadlines
+    cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
     cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int is_closed                      # [core]; read under [ep]
-    cdef int wanting_count                  # [core] len(wanting_slots); read under [ep]
+    cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
     cdef readonly int fork_epoch            # changes only in a forked child
     cdef int size                           # [core]; read without the lock
@@ -32,14 +30,7 @@ cdef class PoolCore:
     cdef Chain watchers                     # [core] waiters for an entry to be gone, or for the pool to be empty
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
-    cdef unsigned long long acquires        # [core] of endpoints forgotten
-    cdef unsigned long long created_        # [core]
-    cdef unsigned long long create_errors   # [core]
-    cdef unsigned long long dead_           # [core]
-    cdef unsigned long long broken_         # [core]
-    cdef unsigned long long disposed_       # [core]
-    cdef unsigned long long waits           # [core]
-    cdef unsigned long long timeouts        # [core]
+    cdef Counters counters                  # [core]
 
     cdef double read_clock(self) except? -1
     cpdef double now(self) except? -1

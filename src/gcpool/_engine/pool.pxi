@@ -22,10 +22,7 @@ cdef class PoolCore:
     """
 
     def __cinit__(self):
-        self.expiry = IndexedHeap()
-        self.wanting_slots = IndexedHeap()
-        self.due_at = INFINITY
-        self.wake_at = INFINITY
+        self.deadlines.due_at = self.deadlines.wake_at = INFINITY
         gcp_lock(&cores_lock)
         linked_append(&cores, self)
         gcp_unlock(&cores_lock)
@@ -58,6 +55,8 @@ cdef class PoolCore:
         linked_remove(&cores, self)
         gcp_unlock(&cores_lock)
         directory_free(&self.directory)
+        PyMem_Free(self.deadlines.queue.items)
+        PyMem_Free(self.wanting_slots.items)
         PyMem_Free(self.ancestor_to_be)
         while self.ancestor != NULL:
             a = self.ancestor
@@ -129,9 +128,8 @@ cdef class PoolCore:
         cdef EndpointPool ep = e.pool
         cdef Waiter w
         cdef void *p
-        cdef double deadline
         cdef bint is_core
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return True
         gcp_lock(&ep.lock)
         if e.state != ACQUIRED and e.state != RELEASING:
@@ -166,10 +164,7 @@ cdef class PoolCore:
             w.notify()
             return True
         is_core = ep.acquired - 1 < gcp_load_int(&self.min_idle) - ep.core_idle
-        deadline = e.expires_at
-        if not is_core and now + self.idle_timeout < deadline:
-            deadline = now + self.idle_timeout
-        if deadline < e.heap_key:       # it has to be queued earlier than it is: that takes the core's lock
+        if deadline_of(self, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
             gcp_unlock(&ep.lock)
             return False
         keep_idle(self, ep, e, now, is_core)
@@ -270,7 +265,7 @@ cdef class PoolCore:
                 serve_ticket(self, ep, w)
         if w.state == FRESH and not ep.has_heap_slot:
             # Its last slot may come free at any time, without a request that could still fail.
-            if not self.wanting_slots.make_room(self.wanting_slots.reserved + 1):
+            if not heap_make_room(&self.wanting_slots, self.wanting_slots.reserved + 1):
                 forget_if_empty(self, ep)
                 gcp_unlock(&ep.lock)
                 gcp_unlock(&self.lock)
@@ -304,7 +299,7 @@ cdef class PoolCore:
         cdef EndpointPool ep = pool_of(ticket)
         cdef bint served
         cdef int outcome
-        if ticket.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, ticket.fork_epoch):
             Py_INCREF(conn)     # no finalizer may end the parent's session
             raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
         ticket.conn_ = conn             # from here on cancel() has it disposed of
@@ -330,7 +325,7 @@ cdef class PoolCore:
                 f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
                 'expected a new connection'
             )
-        self.created_ += 1
+        self.counters.created += 1
         ticket.used_at = now
         ticket.expires_at = min(now + self.max_lifetime, NEVER)
         ep.creating -= 1
@@ -363,7 +358,7 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
         cdef bint needed
-        if w.entry.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, w.entry.fork_epoch):
             return False
         gcp_lock(&ep.lock)
         needed = (
@@ -378,7 +373,7 @@ cdef class PoolCore:
         """The connection that a waiter was served is about to be checked. If :py:meth:`end_check` does not come, it is
         checked again."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        if w.entry.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, w.entry.fork_epoch):
             return
         gcp_lock(&ep.lock)
         w.distrust_at_check = ep.distrust_count
@@ -389,7 +384,7 @@ cdef class PoolCore:
         """The connection that a waiter was served was alive. If another one was found dead meanwhile, it is suspect
         again: it may have been asked before the server went."""
         cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        if w.entry.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, w.entry.fork_epoch):
             return
         gcp_lock(&ep.lock)
         w.entry.verified_at = w.distrust_at_check
@@ -399,7 +394,7 @@ cdef class PoolCore:
     cpdef mark_unchecked(self, Entry e):
         """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
         cdef EndpointPool ep = pool_of(e)
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return
         gcp_lock(&ep.lock)
         e.check_pending = True
@@ -409,7 +404,7 @@ cdef class PoolCore:
         """Whether a connection that is being released still is: not if the pool was closed over it, or after a fork."""
         cdef EndpointPool ep = pool_of(e)
         cdef bint out
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return False
         gcp_lock(&ep.lock)
         out = e.state == ACQUIRED or e.state == RELEASING
@@ -439,7 +434,7 @@ cdef class PoolCore:
         Not if it was closed while it was out: that is what broke it.
         """
         cdef EndpointPool ep = pool_of(e)
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return
         gcp_lock(&ep.lock)
         if e.state == ACQUIRED or e.state == RELEASING:
@@ -453,7 +448,7 @@ cdef class PoolCore:
         cdef Entry e = w.entry
         cdef EndpointPool ep = pool_of(e)
         cdef bint held
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             w.entry = None
             w.state = FRESH
             return
@@ -466,7 +461,7 @@ cdef class PoolCore:
             ep.acquires -= 1
             ep.closing += 1
             self.closing += 1
-            self.dead_ += 1
+            self.counters.dead += 1
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
@@ -502,7 +497,7 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         ep = w.pool
         dead_entry = w.dead_entry
-        if ep is not None and ep.fork_epoch != self.fork_epoch:
+        if ep is not None and made_before_fork(self, ep.fork_epoch):
             # The process was forked meanwhile. What it waited for, or holds, is the parent's.
             w.dead_entry = None
             w.entry = None
@@ -545,13 +540,13 @@ cdef class PoolCore:
         cdef bint waited
         if ep is None:
             return False
-        if ep.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, ep.fork_epoch):
             return True
         gcp_lock(&self.lock)
         gcp_lock(&ep.lock)
         waited = dequeue(self, ep, <void *>w)
         if waited:
-            self.timeouts += 1
+            self.counters.timeouts += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&self.lock)
         return waited
@@ -615,7 +610,7 @@ cdef class PoolCore:
         """
         cdef EndpointPool ep = pool_of(e)
         cdef int state
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return False
         gcp_lock(&ep.lock)
         state = e.state
@@ -644,7 +639,6 @@ cdef class PoolCore:
         cdef Waiter w = None
         cdef void *first
         cdef Chain served = Chain(NULL, NULL, 0)
-        cdef double deadline
         cdef bint wake = False
         cdef bint close = False
         cdef bint is_relief = True
@@ -653,7 +647,7 @@ cdef class PoolCore:
         cdef bint late
         cdef long long head, overtaken
         gcp_lock(&self.lock)
-        if not self.expiry.make_room(self.expiry.used + 1):
+        if not heap_make_room(&self.deadlines.queue, self.deadlines.queue.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
         if e.state != ACQUIRED and e.state != RELEASING:
@@ -711,19 +705,7 @@ cdef class PoolCore:
             chain_append(&served, w)
         else:
             keep_idle(self, ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
-            deadline = e.expires_at
-            if not e.is_core and now + self.idle_timeout < deadline:
-                deadline = now + self.idle_timeout
-            if deadline < e.heap_key:
-                if e.heap_key == INFINITY and e.heap_index < 0:
-                    self.expiry.push(<void *>e, deadline, e.stamp)
-                else:
-                    self.expiry.rekey(<void *>e, deadline, e.stamp)
-                e.heap_key = deadline
-                set_due(self)
-                if self.due_at < self.wake_at and self.due_at < NEVER:
-                    wake = True
-                    self.wake_at = self.due_at
+            wake = schedule_locked(&self.deadlines, e, deadline_of(self, e, e.is_core, now))
         gcp_unlock(&ep.lock)
         if self.wanting_slots.used and (late or not (close or hand)):
             dispatch(self, doomed, &served)
@@ -761,7 +743,7 @@ cdef class PoolCore:
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
         pool_of(e)
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return
         gcp_lock(&self.lock)
         gcp_assert(e.state == CLOSING)
@@ -776,7 +758,7 @@ cdef class PoolCore:
         cdef EndpointPool ep = pool_of(e)
         cdef Chain served = Chain(NULL, NULL, 0)
         cdef bint keep
-        if e.fork_epoch != self.fork_epoch:
+        if made_before_fork(self, e.fork_epoch):
             return
         gcp_lock(&self.lock)
         advance_relief(self, now)
@@ -790,15 +772,12 @@ cdef class PoolCore:
             elif e.relief_epoch == self.relief.epoch - 1:
                 self.relief.previous -= 1
         keep = e.closed_while_out
-        if e.heap_index >= 0:
-            self.expiry.remove(<void *>e)
-            set_due(self)
-        e.heap_key = INFINITY
+        unschedule_locked(&self.deadlines, e)
         ep.closing -= 1
         ep.size -= 1
         self.closing -= 1
         gcp_store_int(&self.size, self.size - 1)
-        self.disposed_ += 1
+        self.counters.disposed += 1
         if not keep:
             forget_connection(&self.directory, e)
         gcp_unlock(&ep.lock)
@@ -851,9 +830,9 @@ cdef class PoolCore:
         if p != NULL:
             ep = (<Entry>p).pool
             gcp_unlock(&ep.lock)
-        set_due(self)
-        due = self.due_at
-        self.wake_at = due
+        set_due_locked(&self.deadlines)
+        due = self.deadlines.due_at
+        self.deadlines.wake_at = due
         gcp_unlock(&self.lock)
         return None if due >= NEVER else due
 
@@ -923,7 +902,7 @@ cdef class PoolCore:
         pool_of(e)
         w.entry = e
         gcp_lock(&self.lock)
-        watches = e.fork_epoch == self.fork_epoch and gcp_load_char(&e.state) != GONE and add_watcher(self, w)
+        watches = not made_before_fork(self, e.fork_epoch) and gcp_load_char(&e.state) != GONE and add_watcher(self, w)
         gcp_unlock(&self.lock)
         return watches
 

@@ -27,7 +27,7 @@ cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     gcp_enable_try_incref(w)
     if not w.has_waited:
         w.has_waited = True
-        core.waits += 1
+        core.counters.waits += 1
 
 
 cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
@@ -49,11 +49,11 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
-        core.wanting_slots.push(<void *>ep, 0.0, (<Waiter>head).number)
+        heap_push(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).number)
     elif wants and core.wanting_slots.items[ep.heap_index].stamp != (<Waiter>head).number:
-        core.wanting_slots.rekey(<void *>ep, 0.0, (<Waiter>head).number)
+        heap_rekey(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).number)
     elif not wants and ep.heap_index >= 0:
-        core.wanting_slots.remove(<void *>ep)
+        heap_remove(&core.wanting_slots, <void *>ep)
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
 
 
@@ -110,7 +110,7 @@ cdef void after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *do
 cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
     cdef EndpointPool ep = ticket.pool
     cdef Chain served = Chain(NULL, NULL, 0)
-    if ticket.fork_epoch != core.fork_epoch:
+    if made_before_fork(core, ticket.fork_epoch):
         return 0
     gcp_lock(&core.lock)
     advance_relief(core, now)
@@ -126,7 +126,7 @@ cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
         gcp_store_char(&ticket.state, GONE)
         ep.size -= 1
         gcp_store_int(&core.size, core.size - 1)
-        core.create_errors += 1
+        core.counters.create_errors += 1
         gcp_unlock(&ep.lock)
         after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
