@@ -332,7 +332,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
         return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._loop}
 
-    def _begin_disposals(self) -> None:
+    def _begin_disposals(self, deadline: float | None) -> None:
         if self._core.doomed:
             self._spawn_disposals()
 

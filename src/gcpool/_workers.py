@@ -230,9 +230,10 @@ class _Crew:
 
     def __init__(self, fork_epoch: int):
         self.fork_epoch = fork_epoch
-        self.threads: set[threading.Thread] = set()
+        # Dicts for sets that keep their order: the same simulation is to take the same course.
+        self.threads: dict[threading.Thread, None] = {}
         # Those that will look what is doomed: they wait for that, or have just been started.
-        self.free: set[threading.Thread] = set()
+        self.free: dict[threading.Thread, None] = {}
         self.news = threading.Lock()
         self.news.acquire()
 
@@ -280,9 +281,11 @@ class SyncClosers:
                 crew.ring()
                 return True
             # It is being started by somebody else, or has died, of an exception that somebody raised in it.
-            crew.free.discard(thread)
+            crew.free.pop(thread, None)
         if len(crew.threads) >= PARALLEL_DISPOSALS:
-            crew.threads.difference_update([thread for thread in tuple(crew.threads) if not thread.is_alive()])
+            for thread in tuple(crew.threads):
+                if not thread.is_alive():
+                    crew.threads.pop(thread, None)
             if len(crew.threads) >= PARALLEL_DISPOSALS:
                 # Each of them looks for more when it is done.
                 return True
@@ -299,13 +302,13 @@ class SyncClosers:
         # The thread is handed its own Thread object, for the reason that SyncWorker has.
         thread = threading.Thread(target=lambda: self._run(crew, thread), name=self._name, daemon=True)
         try:
-            crew.threads.add(thread)
-            crew.free.add(thread)
+            crew.threads[thread] = None
+            crew.free[thread] = None
             thread.start()
         except BaseException as exc:
             if not thread.is_alive():
-                crew.threads.discard(thread)
-                crew.free.discard(thread)
+                crew.threads.pop(thread, None)
+                crew.free.pop(thread, None)
             if not isinstance(exc, (RuntimeError, MemoryError)):
                 raise
             # There are too many threads, or the interpreter ends: no fault of the caller.
@@ -319,14 +322,14 @@ class SyncClosers:
     def _run(self, crew: _Crew, thread: threading.Thread) -> None:
         try:
             # If a signal handler raised in start(), nobody else knows of it.
-            crew.threads.add(thread)
-            crew.free.discard(thread)
+            crew.threads[thread] = None
+            crew.free.pop(thread, None)
             # It looks once more when it has waited in vain: see above.
             while self._close_all() or self._wait(crew, thread) or self._close_all():
                 pass
         finally:
-            crew.free.discard(thread)
-            crew.threads.discard(thread)
+            crew.free.pop(thread, None)
+            crew.threads.pop(thread, None)
             self._leave(crew)
 
     def _close_all(self) -> bool:
@@ -347,11 +350,11 @@ class SyncClosers:
         # Whether it was called.
         if self._stopped or self._pool() is None or crew is not self._crew_of_this_process():
             return False
-        crew.free.add(thread)
+        crew.free[thread] = None
         try:
             return crew.news.acquire(timeout=LINGER)
         finally:
-            crew.free.discard(thread)
+            crew.free.pop(thread, None)
 
     def _leave(self, crew: _Crew) -> None:
         pool = self._pool()

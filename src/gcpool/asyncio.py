@@ -207,7 +207,7 @@ class ConnectionPool(
             core.reject_dead(waiter)
         dead_entry = waiter.dead_entry
         queued = core.request(waiter, core.now())
-        self._begin_disposals()
+        self._begin_disposals(deadline)
         if dead_entry is not None and self._hooks_dead:
             await self._wait_until_closed(dead_entry, deadline, timeout)
             await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)

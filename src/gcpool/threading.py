@@ -209,7 +209,7 @@ class ConnectionPool(
             core.reject_dead(waiter)
         dead_entry = waiter.dead_entry
         queued = core.request(waiter, core.now())
-        self._begin_disposals()
+        self._begin_disposals(deadline)
         if dead_entry is not None and self._hooks_dead:
             self._wait_until_closed(dead_entry, deadline, timeout)
             self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)

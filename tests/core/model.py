@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 # own. DESIGN.md wants a bound; this one is the core's.
 MAX_OVERTAKES = 8
 
-# Seconds, and up to twice as many, after which a connection that is still being closed is no help any more for those
+# Seconds, and up to twice as many, after which a connection that is still being closed is no relief any more for those
 # who wait. The core's choice, too.
 RELIEF_TIME = 1.0
 
@@ -35,7 +35,7 @@ class Conn:
     closed_over: bool = False
     suspect: bool = False
     check_pending: bool = False
-    helps_since: int | None = None
+    relief_since: int | None = None
 
 
 @dataclass(eq=False)
@@ -64,13 +64,16 @@ class Model:
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
-    # Each item is what was doomed in one step: lists of which any may be begun with, each in its order.
+    # What the caller who dooms closes, and what a worker does. Each item is what was doomed in one step: lists of which
+    # any may be begun with, each in its order.
     doomed: list[list[list[Conn]]] = field(default_factory=list)
+    doomed_for_worker: list[list[list[Conn]]] = field(default_factory=list)
     notified: list[Acq] = field(default_factory=list)
-    closers: list[object] = field(default_factory=list)  # those who wait for the pool to be empty
-    told_empty: list[object] = field(default_factory=list)
+    # Those who wait for a connection to be closed, or (None) for the pool to be empty.
+    watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
+    told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
-    told: float = math.inf  # until when the collector sleeps
+    sleeps_until: float = math.inf  # when the collector looks again by itself
     wakes: int = 0
     closed: bool = False
     shrunk: bool = False
@@ -130,8 +133,8 @@ class Model:
     def next_due(self) -> float | None:
         """When the collector is to come back; it sleeps until then, or until something is due earlier."""
         first = self.first_due()
-        self.told = math.inf if first is None else self.deadline(first)
-        return None if self.told == math.inf else self.told
+        self.sleeps_until = math.inf if first is None else self.deadline(first)
+        return None if self.sleeps_until == math.inf else self.sleeps_until
 
     def stats(self) -> dict[str, int]:
         return {
@@ -143,14 +146,24 @@ class Model:
             **self.counters,
         }
 
-    def may_be_doomed_next(self) -> list[Conn]:
-        return [order[0] for order in self.doomed[0]] if self.doomed else []
+    def doomed_of(self, for_worker: bool) -> list[list[list[Conn]]]:
+        return self.doomed_for_worker if for_worker else self.doomed
+
+    def may_be_closed_next(self, for_worker: bool) -> list[Conn]:
+        doomed = self.doomed_of(for_worker)
+        return [order[0] for order in doomed[0]] if doomed else []
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def doom(self, conn: Conn) -> None:
+    def doom(self, conn: Conn, for_worker: bool) -> None:
         conn.state = 'closing'
-        self.doomed.append([[conn]])
+        self.doomed_of(for_worker).append([[conn]])
+
+    def doom_dead(self, acq: Acq) -> None:
+        """What it found dead is closed when it has asked again, or is cancelled, and not before."""
+        if acq.dead_conn is not None:
+            self.doom(acq.dead_conn, for_worker=True)
+            acq.dead_conn = None
 
     def doom_in_any_order(self, orders: list[list[Conn]]) -> None:
         orders = [order for order in orders if order]
@@ -160,11 +173,11 @@ class Model:
         if orders:
             self.doomed.append(orders)
 
-    def evict(self, limit: float) -> Conn | None:
+    def evict(self, limit: float, for_worker: bool) -> Conn | None:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first)
+        self.doom(first, for_worker)
         return first
 
     def needs_relief(self) -> bool:
@@ -172,20 +185,20 @@ class Model:
         relief = [
             conn
             for conn in self.of(None, 'closing')
-            if conn.helps_since is not None and conn.helps_since >= self.epoch - 1
+            if conn.relief_since is not None and conn.relief_since >= self.epoch - 1
         ]
         return len(relief) < len(self.wanting_slots())
 
     def count_as_relief(self, conn: Conn) -> None:
         """A connection is being closed. Its slot is for somebody who wants one, if not enough are closed for them."""
         if self.needs_relief():
-            conn.helps_since = self.epoch
+            conn.relief_since = self.epoch
 
     def pass_time(self, now: float) -> bool:
         before = self.epoch
         self.epoch = max(before, int(now / RELIEF_TIME))
         return any(
-            conn.helps_since is not None and before - 1 <= conn.helps_since < self.epoch - 1
+            conn.relief_since is not None and before - 1 <= conn.relief_since < self.epoch - 1
             for conn in self.of(None, 'closing')
         )
 
@@ -207,7 +220,7 @@ class Model:
         if not queue:
             del self.queues[acq.endpoint]
 
-    def dispatch(self) -> None:
+    def dispatch(self, for_worker: bool) -> None:
         """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
         due first: as many at a time as there are endpoints in need."""
         while wanting := self.wanting_slots():
@@ -217,15 +230,17 @@ class Model:
                 self.take_ticket(acq)
                 self.notified.append(acq)
                 continue
-            while self.needs_relief() and (conn := self.evict(math.inf)):
+            while self.needs_relief() and (conn := self.evict(math.inf, for_worker)):
                 self.count_as_relief(conn)
             return
 
-    def slot_freed(self) -> None:
-        self.dispatch()
-        if not self.conns:
-            self.told_empty += self.closers
-            self.closers = []
+    def slot_freed(self, gone: Conn, for_worker: bool) -> None:
+        self.dispatch(for_worker)
+        told = [
+            (watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)
+        ]
+        self.told += [watcher for watcher, _ in told]
+        self.watchers = [item for item in self.watchers if item not in told]
 
     def arrive(self, acq: Acq) -> None:
         if not acq.arrival:
@@ -244,33 +259,35 @@ class Model:
         return True
 
     def request(self, acq: Acq, now: float) -> None:
+        dead_conn = acq.dead_conn
+        self.doom_dead(acq)
         if self.closed:
             acq.state = 'refused'
             return
         self.arrive(acq)
+        late = self.pass_time(now)
         queue = self.queue(acq.endpoint)
-        doomed = []
+        doomed = [] if dead_conn is None else [dead_conn]
         if not queue or acq.arrival < queue[0].arrival:
             for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
                     break
-                self.doom(conn)
+                self.doom(conn, for_worker=True)
                 doomed.append(conn)
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
                     self.take_ticket(acq)
-            if acq.conn is not None:
-                return
-        acq.state = 'waits'
-        if not acq.has_waited:
-            acq.has_waited = True
-            self.counters['waits'] += 1
-        self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
-        self.pass_time(now)
-        for conn in [*filter(None, [acq.dead_conn]), *doomed]:
+        if acq.conn is None:
+            acq.state = 'waits'
+            if not acq.has_waited:
+                acq.has_waited = True
+                self.counters['waits'] += 1
+            self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
+        for conn in doomed:
             self.count_as_relief(conn)
-        self.dispatch()
+        if acq.state == 'waits' or late:
+            self.dispatch(for_worker=True)
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
         conn = acq.conn
@@ -282,18 +299,20 @@ class Model:
         if self.closed:
             acq.state = 'nothing'
             acq.conn = None
-            self.doom(conn)
+            self.doom(conn, for_worker=True)
             return False
         self.take_conn(acq, conn)
         return True
 
-    def failed(self, acq: Acq) -> None:
-        assert acq.conn is not None
-        self.conns.remove(acq.conn)
+    def failed(self, acq: Acq, now: float) -> None:
+        conn = acq.conn
+        assert conn is not None
+        self.pass_time(now)
+        self.conns.remove(conn)
         acq.conn = None
         acq.state = 'nothing'
         self.counters['create_errors'] += 1
-        self.slot_freed()
+        self.slot_freed(conn, for_worker=True)
 
     def reject_dead(self, acq: Acq) -> None:
         conn = acq.conn
@@ -330,7 +349,7 @@ class Model:
         assert acq.conn is not None
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
-    def discard(self, acq: Acq, suspicious: bool) -> None:
+    def discard(self, acq: Acq, suspicious: bool, now: float) -> None:
         """Its holder says that it is unfit."""
         conn = acq.conn
         assert conn is not None
@@ -338,10 +357,13 @@ class Model:
         acq.state = 'nothing'
         if suspicious:
             self.suspect_others(conn)
+        late = self.pass_time(now)
         conn.state = 'closing'
         conn.holder = None
         self.count_as_relief(conn)
         self.counters['broken'] += 1
+        if late:
+            self.dispatch(for_worker=False)
 
     def begin_release(self, acq: Acq) -> bool:
         conn = acq.conn
@@ -362,9 +384,9 @@ class Model:
         if conn.closed_over:
             conn.closed_over = False
             return
-        self.give_back(conn, now)
+        self.give_back(conn, now, for_worker=False)
 
-    def give_back(self, conn: Conn, now: float) -> None:
+    def give_back(self, conn: Conn, now: float, for_worker: bool) -> None:
         if conn.state not in {'acquired', 'releasing'}:
             raise NotAcquired
         endpoint = conn.endpoint
@@ -378,9 +400,9 @@ class Model:
         )
         over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
-            self.doom(conn)
+            self.doom(conn, for_worker)
         elif over:
-            self.doom(conn)
+            self.doom(conn, for_worker)
             self.count_as_relief(conn)
         elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0])):
             acq = queue[0]
@@ -389,7 +411,7 @@ class Model:
             self.take_conn(acq, conn)
             self.notified.append(acq)
         elif queue or self.needs_relief():
-            self.doom(conn)
+            self.doom(conn, for_worker)
             self.count_as_relief(conn)
         else:
             late = True
@@ -399,11 +421,11 @@ class Model:
             self.releases += 1
             conn.released = self.releases
             conn.core = not len(self.out(endpoint)) >= self.min_idle - idle_core
-            if self.deadline(conn) < self.told:
-                self.told = self.deadline(conn)
+            if self.deadline(conn) < self.sleeps_until:
+                self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
         if late:
-            self.dispatch()
+            self.dispatch(for_worker)
 
     def waited_too_long(self, elder: Acq, head: Acq) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
@@ -414,19 +436,23 @@ class Model:
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
         conn, dead_conn = acq.conn, acq.dead_conn
-        acq.conn = acq.dead_conn = None
+        acq.conn = None
         if waited:
             self.leave_queue(acq)
         if dead_conn is not None:
-            self.doom(dead_conn)
+            late = self.pass_time(now)
+            self.doom_dead(acq)
+            self.count_as_relief(dead_conn)
+            if late:
+                self.dispatch(for_worker=True)
         if conn is not None and conn.closed_over:
             conn.closed_over = False
         elif conn is not None and conn.state == 'creating':
             acq.conn = conn
-            self.failed(acq)
+            self.failed(acq, now)
         elif conn is not None and conn.state == 'acquired':
             conn.check_pending = True
-            self.give_back(conn, now)
+            self.give_back(conn, now, for_worker=True)
         acq.state = 'nothing'
         return waited
 
@@ -438,30 +464,35 @@ class Model:
         self.counters['timeouts'] += 1
         return True
 
-    def take_doomed(self, conn: Conn) -> None:
+    def take_doomed(self, conn: Conn, for_worker: bool) -> None:
         """It is the next one to be closed."""
-        for order in self.doomed[0]:
+        doomed = self.doomed_of(for_worker)
+        for order in doomed[0]:
             if order[0] is conn:
                 order.pop(0)
-        self.doomed[0] = [order for order in self.doomed[0] if order]
-        if not self.doomed[0]:
-            self.doomed.pop(0)
+        doomed[0] = [order for order in doomed[0] if order]
+        if not doomed[0]:
+            doomed.pop(0)
 
-    def disposed(self, conn: Conn) -> None:
+    def disposed(self, conn: Conn, now: float, by_worker: bool) -> None:
+        self.pass_time(now)
         conn.state = 'gone'
         self.conns.remove(conn)
         self.counters['disposed'] += 1
-        self.slot_freed()
+        self.slot_freed(conn, by_worker)
 
-    def expired(self, now: float, limit: int) -> int:
+    def expired(self, now: float, limit: int, for_worker: bool) -> int:
+        late = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
-        while count < most and (conn := self.evict(now)):
+        while count < most and (conn := self.evict(now, for_worker)):
             self.count_as_relief(conn)
             count += 1
+        if late:
+            self.dispatch(for_worker)
         return count
 
-    def resize(self, min_idle: int, max_size: int, total_max_size: int) -> None:
+    def resize(self, now: float, min_idle: int, max_size: int, total_max_size: int) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
         orders = []
@@ -470,9 +501,10 @@ class Model:
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
         self.doom_in_any_order(orders)
-        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf):
+        self.pass_time(now)
+        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf, for_worker=False):
             pass
-        self.dispatch()
+        self.dispatch(for_worker=False)
 
     def close(self) -> None:
         self.closed = True

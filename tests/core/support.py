@@ -161,7 +161,7 @@ class Pool:
         names = []
         while (entry := self.core.take_doomed()) is not None:
             names.append(entry.conn.name)
-            self.core.disposed(entry)
+            self.core.disposed(entry, self.now)
             self.core.check_invariants()
         return names
 

@@ -49,7 +49,7 @@ def test_acquire_at_the_total_cap_is_answered_with_an_idle_connection_to_close_f
     assert (doomed.conn.name, doomed.endpoint, doomed.state_name) == ('a1', 'a', 'closing')
     assert acquire.answer == 'waits', 'the slot is not free before the dispose has ended'
     assert pool.core.size == 1
-    pool.core.disposed(doomed)
+    pool.core.disposed(doomed, pool.now)
     assert doomed.state_name == 'gone'
     assert acquire.answer == 'ticket'
     assert acquire.notified == 1
@@ -121,7 +121,7 @@ def test_a_connection_made_for_a_pool_that_was_closed_meanwhile_is_to_be_closed(
 def test_a_failed_ticket_frees_its_slot_and_nothing_is_counted() -> None:
     pool = Pool(max_size=1)
     acquire = pool.ask('a')
-    pool.core.failed(acquire.waiter)
+    pool.core.failed(acquire.waiter, pool.now)
     pool.core.check_invariants()
     assert acquire.answer == 'nothing'
     assert pool.count('size', 'acquired', 'created', 'create_errors', 'endpoints') == (0, 0, 0, 1, 0)
@@ -132,7 +132,7 @@ def test_a_failed_ticket_frees_its_slot_and_nothing_is_counted() -> None:
 def test_a_failed_ticket_wakes_the_first_waiter_with_a_ticket_of_its_own() -> None:
     pool = Pool(max_size=1)
     failing, first, second = pool.ask('a'), pool.ask('a'), pool.ask('a')
-    pool.core.failed(failing.waiter)
+    pool.core.failed(failing.waiter, pool.now)
     assert (first.answer, first.notified) == ('ticket', 1)
     assert (second.answer, second.notified) == ('waits', 0)
     assert pool.core.size == 1
@@ -142,7 +142,7 @@ def test_a_failed_ticket_frees_a_slot_for_another_endpoint_at_the_total_cap() ->
     pool = Pool(max_size=1, total_max_size=1)
     failing, other = pool.ask('a'), pool.ask('b')
     assert other.answer == 'waits'
-    pool.core.failed(failing.waiter)
+    pool.core.failed(failing.waiter, pool.now)
     assert (other.answer, other.notified) == ('ticket', 1)
     assert pool.core.endpoint_size('a') == 0
 
@@ -294,7 +294,7 @@ def test_a_cancelled_waiter_that_was_served_gives_back_what_nobody_waits_for() -
 def test_a_cancelled_waiter_that_was_served_a_ticket_passes_the_slot_on() -> None:
     pool = Pool(max_size=1)
     holder, first, second = pool.ask('a'), pool.ask('a'), pool.ask('a')
-    pool.core.failed(holder.waiter)
+    pool.core.failed(holder.waiter, pool.now)
     assert first.answer == 'ticket'
     assert pool.cancel(first) is False
     assert (second.answer, second.notified) == ('ticket', 1)
@@ -356,9 +356,9 @@ def test_a_dead_connection_is_disposed_of_and_the_next_idle_one_served() -> None
     assert dead_entry.state_name == 'closing'
     pool.ask_again(acquire)
     assert (acquire.answer, acquire.conn.name) == ('served', 'a2')
-    assert pool.core.take_dead_entry(acquire.waiter) is dead_entry
     assert acquire.waiter.dead_entry is None
-    pool.core.disposed(dead_entry)
+    assert pool.core.take_doomed_for_worker() is dead_entry
+    pool.core.disposed(dead_entry, pool.now)
     assert pool.count('size', 'dead', 'disposed') == (1, 1, 1)
 
 
@@ -371,9 +371,9 @@ def test_the_slot_of_a_dead_connection_goes_to_the_acquire_that_found_it_before_
     pool.core.reject_dead(first.waiter)
     pool.ask_again(first)
     assert first.answer == 'waits'
-    dead_entry = pool.core.take_dead_entry(first.waiter)
+    dead_entry = pool.core.take_doomed_for_worker()
     assert dead_entry is not None
-    pool.core.disposed(dead_entry)
+    pool.core.disposed(dead_entry, pool.now)
     assert (first.answer, second.answer, third.answer) == ('ticket', 'waits', 'waits')
     pool.connect(first)
     pool.release(first)

@@ -68,7 +68,7 @@ def test_close_leaves_to_its_closer_what_is_being_closed() -> None:
     pool.core.close()
     assert pool.core.doomed == 1
     assert pool.dispose() == ['a2']
-    pool.core.disposed(closing)
+    pool.core.disposed(closing, pool.now)
     assert pool.count('size', 'disposed', 'created') == (0, 2, 2)
 
 
@@ -109,7 +109,7 @@ def test_a_failed_create_after_close_frees_the_last_slot() -> None:
     pool = Pool()
     acquire = pool.ask('a')
     pool.core.close()
-    pool.core.failed(acquire.waiter)
+    pool.core.failed(acquire.waiter, pool.now)
     assert pool.count('size', 'endpoints', 'create_errors') == (0, 0, 1)
 
 
@@ -118,7 +118,7 @@ def test_resize_and_expired_on_a_closed_pool_do_no_harm() -> None:
     holder = pool.acquire('a')
     pool.fill('b', 1)
     pool.core.close()
-    pool.core.resize(max_size=1, total_max_size=1)
+    pool.core.resize(pool.now, max_size=1, total_max_size=1)
     pool.now = 1000.0
     assert pool.core.expired(pool.now, 10) == 0, 'it is closed already'
     pool.core.check_invariants()
@@ -148,7 +148,7 @@ class Closer:
         return self.pool.core.watch_empty(self.waiter)
 
     def unwatch(self) -> bool:
-        return self.pool.core.unwatch_empty(self.waiter)
+        return self.pool.core.unwatch(self.waiter)
 
 
 def test_nobody_has_to_wait_for_an_empty_pool() -> None:
@@ -173,9 +173,9 @@ def test_all_who_wait_for_the_pool_to_be_empty_are_notified_once(last: str) -> N
         pool.release(acquire)
         [entry] = pool.take_doomed()
         assert [closer.notified for closer in closers] == [0] * 3, 'its dispose has not ended'
-        pool.core.disposed(entry)
+        pool.core.disposed(entry, pool.now)
     else:
-        pool.core.failed(acquire.waiter)
+        pool.core.failed(acquire.waiter, pool.now)
     assert [closer.notified for closer in closers] == [1] * 3
     assert [closer.unwatch() for closer in closers] == [False] * 3
 
@@ -211,9 +211,9 @@ def test_a_slot_that_somebody_waits_for_leaves_the_pool_not_empty() -> None:
     acquire, waiting = pool.ask('a'), pool.ask('a')
     closer = Closer(pool)
     assert closer.watch()
-    pool.core.failed(acquire.waiter)
+    pool.core.failed(acquire.waiter, pool.now)
     assert (waiting.answer, closer.notified) == ('ticket', 0)
-    pool.core.failed(waiting.waiter)
+    pool.core.failed(waiting.waiter, pool.now)
     assert closer.notified == 1
 
 
@@ -263,13 +263,13 @@ def reach(pool: Pool, when: str) -> list[Entry]:
     if when == 'being closed':
         return entries
     for entry in entries:
-        pool.core.disposed(entry)
+        pool.core.disposed(entry, pool.now)
     return []
 
 
 def finish(pool: Pool, closing: list[Entry], count: int) -> None:
     for entry in closing:
-        pool.core.disposed(entry)
+        pool.core.disposed(entry, pool.now)
         pool.core.check_invariants()
     pool.dispose()
     pool.core.check_invariants()

@@ -65,7 +65,7 @@ def whole_life(pool: Pool, conns: list[object]) -> None:
     disposed = []
     while (entry := pool.core.take_doomed()) is not None:
         disposed.append(id(entry.conn))
-        pool.core.disposed(entry)
+        pool.core.disposed(entry, pool.now)
     pool.core.check_invariants()
     assert sorted(disposed) == sorted(id(conn) for conn in conns)
     assert pool.core.size == 0
@@ -98,7 +98,7 @@ def test_a_connection_that_the_pool_holds_already_is_refused(state: str, endpoin
         held = pool.core.try_acquire('a', pool.now)
         assert held is not None
         pool.core.release(held, pool.now)
-        pool.core.resize(min_idle=0)
+        pool.core.resize(pool.now, min_idle=0)
     elif state == 'releasing':
         assert pool.core.begin_release(holder.entry)
     elif state in {'doomed', 'being closed'}:
@@ -227,7 +227,7 @@ def test_a_connection_given_back_while_it_is_being_closed_is_an_error(taken: boo
     with pytest.raises(ConnectionNotAcquired, match='closing'):
         pool.core.release(acquire.entry, pool.now)
     for entry in entries:
-        pool.core.disposed(entry)
+        pool.core.disposed(entry, pool.now)
 
 
 def test_a_connection_given_back_after_it_was_closed_is_an_error() -> None:

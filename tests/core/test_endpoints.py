@@ -437,7 +437,7 @@ def test_an_endpoint_with_nothing_left_is_forgotten(living: Callable[..., int]) 
     assert living(EndpointPool) == 1
     pool.cancel(waiting)
     assert pool.count('endpoints') == (1,)
-    pool.core.failed(ticket.waiter)
+    pool.core.failed(ticket.waiter, pool.now)
     assert pool.count('endpoints') == (0,)
     del ticket, waiting
     assert living(EndpointPool) == 0
@@ -493,7 +493,7 @@ def test_the_memory_of_forgotten_endpoints_comes_back(living: Callable[..., int]
         pool.now += 10.0
         assert pool.core.expired(pool.now, 10_000) == 2_000
         while (entry := pool.core.take_doomed()) is not None:
-            pool.core.disposed(entry)
+            pool.core.disposed(entry, pool.now)
         return pool.core.size
 
     tracemalloc.start()

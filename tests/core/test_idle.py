@@ -70,7 +70,7 @@ def test_a_released_connection_is_extra_if_those_out_fill_what_the_core_has_free
     pool = Pool(min_idle=20, max_size=20)
     one, *others = pool.acquire_all('a', 1 + out + idle_core)
     pool.release(*others[out:])  # core: there is room for all
-    pool.core.resize(min_idle=idle_core + free)
+    pool.core.resize(pool.now, min_idle=idle_core + free)
     assert (pool.core.endpoint_size('a', True), pool.core.endpoint_size('a', False)) == (1 + out, idle_core)
     pool.release(one)
     assert core_and_extra(pool) == ((idle_core, 1) if out >= free else (idle_core + 1, 0))
@@ -279,7 +279,7 @@ def test_an_extra_connection_that_becomes_core_is_due_later() -> None:
     taken = pool.acquire('a')  # the core one
     again = pool.acquire('a')
     assert names(taken, again) == ['a2', 'a1']
-    pool.core.resize(min_idle=2)
+    pool.core.resize(pool.now, min_idle=2)
     pool.release(again)  # core now
     pool.now = 10.0
     assert pool.expire() == []

@@ -1,12 +1,12 @@
 """max_size, total_max_size, and those who wait: first come, first served, at one endpoint and over all."""
 
-import gc
+import functools
 import random
 
 import pytest
 
-from gcpool._core import Entry
-from tests.core.support import Acquire, Pool, names
+from gcpool._core import Waiter
+from tests.core.support import Acquire, Connection, Pool, names
 
 # -- at one endpoint --------------------------------------------------------------------------------------------------
 
@@ -79,10 +79,10 @@ def test_a_waiter_that_waits_again_comes_before_all_that_came_after_it() -> None
         pool.core.reject_dead(waiter.waiter)
         pool.ask_again(waiter)
         assert waiter.answer == 'waits'
-    for waiter in (first, second, third):
-        dead_entry = pool.core.take_dead_entry(waiter.waiter)
+    for _ in range(3):
+        dead_entry = pool.core.take_doomed_for_worker()
         assert dead_entry is not None
-        pool.core.disposed(dead_entry)
+        pool.core.disposed(dead_entry, pool.now)
     assert [waiter.answer for waiter in waiters] == ['ticket'] * 3 + ['waits'] * 3
     assert pool.notified == [first, second, third] * 2
     assert pool.count('waits', 'waiting') == (6, 3), 'one that waits twice is one that waits'
@@ -99,9 +99,9 @@ def test_a_connection_taken_when_it_was_idle_has_a_place_in_the_queue_too() -> N
     pool.core.reject_dead(early.waiter)
     pool.ask_again(early)
     assert (early.answer, late.answer) == ('waits', 'waits')
-    dead_entry = pool.core.take_dead_entry(early.waiter)
+    dead_entry = pool.core.take_doomed_for_worker()
     assert dead_entry is not None
-    pool.core.disposed(dead_entry)
+    pool.core.disposed(dead_entry, pool.now)
     assert (early.answer, late.answer) == ('ticket', 'waits')
 
 
@@ -135,7 +135,7 @@ def test_a_waiter_that_cannot_be_notified_does_not_keep_the_others_asleep() -> N
     pool.ask_again(broken)
     waiter = pool.ask('a')
     with pytest.raises(RuntimeError, match='the loop is closed'):
-        pool.core.resize(max_size=4)
+        pool.core.resize(pool.now, max_size=4)
     assert (broken.answer, waiter.answer) == ('ticket', 'ticket')
     assert pool.notified == [waiter]
     pool.core.check_invariants()
@@ -183,7 +183,7 @@ def test_slots_go_to_those_who_came_first_over_all_endpoints() -> None:
     waiters = [pool.ask(endpoint) for endpoint in 'bcbcd']
     served = []
     for holder in holders:
-        pool.core.resize(max_size=3)
+        pool.core.resize(pool.now, max_size=3)
         pool.release(holder)
         pool.dispose()
         served = [waiter.answer for waiter in waiters]
@@ -250,7 +250,7 @@ def test_what_hangs_for_one_who_has_left_keeps_nothing_idle_from_being_closed_fo
     others = pool.ask('b')
     assert pool.dispose() == ['a2', 'a3']
     assert [waiting.answer, others.answer] == ['ticket', 'ticket']
-    pool.core.disposed(hanging)
+    pool.core.disposed(hanging, pool.now)
     pool.core.check_invariants()
 
 
@@ -268,7 +268,7 @@ def test_another_connection_is_closed_for_one_who_waits_where_the_first_dispose_
     pool.release(holders.pop())
     assert pool.dispose() == ['c2']
     assert waiting.answer == 'ticket'
-    pool.core.disposed(hanging)
+    pool.core.disposed(hanging, pool.now)
     pool.core.check_invariants()
 
 
@@ -285,15 +285,16 @@ def test_who_comes_and_goes_has_one_connection_closed_while_a_dispose_takes_its_
     assert pool.core.doomed == 1
 
 
-def test_one_who_needs_nothing_closed_closes_nothing() -> None:
+def test_one_who_needs_nothing_closed_has_another_connection_closed_where_a_dispose_hangs() -> None:
     pool = Pool(min_idle=0, max_size=3, total_max_size=3, idle_timeout=1000)
     pool.fill('a', 2)
     pool.fill('c', 1)
-    pool.ask('b')
+    waiting = pool.ask('b')
     assert len(pool.take_doomed()) == 1, 'and that hangs'
     pool.now = 5.0
-    assert keeping(pool, 'a').answer == 'served'
-    assert pool.core.doomed == 0
+    assert pool.ask('a').answer == 'served'
+    assert pool.dispose() == ['c1']
+    assert waiting.answer == 'ticket'
 
 
 def test_what_one_frees_itself_is_closed_in_place_of_another_one_s() -> None:
@@ -311,79 +312,102 @@ def test_what_one_frees_itself_is_closed_in_place_of_another_one_s() -> None:
 # -- who disposes of what ---------------------------------------------------------------------------------------------
 
 
-def keeping(pool: Pool, endpoint: str) -> Acquire:
-    acquire = Acquire(pool.core, endpoint, pool.notified.append)
-    acquire.waiter.keep_doomed()
-    pool.ask_again(acquire)
-    return acquire
+def doomed_by_caller_and_worker(pool: Pool) -> tuple[list[str], list[str]]:
+    """The names of what each is to close; all of it is being closed then."""
+    pool.core.check_invariants()
+    names = []
+    for take in (pool.core.take_doomed_for_caller, pool.core.take_doomed_for_worker):
+        names.append([entry.conn.name for entry in iter(take, None)])
+    assert pool.core.doomed == 0
+    return names[0], names[1]
 
 
-def take_own(pool: Pool, acquire: Acquire) -> list[Entry]:
-    entries = []
-    while (entry := pool.core.take_own(acquire.waiter)) is not None:
-        entries.append(entry)
-    assert not acquire.waiter.has_doomed
-    return entries
-
-
-def test_a_waiter_may_keep_what_it_dooms() -> None:
+def test_what_an_acquire_dooms_is_a_worker_s() -> None:
     pool = Pool(min_idle=0, max_size=3, total_max_size=3, max_lifetime=10)
+    pool.fill('b', 1)
+    pool.now = 5.0
+    pool.fill('a', 2)
+    pool.ask('c')
+    assert doomed_by_caller_and_worker(pool) == ([], ['b1'])
+    pool.now = 15.0
+    assert pool.ask('a').answer == 'waits'
+    assert doomed_by_caller_and_worker(pool) == ([], ['a2', 'a1'])
+
+
+@pytest.mark.parametrize('asks_again', [True, False])
+def test_what_an_acquire_finds_dead_is_a_worker_s(asks_again: bool) -> None:
+    pool = Pool(max_size=1)
+    acquire = pool.acquire('a')
+    pool.core.reject_dead(acquire.waiter)
+    assert pool.core.doomed == 0, 'nobody gets its slot before the acquire has asked again'
+    if asks_again:
+        pool.ask_again(acquire)
+    else:
+        pool.cancel(acquire)
+    assert doomed_by_caller_and_worker(pool) == ([], ['a1'])
+
+
+def test_what_an_acquire_gives_back_and_what_it_connects_too_late_is_a_worker_s() -> None:
+    pool = Pool()
+    served, connecting = pool.acquire('a'), pool.ask('a')
+    pool.core.close()
+    assert pool.core.created(connecting.entry, Connection('a2'), pool.now) is False
+    pool.cancel(served)
+    assert doomed_by_caller_and_worker(pool) == ([], ['a2', 'a1'])
+
+
+def test_what_a_release_dooms_and_what_else_is_closed_at_once_is_the_caller_s() -> None:
+    pool = Pool(min_idle=0, max_size=4, total_max_size=8)
+    first, second, third, forgotten = pool.acquire_all('a', 4)
+    pool.fill('b', 2)
+    pool.core.resize(pool.now, max_size=1)
+    assert doomed_by_caller_and_worker(pool) == (['b1'], [])
+    pool.release(first)
+    assert doomed_by_caller_and_worker(pool) == (['a1'], [])
+    assert pool.core.retire_to_doomed(second.entry, pool.now)
+    assert doomed_by_caller_and_worker(pool) == (['a2'], [])
+    pool.core.close()
+    assert doomed_by_caller_and_worker(pool) == (['b2'], [])
+    pool.release(third)
+    assert pool.core.doom_acquired() == 1
+    assert doomed_by_caller_and_worker(pool) == (['a3', 'a4'], [])
+    pool.release(forgotten)
+
+
+@pytest.mark.parametrize('for_worker', [True, False])
+def test_what_is_due_and_what_the_end_of_a_close_dooms_is_closed_by_whoever_asks(for_worker: bool) -> None:
+    pool = Pool(min_idle=0, max_size=2, total_max_size=3)
     pool.fill('a', 2)
     pool.fill('b', 1)
-    pool.core.expired(100.0, 1)
-    assert pool.core.doomed == 1
-    pool.now = 10.0
-    waiting = keeping(pool, 'a')
-    assert waiting.waiter.has_doomed
-    assert pool.core.doomed == 1, 'who doomed that disposes of it'
-    own = take_own(pool, waiting)
-    assert [entry.conn.name for entry in own] == ['a2']
-    assert [entry.conn.name for entry in pool.take_doomed()] == ['a1']
-    pool.core.disposed(own[0])
-    assert waiting.answer == 'ticket'
+    waiting = [pool.ask('c'), pool.ask('c')]
+    [closing] = pool.take_doomed()
+    assert closing.conn.name == 'a1'
+    pool.core.disposed(closing, pool.now, for_worker)
+    assert [acquire.answer for acquire in waiting] == ['ticket', 'waits']
+    pool.core.expired(100.0, 1, for_worker)
+    assert doomed_by_caller_and_worker(pool) == (([], ['a2', 'b1']) if for_worker else (['a2', 'b1'], []))
 
 
-def test_what_the_end_of_a_dispose_dooms_is_kept_by_the_same_waiter() -> None:
-    pool = Pool(min_idle=0, max_size=3, total_max_size=3)
-    pool.fill('a', 3)
-    waiting = keeping(pool, 'b')
-    [own] = take_own(pool, waiting)
-    pool.core.resize(total_max_size=2)
-    pool.core.disposed(own, waiting.waiter)
-    pool.core.check_invariants()
-    assert (waiting.answer, pool.core.doomed) == ('waits', 0)
-    [own] = take_own(pool, waiting)
-    assert own.conn.name == 'a2'
-    pool.core.disposed(own, waiting.waiter)
-    assert (waiting.answer, pool.core.doomed, waiting.waiter.has_doomed) == ('ticket', 0, False)
-
-
-def test_close_takes_back_what_waiters_keep() -> None:
-    pool = Pool(min_idle=0, max_size=3, total_max_size=3, max_lifetime=10)
-    pool.fill('a', 3)
-    pool.now = 10.0
-    first, second = keeping(pool, 'a'), keeping(pool, 'b')
-    taken = pool.core.take_own(first.waiter)
-    assert taken is not None
-    pool.core.close()
-    assert (first.waiter.has_doomed, second.waiter.has_doomed) == (False, False)
-    assert len(pool.dispose()) == 2
-    pool.core.disposed(taken)
-    pool.core.check_invariants()
-    assert pool.core.size == 0
-
-
-def test_what_a_waiter_kept_and_did_not_dispose_of_is_among_the_doomed_when_it_goes() -> None:
-    pool = Pool(min_idle=0, max_size=2, total_max_size=2)
+def test_a_closed_connection_is_told_to_those_who_wait_for_that() -> None:
+    pool = Pool(min_idle=0, idle_timeout=10)
     pool.fill('a', 2)
-    waiting = keeping(pool, 'b')
-    assert (pool.core.doomed, waiting.waiter.has_doomed) == (0, True)
-    pool.core.cancel(waiting.waiter, pool.now)
-    assert (pool.core.doomed, waiting.waiter.has_doomed) == (0, True)
-    del waiting
-    gc.collect()
-    assert pool.dispose() == ['a1']
-    assert pool.count('size', 'idle', 'waiting') == (1, 1, 0)
+    told: list[str] = []
+    pool.core.expired(10.0, 2)
+    first, second = pool.take_doomed()
+    watchers = {name: Waiter(None) for name in ('of the first', 'of the second', 'left', 'of the pool')}
+    for name, watcher in watchers.items():
+        watcher.arm(functools.partial(told.append, name))
+    assert pool.core.watch_gone(watchers['of the first'], first)
+    assert pool.core.watch_gone(watchers['of the second'], second)
+    assert pool.core.watch_gone(watchers['left'], first)
+    assert pool.core.watch_empty(watchers['of the pool'])
+    assert pool.core.unwatch(watchers['left'])
+    pool.core.disposed(first, 10.0)
+    assert told == ['of the first']
+    assert pool.core.unwatch(watchers['of the first']) is False
+    pool.core.disposed(second, 10.0)
+    assert sorted(told[1:]) == ['of the pool', 'of the second']
+    assert pool.core.watch_gone(Waiter(None), first) is False
 
 
 def test_a_waiter_at_the_cap_of_its_endpoint_has_nothing_closed_elsewhere() -> None:
@@ -402,7 +426,7 @@ def test_a_closed_connection_is_handed_to_nobody_and_its_slot_not_before_the_dis
     second = pool.ask('a')
     assert (first.answer, second.answer) == ('waits', 'waits')
     assert pool.core.size == 1
-    pool.core.disposed(doomed)
+    pool.core.disposed(doomed, pool.now)
     assert (first.answer, second.answer) == ('ticket', 'waits')
 
 
@@ -506,9 +530,9 @@ def test_the_room_among_those_that_want_a_slot_outlives_those_that_leave() -> No
     for acquire in others:
         assert pool.core.cancel(acquire.waiter, pool.now) is True
     pool.core.check_invariants()
-    pool.core.resize(max_size=2)  # now all want a slot, and there is none
+    pool.core.resize(pool.now, max_size=2)  # now all want a slot, and there is none
     pool.core.check_invariants()
-    pool.core.resize(total_max_size=2 * count)
+    pool.core.resize(pool.now, total_max_size=2 * count)
     pool.core.check_invariants()
     assert pool.notified == own
 
@@ -520,7 +544,7 @@ def test_a_higher_max_size_serves_those_who_wait() -> None:
     pool = Pool(max_size=1)
     pool.acquire('a')
     waiters = [pool.ask('a') for _ in range(3)]
-    pool.core.resize(max_size=3)
+    pool.core.resize(pool.now, max_size=3)
     pool.core.check_invariants()
     assert [waiter.answer for waiter in waiters] == ['ticket', 'ticket', 'waits']
     assert pool.notified == waiters[:2]
@@ -531,7 +555,7 @@ def test_a_higher_total_max_size_serves_those_who_wait_at_any_endpoint() -> None
     pool = Pool(max_size=2, total_max_size=2)
     pool.acquire_all('a', 2)
     waiters = [pool.ask(endpoint) for endpoint in 'bcb']
-    pool.core.resize(total_max_size=4)
+    pool.core.resize(pool.now, total_max_size=4)
     pool.core.check_invariants()
     assert [waiter.answer for waiter in waiters] == ['ticket', 'ticket', 'waits']
 
@@ -542,7 +566,7 @@ def test_a_higher_max_size_has_idle_connections_of_others_closed_at_the_total_ca
     pool.acquire('a')
     waiting = pool.ask('a')
     assert pool.core.doomed == 0
-    pool.core.resize(max_size=2)
+    pool.core.resize(pool.now, max_size=2)
     assert pool.dispose() == ['b1']
     assert waiting.answer == 'ticket'
 
@@ -550,11 +574,11 @@ def test_a_higher_max_size_has_idle_connections_of_others_closed_at_the_total_ca
 def test_a_lower_max_size_closes_what_is_idle_beyond_it() -> None:
     pool = Pool(min_idle=2, max_size=5)
     pool.fill('a', 5)
-    pool.core.resize(max_size=3)
+    pool.core.resize(pool.now, max_size=3)
     pool.core.check_invariants()
     assert sorted(pool.dispose()) == ['a1', 'a2']
     assert pool.core.endpoint_size('a') == 3
-    pool.core.resize(max_size=1)
+    pool.core.resize(pool.now, max_size=1)
     assert len(pool.dispose()) == 2
     assert pool.core.endpoint_size('a') == 1
 
@@ -562,7 +586,7 @@ def test_a_lower_max_size_closes_what_is_idle_beyond_it() -> None:
 def test_a_lower_max_size_closes_what_is_out_beyond_it_when_it_comes_back() -> None:
     pool = Pool(min_idle=0, max_size=4)
     holders = pool.acquire_all('a', 4)
-    pool.core.resize(max_size=2)
+    pool.core.resize(pool.now, max_size=2)
     assert pool.core.doomed == 0
     pool.release(*holders[:3])
     assert pool.core.doomed == 2, 'those that are being closed are gone soon: no more than needed'
@@ -576,7 +600,7 @@ def test_a_lower_max_size_makes_waiters_wait_until_there_is_room_again() -> None
     pool = Pool(max_size=3)
     holders = pool.acquire_all('a', 3)
     waiting = pool.ask('a')
-    pool.core.resize(max_size=1)
+    pool.core.resize(pool.now, max_size=1)
     pool.release(holders[0])
     assert waiting.answer == 'waits'
     assert pool.dispose() == ['a1']
@@ -593,7 +617,7 @@ def test_a_lower_total_max_size_closes_what_is_idle_in_the_order_of_the_deadline
     for endpoint in 'bca':
         pool.fill(endpoint, 1)
         pool.now += 1.0
-    pool.core.resize(total_max_size=1, max_size=1)
+    pool.core.resize(pool.now, total_max_size=1, max_size=1)
     pool.core.check_invariants()
     assert pool.dispose() == ['b1', 'c1']
     assert pool.core.size == 1
@@ -602,7 +626,7 @@ def test_a_lower_total_max_size_closes_what_is_idle_in_the_order_of_the_deadline
 def test_a_lower_total_max_size_closes_what_is_out_beyond_it_when_it_comes_back() -> None:
     pool = Pool(max_size=2, total_max_size=4)
     holders = [pool.acquire(endpoint) for endpoint in 'abcd']
-    pool.core.resize(total_max_size=2)
+    pool.core.resize(pool.now, total_max_size=2)
     pool.release(*holders)
     assert pool.core.doomed == 2
     assert pool.dispose() == ['a1', 'b1']
@@ -612,23 +636,23 @@ def test_a_lower_total_max_size_closes_what_is_out_beyond_it_when_it_comes_back(
 def test_a_lower_total_max_size_and_then_a_higher_one_serves_those_who_wait() -> None:
     pool = Pool(max_size=2, total_max_size=3)
     holders = pool.acquire_all('a', 2)
-    pool.core.resize(total_max_size=1)
+    pool.core.resize(pool.now, total_max_size=1)
     waiting = pool.ask('b')
     pool.release(*holders)
     assert pool.dispose() == ['a1', 'a2']
     assert waiting.answer == 'ticket'
     again = pool.ask('c')
     assert again.answer == 'waits'
-    pool.core.resize(total_max_size=2)
+    pool.core.resize(pool.now, total_max_size=2)
     assert again.answer == 'ticket'
 
 
 def test_min_idle_can_be_changed() -> None:
     pool = Pool(min_idle=0, idle_timeout=10.0)
-    pool.core.resize(min_idle=1)
+    pool.core.resize(pool.now, min_idle=1)
     pool.fill('a', 1)
     assert pool.core.min_idle == 1
     assert pool.core.next_due() == 100.0
-    pool.core.resize(min_idle=0)
+    pool.core.resize(pool.now, min_idle=0)
     pool.release(pool.acquire('a'))
     assert pool.core.next_due() == 10.0

@@ -91,7 +91,7 @@ def test_a_connection_that_there_is_no_memory_for_is_disposed_of(failing: int) -
         doomed = core.take_doomed()
         assert doomed is not None
         assert doomed.conn is conn
-        core.disposed(doomed)
+        core.disposed(doomed, 0.0)
         del others
     finally:
         testcapi.remove_mem_hooks()
@@ -115,7 +115,7 @@ def test_a_connection_is_let_go_when_its_dispose_has_ended_and_no_earlier() -> N
     assert entry is not None
     gc.collect()
     assert conn() is not None, 'it is being closed'
-    pool.core.disposed(entry)
+    pool.core.disposed(entry, pool.now)
     del entry
     gc.collect()
     assert conn() is None
@@ -134,7 +134,7 @@ def test_a_ticket_that_came_to_nothing_is_let_go(ending: str, living: Callable[.
     elif ending == 'cancelled':
         pool.cancel(acquire)
     elif ending == 'failed':
-        pool.core.failed(acquire.waiter)
+        pool.core.failed(acquire.waiter, pool.now)
     else:
         pool.core.close()
         assert not pool.core.created(acquire.entry, Connection('x'), pool.now)
@@ -334,7 +334,7 @@ class TrashyPool:
     def dispose(self) -> None:
         while (entry := self.core.take_doomed()) is not None:
             self.trash()
-            self.core.disposed(entry)
+            self.core.disposed(entry, self.pool.now)
 
     def finish(self) -> None:
         self.open = False
@@ -511,7 +511,7 @@ if hasattr(os, 'fork'):
                 core.created(new.held, object(), 0.0)
                 core.release(new.held, 0.0)
                 assert core.expired(100.0, 10) == 1
-                core.disposed(core.take_doomed())
+                core.disposed(core.take_doomed(), 100.0)
                 assert core.find_acquired(out.held.conn, 'a') is None
                 assert core.size == 0
 
@@ -588,7 +588,7 @@ if hasattr(os, 'fork'):
                     else:
                         raise AssertionError('half of what the parent has was taken')
                 elif way == 'failed':
-                    core.failed(ticket)
+                    core.failed(ticket, 0.0)
                 else:
                     core.cancel(ticket, 0.0)
                 assert core.stats() == dict.fromkeys(core.stats(), 0)
@@ -620,7 +620,7 @@ if hasattr(os, 'fork'):
 
             def check():
                 assert core.take_doomed() is None
-                core.disposed(closing)
+                core.disposed(closing, 1000.0)
                 assert core.stats() == dict.fromkeys(core.stats(), 0)
 
             in_the_child(check)

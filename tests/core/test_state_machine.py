@@ -116,8 +116,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.entries: dict[int, Entry] = {}
         self.disposals: Counter[int] = Counter()
         self.given_back: list[tuple[Conn, Connection]] = []
-        self.closers: list[Waiter] = []
-        self.told_empty: list[Waiter] = []
+        self.watchers: list[Waiter] = []
+        self.told: list[Waiter] = []
         self.wakes = 0
         self.spellings = 0
         self.sound = False
@@ -249,12 +249,12 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.core.give_up(pair.real.waiter) is gone
             if gone:
                 self.cancel_it(pair)
-        elif how == 'drop' and known.state in {'waits', 'ticket'} and known.dead_conn is None:
+        elif how == 'drop' and known.state in {'waits', 'ticket'}:
             # A connection that it held would be lost: whoever drops one that does breaks the contract.
             if known.state == 'waits':
                 self.model.leave_queue(known)
             else:
-                self.model.failed(known)
+                self.model.failed(known, self.now)
             self.end(pair)
             pair.real.waiter = None  # type: ignore[assignment]
 
@@ -270,8 +270,8 @@ class PoolMachine(RuleBasedStateMachine):
     def failed(self, index: int) -> None:
         self.step()
         pair = self.pick(index, 'ticket')
-        self.model.failed(pair.known)
-        self.core.failed(pair.real.waiter)
+        self.model.failed(pair.known, self.now)
+        self.core.failed(pair.real.waiter, self.now)
         self.cancel_it(pair)
 
     @precondition(lambda self: self.pairs('served'))
@@ -293,43 +293,29 @@ class PoolMachine(RuleBasedStateMachine):
         pair = self.pick(index, 'served')
         conn = pair.known.conn
         assert conn is not None
-        self.give_up_corpse(pair)
         entry = pair.real.entry
         if suspicious:
             self.core.distrust_endpoint(entry)
-        self.model.discard(pair.known, suspicious)
-        assert self.core.retire(entry)
+        self.model.discard(pair.known, suspicious, self.now)
+        assert self.core.retire(entry, self.now)
         if at_once:
-            self.dispose(conn, entry)
+            self.dispose(conn, entry, by_worker=False)
         else:
             self.closing.append((conn, entry))
         self.end(pair)
 
     @precondition(lambda self: self.pairs('served'))
-    @rule(index=INDEX)
-    def find_dead(self, index: int) -> None:
+    @rule(index=INDEX, asks_again=st.booleans())
+    def find_dead(self, index: int, asks_again: bool) -> None:
         self.step()
         pair = self.pick(index, 'served')
-        self.give_up_corpse(pair)
         self.model.reject_dead(pair.known)
         self.core.reject_dead(pair.real.waiter)
-        self.model.request(pair.known, self.now)
-        self.core.request(pair.real.waiter, self.now)
-
-    @precondition(lambda self: any(pair.known.dead_conn for pair in self.active))
-    @rule(index=INDEX)
-    def dispose_dead(self, index: int) -> None:
-        self.step()
-        pairs = [pair for pair in self.active if pair.known.dead_conn]
-        self.dispose_corpse(pairs[index % len(pairs)])
-
-    def dispose_corpse(self, pair: Pair) -> None:
-        dead_conn = pair.known.dead_conn
-        assert dead_conn is not None
-        entry = self.core.take_dead_entry(pair.real.waiter)
-        assert entry is not None
-        pair.known.dead_conn = None
-        self.dispose(dead_conn, entry)
+        if asks_again:
+            self.model.request(pair.known, self.now)
+            self.core.request(pair.real.waiter, self.now)
+        else:
+            self.cancel_it(pair)
 
     # -- giving back --------------------------------------------------------------------------------------------------
 
@@ -347,7 +333,6 @@ class PoolMachine(RuleBasedStateMachine):
         conn = pair.known.conn
         assert conn is not None
         assert conn.number is not None
-        self.give_up_corpse(pair)
         closed_over = conn.closed_over
         found = self.core.find_acquired(self.connections[conn.number], self.endpoint(pair, anew))
         assert found is (None if closed_over else self.entries[conn.number])
@@ -356,10 +341,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.model.release(pair.known, self.now)
         self.given_back.append((conn, self.connections[conn.number]))
         self.end(pair)
-
-    def give_up_corpse(self, pair: Pair) -> None:
-        if pair.known.dead_conn is not None:
-            self.dispose_corpse(pair)
 
     @precondition(lambda self: self.releasing or self.pairs('served'))
     @rule(index=INDEX, begin=st.booleans())
@@ -371,7 +352,6 @@ class PoolMachine(RuleBasedStateMachine):
             self.model.release(pair.known, self.now)
             return
         pair = self.pick(index, 'served')
-        self.give_up_corpse(pair)
         assert self.model.begin_release(pair.known)
         assert self.core.begin_release(pair.real.entry) is True
         self.releasing.append((pair, pair.real.entry))
@@ -381,7 +361,7 @@ class PoolMachine(RuleBasedStateMachine):
     def come_to_rest(self, index: int) -> None:
         """Whoever can go on does, and all is given back, in some order, until nobody waits and all is idle."""
         self.step()
-        while self.model.doomed or self.closing or self.pairs('ticket', 'served', 'refused'):
+        while self.model.doomed or self.model.doomed_for_worker or self.closing or self.pairs('ticket', 'served', 'refused'):
             self.dispose_all()
             for pair in self.pairs('ticket'):
                 self.connect(pair)
@@ -430,53 +410,60 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- closing connections ------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.model.doomed)
-    @rule(at_once=st.booleans(), count=COUNT)
-    def take_doomed(self, at_once: bool, count: int) -> None:
+    @precondition(lambda self: self.model.doomed or self.model.doomed_for_worker)
+    @rule(by_worker=st.booleans(), at_once=st.booleans(), count=COUNT)
+    def take_doomed(self, by_worker: bool, at_once: bool, count: int) -> None:
         for _ in range(count):
             self.step()
-            if self.model.doomed:
-                self.take_one(at_once)
+            self.take_one(by_worker, at_once)
 
-    def take_one(self, at_once: bool) -> None:
-        entry = self.core.take_doomed()
+    def take_one(self, by_worker: bool, at_once: bool) -> None:
+        entry = self.core.take_doomed_for_worker() if by_worker else self.core.take_doomed_for_caller()
+        known = self.model.may_be_closed_next(by_worker)
+        if not known:
+            assert entry is None
+            return
         assert entry is not None
-        candidates = [conn for conn in self.model.may_be_doomed_next() if self.entries[conn.number or 0] is entry]
-        assert candidates, f'{entry!r}, expected one of {self.model.may_be_doomed_next()}'
-        self.model.take_doomed(candidates[0])
+        candidates = [conn for conn in known if self.entries[conn.number or 0] is entry]
+        assert candidates, f'{entry!r}, expected one of {known}'
+        self.model.take_doomed(candidates[0], by_worker)
         if at_once:
-            self.dispose(candidates[0], entry)
+            self.dispose(candidates[0], entry, by_worker)
         else:
             self.closing.append((candidates[0], entry))
 
     @precondition(lambda self: self.closing)
-    @rule(index=INDEX)
-    def disposed(self, index: int) -> None:
+    @rule(index=INDEX, by_worker=st.booleans())
+    def disposed(self, index: int, by_worker: bool) -> None:
         self.step()
-        self.dispose(*self.closing.pop(index % len(self.closing)))
+        self.dispose(*self.closing.pop(index % len(self.closing)), by_worker)
 
     def dispose_all(self) -> None:
         while self.closing:
-            self.dispose(*self.closing.pop())
-        while self.model.doomed:
-            self.take_one(at_once=True)
+            self.dispose(*self.closing.pop(), by_worker=True)
+        while self.model.doomed or self.model.doomed_for_worker:
+            self.take_one(by_worker=not self.model.doomed, at_once=True)
 
-    def dispose(self, conn: Conn, entry: Entry) -> None:
+    def dispose(self, conn: Conn, entry: Entry, by_worker: bool) -> None:
         assert conn.number is not None
         assert entry is self.entries[conn.number]
         self.disposals[conn.number] += 1
-        self.model.disposed(conn)
-        self.core.disposed(entry)
+        self.model.disposed(conn, self.now, by_worker)
+        self.core.disposed(entry, self.now, by_worker)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 6.0, 24.0]), limit=st.sampled_from([None, None, 0, 1, 3]))
-    def advance(self, seconds: float, limit: int | None) -> None:
+    @rule(
+        seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 6.0, 24.0]),
+        limit=st.sampled_from([None, None, 0, 1, 3]),
+        for_worker=st.booleans(),
+    )
+    def advance(self, seconds: float, limit: int | None, for_worker: bool) -> None:
         self.step()
         self.now += seconds
         if limit is not None:
-            count = self.model.expired(self.now, limit)
-            assert self.core.expired(self.now, limit) == count
+            count = self.model.expired(self.now, limit, for_worker)
+            assert self.core.expired(self.now, limit, for_worker) == count
 
     @rule()
     def next_due(self) -> None:
@@ -491,8 +478,8 @@ class PoolMachine(RuleBasedStateMachine):
         """Seldom, because less happens afterwards."""
         self.step()
         if what == 'resize':
-            self.model.resize(*limits)
-            self.core.resize(min_idle=limits[0], max_size=limits[1], total_max_size=limits[2])
+            self.model.resize(self.now, *limits)
+            self.core.resize(self.now, min_idle=limits[0], max_size=limits[1], total_max_size=limits[2])
         elif what == 'doom acquired':
             count = self.model.doom_acquired()
             assert self.core.doom_acquired() == count
@@ -501,23 +488,27 @@ class PoolMachine(RuleBasedStateMachine):
             self.in_any_order = True  # of the endpoints; at each of them it is that of the arrivals
             self.core.close()
 
-    @rule(index=INDEX, watch=st.booleans())
-    def wait_until_it_is_empty(self, index: int, watch: bool) -> None:
+    @rule(index=INDEX, what=st.sampled_from(['pool', 'connection', 'unwatch']))
+    def wait_until_it_is_gone(self, index: int, what: str) -> None:
+        """The pool is empty, or a connection closed."""
         self.step()
-        if self.closers and not watch:
-            waiter = self.closers.pop(index % len(self.closers))
-            waits = waiter in self.model.closers
-            assert self.core.unwatch_empty(waiter) is waits
-            if waits:
-                self.model.closers.remove(waiter)
+        if self.watchers and what == 'unwatch':
+            waiter = self.watchers.pop(index % len(self.watchers))
+            known = [item for item in self.model.watchers if item[0] is waiter]
+            assert self.core.unwatch(waiter) is bool(known)
+            self.model.watchers = [item for item in self.model.watchers if item[0] is not waiter]
             return
         waiter = Waiter(None)
-        waiter.arm(lambda: self.told_empty.append(waiter))
-        waits = bool(self.model.conns)
-        assert self.core.watch_empty(waiter) is waits
-        if waits:
-            self.closers.append(waiter)
-            self.model.closers.append(waiter)
+        waiter.arm(lambda: self.told.append(waiter))
+        conns = [conn for conn in self.model.conns if conn.number is not None]
+        conn = conns[index % len(conns)] if conns and what == 'connection' else None
+        if conn is not None:
+            assert self.core.watch_gone(waiter, self.entries[conn.number or 0])
+        else:
+            assert self.core.watch_empty(waiter) is bool(self.model.conns)
+        if self.model.conns:
+            self.watchers.append(waiter)
+            self.model.watchers.append((waiter, conn))
 
     # -- what holds after every step ----------------------------------------------------------------------------------
 
@@ -529,7 +520,8 @@ class PoolMachine(RuleBasedStateMachine):
         assert core.stats() == model.stats()
         assert core.size == len(model.conns)
         assert core.closed == model.closed
-        assert core.doomed == sum(len(order) for orders in model.doomed for order in orders)
+        doomed = [*model.doomed, *model.doomed_for_worker]
+        assert core.doomed == sum(len(order) for orders in doomed for order in orders)
         for number, endpoint in enumerate(self.endpoints):
             sizes = [len(model.of(number)), len(model.out(number)), len(model.of(number, 'idle'))]
             assert [core.endpoint_size(endpoint, acquired) for acquired in (None, True, False)] == sizes
@@ -562,8 +554,7 @@ class PoolMachine(RuleBasedStateMachine):
             real.sort(key=lambda acq: acq.endpoint)
             known.sort(key=lambda acq: acq.endpoint)
         assert real == known
-        assert set(map(id, self.told_empty)) == set(map(id, self.model.told_empty))
-        assert len(self.told_empty) == len(self.model.told_empty)
+        assert sorted(map(id, self.told)) == sorted(map(id, self.model.told))
         self.notified.clear()
         self.model.notified.clear()
         self.in_any_order = False
@@ -625,7 +616,7 @@ class PoolMachine(RuleBasedStateMachine):
         for _, entry in self.releasing:
             self.core.release(entry, self.now)
         for _, entry in self.closing:
-            self.core.disposed(entry)
+            self.core.disposed(entry, self.now)
         self.finish_closing()
         self.core.check_invariants()
         assert self.core.stats()['waiting'] == self.core.stats()['acquired'] == 0
@@ -639,7 +630,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def finish_closing(self) -> None:
         while (entry := self.core.take_doomed()) is not None:
-            self.core.disposed(entry)
+            self.core.disposed(entry, self.now)
 
 
 TestPool: Any = PoolMachine.TestCase
@@ -771,7 +762,7 @@ def test_those_who_want_a_slot_get_it_in_the_order_of_their_arrival(steps: list[
             assert core.cancel(waiting.pop(sorted(waiting)[value % len(waiting)]), 0.0)
         core.check_invariants()
     for holder in holders:
-        core.failed(holder)
+        core.failed(holder, 0.0)
         core.check_invariants()
     assert served == sorted(waiting)[:50]
 
@@ -780,5 +771,5 @@ def take_names(core: PoolCore) -> list[str]:
     names = []
     while (entry := core.take_doomed()) is not None:
         names.append(entry.conn.name)
-        core.disposed(entry)
+        core.disposed(entry, 0.0)
     return names

@@ -31,7 +31,7 @@ def test_every_gauge_and_counter() -> None:
     waiting, leaving, late = (pool.ask('a') for _ in range(3))
     connecting, failing = pool.ask('b'), pool.ask('c')
     assert connecting.answer == 'ticket'
-    pool.core.failed(failing.waiter)
+    pool.core.failed(failing.waiter, pool.now)
     assert pool.cancel(leaving)
     assert pool.core.give_up(late.waiter)
     assert pool.stats == NOTHING | {
@@ -62,9 +62,9 @@ def test_every_gauge_and_counter() -> None:
     pool.core.reject_dead(waiting.waiter)
     pool.ask_again(waiting)
     assert waiting.conn.name == 'a2'
-    dead_entry = pool.core.take_dead_entry(waiting.waiter)
+    dead_entry = pool.core.take_doomed_for_worker()
     assert dead_entry is not None
-    pool.core.disposed(dead_entry)
+    pool.core.disposed(dead_entry, pool.now)
     assert pool.stats == NOTHING | {
         'size': 2,
         'acquired': 1,
@@ -87,9 +87,9 @@ def test_an_acquire_is_counted_once_however_many_dead_connections_it_was_served(
     for _ in range(3):
         pool.core.reject_dead(acquire.waiter)
         pool.ask_again(acquire)
-        dead_entry = pool.core.take_dead_entry(acquire.waiter)
+        dead_entry = pool.core.take_doomed_for_worker()
         assert dead_entry is not None
-        pool.core.disposed(dead_entry)
+        pool.core.disposed(dead_entry, pool.now)
     assert acquire.answer == 'ticket'
     pool.connect(acquire)
     assert pool.count('acquires', 'created', 'dead', 'disposed') == (4, 4, 3, 3)
@@ -104,9 +104,9 @@ def test_an_acquire_that_waits_several_times_is_counted_once() -> None:
         pool.core.reject_dead(waiting.waiter)
         pool.ask_again(waiting)
         assert waiting.answer == 'waits'
-        dead_entry = pool.core.take_dead_entry(waiting.waiter)
+        dead_entry = pool.core.take_doomed_for_worker()
         assert dead_entry is not None
-        pool.core.disposed(dead_entry)
+        pool.core.disposed(dead_entry, pool.now)
         assert waiting.answer == 'ticket'
         holder = waiting
         pool.connect(holder)

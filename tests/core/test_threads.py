@@ -71,7 +71,7 @@ class Case:
             with self.lock:
                 assert id(entry.conn) not in self.in_use
                 self.open[entry.conn.endpoint] -= 1
-            self.core.disposed(entry)
+            self.core.disposed(entry, self.clock())
 
     def use(self, conn: Connection) -> None:
         with self.lock:

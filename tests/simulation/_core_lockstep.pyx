@@ -35,9 +35,8 @@ cdef enum:              # the questions
     BEGIN_CHECK
     END_CHECK
     FIND_DEAD
-    DISPOSE_DEAD
     DISCARD
-    DOUBT
+    MARK_UNCHECKED
     RELEASE
     BEGIN_RELEASE
     END_RELEASE
@@ -46,7 +45,7 @@ cdef enum:              # the questions
     ADVANCE
     EXPIRE
     ASK_NEXT_DUE
-    WATCH_EMPTY
+    WATCH
     MISUSE
     RESIZE
     DOOM_ACQUIRED
@@ -55,24 +54,22 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'dispose of the dead', 'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
-    'dispose', 'advance', 'expire', 'next due', 'watch empty', 'misuse', 'resize', 'doom acquired', 'close',
+    'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose', 'advance', 'expire',
+    'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
-    3, 2, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 1, 2, 1, 1, 1,
+    2, 1, 32, 4, 6, 12, 8,
+    4, 3, 3, 2, 2, 1, 1, 1,
 ]
 
 cdef enum:              # what an acquire must have to be picked
     ANY_ACQ = 0
     HAS_CONN = 1
-    HAS_DEAD_ENTRY = 2
-    NO_DEAD_ENTRY = 4
-    HAS_WAITED = 8
-    IS_CHECKING = 16
+    HAS_WAITED = 2
+    IS_CHECKING = 4
 
 cdef enum:
     LET_OTHERS_RUN = 4096       # steps
@@ -127,17 +124,6 @@ def normalize(Endpoint endpoint not None):
     return new_endpoint(endpoint.number, NOBODY)
 
 
-cdef class Closer:
-    """Somebody who waits for the pool to be empty."""
-
-    cdef int number
-    cdef list told
-    cdef object waiter
-
-    def __call__(self):
-        self.told.append(self)
-
-
 cdef class Fault(Exception):
     """The core and the model differ."""
 
@@ -150,8 +136,8 @@ def by_number(Conn conn not None):
     return conn.number
 
 
-def closer_number(Closer closer not None):
-    return closer.number
+def watcher_number(Watcher watcher not None):
+    return watcher.number
 
 
 cdef class Dice:
@@ -201,10 +187,10 @@ cdef class World:
     cdef list closing           # connections that somebody is closing
     cdef list given_back
     cdef list conns             # all that there ever were
-    cdef list closers
-    cdef int watches            # how many closers there ever were
+    cdef list watchers
+    cdef int watches            # how many watchers there ever were
     cdef list notified
-    cdef list told_empty
+    cdef list told
     cdef long long wakes
     cdef int connects
     cdef unsigned char[256] questions
@@ -245,9 +231,9 @@ cdef class World:
         self.closing = []
         self.given_back = []
         self.conns = []
-        self.closers = []
+        self.watchers = []
         self.notified = []
-        self.told_empty = []
+        self.told = []
         self.last = ACQUIRE
         self.draw_rates()
         self.core = make_core(
@@ -257,9 +243,13 @@ cdef class World:
             model.idle_timeout,
             model.max_lifetime,
             model.collects,
+            clock=self.read_clock,
             wake_collector=self.wake,
             normalize=normalize if self.spelled else None,
         )
+
+    def read_clock(self):
+        return self.now
 
     def wake(self):
         self.wakes += 1
@@ -311,10 +301,6 @@ cdef class World:
                 continue
             if needs & HAS_CONN and acq.conn is None:
                 continue
-            if needs & HAS_DEAD_ENTRY and acq.dead_entry is None:
-                continue
-            if needs & NO_DEAD_ENTRY and acq.dead_entry is not None:
-                continue
             if needs & HAS_WAITED and not acq.has_waited:
                 continue
             if needs & IS_CHECKING and not acq.checking:
@@ -355,7 +341,12 @@ cdef class World:
             return False
         endpoint = self.choose_endpoint()
         spelling = self.spell(endpoint)
-        acq = self.new_acq(endpoint, spelling)
+        acq = Acq.__new__(Acq)
+        acq.endpoint = endpoint
+        acq.notified = self.notified
+        acq.waiter = Waiter(spelling)
+        acq.waiter.arm(acq)
+        self.active.append(acq)
         self.about(acq, None, endpoint)
         self.dice.note(endpoint)
         if self.dice.below(4):
@@ -372,15 +363,6 @@ cdef class World:
             self.connect(acq)
         return True
 
-    cdef Acq new_acq(self, int endpoint, Endpoint spelling):
-        cdef Acq acq = Acq.__new__(Acq)
-        acq.endpoint = endpoint
-        acq.notified = self.notified
-        acq.waiter = Waiter(spelling)
-        acq.waiter.arm(acq)
-        self.active.append(acq)
-        return acq
-
     cdef int request(self, Acq acq) except -1:
         cdef bint queued
         self.tick()
@@ -388,16 +370,6 @@ cdef class World:
         queued = self.core.request(acq.waiter, self.now)
         if queued != (acq.state == WAITS):
             raise Fault(f'request() gave {queued}, expected {acq!r}')
-        return 0
-
-    cdef int come_and_go(self) except -1:
-        # A release by the core's short way does not have it look at the time. What is doomed for somebody next, by a
-        # question that is not told the time, then counts as help from when the core last looked. The model cannot know
-        # which way a release goes; so while somebody waits, another one comes, is queued (there it looks), and leaves.
-        cdef Acq first = <Acq>self.model.waiting[0]
-        cdef Acq acq = self.new_acq(first.endpoint, self.endpoints[first.endpoint])
-        self.request(acq)
-        self.cancel(acq)
         return 0
 
     cdef bint ask_again(self) except -1:
@@ -436,8 +408,8 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
-        self.model.failed(acq)
-        self.core.failed(acq.waiter)
+        self.model.failed(acq, self.now)
+        self.core.failed(acq.waiter, self.now)
         self.leave(acq)
         return True
 
@@ -445,8 +417,6 @@ cdef class World:
         # It was served nothing: mostly that is its end, or it asks again later.
         if self.dice.below(4):
             self.cancel(acq)
-        else:
-            self.see_to_dead_entry(acq)
         return 0
 
     cdef int cancel(self, Acq acq) except -1:
@@ -488,7 +458,7 @@ cdef class World:
 
     cdef bint ask_drop(self) except -1:
         # Thrown away. One that held a connection would lose it: whoever drops that breaks the contract.
-        cdef Acq acq = self.pick(1 << WAITS | 1 << TICKET, NO_DEAD_ENTRY)
+        cdef Acq acq = self.pick(1 << WAITS | 1 << TICKET, ANY_ACQ)
         if acq is None:
             return False
         self.about(None, acq.conn, acq.endpoint)
@@ -496,7 +466,7 @@ cdef class World:
             self.model.waiting.remove(acq)
             acq.state = NOTHING
         else:
-            self.model.failed(acq)
+            self.model.failed(acq, self.now)
         self.end(acq)
         return True
 
@@ -510,7 +480,7 @@ cdef class World:
         self.core.begin_check(acq.waiter)
         acq.outdated = False
         acq.checking = True
-        acq.conn.unsure = True
+        acq.conn.check_pending = True
         return True
 
     cdef bint ask_end_check(self) except -1:
@@ -521,15 +491,14 @@ cdef class World:
         self.core.end_check(acq.waiter)
         acq.checking = False
         acq.conn.suspect = acq.outdated
-        acq.conn.unsure = False
+        acq.conn.check_pending = False
         return True
 
     cdef bint ask_find_dead(self) except -1:
-        # The acquirer asks again, and disposes of the dead one only then; or it is interrupted in between.
+        # The acquirer asks again, or is interrupted before that.
         cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
         if acq is None:
             return False
-        self.see_to_dead_entry(acq)
         self.about(acq, acq.conn, acq.endpoint)
         acq.checking = False
         self.model.reject_dead(acq)
@@ -538,35 +507,10 @@ cdef class World:
             self.request(acq)
         return True
 
-    cdef bint ask_dispose_dead(self) except -1:
-        cdef Acq acq = self.pick(-1, HAS_DEAD_ENTRY)
-        if acq is None:
-            return False
-        self.about(acq, acq.dead_entry, acq.endpoint)
-        self.take_dead_entry(acq, self.dice.one_in(2))
-        return True
-
-    cdef int see_to_dead_entry(self, Acq acq) except -1:
-        # A facade disposes of what it found dead before it uses what it was served instead.
-        if acq.dead_entry is not None:
-            self.take_dead_entry(acq, False)
-        return 0
-
-    cdef int take_dead_entry(self, Acq acq, bint later) except -1:
-        cdef Conn dead_entry = acq.dead_entry
-        self.same_entry(self.core.take_dead_entry(acq.waiter), dead_entry, 'take_dead_entry()')
-        acq.dead_entry = None
-        if later:
-            self.closing.append(dead_entry)
-        else:
-            self.dispose(dead_entry)
-        return 0
-
     cdef bint ask_discard(self) except -1:
         cdef Acq acq = self.pick(1 << SERVED | 1 << REFUSED, HAS_CONN)
         if acq is None:
             return False
-        self.see_to_dead_entry(acq)
         self.about(None, acq.conn, acq.endpoint)
         self.discard(acq, acq.conn)
         self.end(acq)
@@ -575,12 +519,13 @@ cdef class World:
     cdef int discard(self, Acq acq, Conn conn) except -1:
         cdef bint queue = self.dice.one_in(2)
         cdef bint out
-        if not conn.closed_over and self.dice.one_in(2):
+        if self.dice.one_in(2):
             self.core.distrust_endpoint(conn.entry)
-            self.model.suspect_others(conn.endpoint)
-        out = self.model.discard(acq, queue)
+            if not conn.closed_over:
+                self.model.suspect_others(conn.endpoint)
+        out = self.model.discard(acq, queue, self.now)
         self.differ(
-            self.core.retire_to_doomed(conn.entry) if queue else self.core.retire(conn.entry),
+            self.core.retire_to_doomed(conn.entry, self.now) if queue else self.core.retire(conn.entry, self.now),
             out,
             'retire_to_doomed() or retire()',
         )
@@ -591,13 +536,13 @@ cdef class World:
                 self.closing.append(conn)
         return 0
 
-    cdef bint ask_doubt(self) except -1:
+    cdef bint ask_mark_unchecked(self) except -1:
         cdef Acq acq = self.pick(1 << SERVED, ANY_ACQ)
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
         self.core.mark_unchecked(acq.conn.entry)
-        acq.conn.unsure = True
+        acq.conn.check_pending = True
         return True
 
     # -- giving back --------------------------------------------------------------------------------------------------
@@ -618,7 +563,6 @@ cdef class World:
         cdef Conn conn = acq.conn
         cdef bint closed_over = conn.closed_over
         cdef object found
-        self.see_to_dead_entry(acq)
         self.tick()
         self.about(None, conn, acq.endpoint)
         self.dice.note(conn.number)
@@ -644,7 +588,6 @@ cdef class World:
         cdef bint out
         if acq is None or self.is_held(acq):
             return False
-        self.see_to_dead_entry(acq)
         conn = acq.conn
         self.about(None, conn, acq.endpoint)
         out = self.model.begin_release(acq)
@@ -672,7 +615,7 @@ cdef class World:
             return 0
         if how == 1:
             self.core.mark_unchecked(conn.entry)
-            conn.unsure = True
+            conn.check_pending = True
         self.core.release(conn.entry, self.now)
         self.model.release(acq, self.now)
         return 0
@@ -680,20 +623,30 @@ cdef class World:
     # -- closing connections ------------------------------------------------------------------------------------------
 
     cdef bint ask_take_doomed(self) except -1:
-        if not self.model.doomed:
-            if self.core.take_doomed() is not None:
-                raise Fault('take_doomed() gave an entry, expected None')
+        # By the caller who doomed it, by a worker, or by whoever closes for both, as on asyncio.
+        cdef int taker = self.dice.below(3)
+        cdef list doomed = self.model.doomed
+        if taker == 1 or (taker == 2 and not doomed):
+            doomed = self.model.doomed_for_worker
+        if not doomed:
+            if self.take_entry(taker) is not None:
+                raise Fault('an entry was taken from the doomed, expected None')
             return False
-        self.take_doomed(self.dice.below(8))
+        self.take_doomed(taker, doomed, self.dice.below(8))
         return True
 
-    cdef int take_doomed(self, int how) except -1:
-        cdef Conn conn = <Conn>self.model.doomed.pop(0)
-        self.same_entry(self.core.take_doomed(), conn, 'take_doomed()')
+    cdef object take_entry(self, int taker):
+        if taker == 0:
+            return self.core.take_doomed_for_caller()
+        return self.core.take_doomed_for_worker() if taker == 1 else self.core.take_doomed()
+
+    cdef int take_doomed(self, int taker, list doomed, int how) except -1:
+        cdef Conn conn = <Conn>doomed.pop(0)
+        self.same_entry(self.take_entry(taker), conn, 'taking a doomed entry')
         self.about(None, conn, conn.endpoint)
         self.dice.note(conn.number)
         if how == 0:                    # its dispose could not be begun
-            self.model.doomed.append(conn)
+            self.model.doomed_for_worker.append(conn)
             self.core.doom_again(conn.entry)
         elif how <= 3:
             self.closing.append(conn)
@@ -712,9 +665,10 @@ cdef class World:
         return True
 
     cdef int dispose(self, Conn conn) except -1:
+        cdef bint by_worker = self.dice.one_in(2)
         conn.disposals += 1
-        self.model.disposed(conn)
-        self.core.disposed(conn.entry)
+        self.model.disposed(conn, self.now, by_worker)
+        self.core.disposed(conn.entry, self.now, by_worker)
         return 0
 
     cdef int order_doomed(self) except -1:
@@ -725,22 +679,22 @@ cdef class World:
         cdef object entry
         cdef list taken = []
         while self.model.doomed:
-            entry = self.core.take_doomed()
+            entry = self.core.take_doomed_for_caller()
             next_one = None
             for conn in self.model.doomed:
                 if conn.entry is entry:
                     next_one = conn
             if next_one is None or not self.model.may_be_closed_next(next_one):
-                raise Fault(f'take_doomed() gave {entry!r}, that of {next_one!r}, out of {self.model.doomed!r}')
+                raise Fault(f'take_doomed_for_caller() gave {entry!r}, that of {next_one!r}, out of {self.model.doomed!r}')
             self.model.doomed.remove(next_one)
             taken.append(next_one)
-        if self.core.take_doomed() is not None:
-            raise Fault('take_doomed() gave an entry, expected None')
+        if self.core.take_doomed_for_caller() is not None:
+            raise Fault('take_doomed_for_caller() gave an entry, expected None')
         taken.sort(key=by_number)
         for conn in taken:
             conn.batch = 0
             self.core.doom_again(conn.entry)
-            self.model.doomed.append(conn)
+            self.model.doomed_for_worker.append(conn)
         return 0
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -751,9 +705,10 @@ cdef class World:
 
     cdef bint ask_expire(self) except -1:
         cdef int limit = self.dice.below(5)
-        cdef int count = self.model.expired(self.now, limit)
+        cdef bint for_worker = self.dice.one_in(2)
+        cdef int count = self.model.expired(self.now, limit, for_worker)
         self.dice.note(count)
-        self.differ(self.core.expired(self.now, limit), count, 'expired()')
+        self.differ(self.core.expired(self.now, limit, for_worker), count, 'expired()')
         return True
 
     cdef bint ask_next_due(self) except -1:
@@ -789,8 +744,8 @@ cdef class World:
             limits['total_max_size'] = total_max_size
         else:
             total_max_size = model.total_max_size
-        self.model.resize(min_idle, max_size, total_max_size)
-        self.core.resize(**limits)
+        self.model.resize(self.now, min_idle, max_size, total_max_size)
+        self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
         return True
@@ -810,27 +765,33 @@ cdef class World:
         self.look_at_all = True
         return True
 
-    cdef bint ask_watch_empty(self) except -1:
-        cdef Closer closer
+    cdef bint ask_watch(self) except -1:
+        # For a connection to be closed, or for the pool to be empty.
+        cdef Watcher watcher
         cdef bint waits
-        if self.closers and self.dice.one_in(2):
-            closer = <Closer>self.closers.pop(self.dice.below(<int>len(self.closers)))
-            waits = closer in self.model.closers
-            self.differ(self.core.unwatch_empty(closer.waiter), waits, 'unwatch_empty()')
+        if self.watchers and self.dice.one_in(2):
+            watcher = <Watcher>self.watchers.pop(self.dice.below(<int>len(self.watchers)))
+            waits = watcher in self.model.watchers
+            self.differ(self.core.unwatch(watcher.waiter), waits, 'unwatch()')
             if waits:
-                self.model.closers.remove(closer)
+                self.model.watchers.remove(watcher)
             return True
-        closer = Closer.__new__(Closer)
+        watcher = Watcher.__new__(Watcher)
         self.watches += 1
-        closer.number = self.watches
-        closer.told = self.told_empty
-        closer.waiter = Waiter(None)
-        closer.waiter.arm(closer)
-        waits = bool(self.model.conns)
-        self.differ(self.core.watch_empty(closer.waiter), waits, 'watch_empty()')
+        watcher.number = self.watches
+        watcher.told = self.told
+        watcher.waiter = Waiter(None)
+        watcher.waiter.arm(watcher)
+        if self.conns and self.dice.one_in(2):
+            watcher.conn = <Conn>self.conns[self.dice.below(<int>len(self.conns))]
+            waits = watcher.conn.state != GONE
+            self.differ(self.core.watch_gone(watcher.waiter, watcher.conn.entry), waits, 'watch_gone()')
+        else:
+            waits = bool(self.model.conns)
+            self.differ(self.core.watch_empty(watcher.waiter), waits, 'watch_empty()')
         if waits:
-            self.closers.append(closer)
-            self.model.closers.append(closer)
+            self.watchers.append(watcher)
+            self.model.watchers.append(watcher)
         return True
 
     # -- what is wrong, and changes nothing ---------------------------------------------------------------------------
@@ -869,7 +830,7 @@ cdef class World:
                 return False
             self.refuses(RuntimeError, self.core.request, (acq.waiter, self.now))
             if acq.state == WAITS:
-                self.refuses(RuntimeError, self.core.failed, (acq.waiter,))
+                self.refuses(RuntimeError, self.core.failed, (acq.waiter, self.now))
                 self.refuses(RuntimeError, self.core.begin_check, (acq.waiter,))
         elif kind >= 5 and self.given_back:
             return self.release_twice(<Conn>self.given_back[self.dice.below(<int>len(self.given_back))], kind)
@@ -890,9 +851,9 @@ cdef class World:
             if kind == 5:
                 self.refuses(ConnectionNotAcquired, self.core.release, (entry, self.now))
             elif kind == 6:
-                self.refuses(ConnectionNotAcquired, self.core.retire, (entry,))
+                self.refuses(ConnectionNotAcquired, self.core.retire, (entry, self.now))
             else:
-                self.refuses(ConnectionNotAcquired, self.core.retire_to_doomed, (entry,))
+                self.refuses(ConnectionNotAcquired, self.core.retire_to_doomed, (entry, self.now))
         return True
 
     cdef int refuses(self, object expected, object method, tuple arguments) except -1:
@@ -941,7 +902,7 @@ cdef class World:
             self.differ(self.core.still_holds(waiter), True, 'still_holds()')
         return 0
 
-    cdef int compare_doubts(self, Acq acq, double interval) except -1:
+    cdef int compare_needs_check(self, Acq acq, double interval) except -1:
         if acq.state == SERVED:
             self.differ(
                 self.core.needs_check(acq.waiter, self.now, interval),
@@ -985,16 +946,16 @@ cdef class World:
         notified.clear()
         return 0
 
-    cdef int compare_told_empty(self) except -1:
-        cdef list told = self.told_empty
-        cdef list expected = self.model.told_empty
-        cdef Closer closer
-        told.sort(key=closer_number)
-        expected.sort(key=closer_number)
+    cdef int compare_told(self) except -1:
+        cdef list told = self.told
+        cdef list expected = self.model.told
+        cdef Watcher watcher
+        told.sort(key=watcher_number)
+        expected.sort(key=watcher_number)
         if len(told) != len(expected) or any([a is not b for a, b in zip(told, expected)]):
-            raise Fault(f'{len(told)} were told that the pool is empty, expected {len(expected)}')
-        for closer in told:
-            self.closers.remove(closer)
+            raise Fault(f'{len(told)} were told that something is gone, expected {len(expected)}')
+        for watcher in told:
+            self.watchers.remove(watcher)
         told.clear()
         expected.clear()
         return 0
@@ -1005,27 +966,25 @@ cdef class World:
         cdef object core = self.core
         if self.notified or model.notified:
             self.compare_notified()
-        if self.told_empty or model.told_empty:
-            self.compare_told_empty()
+        if self.told or model.told:
+            self.compare_told()
         if <Py_ssize_t>core.size != len(model.conns):
             raise Fault(f'the size is {core.size}, expected {len(model.conns)}')
-        if <Py_ssize_t>core.doomed != len(model.doomed):
-            raise Fault(f'{core.doomed} are doomed, expected {model.doomed!r}')
+        if <Py_ssize_t>core.doomed != len(model.doomed) + len(model.doomed_for_worker):
+            raise Fault(f'{core.doomed} are doomed, expected {model.doomed!r} and {model.doomed_for_worker!r}')
         # One that could not be told is told again when the next connection is queued: how often is the core's choice.
         if self.wakes < model.wakes or (self.wakes > model.wakes and not self.deaf):
             raise Fault(f'the collector was woken {self.wakes} times, expected {model.wakes}')
         if self.asked_acq is not None:
             self.compare_acq(self.asked_acq)
             if self.asked_acq.waiter is not None:
-                self.compare_doubts(self.asked_acq, INTERVALS[self.dice.below(3)])
+                self.compare_needs_check(self.asked_acq, INTERVALS[self.dice.below(3)])
         if self.asked_conn is not None:
             self.compare_conn(self.asked_conn)
             self.dice.note(self.asked_conn.number * 8 + self.asked_conn.state)
         if self.asked_endpoint != NOBODY:
             self.compare_endpoint(self.asked_endpoint)
-        self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + len(model.doomed))
-        if model.waiting and model.epoch > model.sure_epoch:
-            self.come_and_go()
+        self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + len(model.doomed) + len(model.doomed_for_worker))
         return 0
 
     cdef int compare_all(self) except -1:
@@ -1059,7 +1018,7 @@ cdef class World:
         for acq in self.active:
             self.compare_acq(acq)
             for endpoint in range(3):
-                self.compare_doubts(acq, INTERVALS[endpoint])
+                self.compare_needs_check(acq, INTERVALS[endpoint])
         for conn in self.conns:
             self.compare_conn(conn)
         core.check_invariants()
@@ -1086,7 +1045,7 @@ cdef class World:
         for acq in model.waiting:
             if model.next_idle(acq.endpoint) is not None:
                 raise Fault(f'4: {acq!r} waits beside an idle connection')
-        if model.starving() and len(model.conns) < model.total_max_size:
+        if model.wanting_slots() and len(model.conns) < model.total_max_size:
             raise Fault('4: somebody waits beside a free slot')
         return 0
 
@@ -1120,12 +1079,10 @@ cdef class World:
             return self.ask_end_check()
         if question == FIND_DEAD:
             return self.ask_find_dead()
-        if question == DISPOSE_DEAD:
-            return self.ask_dispose_dead()
         if question == DISCARD:
             return self.ask_discard()
-        if question == DOUBT:
-            return self.ask_doubt()
+        if question == MARK_UNCHECKED:
+            return self.ask_mark_unchecked()
         if question == BEGIN_RELEASE:
             return self.ask_begin_release()
         if question == END_RELEASE:
@@ -1134,8 +1091,8 @@ cdef class World:
             return self.ask_expire()
         if question == ASK_NEXT_DUE:
             return self.ask_next_due()
-        if question == WATCH_EMPTY:
-            return self.ask_watch_empty()
+        if question == WATCH:
+            return self.ask_watch()
         if question == MISUSE:
             return self.ask_misuse()
         if question == RESIZE:
@@ -1167,22 +1124,16 @@ cdef class World:
 
     cdef int settle(self) except -1:
         # Whatever the driver has at hand comes to its end, and what is asked for is served: in some order.
-        cdef Acq acq
         while self.releasing:
             self.end_release(<Acq>self.releasing.pop(), 2)
             self.compare_step()
-        while self.closing or self.model.doomed:
+        while self.closing or self.model.doomed or self.model.doomed_for_worker:
             if self.closing:
                 self.ask_dispose()
+            elif self.model.doomed:
+                self.take_doomed(0, self.model.doomed, 7)
             else:
-                self.take_doomed(7)
-            self.compare_step()
-        while True:
-            acq = self.pick(-1, HAS_DEAD_ENTRY)
-            if acq is None:
-                break
-            self.about(acq, acq.dead_entry, acq.endpoint)
-            self.take_dead_entry(acq, False)
+                self.take_doomed(1, self.model.doomed_for_worker, 7)
             self.compare_step()
         return 0
 
@@ -1278,8 +1229,8 @@ cdef class World:
         for conn in self.conns:
             if conn.disposals != 1 or conn.entry.state_name != 'gone':
                 raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times: {conn.entry!r}')
-        if self.closers:
-            raise Fault('the pool is empty, and somebody was not told')
+        if self.watchers:
+            raise Fault('everything is gone, and somebody was not told')
         if self.core.next_due() is not None:
             raise Fault('next_due() of an empty pool is not None')
         self.forget()

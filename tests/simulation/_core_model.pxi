@@ -28,10 +28,10 @@ cdef enum:
     ALL = -1            # in place of an endpoint
     MOST_ENDPOINTS = 6
     # Arrivals by which a waiter of another endpoint may be overtaken, for each connection that there may be.
-    PATIENCE = 8
+    MAX_OVERTAKES = 8
 
-# Seconds, and up to twice as many, for which a connection that is being closed counts as help.
-cdef double HELP_TIME = 1.0
+# Seconds, and up to twice as many, for which a connection that is being closed counts as relief.
+cdef double RELIEF_TIME = 1.0
 
 
 cdef class Conn:
@@ -47,8 +47,8 @@ cdef class Conn:
     cdef bint is_core
     cdef bint closed_over       # the pool was closed over it while it was out
     cdef bint suspect
-    cdef bint unsure
-    cdef long long helps_since  # the epoch in which it was doomed for those who wait; NEVER_HELPS
+    cdef bint check_pending
+    cdef long long relief_since # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
     cdef int line               # what is in one line of a batch is in order
     cdef Acq holder
@@ -79,8 +79,20 @@ cdef class Acq:
         return f'<acquire {self.arrival} of e{self.endpoint}: {ACQ_NAMES[self.state]}>'
 
 
+cdef class Watcher:
+    """Somebody who waits for a connection to be closed, or for the pool to be empty. The core calls it."""
+
+    cdef int number
+    cdef Conn conn
+    cdef list told
+    cdef object waiter
+
+    def __call__(self):
+        self.told.append(self)
+
+
 cdef enum:
-    NEVER_HELPS = -2_000_000_000
+    NO_RELIEF = -2_000_000_000
 
 STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused')
@@ -99,13 +111,14 @@ cdef class Model:
     cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
     cdef list conns             # all that have a slot
     cdef list waiting           # in the order of arrival, over all endpoints
-    cdef list doomed            # in the order in which they are to be closed
+    # "The doomed": what is to be closed by whoever doomed it, or else by a release, and by a worker; each in its order.
+    cdef list doomed
+    cdef list doomed_for_worker
     cdef list notified
-    cdef list closers           # those who wait for the pool to be empty
-    cdef list told_empty
-    cdef long long epoch        # the latest time that was told, in units of HELP_TIME
-    cdef long long sure_epoch   # the latest that the core has noticed for sure, see World.come_and_go()
-    cdef double told            # until when the collector sleeps
+    cdef list watchers
+    cdef list told              # watchers
+    cdef long long epoch        # the latest time that was told, in units of RELIEF_TIME
+    cdef double sleeps_until    # when the collector looks again by itself
     cdef long long wakes
     cdef long long arrivals
     cdef long long releases
@@ -123,10 +136,11 @@ cdef class Model:
         self.conns = []
         self.waiting = []
         self.doomed = []
+        self.doomed_for_worker = []
         self.notified = []
-        self.closers = []
-        self.told_empty = []
-        self.told = INFINITY
+        self.watchers = []
+        self.told = []
+        self.sleeps_until = INFINITY
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -168,7 +182,7 @@ cdef class Model:
                 return acq
         return None
 
-    cdef list starving(self):
+    cdef list wanting_slots(self):
         # "One dispatcher": the first of each endpoint's queue that may have one more connection, by arrival.
         cdef Acq acq
         cdef unsigned int seen = 0
@@ -231,8 +245,8 @@ cdef class Model:
     cdef double next_due(self) except? -1:
         # When the collector is to come back. It sleeps until then, or until it is told of something due earlier.
         cdef Conn first = self.first_due()
-        self.told = INFINITY if first is None else self.deadline(first)
-        return self.told
+        self.sleeps_until = INFINITY if first is None else self.deadline(first)
+        return self.sleeps_until
 
     cdef bint may_be_closed_next(self, Conn conn) except -1:
         cdef Conn first
@@ -253,50 +267,60 @@ cdef class Model:
 
     # -- what a question may bring about ------------------------------------------------------------------------------
 
-    cdef int doom(self, Conn conn, long long batch=0, int line=0) except -1:
+    cdef int doom(self, Conn conn, bint for_worker, long long batch=0, int line=0) except -1:
         conn.state = CLOSING
         conn.batch = batch
         conn.line = line
-        self.doomed.append(conn)
+        if for_worker:
+            self.doomed_for_worker.append(conn)
+        else:
+            self.doomed.append(conn)
         return 0
 
-    cdef Conn evict(self, double limit):
+    cdef int doom_dead(self, Acq acq) except -1:
+        # What it found dead is closed when it has asked again, or is cancelled, and not before.
+        if acq.dead_entry is not None:
+            self.doom(acq.dead_entry, for_worker=True)
+            acq.dead_entry = None
+        return 0
+
+    cdef Conn evict(self, double limit, bint for_worker):
         cdef Conn first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first)
+        self.doom(first, for_worker)
         return first
 
-    cdef bint needs_help(self) except -1:
-        # "As many are doomed at a time as there are endpoints in need", and for no longer than HELP_TIME, up to twice.
+    cdef bint needs_relief(self) except -1:
+        # "As many are doomed at a time as there are endpoints in need", and for no longer than RELIEF_TIME, up to twice.
         cdef Conn conn
-        cdef int helping = 0
+        cdef int relief = 0
         for conn in self.conns:
-            if conn.state == CLOSING and conn.helps_since >= self.epoch - 1:
-                helping += 1
-        return helping < len(self.starving())
+            if conn.state == CLOSING and conn.relief_since >= self.epoch - 1:
+                relief += 1
+        return relief < len(self.wanting_slots())
 
-    cdef int help(self, Conn conn) except -1:
+    cdef int count_as_relief(self, Conn conn) except -1:
         # Its slot is for those who want one, if not enough are being closed for them.
-        if self.waiting and self.needs_help():
-            conn.helps_since = self.epoch
+        if self.waiting and self.needs_relief():
+            conn.relief_since = self.epoch
         return 0
 
     cdef bint pass_time(self, double now) except -1:
-        # Whether that ends the time of some help.
+        # Whether some close does not count as relief any more.
         cdef Conn conn
         cdef long long before = self.epoch
         cdef bint ended = False
-        self.epoch = max(before, <long long>(now / HELP_TIME))
+        self.epoch = max(before, <long long>(now / RELIEF_TIME))
         for conn in self.conns:
-            if conn.state == CLOSING and before - 1 <= conn.helps_since < self.epoch - 1:
+            if conn.state == CLOSING and before - 1 <= conn.relief_since < self.epoch - 1:
                 ended = True
         return ended
 
     cdef int take_ticket(self, Acq acq) except -1:
         cdef Conn conn = Conn.__new__(Conn)
         conn.endpoint = acq.endpoint
-        conn.helps_since = NEVER_HELPS
+        conn.relief_since = NO_RELIEF
         conn.holder = acq
         acq.conn = conn
         acq.state = TICKET
@@ -311,34 +335,36 @@ cdef class Model:
         self.acquire_count += 1
         return 0
 
-    cdef int dispatch(self) except -1:
+    cdef int dispatch(self, bint for_worker) except -1:
         # "One dispatcher": a slot goes to whoever came first of all who may have one. Where the total cap is reached,
         # what is due first is closed, one for each endpoint in need.
-        cdef list starving
+        cdef list wanting
         cdef Acq acq
         cdef Conn conn
         while self.waiting:
-            starving = self.starving()
-            if not starving:
+            wanting = self.wanting_slots()
+            if not wanting:
                 return 0
             if len(self.conns) >= self.total_max_size:
-                while self.needs_help():
-                    conn = self.evict(INFINITY)
+                while self.needs_relief():
+                    conn = self.evict(INFINITY, for_worker)
                     if conn is None:
                         return 0
-                    self.help(conn)
+                    self.count_as_relief(conn)
                 return 0
-            acq = starving[0]
+            acq = wanting[0]
             self.waiting.remove(acq)
             self.take_ticket(acq)
             self.notified.append(acq)
         return 0
 
-    cdef int slot_freed(self) except -1:
-        self.dispatch()
-        if not self.conns:
-            self.told_empty.extend(self.closers)
-            self.closers.clear()
+    cdef int slot_freed(self, Conn gone, bint for_worker) except -1:
+        cdef Watcher watcher
+        self.dispatch(for_worker)
+        for watcher in self.watchers[:]:
+            if watcher.conn is gone or (watcher.conn is None and not self.conns):
+                self.watchers.remove(watcher)
+                self.told.append(watcher)
         return 0
 
     cdef int arrive(self, Acq acq) except -1:
@@ -359,42 +385,45 @@ cdef class Model:
         return True
 
     cdef int request(self, Acq acq, double now) except -1:
-        cdef Acq head = self.head(acq.endpoint)
+        cdef Acq head
         cdef Conn conn
+        cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
         cdef Py_ssize_t place
+        cdef bint late
+        self.doom_dead(acq)
         if self.closed:
             acq.state = REFUSED
             return 0
         self.arrive(acq)
+        late = self.pass_time(now)
+        head = self.head(acq.endpoint)
         if head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
             while conn is not None and conn.expires_at <= now:
-                self.doom(conn)
+                self.doom(conn, for_worker=True)
                 doomed.append(conn)
                 conn = self.next_idle(acq.endpoint)
             if conn is not None:
                 self.take_conn(acq, conn)
-                return 0
-            if self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
+            elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
                 self.take_ticket(acq)
-                return 0
-        acq.state = WAITS
-        if not acq.has_waited:
-            acq.has_waited = True
-            self.wait_count += 1
-        # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
-        place = 0
-        while place < len(self.waiting) and (<Acq>self.waiting[place]).arrival < acq.arrival:
-            place += 1
-        self.waiting.insert(place, acq)
-        self.pass_time(now)
-        self.sure_epoch = self.epoch
-        if acq.dead_entry is not None:
-            self.help(acq.dead_entry)
+        if acq.conn is None:
+            acq.state = WAITS
+            if not acq.has_waited:
+                acq.has_waited = True
+                self.wait_count += 1
+            # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
+            place = 0
+            while place < len(self.waiting) and (<Acq>self.waiting[place]).arrival < acq.arrival:
+                place += 1
+            self.waiting.insert(place, acq)
+        if dead_entry is not None:
+            self.count_as_relief(dead_entry)
         for conn in doomed:
-            self.help(conn)
-        self.dispatch()
+            self.count_as_relief(conn)
+        if acq.state == WAITS or late:
+            self.dispatch(for_worker=True)
         return 0
 
     cdef bint created(self, Acq acq, int number, double now) except -1:
@@ -407,19 +436,21 @@ cdef class Model:
             acq.state = NOTHING
             acq.conn = None
             conn.holder = None
-            self.doom(conn)
+            self.doom(conn, for_worker=True)
             return False
         self.take_conn(acq, conn)
         return True
 
-    cdef int failed(self, Acq acq) except -1:
-        self.conns.remove(acq.conn)
-        acq.conn.state = GONE
-        acq.conn.holder = None
+    cdef int failed(self, Acq acq, double now) except -1:
+        cdef Conn conn = acq.conn
+        self.pass_time(now)
+        self.conns.remove(conn)
+        conn.state = GONE
+        conn.holder = None
         acq.conn = None
         acq.state = NOTHING
         self.create_error_count += 1
-        self.slot_freed()
+        self.slot_freed(conn, for_worker=True)
         return 0
 
     cdef int suspect_others(self, int endpoint) except -1:
@@ -450,23 +481,27 @@ cdef class Model:
 
     cdef bint needs_check(self, Acq acq, double now, double interval) except -1:
         cdef Conn conn = acq.conn
-        return conn.suspect or conn.unsure or now - conn.used_at >= interval
+        return conn.suspect or conn.check_pending or now - conn.used_at >= interval
 
-    cdef bint discard(self, Acq acq, bint queue) except -1:
+    cdef bint discard(self, Acq acq, bint queue, double now) except -1:
         # Its holder says that it is unfit: it is closed by the holder, or by whoever comes by.
         cdef Conn conn = acq.conn
+        cdef bint out = not conn.closed_over
+        cdef bint late
         acq.conn = None
         acq.state = NOTHING
         conn.holder = None
-        if conn.closed_over:
-            conn.closed_over = False
-            return False
-        conn.state = CLOSING
-        self.help(conn)
-        self.broken_count += 1
-        if queue:
-            self.doom(conn)
-        return True
+        conn.closed_over = False
+        if out:
+            late = self.pass_time(now)
+            conn.state = CLOSING
+            self.count_as_relief(conn)
+            self.broken_count += 1
+            if queue:
+                self.doom(conn, for_worker=False)
+            if late:
+                self.dispatch(for_worker=False)
+        return out
 
     cdef bint begin_release(self, Acq acq) except -1:
         if acq.conn.closed_over:
@@ -486,15 +521,15 @@ cdef class Model:
         if conn.closed_over:
             conn.closed_over = False
         else:
-            self.give_back(conn, now)
+            self.give_back(conn, now, for_worker=False)
         return 0
 
-    cdef int give_back(self, Conn conn, double now) except -1:
+    cdef int give_back(self, Conn conn, double now, bint for_worker) except -1:
         cdef int endpoint = conn.endpoint
         cdef bint late = self.pass_time(now)
         cdef Acq head = self.head(endpoint)
-        cdef list starving = self.starving() if self.waiting else []
-        cdef bint helpless = bool(starving) and self.needs_help()
+        cdef list wanting = self.wanting_slots()
+        cdef bint relief_missing = bool(wanting) and self.needs_relief()
         conn.holder = None
         if (
             self.closed
@@ -502,24 +537,28 @@ cdef class Model:
             or self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > self.max_size
             or len(self.conns) - self.count(ALL, IS_CLOSING) > self.total_max_size
         ):
-            self.doom(conn)         # its slot is one too many, and for nobody
-        elif conn.expires_at <= now and (not self.collects or head is not None or starving):
+            self.doom(conn, for_worker)     # its slot is one too many, and for nobody
+        elif conn.expires_at <= now and (not self.collects or head is not None or wanting):
             # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
-            self.doom(conn)
-            self.help(conn)
-        elif conn.expires_at > now and head is not None and not (helpless and self.waited_too_long(starving[0], head)):
+            self.doom(conn, for_worker)
+            self.count_as_relief(conn)
+        elif (
+            conn.expires_at > now
+            and head is not None
+            and not (relief_missing and self.waited_too_long(wanting[0], head))
+        ):
             self.waiting.remove(head)
             conn.used_at = now
             self.take_conn(head, conn)
             self.notified.append(head)
-        elif conn.expires_at > now and (head is not None or helpless):
-            self.doom(conn)
-            self.help(conn)
+        elif conn.expires_at > now and (head is not None or relief_missing):
+            self.doom(conn, for_worker)
+            self.count_as_relief(conn)
         else:
             late = True
             self.keep(conn, now)
         if late:
-            self.dispatch()
+            self.dispatch(for_worker)
         return 0
 
     cdef int keep(self, Conn conn, double now) except -1:
@@ -530,36 +569,40 @@ cdef class Model:
         conn.used_at = now
         self.releases += 1
         conn.released = self.releases
-        if self.deadline(conn) < self.told:
+        if self.deadline(conn) < self.sleeps_until:
             self.wakes += 1
-            self.told = self.deadline(conn)
+            self.sleeps_until = self.deadline(conn)
         return 0
 
     cdef bint waited_too_long(self, Acq elder, Acq head) except -1:
         # "Between endpoints": one that has no connection at all gets the slot if it came earlier; one that has some,
-        # when it was overtaken by PATIENCE later arrivals for each connection that there may be.
-        cdef long long patience = PATIENCE * self.total_max_size if self.count(elder.endpoint, IS_ANY) else 0
-        return head.arrival - elder.arrival > patience
+        # when it was overtaken by MAX_OVERTAKES later arrivals for each connection that there may be.
+        cdef long long overtakes = MAX_OVERTAKES * self.total_max_size if self.count(elder.endpoint, IS_ANY) else 0
+        return head.arrival - elder.arrival > overtakes
 
     cdef bint cancel(self, Acq acq, double now) except -1:
         cdef bint waited = acq.state == WAITS
         cdef Conn conn = acq.conn
         cdef Conn dead_entry = acq.dead_entry
-        acq.dead_entry = None
+        cdef bint late
         if waited:
             self.waiting.remove(acq)
         if dead_entry is not None:
-            self.doom(dead_entry)
+            late = self.pass_time(now)
+            self.doom_dead(acq)
+            self.count_as_relief(dead_entry)
+            if late:
+                self.dispatch(for_worker=True)
         if conn is None:
             pass
         elif conn.closed_over:
             conn.closed_over = False
             conn.holder = None
         elif conn.state == CREATING:
-            self.failed(acq)
+            self.failed(acq, now)
         else:
-            conn.unsure = True      # what was done with it did not come to its end
-            self.give_back(conn, now)
+            conn.check_pending = True   # what was done with it did not come to its end
+            self.give_back(conn, now, for_worker=True)
         acq.conn = None
         acq.state = NOTHING
         return waited
@@ -572,16 +615,18 @@ cdef class Model:
         self.timeout_count += 1
         return True
 
-    cdef int disposed(self, Conn conn) except -1:
+    cdef int disposed(self, Conn conn, double now, bint by_worker) except -1:
         # DESIGN.md 2.1: the slot is free when the dispose has ended, not before.
+        self.pass_time(now)
         conn.state = GONE
         self.conns.remove(conn)
         self.disposed_count += 1
-        self.slot_freed()
+        self.slot_freed(conn, by_worker)
         return 0
 
-    cdef int expired(self, double now, int limit) except -1:
+    cdef int expired(self, double now, int limit, bint for_worker) except -1:
         cdef Conn conn
+        cdef bint late = self.pass_time(now)
         cdef int most = limit
         cdef int size = <int>len(self.conns) + 1
         cdef int found = 0
@@ -591,14 +636,16 @@ cdef class Model:
                 size //= 2
                 most += 1
         while found < most:
-            conn = self.evict(now)
+            conn = self.evict(now, for_worker)
             if conn is None:
                 break
-            self.help(conn)
+            self.count_as_relief(conn)
             found += 1
+        if late:
+            self.dispatch(for_worker)
         return found
 
-    cdef int resize(self, int min_idle, int max_size, int total_max_size) except -1:
+    cdef int resize(self, double now, int min_idle, int max_size, int total_max_size) except -1:
         cdef Conn conn
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
@@ -611,10 +658,14 @@ cdef class Model:
                 conn = self.first_surplus(endpoint, core_first=False)
                 if conn is None:
                     break
-                self.doom(conn, self.batches, endpoint)
-        while len(self.conns) - self.count(ALL, IS_CLOSING) > total_max_size and self.evict(INFINITY) is not None:
+                self.doom(conn, False, self.batches, endpoint)
+        self.pass_time(now)
+        while (
+            len(self.conns) - self.count(ALL, IS_CLOSING) > total_max_size
+            and self.evict(INFINITY, for_worker=False) is not None
+        ):
             pass
-        self.dispatch()
+        self.dispatch(for_worker=False)
         return 0
 
     cdef int close(self) except -1:
@@ -632,7 +683,7 @@ cdef class Model:
                 conn = self.first_surplus(endpoint, core_first=True)
                 if conn is None:
                     break
-                self.doom(conn, self.batches, endpoint)
+                self.doom(conn, False, self.batches, endpoint)
         return 0
 
     cdef int doom_acquired(self) except -1:
@@ -641,7 +692,7 @@ cdef class Model:
         self.batches += 1
         for conn in self.conns:
             if IS_OUT >> conn.state & 1:
-                self.doom(conn, self.batches, conn.number)
+                self.doom(conn, False, self.batches, conn.number)
                 conn.closed_over = True
                 if conn.holder is not None and conn.holder.state == SERVED:
                     conn.holder.state = REFUSED

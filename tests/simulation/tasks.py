@@ -278,7 +278,7 @@ class Tasks(Loop):
         return self.pool.close(timeout).__await__()
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
-        self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
+        self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
         self.pool._spawn_disposals()
         yield from ()
 

@@ -124,6 +124,9 @@ class Thread:
         self.target = target
         self.name = name
         self.fiber: Fiber | None = None
+        # Taken until it has ended.
+        self.at_work = Lock(threads)
+        self.at_work.locked = True
 
     def start(self) -> None:
         self.threads.interrupt_or_switch()
@@ -138,6 +141,11 @@ class Thread:
         except Interruption as exc:
             if str(exc) != SIGNAL:
                 self.threads.world.fail(f'the thread {self.name} has died of what a manager raised: {exc!r}')
+        self.at_work.release()
+
+    def join(self, timeout: float) -> None:
+        if self.at_work.acquire(timeout=timeout):
+            self.at_work.release()
 
     def is_alive(self) -> bool:
         return self.fiber is not None and not self.fiber.dead
@@ -337,10 +345,13 @@ class Threads:
         return
 
     def disturb_worker(self) -> None:
-        """Have a signal handler raise in the collector's thread. It dies of that."""
+        """Have an exception raised in a thread of the pool's own. It may die of that."""
         worker = self.pool._worker
+        fibers = [thread.fiber for thread in self.pool._closers._crew.threads if thread.is_alive()]
         if worker is not None and worker._lives():
-            self.interrupt(worker._thread.fiber)
+            fibers.append(worker._thread.fiber)
+        if fibers:
+            self.interrupt(min(fibers, key=lambda fiber: self.fibers.index(fiber)))
 
     def has_worker(self) -> bool:
         worker = self.pool._worker
@@ -366,7 +377,7 @@ class Threads:
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         try:
-            self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
+            self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
             self.pool._dispose_doomed()
         except (Interruption, Refused):
             pass

@@ -52,8 +52,8 @@ MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
 
-# Simulated seconds that an acquire may be late: for disposes, which get 0.1 s even when the time is over, for hooks,
-# and for what the manager tidies up after a cancellation.
+# Simulated seconds that an acquire may be late: for hooks, for what the manager tidies up after a cancellation, and, where
+# no thread can be started, for the disposes that it does itself, which get 0.1 s even when the time is over.
 LATENESS = 2.0
 
 # Steps after the last fault within which a world ends.
@@ -851,6 +851,8 @@ class World:
             closing = any(conn.state == CLOSING for conn in self.connections)
             if self.runtime.asynchronous or not closing:
                 self.fail('a connection is to be closed, and nobody is about to')
+            if core.left_to_workers and not self.rate['no_thread']:
+                self.fail('a connection is left to a worker, and there is none')
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
 

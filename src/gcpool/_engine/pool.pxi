@@ -726,6 +726,11 @@ cdef class PoolCore:
         """How many connections are to be closed now, by whoever."""
         return gcp_load_int(&self.doomed_for_caller.count) + gcp_load_int(&self.doomed_for_worker.count)
 
+    @property
+    def left_to_workers(self):
+        """How many of them a worker is to close."""
+        return gcp_load_int(&self.doomed_for_worker.count)
+
     cpdef Entry take_doomed(self):
         """The next entry to be closed, by whoever, or None. Its taker disposes of it, and then calls
         :py:meth:`disposed`."""

@@ -23,8 +23,9 @@ cdef extern from *:
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void *)
 
-# Seconds that a dispose gets though the time of close() is over already, and those that it gets where others have taken
-# so long over theirs that close() is LEAST_DISPOSE_TIME short of GRACE late. Never 0: to many managers that is no limit.
+# Seconds that a dispose gets though the time of close() is over already (or that of an acquire, where no thread can be
+# started), and those that it gets where others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME short
+# of GRACE late. Never 0: to many managers that is no limit.
 cdef double LEAST_DISPOSE_TIME_ = 0.1
 cdef double GRACE_ = 0.5
 cdef double HASTY_DISPOSE_TIME = 0.001
@@ -37,7 +38,7 @@ ENDLESS = ENDLESS_
 
 
 cpdef double dispose_time(double deadline, double now) noexcept:
-    """Seconds that close() gives to one more dispose, of several that have to be done by some time."""
+    """Seconds that one more dispose gets, of several that have to be done by some time."""
     cdef double left = deadline - now
     if left > LEAST_DISPOSE_TIME_:
         return left

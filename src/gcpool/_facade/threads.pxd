@@ -7,7 +7,7 @@ cdef class SyncPool(PoolFacade):
     cdef int release_after_error(self, Entry e, object exc) except -1
     cdef int discard_entry(self, Entry e) except -1
     cdef int dispose_due(self) except -1
-    cdef int begin_disposals(self) except -1
+    cdef int begin_disposals(self, double deadline) except -1
     cdef int dispose_doomed(self) except -1
     cdef int dispose_all(self, Chain *doomed, double deadline) except -1
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1

@@ -108,11 +108,12 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
-                self.begin_disposals()
+                self.begin_disposals(INFINITY if timeout is None else self._core.now())
             raise
 
-    cdef int begin_disposals(self) except -1:
-        # Have what is doomed for workers closed by one. Where no thread can be started, the caller closes it.
+    cdef int begin_disposals(self, double deadline) except -1:
+        # Have what is doomed for workers closed by one. Where no thread can be started, the caller closes it, and is
+        # not late because of that by more than close() would be.
         cdef bint called
         failure = None
         if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
@@ -124,7 +125,7 @@ cdef class SyncPool(PoolFacade):
             failure = exc
             called = self._closers.call()
         if not called:
-            self.dispose_all(&self._core.doomed_for_worker, INFINITY)
+            self.dispose_all(&self._core.doomed_for_worker, deadline)
         if failure is not None:
             raise failure
         return 0
@@ -209,7 +210,7 @@ cdef class SyncPool(PoolFacade):
         try:
             self.dispose_all(&self._core.doomed_for_caller, INFINITY)
         finally:
-            self.begin_disposals()
+            self.begin_disposals(INFINITY)
         return 0
 
     cdef int dispose_all(self, Chain *doomed, double deadline) except -1:
@@ -286,8 +287,8 @@ cdef class SyncPool(PoolFacade):
             self._core.end_check(w)
         return alive
 
-    def _begin_disposals(self):
-        self.begin_disposals()
+    def _begin_disposals(self, deadline=None):
+        self.begin_disposals(INFINITY if deadline is None else deadline)
 
     def _dispose_doomed(self, deadline=None):
         # For close(): all that is doomed, by whoever.
