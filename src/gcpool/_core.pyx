@@ -55,7 +55,8 @@ __all__ = [
 
 cdef enum:          # Entry.state
     CREATING        # a ticket: the slot is reserved, its holder is connecting
-    IDLE
+    IDLE_CORE
+    IDLE_EXTRA
     ACQUIRED
     RELEASING       # still out, its on_release hook is running
     CLOSING         # doomed or being disposed of; it keeps its slot until that has ended
@@ -69,7 +70,7 @@ cdef enum:          # Waiter.state
     CANCELLED
     DROPPED         # out of the queue, since its destructor runs; that sees to the rest
 
-STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 
 cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
 MISSING = MISSING_

@@ -50,7 +50,7 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
         p = d.queue.items[0].item
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
-        if (<Entry>p).state != IDLE:
+        if (<Entry>p).state != IDLE_CORE and (<Entry>p).state != IDLE_EXTRA:
             (<Entry>p).heap_key = INFINITY
             heap_remove(&d.queue, p)
             gcp_unlock(&ep.lock)

@@ -14,7 +14,7 @@ cdef inline bint has_doomed(PoolCore core) noexcept:
 
 cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
     # Both locks are held; the caller has taken the entry off the count of its former state.
-    gcp_store_char(&e.state, CLOSING)
+    move(ep, e, e.state, CLOSING)
     ep.closing += 1
     core.closing += 1
     chain_append(doomed, e)

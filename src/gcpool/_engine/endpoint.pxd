@@ -7,6 +7,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef Linked core                        # [ep] idle core connections, first in, first out
     cdef Linked extra                       # [ep] idle extra connections, last in, first out
     # -- 64 bytes
+    cdef int[6] counts                      # [ep] how many entries are in each state but GONE; see move()
     cdef int acquired                       # [ep]
     cdef int core_idle                      # [ep]
     cdef int extra_idle                     # [ep]

@@ -7,9 +7,17 @@ cdef class EndpointPool(HeapMember):
         return f'<EndpointPool of {self.endpoint!r}, size {self.size}, {self.waiting} waiting>'
 
 
+cdef inline void move(EndpointPool ep, Entry e, int old, int new) noexcept:
+    # ep.lock is held, and core.lock if either state is CREATING or CLOSING.
+    gcp_assert(e.state == old)
+    ep.counts[old] -= 1
+    ep.counts[new] += 1
+    gcp_store_char(&e.state, new)
+
+
 cdef inline void idle_unlink(EndpointPool ep, void *p) noexcept:
     # ep.lock is held
-    if (<Entry>p).is_core:
+    if (<Entry>p).state == IDLE_CORE:
         ep.core_idle -= 1
         linked_remove(&ep.core, <Entry>p)
     else:
@@ -39,7 +47,7 @@ cdef inline void keep_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
     # ep.lock is held. The expiry queue is not touched: an entry whose deadline went up is looked at again when its
     # old one comes up.
     ep.acquired -= 1
-    gcp_store_char(&e.state, IDLE)
+    move(ep, e, e.state, IDLE_CORE if is_core else IDLE_EXTRA)
     e.used_at = now
     if GCP_SHARED_STAMP:
         core.stamp += 1

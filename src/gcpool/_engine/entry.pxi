@@ -53,3 +53,7 @@ cdef inline EndpointPool pool_of(Entry e):
     if e is None or e.pool is None:
         raise RuntimeError('there is no entry, or one that no pool ever served')
     return e.pool
+
+
+cdef inline bint is_idle(Entry e) noexcept:
+    return e.state == IDLE_CORE or e.state == IDLE_EXTRA

@@ -9,7 +9,7 @@ cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) excep
     gcp_lock(&ep.lock)
     state = e.state
     if state == ACQUIRED or state == RELEASING:
-        gcp_store_char(&e.state, CLOSING)
+        move(ep, e, e.state, CLOSING)
         ep.acquired -= 1
         ep.closing += 1
         core.closing += 1

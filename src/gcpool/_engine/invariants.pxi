@@ -14,14 +14,14 @@ cdef int check_invariants_of(PoolCore core) except -1:
         elif not e.closed_while_out:
             problems.append(f'{e!r} is gone and still owned')
     for ep in pools:
-        counts = dict.fromkeys(range(6), 0)
+        counts = dict.fromkeys(range(7), 0)
         for e in by_pool.pop(id(ep), ()):
             counts[e.state] += 1
             if e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1:
                 relief += 1
             if e.state != CREATING and find_entry(&core.directory, e.conn_) is not e:
                 problems.append(f'{e!r} is not found by its connection')
-            if e.state == IDLE and e.heap_index < 0:
+            if is_idle(e) and e.heap_index < 0:
                 problems.append(f'{e!r} is idle and not in the expiry queue')
             if e.heap_index >= 0:
                 in_heap += 1
@@ -29,7 +29,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
                     problems.append(f'{e!r} is not at its place in the expiry queue')
                 if core.deadlines.queue.items[e.heap_index].key != e.heap_key:
                     problems.append(f'{e!r} has another key in the expiry queue')
-                if e.state == IDLE and e.heap_key > deadline_of(core, e, e.is_core, e.used_at):
+                if is_idle(e) and e.heap_key > deadline_of(core, e, e.is_core, e.used_at):
                     problems.append(f'{e!r} is queued later than its deadline')
         listed = []
         p = ep.core.head
@@ -42,9 +42,9 @@ cdef int check_invariants_of(PoolCore core) except -1:
         while p != NULL:
             listed.append(<Entry>p)
             p = (<Entry>p).next
-        if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE] != len(listed):
+        if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE_CORE] + counts[IDLE_EXTRA] != len(listed):
             problems.append(
-                f'{ep!r}: {ep.core_idle}+{ep.extra_idle} idle, {len(listed)} listed, {counts[IDLE]} owned'
+                f'{ep!r}: {ep.core_idle}+{ep.extra_idle} idle, {len(listed)} listed, {counts} owned'
             )
         waiting = 0
         last = 0
@@ -59,6 +59,12 @@ cdef int check_invariants_of(PoolCore core) except -1:
             problems.append(f'{ep!r} counts {ep.waiting} waiters and lists {waiting}')
         if counts[ACQUIRED] + counts[RELEASING] != ep.acquired or counts[CLOSING] != ep.closing:
             problems.append(f'{ep!r}: acquired {ep.acquired}, closing {ep.closing}, owned {counts}')
+        if [ep.counts[i] for i in range(1, 6)] != [counts[i] for i in range(1, 6)]:
+            problems.append(f'{ep!r} counts {[ep.counts[i] for i in range(6)]}, owned {counts}')
+        if [ep.counts[i] for i in range(6)] != [
+            ep.creating, ep.core_idle, ep.extra_idle, ep.acquired - ep.counts[RELEASING], ep.counts[RELEASING], ep.closing
+        ]:
+            problems.append(f'{ep!r} counts in two ways')
         if ep.size != ep.core_idle + ep.extra_idle + ep.acquired + ep.creating + ep.closing:
             problems.append(f'{ep!r}: the size is not the sum of its parts')
         if ep.size > core.max_size and not core.shrunk:

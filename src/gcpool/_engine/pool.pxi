@@ -117,7 +117,7 @@ cdef class PoolCore:
         if slot != NULL:
             set_hint(slot, e)
         idle_unlink(ep, p)
-        gcp_store_char(&e.state, ACQUIRED)
+        move(ep, e, e.state, ACQUIRED)
         ep.acquired += 1
         count_acquired(ep, e)
         gcp_unlock(&ep.lock)
@@ -155,7 +155,7 @@ cdef class PoolCore:
             w = <Waiter>p
             Py_DECREF(w)
             waiter_unlink(ep, p)
-            gcp_store_char(&e.state, ACQUIRED)
+            move(ep, e, e.state, ACQUIRED)
             e.used_at = now
             count_acquired(ep, e)
             w.entry = e
@@ -255,7 +255,7 @@ cdef class PoolCore:
                 if e.expires_at <= now:
                     doom(self, ep, e, &self.doomed_for_worker)
                     continue
-                gcp_store_char(&e.state, ACQUIRED)
+                move(ep, e, e.state, ACQUIRED)
                 ep.acquired += 1
                 count_acquired(ep, e)
                 w.entry = e
@@ -331,7 +331,7 @@ cdef class PoolCore:
         ep.creating -= 1
         served = not self.is_closed
         if served:
-            gcp_store_char(&ticket.state, ACQUIRED)
+            move(ep, ticket, CREATING, ACQUIRED)
             ep.acquired += 1
             count_acquired(ep, ticket)
         else:
@@ -456,7 +456,7 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         held = e.state == ACQUIRED
         if held:
-            gcp_store_char(&e.state, CLOSING)
+            move(ep, e, e.state, CLOSING)
             ep.acquired -= 1
             ep.acquires -= 1
             ep.closing += 1
@@ -615,7 +615,7 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         state = e.state
         if state == ACQUIRED:
-            gcp_store_char(&e.state, RELEASING)
+            move(ep, e, e.state, RELEASING)
         gcp_unlock(&ep.lock)
         if state != ACQUIRED:
             if not gcp_load_char(&e.closed_while_out):
@@ -696,7 +696,7 @@ cdef class PoolCore:
         elif hand:
             w = <Waiter>first
             waiter_unlink(ep, first)
-            gcp_store_char(&e.state, ACQUIRED)
+            move(ep, e, e.state, ACQUIRED)
             e.used_at = now
             count_acquired(ep, e)
             w.entry = e
@@ -769,6 +769,7 @@ cdef class PoolCore:
         advance_relief(self, now)
         gcp_lock(&ep.lock)
         gcp_assert(e.state == CLOSING)
+        ep.counts[CLOSING] -= 1
         gcp_store_char(&e.state, GONE)
         if e.is_relief:
             e.is_relief = False

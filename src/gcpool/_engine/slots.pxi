@@ -6,6 +6,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     w.state = SERVED
     e.pool = ep
     gcp_store_char(&e.state, CREATING)
+    ep.counts[CREATING] += 1
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
     ep.size += 1
@@ -124,6 +125,7 @@ cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
         dispatch(core, &core.doomed_for_worker, &served)
     else:
         gcp_store_char(&ticket.state, GONE)
+        ep.counts[CREATING] -= 1
         ep.size -= 1
         gcp_store_int(&core.size, core.size - 1)
         core.counters.create_errors += 1
