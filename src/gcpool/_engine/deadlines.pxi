@@ -5,11 +5,15 @@
 cdef double NEVER = DBL_MAX
 
 
-cdef inline double deadline_of(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
-    # Of an idle entry: the end of its lifetime, or, of an extra one, the end of its idle time if that comes first.
+cdef inline double deadline_if_idle(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
+    # The end of its lifetime, or, of an extra connection, the end of its idle time if that comes first.
     if not is_core and used_at + core.idle_timeout < e.expires_at:
         return used_at + core.idle_timeout
     return e.expires_at
+
+
+cdef inline double deadline_of(PoolCore core, Entry idle) noexcept:
+    return deadline_if_idle(core, idle, idle.state == IDLE_CORE, idle.used_at)
 
 
 cdef inline void set_due_locked(Deadlines *d) noexcept:
@@ -50,12 +54,12 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
         p = d.queue.items[0].item
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
-        if (<Entry>p).state != IDLE_CORE and (<Entry>p).state != IDLE_EXTRA:
+        if not is_idle(<Entry>p):
             (<Entry>p).heap_key = INFINITY
             heap_remove(&d.queue, p)
             gcp_unlock(&ep.lock)
             continue
-        deadline = deadline_of(core, <Entry>p, (<Entry>p).is_core, (<Entry>p).used_at)
+        deadline = deadline_of(core, <Entry>p)
         stamp = (<Entry>p).stamp
         if deadline == (<Entry>p).heap_key and stamp == d.queue.items[0].stamp:
             return p
@@ -73,9 +77,8 @@ cdef void *evict(PoolCore core, double limit, Chain *doomed) noexcept:
         set_due_locked(&core.deadlines)     # the queue may have changed all the same
         return NULL
     ep = (<Entry>p).pool
-    idle_unlink(ep, p)
     unschedule_locked(&core.deadlines, <Entry>p)
-    doom(core, ep, <Entry>p, doomed)
+    doom_idle(core, ep, <Entry>p, doomed)
     gcp_unlock(&ep.lock)
     return p
 

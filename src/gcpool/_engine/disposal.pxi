@@ -13,11 +13,15 @@ cdef inline bint has_doomed(PoolCore core) noexcept:
 
 
 cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
-    # Both locks are held; the caller has taken the entry off the count of its former state.
-    move(ep, e, e.state, CLOSING)
-    ep.closing += 1
-    core.closing += 1
+    # Both locks are held.
+    begin_closing(core, ep, e)
     chain_append(doomed, e)
+
+
+cdef inline void doom_idle(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
+    # Both locks are held.
+    unlink_idle(ep, e)
+    doom(core, ep, e, doomed)
 
 
 cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:

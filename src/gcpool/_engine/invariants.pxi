@@ -29,23 +29,21 @@ cdef int check_invariants_of(PoolCore core) except -1:
                     problems.append(f'{e!r} is not at its place in the expiry queue')
                 if core.deadlines.queue.items[e.heap_index].key != e.heap_key:
                     problems.append(f'{e!r} has another key in the expiry queue')
-                if is_idle(e) and e.heap_key > deadline_of(core, e, e.is_core, e.used_at):
+                if is_idle(e) and e.heap_key > deadline_of(core, e):
                     problems.append(f'{e!r} is queued later than its deadline')
         listed = []
         p = ep.core.head
         while p != NULL:
             listed.append(<Entry>p)
             p = (<Entry>p).next
-        if len(listed) != ep.core_idle:
-            problems.append(f'{ep!r} counts {ep.core_idle} core connections and lists {len(listed)}')
+        if len(listed) != ep.counts[IDLE_CORE]:
+            problems.append(f'{ep!r} counts {ep.counts[IDLE_CORE]} core connections and lists {len(listed)}')
         p = ep.extra.head
         while p != NULL:
             listed.append(<Entry>p)
             p = (<Entry>p).next
-        if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE_CORE] + counts[IDLE_EXTRA] != len(listed):
-            problems.append(
-                f'{ep!r}: {ep.core_idle}+{ep.extra_idle} idle, {len(listed)} listed, {counts} owned'
-            )
+        if len(listed) != idle_count(ep):
+            problems.append(f'{ep!r} counts {idle_count(ep)} idle connections and lists {len(listed)}')
         waiting = 0
         last = 0
         p = ep.queue.head
@@ -57,28 +55,23 @@ cdef int check_invariants_of(PoolCore core) except -1:
             p = (<Waiter>p).next
         if waiting != ep.waiting:
             problems.append(f'{ep!r} counts {ep.waiting} waiters and lists {waiting}')
-        if counts[ACQUIRED] + counts[RELEASING] != ep.acquired or counts[CLOSING] != ep.closing:
-            problems.append(f'{ep!r}: acquired {ep.acquired}, closing {ep.closing}, owned {counts}')
+        # Tickets are owned by whoever connects.
         if [ep.counts[i] for i in range(1, 6)] != [counts[i] for i in range(1, 6)]:
             problems.append(f'{ep!r} counts {[ep.counts[i] for i in range(6)]}, owned {counts}')
-        if [ep.counts[i] for i in range(6)] != [
-            ep.creating, ep.core_idle, ep.extra_idle, ep.acquired - ep.counts[RELEASING], ep.counts[RELEASING], ep.closing
-        ]:
-            problems.append(f'{ep!r} counts in two ways')
-        if ep.size != ep.core_idle + ep.extra_idle + ep.acquired + ep.creating + ep.closing:
+        if ep.size != sum([ep.counts[i] for i in range(6)]):
             problems.append(f'{ep!r}: the size is not the sum of its parts')
         if ep.size > core.max_size and not core.shrunk:
             problems.append(f'{ep!r} has more than max_size connections')
         if ep.size == 0 and ep.waiting == 0:
             problems.append(f'{ep!r} is empty and not forgotten')
-        if ep.waiting and ep.core_idle + ep.extra_idle:
+        if ep.waiting and idle_count(ep):
             problems.append(f'{ep!r}: somebody waits beside an idle connection')
         if ep.waiting and ep.size < core.max_size:
             wanting += 1
             if ep.heap_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
         total += ep.size
-        closing += ep.closing
+        closing += ep.counts[CLOSING]
     if by_pool:
         problems.append(f'entries of unknown endpoints: {by_pool}')
     for i in range(1, core.deadlines.queue.used):
@@ -97,7 +90,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
         problems.append('somebody waits for a slot, and there is one')
     if relief != core.relief.current + core.relief.previous:
         problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
-    if relief < wanting and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
+    if relief < wanting and any([idle_count(ep) for ep in pools]):
         problems.append('somebody waits for a slot beside an idle connection of another endpoint')
     if problems:
         raise AssertionError('; '.join(problems))

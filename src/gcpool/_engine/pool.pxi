@@ -99,27 +99,19 @@ cdef class PoolCore:
             if ep is None:
                 return None
         gcp_lock(&ep.lock)
-        p = ep.core.head
-        if p == NULL:
-            p = ep.extra.tail
+        p = next_idle(ep)
         # Where somebody waits nothing is idle, so this overtakes nobody.
         if p == NULL or gcp_load_int(&self.is_closed) or (<Entry>p).expires_at <= now:
             gcp_unlock(&ep.lock)
             return None
-        if interval > 0 and (
-            (<Entry>p).check_pending
-            or now - (<Entry>p).used_at >= interval
-            or (<Entry>p).verified_at != ep.distrust_count
-        ):
+        if interval > 0 and must_be_checked(ep, <Entry>p, now, interval):
             gcp_unlock(&ep.lock)
             return None
         e = <Entry>p
         if slot != NULL:
             set_hint(slot, e)
-        idle_unlink(ep, p)
-        move(ep, e, e.state, ACQUIRED)
-        ep.acquired += 1
-        count_acquired(ep, e)
+        unlink_idle(ep, e)
+        lend(ep, e)
         gcp_unlock(&ep.lock)
         return e
 
@@ -132,12 +124,10 @@ cdef class PoolCore:
         if made_before_fork(self, e.fork_epoch):
             return True
         gcp_lock(&ep.lock)
-        if e.state != ACQUIRED and e.state != RELEASING:
+        if not is_out(e):
             gcp_unlock(&ep.lock)
-            if gcp_load_char(&e.closed_while_out):
-                forget_closed_while_out(self, e)
-                return True
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+            must_be_out(self, e)
+            return True
         if (
             e.expires_at <= now
             or gcp_load_int(&self.is_closed)
@@ -154,20 +144,15 @@ cdef class PoolCore:
                 return False
             w = <Waiter>p
             Py_DECREF(w)
-            waiter_unlink(ep, p)
-            move(ep, e, e.state, ACQUIRED)
-            e.used_at = now
-            count_acquired(ep, e)
-            w.entry = e
-            w.state = SERVED
+            hand_over(ep, e, w, now)
             gcp_unlock(&ep.lock)
             w.notify()
             return True
-        is_core = ep.acquired - 1 < gcp_load_int(&self.min_idle) - ep.core_idle
-        if deadline_of(self, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
+        is_core = becomes_core(self, ep)
+        if deadline_if_idle(self, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
             gcp_unlock(&ep.lock)
             return False
-        keep_idle(self, ep, e, now, is_core)
+        push_idle(self, ep, e, now, is_core)
         gcp_unlock(&ep.lock)
         return True
 
@@ -245,21 +230,16 @@ cdef class PoolCore:
         doom_dead(self, w)
         if ep.queue.head == NULL or (<Waiter>ep.queue.head).number > w.number:
             while True:
-                p = ep.core.head
-                if p == NULL:
-                    p = ep.extra.tail
+                p = next_idle(ep)
                 if p == NULL:
                     break
                 e = <Entry>p
-                idle_unlink(ep, p)
                 if e.expires_at <= now:
-                    doom(self, ep, e, &self.doomed_for_worker)
+                    doom_idle(self, ep, e, &self.doomed_for_worker)
                     continue
-                move(ep, e, e.state, ACQUIRED)
-                ep.acquired += 1
-                count_acquired(ep, e)
-                w.entry = e
-                w.state = SERVED
+                unlink_idle(ep, e)
+                lend(ep, e)
+                serve(w, e)
                 break
             if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
                 serve_ticket(self, ep, w)
@@ -328,12 +308,9 @@ cdef class PoolCore:
         self.counters.created += 1
         ticket.used_at = now
         ticket.expires_at = min(now + self.max_lifetime, NEVER)
-        ep.creating -= 1
         served = not self.is_closed
         if served:
-            move(ep, ticket, CREATING, ACQUIRED)
-            ep.acquired += 1
-            count_acquired(ep, ticket)
+            lend(ep, ticket)
         else:
             doom(self, ep, ticket, &self.doomed_for_worker)
         gcp_unlock(&ep.lock)
@@ -361,11 +338,7 @@ cdef class PoolCore:
         if made_before_fork(self, w.entry.fork_epoch):
             return False
         gcp_lock(&ep.lock)
-        needed = (
-            w.entry.check_pending
-            or not now - w.entry.used_at < interval
-            or w.entry.verified_at != ep.distrust_count
-        )
+        needed = must_be_checked(ep, w.entry, now, interval)
         gcp_unlock(&ep.lock)
         return needed
 
@@ -407,7 +380,7 @@ cdef class PoolCore:
         if made_before_fork(self, e.fork_epoch):
             return False
         gcp_lock(&ep.lock)
-        out = e.state == ACQUIRED or e.state == RELEASING
+        out = is_out(e)
         gcp_unlock(&ep.lock)
         return out
 
@@ -437,7 +410,7 @@ cdef class PoolCore:
         if made_before_fork(self, e.fork_epoch):
             return
         gcp_lock(&ep.lock)
-        if e.state == ACQUIRED or e.state == RELEASING:
+        if is_out(e):
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
 
@@ -456,11 +429,8 @@ cdef class PoolCore:
         gcp_lock(&ep.lock)
         held = e.state == ACQUIRED
         if held:
-            move(ep, e, e.state, CLOSING)
-            ep.acquired -= 1
+            begin_closing(self, ep, e)
             ep.acquires -= 1
-            ep.closing += 1
-            self.closing += 1
             self.counters.dead += 1
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
@@ -592,7 +562,8 @@ cdef class PoolCore:
         """
         cdef Entry e = self.entry_to_release(conn, endpoint)
         if e is not None and gcp_load_char(&e.state) != ACQUIRED:
-            raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {e.state_name}')
+            must_be_out(self, e)
+            return None
         return e
 
     def entry_if_acquired(self, object conn, object endpoint):
@@ -609,19 +580,17 @@ cdef class PoolCore:
         :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
         """
         cdef EndpointPool ep = pool_of(e)
-        cdef int state
+        cdef bint acquired
         if made_before_fork(self, e.fork_epoch):
             return False
         gcp_lock(&ep.lock)
-        state = e.state
-        if state == ACQUIRED:
-            move(ep, e, e.state, RELEASING)
+        acquired = e.state == ACQUIRED
+        if acquired:
+            move(ep, e, ACQUIRED, RELEASING)
         gcp_unlock(&ep.lock)
-        if state != ACQUIRED:
-            if not gcp_load_char(&e.closed_while_out):
-                raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
-            forget_closed_while_out(self, e)
-        return state == ACQUIRED
+        if not acquired:
+            must_be_out(self, e)
+        return acquired
 
     cpdef release(self, Entry e, double now):
         """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
@@ -650,22 +619,16 @@ cdef class PoolCore:
         if not heap_make_room(&self.deadlines.queue, self.deadlines.queue.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
-        if e.state != ACQUIRED and e.state != RELEASING:
+        if not is_out(e):
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            if gcp_load_char(&e.closed_while_out):
-                return forget_closed_while_out(self, e)
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
-        first = ep.queue.head
-        while first != NULL and not gcp_try_incref(first):
-            drop(ep, first)
-            update_wants_slot(self, ep)
-            first = ep.queue.head
+            return must_be_out(self, e)
+        first = first_waiter(self, ep)
         late = advance_relief(self, now)
         relief_missing = missing_relief(self) > 0
         if (
             self.is_closed
-            or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
+            or ep.size - ep.counts[CLOSING] > self.max_size    # those that are being closed will be gone
             or self.size - self.closing > self.total_max_size
         ):
             close = True
@@ -689,23 +652,17 @@ cdef class PoolCore:
         elif relief_missing:
             close = True
         if close:
-            ep.acquired -= 1
             doom(self, ep, e, doomed)
             if is_relief:
                 count_as_relief(self, <void *>e)
         elif hand:
             w = <Waiter>first
-            waiter_unlink(ep, first)
-            move(ep, e, e.state, ACQUIRED)
-            e.used_at = now
-            count_acquired(ep, e)
-            w.entry = e
-            w.state = SERVED
+            hand_over(ep, e, w, now)
             update_wants_slot(self, ep)
             chain_append(&served, w)
         else:
-            keep_idle(self, ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
-            wake = schedule_locked(&self.deadlines, e, deadline_of(self, e, e.is_core, now))
+            push_idle(self, ep, e, now, becomes_core(self, ep))
+            wake = schedule_locked(&self.deadlines, e, deadline_of(self, e))
         gcp_unlock(&ep.lock)
         if self.wanting_slots.used and (late or not (close or hand)):
             dispatch(self, doomed, &served)
@@ -769,8 +726,6 @@ cdef class PoolCore:
         advance_relief(self, now)
         gcp_lock(&ep.lock)
         gcp_assert(e.state == CLOSING)
-        ep.counts[CLOSING] -= 1
-        gcp_store_char(&e.state, GONE)
         if e.is_relief:
             e.is_relief = False
             if e.relief_epoch == self.relief.epoch:
@@ -779,10 +734,7 @@ cdef class PoolCore:
                 self.relief.previous -= 1
         keep = e.closed_while_out
         unschedule_locked(&self.deadlines, e)
-        ep.closing -= 1
-        ep.size -= 1
-        self.closing -= 1
-        gcp_store_int(&self.size, self.size - 1)
+        free_slot(self, ep, e)
         self.counters.disposed += 1
         if not keep:
             forget_connection(&self.directory, e)
@@ -858,24 +810,20 @@ cdef class PoolCore:
         for ep in endpoint_pools(self):
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
-            while ep.queue.head != NULL:
-                p = ep.queue.head
-                if not gcp_try_incref(p):
-                    drop(ep, p)
-                    continue
+            while True:
+                p = first_waiter(self, ep)
+                if p == NULL:
+                    break
                 w = <Waiter>p
                 waiter_unlink(ep, p)
                 w.state = REFUSED
                 chain_append(&refused, w)
             update_wants_slot(self, ep)
             while True:
-                p = ep.core.head
-                if p == NULL:
-                    p = ep.extra.head
+                p = oldest_idle(&ep.core, &ep.extra)
                 if p == NULL:
                     break
-                idle_unlink(ep, p)
-                doom(self, ep, <Entry>p, &self.doomed_for_caller)
+                doom_idle(self, ep, <Entry>p, &self.doomed_for_caller)
             forget_if_empty(self, ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
@@ -940,8 +888,7 @@ cdef class PoolCore:
             ep = e.pool
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
-            if e.state == ACQUIRED or e.state == RELEASING:
-                ep.acquired -= 1
+            if is_out(e):
                 gcp_store_char(&e.closed_while_out, True)
                 doom(self, ep, e, &self.doomed_for_caller)
                 count += 1
@@ -973,14 +920,11 @@ cdef class PoolCore:
         for ep in endpoint_pools(self):
             gcp_lock(&self.lock)
             gcp_lock(&ep.lock)
-            while ep.size - ep.closing > self.max_size:
-                p = ep.extra.head
-                if p == NULL:
-                    p = ep.core.head
+            while ep.size - ep.counts[CLOSING] > self.max_size:
+                p = oldest_idle(&ep.extra, &ep.core)
                 if p == NULL:
                     break
-                idle_unlink(ep, p)
-                doom(self, ep, <Entry>p, &self.doomed_for_caller)
+                doom_idle(self, ep, <Entry>p, &self.doomed_for_caller)
             if not ep.forgotten:
                 update_wants_slot(self, ep)
             gcp_unlock(&ep.lock)
@@ -1039,9 +983,9 @@ cdef class PoolCore:
         if acquired is None:
             result = ep.size
         elif acquired:
-            result = ep.acquired
+            result = out_count(ep)
         else:
-            result = ep.core_idle + ep.extra_idle
+            result = idle_count(ep)
         gcp_unlock(&ep.lock)
         return result
 

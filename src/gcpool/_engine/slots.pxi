@@ -1,17 +1,12 @@
 cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held and both limits leave room.
     cdef Entry e = w.spare
-    w.entry = e
+    serve(w, e)
     w.spare = None
-    w.state = SERVED
     e.pool = ep
-    gcp_store_char(&e.state, CREATING)
-    ep.counts[CREATING] += 1
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
-    ep.size += 1
-    ep.creating += 1
-    gcp_store_int(&core.size, core.size + 1)
+    take_slot(core, ep, e)
 
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
@@ -86,8 +81,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
             break
         p = ep.queue.head
         if not gcp_try_incref(p):
-            drop(ep, p)
-            update_wants_slot(core, ep)
+            drop(core, ep, p)
             gcp_unlock(&ep.lock)
             continue
         w = <Waiter>p
@@ -117,17 +111,13 @@ cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
-    ep.creating -= 1
     if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
         doom(core, ep, ticket, &core.doomed_for_worker)
         count_as_relief(core, <void *>ticket)
         gcp_unlock(&ep.lock)
         dispatch(core, &core.doomed_for_worker, &served)
     else:
-        gcp_store_char(&ticket.state, GONE)
-        ep.counts[CREATING] -= 1
-        ep.size -= 1
-        gcp_store_int(&core.size, core.size - 1)
+        free_slot(core, ep, ticket)
         core.counters.create_errors += 1
         gcp_unlock(&ep.lock)
         after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)

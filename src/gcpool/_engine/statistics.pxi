@@ -12,8 +12,8 @@ cdef dict gauges_and_counters(PoolCore core):
         if not ep.forgotten:
             endpoints += 1
             counters.acquires += ep.acquires
-            idle += ep.core_idle + ep.extra_idle
-            acquired += ep.acquired
+            idle += idle_count(ep)
+            acquired += out_count(ep)
             waiting += ep.waiting
         gcp_unlock(&ep.lock)
     return {
