@@ -102,6 +102,10 @@ include "_engine/disposal.pxi"
 include "_engine/relief.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
+# An acquire: what it gets, and how it ends.
+include "_engine/acquiring.pxi"
+# A release: what becomes of the connection.
+include "_engine/releasing.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
 # The books of this process, and what happens to them in a forked child.

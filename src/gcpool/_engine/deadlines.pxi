@@ -100,3 +100,47 @@ cdef void forget_wake(PoolCore core) noexcept:
     gcp_lock(&core.lock)
     core.deadlines.wake_at = INFINITY
     gcp_unlock(&core.lock)
+
+
+cdef int expired(PoolCore core, double now, int limit, Chain *doomed) except -1:
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef int found = 0
+    cdef int size
+    cdef void *p
+    cdef bint late
+    gcp_lock(&core.lock)
+    late = advance_relief(core, now)
+    if limit <= 0:
+        limit = 1
+        size = core.size + 1
+        while size > 1:
+            size >>= 1
+            limit += 1
+    while found < limit:
+        p = evict(core, now, doomed)
+        if p == NULL:
+            break
+        count_as_relief(core, p)
+        found += 1
+    if late:
+        dispatch(core, doomed, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    return found
+
+
+cdef double next_due(PoolCore core) noexcept:
+    # The collector will wake then by itself, or never from NEVER on.
+    cdef double due
+    cdef void *p
+    cdef EndpointPool ep
+    gcp_lock(&core.lock)
+    p = first_due_locked(core, INFINITY)
+    if p != NULL:
+        ep = (<Entry>p).pool
+        gcp_unlock(&ep.lock)
+    set_due_locked(&core.deadlines)
+    due = core.deadlines.due_at
+    core.deadlines.wake_at = due
+    gcp_unlock(&core.lock)
+    return due

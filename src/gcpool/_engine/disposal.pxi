@@ -56,3 +56,39 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
         forget_connection(&core.directory, e)
         core.entries.discard(e)
     return 0
+
+
+cdef int doom_again(PoolCore core, Entry e) except -1:
+    pool_of(e)
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&core.lock)
+        gcp_assert(e.state == CLOSING)
+        chain_append(&core.doomed_for_worker, e)
+        gcp_unlock(&core.lock)
+    return 0
+
+
+cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
+    cdef EndpointPool ep = pool_of(e)
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint keep
+    if made_before_fork(core, e.fork_epoch):
+        return 0
+    gcp_lock(&core.lock)
+    advance_relief(core, now)
+    gcp_lock(&ep.lock)
+    gcp_assert(e.state == CLOSING)
+    keep = e.closed_while_out       # for its release: see forget_closed_while_out()
+    end_relief(core, e)
+    unschedule_locked(&core.deadlines, e)
+    free_slot(core, ep, e)
+    core.counters.disposed += 1
+    if not keep:
+        forget_connection(&core.directory, e)
+    gcp_unlock(&ep.lock)
+    after_slot_freed(core, ep, e, doomed, &served)
+    gcp_unlock(&core.lock)
+    if not keep:
+        core.entries.discard(e)
+    notify_all(&served)
+    return 0

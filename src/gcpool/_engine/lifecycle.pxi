@@ -74,31 +74,6 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
     return False
 
 
-cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
-    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
-    # who are to be notified. Both chains own references.
-    cdef void *p = chain_take_all(&core.watchers)
-    cdef void *following
-    cdef Waiter w
-    while p != NULL:
-        w = <Waiter>p
-        following = w.next
-        if core.size == 0 if w.entry is None else w.entry is gone:
-            w.state = SERVED
-            chain_append(notified, w)
-        else:
-            chain_append(&core.watchers, w)
-        p = following
-
-
-cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
-    # core.lock is held.
-    Py_INCREF(w)        # the chain's reference
-    chain_append(&core.watchers, w)
-    w.state = QUEUED
-    return True
-
-
 @cython.linetrace(False)
 cdef void begin_anew(PoolCore core) noexcept nogil:
     # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so
@@ -130,3 +105,174 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))
     memset(&core.counters, 0, sizeof(Counters))
+
+
+# -- close, resize ------------------------------------------------------------------------------------------------
+
+cdef int close(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef Chain refused = Chain(NULL, NULL, 0)
+    failure = None
+    gcp_lock(&core.lock)
+    gcp_store_int(&core.is_closed, 1)
+    gcp_unlock(&core.lock)
+    # Endpoint pools that appear from here on are empty: request() refuses.
+    for ep in endpoint_pools(core):
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        refuse_waiters(core, ep, &refused)
+        doom_all_idle(core, ep)
+        forget_if_empty(core, ep)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        try:
+            notify_all(&refused)
+        except BaseException as exc:    # the other endpoints' waiters must not wait on
+            if failure is None:
+                failure = exc
+    if failure is not None:
+        raise failure
+    return 0
+
+
+cdef void refuse_waiters(PoolCore core, EndpointPool ep, Chain *refused) noexcept:
+    # Both locks are held.
+    cdef void *p = first_waiter(core, ep)
+    while p != NULL:
+        waiter_unlink(ep, p)
+        (<Waiter>p).state = REFUSED
+        chain_append(refused, <Waiter>p)
+        p = first_waiter(core, ep)
+    update_wants_slot(core, ep)
+
+
+cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held.
+    cdef void *p = oldest_idle(&ep.core, &ep.extra)
+    while p != NULL:
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        p = oldest_idle(&ep.core, &ep.extra)
+
+
+cdef int doom_acquired(PoolCore core) except -1:
+    cdef Entry e
+    cdef EndpointPool ep
+    cdef int count = 0
+    # The set alone has them in the order of their addresses, which differs from run to run.
+    for e in sorted(entries_of_this_process(core), key=lambda x: (<Entry>x).expires_at):
+        ep = e.pool
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        if is_out(e):
+            gcp_store_char(&e.closed_while_out, True)
+            doom(core, ep, e, &core.doomed_for_caller)
+            count += 1
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+    return count
+
+
+cdef int resize(PoolCore core, double now, int min_idle, int max_size, int total_max_size) except -1:
+    # A limit below 0 stays as it is.
+    cdef EndpointPool ep
+    cdef Chain served = Chain(NULL, NULL, 0)
+    set_limits(core, min_idle, max_size, total_max_size)
+    for ep in endpoint_pools(core):
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        doom_surplus(core, ep)
+        if not ep.forgotten:
+            update_wants_slot(core, ep)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+    gcp_lock(&core.lock)
+    advance_relief(core, now)
+    while (
+        core.size - core.closing > core.total_max_size
+        and evict(core, INFINITY, &core.doomed_for_caller) != NULL
+    ):
+        pass
+    dispatch(core, &core.doomed_for_caller, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    return 0
+
+
+cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_size) noexcept:
+    gcp_lock(&core.lock)
+    if min_idle < 0:
+        min_idle = core.min_idle
+    if max_size < 0:
+        max_size = core.max_size
+    if total_max_size < 0:
+        total_max_size = core.total_max_size
+    core.shrunk = core.shrunk or max_size < core.max_size or total_max_size < core.total_max_size
+    gcp_store_int(&core.min_idle, min_idle)
+    gcp_store_int(&core.max_size, max_size)
+    gcp_store_int(&core.total_max_size, total_max_size)
+    gcp_unlock(&core.lock)
+
+
+cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. What is idle beyond max_size, the extra connections first.
+    cdef void *p = oldest_idle(&ep.extra, &ep.core)
+    while p != NULL and ep.size - ep.counts[CLOSING] > core.max_size:
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        p = oldest_idle(&ep.extra, &ep.core)
+
+
+# -- watching ------------------------------------------------------------------------------------------------------
+
+cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
+    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
+    # who are to be notified. Both chains own references.
+    cdef void *p = chain_take_all(&core.watchers)
+    cdef void *following
+    cdef Waiter w
+    while p != NULL:
+        w = <Waiter>p
+        following = w.next
+        if core.size == 0 if w.entry is None else w.entry is gone:
+            w.state = SERVED
+            chain_append(notified, w)
+        else:
+            chain_append(&core.watchers, w)
+        p = following
+
+
+cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
+    # core.lock is held.
+    Py_INCREF(w)        # the chain's reference
+    chain_append(&core.watchers, w)
+    w.state = QUEUED
+    return True
+
+
+cdef bint watch_empty(PoolCore core, Waiter w) noexcept:
+    cdef bint watches
+    gcp_lock(&core.lock)
+    watches = core.size > 0 and add_watcher(core, w)
+    gcp_unlock(&core.lock)
+    return watches
+
+
+cdef bint watch_gone(PoolCore core, Waiter w, Entry e) except -1:
+    cdef bint watches
+    pool_of(e)
+    w.entry = e
+    gcp_lock(&core.lock)
+    watches = not made_before_fork(core, e.fork_epoch) and gcp_load_char(&e.state) != GONE and add_watcher(core, w)
+    gcp_unlock(&core.lock)
+    return watches
+
+
+cdef bint unwatch(PoolCore core, Waiter w) noexcept:
+    cdef bint found
+    gcp_lock(&core.lock)
+    found = chain_remove(&core.watchers, w)
+    if found:
+        w.state = CANCELLED
+    gcp_unlock(&core.lock)
+    if found:
+        Py_DECREF(w)
+    return found

@@ -100,27 +100,3 @@ cdef void after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *do
     gcp_unlock(&ep.lock)
     dispatch(core, doomed, notified)
     take_watchers(core, gone, notified)
-
-
-cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
-    cdef EndpointPool ep = ticket.pool
-    cdef Chain served = Chain(NULL, NULL, 0)
-    if made_before_fork(core, ticket.fork_epoch):
-        return 0
-    gcp_lock(&core.lock)
-    advance_relief(core, now)
-    gcp_lock(&ep.lock)
-    gcp_assert(ticket.state == CREATING)
-    if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
-        doom(core, ep, ticket, &core.doomed_for_worker)
-        count_as_relief(core, <void *>ticket)
-        gcp_unlock(&ep.lock)
-        dispatch(core, &core.doomed_for_worker, &served)
-    else:
-        free_slot(core, ep, ticket)
-        core.counters.create_errors += 1
-        gcp_unlock(&ep.lock)
-        after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)
-    gcp_unlock(&core.lock)
-    notify_all(&served)
-    return 0
