@@ -366,7 +366,10 @@ class SyncClosers:
             crew.ring()
         if pool is not None:
             # If it dies of an exception that somebody raised in it, it may have been called.
-            pool._begin_disposals()
+            try:
+                pool._begin_disposals()
+            except BaseException:
+                logger.last_resort('closing connections of %r goes on after an error', pool)
 
     def stop(self) -> list[threading.Thread]:
         """Have the threads end as soon as there is nothing more to close.

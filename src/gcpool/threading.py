@@ -247,6 +247,9 @@ class ConnectionPool(
     def _collect(self) -> float | None:
         """Have closed what is due. Seconds until more will be; None if nothing ever is."""
         core = self._core
-        while core.expired(core.now(), PARALLEL_DISPOSALS, True):
+        found = 1
+        while found:
+            found = core.expired(core.now(), PARALLEL_DISPOSALS, True)
+            # Though nothing was due: the core was told the time, and may have doomed another one for somebody who waits.
             self._dispose_due()
         return self._due_in()
