@@ -305,9 +305,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1
-    if ep.heap_index >= 0:
-        heap_remove(&core.wanting_slots, <void *>ep)
-        gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
+    update_wants_slot(core, ep)
     map_remove(&core.directory.by_hash, <size_t>ep.hash, <void *>ep)
     forget_identity_locked(&core.directory, ep, ep.endpoint)
     if ep.alias is not None:

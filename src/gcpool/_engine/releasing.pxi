@@ -58,6 +58,17 @@ cdef bint begin_release(PoolCore core, Entry e) except -1:
 
 # -- release -------------------------------------------------------------------------------------------------------
 
+cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
+    # ep.lock is held. Whether it may have to be closed.
+    return (
+        e.expires_at <= now
+        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.wanting_count)
+        or ep.size > gcp_load_int(&core.max_size)
+        or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
+    )
+
+
 cdef inline bint release_fast(PoolCore core, Entry e, double now) except -1:
     # What needs the lock of the endpoint pool alone. False when nothing is done yet: see release_locked().
     cdef EndpointPool ep = e.pool
@@ -71,13 +82,7 @@ cdef inline bint release_fast(PoolCore core, Entry e, double now) except -1:
         gcp_unlock(&ep.lock)
         must_be_out(core, e)
         return True
-    if (
-        e.expires_at <= now
-        or gcp_load_int(&core.is_closed)
-        or gcp_load_int(&core.wanting_count)
-        or ep.size > gcp_load_int(&core.max_size)
-        or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
-    ):
+    if needs_core_lock(core, ep, e, now):
         gcp_unlock(&ep.lock)
         return False
     p = ep.queue.head
