@@ -379,4 +379,5 @@ class SyncClosers:
         self._stopped = True
         crew = self._crew_of_this_process()
         crew.ring()
-        return [thread for thread in tuple(crew.threads) if thread is not threading.current_thread()]
+        this = threading.current_thread()
+        return [thread for thread in tuple(crew.threads) if thread is not this and thread.is_alive()]

@@ -427,23 +427,6 @@ async def test_an_acquire_does_not_wait_longer_than_it_may_for_a_connection_to_b
         await case.cycle('c')
 
 
-@pytest.mark.parametrize('manager_class', [CheckingManager, HookedManager])
-@pytest.mark.parametrize('timeout', [0, 0.01])
-async def test_an_acquire_does_not_wait_longer_than_it_may_for_a_dead_connection_to_be_disposed_of(
-    timeout: float, manager_class: type[Manager]
-) -> None:
-    async with Case(manager_class(), max_size=1) as case:
-        await case.cycle('a')
-        gate = Gate()
-        case.manager.script('check_aliveness', False)
-        case.manager.script('dispose', gate)
-        with pytest.raises(PoolTimeout, match=r"dispose\(\) for endpoint 'a' was not done"):
-            await case.pool.acquire('a', timeout=timeout)
-        assert case.pool.get_size() == 1
-        gate.open()
-        assert await case.cycle('a') == 'a2'
-
-
 @pytest.mark.parametrize('timeout', [0, 0.01])
 async def test_close_does_not_wait_longer_for_a_dispose_than_it_may(timeout: float) -> None:
     async with Case(min_idle=3) as case:

@@ -196,8 +196,8 @@ WRONG_CHANGES = (
     WrongChange(
         'second-closer-displaces-the-first',
         ALL,
-        'chain_append(&core.watchers, w)\n    w.state',
-        'core.watchers.head = core.watchers.tail = <void *>w\n    w.state',
+        'chain_append(&core.watchers, w)\n    gcp_store',
+        'core.watchers.head = core.watchers.tail = <void *>w\n    gcp_store',
         'of two that wait in close() for the last connection, one waits for ever',
     ),
     # -- idle connections ---------------------------------------------------------------------------------------------

@@ -291,6 +291,48 @@ def child_starts_empty(collector: bool, hooks: bool) -> None:
         pool.release(raw, 'b')
 
 
+def child_beside_closers(at_work: bool) -> None:
+    """A thread is closing a connection for an acquire, or waits for the next one, when the process is forked."""
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=1, total_max_size=1)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        if name == 'dispose':
+            reached.set()
+            go_on.wait(PATIENCE)
+
+    pool.release(pool.acquire('a'), 'a')
+    manager.hook = hang if at_work else None
+    waiting = spawn(pool.acquire, 'b')
+    if at_work:
+        assert reached.wait(PATIENCE)
+    else:
+        held = waiting.result()
+        until(lambda: len(pool._closers._crew.free) == 1)
+
+    def child() -> None:
+        manager.hook = None
+        assert threading.active_count() == 1
+        pool._core.check_invariants()
+        pool.release(pool.acquire('c'), 'c')
+        assert pool.get_stats()['created'] == 1
+        # It has the connection of 'c' closed.
+        pool.release(pool.acquire('d'), 'd')
+        assert manager.lines[-2].disposals == 1
+        assert [thread.name for thread in threading.enumerate()][1:] == ['gcpool-closer']
+        assert pool.close(PATIENCE) == 0
+        assert threading.active_count() == 1
+
+    fork(child, beside_threads=True)
+    go_on.set()
+    held = waiting.result()
+    held.check()
+    pool.release(held, 'b')
+    assert pool.close(PATIENCE) == 0
+    assert [line.disposals for line in manager.lines] == [1, 1]
+
+
 def child_leaves_the_parent_s_block(exit_normally: bool) -> None:
     """The child goes on after the fork inside of ``with`` blocks, to the end of the program if it ends normally."""
     manager = LineManager()

@@ -518,6 +518,7 @@ def test_limits_change_under_every_thread() -> None:
         for _ in range(ROUNDS):
             max_size = random.randrange(1, 6)
             pool._core.resize(
+                pool._core.now(),
                 min_idle=random.randrange(max_size + 1),
                 max_size=max_size,
                 total_max_size=max_size + random.randrange(6),
@@ -529,7 +530,7 @@ def test_limits_change_under_every_thread() -> None:
     run_threads(resize, *[work] * THREADS)
     pool._core.check_invariants()
     assert pool.get_stats()['acquires'] == THREADS * ROUNDS
-    pool._core.resize(max_size=1000, total_max_size=1000)
+    pool._core.resize(pool._core.now(), max_size=1000, total_max_size=1000)
     pool.close()
     check_books(pool, manager)
 

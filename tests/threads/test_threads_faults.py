@@ -28,7 +28,7 @@ def test_an_interruption_inside_the_manager_loses_nothing(method: str, error: Ba
         assert case.cycle('b') == 'b1'
 
 
-def test_an_acquire_has_the_slot_that_it_frees_where_an_earlier_one_is_held_up_by_its_own_dispose() -> None:
+def test_who_waits_for_a_hanging_dispose_has_another_connection_closed_by_who_comes_next() -> None:
     with Case(total_max_size=3, max_size=3) as case:
         for endpoint in 'abc':
             case.cycle(endpoint)
@@ -36,16 +36,16 @@ def test_an_acquire_has_the_slot_that_it_frees_where_an_earlier_one_is_held_up_b
         case.manager.script('dispose', gate)
         first = spawn(case.pool.acquire, 'x')
         gate.reached()
-        # It is no help any more.
+        # It is no relief any more.
         case.clock.advance(2)
         second = case.pool.acquire('x', timeout=PATIENCE)
-        assert not first.done
-        third = case.pool.acquire('y', timeout=PATIENCE)
+        third = spawn(case.pool.acquire, 'y')
+        case.waiting(1)
         gate.open()
-        case.release(first.result(), second, third)
+        case.release(first.result(), second, third.result())
 
 
-def test_an_acquire_whose_dead_connection_takes_long_to_go_leaves_slots_to_those_who_can_use_them() -> None:
+def test_an_acquire_whose_dead_connection_takes_long_to_go_has_the_next_slot_before_later_ones() -> None:
     with Case(CheckingManager(), total_max_size=2, max_size=2) as case:
         case.cycle('a')
         case.cycle('b')
@@ -54,10 +54,12 @@ def test_an_acquire_whose_dead_connection_takes_long_to_go_leaves_slots_to_those
         case.manager.script('dispose', gate)
         first = spawn(case.pool.acquire, 'a')
         gate.reached()
-        second = case.pool.acquire('c', timeout=PATIENCE)
-        assert case.manager.take_calls()[-2:] == ['dispose b1', 'create c']
+        second = spawn(case.pool.acquire, 'c')
+        assert first.result().name == 'a2'
+        assert case.manager.take_calls()[-2:] == ['dispose b1', 'create a']
+        case.waiting(1)
         gate.open()
-        case.release(first.result(), second)
+        case.release(first.result(), second.result())
 
 
 def test_an_acquire_disposes_of_its_own_and_not_of_what_comes_first() -> None:
@@ -93,25 +95,25 @@ def test_what_is_no_exception_in_a_dispose_reaches_the_one_who_released_and_the_
         assert case.stats['idle'] == case.pool.get_size() == 1
 
 
-def test_what_is_no_exception_in_the_dispose_of_an_evicted_connection_leaves_the_slot_free() -> None:
+def test_what_is_no_exception_in_the_dispose_of_an_evicted_connection_is_logged_and_its_slot_free(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
-        case.manager.script('dispose', Interruption())
-        with pytest.raises(Interruption):
-            case.pool.acquire('b')
-        assert case.pool.get_size() == 0
-        case.cycle('b')
+        case.manager.script('dispose', Interruption('in dispose'))
+        assert case.cycle('b') == 'b1'
+    assert 'Interruption: in dispose' in caplog.text
 
 
-def test_what_is_no_exception_in_the_dispose_of_a_dead_connection_leaves_the_slot_free() -> None:
+def test_what_is_no_exception_in_the_dispose_of_a_dead_connection_is_logged_and_its_slot_free(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with Case(CheckingManager(), max_size=1) as case:
         case.cycle('a')
         case.manager.script('check_aliveness', False)
-        case.manager.script('dispose', Interruption())
-        with pytest.raises(Interruption):
-            case.pool.acquire('a')
-        assert case.pool.get_size() == 0
+        case.manager.script('dispose', Interruption('in dispose'))
         assert case.cycle('a') == 'a2'
+    assert 'Interruption: in dispose' in caplog.text
 
 
 def test_what_is_no_exception_in_a_dispose_of_close_does_not_keep_it_from_the_others() -> None:

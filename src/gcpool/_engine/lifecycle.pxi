@@ -225,26 +225,27 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
 
 cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
     # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
-    # who are to be notified. Both chains own references.
+    # who are to be notified. The chain of watchers borrows them, as the queues do: a task that nobody will go on with
+    # is garbage although it watches.
     cdef void *p = chain_take_all(&core.watchers)
     cdef void *following
-    cdef Waiter w
     while p != NULL:
-        w = <Waiter>p
-        following = w.next
-        if core.size == 0 if w.entry is None else w.entry is gone:
-            w.state = SERVED
-            chain_append(notified, w)
+        following = (<Waiter>p).next
+        if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
+            gcp_store_int(&(<Waiter>p).state, SERVED)
+            if gcp_try_incref(p):
+                chain_append(notified, <Waiter>p)
         else:
-            chain_append(&core.watchers, w)
+            chain_append(&core.watchers, <Waiter>p)
         p = following
 
 
 cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
     # core.lock is held.
-    Py_INCREF(w)        # the chain's reference
+    w.core = core
     chain_append(&core.watchers, w)
-    w.state = QUEUED
+    gcp_store_int(&w.state, QUEUED)
+    gcp_enable_try_incref(w)
     return True
 
 
@@ -266,13 +267,12 @@ cdef bint watch_gone(PoolCore core, Waiter w, Entry e) except -1:
     return watches
 
 
-cdef bint unwatch(PoolCore core, Waiter w) noexcept:
+cdef bint unwatch(PoolCore core, void *p) noexcept:
+    # False if it watches nothing. The destructor of the waiter may run.
     cdef bint found
     gcp_lock(&core.lock)
-    found = chain_remove(&core.watchers, w)
+    found = chain_remove(&core.watchers, <Waiter>p)
     if found:
-        w.state = CANCELLED
+        gcp_store_int(&(<Waiter>p).state, CANCELLED)
     gcp_unlock(&core.lock)
-    if found:
-        Py_DECREF(w)
     return found

@@ -179,8 +179,8 @@ cdef class PoolCore:
         distrust_endpoint(self, e)
 
     def reject_dead(self, Waiter w not None):
-        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`). When the waiter asks again, or is cancelled,
-        it is doomed, and not before, so that nobody comes between. Nothing is dead when the pool was closed over it
+        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`). It is doomed when the waiter asks again, or
+        is cancelled, and not before, so that nobody comes between. Nothing is dead when the pool was closed over it
         during the check."""
         reject_dead(self, w)
 
@@ -333,7 +333,7 @@ cdef class PoolCore:
 
         :return: True when it was still waiting, so that it will not be notified
         """
-        return unwatch(self, w)
+        return unwatch(self, <void *>w)
 
     def doom_acquired(self):
         """Doom every connection that is out, the oldest first; its release will do nothing.

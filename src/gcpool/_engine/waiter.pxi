@@ -26,7 +26,10 @@ cdef class Waiter:
         # else: it must be forgotten before it goes with it.
         cdef EndpointPool ep = self.pool
         cdef int state = gcp_load_int(&self.state)
-        if (state == QUEUED or state == DROPPED) and ep is not None and not made_before_fork(self.core, ep.fork_epoch):
+        cdef bint queued = state == QUEUED or state == DROPPED
+        if queued and ep is None:
+            unwatch(self.core, <void *>self)
+        elif queued and not made_before_fork(self.core, ep.fork_epoch):
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
             dequeue(self.core, ep, <void *>self)

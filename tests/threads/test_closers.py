@@ -1,0 +1,313 @@
+"""The threads that close what acquires have doomed: there are as many as it takes, they end, and where there is none
+nothing stays open because of that."""
+
+import ctypes
+import gc
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gcpool.threading import ConnectionPool
+from tests.support import PATIENCE, Interruption
+from tests.threads.programs import run_program
+from tests.threads.support import Case, CheckingManager, Gate, HookedManager, Manager, spawn, until
+
+
+def closers(case: Case) -> list[threading.Thread]:
+    return [thread for thread in case.pool._closers._crew.threads if thread.is_alive()]
+
+
+def close_one(case: Case, endpoint: str) -> None:
+    """Have an idle connection of another endpoint closed."""
+    case.cycle(endpoint)
+    until(lambda: len(case.pool._closers._crew.free) > 0)
+
+
+# -- how many there are -----------------------------------------------------------------------------------------------
+
+
+def test_there_is_none_before_something_is_closed_for_an_acquire() -> None:
+    with Case(max_size=1, total_max_size=2, idle_timeout=0, min_idle=0, background_collector=False) as case:
+        for endpoint in 'abcab':
+            case.cycle(endpoint)
+        assert closers(case) == []
+        assert case.stats['disposed'] == 5, 'the releases have closed them'
+
+
+def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        names = set()
+        case.manager.dispose = lambda endpoint, conn, timeout=None: (  # type: ignore[method-assign]
+            names.add(threading.current_thread().name),
+            Manager.dispose(case.manager, endpoint, conn, timeout),
+        )
+        for endpoint in 'abcdef':
+            close_one(case, endpoint) if endpoint != 'a' else case.cycle('a')
+        assert names == {'gcpool-closer'}
+        assert len(closers(case)) == 1
+
+
+def test_it_ends_when_nothing_is_to_be_closed_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('gcpool._workers.LINGER', 0.01)
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        for endpoint in 'bc':
+            case.cycle(endpoint)
+            until(lambda: case.pool._closers._crew.threads == {})
+        assert case.pool._closers._crew.free == {}
+
+
+def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('gcpool._workers.PARALLEL_DISPOSALS', 2)
+    with Case(max_size=1, total_max_size=4) as case:
+        for endpoint in 'abcd':
+            case.cycle(endpoint)
+        gates = Gate(), Gate()
+        case.manager.script('dispose', *gates)
+        jobs = []
+        for endpoint, gate in zip('wx', gates, strict=True):
+            jobs.append(spawn(case.pool.acquire, endpoint))
+            gate.reached()
+        jobs += [spawn(case.pool.acquire, endpoint) for endpoint in 'yz']
+        case.waiting(4)
+        assert case.pool._core.left_to_workers == 2
+        assert len(closers(case)) == 2
+        gates[0].open()
+        until(lambda: case.stats['waiting'] == 1)
+        gates[1].open()
+        case.release(*[job.result() for job in jobs])
+
+
+def test_they_do_not_keep_a_forgotten_pool() -> None:
+    pool: ConnectionPool[Any, Any] = ConnectionPool(Manager(), max_size=1, total_max_size=1)
+    for endpoint in 'ab':
+        pool.release(pool.acquire(endpoint), endpoint)
+    until(lambda: len(pool._closers._crew.free) == 1)
+    [thread] = pool._closers._crew.threads
+    gone = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert gone() is None
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+# -- none can be started ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=['no thread', 'no memory', 'the interpreter ends'])
+def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == 'the interpreter ends':
+        monkeypatch.setattr('gcpool._workers.SyncClosers._is_finalizing', lambda _: True)
+    else:
+        start = threading.Thread.start
+        error = MemoryError() if request.param == 'no memory' else RuntimeError("can't start new thread")
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == 'gcpool-closer':
+                raise error
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, 'start', refuse)
+    yield str(request.param)
+
+
+def test_where_no_thread_can_be_started_an_acquire_closes_itself(
+    no_thread: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Case(HookedManager(), max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        assert case.cycle('b') == 'b1'
+        case.manager.script('check_aliveness', False)
+        case.manager.take_calls()
+        assert case.cycle('b') == 'b2'
+        assert case.manager.take_calls()[:3] == ['check_aliveness b1', 'dispose b1', 'on_connection_dead b1']
+        case.manager.script('dispose', Interruption('in dispose'))
+        with pytest.raises(Interruption, match='in dispose'):
+            case.cycle('a')
+        assert case.pool.get_size() == 0
+        assert case.cycle('a') == 'a2'
+        assert closers(case) == []
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == (no_thread != 'the interpreter ends'), 'not once for each acquire'
+
+
+def test_an_acquire_that_closes_itself_has_a_dispose_end_in_time(no_thread: str) -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        case.manager.timeouts.clear()
+        case.pool.release(case.pool.acquire('b', timeout=0), 'b')
+        assert case.manager.timeouts == [0.1, 0]
+
+
+def test_the_collector_closes_itself_where_no_further_thread_can_be_started(no_thread: str) -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=0.005) as case:
+        case.cycle('a')
+        case.clock.advance(0.005)
+        until(lambda: case.pool.get_size() == 0)
+
+
+# -- they are interrupted, or die -------------------------------------------------------------------------------------
+
+
+def test_an_acquire_that_is_interrupted_where_it_calls_a_thread_has_it_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        call = type(case.pool._closers).call
+        errors = [Interruption('in call')]
+
+        def interrupted(self: Any) -> bool:
+            if errors:
+                raise errors.pop()
+            return bool(call(self))
+
+        monkeypatch.setattr(type(case.pool._closers), 'call', interrupted)
+        with pytest.raises(Interruption, match='in call'):
+            case.pool.acquire('b')
+        until(lambda: case.pool.get_size() == 0)
+        assert case.cycle('b') == 'b1'
+
+
+@pytest.mark.parametrize('where', ['before', 'after'])
+def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_all_the_same(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+    errors = [Interruption('in start')]
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name != 'gcpool-closer' or not errors:
+            start(thread)
+            return
+        if where == 'after':
+            start(thread)
+        raise errors.pop()
+
+    monkeypatch.setattr(threading.Thread, 'start', interrupted)
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        with pytest.raises(Interruption, match='in start'):
+            case.pool.acquire('b')
+        until(lambda: case.pool.get_size() == 0)
+        assert case.cycle('b') == 'b1'
+
+
+def test_a_thread_that_somebody_ended_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('threading.excepthook', lambda args: None)
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        close_one(case, 'b')
+        [killed] = closers(case)
+        assert killed.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(killed.ident), ctypes.py_object(SystemExit))
+        # It comes when the thread runs next, which is when there is something to close.
+        assert case.cycle('c') == 'c1'
+        until(lambda: not killed.is_alive())
+        close_one(case, 'd')
+        assert closers(case) not in ([], [killed])
+
+
+def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_that_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        for error in (KeyboardInterrupt(), SystemExit(1), Interruption('in dispose')):
+            case.manager.script('dispose', error)
+            case.cycle('b')
+            case.cycle('a')
+        assert closers(case) != []
+    assert caplog.text.count('goes on after an error') == 3
+
+
+# -- close() and fork() -----------------------------------------------------------------------------------------------
+
+
+def test_close_waits_for_what_a_thread_is_closing_and_no_thread_outlives_it() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.pool.acquire, 'b', timeout=0.01)
+        gate.reached()
+        threads = closers(case)
+        with pytest.raises(TimeoutError):
+            job.result()
+        closing = spawn(case.pool.close)
+        until(lambda: case.pool._core.closed)
+        assert not closing.done
+        gate.open()
+        assert closing.result() == 0
+        assert [thread.is_alive() for thread in threads] == [False]
+        assert case.pool.get_size() == 0
+
+
+def test_close_does_not_wait_longer_than_it_may_and_says_what_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.pool.acquire, 'b', timeout=0.01)
+        gate.reached()
+        with pytest.raises(TimeoutError):
+            job.result()
+        assert case.pool.close(timeout=0) == 0
+        assert 'closing the pool: threads that still close a connection: 1' in caplog.text
+        assert case.pool.get_size() == 1
+        gate.open()
+        until(lambda: case.pool.get_size() == 0)
+
+
+def test_no_thread_waits_for_more_after_close() -> None:
+    with Case(max_size=1, total_max_size=2) as case:
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+        until(lambda: len(case.pool._closers._crew.free) == 1)
+        [thread] = closers(case)
+        assert case.pool.close() == 0
+        assert not thread.is_alive()
+
+
+def test_a_dispose_that_closes_the_pool_does_not_wait_for_its_own_thread() -> None:
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        ended = threading.Event()
+
+        def dispose(endpoint: Any, conn: Any, timeout: float | None = None) -> None:
+            case.pool.close(timeout=0)
+            Manager.dispose(case.manager, endpoint, conn, timeout)
+            ended.set()
+
+        case.manager.dispose = dispose  # type: ignore[method-assign]
+        with pytest.raises(Exception, match='the pool is closed'):
+            case.pool.acquire('b')
+        assert ended.wait(PATIENCE)
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+@pytest.mark.parametrize('at_work', [True, False])
+def test_a_child_of_a_fork_has_no_thread_of_its_parent_s_and_starts_its_own(at_work: bool) -> None:
+    run_program('fork_programs', 'child_beside_closers', at_work)
+
+
+# -- the collector ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dispose_that_hangs_does_not_hold_up_the_collector() -> None:
+    with Case(CheckingManager(), background_collector=True, min_idle=0, idle_timeout=0.005) as case:
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+            case.clock.advance(0.005)
+            if endpoint == 'a':
+                gate.reached()
+        until(lambda: case.manager.living == [] and case.pool.get_size() == 1)
+        gate.open()
