@@ -58,7 +58,7 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
     cdef Entry e
     owned = [0] * 6
     for e in entries:
-        owned[e.state] += 1
+        owned[<int>e.state] += 1
     counts = [ep.counts[i] for i in range(6)]
     # Tickets are owned by whoever connects.
     if counts[IDLE_CORE:] != owned[IDLE_CORE:]:
