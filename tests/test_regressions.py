@@ -87,8 +87,8 @@ def test_a_pool_is_built_once() -> None:
     [
         lambda core: core.release(Entry(), 0.0),
         lambda core: core.release(None, 0.0),
-        lambda core: core.disposed(Entry()),
-        lambda core: core.disposed(None),
+        lambda core: core.disposed(Entry(), 0.0),
+        lambda core: core.disposed(None, 0.0),
         lambda core: core.doom_again(Entry()),
         lambda core: core.created(Entry(), 1, 0.0),
         lambda core: core.created(None, 1, 0.0),
@@ -96,8 +96,8 @@ def test_a_pool_is_built_once() -> None:
         lambda core: core.begin_release(None),
         lambda core: core.adopt(Waiter('a'), Entry()),
         lambda core: core.adopt(None, None),
-        lambda core: core.failed(Waiter('a')),
-        lambda core: core.failed(None),
+        lambda core: core.failed(Waiter('a'), 0.0),
+        lambda core: core.failed(None, 0.0),
         lambda core: core.reject_dead(Waiter('a')),
         lambda core: core.reject_dead(None),
         lambda core: core.still_holds(Waiter('a')),
@@ -105,9 +105,11 @@ def test_a_pool_is_built_once() -> None:
         lambda core: core.cancel(None, 0.0),
         lambda core: core.give_up(None),
         lambda core: core.request(None, 0.0),
-        lambda core: core.take_dead_entry(None),
+        lambda core: core.retire(Entry(), 0.0),
+        lambda core: core.watch_gone(Waiter(None), Entry()),
+        lambda core: core.watch_gone(None, None),
         lambda core: core.watch_empty(None),
-        lambda core: core.unwatch_empty(None),
+        lambda core: core.unwatch(None),
         lambda core: Waiter('a').__init__('b'),
         lambda core: SyncConnectionContext().__enter__(),
         lambda core: SyncConnectionContext().__exit__(None, None, None),
@@ -721,7 +723,7 @@ def test_an_acquire_disposes_of_what_it_has_closed_and_leaves_the_others_to_thos
         pool.release(conn, 'healthy')
 
 
-def test_the_dispose_of_a_dead_connection_is_told_what_is_left_of_the_acquire_s_time() -> None:
+def test_the_dispose_of_a_dead_connection_is_told_the_dispose_timeout_and_not_what_the_acquire_has_left() -> None:
     told = []
 
     class Dying(Manager):
@@ -731,7 +733,7 @@ def test_the_dispose_of_a_dead_connection_is_told_what_is_left_of_the_acquire_s_
         def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
             told.append(timeout)
 
-    pool = gcpool.threading.ConnectionPool(Dying(), _clock=lambda: 0.0)
+    pool = gcpool.threading.ConnectionPool(Dying(), dispose_timeout=2.0, max_size=1, _clock=lambda: 0.0)
     pool.release(pool.acquire('a'), 'a')
     pool.acquire('a', 5.0)
-    assert told == [5.0]
+    assert told == [2.0]

@@ -230,7 +230,8 @@ class _Crew:
 
     def __init__(self, fork_epoch: int):
         self.fork_epoch = fork_epoch
-        # Dicts for sets that keep their order: the same simulation is to take the same course.
+        # Dicts for sets that keep their order: the same simulation is to take the same course. list() of one is atomic,
+        # without the GIL, too; tuple() is not.
         self.threads: dict[threading.Thread, None] = {}
         # Those that will look what is doomed: they wait for that, or have just been started.
         self.free: dict[threading.Thread, None] = {}
@@ -276,14 +277,14 @@ class SyncClosers:
         if self._is_finalizing():
             return False
         crew = self._crew_of_this_process()
-        for thread in tuple(crew.free):
+        for thread in list(crew.free):
             if thread.is_alive():
                 crew.ring()
                 return True
             # It is being started by somebody else, or has died, of an exception that somebody raised in it.
             crew.free.pop(thread, None)
         if len(crew.threads) >= PARALLEL_DISPOSALS:
-            for thread in tuple(crew.threads):
+            for thread in list(crew.threads):
                 if not thread.is_alive():
                     crew.threads.pop(thread, None)
             if len(crew.threads) >= PARALLEL_DISPOSALS:
@@ -357,11 +358,10 @@ class SyncClosers:
             crew.free.pop(thread, None)
 
     def _leave(self, crew: _Crew) -> None:
+        # Makes the thread known where it is not, so that it can end in order: see SyncWorker.
+        threading.current_thread()
         pool = self._pool()
-        if crew is not self._crew_of_this_process():
-            # A thread of gevent outlives a fork: see SyncWorker.
-            threading.current_thread()
-        elif pool is None or self._stopped:
+        if crew is self._crew_of_this_process() and (pool is None or self._stopped):
             # The others are to end, too.
             crew.ring()
         if pool is not None:
@@ -380,4 +380,4 @@ class SyncClosers:
         crew = self._crew_of_this_process()
         crew.ring()
         this = threading.current_thread()
-        return [thread for thread in tuple(crew.threads) if thread is not this and thread.is_alive()]
+        return [thread for thread in list(crew.threads) if thread is not this and thread.is_alive()]

@@ -80,16 +80,18 @@ def test_releases_dispose_of_nothing_of_what_the_collector_has_still_to_do() -> 
     with Case(background_collector=True, min_idle=0, idle_timeout=60) as case:
         conns = case.acquire('a', 4)
         case.release(*conns[:3])
-        gate = Gate()
-        case.manager.script('dispose', gate)
+        gates = Gate(), Gate(), Gate()
+        case.manager.script('dispose', *gates)
         case.clock.advance(60)
         assert case.pool._worker is not None
         case.pool._worker.wake()
-        gate.reached()
+        for gate in gates:
+            gate.reached()
         disposed = [call for call in case.manager.calls if call.startswith('dispose')]
         case.release(conns[3])
         assert [call for call in case.manager.calls if call.startswith('dispose')] == disposed
-        gate.open()
+        for gate in gates:
+            gate.open()
         until(lambda: case.pool.get_size() == 1)
 
 

@@ -252,6 +252,7 @@ def look_at_pool(pool: ConnectionPool[Any, Connection]) -> None:
 def disturb_pool(pool: ConnectionPool[Any, Connection]) -> None:
     """Change limits, do the collector's work, replace a method as tracers do, and collect garbage."""
     pool._core.resize(
+        pool._core.now(),
         min_idle=mine.random.choice((0, 1, 2)),
         max_size=mine.random.choice((2, 3)),
         total_max_size=mine.random.choice((3, 5, 40)),
@@ -316,15 +317,13 @@ def ask_core(case: CoreCase) -> None:
     waiter = Waiter(some_endpoint())
     ring = Ring()
     waiter.arm(ring)
-    if mine.happens(0.3):
-        waiter.keep_doomed()
     entry = core.try_acquire(waiter.endpoint, core.now())
     if entry is not None:
         core.adopt(waiter, entry)
     elif core.request(waiter, core.now()) and not wait(case, waiter, ring):
         return
-    while (entry := core.take_own(waiter)) is not None:
-        core.disposed(entry, waiter)
+    if mine.happens(0.3):
+        dispose(core)
     if waiter.refused:
         raise ConnectionPoolClosedError
     if waiter.has_ticket:
@@ -332,13 +331,11 @@ def ask_core(case: CoreCase) -> None:
             leave(case, waiter)
             return
         if mine.happens(0.1):
-            core.failed(waiter)
+            core.failed(waiter, core.now())
             return
-        if not core.created(waiter.served, Connection(), core.now(), waiter):
+        if not core.created(waiter.served, Connection(), core.now()):
             return
     give_back(case, waiter)
-    while (entry := core.take_own(waiter)) is not None:
-        core.disposed(entry, waiter)
 
 
 def wait(case: CoreCase, waiter: Waiter, ring: Ring) -> bool:
@@ -379,15 +376,17 @@ def give_back(case: CoreCase, waiter: Waiter) -> None:
     if way == 0:
         core.begin_check(waiter)
         core.reject_dead(waiter)
+        if mine.happens(0.5):
+            core.request(waiter, core.now())
         core.cancel(waiter, core.now())
     elif way == 1:
         core.cancel(waiter, core.now())
     elif way == 2:
         core.distrust_endpoint(entry)
-        if core.retire(entry):
-            core.disposed(entry)
+        if core.retire(entry, core.now()):
+            core.disposed(entry, core.now())
     elif way == 3:
-        core.retire_to_doomed(entry)
+        core.retire_to_doomed(entry, core.now())
     elif way == 4:
         entry.break_()
         if core.begin_release(entry) and core.is_out(entry):
@@ -412,11 +411,18 @@ def look_at_entry(entry: Entry) -> None:
 
 
 def dispose(core: PoolCore) -> None:
-    while (entry := core.take_doomed()) is not None:
+    take = mine.random.choice((core.take_doomed, core.take_doomed_for_caller, core.take_doomed_for_worker))
+    while (entry := take()) is not None:
         if mine.happens(0.1):
             core.doom_again(entry)
             return
-        core.disposed(entry)
+        if mine.happens(0.1):
+            watcher = Waiter(None)
+            watcher.arm(bool)
+            core.watch_gone(watcher, entry)
+            if mine.happens(0.5):
+                core.unwatch(watcher)
+        core.disposed(entry, core.now(), mine.happens(0.5))
 
 
 def use_core(case: CoreCase) -> None:
@@ -430,7 +436,7 @@ def use_core(case: CoreCase) -> None:
         except ConnectionNotAcquired:
             mine.counts['ConnectionNotAcquired'] += 1
         if mine.happens(0.1):
-            core.expired(core.now(), 2)
+            core.expired(core.now(), 2, mine.happens(0.5))
             core.next_due()
         if mine.happens(0.002):
             core.close()
@@ -443,6 +449,7 @@ def look_at_core(case: CoreCase) -> None:
     for _ in range(10):
         assert core.size >= 0
         assert core.doomed >= 0
+        assert core.left_to_workers >= 0
         assert core.closed in {True, False}
         assert core.min_idle + core.max_size + core.total_max_size > 0
     assert min(core.stats().values()) >= 0
@@ -453,11 +460,11 @@ def look_at_core(case: CoreCase) -> None:
 
 def disturb_core(case: CoreCase) -> None:
     core = case.core
-    core.resize(max_size=mine.random.choice((1, 2)), total_max_size=mine.random.choice((2, 4)))
+    core.resize(core.now(), max_size=mine.random.choice((1, 2)), total_max_size=mine.random.choice((2, 4)))
     watcher = Waiter(None)
     watcher.arm(bool)
     if core.watch_empty(watcher):
-        core.unwatch_empty(watcher)
+        core.unwatch(watcher)
     dispose(core)
     if mine.happens(0.01):
         gc.collect()
@@ -472,7 +479,7 @@ def stress_core(draw: random.Random) -> None:
     # What a waiter held that was dropped is out for good.
     core.doom_acquired()
     while (entry := core.take_doomed()) is not None:
-        core.disposed(entry)
+        core.disposed(entry, core.now())
     assert core.size == 0
     core.check_invariants()
 
