@@ -18,6 +18,8 @@ include "_engine/deadlines.pxd"
 include "_engine/statistics.pxd"
 
 cdef class PoolCore
+cdef class EndpointPool(HeapMember)
+cdef class Entry(HeapMember)
 
 include "_engine/directory.pxd"
 include "_engine/endpoint.pxd"

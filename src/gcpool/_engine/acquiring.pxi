@@ -1,16 +1,16 @@
 cdef inline Entry take_idle(PoolCore core, object endpoint, double now, double interval):
     cdef EndpointPool ep
-    cdef Entry e
-    cdef void *p
-    cdef Slot *slot = NULL
+    cdef Slot *slot
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
-    if slot != NULL:
-        ep = <EndpointPool>slot.value
-    else:
-        ep = find_known_pool(core, endpoint)
-        if ep is None:
-            return None
+        if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
+            return take_idle_of(core, <EndpointPool>slot.value, slot, now, interval)
+    ep = find_known_pool(core, endpoint)
+    return None if ep is None else take_idle_of(core, ep, NULL, now, interval)
+
+
+cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, double now, double interval):
+    cdef void *p
     gcp_lock(&ep.lock)
     p = next_idle(ep)
     # Where somebody waits nothing is idle, so this overtakes nobody.
@@ -22,13 +22,13 @@ cdef inline Entry take_idle(PoolCore core, object endpoint, double now, double i
     ):
         gcp_unlock(&ep.lock)
         return None
-    e = <Entry>p
     if slot != NULL:
-        set_hint(slot, e)
-    unlink_idle(ep, e)
-    lend(ep, e)
+        set_hint(slot, <Entry>p)
+    unlink_idle(ep, <Entry>p)
+    lend(ep, <Entry>p)
+    Py_INCREF(<Entry>p)     # under the lock: close() may take it away from its holder at once
     gcp_unlock(&ep.lock)
-    return e
+    return hand_out_entry(p)
 
 
 cdef int adopt(PoolCore core, Waiter w, Entry e) except -1:

@@ -4,6 +4,11 @@ cdef class Spelling:                        # a way to write an endpoint that no
     cdef Spelling next                      # [ep] the spelling seen before this one
 
 
+cdef extern from *:
+    Entry hand_out_entry "gcp_hand_out"(void *)
+    EndpointPool hand_out_pool "gcp_hand_out"(void *)
+
+
 cdef enum:              # what add_connection() answers
     ADDED
     KNOWN_ALREADY

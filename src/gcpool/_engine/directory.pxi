@@ -17,11 +17,13 @@ cdef inline Py_hash_t hash_of(object endpoint) except? -1:
 
 
 cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
-    return <EndpointPool>map_get(&d.by_identity, <size_t><void *>endpoint)
+    cdef void *found = map_get(&d.by_identity, <size_t><void *>endpoint)
+    return None if found == NULL else hand_out_pool(found)
 
 
 cdef inline Entry find_entry(Directory *d, object conn):
-    return <Entry>map_get(&d.by_connection, <size_t><void *>conn)
+    cdef void *found = map_get(&d.by_connection, <size_t><void *>conn)
+    return None if found == NULL else hand_out_entry(found)
 
 
 cdef int add_connection(Directory *d, Entry e) noexcept:

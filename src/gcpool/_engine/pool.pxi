@@ -84,7 +84,8 @@ cdef class PoolCore:
 
     cdef bint release_fast(self, Entry e, double now) except -1:
         # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
-        return release_fast(self, e, now)
+        # What is needed of the endpoint pool lives as long as the entry: no reference is taken for the call.
+        return release_fast(self, e, <EndpointPool><void *>e.pool, now)
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 

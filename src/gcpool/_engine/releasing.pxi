@@ -18,20 +18,31 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
 cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
     cdef Entry e = find_entry(&core.directory, conn)
     if e is None:
-        if is_inherited(core, conn):
-            return None
-        raise ConnectionNotAcquired(
-            f'the connection {conn!r} is not of this pool (or it is closed): '
-            f'expected one that acquire({endpoint!r}) gave'
-        )
-    if e.pool.endpoint is not endpoint and not pool_is_for(core, e.pool, endpoint):
-        raise ConnectionNotAcquired(
-            f'the connection {conn!r} belongs to endpoint {e.pool.endpoint!r}, it was given back to {endpoint!r}'
-        )
+        must_be_inherited(core, conn, endpoint)
+        return None
+    if e.pool.endpoint is not endpoint:
+        must_be_for(core, e, endpoint)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
         return None
     return e
+
+
+cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
+    if not is_inherited(core, conn):
+        raise ConnectionNotAcquired(
+            f'the connection {conn!r} is not of this pool (or it is closed): '
+            f'expected one that acquire({endpoint!r}) gave'
+        )
+    return 0
+
+
+cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
+    if not pool_is_for(core, e.pool, endpoint):
+        raise ConnectionNotAcquired(
+            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, it was given back to {endpoint!r}'
+        )
+    return 0
 
 
 cdef Entry entry_if_acquired(PoolCore core, object conn, object endpoint):
@@ -69,11 +80,8 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
-cdef inline bint release_fast(PoolCore core, Entry e, double now) except -1:
-    # What needs the lock of the endpoint pool alone. False when nothing is done yet: see release_locked().
-    cdef EndpointPool ep = e.pool
-    cdef Waiter w
-    cdef void *p
+cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double now) except -1:
+    # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked().
     cdef bint is_core
     if made_before_fork(core, e.fork_epoch):
         return True
@@ -85,23 +93,28 @@ cdef inline bint release_fast(PoolCore core, Entry e, double now) except -1:
     if needs_core_lock(core, ep, e, now):
         gcp_unlock(&ep.lock)
         return False
-    p = ep.queue.head
-    if p != NULL:
-        if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
-            gcp_unlock(&ep.lock)
-            return False
-        w = <Waiter>p
-        Py_DECREF(w)
-        hand_over(ep, e, w, now)
-        gcp_unlock(&ep.lock)
-        w.notify()
-        return True
+    if ep.queue.head != NULL:
+        return hand_over_and_unlock(e, ep, now)
     is_core = becomes_core(core, ep)
     if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
         gcp_unlock(&ep.lock)
         return False
     push_idle(core, ep, e, now, is_core)
     gcp_unlock(&ep.lock)
+    return True
+
+
+cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
+    cdef Waiter w
+    cdef void *p = ep.queue.head
+    if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
+        gcp_unlock(&ep.lock)
+        return False
+    w = <Waiter>p
+    Py_DECREF(w)
+    hand_over(ep, e, w, now)
+    gcp_unlock(&ep.lock)
+    w.notify()
     return True
 
 
