@@ -374,7 +374,7 @@ class SyncClosers:
     def stop(self) -> list[threading.Thread]:
         """Have the threads end as soon as there is nothing more to close.
 
-        :return: those that there are, but for the one that calls: a dispose that closes the pool does not wait for itself
+        :return: those that there are, but for the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
         crew = self._crew_of_this_process()

@@ -18,7 +18,8 @@ ConnectionT = TypeVar('ConnectionT')
 class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     """Base of the managers for :py:class:`gcpool.threading.ConnectionPool` (there: ``BaseConnectionManager``).
 
-    The pool calls every method outside its lock, from the thread that acquires or releases (or from the collector's).
+    The pool calls every method outside its lock, from the thread that acquires or releases. ``dispose`` alone is also
+    called from threads of the pool, which close what an acquire or the collector has closed.
     """
 
     @abc.abstractmethod
@@ -39,7 +40,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
         :param endpoint: where the connection leads
         :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
-        :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit
+        :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit. Less where :py:meth:`close` of the
+            pool has less time, or an acquire, in whose thread this is called where no other one can be started
         """
 
     def normalize(self, endpoint: EndpointT) -> EndpointT:

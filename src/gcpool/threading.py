@@ -45,8 +45,8 @@ class ConnectionPool(
     :param acquire_timeout: seconds that an acquire waits if it says nothing else; None for no limit
     :param background_collector: whether a background worker disposes of what is due. If not, each release does.
     :param dispose_batch_size: how many connections one release disposes of at most; 0 for ``int(log2(size + 1)) + 1``
-    :param dispose_timeout: seconds that one disposal may take; None for no limit. An acquire waits for what it has to
-        close no longer than it has time itself.
+    :param dispose_timeout: seconds that one disposal may take; None for no limit. An acquire waits for what it has
+        closed no longer than it has time itself: a task or a thread of the pool closes it.
     :param check_interval: seconds within which a connection that was used is served without ``check_aliveness``; 0 for
         a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's others from before are
         suspect, and are checked before they are served, however recently they were used.
@@ -127,8 +127,8 @@ class ConnectionPool(
 
         Connections that are out are waited for, and disposed of as they come back; those that are still out when the
         time is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the
-        same way. On asyncio no task and no timer of the pool is left in the event loop when this returns. Disposals
-        that are at work when the time is over are cancelled; if one goes on even so, that is logged.
+        same way. No task, timer or thread of the pool is at work any more when this returns. Disposals that are at work
+        when the time is over are cancelled on asyncio; if one goes on even so, or in a thread, that is logged.
 
         :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
             0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); 0 for not
@@ -250,6 +250,6 @@ class ConnectionPool(
         found = 1
         while found:
             found = core.expired(core.now(), PARALLEL_DISPOSALS, True)
-            # Though nothing was due: the core was told the time, and may have doomed another one for somebody who waits.
+            # Though nothing is due: the core was told the time, and may have doomed another one for who waits.
             self._dispose_due()
         return self._due_in()

@@ -236,9 +236,7 @@ class Model:
 
     def slot_freed(self, gone: Conn, for_worker: bool) -> None:
         self.dispatch(for_worker)
-        told = [
-            (watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)
-        ]
+        told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)]
         self.told += [watcher for watcher, _ in told]
         self.watchers = [item for item in self.watchers if item not in told]
 

@@ -315,11 +315,10 @@ def test_what_one_frees_itself_is_closed_in_place_of_another_one_s() -> None:
 def doomed_by_caller_and_worker(pool: Pool) -> tuple[list[str], list[str]]:
     """The names of what each is to close; all of it is being closed then."""
     pool.core.check_invariants()
-    names = []
-    for take in (pool.core.take_doomed_for_caller, pool.core.take_doomed_for_worker):
-        names.append([entry.conn.name for entry in iter(take, None)])
+    by_caller = [entry.conn.name for entry in iter(pool.core.take_doomed_for_caller, None)]
+    by_worker = [entry.conn.name for entry in iter(pool.core.take_doomed_for_worker, None)]
     assert pool.core.doomed == 0
-    return names[0], names[1]
+    return by_caller, by_worker
 
 
 def test_what_an_acquire_dooms_is_a_worker_s() -> None:
@@ -378,7 +377,7 @@ def test_what_a_release_dooms_and_what_else_is_closed_at_once_is_the_caller_s() 
 def test_what_is_due_and_what_the_end_of_a_close_dooms_is_closed_by_whoever_asks(for_worker: bool) -> None:
     pool = Pool(min_idle=0, max_size=2, total_max_size=3)
     pool.fill('a', 2)
-    pool.now += 1       # without the GIL the order of releases is known of one endpoint only
+    pool.now = 1.0
     pool.fill('b', 1)
     waiting = [pool.ask('c'), pool.ask('c')]
     [closing] = pool.take_doomed()

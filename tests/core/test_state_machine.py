@@ -361,7 +361,12 @@ class PoolMachine(RuleBasedStateMachine):
     def come_to_rest(self, index: int) -> None:
         """Whoever can go on does, and all is given back, in some order, until nobody waits and all is idle."""
         self.step()
-        while self.model.doomed or self.model.doomed_for_worker or self.closing or self.pairs('ticket', 'served', 'refused'):
+        while (
+            self.model.doomed
+            or self.model.doomed_for_worker
+            or self.closing
+            or self.pairs('ticket', 'served', 'refused')
+        ):
             self.dispose_all()
             for pair in self.pairs('ticket'):
                 self.connect(pair)

@@ -54,8 +54,8 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose', 'advance', 'expire',
-    'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
+    'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
+    'advance', 'expire', 'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
@@ -685,7 +685,7 @@ cdef class World:
                 if conn.entry is entry:
                     next_one = conn
             if next_one is None or not self.model.may_be_closed_next(next_one):
-                raise Fault(f'take_doomed_for_caller() gave {entry!r}, that of {next_one!r}, out of {self.model.doomed!r}')
+                raise Fault(f'a caller took {entry!r}, that of {next_one!r}, out of {self.model.doomed!r}')
             self.model.doomed.remove(next_one)
             taken.append(next_one)
         if self.core.take_doomed_for_caller() is not None:
@@ -984,7 +984,7 @@ cdef class World:
             self.dice.note(self.asked_conn.number * 8 + self.asked_conn.state)
         if self.asked_endpoint != NOBODY:
             self.compare_endpoint(self.asked_endpoint)
-        self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + len(model.doomed) + len(model.doomed_for_worker))
+        self.dice.note(len(model.conns) * 64 + len(model.waiting) * 8 + <Py_ssize_t>core.doomed)
         return 0
 
     cdef int compare_all(self) except -1:

@@ -48,7 +48,7 @@ cdef class Conn:
     cdef bint closed_over       # the pool was closed over it while it was out
     cdef bint suspect
     cdef bint check_pending
-    cdef long long relief_since # the epoch in which it was doomed for those who wait; NO_RELIEF
+    cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
     cdef int line               # what is in one line of a batch is in order
     cdef Acq holder
@@ -292,7 +292,7 @@ cdef class Model:
         return first
 
     cdef bint needs_relief(self) except -1:
-        # "As many are doomed at a time as there are endpoints in need", and for no longer than RELIEF_TIME, up to twice.
+        # "As many are doomed at a time as there are endpoints in need", and for RELIEF_TIME, up to twice that.
         cdef Conn conn
         cdef int relief = 0
         for conn in self.conns:

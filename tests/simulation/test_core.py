@@ -62,9 +62,9 @@ class Wrong:
 
 
 class ClosesInAnotherOrder(Wrong):
-    def take_doomed(self) -> Entry | None:
-        first = self.core.take_doomed()
-        second = self.core.take_doomed()
+    def take_doomed_for_worker(self) -> Entry | None:
+        first = self.core.take_doomed_for_worker()
+        second = self.core.take_doomed_for_worker()
         if first is None or second is None:
             return first
         self.core.doom_again(first)
@@ -72,13 +72,13 @@ class ClosesInAnotherOrder(Wrong):
 
 
 class ExpiresOneTooMany(Wrong):
-    def expired(self, now: float, limit: int) -> int:
-        return self.core.expired(now, limit + (limit > 0))
+    def expired(self, now: float, limit: int, for_worker: bool) -> int:
+        return self.core.expired(now, limit + (limit > 0), for_worker)
 
 
 class LeavesTheDisposeToNobody(Wrong):
-    def retire(self, entry: Entry) -> bool:
-        self.core.retire(entry)
+    def retire(self, entry: Entry, now: float) -> bool:
+        self.core.retire(entry, now)
         return False
 
 
@@ -98,9 +98,9 @@ class ClosesNothing(Wrong):
 
 
 class ResizesTheEndpointsOnly(Wrong):
-    def resize(self, **limits: int) -> None:
+    def resize(self, now: float, **limits: int) -> None:
         limits.pop('total_max_size', None)
-        self.core.resize(**limits)
+        self.core.resize(now, **limits)
 
 
 class TakesWhatIsForeign(Wrong):

@@ -351,7 +351,7 @@ class Threads:
         if worker is not None and worker._lives():
             fibers.append(worker._thread.fiber)
         if fibers:
-            self.interrupt(min(fibers, key=lambda fiber: self.fibers.index(fiber)))
+            self.interrupt(min(fibers, key=self.fibers.index))
 
     def has_worker(self) -> bool:
         worker = self.pool._worker

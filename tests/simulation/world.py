@@ -52,8 +52,8 @@ MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
 
-# Simulated seconds that an acquire may be late: for hooks, for what the manager tidies up after a cancellation, and, where
-# no thread can be started, for the disposes that it does itself, which get 0.1 s even when the time is over.
+# Simulated seconds that an acquire may be late: for hooks, for what the manager tidies up after a cancellation, and for
+# the disposes that it does itself where no thread can be started, which get 0.1 s even when the time is over.
 LATENESS = 2.0
 
 # Steps after the last fault within which a world ends.

@@ -563,7 +563,7 @@ WRONG_CHANGES = (
         CORE,
         'doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)',
         'doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)',
-        'an expired connection that an acquire came upon is closed when somebody releases, and keeps its slot until then',
+        'an expired connection that an acquire came upon keeps its slot until somebody releases, who closes it',
     ),
     WrongChange(
         'relief-of-a-second-long-past',

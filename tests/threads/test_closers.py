@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,12 +41,15 @@ def test_there_is_none_before_something_is_closed_for_an_acquire() -> None:
 def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None:
     with Case(max_size=1, total_max_size=1) as case:
         names = set()
-        case.manager.dispose = lambda endpoint, conn, timeout=None: (  # type: ignore[method-assign]
-            names.add(threading.current_thread().name),
-            Manager.dispose(case.manager, endpoint, conn, timeout),
-        )
-        for endpoint in 'abcdef':
-            close_one(case, endpoint) if endpoint != 'a' else case.cycle('a')
+
+        def dispose(endpoint: Any, conn: Any, timeout: float | None = None) -> None:
+            names.add(threading.current_thread().name)
+            Manager.dispose(case.manager, endpoint, conn, timeout)
+
+        case.manager.dispose = dispose  # type: ignore[method-assign]
+        case.cycle('a')
+        for endpoint in 'bcdef':
+            close_one(case, endpoint)
         assert names == {'gcpool-closer'}
         assert len(closers(case)) == 1
 
@@ -85,10 +87,11 @@ def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pyt
 
 def test_they_do_not_keep_a_forgotten_pool() -> None:
     pool: ConnectionPool[Any, Any] = ConnectionPool(Manager(), max_size=1, total_max_size=1)
+    crew = pool._closers._crew
     for endpoint in 'ab':
         pool.release(pool.acquire(endpoint), endpoint)
-    until(lambda: len(pool._closers._crew.free) == 1)
-    [thread] = pool._closers._crew.threads
+    until(lambda: len(crew.free) == 1)
+    [thread] = crew.threads
     gone = weakref.ref(pool)
     del pool
     gc.collect()
@@ -101,7 +104,7 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
 
 
 @pytest.fixture(params=['no thread', 'no memory', 'the interpreter ends'])
-def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == 'the interpreter ends':
         monkeypatch.setattr('gcpool._workers.SyncClosers._is_finalizing', lambda _: True)
     else:
@@ -114,7 +117,7 @@ def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
             start(thread)
 
         monkeypatch.setattr(threading.Thread, 'start', refuse)
-    yield str(request.param)
+    return str(request.param)
 
 
 def test_where_no_thread_can_be_started_an_acquire_closes_itself(

@@ -180,9 +180,11 @@ cdef class PoolCore:
         distrust_endpoint(self, e)
 
     def reject_dead(self, Waiter w not None):
-        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`). It is doomed when the waiter asks again, or
-        is cancelled, and not before, so that nobody comes between. Nothing is dead when the pool was closed over it
-        during the check."""
+        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`).
+
+        It is doomed when the waiter asks again, or is cancelled, and not before, so that nobody comes between. Nothing
+        is dead when the pool was closed over it during the check.
+        """
         reject_dead(self, w)
 
     cpdef bint still_holds(self, Waiter w):

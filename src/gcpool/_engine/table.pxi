@@ -133,7 +133,8 @@ cdef inline void *map_get(Map *m, size_t key) noexcept:
     found = table_find(&m.tables[s], key)
     if found != NULL:
         gcp_prefetch(<char *>found + 64)
-        Py_INCREF(<object>found)    # under the lock: what is registered is alive, and is unregistered before it is let go
+        # Under the lock: what is registered is alive, and is unregistered before it is let go.
+        Py_INCREF(<object>found)
     gcp_unlock(&m.locks[s])
     return found
 

@@ -2,7 +2,7 @@ cdef class Waiter:
     cdef readonly object endpoint           # [owner] as the caller wrote it; once the pool is found, its own
     cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
-    cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: what it waits for to be gone
+    cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: what is to be gone
     cdef Entry spare                        # [ep] the ticket that it may get: nothing is allocated under a lock
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
     cdef object notify                      # [owner] before it is queued; called once after, outside every lock

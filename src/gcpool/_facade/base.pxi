@@ -24,8 +24,8 @@ cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void *)
 
 # Seconds that a dispose gets though the time of close() is over already (or that of an acquire, where no thread can be
-# started), and those that it gets where others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME short
-# of GRACE late. Never 0: to many managers that is no limit.
+# started), and those that it gets where others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME
+# short of GRACE late. Never 0: to many managers that is no limit.
 cdef double LEAST_DISPOSE_TIME_ = 0.1
 cdef double GRACE_ = 0.5
 cdef double HASTY_DISPOSE_TIME = 0.001

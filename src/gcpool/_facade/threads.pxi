@@ -5,8 +5,9 @@ cdef class SyncPool(PoolFacade):
         """Take a connection out of the pool, or create one.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting: then only
-            what is idle, or connected at once, can be had. None means the pool's ``acquire_timeout``.
+        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting, not even
+            for a close: then only what is idle, or connected at once, can be had. None means the pool's
+            ``acquire_timeout``.
         :return: a connection that nobody else has, to be given back with :py:meth:`release`
         :raises PoolTimeout: (a TimeoutError) when the time is over
         :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
