@@ -108,7 +108,7 @@ include "_engine/acquiring.pxi"
 include "_engine/releasing.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
-# The books of this process, and what happens to them in a forked child.
+# close(), resize(), who waits for a close; what happens to the books in a forked child.
 include "_engine/lifecycle.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"

@@ -1,4 +1,4 @@
-cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
+cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its deadline or an earlier time
     cdef object conn_                       # set once, by the ticket's owner
     cdef EndpointPool pool                  # set once, before the entry is shared
     cdef void *prev                         # [ep] idle list
