@@ -218,10 +218,10 @@ class PoolFacade:
     _tasks: set[asyncio.Task[None]]
     _signals: set[Signal]
     _worker: Any
+    _closers: Any
     __orig_class__: Any
 
 class SyncPool(PoolFacade):
-    _closers: Any
     def acquire(self, endpoint: Any, timeout: float | None = None) -> Any: ...
     def release(self, conn: Any, endpoint: Any) -> None: ...
     def connection(self, endpoint: Any, timeout: float | None = None) -> Any: ...

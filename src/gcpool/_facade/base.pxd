@@ -19,6 +19,7 @@ cdef class PoolFacade:                     # set once
     cdef public object _tasks
     cdef public object _signals
     cdef public object _worker
+    cdef public object _closers
     cdef public object __orig_class__
 
     cdef bint is_overridden(self) except -1

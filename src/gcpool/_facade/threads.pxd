@@ -1,5 +1,4 @@
 cdef class SyncPool(PoolFacade):
-    cdef public object _closers             # set once; in a slot for the reason that PoolFacade gives
     cdef Entry acquire_entry(self, object endpoint, object timeout)
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e)
     cdef int release_entry(self, Entry e) except -1
