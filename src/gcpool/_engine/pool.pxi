@@ -1,3 +1,7 @@
+cdef double ask_clock(PoolCore core) except? -1:
+    return core.clock()
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class PoolCore:
@@ -61,15 +65,11 @@ cdef class PoolCore:
     # -- time -----------------------------------------------------------------------------------------------------
 
     cdef inline double read_clock(self) except? -1:
-        if self.clock is None:
-            return gcp_monotonic_coarse()
-        return <double>self.clock()
+        return gcp_monotonic_coarse() if self.clock is None else ask_clock(self)
 
     cpdef double now(self) except? -1:
         """The time in seconds, exact."""
-        if self.clock is None:
-            return gcp_monotonic()
-        return <double>self.clock()
+        return gcp_monotonic() if self.clock is None else ask_clock(self)
 
     # -- the hot path ----------------------------------------------------------------------------------------------
 
