@@ -6,7 +6,9 @@ cdef inline Entry take_idle(PoolCore core, object endpoint, double now, double i
         if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
             return take_idle_of(core, <EndpointPool>slot.value, slot, now, interval)
     ep = find_known_pool(core, endpoint)
-    return None if ep is None else take_idle_of(core, ep, NULL, now, interval)
+    if ep is None:
+        return None
+    return take_idle_of(core, ep, NULL, now, interval)
 
 
 cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, double now, double interval):

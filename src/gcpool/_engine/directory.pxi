@@ -18,12 +18,16 @@ cdef inline Py_hash_t hash_of(object endpoint) except? -1:
 
 cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
     cdef void *found = map_get(&d.by_identity, <size_t><void *>endpoint)
-    return None if found == NULL else hand_out_pool(found)
+    if found == NULL:       # as an expression the choice would have its type tested
+        return None
+    return hand_out_pool(found)
 
 
 cdef inline Entry find_entry(Directory *d, object conn):
     cdef void *found = map_get(&d.by_connection, <size_t><void *>conn)
-    return None if found == NULL else hand_out_entry(found)
+    if found == NULL:
+        return None
+    return hand_out_entry(found)
 
 
 cdef int add_connection(Directory *d, Entry e) noexcept:
