@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # Seconds that threads have to end which have nothing to do any more.
-IDLE_THREADS_TIME = 1.0
+IDLE_THREADS_TIME = 10.0
 
 
 class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):

@@ -325,8 +325,7 @@ class SyncClosers:
             # If a signal handler raised in start(), nobody else knows of it.
             crew.threads[thread] = None
             crew.free.pop(thread, None)
-            # It looks once more when it has waited in vain: see above.
-            while self._close_all() or self._wait(crew, thread) or self._close_all():
+            while self._close_all() or self._wait(crew, thread):
                 pass
         finally:
             crew.free.pop(thread, None)
@@ -365,7 +364,8 @@ class SyncClosers:
             # The others are to end, too.
             crew.ring()
         if pool is not None:
-            # If it dies of an exception that somebody raised in it, it may have been called.
+            # It may have been called when it had waited long enough, or was dying of an exception that somebody raised
+            # in it.
             try:
                 pool._begin_disposals()
             except BaseException:

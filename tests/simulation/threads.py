@@ -19,6 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from gcpool import _workers
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.simulation.world import (
@@ -131,6 +132,7 @@ class Thread:
     def start(self) -> None:
         self.threads.interrupt_or_switch()
         if self.threads.draw() < self.threads.world.rate['no_thread']:
+            self.threads.world.threads_refused = True
             raise RuntimeError("can't start new thread")
         self.fiber = self.threads.start(self.run)
         self.threads.interrupt_or_switch()
@@ -204,6 +206,8 @@ class Threads:
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
         self.releases_at_once = not self.switchiness
+        # How long a thread of the pool's own waits for something to close.
+        self.linger = self.world.dice.choice((0.0, 0.01, 1.0))
         self.nervousness = self.world.rate['signal'] * 0.05
 
     def build(self) -> None:
@@ -463,10 +467,12 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     ]
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
+    linger, _workers.LINGER = _workers.LINGER, threads.linger
     try:
         yield
     finally:
         threads.end()
+        _workers.LINGER = linger
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 

@@ -280,6 +280,8 @@ class World:
         self.stalled = 0.0
         self.living = 0
         self.closers = 0
+        # Whether a thread could not be started.
+        self.threads_refused = False
         self.closed = False
         self.forcing = False
         # How many are at work where nobody could catch what a hook raises.
@@ -851,7 +853,7 @@ class World:
             closing = any(conn.state == CLOSING for conn in self.connections)
             if self.runtime.asynchronous or not closing:
                 self.fail('a connection is to be closed, and nobody is about to')
-            if core.left_to_workers and not self.rate['no_thread']:
+            if core.left_to_workers and not self.threads_refused:
                 self.fail('a connection is left to a worker, and there is none')
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
