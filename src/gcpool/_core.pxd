@@ -9,13 +9,17 @@
 # The declarations of each part stand beside it.
 
 include "_engine/platform.pxd"
+include "_engine/list.pxd"
 include "_engine/table.pxd"
 include "_engine/lifecycle.pxd"
 include "_engine/relief.pxd"
-include "_engine/list.pxd"
 include "_engine/heap.pxd"
+include "_engine/deadlines.pxd"
+include "_engine/statistics.pxd"
 
 cdef class PoolCore
+cdef class EndpointPool(HeapMember)
+cdef class Entry(HeapMember)
 
 include "_engine/directory.pxd"
 include "_engine/endpoint.pxd"

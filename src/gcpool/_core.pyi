@@ -11,7 +11,6 @@ __all__ = [
     'AsyncPool',
     'EndpointPool',
     'Entry',
-    'IndexedHeap',
     'PoolCore',
     'SyncConnectionContext',
     'SyncPool',
@@ -33,10 +32,6 @@ def load_asyncio() -> None: ...
 
 @disjoint_base
 class HeapMember: ...
-
-@final
-class IndexedHeap:
-    def __len__(self) -> int: ...
 
 @final
 class Entry(HeapMember):

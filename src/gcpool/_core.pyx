@@ -39,7 +39,6 @@ __all__ = [
     'AsyncPool',
     'EndpointPool',
     'Entry',
-    'IndexedHeap',
     'MISSING',
     'PoolCore',
     'SyncConnectionContext',
@@ -50,7 +49,8 @@ __all__ = [
 
 cdef enum:          # Entry.state
     CREATING        # a ticket: the slot is reserved, its holder is connecting
-    IDLE
+    IDLE_CORE
+    IDLE_EXTRA
     ACQUIRED
     RELEASING       # still out, its on_release hook is running
     CLOSING         # doomed or being disposed of; it keeps its slot until that has ended
@@ -64,7 +64,7 @@ cdef enum:          # Waiter.state
     CANCELLED
     DROPPED         # out of the queue, since its destructor runs; that sees to the rest
 
-STATES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 
 cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
 MISSING = MISSING_
@@ -74,10 +74,10 @@ MISSING = MISSING_
 # The engine decides: no I/O, no clock, no user code under a lock
 # ---------------------------------------------------------------------------------------------------------------------
 
+# Lists whose members hold the links.
+include "_engine/list.pxi"
 # Hash tables, address or hash -> object, split into shards.
 include "_engine/table.pxi"
-# Chains of entries.
-include "_engine/list.pxi"
 # Heaps whose members know their places.
 include "_engine/heap.pxi"
 # The record of one connection.
@@ -96,9 +96,13 @@ include "_engine/disposal.pxi"
 include "_engine/relief.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
+# An acquire: what it gets, and how it ends.
+include "_engine/acquiring.pxi"
+# A release: what becomes of the connection.
+include "_engine/releasing.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
-# The books of this process, and what happens to them in a forked child.
+# close(), resize(), who waits for a close; what happens to the books in a forked child.
 include "_engine/lifecycle.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"

@@ -1,36 +1,70 @@
+# An entry's key in the expiry queue is never later than its deadline: the entry is not moved when it is acquired, or
+# becomes idle with a later deadline, but looked at again when its old deadline comes up.
+
 # The end of a lifetime without end: after all others, and yet a deadline, so that the connection can be evicted.
 cdef double NEVER = DBL_MAX
 
 
-cdef inline void set_due(PoolCore core) noexcept:
-    gcp_store_double(&core.due_at, core.expiry.items[0].key if core.expiry.used else INFINITY)
+cdef inline double deadline_if_idle(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
+    # The end of its lifetime, or, of an extra connection, the end of its idle time if that comes first.
+    if not is_core and used_at + core.idle_timeout < e.expires_at:
+        return used_at + core.idle_timeout
+    return e.expires_at
+
+
+cdef inline double deadline_of(PoolCore core, Entry idle) noexcept:
+    return deadline_if_idle(core, idle, idle.state == IDLE_CORE, idle.used_at)
+
+
+cdef inline void set_due_locked(Deadlines *d) noexcept:
+    gcp_store_double(&d.due_at, d.queue.items[0].key if d.queue.used else INFINITY)
+
+
+cdef bint schedule_locked(Deadlines *d, Entry e, double deadline) noexcept:
+    # There is room in the queue. Returns whether the collector would wake too late: then it is to be called.
+    if deadline >= e.heap_key:
+        return False
+    if e.heap_index < 0:
+        heap_push(&d.queue, <void *>e, deadline, e.stamp)
+    else:
+        heap_rekey(&d.queue, <void *>e, deadline, e.stamp)
+    e.heap_key = deadline
+    set_due_locked(d)
+    if d.due_at < d.wake_at and d.due_at < NEVER:
+        d.wake_at = d.due_at
+        return True
+    return False
+
+
+cdef void unschedule_locked(Deadlines *d, Entry e) noexcept:
+    e.heap_key = INFINITY
+    heap_remove(&d.queue, <void *>e)
+    set_due_locked(d)
 
 
 cdef void *first_due_locked(PoolCore core, double limit) noexcept:
     # The idle entry whose deadline comes first, if the queue says that it is not after `limit`, with its endpoint
-    # pool's lock held; else NULL. core.lock is held, no other. Keys in the queue are never later than the
-    # deadlines, so the first one that is up to date is the minimum.
+    # pool's lock held; else NULL. core.lock is held, no other. The first entry whose key is up to date is the minimum.
+    cdef Deadlines *d = &core.deadlines
     cdef void *p
     cdef EndpointPool ep
     cdef double deadline
     cdef unsigned long long stamp
-    while core.expiry.used and core.expiry.items[0].key <= limit:
-        p = core.expiry.items[0].item
+    while d.queue.used and d.queue.items[0].key <= limit:
+        p = d.queue.items[0].item
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
-        if (<Entry>p).state != IDLE:
+        if not is_idle(<Entry>p):
             (<Entry>p).heap_key = INFINITY
-            core.expiry.remove(p)
+            heap_remove(&d.queue, p)
             gcp_unlock(&ep.lock)
             continue
-        deadline = (<Entry>p).expires_at
+        deadline = deadline_of(core, <Entry>p)
         stamp = (<Entry>p).stamp
-        if not (<Entry>p).is_core and (<Entry>p).used_at + core.idle_timeout < deadline:
-            deadline = (<Entry>p).used_at + core.idle_timeout
-        if deadline == (<Entry>p).heap_key and stamp == core.expiry.items[0].stamp:
+        if deadline == (<Entry>p).heap_key and stamp == d.queue.items[0].stamp:
             return p
         (<Entry>p).heap_key = deadline
-        core.expiry.rekey(p, deadline, stamp)
+        heap_rekey(&d.queue, p, deadline, stamp)
         gcp_unlock(&ep.lock)
     return NULL
 
@@ -39,14 +73,13 @@ cdef void *evict(PoolCore core, double limit, Chain *doomed) noexcept:
     # Doom the idle connection whose deadline comes first, if that is not after `limit`. Only core.lock is held.
     cdef void *p = first_due_locked(core, limit)
     cdef EndpointPool ep
-    if p != NULL:
-        ep = (<Entry>p).pool
-        idle_unlink(ep, p)
-        (<Entry>p).heap_key = INFINITY
-        core.expiry.remove(p)
-        doom(core, ep, <Entry>p, doomed)
-        gcp_unlock(&ep.lock)
-    set_due(core)
+    if p == NULL:
+        set_due_locked(&core.deadlines)     # the queue may have changed all the same
+        return NULL
+    ep = (<Entry>p).pool
+    unschedule_locked(&core.deadlines, <Entry>p)
+    doom_idle(core, ep, <Entry>p, doomed)
+    gcp_unlock(&ep.lock)
     return p
 
 
@@ -65,5 +98,49 @@ cdef int call_collector(PoolCore core) except -1:
 cdef void forget_wake(PoolCore core) noexcept:
     # The collector was not told: the next connection that is queued for expiry tries again.
     gcp_lock(&core.lock)
-    core.wake_at = INFINITY
+    core.deadlines.wake_at = INFINITY
     gcp_unlock(&core.lock)
+
+
+cdef int expired(PoolCore core, double now, int limit, Chain *doomed) except -1:
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef int found = 0
+    cdef int size
+    cdef void *p
+    cdef bint late
+    gcp_lock(&core.lock)
+    late = advance_relief(core, now)
+    if limit <= 0:
+        limit = 1
+        size = core.size + 1
+        while size > 1:
+            size >>= 1
+            limit += 1
+    while found < limit:
+        p = evict(core, now, doomed)
+        if p == NULL:
+            break
+        count_as_relief(core, p)
+        found += 1
+    if late:
+        dispatch(core, doomed, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    return found
+
+
+cdef double next_due(PoolCore core) noexcept:
+    # The collector will wake then by itself, or never from NEVER on.
+    cdef double due
+    cdef void *p
+    cdef EndpointPool ep
+    gcp_lock(&core.lock)
+    p = first_due_locked(core, INFINITY)
+    if p != NULL:
+        ep = (<Entry>p).pool
+        gcp_unlock(&ep.lock)
+    set_due_locked(&core.deadlines)
+    due = core.deadlines.due_at
+    core.deadlines.wake_at = due
+    gcp_unlock(&core.lock)
+    return due

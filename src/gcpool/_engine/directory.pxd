@@ -2,3 +2,21 @@ cdef class Spelling:                        # a way to write an endpoint that no
     cdef object endpoint                    # never changes
     cdef Py_hash_t hash                     # never changes
     cdef Spelling next                      # [ep] the spelling seen before this one
+
+
+cdef extern from *:
+    Entry hand_out_entry "gcp_hand_out"(void *)
+    EndpointPool hand_out_pool "gcp_hand_out"(void *)
+
+
+cdef enum:              # what add_connection() answers
+    ADDED
+    KNOWN_ALREADY
+    NO_MEMORY
+
+
+cdef struct Directory:
+    Map by_identity     # [shard] address of an endpoint -> EndpointPool
+    Map by_hash         # [shard] hash of an endpoint -> EndpointPool
+    Map by_spelling     # [shard] hash of another spelling of an endpoint -> EndpointPool
+    Map by_connection   # [shard] address of a connection -> Entry

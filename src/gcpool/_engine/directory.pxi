@@ -16,16 +16,74 @@ cdef inline Py_hash_t hash_of(object endpoint) except? -1:
         raise TypeError(f'endpoint {endpoint!r} of type {type(endpoint).__name__}: expected a hashable object') from exc
 
 
+cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
+    cdef void *found = map_get(&d.by_identity, <size_t><void *>endpoint)
+    if found == NULL:       # as an expression the choice would have its type tested
+        return None
+    return hand_out_pool(found)
+
+
+cdef inline Entry find_entry(Directory *d, object conn):
+    cdef void *found = map_get(&d.by_connection, <size_t><void *>conn)
+    if found == NULL:
+        return None
+    return hand_out_entry(found)
+
+
+cdef int add_connection(Directory *d, Entry e) noexcept:
+    cdef size_t key = <size_t><void *>e.conn_
+    cdef size_t s = shard_of(key)
+    cdef int outcome = ADDED
+    gcp_lock(&d.by_connection.locks[s])
+    if table_find(&d.by_connection.tables[s], key) != NULL:
+        outcome = KNOWN_ALREADY
+    elif table_insert(&d.by_connection.tables[s], key, <void *>e) < 0:
+        outcome = NO_MEMORY
+    gcp_unlock(&d.by_connection.locks[s])
+    return outcome
+
+
+cdef inline void forget_connection(Directory *d, Entry e) noexcept:
+    map_remove(&d.by_connection, <size_t><void *>e.conn_, <void *>e)
+
+
+cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
+    # Only with the GIL, so that nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one
+    # cache miss to the next: ask the memory at once for all that a cycle at this endpoint will look at. NULL if the
+    # endpoint is not found by its identity.
+    cdef Slot *slot = table_find_slot(&d.by_identity.tables[0], <size_t><void *>endpoint)
+    if slot != NULL:
+        gcp_prefetch(<char *>slot.value + 64)
+        gcp_prefetch(slot.hint)
+        gcp_prefetch(<char *>slot.hint + 64)
+        gcp_prefetch(slot.hint_conn)
+        table_prefetch(&d.by_connection.tables[0], <size_t>slot.hint_conn)
+    return slot
+
+
+cdef inline void set_hint(Slot *slot, Entry served) noexcept:
+    if slot.hint != <void *>served:
+        slot.hint = <void *>served
+        slot.hint_conn = <void *>served.conn_
+
+
+cdef void directory_free(Directory *d) noexcept:
+    map_free(&d.by_identity)
+    map_free(&d.by_hash)
+    map_free(&d.by_spelling)
+    map_free(&d.by_connection)
+
+
 cdef inline EndpointPool find_known_pool(PoolCore core, object endpoint):
     # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or
     # spelled in a way that was not seen before: find() and request() then ask the manager.
-    cdef EndpointPool ep = <EndpointPool>map_get(&core.by_identity, <size_t><void *>endpoint)
+    cdef EndpointPool ep = find_by_identity(&core.directory, endpoint)
     cdef Py_hash_t hash_
     if ep is None and (gcp_load_int(&core.size) > 0 or gcp_load_int(&core.wanting_count)):
         hash_ = hash_of(endpoint)
-        ep = find_by_hash(core, &core.by_hash, endpoint, hash_, NULL)
+        ep = find_by_hash(core, &core.directory.by_hash, endpoint, hash_, NULL)
         if ep is None and core.normalize is not None:
-            ep = find_by_hash(core, &core.by_spelling, endpoint, hash_, NULL)
+            ep = find_by_hash(core, &core.directory.by_spelling, endpoint, hash_, NULL)
         if ep is not None:
             set_alias(core, ep, endpoint)
     return ep
@@ -47,7 +105,7 @@ cdef EndpointPool find_pool(PoolCore core, object endpoint):
 cdef bint pool_is_for(PoolCore core, EndpointPool ep, object endpoint) except -1:
     # Whether the endpoint is that of the endpoint pool, or another spelling of it.
     cdef EndpointPool found
-    if ep.endpoint is endpoint or map_get(&core.by_identity, <size_t><void *>endpoint) is ep:
+    if ep.endpoint is endpoint or find_by_identity(&core.directory, endpoint) is ep:
         return True
     if ep.endpoint == endpoint:
         return True
@@ -82,11 +140,11 @@ cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_ha
             if version != NULL:
                 version[0] = seen
             return None
-        if where == &core.by_spelling:
+        if where == &core.directory.by_spelling:
             equal = has_spelling(ep, endpoint, hash_)
         else:
             equal = ep.endpoint is endpoint or ep.endpoint == endpoint
-        if ep.fork_epoch != core.fork_epoch:    # __eq__ has forked, and this is the child
+        if made_before_fork(core, ep.fork_epoch):    # __eq__ has forked, and this is the child
             n = 0
         elif equal:
             return ep
@@ -149,15 +207,10 @@ cdef void add_spelling(PoolCore core, EndpointPool ep, Spelling new):
     cdef void *p
     cdef void *before = NULL
     cdef int count = 1
-    cdef size_t s = shard_of(<size_t>new.hash)
-    cdef int failed = 1
     gcp_lock(&ep.lock)
-    if not ep.forgotten:
-        gcp_lock(&core.by_spelling.locks[s])
-        failed = table_insert(&core.by_spelling.tables[s], <size_t>new.hash, <void *>ep)
-        gcp_unlock(&core.by_spelling.locks[s])
-    if not failed:          # else there was no memory for it, and the manager is asked again
-        add_identity(core, ep, new.endpoint)
+    # Without memory for it the manager is asked again.
+    if not ep.forgotten and map_insert(&core.directory.by_spelling, <size_t>new.hash, <void *>ep):
+        add_identity_locked(&core.directory, ep, new.endpoint)
         new.next = ep.spellings
         ep.spellings = new
         p = <void *>new
@@ -167,22 +220,21 @@ cdef void add_spelling(PoolCore core, EndpointPool ep, Spelling new):
             count += 1
         if count > MAX_SPELLINGS:
             _oldest = <Spelling>p
-            forget_spelling(core, ep, p)
+            forget_spelling_locked(&core.directory, ep, p)
             (<Spelling>before).next = None
     gcp_unlock(&ep.lock)
 
 
-cdef void forget_spelling(PoolCore core, EndpointPool ep, void *p) noexcept:
-    # ep.lock is held.
-    map_remove(&core.by_spelling, <size_t>(<Spelling>p).hash, <void *>ep)
-    map_remove(&core.by_identity, <size_t><void *>(<Spelling>p).endpoint, <void *>ep)
+cdef void forget_spelling_locked(Directory *d, EndpointPool ep, void *p) noexcept:
+    map_remove(&d.by_spelling, <size_t>(<Spelling>p).hash, <void *>ep)
+    forget_identity_locked(d, ep, (<Spelling>p).endpoint)
 
 
 cdef EndpointPool find_or_add_pool(PoolCore core, object endpoint):
     cdef EndpointPool ep
     cdef Spelling new
     if core.normalize is None:
-        ep = <EndpointPool>map_get(&core.by_identity, <size_t><void *>endpoint)
+        ep = find_by_identity(&core.directory, endpoint)
         return find_or_add_by_hash(core, endpoint, hash_of(endpoint)) if ep is None else ep
     ep = find_known_pool(core, endpoint)
     if ep is not None:
@@ -204,7 +256,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
     cdef bint added = False
     while True:
         version = 0
-        ep = find_by_hash(core, &core.by_hash, endpoint, hash_, &version)
+        ep = find_by_hash(core, &core.directory.by_hash, endpoint, hash_, &version)
         if ep is not None:
             set_alias(core, ep, endpoint)
             return ep
@@ -213,30 +265,29 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
             new.endpoint = endpoint
             new.hash = hash_
         new.fork_epoch = core.fork_epoch
-        gcp_lock(&core.by_hash.locks[s])
-        if core.by_hash.tables[s].version == version:
-            failed = table_insert(&core.by_hash.tables[s], <size_t>hash_, <void *>new)
+        gcp_lock(&core.directory.by_hash.locks[s])
+        if core.directory.by_hash.tables[s].version == version:
+            failed = table_insert(&core.directory.by_hash.tables[s], <size_t>hash_, <void *>new)
             added = not failed
-        gcp_unlock(&core.by_hash.locks[s])
+        gcp_unlock(&core.directory.by_hash.locks[s])
         if failed:
             raise MemoryError
         if added:
             # Another thread may have found it by its hash, used it and had it forgotten.
             gcp_lock(&new.lock)
             if not new.forgotten:
-                add_identity(core, new, endpoint)
+                add_identity_locked(&core.directory, new, endpoint)
             gcp_unlock(&new.lock)
             return new
 
 
-cdef bint add_identity(PoolCore core, EndpointPool ep, object endpoint) noexcept:
-    # ep.lock is held. False when there is no memory: then it is found by its hash.
-    cdef size_t s = shard_of(<size_t><void *>endpoint)
-    cdef int failed
-    gcp_lock(&core.by_identity.locks[s])
-    failed = table_insert(&core.by_identity.tables[s], <size_t><void *>endpoint, <void *>ep)
-    gcp_unlock(&core.by_identity.locks[s])
-    return not failed
+cdef bint add_identity_locked(Directory *d, EndpointPool ep, object endpoint) noexcept:
+    # False when there is no memory: then the endpoint pool is found by the hash of the endpoint.
+    return map_insert(&d.by_identity, <size_t><void *>endpoint, <void *>ep)
+
+
+cdef inline void forget_identity_locked(Directory *d, EndpointPool ep, object endpoint) noexcept:
+    map_remove(&d.by_identity, <size_t><void *>endpoint, <void *>ep)
 
 
 cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
@@ -246,8 +297,8 @@ cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
     if not ep.forgotten and ep.alias is not endpoint and ep.endpoint is not endpoint:
         old = ep.alias
         if old is not None:
-            map_remove(&core.by_identity, <size_t><void *>old, <void *>ep)
-        ep.alias = endpoint if add_identity(core, ep, endpoint) else None
+            forget_identity_locked(&core.directory, ep, old)
+        ep.alias = endpoint if add_identity_locked(&core.directory, ep, endpoint) else None
     gcp_unlock(&ep.lock)
 
 
@@ -260,18 +311,16 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1
-    if ep.heap_index >= 0:
-        core.wanting_slots.remove(<void *>ep)
-        gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
-    map_remove(&core.by_hash, <size_t>ep.hash, <void *>ep)
-    map_remove(&core.by_identity, <size_t><void *>ep.endpoint, <void *>ep)
+    update_wants_slot(core, ep)
+    map_remove(&core.directory.by_hash, <size_t>ep.hash, <void *>ep)
+    forget_identity_locked(&core.directory, ep, ep.endpoint)
     if ep.alias is not None:
-        map_remove(&core.by_identity, <size_t><void *>ep.alias, <void *>ep)
+        forget_identity_locked(&core.directory, ep, ep.alias)
     p = <void *>ep.spellings
     while p != <void *>None:
-        forget_spelling(core, ep, p)
+        forget_spelling_locked(&core.directory, ep, p)
         p = <void *>(<Spelling>p).next
-    core.acquires += ep.acquires
+    core.counters.acquires += ep.acquires
 
 
 cdef list endpoint_pools(PoolCore core):
@@ -284,13 +333,13 @@ cdef list endpoint_pools(PoolCore core):
     for s in range(GCP_SHARDS):
         # Appending may collect garbage, that is run code that changes the table: then the shard is read again.
         while True:
-            t = &core.by_hash.tables[s]
-            gcp_lock(&core.by_hash.locks[s])
+            t = &core.directory.by_hash.tables[s]
+            gcp_lock(&core.directory.by_hash.locks[s])
             version = t.version
             used = <Py_ssize_t>t.used
-            gcp_unlock(&core.by_hash.locks[s])
+            gcp_unlock(&core.directory.by_hash.locks[s])
             room = [None] * used
-            gcp_lock(&core.by_hash.locks[s])
+            gcp_lock(&core.directory.by_hash.locks[s])
             if t.version == version:
                 n = 0
                 if t.slots != NULL:
@@ -298,8 +347,8 @@ cdef list endpoint_pools(PoolCore core):
                         if t.slots[i].value != NULL:
                             room[n] = <EndpointPool>t.slots[i].value
                             n += 1
-                gcp_unlock(&core.by_hash.locks[s])
+                gcp_unlock(&core.directory.by_hash.locks[s])
                 found.extend(room)
                 break
-            gcp_unlock(&core.by_hash.locks[s])
+            gcp_unlock(&core.directory.by_hash.locks[s])
     return found

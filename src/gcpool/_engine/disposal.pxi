@@ -13,17 +13,21 @@ cdef inline bint has_doomed(PoolCore core) noexcept:
 
 
 cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
-    # Both locks are held; the caller has taken the entry off the count of its former state.
-    gcp_store_char(&e.state, CLOSING)
-    ep.closing += 1
-    core.closing += 1
+    # Both locks are held.
+    begin_closing(core, ep, e)
     chain_append(doomed, e)
+
+
+cdef inline void doom_idle(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
+    # Both locks are held.
+    unlink_idle(ep, e)
+    doom(core, ep, e, doomed)
 
 
 cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:
     # core.lock is held. What a check found dead has been closing since reject_dead(); the caller holds a reference.
     if w.dead_entry is not None:
-        if w.dead_entry.fork_epoch == core.fork_epoch:
+        if not made_before_fork(core, w.dead_entry.fork_epoch):
             chain_append(&core.doomed_for_worker, w.dead_entry)
         w.dead_entry = None
 
@@ -33,7 +37,7 @@ cdef Entry take_from(PoolCore core, Chain *doomed):
     cdef void *p
     if gcp_load_int(&doomed.count):
         gcp_lock(&core.lock)
-        p = chain_take(doomed)
+        p = chain_take_entry(doomed)
         if p != NULL:
             e = <Entry>p
         gcp_unlock(&core.lock)
@@ -49,6 +53,42 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     gcp_store_char(&e.closed_while_out, False)
     gcp_unlock(&ep.lock)
     if gone:        # else it is still among the doomed, which do not own it: disposed() does this
-        map_remove(&core.by_connection, <size_t><void *>e.conn_, <void *>e)
+        forget_connection(&core.directory, e)
         core.entries.discard(e)
+    return 0
+
+
+cdef int doom_again(PoolCore core, Entry e) except -1:
+    pool_of(e)
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&core.lock)
+        gcp_assert(e.state == CLOSING)
+        chain_append(&core.doomed_for_worker, e)
+        gcp_unlock(&core.lock)
+    return 0
+
+
+cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
+    cdef EndpointPool ep = pool_of(e)
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint keep
+    if made_before_fork(core, e.fork_epoch):
+        return 0
+    gcp_lock(&core.lock)
+    advance_relief(core, now)
+    gcp_lock(&ep.lock)
+    gcp_assert(e.state == CLOSING)
+    keep = e.closed_while_out       # for its release: see forget_closed_while_out()
+    end_relief(core, e)
+    unschedule_locked(&core.deadlines, e)
+    free_slot(core, ep, e)
+    core.counters.disposed += 1
+    if not keep:
+        forget_connection(&core.directory, e)
+    gcp_unlock(&ep.lock)
+    after_slot_freed(core, ep, e, doomed, &served)
+    gcp_unlock(&core.lock)
+    if not keep:
+        core.entries.discard(e)
+    notify_all(&served)
     return 0

@@ -4,28 +4,21 @@
 
 cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key: number of the waiter at the head
     cdef gcp_mutex lock
-    cdef void *core_head                    # [ep] idle core connections, first in, first out
-    cdef void *core_tail                    # [ep]
-    cdef void *extra_tail                   # [ep] idle extra connections, last in, first out
-    cdef void *waiter_head                  # [ep] first come, first served
+    cdef Linked core                        # [ep] idle core connections, first in, first out
+    cdef Linked extra                       # [ep] idle extra connections, last in, first out
     # -- 64 bytes
-    cdef int acquired                       # [ep]
-    cdef int core_idle                      # [ep]
-    cdef int extra_idle                     # [ep]
-    cdef readonly int size                  # [core+ep] idle, acquired, creating and closing together
+    cdef int[6] counts                      # [ep] of the entries in each state, see move(); [core+ep] CREATING, CLOSING
+    cdef readonly int size                  # [core+ep] the sum of the counts
+    cdef int waiting                        # [ep]
     cdef unsigned long long acquires        # [ep]
     cdef readonly object endpoint           # never changes
     cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
-    cdef void *extra_head                   # [ep]
-    cdef int waiting                        # [ep]
-    cdef int creating                       # [core+ep]
-    cdef int closing                        # [core+ep]
-    cdef char forgotten                     # [core+ep]
-    cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved for it
-    # -- 128 bytes
-    cdef void *waiter_tail                  # [ep]
+    cdef Linked queue                       # [ep] the waiters, first come, first served
+    # -- 128 bytes, in the middle of the queue: its head is looked at by every release
     cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
     cdef Py_hash_t hash                     # never changes
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int distrust_count        # [ep] how often a connection was found dead, or broken
     cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first
+    cdef char forgotten                     # [core+ep]
+    cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved for it

@@ -1,4 +1,4 @@
-cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its deadline or an earlier one
+cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its deadline or an earlier time
     cdef object conn_                       # set once, by the ticket's owner
     cdef EndpointPool pool                  # set once, before the entry is shared
     cdef void *prev                         # [ep] idle list
@@ -6,16 +6,14 @@ cdef class Entry(HeapMember):               # heap: PoolCore.expiry, key: its de
     cdef double expires_at                  # set once: end of its lifetime
     # -- 64 bytes
     cdef char state                         # [ep]
-    cdef char is_core                       # [ep] says which idle list
     cdef char closed_while_out              # [ep] by close(): its release is nothing
     cdef char broken                        # [owner] unfit: its release disposes of it
+    cdef char check_pending                 # [ep] until the next check that ends well: however recently it was used
     cdef unsigned int lease_no              # [ep] how often it was acquired
     cdef double used_at                     # [ep]
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when it was last seen alive
-    cdef char check_pending                 # [ep] until the next check that ends well: however recently it was used
     cdef char is_relief                     # [core] it is counted in Relief, of relief_epoch
-    cdef char padding[2]
     cdef int relief_epoch                   # [core] Relief.epoch when it was doomed

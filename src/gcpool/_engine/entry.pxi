@@ -53,3 +53,25 @@ cdef inline EndpointPool pool_of(Entry e):
     if e is None or e.pool is None:
         raise RuntimeError('there is no entry, or one that no pool ever served')
     return e.pool
+
+
+cdef inline bint is_idle(Entry e) noexcept:
+    return e.state == IDLE_CORE or e.state == IDLE_EXTRA
+
+
+cdef inline bint is_out(Entry e) noexcept:
+    return e.state == ACQUIRED or e.state == RELEASING
+
+
+cdef inline void serve(Waiter w, Entry e) noexcept:
+    w.entry = e
+    w.state = SERVED
+
+
+cdef int must_be_out(PoolCore core, Entry e) except -1:
+    # Called, with no lock held, where an entry that its holder gives back is not out. That is an error, unless the pool
+    # was closed while it was out: then its release does nothing, and is the end of the entry.
+    if not gcp_load_char(&e.closed_while_out):
+        raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+    forget_closed_while_out(core, e)
+    return 0

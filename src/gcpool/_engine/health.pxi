@@ -1,31 +1,109 @@
-cdef bint retire_entry(PoolCore core, Entry e, double now, bint to_doomed) except -1:
+# What a check finds out about one connection says something about the endpoint's others: when one turns out to be dead,
+# all that were not looked at since are suspect.
+
+cdef inline Entry entry_held_by(Waiter w):
+    # Waiters can be made by hand, and may hold nothing.
+    pool_of(None if w is None else w.entry)
+    return w.entry
+
+
+cdef bint needs_check(PoolCore core, Waiter w, double now, double interval) except -1:
+    cdef Entry e = entry_held_by(w)
+    cdef bint needed
+    if made_before_fork(core, e.fork_epoch):
+        return False
+    gcp_lock(&e.pool.lock)
+    needed = must_be_checked(e.pool, e, now, interval)
+    gcp_unlock(&e.pool.lock)
+    return needed
+
+
+cdef int begin_check(PoolCore core, Waiter w) except -1:
+    cdef Entry e = entry_held_by(w)
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&e.pool.lock)
+        w.distrust_at_check = e.pool.distrust_count
+        e.check_pending = True
+        gcp_unlock(&e.pool.lock)
+    return 0
+
+
+cdef int end_check(PoolCore core, Waiter w) except -1:
+    cdef Entry e = entry_held_by(w)
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&e.pool.lock)
+        e.verified_at = w.distrust_at_check
+        e.check_pending = False
+        gcp_unlock(&e.pool.lock)
+    return 0
+
+
+cdef int mark_unchecked(PoolCore core, Entry e) except -1:
     cdef EndpointPool ep = pool_of(e)
-    cdef void *chain = NULL
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&ep.lock)
+        e.check_pending = True
+        gcp_unlock(&ep.lock)
+    return 0
+
+
+cdef int distrust_endpoint(PoolCore core, Entry e) except -1:
+    cdef EndpointPool ep = pool_of(e)
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&ep.lock)
+        if is_out(e):
+            ep.distrust_count += 1
+        gcp_unlock(&ep.lock)
+    return 0
+
+
+cdef int reject_dead(PoolCore core, Waiter w) except -1:
+    cdef Entry e = w.entry
+    cdef EndpointPool ep = pool_of(e)
+    cdef bint held
+    if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        held = e.state == ACQUIRED
+        if held:
+            begin_closing(core, ep, e)
+            ep.acquires -= 1
+            core.counters.dead += 1
+            ep.distrust_count += 1
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        if held:
+            w.dead_entry = e
+        else:
+            forget_closed_while_out(core, e)
+    w.entry = None
+    w.state = FRESH
+    return 0
+
+
+cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed) except -1:
+    # Without a chain the caller closes it.
+    cdef EndpointPool ep = pool_of(e)
+    cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint late = False
-    cdef int state
-    if e.fork_epoch != core.fork_epoch:
+    cdef bint out
+    if made_before_fork(core, e.fork_epoch):
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    state = e.state
-    if state == ACQUIRED or state == RELEASING:
-        gcp_store_char(&e.state, CLOSING)
-        ep.acquired -= 1
-        ep.closing += 1
-        core.closing += 1
-        core.broken_ += 1
+    out = is_out(e)
+    if out:
+        begin_closing(core, ep, e)
+        core.counters.broken += 1
         late = advance_relief(core, now)
         count_as_relief(core, <void *>e)
-        if to_doomed:
-            chain_append(&core.doomed_for_caller, e)
+        if doomed != NULL:
+            chain_append(doomed, e)
     gcp_unlock(&ep.lock)
     if late:
-        chain = dispatch(core, &core.doomed_for_caller)
+        dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
-    notify_all(chain)
-    if state == ACQUIRED or state == RELEASING:
-        return True
-    if not gcp_load_char(&e.closed_while_out):
-        raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
-    forget_closed_while_out(core, e)
-    return False
+    notify_all(&served)
+    if not out:
+        must_be_out(core, e)
+    return out

@@ -1,100 +1,122 @@
+# Whether the books balance, for tests, at rest: each function adds what does not to the list of problems.
+
 cdef int check_invariants_of(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef Entry e
-    cdef void *p
-    cdef int total = 0, closing = 0, in_heap = 0, wanting = 0, relief = 0
-    cdef Py_ssize_t i
-    cdef dict counts
+    cdef int size = 0, closing = 0, wanting = 0, idle = 0
     problems = []
-    pools = endpoint_pools(core)
     by_pool = {}
     for e in entries_of_this_process(core):
         if e.state != GONE:
             by_pool.setdefault(id(e.pool), []).append(e)
+            check_entry(core, e, problems)
         elif not e.closed_while_out:
             problems.append(f'{e!r} is gone and still owned')
-    for ep in pools:
-        counts = dict.fromkeys(range(6), 0)
-        for e in by_pool.pop(id(ep), ()):
-            counts[e.state] += 1
-            if e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1:
-                relief += 1
-            if e.state != CREATING and <Entry>map_get(&core.by_connection, <size_t><void *>e.conn_) is not e:
-                problems.append(f'{e!r} is not found by its connection')
-            if e.state == IDLE and e.heap_index < 0:
-                problems.append(f'{e!r} is idle and not in the expiry queue')
-            if e.heap_index >= 0:
-                in_heap += 1
-                if core.expiry.items[e.heap_index].item != <void *>e:
-                    problems.append(f'{e!r} is not at its place in the expiry queue')
-                if core.expiry.items[e.heap_index].key != e.heap_key:
-                    problems.append(f'{e!r} has another key in the expiry queue')
-                if e.state == IDLE and e.heap_key > (
-                    e.expires_at if e.is_core else min(e.expires_at, e.used_at + core.idle_timeout)
-                ):
-                    problems.append(f'{e!r} is queued later than its deadline')
-        listed = []
-        p = ep.core_head
-        while p != NULL:
-            listed.append(<Entry>p)
-            p = (<Entry>p).next
-        if len(listed) != ep.core_idle:
-            problems.append(f'{ep!r} counts {ep.core_idle} core connections and lists {len(listed)}')
-        p = ep.extra_head
-        while p != NULL:
-            listed.append(<Entry>p)
-            p = (<Entry>p).next
-        if len(listed) != ep.core_idle + ep.extra_idle or counts[IDLE] != len(listed):
-            problems.append(
-                f'{ep!r}: {ep.core_idle}+{ep.extra_idle} idle, {len(listed)} listed, {counts[IDLE]} owned'
-            )
-        waiting = 0
-        last = 0
-        p = ep.waiter_head
-        while p != NULL:
-            waiting += 1
-            if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
-                problems.append(f'{ep!r}: the queue is out of order')
-            last = (<Waiter>p).number
-            p = (<Waiter>p).next
-        if waiting != ep.waiting:
-            problems.append(f'{ep!r} counts {ep.waiting} waiters and lists {waiting}')
-        if counts[ACQUIRED] + counts[RELEASING] != ep.acquired or counts[CLOSING] != ep.closing:
-            problems.append(f'{ep!r}: acquired {ep.acquired}, closing {ep.closing}, owned {counts}')
-        if ep.size != ep.core_idle + ep.extra_idle + ep.acquired + ep.creating + ep.closing:
-            problems.append(f'{ep!r}: the size is not the sum of its parts')
-        if ep.size > core.max_size and not core.shrunk:
-            problems.append(f'{ep!r} has more than max_size connections')
-        if ep.size == 0 and ep.waiting == 0:
-            problems.append(f'{ep!r} is empty and not forgotten')
-        if ep.waiting and ep.core_idle + ep.extra_idle:
-            problems.append(f'{ep!r}: somebody waits beside an idle connection')
+    for ep in endpoint_pools(core):
+        check_counts(core, ep, by_pool.pop(id(ep), []), problems)
+        check_lists(ep, problems)
+        size += ep.size
+        closing += ep.counts[CLOSING]
+        idle += idle_count(ep)
         if ep.waiting and ep.size < core.max_size:
             wanting += 1
             if ep.heap_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
-        total += ep.size
-        closing += ep.closing
     if by_pool:
         problems.append(f'entries of unknown endpoints: {by_pool}')
-    for i in range(1, core.expiry.used):
-        if before(&core.expiry.items[i], &core.expiry.items[(i - 1) >> 1]):
-            problems.append('the expiry queue is not a heap')
-    for i in range(1, core.wanting_slots.used):
-        if before(&core.wanting_slots.items[i], &core.wanting_slots.items[(i - 1) >> 1]):
-            problems.append('the queue of endpoints is not a heap')
-    if in_heap != core.expiry.used:
-        problems.append(f'{core.expiry.used} in the expiry queue, {in_heap} of them owned')
-    if total != core.size or closing != core.closing:
-        problems.append(f'sizes {total}, {closing} by endpoint, {core.size}, {core.closing} in all')
+    if size != core.size or closing != core.closing:
+        problems.append(f'sizes {size}, {closing} by endpoint, {core.size}, {core.closing} in all')
     if core.size > core.total_max_size and not core.shrunk:
         problems.append('more than total_max_size connections')
     if wanting and core.size < core.total_max_size:
         problems.append('somebody waits for a slot, and there is one')
-    if relief != core.relief.current + core.relief.previous:
-        problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
-    if relief < wanting and any((<EndpointPool>x).core_idle + (<EndpointPool>x).extra_idle for x in pools):
-        problems.append('somebody waits for a slot beside an idle connection of another endpoint')
+    check_relief(core, wanting, idle, problems)
+    check_heap(&core.deadlines.queue, 'the expiry queue', problems)
+    check_heap(&core.wanting_slots, 'the queue of endpoints', problems)
     if problems:
         raise AssertionError('; '.join(problems))
+    return 0
+
+
+cdef int check_entry(PoolCore core, Entry e, list problems) except -1:
+    cdef Heap *queue = &core.deadlines.queue
+    if e.state != CREATING and find_entry(&core.directory, e.conn_) is not e:
+        problems.append(f'{e!r} is not found by its connection')
+    if is_idle(e) and e.heap_index < 0:
+        problems.append(f'{e!r} is idle and not in the expiry queue')
+    if e.heap_index >= 0:
+        if e.heap_index >= queue.used or queue.items[e.heap_index].item != <void *>e:
+            problems.append(f'{e!r} is not at its place in the expiry queue')
+        elif queue.items[e.heap_index].key != e.heap_key:
+            problems.append(f'{e!r} has another key in the expiry queue')
+        if is_idle(e) and e.heap_key > deadline_of(core, e):
+            problems.append(f'{e!r} is queued later than its deadline')
+    return 0
+
+
+cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problems) except -1:
+    cdef Entry e
+    owned = [0] * 6
+    for e in entries:
+        owned[<int>e.state] += 1
+    counts = [ep.counts[i] for i in range(6)]
+    # Tickets are owned by whoever connects.
+    if counts[IDLE_CORE:] != owned[IDLE_CORE:]:
+        problems.append(f'{ep!r} counts {counts}, owned are {owned}')
+    if ep.size != sum(counts):
+        problems.append(f'{ep!r}: the size is not the sum of {counts}')
+    if ep.size > core.max_size and not core.shrunk:
+        problems.append(f'{ep!r} has more than max_size connections')
+    if ep.size == 0 and ep.waiting == 0:
+        problems.append(f'{ep!r} is empty and not forgotten')
+    if ep.waiting and idle_count(ep):
+        problems.append(f'{ep!r}: somebody waits beside an idle connection')
+    return 0
+
+
+cdef int check_lists(EndpointPool ep, list problems) except -1:
+    cdef void *p
+    cdef int core = 0, extra = 0, waiting = 0
+    cdef unsigned long long last = 0
+    p = ep.core.head
+    while p != NULL:
+        core += (<Entry>p).state == IDLE_CORE
+        p = (<Entry>p).next
+    p = ep.extra.head
+    while p != NULL:
+        extra += (<Entry>p).state == IDLE_EXTRA
+        p = (<Entry>p).next
+    if core != ep.counts[IDLE_CORE] or extra != ep.counts[IDLE_EXTRA]:
+        problems.append(f'{ep!r} lists {core} idle core and {extra} extra connections, and counts others')
+    p = ep.queue.head
+    while p != NULL:
+        waiting += 1
+        if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
+            problems.append(f'{ep!r}: the queue is out of order')
+        last = (<Waiter>p).number
+        p = (<Waiter>p).next
+    if waiting != ep.waiting:
+        problems.append(f'{ep!r} counts {ep.waiting} waiters and lists {waiting}')
+    return 0
+
+
+cdef int check_relief(PoolCore core, int wanting, int idle, list problems) except -1:
+    cdef Entry e
+    cdef int relief = 0
+    for e in entries_of_this_process(core):
+        relief += e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1
+    if relief != core.relief.current + core.relief.previous:
+        problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
+    if relief < wanting and idle:
+        problems.append('somebody waits for a slot beside an idle connection of another endpoint')
+    return 0
+
+
+cdef int check_heap(Heap *heap, str name, list problems) except -1:
+    cdef Py_ssize_t i
+    for i in range(heap.used):
+        if (<HeapMember>heap.items[i].item).heap_index != i:
+            problems.append(f'a member of {name} does not know its place')
+        if i and before(&heap.items[i], &heap.items[(i - 1) >> 1]):
+            problems.append(f'{name} is not a heap')
     return 0

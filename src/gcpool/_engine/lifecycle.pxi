@@ -1,4 +1,4 @@
-cdef void *cores = NULL                 # [cores_lock] all that are alive, for the forked child
+cdef Linked cores                       # [cores_lock] all that are alive, for the forked child
 cdef gcp_mutex cores_lock
 cdef long process = gcp_process_id()    # in which the pools were made, or last begun anew
 
@@ -9,12 +9,12 @@ cdef void begin_anew_in_child() noexcept:
     # the child then has no thread state: nothing of the interpreter is called here or below, and nothing is allocated
     # or freed.
     global process
-    cdef void *p = cores
+    cdef void *p = cores.head
     memset(&cores_lock, 0, sizeof(gcp_mutex))
     process = gcp_process_id()
     while p != NULL:
         begin_anew(<PoolCore>p)
-        p = (<PoolCore>p).following
+        p = (<PoolCore>p).next
 
 
 def reset_after_fork():
@@ -59,6 +59,11 @@ cdef set entries_of_this_process(PoolCore core):
     return core.entries
 
 
+cdef inline bint made_before_fork(PoolCore core, int fork_epoch) noexcept nogil:
+    # Whether an entry or an endpoint pool is of the process that this one was forked from: it is in no books here.
+    return fork_epoch != core.fork_epoch
+
+
 cdef bint is_inherited(PoolCore core, object conn) noexcept:
     # Whether it is a connection of a process that this one was forked from.
     cdef Ancestor *a = core.ancestor
@@ -67,52 +72,6 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
             return True
         a = a.ancestor
     return False
-
-
-cdef void *take_watchers(PoolCore core, Entry gone, void *chain) noexcept:
-    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
-    # who are to be notified. The list borrows its waiters, as the queues do: a task that nobody will go on with is
-    # garbage although it watches.
-    cdef void **link = &core.watchers
-    cdef void *p
-    while link[0] != NULL:
-        p = link[0]
-        if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
-            link[0] = (<Waiter>p).next
-            gcp_store_int(&(<Waiter>p).state, SERVED)
-            if gcp_try_incref(p):
-                (<Waiter>p).next = chain
-                chain = p
-        else:
-            link = &(<Waiter>p).next
-    return chain
-
-
-cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
-    # core.lock is held.
-    w.core = core
-    w.next = core.watchers
-    core.watchers = <void *>w
-    gcp_store_int(&w.state, QUEUED)
-    gcp_enable_try_incref(w)
-    return True
-
-
-cdef bint remove_watcher(PoolCore core, void *p) noexcept:
-    # No lock is held; the waiter's destructor may run. False if it watches nothing.
-    cdef void **link = &core.watchers
-    cdef bint found = False
-    gcp_lock(&core.lock)
-    while link[0] != NULL and not found:
-        if link[0] == p:
-            link[0] = (<Waiter>p).next
-            (<Waiter>p).next = NULL
-            gcp_store_int(&(<Waiter>p).state, CANCELLED)
-            found = True
-        else:
-            link = &(<Waiter>link[0]).next
-    gcp_unlock(&core.lock)
-    return found
 
 
 @cython.linetrace(False)
@@ -126,20 +85,17 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.lock, 0, sizeof(gcp_mutex))
     if a != NULL:           # else this process has created no connection: what there is, is of older processes
         for s in range(GCP_SHARDS):
-            if not gcp_is_locked(&core.by_connection.locks[s]):
-                a.connections.tables[s] = core.by_connection.tables[s]
+            if not gcp_is_locked(&core.directory.by_connection.locks[s]):
+                a.connections.tables[s] = core.directory.by_connection.tables[s]
         a.ancestor = core.ancestor
         core.ancestor = a
         core.ancestor_to_be = NULL
         gcp_keep_for_good(<void *>core.entries)
-    memset(&core.by_identity, 0, sizeof(Map))
-    memset(&core.by_hash, 0, sizeof(Map))
-    memset(&core.by_spelling, 0, sizeof(Map))
-    memset(&core.by_connection, 0, sizeof(Map))
-    core.expiry.begin_anew()
-    core.wanting_slots.begin_anew()
-    core.due_at = INFINITY
-    core.wake_at = INFINITY
+    memset(&core.directory, 0, sizeof(Directory))
+    # Another thread may have been about to move the items of a heap: nothing of them is freed either.
+    memset(&core.deadlines, 0, sizeof(Deadlines))
+    core.deadlines.due_at = core.deadlines.wake_at = INFINITY
+    memset(&core.wanting_slots, 0, sizeof(Heap))
     core.wanting_count = 0
     core.size = 0
     core.closing = 0
@@ -147,12 +103,176 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.relief.previous = 0
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
-    core.watchers = NULL
-    core.acquires = 0
-    core.created_ = 0
-    core.create_errors = 0
-    core.dead_ = 0
-    core.broken_ = 0
-    core.disposed_ = 0
-    core.waits = 0
-    core.timeouts = 0
+    memset(&core.watchers, 0, sizeof(Chain))
+    memset(&core.counters, 0, sizeof(Counters))
+
+
+# -- close, resize ------------------------------------------------------------------------------------------------
+
+cdef int close(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef Chain refused = Chain(NULL, NULL, 0)
+    failure = None
+    gcp_lock(&core.lock)
+    gcp_store_int(&core.is_closed, 1)
+    gcp_unlock(&core.lock)
+    # Endpoint pools that appear from here on are empty: request() refuses.
+    for ep in endpoint_pools(core):
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        refuse_waiters(core, ep, &refused)
+        doom_all_idle(core, ep)
+        forget_if_empty(core, ep)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        try:
+            notify_all(&refused)
+        except BaseException as exc:    # the other endpoints' waiters must not wait on
+            if failure is None:
+                failure = exc
+    if failure is not None:
+        raise failure
+    return 0
+
+
+cdef void refuse_waiters(PoolCore core, EndpointPool ep, Chain *refused) noexcept:
+    # Both locks are held.
+    cdef void *p = first_waiter(core, ep)
+    while p != NULL:
+        waiter_unlink(ep, p)
+        (<Waiter>p).state = REFUSED
+        chain_append(refused, <Waiter>p)
+        p = first_waiter(core, ep)
+    update_wants_slot(core, ep)
+
+
+cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held.
+    cdef void *p = oldest_idle(&ep.core, &ep.extra)
+    while p != NULL:
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        p = oldest_idle(&ep.core, &ep.extra)
+
+
+cdef int doom_acquired(PoolCore core) except -1:
+    cdef Entry e
+    cdef EndpointPool ep
+    cdef int count = 0
+    # The set alone has them in the order of their addresses, which differs from run to run.
+    for e in sorted(entries_of_this_process(core), key=lambda x: (<Entry>x).expires_at):
+        ep = e.pool
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        if is_out(e):
+            gcp_store_char(&e.closed_while_out, True)
+            doom(core, ep, e, &core.doomed_for_caller)
+            count += 1
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+    return count
+
+
+cdef int resize(PoolCore core, double now, int min_idle, int max_size, int total_max_size) except -1:
+    # A limit below 0 stays as it is.
+    cdef EndpointPool ep
+    cdef Chain served = Chain(NULL, NULL, 0)
+    set_limits(core, min_idle, max_size, total_max_size)
+    for ep in endpoint_pools(core):
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        doom_surplus(core, ep)
+        if not ep.forgotten:
+            update_wants_slot(core, ep)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+    gcp_lock(&core.lock)
+    advance_relief(core, now)
+    while (
+        core.size - core.closing > core.total_max_size
+        and evict(core, INFINITY, &core.doomed_for_caller) != NULL
+    ):
+        pass
+    dispatch(core, &core.doomed_for_caller, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    return 0
+
+
+cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_size) noexcept:
+    gcp_lock(&core.lock)
+    if min_idle < 0:
+        min_idle = core.min_idle
+    if max_size < 0:
+        max_size = core.max_size
+    if total_max_size < 0:
+        total_max_size = core.total_max_size
+    core.shrunk = core.shrunk or max_size < core.max_size or total_max_size < core.total_max_size
+    gcp_store_int(&core.min_idle, min_idle)
+    gcp_store_int(&core.max_size, max_size)
+    gcp_store_int(&core.total_max_size, total_max_size)
+    gcp_unlock(&core.lock)
+
+
+cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. What is idle beyond max_size, the extra connections first.
+    cdef void *p = oldest_idle(&ep.extra, &ep.core)
+    while p != NULL and ep.size - ep.counts[CLOSING] > core.max_size:
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        p = oldest_idle(&ep.extra, &ep.core)
+
+
+# -- watching ------------------------------------------------------------------------------------------------------
+
+cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
+    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
+    # who are to be notified. The chain of watchers borrows them, as the queues do: a task that nobody will go on with
+    # is garbage although it watches.
+    cdef void *p = chain_take_all(&core.watchers)
+    cdef void *following
+    while p != NULL:
+        following = (<Waiter>p).next
+        if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
+            gcp_store_int(&(<Waiter>p).state, SERVED)
+            if gcp_try_incref(p):
+                chain_append(notified, <Waiter>p)
+        else:
+            chain_append(&core.watchers, <Waiter>p)
+        p = following
+
+
+cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
+    # core.lock is held.
+    w.core = core
+    chain_append(&core.watchers, w)
+    gcp_store_int(&w.state, QUEUED)
+    gcp_enable_try_incref(w)
+    return True
+
+
+cdef bint watch_empty(PoolCore core, Waiter w) noexcept:
+    cdef bint watches
+    gcp_lock(&core.lock)
+    watches = core.size > 0 and add_watcher(core, w)
+    gcp_unlock(&core.lock)
+    return watches
+
+
+cdef bint watch_gone(PoolCore core, Waiter w, Entry e) except -1:
+    cdef bint watches
+    pool_of(e)
+    w.entry = e
+    gcp_lock(&core.lock)
+    watches = not made_before_fork(core, e.fork_epoch) and gcp_load_char(&e.state) != GONE and add_watcher(core, w)
+    gcp_unlock(&core.lock)
+    return watches
+
+
+cdef bint unwatch(PoolCore core, void *p) noexcept:
+    # False if it watches nothing. The destructor of the waiter may run.
+    cdef bint found
+    gcp_lock(&core.lock)
+    found = chain_remove(&core.watchers, <Waiter>p)
+    if found:
+        gcp_store_int(&(<Waiter>p).state, CANCELLED)
+    gcp_unlock(&core.lock)
+    return found

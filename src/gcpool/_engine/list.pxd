@@ -1,4 +1,9 @@
-cdef struct Chain:      # entries, linked by their `next`, first in, first out
+cdef struct Linked:     # doubly linked: a member has the fields prev and next
+    void *head          # borrowed, as all links are
+    void *tail
+
+
+cdef struct Chain:      # singly linked, first in, first out: a member has the field next
     void *head
     void *tail
-    int count           # read without the lock
+    int count           # of the doomed it is read without the lock

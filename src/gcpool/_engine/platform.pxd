@@ -82,6 +82,9 @@ cdef extern from *:
       #define gcp_try_incref(p) (Py_INCREF((PyObject *)(p)), 1)
     #endif
 
+    /* Makes the caller's reference the one that is returned: a cast would take another, and give that one back. */
+    #define gcp_hand_out(p) (p)
+
     /* Asks for a cache line ahead of its use. */
     #if defined(__GNUC__) || defined(__clang__)
       #define gcp_prefetch(p) __builtin_prefetch((const char *)(p))

@@ -1,22 +1,17 @@
 cdef class PoolCore:
     cdef object __weakref__
     cdef gcp_mutex lock
-    cdef Map by_identity                    # [shard] address of an endpoint -> EndpointPool
-    cdef Map by_hash                        # [shard] hash of an endpoint -> EndpointPool
-    cdef Map by_spelling                    # [shard] hash of another spelling of an endpoint -> EndpointPool
-    cdef Map by_connection                  # [shard] address of a connection -> Entry
+    cdef Directory directory                # [shard] finds endpoint pools and entries
     cdef Ancestor *ancestor                 # changes only in a forked child
     cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
-    cdef IndexedHeap expiry                 # [core]
-    cdef IndexedHeap wanting_slots          # [core] endpoint pools whose waiters want a slot and may have one
-    cdef double due_at                      # [core] lowest key of the expiry queue; read without the lock
-    cdef double wake_at                     # [core] when the collector will wake by itself
+    cdef Deadlines deadlines
+    cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
     cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int is_closed                      # [core]; read under [ep]
-    cdef int wanting_count                  # [core] len(wanting_slots); read under [ep]
+    cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
     cdef readonly int fork_epoch            # changes only in a forked child
     cdef int size                           # [core]; read without the lock
@@ -32,17 +27,10 @@ cdef class PoolCore:
     cdef unsigned long long arrivals        # [core]
     cdef Chain doomed_for_caller            # [core] to be closed by whoever doomed them, or else by the next release
     cdef Chain doomed_for_worker            # [core] to be closed by a worker
-    cdef void *watchers                     # [core] waiters for an entry to be gone, or for the pool to be empty
-    cdef void *previous                     # list of all cores, for the forked child
-    cdef void *following
-    cdef unsigned long long acquires        # [core] of endpoints forgotten
-    cdef unsigned long long created_        # [core]
-    cdef unsigned long long create_errors   # [core]
-    cdef unsigned long long dead_           # [core]
-    cdef unsigned long long broken_         # [core]
-    cdef unsigned long long disposed_       # [core]
-    cdef unsigned long long waits           # [core]
-    cdef unsigned long long timeouts        # [core]
+    cdef Chain watchers                     # [core] waiters for an entry to be gone, or for the pool to be empty
+    cdef void *prev                         # [cores_lock] list of all cores
+    cdef void *next                         # [cores_lock]
+    cdef Counters counters                  # [core]
 
     cdef double read_clock(self) except? -1
     cpdef double now(self) except? -1

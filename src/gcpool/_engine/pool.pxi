@@ -1,7 +1,5 @@
-# How many later arrivals, for each connection that there may be, overtake somebody who waits at another endpoint before
-# that one is given a connection that they would have been handed.
-cdef enum:
-    MAX_OVERTAKES = 8
+cdef double ask_clock(PoolCore core) except? -1:
+    return core.clock()
 
 
 @cython.final
@@ -22,16 +20,9 @@ cdef class PoolCore:
     """
 
     def __cinit__(self):
-        global cores
-        self.expiry = IndexedHeap()
-        self.wanting_slots = IndexedHeap()
-        self.due_at = INFINITY
-        self.wake_at = INFINITY
+        self.deadlines.due_at = self.deadlines.wake_at = INFINITY
         gcp_lock(&cores_lock)
-        self.following = cores
-        if cores != NULL:
-            (<PoolCore>cores).previous = <void *>self
-        cores = <void *>self
+        linked_append(&cores, self)
         gcp_unlock(&cores_lock)
 
     def __init__(
@@ -57,20 +48,13 @@ cdef class PoolCore:
         self.normalize = normalize
 
     def __dealloc__(self):
-        global cores
         cdef Ancestor *a
         gcp_lock(&cores_lock)
-        if self.previous != NULL:
-            (<PoolCore>self.previous).following = self.following
-        else:
-            cores = self.following
-        if self.following != NULL:
-            (<PoolCore>self.following).previous = self.previous
+        linked_remove(&cores, self)
         gcp_unlock(&cores_lock)
-        map_free(&self.by_identity)
-        map_free(&self.by_hash)
-        map_free(&self.by_spelling)
-        map_free(&self.by_connection)
+        directory_free(&self.directory)
+        PyMem_Free(self.deadlines.queue.items)
+        PyMem_Free(self.wanting_slots.items)
         PyMem_Free(self.ancestor_to_be)
         while self.ancestor != NULL:
             a = self.ancestor
@@ -81,15 +65,11 @@ cdef class PoolCore:
     # -- time -----------------------------------------------------------------------------------------------------
 
     cdef inline double read_clock(self) except? -1:
-        if self.clock is None:
-            return gcp_monotonic_coarse()
-        return <double>self.clock()
+        return gcp_monotonic_coarse() if self.clock is None else ask_clock(self)
 
     cpdef double now(self) except? -1:
         """The time in seconds, exact."""
-        if self.clock is None:
-            return gcp_monotonic()
-        return <double>self.clock()
+        return gcp_monotonic() if self.clock is None else ask_clock(self)
 
     # -- the hot path ----------------------------------------------------------------------------------------------
 
@@ -100,125 +80,25 @@ cdef class PoolCore:
 
         :param interval: seconds; None, too, when it was not used within them, or is suspect. 0: never mind.
         """
-        cdef EndpointPool ep
-        cdef Entry e
-        cdef void *p
-        cdef Slot *slot = NULL
-        if GCP_SHARED_STAMP:
-            # With the GIL nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one cache miss
-            # to the next: ask for all of it at once.
-            slot = table_find_slot(&self.by_identity.tables[0], <size_t><void *>endpoint)
-        if slot != NULL:
-            gcp_prefetch(<char *>slot.value + 64)
-            gcp_prefetch(slot.hint)
-            gcp_prefetch(<char *>slot.hint + 64)
-            gcp_prefetch(slot.hint_conn)
-            table_prefetch(&self.by_connection.tables[0], <size_t>slot.hint_conn)
-            ep = <EndpointPool>slot.value
-        else:
-            ep = find_known_pool(self, endpoint)
-            if ep is None:
-                return None
-        gcp_lock(&ep.lock)
-        p = ep.core_head
-        if p == NULL:
-            p = ep.extra_tail
-        # Where somebody waits nothing is idle, so this overtakes nobody.
-        if p == NULL or gcp_load_int(&self.is_closed) or (<Entry>p).expires_at <= now:
-            gcp_unlock(&ep.lock)
-            return None
-        if interval > 0 and (
-            (<Entry>p).check_pending
-            or now - (<Entry>p).used_at >= interval
-            or (<Entry>p).verified_at != ep.distrust_count
-        ):
-            gcp_unlock(&ep.lock)
-            return None
-        e = <Entry>p
-        if slot != NULL and slot.hint != p:
-            slot.hint = p
-            slot.hint_conn = <void *>e.conn_
-        idle_unlink(ep, p)
-        gcp_store_char(&e.state, ACQUIRED)
-        ep.acquired += 1
-        count_acquired(ep, e)
-        gcp_unlock(&ep.lock)
-        return e
+        return take_idle(self, endpoint, now, interval)
 
     cdef bint release_fast(self, Entry e, double now) except -1:
         # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
-        cdef EndpointPool ep = e.pool
-        cdef Waiter w
-        cdef void *p
-        cdef double deadline
-        cdef bint is_core
-        if e.fork_epoch != self.fork_epoch:
-            return True
-        gcp_lock(&ep.lock)
-        if e.state != ACQUIRED and e.state != RELEASING:
-            gcp_unlock(&ep.lock)
-            if gcp_load_char(&e.closed_while_out):
-                forget_closed_while_out(self, e)
-                return True
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
-        if (
-            e.expires_at <= now
-            or gcp_load_int(&self.is_closed)
-            or gcp_load_int(&self.wanting_count)
-            or ep.size > gcp_load_int(&self.max_size)
-            or gcp_load_int(&self.size) > gcp_load_int(&self.total_max_size)
-        ):
-            gcp_unlock(&ep.lock)
-            return False
-        p = ep.waiter_head
-        if p != NULL:
-            if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
-                gcp_unlock(&ep.lock)
-                return False
-            w = <Waiter>p
-            Py_DECREF(w)
-            waiter_unlink(ep, p)
-            gcp_store_char(&e.state, ACQUIRED)
-            e.used_at = now
-            count_acquired(ep, e)
-            w.entry = e
-            w.state = SERVED
-            gcp_unlock(&ep.lock)
-            w.notify()
-            return True
-        is_core = ep.acquired - 1 < gcp_load_int(&self.min_idle) - ep.core_idle
-        deadline = e.expires_at
-        if not is_core and now + self.idle_timeout < deadline:
-            deadline = now + self.idle_timeout
-        if deadline < e.heap_key:       # it has to be queued earlier than it is: that takes the core's lock
-            gcp_unlock(&ep.lock)
-            return False
-        keep_idle(self, ep, e, now, is_core)
-        gcp_unlock(&ep.lock)
-        return True
+        # What is needed of the endpoint pool lives as long as the entry: no reference is taken for the call.
+        return release_fast(self, e, <EndpointPool><void *>e.pool, now)
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 
     def try_acquire(self, object endpoint, double now):
         """An idle connection's entry, or None when none is ready, or the endpoint is spelled as never before. Nothing
         is created, nobody waits."""
-        return self.take_idle(endpoint, now, 0)
+        return take_idle(self, endpoint, now, 0)
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
         if w is None:
             raise TypeError('expected a Waiter, got None')
-        w.core = self
-        w.pool = pool_of(e)
-        if self.normalize is not None:
-            w.endpoint = w.pool.endpoint
-        w.entry = e
-        w.state = SERVED
-        gcp_lock(&self.lock)
-        if w.number == 0:
-            self.arrivals += 1
-            w.number = self.arrivals
-        gcp_unlock(&self.lock)
+        adopt(self, w, e)
 
     def request(self, Waiter w not None, double now):
         """Serve a waiter an idle connection or a ticket, or queue it, or refuse it: its properties tell.
@@ -227,93 +107,7 @@ cdef class PoolCore:
 
         :return: True when it was queued: it will be notified, once.
         """
-        cdef EndpointPool ep
-        cdef Entry e
-        cdef Entry dead_entry = w.dead_entry
-        cdef void *p
-        cdef void *chain = NULL
-        cdef void *last
-        cdef bint queued
-        cdef bint late
-        if w.state == QUEUED or w.entry is not None:
-            raise RuntimeError('the waiter waits already, or holds what it was served')
-        if w.spare is None:
-            w.spare = Entry()
-        while True:
-            # created() adds the entry of a new connection to this set, and must not fail at that.
-            entries_of_this_process(self)
-            ep = find_or_add_pool(self, w.endpoint)
-            w.core = self
-            w.pool = ep
-            if self.normalize is not None:
-                w.endpoint = ep.endpoint        # what the manager's other methods are called with
-            gcp_lock(&self.lock)
-            if self.is_closed:
-                w.state = REFUSED
-                doom_dead(self, w)
-                gcp_lock(&ep.lock)
-                forget_if_empty(self, ep)
-                gcp_unlock(&ep.lock)
-                gcp_unlock(&self.lock)
-                return False
-            gcp_lock(&ep.lock)
-            if not ep.forgotten and self.ancestor_to_be != NULL:    # or an __eq__ has forked, and this is the child
-                break
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-        if w.number == 0:
-            self.arrivals += 1
-            w.number = self.arrivals
-        w.state = FRESH
-        late = advance_relief(self, now)
-        last = self.doomed_for_worker.tail
-        # In the region in which the waiter is served or queued: nobody comes between who could get the slot.
-        doom_dead(self, w)
-        if ep.waiter_head == NULL or (<Waiter>ep.waiter_head).number > w.number:
-            while True:
-                p = ep.core_head
-                if p == NULL:
-                    p = ep.extra_tail
-                if p == NULL:
-                    break
-                e = <Entry>p
-                idle_unlink(ep, p)
-                if e.expires_at <= now:
-                    doom(self, ep, e, &self.doomed_for_worker)
-                    continue
-                gcp_store_char(&e.state, ACQUIRED)
-                ep.acquired += 1
-                count_acquired(ep, e)
-                w.entry = e
-                w.state = SERVED
-                break
-            if w.state == FRESH and ep.size < self.max_size and self.size < self.total_max_size:
-                serve_ticket(self, ep, w)
-        if w.state == FRESH and not ep.has_heap_slot:
-            # Its last slot may come free at any time, without a request that could still fail.
-            if not self.wanting_slots.make_room(self.wanting_slots.reserved + 1):
-                forget_if_empty(self, ep)
-                gcp_unlock(&ep.lock)
-                gcp_unlock(&self.lock)
-                raise MemoryError
-            self.wanting_slots.reserved += 1
-            ep.has_heap_slot = True
-        queued = w.state == FRESH
-        if queued:
-            w.queued_at = now
-            enqueue(self, ep, w)
-            update_wants_slot(self, ep)
-        # The slots that this acquire frees itself.
-        p = self.doomed_for_worker.head if last == NULL else (<Entry>last).next
-        while p != NULL:
-            count_as_relief(self, p)
-            p = (<Entry>p).next
-        gcp_unlock(&ep.lock)
-        if self.wanting_count and (queued or late):
-            chain = dispatch(self, &self.doomed_for_worker)
-        gcp_unlock(&self.lock)
-        notify_all(chain)
-        return queued
+        return request(self, w, now)
 
     def created(self, Entry ticket not None, object conn, double now):
         """Turn a ticket into an acquired connection.
@@ -322,125 +116,43 @@ cdef class PoolCore:
         :raises ValueError: when the pool holds that connection already; the ticket is as it was
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
-        cdef EndpointPool ep = pool_of(ticket)
-        cdef bint served
-        cdef size_t s = shard_of(<size_t><void *>conn)
-        cdef int failed = 0
-        cdef bint known
-        if ticket.fork_epoch != self.fork_epoch:
-            Py_INCREF(conn)     # no finalizer may end the parent's session
-            raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
-        ticket.conn_ = conn             # from here on cancel() has it disposed of
-        try:
-            self.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
-        except MemoryError:
-            Py_INCREF(ticket)           # nobody else owns it until then
-            raise
-        gcp_lock(&self.lock)
-        gcp_lock(&ep.lock)
-        gcp_assert(ticket.state == CREATING)
-        gcp_lock(&self.by_connection.locks[s])
-        known = table_find(&self.by_connection.tables[s], <size_t><void *>conn) != NULL
-        if not known:
-            failed = table_insert(&self.by_connection.tables[s], <size_t><void *>conn, <void *>ticket)
-        gcp_unlock(&self.by_connection.locks[s])
-        if failed:
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-            raise MemoryError
-        if known:
-            ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-            self.entries.discard(ticket)
-            raise ValueError(
-                f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
-                'expected a new connection'
-            )
-        self.created_ += 1
-        ticket.used_at = now
-        ticket.expires_at = min(now + self.max_lifetime, NEVER)
-        ep.creating -= 1
-        served = not self.is_closed
-        if served:
-            gcp_store_char(&ticket.state, ACQUIRED)
-            ep.acquired += 1
-            count_acquired(ep, ticket)
-        else:
-            doom(self, ep, ticket, &self.doomed_for_worker)
-        gcp_unlock(&ep.lock)
-        gcp_unlock(&self.lock)
-        return served
+        return created(self, ticket, conn, now)
 
     def failed(self, Waiter w not None, double now):
         """Give a ticket back: there is no connection. Its slot goes to whoever waits for one."""
-        cdef Entry e = w.served
-        w.entry = None
-        w.state = CANCELLED
-        give_back_ticket(self, e, now)
+        failed(self, w, now)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
-    # What a check finds out about one connection says something about the endpoint's others: when one turns out to be
-    # dead, all that were not looked at since are suspect.
-
     cpdef bint needs_check(self, Waiter w, double now, double interval):
         """Whether the connection that a waiter was served has to be checked before it is used.
 
         :param interval: seconds within which a connection that was used is taken to be alive, unless it is suspect
         """
-        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        cdef bint needed
-        if w.entry.fork_epoch != self.fork_epoch:
-            return False
-        gcp_lock(&ep.lock)
-        needed = (
-            w.entry.check_pending
-            or not now - w.entry.used_at < interval
-            or w.entry.verified_at != ep.distrust_count
-        )
-        gcp_unlock(&ep.lock)
-        return needed
+        return needs_check(self, w, now, interval)
 
     cpdef begin_check(self, Waiter w):
         """The connection that a waiter was served is about to be checked. If :py:meth:`end_check` does not come, it is
         checked again."""
-        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        if w.entry.fork_epoch != self.fork_epoch:
-            return
-        gcp_lock(&ep.lock)
-        w.distrust_at_check = ep.distrust_count
-        w.entry.check_pending = True
-        gcp_unlock(&ep.lock)
+        begin_check(self, w)
 
     cpdef end_check(self, Waiter w):
         """The connection that a waiter was served was alive. If another one was found dead meanwhile, it is suspect
         again: it may have been asked before the server went."""
-        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
-        if w.entry.fork_epoch != self.fork_epoch:
-            return
-        gcp_lock(&ep.lock)
-        w.entry.verified_at = w.distrust_at_check
-        w.entry.check_pending = False
-        gcp_unlock(&ep.lock)
+        end_check(self, w)
 
     cpdef mark_unchecked(self, Entry e):
         """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
-        cdef EndpointPool ep = pool_of(e)
-        if e.fork_epoch != self.fork_epoch:
-            return
-        gcp_lock(&ep.lock)
-        e.check_pending = True
-        gcp_unlock(&ep.lock)
+        mark_unchecked(self, e)
 
     cpdef bint is_out(self, Entry e):
         """Whether a connection that is being released still is: not if the pool was closed over it, or after a fork."""
-        cdef EndpointPool ep = pool_of(e)
         cdef bint out
-        if e.fork_epoch != self.fork_epoch:
+        pool_of(e)
+        if made_before_fork(self, e.fork_epoch):
             return False
-        gcp_lock(&ep.lock)
-        out = e.state == ACQUIRED or e.state == RELEASING
-        gcp_unlock(&ep.lock)
+        gcp_lock(&e.pool.lock)
+        out = is_out(e)
+        gcp_unlock(&e.pool.lock)
         return out
 
     cpdef bint retire(self, Entry e, double now) except -1:
@@ -450,7 +162,7 @@ cdef class PoolCore:
         :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
             over it, or a fork lies between)
         """
-        return retire_entry(self, e, now, False)
+        return retire(self, e, now, NULL)
 
     cpdef bint retire_to_doomed(self, Entry e, double now) except -1:
         """The same, and it is among the doomed at once: the next release disposes of it, if the caller does not.
@@ -458,20 +170,14 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not out
         :return: whether it is
         """
-        return retire_entry(self, e, now, True)
+        return retire(self, e, now, &self.doomed_for_caller)
 
     def distrust_endpoint(self, Entry e not None):
         """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect.
 
         Not if it was closed while it was out: that is what broke it.
         """
-        cdef EndpointPool ep = pool_of(e)
-        if e.fork_epoch != self.fork_epoch:
-            return
-        gcp_lock(&ep.lock)
-        if e.state == ACQUIRED or e.state == RELEASING:
-            ep.distrust_count += 1
-        gcp_unlock(&ep.lock)
+        distrust_endpoint(self, e)
 
     def reject_dead(self, Waiter w not None):
         """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`).
@@ -479,40 +185,15 @@ cdef class PoolCore:
         It is doomed when the waiter asks again, or is cancelled, and not before, so that nobody comes between. Nothing
         is dead when the pool was closed over it during the check.
         """
-        cdef Entry e = w.entry
-        cdef EndpointPool ep = pool_of(e)
-        cdef bint held
-        if e.fork_epoch != self.fork_epoch:
-            w.entry = None
-            w.state = FRESH
-            return
-        gcp_lock(&self.lock)
-        gcp_lock(&ep.lock)
-        held = e.state == ACQUIRED
-        if held:
-            gcp_store_char(&e.state, CLOSING)
-            ep.acquired -= 1
-            ep.acquires -= 1
-            ep.closing += 1
-            self.closing += 1
-            self.dead_ += 1
-            ep.distrust_count += 1
-        gcp_unlock(&ep.lock)
-        gcp_unlock(&self.lock)
-        if held:
-            w.dead_entry = e
-        else:
-            forget_closed_while_out(self, e)
-        w.entry = None
-        w.state = FRESH
+        reject_dead(self, w)
 
     cpdef bint still_holds(self, Waiter w):
         """Whether a waiter still holds what it was served: not if the pool was closed over it in a check or a hook."""
-        cdef EndpointPool ep = pool_of(None if w is None else w.entry)
+        cdef Entry e = entry_held_by(w)
         cdef bint held
-        gcp_lock(&ep.lock)
-        held = w.entry.state == ACQUIRED
-        gcp_unlock(&ep.lock)
+        gcp_lock(&e.pool.lock)
+        held = e.state == ACQUIRED
+        gcp_unlock(&e.pool.lock)
         return held
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
@@ -520,104 +201,28 @@ cdef class PoolCore:
 
         :return: True when it was still waiting, so that it will not be notified.
         """
-        cdef EndpointPool ep
-        cdef Entry e
-        cdef Entry dead_entry
-        cdef void *chain = NULL
-        cdef int state
-        cdef bint waited = False
-        cdef bint late
         if w is None:
             raise TypeError('expected a Waiter, got None')
-        ep = w.pool
-        dead_entry = w.dead_entry
-        if ep is not None and ep.fork_epoch != self.fork_epoch:
-            # The process was forked meanwhile. What it waited for, or holds, is the parent's.
-            w.dead_entry = None
-            w.entry = None
-            w.state = CANCELLED
-            return True
-        if ep is None:
-            w.state = CANCELLED
-            return False
-        gcp_lock(&self.lock)
-        gcp_lock(&ep.lock)
-        waited = dequeue(self, ep, <void *>w)
-        gcp_unlock(&ep.lock)
-        if dead_entry is not None:
-            late = advance_relief(self, now)
-            doom_dead(self, w)
-            count_as_relief(self, <void *>dead_entry)
-            if late:
-                chain = dispatch(self, &self.doomed_for_worker)
-        gcp_unlock(&self.lock)
-        e = w.entry
-        w.entry = None
-        w.state = CANCELLED
-        notify_all(chain)
-        if e is None:
-            return waited
-        state = gcp_load_char(&e.state)
-        if state == CREATING:
-            give_back_ticket(self, e, now)
-        elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):
-            self.mark_unchecked(e)      # its check, or what comes after it, did not come to its end
-            self.release_locked(e, now, &self.doomed_for_worker)
-        return waited
+        return cancel(self, w, now)
 
     def give_up(self, Waiter w not None):
         """A waiter's time is over: take it out of the queue unless it was served or refused in this very moment.
 
         :return: True when it is out; False when it will be, or has been, notified.
         """
-        cdef EndpointPool ep = w.pool
-        cdef bint waited
-        if ep is None:
-            return False
-        if ep.fork_epoch != self.fork_epoch:
-            return True
-        gcp_lock(&self.lock)
-        gcp_lock(&ep.lock)
-        waited = dequeue(self, ep, <void *>w)
-        if waited:
-            self.timeouts += 1
-        gcp_unlock(&ep.lock)
-        gcp_unlock(&self.lock)
-        return waited
+        return give_up(self, w)
 
     # -- releasing --------------------------------------------------------------------------------------------------
 
     cdef inline Entry find_acquired_by_identity(self, object conn, object endpoint):
         # The entry of a connection that is acquired, where that can be told without an error and without user code
         # (__eq__ of another endpoint object); else None.
-        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
-        if e is None or gcp_load_char(&e.state) != ACQUIRED:
-            return None
-        if e.pool.endpoint is not endpoint and map_get(&self.by_identity, <size_t><void *>endpoint) is not e.pool:
-            return None
-        return e
+        return find_acquired_by_identity(self, conn, endpoint)
 
     cdef Entry entry_to_release(self, object conn, object endpoint):
         """The entry of a connection that is to be given back, or None when there is nothing to do (it was out when the
         pool was closed over it, or belongs to the parent process)."""
-        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
-        cdef EndpointPool ep
-        if e is None:
-            if is_inherited(self, conn):
-                return None
-            raise ConnectionNotAcquired(
-                f'the connection {conn!r} is not of this pool (or it is closed): '
-                f'expected one that acquire({endpoint!r}) gave'
-            )
-        ep = e.pool
-        if ep.endpoint is not endpoint and not pool_is_for(self, ep, endpoint):
-            raise ConnectionNotAcquired(
-                f'the connection {conn!r} belongs to endpoint {ep.endpoint!r}, it was given back to {endpoint!r}'
-            )
-        if gcp_load_char(&e.closed_while_out):
-            forget_closed_while_out(self, e)
-            return None
-        return e
+        return entry_to_release(self, conn, endpoint)
 
     def find_acquired(self, object conn, object endpoint):
         """The entry of a connection that is out.
@@ -626,15 +231,13 @@ cdef class PoolCore:
         """
         cdef Entry e = self.entry_to_release(conn, endpoint)
         if e is not None and gcp_load_char(&e.state) != ACQUIRED:
-            raise ConnectionNotAcquired(f'the connection {conn!r} is not acquired: its state is {e.state_name}')
+            must_be_out(self, e)
+            return None
         return e
 
     def entry_if_acquired(self, object conn, object endpoint):
         """The same, or None when it is not out, or another endpoint's. It changes nothing."""
-        cdef Entry e = <Entry>map_get(&self.by_connection, <size_t><void *>conn)
-        if e is None or gcp_load_char(&e.state) != ACQUIRED:
-            return None
-        return e if pool_is_for(self, e.pool, endpoint) else None
+        return entry_if_acquired(self, conn, endpoint)
 
     cpdef bint begin_release(self, Entry e) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
@@ -642,20 +245,7 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not acquired
         :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
         """
-        cdef EndpointPool ep = pool_of(e)
-        cdef int state
-        if e.fork_epoch != self.fork_epoch:
-            return False
-        gcp_lock(&ep.lock)
-        state = e.state
-        if state == ACQUIRED:
-            gcp_store_char(&e.state, RELEASING)
-        gcp_unlock(&ep.lock)
-        if state != ACQUIRED:
-            if not gcp_load_char(&e.closed_while_out):
-                raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
-            forget_closed_while_out(self, e)
-        return state == ACQUIRED
+        return begin_release(self, e)
 
     cpdef release(self, Entry e, double now):
         """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
@@ -668,106 +258,7 @@ cdef class PoolCore:
 
     cdef int release_locked(self, Entry e, double now, Chain *doomed) except -1:
         # What release_fast() leaves, under the core's lock.
-        cdef EndpointPool ep = e.pool
-        cdef EndpointPool elder
-        cdef Waiter w = None
-        cdef void *first
-        cdef void *chain = NULL
-        cdef double deadline
-        cdef bint wake = False
-        cdef bint close = False
-        cdef bint is_relief = True
-        cdef bint relief_missing
-        cdef bint hand = False
-        cdef bint late
-        cdef long long head, overtaken
-        gcp_lock(&self.lock)
-        if not self.expiry.make_room(self.expiry.used + 1):
-            close = True        # it cannot be queued for expiry, so it cannot be idle
-        gcp_lock(&ep.lock)
-        if e.state != ACQUIRED and e.state != RELEASING:
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-            if gcp_load_char(&e.closed_while_out):
-                return forget_closed_while_out(self, e)
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
-        first = ep.waiter_head
-        while first != NULL and not gcp_try_incref(first):
-            drop(ep, first)
-            update_wants_slot(self, ep)
-            first = ep.waiter_head
-        late = advance_relief(self, now)
-        relief_missing = missing_relief(self) > 0
-        if (
-            self.is_closed
-            or ep.size - ep.closing > self.max_size     # those that are being closed will be gone
-            or self.size - self.closing > self.total_max_size
-        ):
-            close = True
-            is_relief = False   # its slot is one too many
-        elif e.expires_at <= now:
-            # With a collector releases dispose of nothing, unless somebody waits for the slot.
-            if not self.collects or ep.waiter_head != NULL or self.wanting_slots.used:
-                close = True
-        elif ep.waiter_head != NULL:
-            hand = True
-            if relief_missing:
-                # An endpoint that has no connection of its own would wait for ever on one that is always busy: there
-                # whoever came first goes first, at the price of a new connection. One that has some is expected to
-                # serve itself, but not for ever either: they may be out for long.
-                elder = <EndpointPool>self.wanting_slots.items[0].item
-                head = <long long>(<Waiter>ep.waiter_head).number
-                overtaken = head - <long long>self.wanting_slots.items[0].stamp
-                if overtaken > (0 if elder.size == 0 else <long long>MAX_OVERTAKES * self.total_max_size):
-                    hand = False
-                    close = True
-        elif relief_missing:
-            close = True
-        if close:
-            ep.acquired -= 1
-            doom(self, ep, e, doomed)
-            if is_relief:
-                count_as_relief(self, <void *>e)
-        elif hand:
-            w = <Waiter>first
-            waiter_unlink(ep, first)
-            gcp_store_char(&e.state, ACQUIRED)
-            e.used_at = now
-            count_acquired(ep, e)
-            w.entry = e
-            w.state = SERVED
-            update_wants_slot(self, ep)
-            chain = first
-        else:
-            keep_idle(self, ep, e, now, ep.acquired - 1 < self.min_idle - ep.core_idle)
-            deadline = e.expires_at
-            if not e.is_core and now + self.idle_timeout < deadline:
-                deadline = now + self.idle_timeout
-            if deadline < e.heap_key:
-                if e.heap_key == INFINITY and e.heap_index < 0:
-                    self.expiry.push(<void *>e, deadline, e.stamp)
-                else:
-                    self.expiry.rekey(<void *>e, deadline, e.stamp)
-                e.heap_key = deadline
-                set_due(self)
-                if self.due_at < self.wake_at and self.due_at < NEVER:
-                    wake = True
-                    self.wake_at = self.due_at
-        gcp_unlock(&ep.lock)
-        if self.wanting_slots.used and (late or not (close or hand)):
-            if w is None:
-                chain = dispatch(self, doomed)
-            else:
-                w.next = dispatch(self, doomed)
-        gcp_unlock(&self.lock)
-        if first != NULL and w is None:
-            Py_DECREF(<Waiter>first)
-        try:
-            notify_all(chain)
-        finally:
-            if wake and self.wake_collector is not None:
-                call_collector(self)
-        return 0
+        return release_locked(self, e, now, doomed)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 
@@ -797,53 +288,14 @@ cdef class PoolCore:
 
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
-        pool_of(e)
-        if e.fork_epoch != self.fork_epoch:
-            return
-        gcp_lock(&self.lock)
-        gcp_assert(e.state == CLOSING)
-        chain_append(&self.doomed_for_worker, e)
-        gcp_unlock(&self.lock)
+        doom_again(self, e)
 
     cpdef disposed(self, Entry e, double now, bint by_worker=False):
         """The dispose of a connection has ended, one way or the other: its slot is free.
 
         :param by_worker: whether a worker closes what is doomed at that, for the next one who waits
         """
-        cdef EndpointPool ep = pool_of(e)
-        cdef void *chain
-        cdef bint keep
-        if e.fork_epoch != self.fork_epoch:
-            return
-        gcp_lock(&self.lock)
-        advance_relief(self, now)
-        gcp_lock(&ep.lock)
-        gcp_assert(e.state == CLOSING)
-        gcp_store_char(&e.state, GONE)
-        if e.is_relief:
-            e.is_relief = False
-            if e.relief_epoch == self.relief.epoch:
-                self.relief.current -= 1
-            elif e.relief_epoch == self.relief.epoch - 1:
-                self.relief.previous -= 1
-        keep = e.closed_while_out
-        if e.heap_index >= 0:
-            self.expiry.remove(<void *>e)
-            set_due(self)
-        e.heap_key = INFINITY
-        ep.closing -= 1
-        ep.size -= 1
-        self.closing -= 1
-        gcp_store_int(&self.size, self.size - 1)
-        self.disposed_ += 1
-        if not keep:
-            map_remove(&self.by_connection, <size_t><void *>e.conn_, <void *>e)
-        gcp_unlock(&ep.lock)
-        chain = after_slot_freed(self, ep, e, doomed_of(self, by_worker))
-        gcp_unlock(&self.lock)
-        if not keep:
-            self.entries.discard(e)
-        notify_all(chain)
+        disposed(self, e, now, doomed_of(self, by_worker))
 
     cpdef int expired(self, double now, int limit, bint for_worker=False) except -1:
         """Put the idle connections that are due among the doomed, in the order of their deadlines.
@@ -852,197 +304,57 @@ cdef class PoolCore:
         :param for_worker: whether a worker is to close them
         :return: how many
         """
-        cdef Chain *doomed = doomed_of(self, for_worker)
-        cdef int found = 0
-        cdef int size
-        cdef void *p
-        cdef void *chain = NULL
-        cdef bint late
-        gcp_lock(&self.lock)
-        late = advance_relief(self, now)
-        if limit <= 0:
-            limit = 1
-            size = self.size + 1
-            while size > 1:
-                size >>= 1
-                limit += 1
-        while found < limit:
-            p = evict(self, now, doomed)
-            if p == NULL:
-                break
-            count_as_relief(self, p)
-            found += 1
-        if late:
-            chain = dispatch(self, doomed)
-        gcp_unlock(&self.lock)
-        notify_all(chain)
-        return found
+        return expired(self, now, limit, doomed_of(self, for_worker))
 
     def next_due(self):
         """When the next idle connection will be due, or None if none ever will: the collector may sleep till then."""
-        cdef double due
-        cdef void *p
-        cdef EndpointPool ep
-        gcp_lock(&self.lock)
-        p = first_due_locked(self, INFINITY)
-        if p != NULL:
-            ep = (<Entry>p).pool
-            gcp_unlock(&ep.lock)
-        set_due(self)
-        due = self.due_at
-        self.wake_at = due
-        gcp_unlock(&self.lock)
+        cdef double due = next_due(self)
         return None if due >= NEVER else due
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 
     def close(self):
         """Refuse all that comes, refuse those who wait, doom what is idle. What is out is closed when it comes back."""
-        cdef EndpointPool ep
-        cdef Waiter w
-        cdef void *p
-        cdef void *chain
-        cdef void **end
-        failure = None
-        gcp_lock(&self.lock)
-        gcp_store_int(&self.is_closed, 1)
-        gcp_unlock(&self.lock)
-        # Endpoint pools that appear from here on are empty: request() refuses.
-        for ep in endpoint_pools(self):
-            chain = NULL
-            end = &chain
-            gcp_lock(&self.lock)
-            gcp_lock(&ep.lock)
-            while ep.waiter_head != NULL:
-                p = ep.waiter_head
-                if not gcp_try_incref(p):
-                    drop(ep, p)
-                    continue
-                w = <Waiter>p
-                waiter_unlink(ep, p)
-                w.state = REFUSED
-                end[0] = p
-                end = &w.next
-            update_wants_slot(self, ep)
-            while True:
-                p = ep.core_head
-                if p == NULL:
-                    p = ep.extra_head
-                if p == NULL:
-                    break
-                idle_unlink(ep, p)
-                doom(self, ep, <Entry>p, &self.doomed_for_caller)
-            forget_if_empty(self, ep)
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-            try:
-                notify_all(chain)
-            except BaseException as exc:    # the other endpoints' waiters must not wait on
-                if failure is None:
-                    failure = exc
-            w = None        # it may go with that, and not under the lock
-        if failure is not None:
-            raise failure
+        close(self)
 
     def watch_empty(self, Waiter w not None):
         """Have a waiter notified when the pool has no connection left.
 
         :return: False when that is so already
         """
-        cdef bint watches
-        gcp_lock(&self.lock)
-        watches = self.size > 0 and add_watcher(self, w)
-        gcp_unlock(&self.lock)
-        return watches
+        return watch_empty(self, w)
 
     def watch_gone(self, Waiter w not None, Entry e not None):
         """Have a waiter notified when a connection is closed.
 
         :return: False when that is so already, or in a forked child, where nobody closes it
         """
-        cdef bint watches
-        pool_of(e)
-        w.entry = e
-        gcp_lock(&self.lock)
-        watches = e.fork_epoch == self.fork_epoch and gcp_load_char(&e.state) != GONE and add_watcher(self, w)
-        gcp_unlock(&self.lock)
-        return watches
+        return watch_gone(self, w, e)
 
     def unwatch(self, Waiter w not None):
         """Do not notify a waiter of what it watches any more.
 
         :return: True when it was still waiting, so that it will not be notified
         """
-        return remove_watcher(self, <void *>w)
+        return unwatch(self, <void *>w)
 
     def doom_acquired(self):
         """Doom every connection that is out, the oldest first; its release will do nothing.
 
         :return: how many
         """
-        cdef Entry e
-        cdef EndpointPool ep
-        cdef int count = 0
-        # The set alone has them in the order of their addresses, which differs from run to run.
-        for e in sorted(entries_of_this_process(self), key=lambda x: (<Entry>x).expires_at):
-            ep = e.pool
-            gcp_lock(&self.lock)
-            gcp_lock(&ep.lock)
-            if e.state == ACQUIRED or e.state == RELEASING:
-                ep.acquired -= 1
-                gcp_store_char(&e.closed_while_out, True)
-                doom(self, ep, e, &self.doomed_for_caller)
-                count += 1
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-        return count
+        return doom_acquired(self)
 
     def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
         """Change the limits. Room that appears goes to those who wait; what is idle beyond a lower limit is doomed,
         what is out beyond it is closed when it comes back."""
-        cdef EndpointPool ep
-        cdef void *chain
-        cdef void *p
-        cdef int min_idle_ = -1 if min_idle is None else min_idle
-        cdef int max_size_ = -1 if max_size is None else max_size
-        cdef int total_ = -1 if total_max_size is None else total_max_size
-        gcp_lock(&self.lock)
-        if min_idle_ < 0:
-            min_idle_ = self.min_idle
-        if max_size_ < 0:
-            max_size_ = self.max_size
-        if total_ < 0:
-            total_ = self.total_max_size
-        self.shrunk = self.shrunk or max_size_ < self.max_size or total_ < self.total_max_size
-        gcp_store_int(&self.min_idle, min_idle_)
-        gcp_store_int(&self.max_size, max_size_)
-        gcp_store_int(&self.total_max_size, total_)
-        gcp_unlock(&self.lock)
-        for ep in endpoint_pools(self):
-            gcp_lock(&self.lock)
-            gcp_lock(&ep.lock)
-            while ep.size - ep.closing > self.max_size:
-                p = ep.extra_head
-                if p == NULL:
-                    p = ep.core_head
-                if p == NULL:
-                    break
-                idle_unlink(ep, p)
-                doom(self, ep, <Entry>p, &self.doomed_for_caller)
-            if not ep.forgotten:
-                update_wants_slot(self, ep)
-            gcp_unlock(&ep.lock)
-            gcp_unlock(&self.lock)
-        gcp_lock(&self.lock)
-        advance_relief(self, now)
-        while (
-            self.size - self.closing > self.total_max_size
-            and evict(self, INFINITY, &self.doomed_for_caller) != NULL
-        ):
-            pass
-        chain = dispatch(self, &self.doomed_for_caller)
-        gcp_unlock(&self.lock)
-        notify_all(chain)
+        resize(
+            self,
+            now,
+            -1 if min_idle is None else min_idle,
+            -1 if max_size is None else max_size,
+            -1 if total_max_size is None else total_max_size,
+        )
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -1087,9 +399,9 @@ cdef class PoolCore:
         if acquired is None:
             result = ep.size
         elif acquired:
-            result = ep.acquired
+            result = out_count(ep)
         else:
-            result = ep.core_idle + ep.extra_idle
+            result = idle_count(ep)
         gcp_unlock(&ep.lock)
         return result
 

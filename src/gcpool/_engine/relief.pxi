@@ -33,3 +33,21 @@ cdef inline bint advance_relief(PoolCore core, double now) noexcept:
     core.relief.current = 0
     core.relief.epoch = epoch
     return ended
+
+
+cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
+    # core.lock is held. The entries that were doomed for a worker since that one was the last of them; NULL: all.
+    cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
+    while p != NULL:
+        count_as_relief(core, p)
+        p = (<Entry>p).next
+
+
+cdef inline void end_relief(PoolCore core, Entry e) noexcept:
+    # core.lock is held. The entry is closed.
+    if e.is_relief:
+        e.is_relief = False
+        if e.relief_epoch == core.relief.epoch:
+            core.relief.current -= 1
+        elif e.relief_epoch == core.relief.epoch - 1:
+            core.relief.previous -= 1

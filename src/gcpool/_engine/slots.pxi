@@ -1,45 +1,29 @@
 cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held and both limits leave room.
     cdef Entry e = w.spare
-    w.entry = e
+    serve(w, e)
     w.spare = None
-    w.state = SERVED
     e.pool = ep
-    gcp_store_char(&e.state, CREATING)
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
-    ep.size += 1
-    ep.creating += 1
-    gcp_store_int(&core.size, core.size + 1)
+    take_slot(core, ep, e)
 
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
-    # Both locks are held. By number: one that was served a dead connection comes before all that came after it. It
-    # is older than nearly everybody, so its place is looked for from the front.
-    cdef void *after = ep.waiter_tail
+    # Both locks are held. By number: a waiter that was served a dead connection comes before all that came after it.
+    # It is older than nearly everybody, so its place is looked for from the front.
     cdef void *following = NULL
-    if after != NULL and (<Waiter>after).number > w.number:
-        after = NULL
-        following = ep.waiter_head
+    if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:
+        following = ep.queue.head
         while (<Waiter>following).number < w.number:
-            after = following
             following = (<Waiter>following).next
-    w.prev = after
-    w.next = following
-    if after != NULL:
-        (<Waiter>after).next = <void *>w
-    else:
-        ep.waiter_head = <void *>w
-    if following != NULL:
-        (<Waiter>following).prev = <void *>w
-    else:
-        ep.waiter_tail = <void *>w
+    linked_insert(&ep.queue, w, following)
     ep.waiting += 1
     w.state = QUEUED
     gcp_enable_try_incref(w)
     if not w.has_waited:
         w.has_waited = True
-        core.waits += 1
+        core.counters.waits += 1
 
 
 cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
@@ -58,22 +42,20 @@ cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
     # for a connection of its own. A place in the heap is reserved for it since its first waiter was queued.
-    cdef void *head = ep.waiter_head
+    cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
-        core.wanting_slots.push(<void *>ep, 0.0, (<Waiter>head).number)
+        heap_push(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).number)
     elif wants and core.wanting_slots.items[ep.heap_index].stamp != (<Waiter>head).number:
-        core.wanting_slots.rekey(<void *>ep, 0.0, (<Waiter>head).number)
+        heap_rekey(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).number)
     elif not wants and ep.heap_index >= 0:
-        core.wanting_slots.remove(<void *>ep)
+        heap_remove(&core.wanting_slots, <void *>ep)
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
 
 
-cdef void *dispatch(PoolCore core, Chain *doomed) noexcept:
+cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
     # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
-    # total cap is reached dooms idle connections of others. core.lock is held, no other. Returns whom to notify.
-    cdef void *chain = NULL
-    cdef void **end = &chain
+    # total cap is reached dooms idle connections of others. core.lock is held, no other.
     cdef void *p
     cdef EndpointPool ep
     cdef Waiter w
@@ -81,9 +63,9 @@ cdef void *dispatch(PoolCore core, Chain *doomed) noexcept:
         ep = <EndpointPool>core.wanting_slots.items[0].item
         gcp_lock(&ep.lock)
         if (
-            ep.waiter_head == NULL
+            ep.queue.head == NULL
             or ep.size >= core.max_size
-            or (<Waiter>ep.waiter_head).number != core.wanting_slots.items[0].stamp
+            or (<Waiter>ep.queue.head).number != core.wanting_slots.items[0].stamp
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
@@ -97,10 +79,9 @@ cdef void *dispatch(PoolCore core, Chain *doomed) noexcept:
                     break
                 count_as_relief(core, p)
             break
-        p = ep.waiter_head
+        p = ep.queue.head
         if not gcp_try_incref(p):
-            drop(ep, p)
-            update_wants_slot(core, ep)
+            drop(core, ep, p)
             gcp_unlock(&ep.lock)
             continue
         w = <Waiter>p
@@ -108,42 +89,14 @@ cdef void *dispatch(PoolCore core, Chain *doomed) noexcept:
         serve_ticket(core, ep, w)
         update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
-        end[0] = p
-        end = &w.next
-    return chain
+        chain_append(served, w)
 
 
-cdef void *after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *doomed) noexcept:
-    # core.lock is held, no other. Returns whom to notify.
+cdef void after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *doomed, Chain *notified) noexcept:
+    # core.lock is held, no other.
     gcp_lock(&ep.lock)
     update_wants_slot(core, ep)
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
-    return take_watchers(core, gone, dispatch(core, doomed))
-
-
-cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
-    cdef EndpointPool ep = ticket.pool
-    cdef void *chain
-    if ticket.fork_epoch != core.fork_epoch:
-        return 0
-    gcp_lock(&core.lock)
-    advance_relief(core, now)
-    gcp_lock(&ep.lock)
-    gcp_assert(ticket.state == CREATING)
-    ep.creating -= 1
-    if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
-        doom(core, ep, ticket, &core.doomed_for_worker)
-        count_as_relief(core, <void *>ticket)
-        gcp_unlock(&ep.lock)
-        chain = dispatch(core, &core.doomed_for_worker)
-    else:
-        gcp_store_char(&ticket.state, GONE)
-        ep.size -= 1
-        gcp_store_int(&core.size, core.size - 1)
-        core.create_errors += 1
-        gcp_unlock(&ep.lock)
-        chain = after_slot_freed(core, ep, ticket, &core.doomed_for_worker)
-    gcp_unlock(&core.lock)
-    notify_all(chain)
-    return 0
+    dispatch(core, doomed, notified)
+    take_watchers(core, gone, notified)

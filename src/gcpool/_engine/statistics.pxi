@@ -1,27 +1,19 @@
 cdef dict gauges_and_counters(PoolCore core):
     cdef EndpointPool ep
-    cdef unsigned long long acquires
-    cdef unsigned long long created, create_errors, dead, broken, disposed, waits, timeouts
+    cdef Counters counters
     cdef int size, idle = 0, acquired = 0, waiting = 0, endpoints = 0
     pools = endpoint_pools(core)
     gcp_lock(&core.lock)
     size = core.size
-    acquires = core.acquires
-    created = core.created_
-    create_errors = core.create_errors
-    dead = core.dead_
-    broken = core.broken_
-    disposed = core.disposed_
-    waits = core.waits
-    timeouts = core.timeouts
+    counters = core.counters
     gcp_unlock(&core.lock)
     for ep in pools:
         gcp_lock(&ep.lock)
         if not ep.forgotten:
             endpoints += 1
-            acquires += ep.acquires
-            idle += ep.core_idle + ep.extra_idle
-            acquired += ep.acquired
+            counters.acquires += ep.acquires
+            idle += idle_count(ep)
+            acquired += out_count(ep)
             waiting += ep.waiting
         gcp_unlock(&ep.lock)
     return {
@@ -30,12 +22,12 @@ cdef dict gauges_and_counters(PoolCore core):
         'acquired': acquired,
         'waiting': waiting,
         'endpoints': endpoints,
-        'acquires': acquires,
-        'created': created,
-        'create_errors': create_errors,
-        'dead': dead,
-        'broken': broken,
-        'disposed': disposed,
-        'waits': waits,
-        'timeouts': timeouts,
+        'acquires': counters.acquires,
+        'created': counters.created,
+        'create_errors': counters.create_errors,
+        'dead': counters.dead,
+        'broken': counters.broken,
+        'disposed': counters.disposed,
+        'waits': counters.waits,
+        'timeouts': counters.timeouts,
     }

@@ -1,7 +1,7 @@
 cdef struct Slot:
     size_t key          # an address or a hash
     void *value         # borrowed; NULL: the slot is free
-    void *hint          # PoolCore.by_identity, with the GIL: the entry served last, and its connection. Addresses to
+    void *hint          # Directory.by_identity, with the GIL: the entry served last, and its connection. Addresses to
     void *hint_conn     # ask the memory for, never followed: they may be of what is gone
 
 

@@ -125,16 +125,28 @@ cdef inline size_t shard_of(size_t key) noexcept nogil:
     return <size_t>(mix(key) >> 24) & (GCP_SHARDS - 1)
 
 
-cdef inline object map_get(Map *m, size_t key):
+cdef inline void *map_get(Map *m, size_t key) noexcept:
+    # With a reference that is the caller's; NULL if there is nothing.
     cdef size_t s = shard_of(key)
     cdef void *found
     gcp_lock(&m.locks[s])
     found = table_find(&m.tables[s], key)
-    gcp_prefetch(<char *>found + 64)
-    # The reference is taken under the lock: what is registered is alive, and is unregistered before it is let go.
-    result = <object>found if found != NULL else None
+    if found != NULL:
+        gcp_prefetch(<char *>found + 64)
+        # Under the lock: what is registered is alive, and is unregistered before it is let go.
+        Py_INCREF(<object>found)
     gcp_unlock(&m.locks[s])
-    return result
+    return found
+
+
+cdef inline bint map_insert(Map *m, size_t key, void *value) noexcept:
+    # False when there is no memory.
+    cdef size_t s = shard_of(key)
+    cdef int failed
+    gcp_lock(&m.locks[s])
+    failed = table_insert(&m.tables[s], key, value)
+    gcp_unlock(&m.locks[s])
+    return not failed
 
 
 cdef bint map_remove(Map *m, size_t key, void *value) noexcept:

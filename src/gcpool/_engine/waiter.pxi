@@ -26,9 +26,10 @@ cdef class Waiter:
         # else: it must be forgotten before it goes with it.
         cdef EndpointPool ep = self.pool
         cdef int state = gcp_load_int(&self.state)
-        if state == QUEUED and ep is None:
-            remove_watcher(self.core, <void *>self)
-        elif (state == QUEUED or state == DROPPED) and ep is not None and ep.fork_epoch == self.core.fork_epoch:
+        cdef bint queued = state == QUEUED or state == DROPPED
+        if queued and ep is None:
+            unwatch(self.core, <void *>self)
+        elif queued and not made_before_fork(self.core, ep.fork_epoch):
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
             dequeue(self.core, ep, <void *>self)
@@ -69,13 +70,14 @@ cdef class Waiter:
         self.notify = notify
 
 
-cdef int notify_all(void *chain) except -1:
-    # No lock is held. The chain owns a reference to each of its waiters.
+cdef int notify_all(Chain *chain) except -1:
+    # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards.
+    cdef void *p = chain_take_all(chain)
     cdef void *following
     cdef Waiter w
     failure = None
-    while chain != NULL:
-        w = <Waiter>chain
+    while p != NULL:
+        w = <Waiter>p
         Py_DECREF(w)
         following = w.next
         w.next = NULL
@@ -84,7 +86,7 @@ cdef int notify_all(void *chain) except -1:
         except BaseException as exc:    # one that cannot be woken (its loop is closed) must not keep the others asleep
             if failure is None:
                 failure = exc
-        chain = following
+        p = following
     if failure is not None:
         raise failure
     return 0

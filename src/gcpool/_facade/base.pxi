@@ -145,7 +145,7 @@ cdef class PoolFacade:
         # Each release disposes of up to dispose_batch_size connections that are due, unless a background collector
         # does: its thread may have died, and cannot always be started.
         cdef PoolCore core = self._core
-        if gcp_load_double(&core.due_at) <= now and not (core.collects and self._worker.at_work()):
+        if gcp_load_double(&core.deadlines.due_at) <= now and not (core.collects and self._worker.at_work()):
             core.expired(now, self._dispose_batch_size)
         return 0
 

@@ -1,0 +1,311 @@
+cdef inline Entry take_idle(PoolCore core, object endpoint, double now, double interval):
+    cdef EndpointPool ep
+    cdef Slot *slot
+    if GCP_SHARED_STAMP:
+        slot = prefetch_endpoint(&core.directory, endpoint)
+        if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
+            return take_idle_of(core, <EndpointPool>slot.value, slot, now, interval)
+    ep = find_known_pool(core, endpoint)
+    if ep is None:
+        return None
+    return take_idle_of(core, ep, NULL, now, interval)
+
+
+cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, double now, double interval):
+    cdef void *p
+    gcp_lock(&ep.lock)
+    p = next_idle(ep)
+    # Where somebody waits nothing is idle, so this overtakes nobody.
+    if (
+        p == NULL
+        or gcp_load_int(&core.is_closed)
+        or (<Entry>p).expires_at <= now
+        or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
+    ):
+        gcp_unlock(&ep.lock)
+        return None
+    if slot != NULL:
+        set_hint(slot, <Entry>p)
+    unlink_idle(ep, <Entry>p)
+    lend(ep, <Entry>p)
+    Py_INCREF(<Entry>p)     # under the lock: close() may take it away from its holder at once
+    gcp_unlock(&ep.lock)
+    return hand_out_entry(p)
+
+
+cdef int adopt(PoolCore core, Waiter w, Entry e) except -1:
+    w.core = core
+    w.pool = pool_of(e)
+    if core.normalize is not None:
+        w.endpoint = w.pool.endpoint
+    serve(w, e)
+    gcp_lock(&core.lock)
+    number_locked(core, w)
+    gcp_unlock(&core.lock)
+    return 0
+
+
+cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
+    # In the order of arrival; a waiter that was served a dead connection and asks again keeps its number.
+    if w.number == 0:
+        core.arrivals += 1
+        w.number = core.arrivals
+
+
+# -- request -------------------------------------------------------------------------------------------------------
+
+# What an acquire gets, the first that is true:
+#
+#   the pool is closed                                          REFUSE
+#   somebody who came before waits at the endpoint              QUEUE
+#   a connection of the endpoint is idle                        LEND_IDLE
+#   the endpoint and the pool may have one connection more      CONNECT
+#   else                                                        QUEUE
+cdef enum:
+    REFUSE
+    QUEUE
+    LEND_IDLE
+    CONNECT
+
+
+cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+    # Both locks are held.
+    if core.is_closed:
+        return REFUSE
+    if ep.queue.head != NULL and (<Waiter>ep.queue.head).number < w.number:
+        return QUEUE
+    if next_idle(ep) != NULL:
+        return LEND_IDLE
+    if ep.size < core.max_size and core.size < core.total_max_size:
+        return CONNECT
+    return QUEUE
+
+
+cdef bint request(PoolCore core, Waiter w, double now) except -1:
+    cdef Entry _dead_entry = w.dead_entry       # goes when no lock is held
+    cdef EndpointPool ep = find_and_lock_both(core, w)
+    cdef void *last = core.doomed_for_worker.tail
+    cdef Entry e
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint late = advance_relief(core, now)
+    cdef bint out_of_memory = False
+    cdef int outcome
+    number_locked(core, w)
+    # In the region in which the waiter is served or queued: nobody comes between who could get the slot.
+    doom_dead(core, w)
+    doom_expired_first(core, ep, now)
+    outcome = decide_request(core, ep, w)
+    if outcome == REFUSE:
+        w.state = REFUSED
+        forget_if_empty(core, ep)
+    elif outcome == LEND_IDLE:
+        e = <Entry>next_idle(ep)
+        unlink_idle(ep, e)
+        lend(ep, e)
+        serve(w, e)
+    elif outcome == CONNECT:
+        serve_ticket(core, ep, w)
+    elif reserve_heap_slot(core, ep):
+        w.queued_at = now
+        enqueue(core, ep, w)
+        update_wants_slot(core, ep)
+    else:
+        w.state = FRESH
+        forget_if_empty(core, ep)
+        out_of_memory = True
+    count_as_relief_after(core, last)       # the slots that this acquire frees itself
+    gcp_unlock(&ep.lock)
+    if core.wanting_count and (outcome == QUEUE or late):
+        dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    if out_of_memory:
+        raise MemoryError
+    return outcome == QUEUE
+
+
+cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
+    # The endpoint pool of the waiter's endpoint; its lock and core.lock are held. Finding it runs user code (__hash__,
+    # __eq__, normalize) without a lock: what that may have changed is looked at again.
+    cdef EndpointPool ep
+    if w.state == QUEUED or w.entry is not None:
+        raise RuntimeError('the waiter waits already, or holds what it was served')
+    if w.spare is None:
+        w.spare = Entry()
+    while True:
+        # created() adds the entry of a new connection to this set, and must not fail at that.
+        entries_of_this_process(core)
+        ep = find_or_add_pool(core, w.endpoint)
+        w.core = core
+        w.pool = ep
+        if core.normalize is not None:
+            w.endpoint = ep.endpoint        # what the manager's other methods are called with
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        # Without an ancestor to be, an __eq__ has forked, and this is the child.
+        if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
+            return ep
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+
+
+cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcept:
+    # Both locks are held. Idle connections that would be served now, but for the end of their lifetime.
+    cdef void *p = next_idle(ep)
+    while p != NULL and (<Entry>p).expires_at <= now:
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)
+        p = next_idle(ep)
+
+
+cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. The endpoint pool may come to want a slot at any time, without a request that could still
+    # fail. False when there is no memory.
+    if ep.has_heap_slot:
+        return True
+    if not heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1):
+        return False
+    core.wanting_slots.reserved += 1
+    ep.has_heap_slot = True
+    return True
+
+
+# -- the end of a connect ------------------------------------------------------------------------------------------
+
+cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -1:
+    cdef EndpointPool ep = pool_of(ticket)
+    cdef bint served = False
+    cdef int outcome
+    if made_before_fork(core, ticket.fork_epoch):
+        Py_INCREF(conn)     # no finalizer may end the parent's session
+        raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
+    ticket.conn_ = conn             # from here on cancel() has it disposed of
+    try:
+        core.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
+    except MemoryError:
+        Py_INCREF(ticket)           # nobody else owns it until then
+        raise
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    gcp_assert(ticket.state == CREATING)
+    outcome = add_connection(&core.directory, ticket)
+    if outcome == KNOWN_ALREADY:
+        ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
+    elif outcome == ADDED:
+        core.counters.created += 1
+        ticket.used_at = now
+        ticket.expires_at = min(now + core.max_lifetime, NEVER)
+        served = not core.is_closed
+        if served:
+            lend(ep, ticket)
+        else:
+            doom(core, ep, ticket, &core.doomed_for_worker)
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    if outcome == NO_MEMORY:
+        raise MemoryError
+    if outcome == KNOWN_ALREADY:
+        core.entries.discard(ticket)
+        raise ValueError(
+            f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
+            'expected a new connection'
+        )
+    return served
+
+
+cdef int failed(PoolCore core, Waiter w, double now) except -1:
+    cdef Entry ticket = w.served
+    w.entry = None
+    w.state = CANCELLED
+    return give_back_ticket(core, ticket, now)
+
+
+cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
+    cdef EndpointPool ep = ticket.pool
+    cdef Chain served = Chain(NULL, NULL, 0)
+    if made_before_fork(core, ticket.fork_epoch):
+        return 0
+    gcp_lock(&core.lock)
+    advance_relief(core, now)
+    gcp_lock(&ep.lock)
+    gcp_assert(ticket.state == CREATING)
+    if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
+        doom(core, ep, ticket, &core.doomed_for_worker)
+        count_as_relief(core, <void *>ticket)
+        gcp_unlock(&ep.lock)
+        dispatch(core, &core.doomed_for_worker, &served)
+    else:
+        free_slot(core, ep, ticket)
+        core.counters.create_errors += 1
+        gcp_unlock(&ep.lock)
+        after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    return 0
+
+
+# -- the end of an acquire -----------------------------------------------------------------------------------------
+
+cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
+    cdef EndpointPool ep = w.pool
+    cdef Entry e
+    cdef Entry dead_entry = w.dead_entry
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint waited
+    cdef bint late
+    if ep is None:
+        w.state = CANCELLED
+        return False
+    if made_before_fork(core, ep.fork_epoch):
+        # What it waited for, or holds, is the parent's.
+        w.dead_entry = None
+        w.entry = None
+        w.state = CANCELLED
+        return True
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    waited = dequeue(core, ep, <void *>w)
+    gcp_unlock(&ep.lock)
+    if dead_entry is not None:
+        late = advance_relief(core, now)
+        doom_dead(core, w)
+        count_as_relief(core, <void *>dead_entry)
+        if late:
+            dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    e = w.entry
+    w.entry = None
+    w.state = CANCELLED
+    try:
+        notify_all(&served)
+    finally:
+        if e is not None:
+            give_back_unused(core, e, now)
+    return waited
+
+
+cdef int give_back_unused(PoolCore core, Entry e, double now) except -1:
+    # What an acquire was served that did not come to its end.
+    cdef int state = gcp_load_char(&e.state)
+    if state == CREATING:
+        give_back_ticket(core, e, now)
+    elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):
+        mark_unchecked(core, e)         # its check, or what comes after it, was cut off
+        release_locked(core, e, now, &core.doomed_for_worker)
+    return 0
+
+
+cdef bint give_up(PoolCore core, Waiter w) except -1:
+    cdef EndpointPool ep = w.pool
+    cdef bint waited
+    if ep is None:
+        return False
+    if made_before_fork(core, ep.fork_epoch):
+        return True
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    waited = dequeue(core, ep, <void *>w)
+    if waited:
+        core.counters.timeouts += 1
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    return waited

@@ -1,0 +1,207 @@
+# How many later arrivals, for each connection that there may be, overtake somebody who waits at another endpoint before
+# that one is given a connection that they would have been handed.
+cdef enum:
+    MAX_OVERTAKES = 8
+
+
+# -- finding the entry ---------------------------------------------------------------------------------------------
+
+cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object endpoint):
+    cdef Entry e = find_entry(&core.directory, conn)
+    if e is None or gcp_load_char(&e.state) != ACQUIRED:
+        return None
+    if e.pool.endpoint is not endpoint and find_by_identity(&core.directory, endpoint) is not e.pool:
+        return None
+    return e
+
+
+cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
+    cdef Entry e = find_entry(&core.directory, conn)
+    if e is None:
+        must_be_inherited(core, conn, endpoint)
+        return None
+    if e.pool.endpoint is not endpoint:
+        must_be_for(core, e, endpoint)
+    if gcp_load_char(&e.closed_while_out):
+        forget_closed_while_out(core, e)
+        return None
+    return e
+
+
+cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
+    if not is_inherited(core, conn):
+        raise ConnectionNotAcquired(
+            f'the connection {conn!r} is not of this pool (or it is closed): '
+            f'expected one that acquire({endpoint!r}) gave'
+        )
+    return 0
+
+
+cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
+    if not pool_is_for(core, e.pool, endpoint):
+        raise ConnectionNotAcquired(
+            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, it was given back to {endpoint!r}'
+        )
+    return 0
+
+
+cdef Entry entry_if_acquired(PoolCore core, object conn, object endpoint):
+    cdef Entry e = find_entry(&core.directory, conn)
+    if e is None or gcp_load_char(&e.state) != ACQUIRED:
+        return None
+    return e if pool_is_for(core, e.pool, endpoint) else None
+
+
+cdef bint begin_release(PoolCore core, Entry e) except -1:
+    cdef EndpointPool ep = pool_of(e)
+    cdef bint acquired
+    if made_before_fork(core, e.fork_epoch):
+        return False
+    gcp_lock(&ep.lock)
+    acquired = e.state == ACQUIRED
+    if acquired:
+        move(ep, e, ACQUIRED, RELEASING)
+    gcp_unlock(&ep.lock)
+    if not acquired:
+        must_be_out(core, e)
+    return acquired
+
+
+# -- release -------------------------------------------------------------------------------------------------------
+
+cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
+    # ep.lock is held. Whether it may have to be closed.
+    return (
+        e.expires_at <= now
+        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.wanting_count)
+        or ep.size > gcp_load_int(&core.max_size)
+        or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
+    )
+
+
+cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double now) except -1:
+    # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked().
+    cdef bint is_core
+    if made_before_fork(core, e.fork_epoch):
+        return True
+    gcp_lock(&ep.lock)
+    if not is_out(e):
+        gcp_unlock(&ep.lock)
+        must_be_out(core, e)
+        return True
+    if needs_core_lock(core, ep, e, now):
+        gcp_unlock(&ep.lock)
+        return False
+    if ep.queue.head != NULL:
+        return hand_over_and_unlock(e, ep, now)
+    is_core = becomes_core(core, ep)
+    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
+        gcp_unlock(&ep.lock)
+        return False
+    push_idle(core, ep, e, now, is_core)
+    gcp_unlock(&ep.lock)
+    return True
+
+
+cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
+    cdef Waiter w
+    cdef void *p = ep.queue.head
+    if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
+        gcp_unlock(&ep.lock)
+        return False
+    w = <Waiter>p
+    Py_DECREF(w)
+    hand_over(ep, e, w, now)
+    gcp_unlock(&ep.lock)
+    w.notify()
+    return True
+
+
+# What becomes of a connection that is given back, the first that is true:
+#
+#   the pool is closed, or the endpoint or the pool has more than
+#   it may have, without what is being closed already               CLOSE_SURPLUS: nobody gets the slot
+#   its lifetime is over; but with a collector, which will see to
+#   it, only if somebody waits                                      CLOSE_FOR_OTHERS
+#   somebody waits at the endpoint                                  HAND_OVER
+#     but a waiter of another endpoint was overtaken too often      CLOSE_FOR_OTHERS
+#   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
+#   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
+#   else                                                            KEEP
+cdef enum:
+    CLOSE_SURPLUS
+    CLOSE_FOR_OTHERS
+    HAND_OVER
+    KEEP
+
+
+cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
+    # Both locks are held.
+    cdef bint somebody_waits = ep.queue.head != NULL
+    if (
+        core.is_closed
+        or ep.size - ep.counts[CLOSING] > core.max_size
+        or core.size - core.closing > core.total_max_size
+    ):
+        return CLOSE_SURPLUS
+    if e.expires_at <= now:
+        if not core.collects or somebody_waits or core.wanting_slots.used:
+            return CLOSE_FOR_OTHERS
+    elif somebody_waits:
+        return CLOSE_FOR_OTHERS if missing_relief(core) > 0 and overtakes_too_often(core, ep) else HAND_OVER
+    elif missing_relief(core) > 0:
+        return CLOSE_FOR_OTHERS
+    return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
+
+
+cdef bint overtakes_too_often(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. An endpoint that has no connection of its own would wait for ever on one that is always busy:
+    # there whoever came first goes first, at the price of a new connection. One that has some is expected to serve
+    # itself, but not for ever either: they may be out for long.
+    cdef EndpointPool eldest = <EndpointPool>core.wanting_slots.items[0].item
+    cdef long long overtaken = <long long>((<Waiter>ep.queue.head).number - core.wanting_slots.items[0].stamp)
+    return overtaken > (0 if eldest.size == 0 else <long long>MAX_OVERTAKES * core.total_max_size)
+
+
+cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed) except -1:
+    # What release_fast() leaves.
+    cdef EndpointPool ep = e.pool
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef void *first
+    cdef bint late
+    cdef bint wake = False
+    cdef int outcome
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    if not is_out(e):
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        return must_be_out(core, e)
+    first = first_waiter(core, ep)
+    late = advance_relief(core, now)
+    outcome = decide_release(core, ep, e, now)
+    if outcome == CLOSE_SURPLUS:
+        doom(core, ep, e, doomed)
+    elif outcome == CLOSE_FOR_OTHERS:
+        doom(core, ep, e, doomed)
+        count_as_relief(core, <void *>e)
+    elif outcome == HAND_OVER:
+        hand_over(ep, e, <Waiter>first, now)
+        chain_append(&served, <Waiter>first)
+        update_wants_slot(core, ep)
+    else:
+        push_idle(core, ep, e, now, becomes_core(core, ep))
+        wake = schedule_locked(&core.deadlines, e, deadline_of(core, e))
+    gcp_unlock(&ep.lock)
+    if core.wanting_slots.used and (late or outcome == KEEP):
+        dispatch(core, doomed, &served)
+    gcp_unlock(&core.lock)
+    if first != NULL and outcome != HAND_OVER:
+        Py_DECREF(<Waiter>first)
+    try:
+        notify_all(&served)
+    finally:
+        if wake and core.wake_collector is not None:
+            call_collector(core)
+    return 0
