@@ -368,8 +368,10 @@ class Threads:
         try:
             self.pool._core.resize(max_size=max_size, total_max_size=total_max_size)
             self.pool._dispose_doomed()
-        except (Interruption, Refused):
+        except Refused:
             pass
+        except Interruption as exc:
+            self.world.judge_interrupted('resizing', exc)
         yield from ()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:

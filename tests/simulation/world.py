@@ -698,6 +698,7 @@ class World:
                     self.fail(f'{exc!r} after the faults have stopped')
             except runtime.interruptions as exc:
                 runtime.recover()
+                self.judge_interrupted(user.doing, exc)
                 if not user.cancels and not isinstance(exc, Interruption):
                     self.fail(f'{user!r}, {user.doing}, was cancelled by nobody')
                 user.cancels = 0
@@ -710,6 +711,11 @@ class World:
                 break
         user.doing = 'gone'
         self.living -= 1
+
+    def judge_interrupted(self, doing: str, exc: BaseException) -> None:
+        """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same."""
+        if str(exc) == 'dispose' and doing != 'acquiring' and self.runtime.pool._core.doomed:
+            self.fail(f'{doing} was interrupted by a dispose, and others that are to be closed are left to nobody')
 
     # -- what happens to all ----------------------------------------------------------------------------------------
 
@@ -795,8 +801,9 @@ class World:
             late = self.runtime.now - began - (self.stalled - excused) - (timeout or 0.0)
             if timeout is not None and late > LATENESS and self.runtime.asynchronous:
                 self.fail(f'a close with a limit of {timeout} s is {late} s late')
-        except self.runtime.interruptions:
+        except self.runtime.interruptions as exc:
             self.runtime.recover()
+            self.judge_interrupted('closing', exc)
         except Refused:
             # An on_connection_dead.
             pass
