@@ -279,7 +279,8 @@ class World:
         self.calm_at = 0.0
         self.stalled = 0.0
         self.living = 0
-        self.closers = 0
+        # Those who are in close().
+        self.closers: list[User] = []
         self.closed = False
         self.forcing = False
         # How many are at work where nobody could catch what a hook raises.
@@ -744,7 +745,7 @@ class World:
         if self.random() < 0.1:
             self.runtime.disturb_worker()
             return
-        for user in self.users:
+        for user in (*self.closers, *self.users):
             if self.random() < 0.3 and user.doing not in {'', 'gone'}:
                 user.cancels += 1
                 self.runtime.cancel(user)
@@ -772,8 +773,9 @@ class World:
 
     def make_close(self, server: Server) -> None:
         if self.random() < 0.4 and not self.closers:
-            self.closers += 1
-            self.runtime.spawn(self.close_early)
+            # Two at once wait for the same end.
+            for _ in range(self.dice.choice((1, 2))):
+                self.spawn_closer()
 
     def make_resize(self, server: Server) -> None:
         if self.random() < 0.3:
@@ -788,7 +790,13 @@ class World:
         self.total = max(self.total, total)
         self.runtime.spawn(lambda: self.runtime.resize_pool(max_size, total))
 
-    def close_early(self) -> Steps:
+    def spawn_closer(self) -> None:
+        closer = User(len(self.users) + len(self.closers) + 1)
+        self.closers.append(closer)
+        closer.task = self.runtime.spawn(lambda: self.close_early(closer))
+
+    def close_early(self, closer: User) -> Steps:
+        closer.doing = 'closing'
         timeout = self.dice.choice((None, 0.0, 0.5, 5.0))
         self.closed = True
         if timeout is not None:
@@ -807,7 +815,7 @@ class World:
         except Refused:
             # An on_connection_dead.
             pass
-        self.closers -= 1
+        self.closers.remove(closer)
 
     def judge_closed(self, made: int, timeout: float | None) -> None:
         """close() has returned.
@@ -866,7 +874,7 @@ class World:
         self.fail(f'nothing will ever wake {self.describe_users()}')
 
     def describe_users(self) -> list[str]:
-        return [f'{user!r} {user.doing}' for user in self.users if user.doing != 'gone']
+        return [f'{user!r} {user.doing}' for user in (*self.closers, *self.users) if user.doing != 'gone']
 
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
