@@ -292,7 +292,7 @@ class Tasks(Loop):
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Leave undone what a careful program does."""
         world = self.world
-        kind = world.dice.randrange(5)
+        kind = world.dice.randrange(6)
         if kind < 2:
             # A time limit may cancel the task in the moment in which the coroutine that it is for is closed.
             user.cancels += 1
@@ -324,9 +324,13 @@ class Tasks(Loop):
                     forgotten = self.release(conn, endpoint)
                     del forgotten
                 world.gentle -= 1
-            else:
+            elif kind == 4:
                 # Cancelled before its first step.
                 self.create_task(self.release(conn, endpoint)).cancel()
+            else:
+                # Closed before its first step.
+                coroutine: Any = self.release(conn, endpoint)
+                coroutine.close()
         yield None
 
     def acquire_by_hand(self, endpoint: int, timeout: float | None, at_once: bool) -> Steps:
