@@ -56,6 +56,9 @@ BOUND = 120.0
 # and for what the manager tidies up after a cancellation.
 LATENESS = 2.0
 
+# Simulated seconds that a dispose with a time limit may be late: some turns of the loop.
+PUNCTUALITY = 0.01
+
 # Steps after the last fault within which a world ends.
 STEPS_TO_END = 200_000
 
@@ -366,6 +369,9 @@ class World:
         server = conn.server
         if conn.state != OPEN:
             self.fail(f'{conn!r} is disposed of twice')
+        limit = self.settings['dispose_timeout']
+        if limit is not None and not self.runtime.asynchronous and (timeout is None or timeout > limit):
+            self.fail(f'the dispose of {conn!r} is given {timeout} s, and dispose_timeout is {limit} s')
         if not self.forcing:
             if conn.user is not None:
                 self.fail(f'{conn!r} is disposed of while {conn.user!r} has it')
@@ -378,6 +384,7 @@ class World:
         # that, and the connection be closed for another reason.
         if self.runtime.asynchronous:
             server.noted = max(server.noted, conn.verdict)
+        began, excused = self.runtime.now, self.stalled
         try:
             if self.random() < self.rate['slow_close']:
                 seconds = self.random() * 4.0
@@ -393,6 +400,9 @@ class World:
             server.sockets -= 1
             self.sockets -= 1
             self.note(3, conn)
+            taken = self.runtime.now - began - (self.stalled - excused)
+            if limit is not None and taken > limit + PUNCTUALITY:
+                self.fail(f'the dispose of {conn!r} took {taken} s, and dispose_timeout is {limit} s')
 
     def maybe_raise(self, name: str) -> None:
         if self.gentle:
