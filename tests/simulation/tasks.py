@@ -268,6 +268,12 @@ class Tasks(Loop):
     def has_worker(self) -> bool:
         return self.pool._worker is not None
 
+    def left_behind(self) -> list[Any]:
+        """The tasks of the pool's own, and the timers of its collector, that are in the loop."""
+        worker = self.pool._worker
+        timers = [timer.callback for *_, timer in self.timers if getattr(timer.callback, '__self__', self) is worker]
+        return [*self.pool._own_tasks(), *timers]
+
     def stall(self, seconds: float) -> None:
         self.now += seconds
 

@@ -346,6 +346,9 @@ class Threads:
         worker = self.pool._worker
         return worker is not None and worker._lives()
 
+    def left_behind(self) -> list[Any]:
+        return []
+
     def stall(self, seconds: float) -> None:
         self.now += seconds
 
