@@ -879,6 +879,11 @@ class World:
             closing = any(conn.state == CLOSING for conn in self.connections)
             if self.runtime.asynchronous or not closing:
                 self.fail('a connection is to be closed, and nobody is about to')
+        if self.runtime.asynchronous and not self.signals:
+            stats = core.stats()
+            begun = stats['idle'] + stats['acquired']
+            if begun != len(self.open):
+                self.fail(f'{len(self.open)} connections are open, and only {begun} of them are not to be closed')
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
 
