@@ -897,6 +897,8 @@ class World:
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
         self.calm_down()
+        # The users were served in time; the end gets as much.
+        self.calm_at = self.runtime.now
         if not self.closed:
             if self.runtime.has_worker():
                 # And as long as the slowest dispose of before, for which the collector waits.
@@ -911,12 +913,32 @@ class World:
                     if self.open and self.runtime.has_worker():
                         self.fail(f'{self.open} outlive max_lifetime')
             elif self.random() < 0.5:
-                yield self.nap(self.random() * 100.0)
+                yield from self.release_what_is_due()
         self.closed = True
         yield from self.runtime.close_pool(None)
         if self.sockets:
             self.fail(f'the pool is closed, and {self.sockets} connections are open')
         self.living -= 1
+
+    def release_what_is_due(self) -> Steps:
+        """Without a collector, the releases close what is due: each one connection at least."""
+        idle_timeout, max_lifetime = self.settings['idle_timeout'], self.settings['max_lifetime']
+        yield self.nap(max(idle_timeout, 2.0) + self.random() * 40.0)
+        for _ in range(len(self.open) + 1):
+            server = self.dice.choice(self.servers)
+            conn = yield from self.runtime.acquire(server.number, None)
+            conn.used_at = self.runtime.now
+            yield from self.runtime.release(conn, server.number)
+        now = self.runtime.now
+        # What has begun to be closed has to end, and a thread that could be started only now closes the rest.
+        yield self.nap(6.0)
+        for server in self.servers:
+            unused = [conn for conn in self.open if conn.server is server and conn.used_at < now - idle_timeout]
+            if len(unused) > self.settings['min_idle']:
+                self.fail(f'{unused} outlive idle_timeout, whatever is released')
+        old = [conn for conn in self.open if conn.made_at < now - max_lifetime]
+        if old:
+            self.fail(f'{old} outlive max_lifetime, whatever is released')
 
     def judge_end(self) -> None:
         """Nothing runs any more."""
