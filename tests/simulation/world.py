@@ -823,6 +823,10 @@ class World:
         except self.runtime.interruptions as exc:
             self.runtime.recover()
             self.judge_interrupted('closing', exc)
+            if isinstance(exc, Interruption):
+                # It has left to nobody what a signal handler kept it from closing, and another one may wait for that.
+                yield from self.close_early(closer)
+                return
         except Refused:
             # An on_connection_dead.
             pass
@@ -924,12 +928,12 @@ class World:
         """Without a collector, the releases close what is due: each one connection at least."""
         idle_timeout, max_lifetime = self.settings['idle_timeout'], self.settings['max_lifetime']
         yield self.nap(max(idle_timeout, 2.0) + self.random() * 40.0)
+        now = self.runtime.now
         for _ in range(len(self.open) + 1):
             server = self.dice.choice(self.servers)
             conn = yield from self.runtime.acquire(server.number, None)
             conn.used_at = self.runtime.now
             yield from self.runtime.release(conn, server.number)
-        now = self.runtime.now
         # What has begun to be closed has to end, and a thread that could be started only now closes the rest.
         yield self.nap(6.0)
         for server in self.servers:
