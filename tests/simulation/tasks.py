@@ -495,7 +495,11 @@ def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tup
         except BaseException:
             tasks.end()
             raise
-    return (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
+    tasks = cast(Tasks, tasks.world.runtime)
+    result = (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
+    # Before Python 3.12 a pool keeps its loop where the garbage collector does not see it, and this one keeps the pool.
+    vars(tasks).clear()
+    return result
 
 
 def simulate(seed: int, steps: int, without: Container[str] = ()) -> str:
