@@ -11,12 +11,13 @@ draw a world in which all handles run in the order of their scheduling, as in th
 """
 
 import asyncio
+import copy
 import heapq
 import itertools
 import sys
 import types
 import warnings
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, cast
@@ -222,7 +223,7 @@ class Tasks(Loop):
         self.world = World(seed, self, traffic, without)
         self.trace = 0
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
-            Manager(self.world), _clock=self.time, **self.world.settings
+            Manager(self.world), _clock=self.world.time, **self.world.settings
         )
         self.acquire = self.pool.acquire
         self.release = self.pool.release
@@ -258,12 +259,16 @@ class Tasks(Loop):
 
     def disturb_worker(self) -> None:
         """Cancel one of the pool's own tasks."""
-        tasks = list(self.pool._tasks)
+        tasks = self.own(self.pool._tasks)
         worker = self.pool._worker
         if worker is not None and worker.task is not None:
             tasks.append(worker.task)
         if tasks:
             self.world.dice.choice(tasks).cancel()
+
+    def own(self, items: 'Iterable[Any]') -> list[Any]:
+        """What is of this loop, of the pool's tasks and the like."""
+        return [item for item in items if item.get_loop() is self]
 
     def has_worker(self) -> bool:
         return self.pool._worker is not None
@@ -372,8 +377,11 @@ class Tasks(Loop):
         world = self.world
         world.living = len(world.users)
         for user in world.users:
-            user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
-        self.run_until_gone()
+            world.start_user(user)
+        self.run_until_gone().end_world()
+
+    def end_world(self) -> None:
+        world = self.world
         world.living = 1
         self.spawn(world.end)
         self.run_until_gone()
@@ -381,18 +389,47 @@ class Tasks(Loop):
         world.living = -1
         while not self.run_turns() and self.advance():
             pass
-        if self.pool._tasks or self.pool._signals:
-            world.fail(f'tasks of a closed pool: {self.pool._tasks}, {self.pool._signals}')
+        if left := self.own((*self.pool._tasks, *self.pool._signals)):
+            world.fail(f'a closed pool has left {left}')
         world.judge_end()
 
-    def run_until_gone(self) -> None:
-        """Run until everybody is gone."""
+    def run_until_gone(self) -> 'Tasks':
+        """Run until everybody is gone.
+
+        :return: the runtime that they were in at last: a forked child has another loop
+        """
         world = self.world
-        while not self.run_turns():
+        runtime = self
+        while not runtime.run_turns():
+            if world.forking:
+                runtime = runtime.fork()
+                continue
             world.judge_rest()
-            if not self.advance():
+            if not runtime.advance():
                 world.judge_stuck()
             world.judge()
+        return runtime
+
+    def fork(self) -> 'Tasks':
+        """Go on as a forked child does: in another loop, while nobody runs what is left in this one."""
+        child = copy.copy(self)
+        child.timers, child.turn, child.next_turn, child.last, child.hung = [], [], [], None, []
+        # What finds this loop when it is finalised later finds nobody who runs it.
+        self.create_task = child.create_task  # type: ignore[method-assign]
+        left: list[Any] = sorted(asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)), key=hash)
+        asyncio._set_running_loop(cast(asyncio.AbstractEventLoop, child))
+        self.world.go_on_in_child(child)
+        for task in left:
+            task._log_destroy_pending = False
+        child.spawn(lambda: child.finalise(left))
+        return child
+
+    def finalise(self, tasks: 'list[Any]') -> Steps:
+        """Do to the parent's tasks what a child's garbage collector does at some time."""
+        for task in tasks:
+            yield self.nap(self.world.random() * 0.02 - 0.01)
+            with suppress(Interruption):
+                task.get_coro().close()
 
     def end(self) -> None:
         """End what is left after a failure: the garbage collector would do so when there is no loop any more."""
@@ -444,6 +481,8 @@ class Tasks(Loop):
                     if step >= event:
                         self.last = None
                         event = world.make_event(step)
+                        if world.forking:
+                            return False
                 if not world.living and not world.closers:
                     return True
             return False
@@ -493,7 +532,7 @@ def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tup
         try:
             tasks.run_world()
         except BaseException:
-            tasks.end()
+            cast(Tasks, tasks.world.runtime).end()
             raise
     tasks = cast(Tasks, tasks.world.runtime)
     result = (tasks.trace ^ tasks.world.trace) & MASK, tasks.step

@@ -19,6 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from gcpool._primitives import SyncWorker
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.simulation.world import (
@@ -186,6 +187,9 @@ class Threads:
         self.main = getcurrent()
         self.current: Fiber | None = None
         self.fibers: list[Fiber] = []
+        # The threads that a fork has left in the parent.
+        self.left: list[Fiber] = []
+        self.process = 1
         self.ready: list[Fiber] = []
         self.timers: list[tuple[float, int, Fiber, int]] = []
         self.timer_numbers = itertools.count()
@@ -259,6 +263,9 @@ class Threads:
         self.trace = (self.trace * 0x9E3779B1 + count * 64 + index) & MASK
         if step >= self.world.next_event:
             self.world.make_event(step)
+            if self.world.forking:
+                ready.append(fiber)
+                return None
         timers = self.timers
         while timers and timers[0][0] <= self.now:
             self.ring()
@@ -406,7 +413,7 @@ class Threads:
         self.build()
         world.living = len(world.users)
         for user in world.users:
-            user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
+            world.start_user(user)
         self.run_until(lambda: not world.living and not world.closers)
         world.living = 1
         self.spawn(world.end)
@@ -420,6 +427,8 @@ class Threads:
     def run_until(self, done: Callable[[], bool]) -> None:
         world = self.world
         while not done():
+            if world.forking:
+                self.fork()
             if not self.ready:
                 world.judge_rest()
                 if not self.advance():
@@ -432,10 +441,31 @@ class Threads:
                 self.current = None
             world.judge()
 
-    def end(self) -> None:
-        """End the threads that are left after a failure."""
-        self.ending = True
+    def fork(self) -> None:
+        """Go on as a forked child does: with one thread, which may have a connection, or with a new one."""
+        world = self.world
+        holders = {conn.user for conn in world.open}
+        survivors = [user for user in world.users if user.doing == 'thinking' or user in holders]
+        survivor = world.dice.choice(survivors) if survivors and world.random() < 0.7 else None
+        kept = None if survivor is None else survivor.task
         for fiber in self.fibers:
+            if fiber is not kept and not fiber.dead:
+                if fiber.lock is not None:
+                    fiber.lock.waiting.remove(fiber)
+                    fiber.lock = None
+                self.left.append(fiber)
+        self.fibers = [] if kept is None else [kept]
+        self.ready = [fiber for fiber in self.ready if fiber is kept]
+        self.timers = [timer for timer in self.timers if timer[2] is kept]
+        heapq.heapify(self.timers)
+        self.hung.clear()
+        self.process += 1
+        world.go_on_in_child(self, survivor)
+
+    def end(self) -> None:
+        """End the threads that are left after a failure, or of a parent."""
+        self.ending = True
+        for fiber in (*self.fibers, *self.left):
             if not fiber.dead:
                 self.current = fiber
                 fiber.throw()
@@ -457,10 +487,13 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     ]
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
+    getpid = SyncWorker.__dict__['_getpid']
+    SyncWorker._getpid = staticmethod(lambda: threads.process)
     try:
         yield
     finally:
         threads.end()
+        SyncWorker._getpid = getpid
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection, PoolTimeout
 from tests.simulation.failure import SimulationError
+from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
 
 # What can go wrong besides the pool. A run can be repeated without some of them.
 FAULTS = (
@@ -27,6 +28,7 @@ FAULTS = (
     'close',  # the pool is closed while it is used
     'discard',  # on_release raises DiscardConnection
     'forget',  # a coroutine or a context is dropped
+    'fork',  # (Linux) the world goes on in a forked child
     'half_open',  # a connection dies and nobody is told
     'hang',  # a server answers nothing for a while
     'hook_raises',  # a hook, a check or a dispose raises an Exception
@@ -47,7 +49,7 @@ FAULTS = (
 )
 
 # Of these many may come together in a busy world.
-MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall')
+MISCHIEF = ('cancel', 'close', 'fork', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall')
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
@@ -69,7 +71,8 @@ MASK = 0xFFFFFFFFFFFFFFFF
 LONG = 1000.0
 ENDLESS = float('inf')
 
-OPEN, CLOSING, CLOSED = range(3)
+# An inherited connection is one of the process that this one was forked from.
+OPEN, CLOSING, CLOSED, INHERITED = range(4)
 
 Steps = Generator[Any, Any, Any]
 
@@ -195,6 +198,14 @@ class Server:
         self.verdicts = 0
         self.noted = 0
 
+    def fork(self) -> 'Server':
+        """What it is to a forked child."""
+        server = Server(self.number, self.cap)
+        server.epoch = self.epoch
+        server.down_until = self.down_until
+        server.hanging_until = self.hanging_until
+        return server
+
 
 class User:
     """Somebody who uses the pool."""
@@ -265,6 +276,7 @@ class World:
         for fault in FAULTS:
             rate = choice((0.0, 0.02, 0.05, 0.2))
             self.rate[fault] = 0.0 if fault in without else rate
+        self.rate['fork'] *= CAN_BEGIN_ANEW
         if dice.random() < 0.5:
             self.rate['close'] = 0.0
         self.signals = self.rate['signal'] > 0.0
@@ -276,7 +288,11 @@ class World:
         self.servers = [Server(number, cap) for number, cap in enumerate(caps)]
         self.users = [User(number) for number in range(1, choice((2, 3, 5, 8, 12)) + 1)]
 
+        # Those that this process has made, and how many others have.
         self.connections: list[Connection] = []
+        self.inherited = 0
+        # How many are being closed.
+        self.closing = 0
         self.open: list[Connection] = []
         self.sockets = 0
         self.calm = False
@@ -287,11 +303,16 @@ class World:
         self.closers: list[User] = []
         self.closed = False
         self.forcing = False
+        # Whether the runtime is to fork before the next step.
+        self.forking = False
         # How many are at work where nobody could catch what a hook raises.
         self.gentle = 0
         self.next_mischief = dice.randrange(1, 2 * self.patience)
         self.mischief = [fault for fault in MISCHIEF if self.rate[fault]]
         self.next_event = min(self.next_mischief, self.traffic)
+
+    def time(self) -> float:
+        return self.runtime.now
 
     def fail(self, rule: str) -> None:
         """Note that a rule was broken. Not by raising: the pool may well catch what is raised here."""
@@ -327,7 +348,9 @@ class World:
 
     def hang_up(self, server: Server) -> None:
         server.sockets -= 1
-        self.sockets -= 1
+        # What ended only after a fork was of the other process.
+        if server is self.servers[server.number]:
+            self.sockets -= 1
 
     @coroutine
     def create(self, server: Server, timeout: float | None = None) -> Steps:
@@ -359,7 +382,7 @@ class World:
             finally:
                 self.hang_up(server)
             raise
-        conn = Connection(len(self.connections) + 1, server, trust, self.runtime.now)
+        conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now)
         self.connections.append(conn)
         self.open.append(conn)
         self.note(1, conn)
@@ -368,6 +391,7 @@ class World:
     @coroutine
     def dispose(self, conn: Connection, timeout: float | None = None) -> Steps:
         server = conn.server
+        self.judge_own(conn)
         if conn.state != OPEN:
             self.fail(f'{conn!r} is disposed of twice')
         limit = self.settings['dispose_timeout']
@@ -380,6 +404,7 @@ class World:
                 self.fail(f'{conn!r} is disposed of during {conn.busy}')
         self.note(2, conn)
         conn.state = CLOSING
+        self.closing += 1
         self.open.remove(conn)
         # The pool takes note of a dead connection before it has it disposed of. A thread may be interrupted before
         # that, and the connection be closed for another reason.
@@ -397,13 +422,14 @@ class World:
                 yield from self.latency(server, timeout)
             self.maybe_raise('dispose')
         finally:
-            conn.state = CLOSED
-            server.sockets -= 1
-            self.sockets -= 1
             self.note(3, conn)
-            taken = self.runtime.now - began - (self.stalled - excused)
-            if limit is not None and taken > limit + PUNCTUALITY:
-                self.fail(f'the dispose of {conn!r} took {taken} s, and dispose_timeout is {limit} s')
+            self.hang_up(server)
+            if conn.state == CLOSING:
+                conn.state = CLOSED
+                self.closing -= 1
+                taken = self.runtime.now - began - (self.stalled - excused)
+                if limit is not None and taken > limit + PUNCTUALITY:
+                    self.fail(f'the dispose of {conn!r} took {taken} s, and dispose_timeout is {limit} s')
 
     def maybe_raise(self, name: str) -> None:
         if self.gentle:
@@ -416,6 +442,7 @@ class World:
 
     def begin(self, name: str, conn: Connection, user: User | None = None) -> None:
         """A hook begins."""
+        self.judge_own(conn)
         if conn.state != OPEN and not self.forcing:
             self.fail(f'{name} of {conn!r} after its dispose began')
         if conn.user is not user and not self.forcing:
@@ -423,6 +450,11 @@ class World:
         if conn.busy and not self.forcing:
             self.fail(f'{name} of {conn!r} during {conn.busy}')
         conn.busy = name
+
+    def judge_own(self, conn: Connection) -> None:
+        """A method of the manager begins."""
+        if conn.state == INHERITED:
+            self.fail(f'{conn!r}, of the process that this one was forked from, is not left alone')
 
     @coroutine
     def check_aliveness(self, conn: Connection, timeout: float | None = None) -> Steps:
@@ -624,6 +656,7 @@ class World:
     def visit_somehow(
         self, user: User, endpoint: int, timeout: float | None, time: tuple[float, float, float | None], twice: bool
     ) -> Steps:
+        inherited = self.inherited
         if self.random() < 0.5:
             conn = yield from self.runtime.acquire(endpoint, timeout)
             self.judge_time(time)
@@ -637,7 +670,7 @@ class World:
                 return self.use_in_context(user, conn, endpoint, twice)
 
             yield from self.runtime.within(endpoint, timeout, block)
-            if twice and not self.closed:
+            if twice and not self.closed and inherited == self.inherited:
                 self.fail('the end of a context whose connection was given back raised nothing')
 
     def judge_time(self, time: tuple[float, float, float | None]) -> None:
@@ -669,7 +702,7 @@ class World:
                 except ConnectionNotAcquired:
                     pass
                 else:
-                    if not self.closed:
+                    if conn.state != INHERITED and not self.closed:
                         self.fail(f'{conn!r} was given back to another endpoint')
             user.doing = 'releasing'
             self.put(conn)
@@ -788,6 +821,42 @@ class World:
             for _ in range(self.dice.choice((1, 2))):
                 self.spawn_closer()
 
+    def make_fork(self, server: Server) -> None:
+        # What happens in a finalizer cannot be ended.
+        if self.random() < 0.05 and not self.closed and not self.closers and not self.gentle:
+            self.forking = True
+
+    def go_on_in_child(self, runtime: Runtime, survivor: User | None = None) -> None:
+        """The process has forked, and this is the child. Nobody of the parent is here, except one at most.
+
+        :param runtime: the child's
+        """
+        self.forking = False
+        self.runtime = runtime
+        self.nap = runtime.nap
+        for conn in self.connections:
+            conn.state = INHERITED
+            if conn.user is not survivor:
+                conn.user = None
+            conn.pending = None
+        self.inherited += len(self.connections)
+        self.connections.clear()
+        self.open.clear()
+        self.sockets = self.closing = 0
+        for server in list(self.servers):
+            self.servers[server.number] = server.fork()
+        begin_anew(runtime.pool._core)
+        stats = runtime.pool.get_stats()
+        if any(stats.values()):
+            self.fail(f'the pool of a forked child is not empty: {stats}')
+        for index, user in enumerate(self.users):
+            if user is not survivor and user.doing != 'gone':
+                self.users[index] = User(user.number)
+                self.start_user(self.users[index])
+
+    def start_user(self, user: User) -> None:
+        user.task = self.runtime.spawn(lambda: self.live(user))
+
     def make_resize(self, server: Server) -> None:
         if self.random() < 0.3:
             self.resize()
@@ -879,11 +948,9 @@ class World:
             self.fail(str(exc))
         # A task that is to close is begun at once, and a thread closes one connection after the other, unless a signal
         # handler raises.
-        if core.doomed and not self.signals:
-            closing = any(conn.state == CLOSING for conn in self.connections)
-            if self.runtime.asynchronous or not closing:
-                self.fail('a connection is to be closed, and nobody is about to')
-        if self.runtime.asynchronous and not self.signals:
+        if core.doomed and not self.signals and (self.runtime.asynchronous or not self.closing):
+            self.fail('a connection is to be closed, and nobody is about to')
+        if self.closing and self.runtime.asynchronous and not self.signals:
             stats = core.stats()
             begun = stats['idle'] + stats['acquired']
             if begun != len(self.open):
