@@ -999,7 +999,7 @@ class World:
         now = self.runtime.now
         for _ in range(len(self.open) + 1):
             server = self.dice.choice(self.servers)
-            conn = yield from self.runtime.acquire(server.number, None)
+            conn = yield from self.runtime.acquire(server.number, ENDLESS)
             conn.used_at = self.runtime.now
             yield from self.runtime.release(conn, server.number)
         # What has begun to be closed has to end, and a thread that could be started only now closes the rest.
