@@ -220,6 +220,8 @@ class Tasks(Loop):
     def __init__(self, seed: int, traffic: int, without: Container[str]):
         super().__init__()
         self.hung: list[asyncio.Future[Any]] = []
+        # The tasks that a fork has left in the parent's loop.
+        self.left: list[asyncio.Task[Any]] = []
         self.world = World(seed, self, traffic, without)
         self.trace = 0
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
@@ -421,19 +423,23 @@ class Tasks(Loop):
         self.world.go_on_in_child(child)
         for task in left:
             task._log_destroy_pending = False
-        child.spawn(lambda: child.finalise(left))
+        self.left += left
+        asyncio._set_running_loop(cast(asyncio.AbstractEventLoop, child))
+        self.world.go_on_in_child(child)
+        child.spawn(child.finalise)
         return child
 
-    def finalise(self, tasks: 'list[Any]') -> Steps:
+    def finalise(self) -> Steps:
         """Do to the parent's tasks what a child's garbage collector does at some time."""
-        for task in tasks:
+        while self.left:
             yield self.nap(self.world.random() * 0.02 - 0.01)
+            coroutine: Any = self.left.pop(0).get_coro()
             with suppress(Interruption):
                 task.get_coro().close()
 
     def end(self) -> None:
         """End what is left after a failure: the garbage collector would do so when there is no loop any more."""
-        for task in asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)):
+        for task in (*asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)), *self.left):
             coroutine: Any = task.get_coro()
             for _ in range(ENDING_TRIES):
                 # What it awaits on its way out it does not get.
