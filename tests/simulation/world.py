@@ -56,7 +56,7 @@ BOUND = 120.0
 
 # Simulated seconds that an acquire may be late: for disposes, which get 0.1 s even when the time is over, for hooks,
 # and for what the manager tidies up after a cancellation.
-LATENESS = 2.0
+LATENESS = 1.0
 
 # Simulated seconds that a dispose with a time limit may be late: some turns of the loop.
 PUNCTUALITY = 0.01
