@@ -419,8 +419,6 @@ class Tasks(Loop):
         # What finds this loop when it is finalised later finds nobody who runs it.
         self.create_task = child.create_task  # type: ignore[method-assign]
         left: list[Any] = sorted(asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)), key=hash)
-        asyncio._set_running_loop(cast(asyncio.AbstractEventLoop, child))
-        self.world.go_on_in_child(child)
         for task in left:
             task._log_destroy_pending = False
         self.left += left
@@ -435,7 +433,7 @@ class Tasks(Loop):
             yield self.nap(self.world.random() * 0.02 - 0.01)
             coroutine: Any = self.left.pop(0).get_coro()
             with suppress(Interruption):
-                task.get_coro().close()
+                coroutine.close()
 
     def end(self) -> None:
         """End what is left after a failure: the garbage collector would do so when there is no loop any more."""

@@ -49,7 +49,7 @@ FAULTS = (
 )
 
 # Of these many may come together in a busy world.
-MISCHIEF = ('cancel', 'close', 'fork', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall')
+MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall')
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
@@ -784,6 +784,8 @@ class World:
         if self.mischief:
             fault = self.dice.choice(self.mischief)
             getattr(self, f'make_{fault}')(self.dice.choice(self.servers))
+        if self.random() < self.rate['fork'] * 0.1:
+            self.make_fork()
 
     def make_cancel(self, server: Server) -> None:
         if self.random() < 0.1:
@@ -820,10 +822,13 @@ class World:
             # Two at once wait for the same end.
             for _ in range(self.dice.choice((1, 2))):
                 self.spawn_closer()
+            # Whoever ends a service may end its servers at the same time.
+            if self.random() < self.rate['restart'] * 4.0:
+                self.make_restart(server)
 
-    def make_fork(self, server: Server) -> None:
+    def make_fork(self) -> None:
         # What happens in a finalizer cannot be ended.
-        if self.random() < 0.05 and not self.closed and not self.closers and not self.gentle:
+        if not self.closed and not self.closers and not self.gentle:
             self.forking = True
 
     def go_on_in_child(self, runtime: Runtime, survivor: User | None = None) -> None:
