@@ -277,7 +277,7 @@ class World:
             rate = choice((0.0, 0.02, 0.05, 0.2))
             self.rate[fault] = 0.0 if fault in without else rate
         self.rate['fork'] *= CAN_BEGIN_ANEW
-        if dice.random() < 0.5:
+        if dice.random() < 0.25:
             self.rate['close'] = 0.0
         self.signals = self.rate['signal'] > 0.0
         self.pace = choice((0.0, 0.01, 0.1))
