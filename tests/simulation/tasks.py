@@ -276,10 +276,10 @@ class Tasks(Loop):
         return self.pool._worker is not None
 
     def left_behind(self) -> list[Any]:
-        """The tasks of the pool's own, and the timers of its collector, that are in the loop."""
+        """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
         worker = self.pool._worker
         timers = [timer.callback for *_, timer in self.timers if getattr(timer.callback, '__self__', self) is worker]
-        return [*self.pool._own_tasks(), *timers]
+        return [*(task for task in self.pool._own_tasks() if not task.done()), *timers]
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
