@@ -477,6 +477,7 @@ class TestAliveness:
     def test_does_not_read_for_ever(
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(vars(conn)['gcpool_session'], 'poll', lambda _: True)
         monkeypatch.setattr(statements, 'poll_once', lambda fd: (True, False))
         assert manager.check_aliveness('db', conn)
 
@@ -514,6 +515,7 @@ class TestAliveness:
         def interrupt(conn: object) -> bool:
             raise KeyboardInterrupt
 
+        monkeypatch.setattr(vars(conn)['gcpool_session'], 'poll', lambda _: True)
         monkeypatch.setattr(contrib, 'is_connected', interrupt)
         with pytest.raises(KeyboardInterrupt):
             manager.check_aliveness('db', conn)

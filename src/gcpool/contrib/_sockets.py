@@ -1,6 +1,6 @@
 """What the socket managers share: looking at a socket without touching it, time limits, TLS records.
 
-Everything here that differs between platforms stands in :py:func:`poll_once`.
+Everything here that differs between platforms stands in :py:func:`poll_once` and :py:func:`poller_for`.
 """
 
 import contextlib
@@ -32,6 +32,8 @@ __all__ = [
     'normal_tcp_endpoint',
     'path_of_endpoint',
     'peer_hung_up',
+    'poll_once',
+    'poller_for',
     'raise_not_connected_to_path',
     'shut_down',
     'socket_is_alive',
@@ -81,20 +83,31 @@ if sys.platform == 'win32':
             return False, True
         return bool(readable), bool(failed)
 
+    def poller_for(fd: int) -> Callable[[int], object]:
+        """Make what tells, called with 0, whether anything has happened to a socket: see :py:func:`poll_once`."""
+        return lambda _: any(poll_once(fd))
+
 else:
     # POLLRDHUP (Linux, FreeBSD) tells of the peer's end even if there is data to be read before it.
     _FINISHED = select.POLLERR | select.POLLHUP | select.POLLNVAL | getattr(select, 'POLLRDHUP', 0)
 
     def poll_once(fd: int) -> tuple[bool, bool]:
         """Tell whether a socket has something to read and whether it is known to be finished, without waiting."""
-        # Not select.select: it fails for descriptors from 1024 on.
-        poller = select.poll()
-        poller.register(fd, select.POLLIN | _FINISHED)
-        events = poller.poll(0)
+        events = poller_for(fd)(0)
         if not events:
             return False, False
         flags = events[0][1]
         return bool(flags & select.POLLIN), bool(flags & _FINISHED)
+
+    def poller_for(fd: int) -> Callable[[int], list[tuple[int, int]]]:
+        """Make what tells, called with 0, whether anything has happened to a socket: see :py:func:`poll_once`.
+
+        For a socket that is looked at often, since what is made here takes as long as a look does.
+        """
+        # Not select.select: it fails for descriptors from 1024 on.
+        poller = select.poll()
+        poller.register(fd, select.POLLIN | _FINISHED)
+        return poller.poll
 
 
 def peer_hung_up(fd: int) -> bool:
