@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gcpool.contrib._sockets import shut_down
+from gcpool.contrib._sockets import poller_for, shut_down
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from gcpool.threading import ConnectionPool
 from tests.contrib.mariadb import MariadbServer, Proxy
@@ -605,7 +605,7 @@ class TestAliveness:
         # The server's end is not read: it is only there to be asked.
         ours, server = socket.socketpair()
         conn.abort()
-        conn._sock, conn._rfile = ours, ours.makefile('rb')
+        conn._sock, conn._rfile, conn._poll = ours, ours.makefile('rb'), poller_for(ours.fileno())
         with server, ThreadPoolExecutor(1) as executor:
             checked = executor.submit(manager.check_aliveness, 'db', conn, 0.2)
             wait_readable(server)

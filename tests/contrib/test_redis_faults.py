@@ -31,7 +31,7 @@ redis = pytest.importorskip('redis')
 
 from redis.exceptions import AuthorizationError  # noqa: E402
 
-from gcpool.contrib._redis_connections import _PlainSocket as PlainSocket  # noqa: E402
+from gcpool.contrib._redis_sockets import _PlainSocket as PlainSocket  # noqa: E402
 from gcpool.contrib.redis import (  # noqa: E402
     BROKEN_CODES,
     AsyncConnection,

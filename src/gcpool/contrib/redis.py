@@ -113,7 +113,35 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
     raise_connect_error(endpoint, exc, advice)
 
 
-class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
+class _ManagerBase:
+    """What the managers of both runtimes keep and decide."""
+
+    def _set_up(
+        self,
+        endpoints: Any,
+        ping: bool,
+        reset: str,
+        reset_timeout: float | None,
+        broken_codes: Collection[str],
+    ) -> None:
+        check_source(endpoints, 'endpoints', or_callable=True)
+        self._endpoints = endpoints
+        self._ping = ping
+        self._resets = resets_all(reset)
+        self._reset_timeout = time_limit('reset_timeout', reset_timeout)
+        self._servers = Servers(check_codes(broken_codes, str))
+
+    def _is_fit(self, conn: PooledConnection | AsyncPooledConnection) -> bool:
+        """Whether an idle connection may be served, as far as is known of it."""
+        # The session is used if a release was left out.
+        return conn.is_fit_and_idle(conn.is_connected) and not (self._resets and conn.is_used)
+
+    @staticmethod
+    def _is_useless(conn: PooledConnection | AsyncPooledConnection, exc: BaseException) -> bool:
+        return _is_lost(exc) or conn.why_unfit(conn.is_connected) is not None
+
+
+class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, Connection]):
     """Makes connections for threads with redis-py.
 
     A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
@@ -154,12 +182,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         reset_timeout: float | None = None,
         broken_codes: Collection[str] = BROKEN_CODES,
     ) -> None:
-        check_source(endpoints, 'endpoints', or_callable=True)
-        self._endpoints = endpoints
-        self._ping = ping
-        self._resets = resets_all(reset)
-        self._reset_timeout = time_limit('reset_timeout', reset_timeout)
-        self._servers = Servers(check_codes(broken_codes, str))
+        self._set_up(endpoints, ping, reset, reset_timeout, broken_codes)
 
     def create(self, endpoint: RedisEndpoint, timeout: float | None = None) -> Connection:
         """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
@@ -208,10 +231,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param timeout: seconds that the answer may take with ``ping``; each wait for it ends after ``socket_timeout``
         """
         pooled = _pooled(conn)
-        if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
-            return False
-        if self._resets and pooled.is_used:
-            # Its release was left out.
+        if not (self._is_fit(pooled) and pooled.is_quiet()):
             return False
         return not self._ping or pooled.answers(time_to_answer(timeout))
 
@@ -223,7 +243,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :raise DiscardConnection: it is unfit, or could not be reset
         """
         pooled = _pooled(conn)
-        _take_back(endpoint, pooled, pooled.is_connected)
+        _take_back(endpoint, pooled)
         if self._resets and pooled.is_used:
             try:
                 pooled.reset(self._reset_timeout)
@@ -237,11 +257,10 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param conn: the connection
         :param exc: what the user's block raised
         """
-        pooled = _pooled(conn)
-        return _is_lost(exc) or pooled.why_unfit(pooled.is_connected) is not None
+        return self._is_useless(_pooled(conn), exc)
 
 
-class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
+class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
     """Makes connections for asyncio with redis-py. See :py:class:`RedisConnectionManager` for what makes one unfit.
 
     :param endpoints: as there, but the function may also be a coroutine function
@@ -265,12 +284,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         reset_timeout: float | None = None,
         broken_codes: Collection[str] = BROKEN_CODES,
     ) -> None:
-        check_source(endpoints, 'endpoints', or_callable=True)
-        self._endpoints = endpoints
-        self._ping = ping
-        self._resets = resets_all(reset)
-        self._reset_timeout = time_limit('reset_timeout', reset_timeout)
-        self._servers = Servers(check_codes(broken_codes, str))
+        self._set_up(endpoints, ping, reset, reset_timeout, broken_codes)
         self._close_timeout = finite_time_limit('close_timeout', close_timeout)
 
     async def create(self, endpoint: RedisEndpoint) -> AsyncConnection:
@@ -314,10 +328,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param conn: the connection
         """
         pooled = _async_pooled(conn)
-        if not pooled.is_fit_and_idle(pooled.is_connected) or not await pooled.is_quiet():
-            return False
-        if self._resets and pooled.is_used:
-            # Its release was left out.
+        if not (self._is_fit(pooled) and await pooled.is_quiet()):
             return False
         return not self._ping or await pooled.answers()
 
@@ -329,7 +340,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :raise DiscardConnection: it is unfit, or could not be reset
         """
         pooled = _async_pooled(conn)
-        _take_back(endpoint, pooled, pooled.is_connected)
+        _take_back(endpoint, pooled)
         if self._resets and pooled.is_used:
             try:
                 await pooled.reset(self._reset_timeout)
@@ -343,8 +354,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param conn: the connection
         :param exc: what the user's block raised, also CancelledError
         """
-        pooled = _async_pooled(conn)
-        return _is_lost(exc) or pooled.why_unfit(pooled.is_connected) is not None
+        return self._is_useless(_async_pooled(conn), exc)
 
 
 def _is_lost(exc: BaseException) -> bool:
@@ -383,8 +393,8 @@ def _async_pooled(conn: AsyncConnection) -> AsyncPooledConnection:
     return conn
 
 
-def _take_back(endpoint: Hashable, conn: Session, connected: bool) -> None:
-    reason = conn.why_unfit(connected)
+def _take_back(endpoint: Hashable, conn: PooledConnection | AsyncPooledConnection) -> None:
+    reason = conn.why_unfit(conn.is_connected)
     if reason is not None:
         raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
     conn.take_client_back()
