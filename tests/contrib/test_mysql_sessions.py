@@ -533,7 +533,7 @@ class TestStatementsAtWork:
             manager = side.module.DbConnectionManager(lambda endpoint: given)
             pool = side.new_pool(manager, max_size=1, acquire_timeout=PATIENCE)
             others: list[Any] = []
-            with caplog.at_level(logging.WARNING, 'gcpool.contrib._mysql_control'):
+            with caplog.at_level(logging.WARNING, 'gcpool.contrib._mysql'):
                 for _ in range(2):
                     given = dict(params)
                     conn = side.call(pool.acquire, 'db')

@@ -9,7 +9,8 @@ from gcpool.contrib._mysql_session import SessionState
 
 __all__ = ['ControlLog', 'control_params', 'steps_to_kill']
 
-logger = GuardedLogger(__name__)
+# Named as the documentation has it.
+logger = GuardedLogger('gcpool.contrib._mysql')
 
 # Seconds for which no control connection is made after one that the server has not answered in time.
 _SILENCE = 5.0
