@@ -478,15 +478,15 @@ class TestRelease:
                 for statements in (
                     [],
                     ['SELECT 1'],
-                    ['INSERT INTO async_numbers VALUES (1)', 'ROLLBACK'],
-                    ['SELECT * FROM async_numbers', 'COMMIT'],
+                    ['INSERT INTO numbers VALUES (1)', 'ROLLBACK'],
+                    ['SELECT * FROM numbers', 'COMMIT'],
                 ):
                     for statement in statements:
                         await execute(conn, statement)
                     with commands_sent(conn) as sent:
                         await manager.on_release('db', conn)
                     assert sent == []
-                await execute(conn, 'SELECT * FROM async_numbers')
+                await execute(conn, 'SELECT * FROM numbers')
                 await conn.commit()
                 with commands_sent(conn) as sent:
                     await manager.on_release('db', conn)
@@ -494,7 +494,7 @@ class TestRelease:
 
         run(main)
 
-    @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM async_numbers'])
+    @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM numbers'])
     def test_sends_nothing_in_autocommit_mode(
         self, run: Run, mariadb: MariadbServer, mariadb_table: str, statement: str
     ) -> None:
@@ -529,7 +529,7 @@ class TestRelease:
     def test_ends_what_a_statement_that_failed_has_begun(
         self, run: Run, mariadb: MariadbServer, mariadb_table: str, left: str, autocommit: bool, prepared: bool
     ) -> None:
-        body = f"BEGIN {left}; INSERT INTO async_numbers VALUES (1); SIGNAL SQLSTATE '45000'; END"
+        body = f"BEGIN {left}; INSERT INTO numbers VALUES (1); SIGNAL SQLSTATE '45000'; END"
 
         async def main() -> None:
             manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
@@ -557,7 +557,7 @@ class TestRelease:
                 statement = await conn.prepare('SELECT 1')
                 cursor = conn.cursor(SSCursor)
                 await cursor.execute(
-                    'BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO async_numbers VALUES (1);'
+                    'BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO numbers VALUES (1);'
                     ' SELECT EXP(seq) FROM seq_1_to_1000; END'
                 )
                 with pytest.raises(errors.MySQLError):
@@ -591,7 +591,7 @@ class TestRelease:
     def test_ends_what_a_prepared_statement_has_begun(
         self, run: Run, autocommitting: DbConnectionManager, mariadb_table: str, statement: str, sent_for_it: int
     ) -> None:
-        begins = 'SELECT 1; START TRANSACTION; INSERT INTO async_numbers VALUES (1);'
+        begins = 'SELECT 1; START TRANSACTION; INSERT INTO numbers VALUES (1);'
 
         async def main() -> None:
             async with connected(autocommitting) as conn:
@@ -622,7 +622,7 @@ class TestRelease:
         async def main() -> None:
             async with connected(autocommitting) as conn:
                 await execute(conn, 'BEGIN')
-                prepared = await conn.prepare('INSERT INTO async_numbers VALUES (?)')
+                prepared = await conn.prepare('INSERT INTO numbers VALUES (?)')
                 await prepared.execute_bulk([(1,), (2,)])
                 assert conn.in_order
                 with pytest.raises(errors.IntegrityError):
@@ -706,9 +706,9 @@ class TestRelease:
                     await execute(conn, 'BEGIN')
                 async with conn.cursor() as cursor:
                     for number in range(2):
-                        await cursor.execute('INSERT INTO async_numbers VALUES (%s)', (number,))
+                        await cursor.execute('INSERT INTO numbers VALUES (%s)', (number,))
                     for number in range(2):
-                        await cursor.execute('SELECT n FROM async_numbers WHERE n = %s', (number,))
+                        await cursor.execute('SELECT n FROM numbers WHERE n = %s', (number,))
                         assert [tuple(row) for row in await cursor.fetchall()] == [(number,)]
                 if then:
                     with contextlib.suppress(errors.ProgrammingError):
@@ -729,7 +729,7 @@ class TestRelease:
 
                 async def count() -> Any:
                     async with conn.cursor(SSCursor if unbuffered else None) as cursor:
-                        await cursor.execute('SELECT COUNT(*) FROM async_numbers')
+                        await cursor.execute('SELECT COUNT(*) FROM numbers')
                         return (await cursor.fetchone())[0]
 
                 assert await count() == 0
@@ -747,7 +747,7 @@ class TestRelease:
             async with connected(manager) as conn:
                 mariadb.execute(f'INSERT INTO {mariadb_table} VALUES (1)')
                 with pytest.raises(errors.IntegrityError):
-                    await execute(conn, 'INSERT INTO async_numbers VALUES (1)')
+                    await execute(conn, 'INSERT INTO numbers VALUES (1)')
                 await manager.on_release('db', conn)
                 # The failed statement's lock on the row is gone.
                 mariadb.execute(f'DELETE FROM {mariadb_table}')
@@ -767,7 +767,7 @@ class TestRelease:
                 else:
                     await conn.autocommit(not initial)
                 await execute(conn, 'BEGIN')
-                await execute(conn, 'INSERT INTO async_numbers VALUES (1)')
+                await execute(conn, 'INSERT INTO numbers VALUES (1)')
                 await manager.on_release('db', conn)
                 assert conn.get_autocommit() is initial
                 assert await fetch(conn, 'SELECT @@autocommit') == initial
@@ -1166,7 +1166,7 @@ class TestInAPool:
                 with pytest.raises(errors.MySQLError):
                     await execute(first, f"BEGIN NOT ATOMIC {left}; SIGNAL SQLSTATE '45000'; END")
             async with pool.connection('db') as second:
-                await execute(second, 'INSERT INTO async_numbers VALUES (2)')
+                await execute(second, 'INSERT INTO numbers VALUES (2)')
             assert second is first
             assert mariadb.execute(f'SELECT n FROM {mariadb_table}') == [(2,)]
             await pool.close()
