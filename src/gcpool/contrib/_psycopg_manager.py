@@ -152,7 +152,7 @@ class ManagerBase(Generic[_AnyConnT]):
             session: Session = conn.gcpool_session
         except AttributeError:
             return None
-        if session.manager is not self or session.as_new is None or not session.as_new.is_what_it_is(conn):
+        if session.manager is not self or session.as_new is None or not session.as_new.describes(conn):
             return None
         if self._generations.any_retired and self._generations.is_retired(endpoint, session.generation):
             return None

@@ -50,10 +50,11 @@ _NO_PIPELINE: int = PipelineStatus.OFF.value
 
 
 class AsNew:
-    """What a connection is like that nobody has used since it was made, to be compared at each release and check.
+    """What a connection was like when it was configured: each release and check compares the connection with it.
 
-    The rules are those of :py:func:`why_unfit` and :py:func:`state_of`, and what differs here is looked at by them.
-    psycopg's own properties are functions in Python, and there are nine settings: this reads what is behind them.
+    A connection that this describes is in order. Of any other :py:func:`why_unfit` and :py:func:`state_of`, which have
+    the rules, tell what is wrong. They take five times as long: psycopg's properties, which they read, are functions in
+    Python. This reads the attributes behind the properties.
 
     :raise AttributeError: in this version of psycopg they are elsewhere
     """
@@ -71,8 +72,8 @@ class AsNew:
         self._notice_handlers = list(conn._notice_handlers)
         self._notify_handlers = list(conn._notify_handlers)
 
-    def is_what_it_is(self, conn: Any) -> bool:
-        """Tell whether a connection is open, idle, in nobody's use, and has these settings and handlers."""
+    def describes(self, conn: Any) -> bool:
+        """Tell whether a connection is open and idle, nobody uses it, and its settings and handlers are these."""
         pgconn, prepared = conn.pgconn, conn._prepared
         return (
             # Neither is it closed then.
@@ -99,7 +100,7 @@ def as_new_state(conn: Any) -> AsNew | None:
     """Give what to compare a connection with; None where that cannot be told from the outside."""
     try:
         state = AsNew(conn)
-        return state if state.is_what_it_is(conn) else None
+        return state if state.describes(conn) else None
     except AttributeError:
         return None
 
@@ -130,7 +131,8 @@ class Session(LibpqSession):
 
     def begin(self, conn: Any) -> None:
         """Keep this with the connection, now that it is made."""
-        self.poll = poller_for(conn.pgconn.socket)
+        if not conn.closed:
+            self.poll = poller_for(conn.pgconn.socket)
         conn.gcpool_session = self
 
     def leave(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
