@@ -5,10 +5,13 @@ What waits stands in ``tests/asyncio_/runtime.py`` and ``tests/threads/runtime.p
 that a test in ``tests/pool/`` becomes one of ``tests/pool_threads/`` by losing its awaits.
 """
 
+import gc
 import os
 import re
 import sys
 import threading
+import time
+import weakref
 from collections import Counter, defaultdict, deque
 from typing import Any
 
@@ -134,6 +137,24 @@ class Endpoint:
 def shown(value: object) -> str:
     """Name a test's parameter, the same in each process that collects it."""
     return re.sub(r' at 0x\w+', '', repr(value))
+
+
+class Cycle:
+    """Something that nothing but the garbage collector frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def collect_garbage() -> None:
+    """Collect all garbage. ``gc.collect()`` does nothing while another thread collects: it is called until it does."""
+    deadline = time.monotonic() + PATIENCE
+    collected = False
+    while not collected:
+        assert time.monotonic() < deadline, 'another thread collects garbage for ever'
+        gone = weakref.ref(Cycle())
+        gc.collect()
+        collected = gone() is None
 
 
 def program_environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.exceptions import BaseError, PoolTimeout
 from tests.conftest import FREE_THREADED, QUICK, pool_threads
-from tests.support import PATIENCE
+from tests.support import PATIENCE, collect_garbage
 from tests.threads.runtime import spawn, until
 
 # Without the GIL each collection looks at all objects that there are.
@@ -725,7 +725,7 @@ def test_reference_counts_of_shared_objects_stay() -> None:
     pool.release(conn, endpoint)
 
     def counts() -> list[int]:
-        gc.collect()
+        collect_garbage()
         return [sys.getrefcount(subject) for subject in (endpoint, pool, manager, conn)]
 
     def use() -> None:

@@ -16,6 +16,7 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from gcpool.contrib._errors import errors_in
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from tests.asyncio_.runtime import until
 from tests.contrib.cancelling import WAYS, Way
 from tests.contrib.conftest import Run
 from tests.contrib.mariadb import MariadbServer, Proxy
@@ -1143,6 +1144,8 @@ class TestInAPool:
             await asyncio.to_thread(mariadb.wait_for_statement, second.thread_id(), 'SELECT SLEEP(3600)')
             task.cancel()
             await asyncio.wait((task,))
+            # Leaving the block does not wait longer than 0.1 s for the end of the connection.
+            await until(lambda: pool.get_size() == 0)
             assert not second.connected
             assert second.thread_id() not in mariadb.sessions()
 
@@ -1387,6 +1390,7 @@ class TestStatementsAtWork:
                         await execute(conn, 'SELECT SLEEP(3600)')
 
             await asyncio.gather(*(request() for _ in range(8)))
+            await until(lambda: pool.get_size() == 0)
             assert mariadb.statements() == []
             await pool.close()
 
@@ -1528,7 +1532,7 @@ class TestTimeLimits:
             # The closing takes no time then.
             with limited(0.3):
                 await pool.release(conn, 'db')
-            assert pool.get_size() == 0
+            await until(lambda: pool.get_size() == 0)
             await pool.close()
 
         run(main)

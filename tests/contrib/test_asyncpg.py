@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.asyncio_.runtime import until
 from tests.contrib.cancelling import WAYS, Way
 from tests.contrib.conftest import Run
 from tests.contrib.raising import HOW_IT_IS_RAISED, bare
@@ -768,8 +769,9 @@ class TestInPool:
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait((task,))
+            # Leaving the block does not wait longer than 0.1 s for the end of the connection.
+            await until(lambda: pool.get_size() == 0)
             assert used[0].is_closed()
-            assert pool.get_size() == 0
             async with pool.connection('db') as conn:
                 assert await conn.fetchval('SELECT 1') == 1
             await pool.close()

@@ -20,6 +20,7 @@ import pytest
 import gcpool.asyncio
 import gcpool.threading
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, PoolTimeout, UnknownEndpoint
+from tests.asyncio_.runtime import until
 from tests.contrib.cancelling import cancel
 from tests.contrib.conftest import Run
 from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
@@ -1538,14 +1539,16 @@ class TestAsyncInPool:
             pool = gcpool.asyncio.ConnectionPool[str, Any](async_manager, max_size=1)
             async with pool.connection('db') as left_busy:
                 left_busy.pgconn.send_query(b'SELECT 1')
+            # Leaving the block does not wait longer than 0.1 s for the end of the connection.
+            await until(lambda: pool.get_size() == 0)
             assert left_busy.closed
-            assert pool.get_size() == 0
             used: list[AsyncConnection[Any]] = []
             with contextlib.suppress(LookupError):
                 async with pool.connection('db') as failed:
                     used.append(failed)
                     failed.pgconn.send_query(b'SELECT 1')
                     raise LookupError
+            await until(lambda: pool.get_size() == 0)
             assert used[0].closed
             await pool.close()
 

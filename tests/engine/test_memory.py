@@ -16,6 +16,7 @@ import pytest
 from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
 from tests.conftest import FREE_THREADED, QUICK
 from tests.engine.support import Acquire, Connection, Pool
+from tests.support import collect_garbage
 
 # -- live objects -----------------------------------------------------------------------------------------------------
 
@@ -379,7 +380,7 @@ def test_garbage_that_is_collected_at_any_allocation_may_use_the_pool(seed: int)
     finally:
         gc.set_threshold(*threshold)
     trashy.finish()
-    gc.collect()
+    collect_garbage()
     assert Trash.live == 0
     assert Trash.collected > 100
 
