@@ -38,6 +38,8 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
 
+    _own_methods = SyncPool.acquire, SyncPool.release
+
     @contextmanager
     def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
         conn = self.acquire(endpoint, timeout=timeout)

@@ -30,7 +30,8 @@ async def test_a_context_whose_entering_was_not_awaited() -> None:
         context = case.pool.connection('a')
         entering = context.__aenter__()
         assert case.stats['acquired'] == 1
-        del context, entering
+        with pytest.warns(RuntimeWarning, match="coroutine 'ConnectionPool.connection' was never awaited"):
+            del context, entering
         assert case.stats['acquired'] == 0
 
 

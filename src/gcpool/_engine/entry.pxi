@@ -44,6 +44,10 @@ cdef class Entry(HeapMember):
         """Have the next release dispose of it. Called by its holder."""
         gcp_store_char(&self.broken, True)
 
+    def mark_sound(self):
+        """Take :py:meth:`break_` back."""
+        gcp_store_char(&self.broken, False)
+
     def __repr__(self):
         return f'<Entry {self.state_name} at {id(self):#x}>'
 
@@ -53,3 +57,23 @@ cdef inline EndpointPool pool_of(Entry e):
     if e is None or e.pool is None:
         raise RuntimeError('there is no entry, or one that no pool ever served')
     return e.pool
+
+
+cdef enum:
+    ANY_LEASE = 0       # of a release that names the connection only, and cannot know which acquire's end it is
+
+
+cdef inline bint is_lease_of(Entry e, unsigned int lease_no) noexcept:
+    # Under the lock of its endpoint pool: whether nobody has acquired the connection since that lease began.
+    return lease_no == ANY_LEASE or e.lease_no == lease_no
+
+
+cdef inline bint is_leased(Entry e, unsigned int lease_no) noexcept:
+    # Likewise: whether it is still out.
+    return (e.state == ACQUIRED or e.state == RELEASING) and is_lease_of(e, lease_no)
+
+
+cdef int refuse_release(Entry e, unsigned int lease_no) except -1:
+    if lease_no != ANY_LEASE and gcp_load_uint(&e.lease_no) != lease_no:
+        raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')
+    raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')

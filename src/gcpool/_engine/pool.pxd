@@ -55,18 +55,19 @@ cdef class PoolCore:
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w)
-    cpdef bint begin_release(self, Entry e) except -1
+    cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
     cpdef release(self, Entry e, double now)
     cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
     cpdef mark_unchecked(self, Entry e)
     cpdef bint is_out(self, Entry e)
+    cdef bint is_held(self, Entry e, unsigned int lease_no, char state)
     cpdef bint retire(self, Entry e) except -1
     cpdef bint retire_to_doomed(self, Entry e) except -1
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
     cdef Entry entry_to_release(self, object conn, object endpoint)
-    cdef int release_locked(self, Entry e, double now, Waiter keeper) except -1
-    cdef bint release_fast(self, Entry e, double now) except -1
+    cdef int release_locked(self, Entry e, double now, Waiter keeper, unsigned int lease_no=*) except -1
+    cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1
     cpdef Entry take_dead_entry(self, Waiter w)

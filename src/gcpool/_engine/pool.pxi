@@ -145,22 +145,24 @@ cdef class PoolCore:
         gcp_unlock(&ep.lock)
         return e
 
-    cdef bint release_fast(self, Entry e, double now) except -1:
+    cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1:
         # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
+        # The lease number says which acquire it ends, so that it cannot end another user's (ANY_LEASE: unknown).
         cdef EndpointPool ep = e.pool
         cdef Waiter w
         cdef void *p
         cdef double deadline
-        cdef bint is_core
+        cdef bint closed, is_core
         if e.fork_epoch != self.fork_epoch:
             return True
         gcp_lock(&ep.lock)
-        if e.state != ACQUIRED and e.state != RELEASING:
+        if not is_leased(e, lease_no):
+            closed = gcp_load_char(&e.closed_while_out) and is_lease_of(e, lease_no)
             gcp_unlock(&ep.lock)
-            if gcp_load_char(&e.closed_while_out):
+            if closed:
                 forget_closed_while_out(self, e)
                 return True
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+            refuse_release(e, lease_no)
         if (
             e.expires_at <= now
             or gcp_load_int(&self.is_closed)
@@ -442,9 +444,20 @@ cdef class PoolCore:
         if e.fork_epoch != self.fork_epoch:
             return False
         gcp_lock(&ep.lock)
-        out = e.state == ACQUIRED or e.state == RELEASING
+        out = is_leased(e, ANY_LEASE)
         gcp_unlock(&ep.lock)
         return out
+
+    cdef bint is_held(self, Entry e, unsigned int lease_no, char state):
+        # Whether a connection is still as the holder of that lease left it.
+        cdef EndpointPool ep = pool_of(e)
+        cdef bint held
+        if e.fork_epoch != self.fork_epoch:
+            return False
+        gcp_lock(&ep.lock)
+        held = e.state == state and is_lease_of(e, lease_no)
+        gcp_unlock(&ep.lock)
+        return held
 
     cpdef bint retire(self, Entry e) except -1:
         """Take a connection that is out, and unfit, out of use for good.
@@ -641,26 +654,28 @@ cdef class PoolCore:
             return None
         return e if pool_is_for(self, e.pool, endpoint) else None
 
-    cpdef bint begin_release(self, Entry e) except -1:
+    cpdef bint begin_release(self, Entry e, unsigned int lease_no=ANY_LEASE) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
 
+        :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not acquired
         :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
         """
         cdef EndpointPool ep = pool_of(e)
-        cdef int state
+        cdef bint begun, closed
         if e.fork_epoch != self.fork_epoch:
             return False
         gcp_lock(&ep.lock)
-        state = e.state
-        if state == ACQUIRED:
+        begun = e.state == ACQUIRED and is_lease_of(e, lease_no)
+        closed = gcp_load_char(&e.closed_while_out) and is_lease_of(e, lease_no)
+        if begun:
             gcp_store_char(&e.state, RELEASING)
         gcp_unlock(&ep.lock)
-        if state != ACQUIRED:
-            if not gcp_load_char(&e.closed_while_out):
-                raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {STATES[state]}')
+        if not begun:
+            if not closed:
+                refuse_release(e, lease_no)
             forget_closed_while_out(self, e)
-        return state == ACQUIRED
+        return begun
 
     cpdef release(self, Entry e, double now):
         """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
@@ -668,10 +683,10 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not out; nothing is changed then
         """
         pool_of(e)
-        if not self.release_fast(e, now):
+        if not self.release_fast(e, now, ANY_LEASE):
             self.release_locked(e, now, None)
 
-    cdef int release_locked(self, Entry e, double now, Waiter keeper) except -1:
+    cdef int release_locked(self, Entry e, double now, Waiter keeper, unsigned int lease_no=ANY_LEASE) except -1:
         # What release_fast() leaves, under the core's lock. Whom it dooms the keeper disposes of, if there is one.
         cdef EndpointPool ep = e.pool
         cdef EndpointPool elder
@@ -686,7 +701,7 @@ cdef class PoolCore:
         cdef bint relief_missing
         cdef bint held_up
         cdef bint hand = False
-        cdef bint late
+        cdef bint late, closed
         cdef long long head, overtaken
         gcp_lock(&self.lock)
         tail = self.doomed_tail
@@ -694,12 +709,11 @@ cdef class PoolCore:
         if not self.expiry.make_room(self.expiry.used + 1):
             close = True        # it cannot be queued for expiry, so it cannot be idle
         gcp_lock(&ep.lock)
-        if e.state != ACQUIRED and e.state != RELEASING:
+        if not is_leased(e, lease_no):
+            closed = gcp_load_char(&e.closed_while_out) and is_lease_of(e, lease_no)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.lock)
-            if gcp_load_char(&e.closed_while_out):
-                return forget_closed_while_out(self, e)
-            raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+            return forget_closed_while_out(self, e) if closed else refuse_release(e, lease_no)
         first = first_free(ep)
         while first != NULL and not gcp_try_incref(first):
             drop(ep, first)
