@@ -1,7 +1,7 @@
 """A signal that arrives in an acquire, in a release or at the ends of a context, and whose handler raises.
 
-The signal arrives when the pool looks at its clock, at each of its looks in turn. No line of Python runs in the clock, so
-the handler runs where the interpreter looks for signals next: after the call of the compiled code that asked for the
+The signal arrives when the pool looks at its clock, at each of its looks in turn. No line of Python runs in the clock,
+so the handler runs where the interpreter looks for signals next: after the call of the compiled code that asked for the
 time, or, where that was no call, later. Whoever has the connection there keeps it, or the pool has it back.
 """
 

@@ -56,7 +56,7 @@ cdef class PoolCore:
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w)
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
-    cpdef release(self, Entry e, double now)
+    cpdef release(self, Entry e, double now, unsigned int lease_no=*)
     cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)

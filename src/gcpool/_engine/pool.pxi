@@ -677,14 +677,15 @@ cdef class PoolCore:
             forget_closed_while_out(self, e)
         return begun
 
-    cpdef release(self, Entry e, double now):
+    cpdef release(self, Entry e, double now, unsigned int lease_no=ANY_LEASE):
         """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
 
+        :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not out; nothing is changed then
         """
         pool_of(e)
-        if not self.release_fast(e, now, ANY_LEASE):
-            self.release_locked(e, now, None)
+        if not self.release_fast(e, now, lease_no):
+            self.release_locked(e, now, None, lease_no)
 
     cdef int release_locked(self, Entry e, double now, Waiter keeper, unsigned int lease_no=ANY_LEASE) except -1:
         # What release_fast() leaves, under the core's lock. Whom it dooms the keeper disposes of, if there is one.
