@@ -215,8 +215,7 @@ class SyncWorker:
 class _Crew:
     """The closers of one process, and the lock that wakes one of them: it is taken while there is nothing new."""
 
-    def __init__(self, fork_epoch: int):
-        self.fork_epoch = fork_epoch
+    def __init__(self) -> None:
         # Dicts for sets that keep their order: the same simulation is to take the same course. list() of one is atomic,
         # without the GIL, too; tuple() is not.
         self.threads: dict[threading.Thread, None] = {}
@@ -251,7 +250,8 @@ class SyncClosers:
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
         self._name = name
-        self._crew = _Crew(pool._core.fork_epoch)
+        # By fork epoch, one at a time: setdefault() is atomic, and two threads of a child must not make two crews.
+        self._crews = {pool._core.fork_epoch: _Crew()}
         self._stopped = False
         self._complained = False
 
@@ -281,10 +281,15 @@ class SyncClosers:
 
     def _crew_of_this_process(self) -> _Crew:
         pool = self._pool()
-        if pool is not None and self._crew.fork_epoch != pool._core.fork_epoch:
+        epoch = max(list(self._crews)) if pool is None else pool._core.fork_epoch
+        crew = self._crews.get(epoch)
+        if crew is None:
             # The threads have stayed behind in the process that this one was forked from.
-            self._crew = _Crew(pool._core.fork_epoch)
-        return self._crew
+            crew = self._crews.setdefault(epoch, _Crew())
+            for earlier in list(self._crews):
+                if earlier < epoch:
+                    self._crews.pop(earlier, None)
+        return crew
 
     def _start(self, crew: _Crew) -> bool:
         # The thread is handed its own Thread object, for the reason that SyncWorker has.

@@ -309,7 +309,7 @@ def child_beside_closers(at_work: bool) -> None:
         assert reached.wait(PATIENCE)
     else:
         held = waiting.result()
-        until(lambda: len(pool._closers._crew.free) == 1)
+        until(lambda: len(pool._closers._crew_of_this_process().free) == 1)
 
     def child() -> None:
         manager.hook = None

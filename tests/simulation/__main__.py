@@ -57,25 +57,37 @@ def fails(part: str, seed: int, steps: int, without: tuple[str, ...]) -> Simulat
     return None
 
 
-def shrink(part: str, failure: SimulationError, without: tuple[str, ...]) -> tuple[SimulationError, tuple[str, ...]]:
+def shrink(
+    part: str, failure: SimulationError, without: tuple[str, ...]
+) -> tuple[SimulationError, int, tuple[str, ...]]:
     """Find a smaller run of the same seed that breaks a rule.
 
-    :return: how it fails, and the faults that are switched off
+    :return: how it fails, of how many steps it is, and the faults that are switched off. What is broken after the
+        faults have stopped is broken after more steps than those
     """
     end = time.monotonic() + SHRINK_TIME
+    steps = steps_until(failure)
     for fault in FAULTS:
         if fault not in without and time.monotonic() < end:
-            smaller = fails(part, failure.seed, failure.step, (*without, fault))
+            smaller = fails(part, failure.seed, steps, (*without, fault))
             if smaller is not None:
                 failure, without = smaller, (*without, fault)
+                steps = min(steps, steps_until(smaller))
     for divisor in (2, 4, 8, 16):
         # As long as it fails with fewer steps of traffic.
         while time.monotonic() < end:
-            smaller = fails(part, failure.seed, failure.step - failure.step // divisor, without)
+            fewer = steps - steps // divisor
+            smaller = fails(part, failure.seed, fewer, without)
             if smaller is None or smaller.step >= failure.step:
                 break
             failure = smaller
-    return failure, without
+            steps = min(fewer, steps_until(smaller))
+    return failure, steps, without
+
+
+def steps_until(failure: SimulationError) -> int:
+    """Of how many steps a run has to be that fails in the same way, before its faults stop."""
+    return failure.step + 1
 
 
 def command(part: str, seed: int, steps: int, without: tuple[str, ...]) -> str:
@@ -87,12 +99,12 @@ def command(part: str, seed: int, steps: int, without: tuple[str, ...]) -> str:
 def report(part: str, failure: SimulationError, without: tuple[str, ...]) -> None:
     """Say how a run failed, and how a smaller one does."""
     print(f'{part}: {failure} ({commit()})')
-    print(f'  repeat: {command(part, failure.seed, failure.step, without)}')
+    print(f'  repeat: {command(part, failure.seed, steps_until(failure), without)}')
     if not hasattr(module_of(part), 'simulate_world'):
         return
     print('  shrinking ...', flush=True)
-    smaller, less = shrink(part, failure, without)
-    print(f'  {smaller}\n  repeat: {command(part, smaller.seed, smaller.step, less)}')
+    smaller, steps, less = shrink(part, failure, without)
+    print(f'  {smaller}\n  repeat: {command(part, smaller.seed, steps, less)}')
 
 
 def run(part: str, seed: int, steps: int, seconds: float | None, without: tuple[str, ...]) -> bool:

@@ -11,12 +11,13 @@ draw a world in which all handles run in the order of their scheduling, as in th
 """
 
 import asyncio
+import copy
 import heapq
 import itertools
 import sys
 import types
 import warnings
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, cast
@@ -219,10 +220,12 @@ class Tasks(Loop):
     def __init__(self, seed: int, traffic: int, without: Container[str]):
         super().__init__()
         self.hung: list[asyncio.Future[Any]] = []
+        # The tasks that a fork has left in the parent's loop.
+        self.left: list[asyncio.Task[Any]] = []
         self.world = World(seed, self, traffic, without)
         self.trace = 0
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
-            Manager(self.world), _clock=self.time, **self.world.settings
+            Manager(self.world), _clock=self.world.time, **self.world.settings
         )
 
     # -- what the world asks for ----------------------------------------------------------------------------------
@@ -262,15 +265,25 @@ class Tasks(Loop):
 
     def disturb_worker(self) -> None:
         """Cancel one of the pool's own tasks."""
-        tasks = list(self.pool._tasks)
+        tasks = self.own(self.pool._tasks)
         worker = self.pool._worker
         if worker is not None and worker.task is not None:
             tasks.append(worker.task)
         if tasks:
             self.world.dice.choice(tasks).cancel()
 
+    def own(self, items: 'Iterable[Any]') -> list[Any]:
+        """What is of this loop, of the pool's tasks and the like."""
+        return [item for item in items if item.get_loop() is self]
+
     def has_worker(self) -> bool:
         return self.pool._worker is not None
+
+    def left_behind(self) -> list[Any]:
+        """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
+        worker = self.pool._worker
+        timers = [timer.callback for *_, timer in self.timers if getattr(timer.callback, '__self__', self) is worker]
+        return [*(task for task in self.pool._own_tasks() if not task.done()), *timers]
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
@@ -296,7 +309,7 @@ class Tasks(Loop):
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Leave undone what a careful program does."""
         world = self.world
-        kind = world.dice.randrange(5)
+        kind = world.dice.randrange(6)
         if kind < 2:
             # A time limit may cancel the task in the moment in which the coroutine that it is for is closed.
             user.cancels += 1
@@ -328,9 +341,13 @@ class Tasks(Loop):
                     forgotten = self.pool.release(conn, endpoint)
                     del forgotten
                 world.gentle -= 1
-            else:
+            elif kind == 4:
                 # Cancelled before its first step.
                 self.create_task(self.pool.release(conn, endpoint)).cancel()
+            else:
+                # Closed before its first step.
+                coroutine: Any = self.pool.release(conn, endpoint)
+                coroutine.close()
         yield None
 
     def acquire_by_hand(self, endpoint: int, timeout: float | None, at_once: bool) -> Steps:
@@ -366,8 +383,11 @@ class Tasks(Loop):
         world = self.world
         world.living = len(world.users)
         for user in world.users:
-            user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
-        self.run_until_gone()
+            world.start_user(user)
+        self.run_until_gone().end_world()
+
+    def end_world(self) -> None:
+        world = self.world
         world.living = 1
         self.spawn(world.end)
         self.run_until_gone()
@@ -375,22 +395,53 @@ class Tasks(Loop):
         world.living = -1
         while not self.run_turns() and self.advance():
             pass
-        if self.pool._tasks or self.pool._signals:
-            world.fail(f'tasks of a closed pool: {self.pool._tasks}, {self.pool._signals}')
+        if left := self.own((*self.pool._tasks, *self.pool._signals)):
+            world.fail(f'a closed pool has left {left}')
         world.judge_end()
 
-    def run_until_gone(self) -> None:
-        """Run until everybody is gone."""
+    def run_until_gone(self) -> 'Tasks':
+        """Run until everybody is gone.
+
+        :return: the runtime that they were in at last: a forked child has another loop
+        """
         world = self.world
-        while not self.run_turns():
+        runtime = self
+        while not runtime.run_turns():
+            if world.forking:
+                runtime = runtime.fork()
+                continue
             world.judge_rest()
-            if not self.advance():
+            if not runtime.advance():
                 world.judge_stuck()
             world.judge()
+        return runtime
+
+    def fork(self) -> 'Tasks':
+        """Go on as a forked child does: in another loop, while nobody runs what is left in this one."""
+        child = copy.copy(self)
+        child.timers, child.turn, child.next_turn, child.last, child.hung = [], [], [], None, []
+        # What finds this loop when it is finalised later finds nobody who runs it.
+        self.create_task = child.create_task  # type: ignore[method-assign]
+        left: list[Any] = sorted(asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)), key=hash)
+        for task in left:
+            task._log_destroy_pending = False
+        self.left += left
+        asyncio._set_running_loop(cast(asyncio.AbstractEventLoop, child))
+        self.world.go_on_in_child(child)
+        child.spawn(child.finalise)
+        return child
+
+    def finalise(self) -> Steps:
+        """Do to the parent's tasks what a child's garbage collector does at some time."""
+        while self.left:
+            yield self.nap(self.world.random() * 0.02 - 0.01)
+            coroutine: Any = self.left.pop(0).get_coro()
+            with suppress(Interruption):
+                coroutine.close()
 
     def end(self) -> None:
         """End what is left after a failure: the garbage collector would do so when there is no loop any more."""
-        for task in asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)):
+        for task in (*asyncio.all_tasks(cast(asyncio.AbstractEventLoop, self)), *self.left):
             coroutine: Any = task.get_coro()
             for _ in range(ENDING_TRIES):
                 # What it awaits on its way out it does not get.
@@ -438,6 +489,8 @@ class Tasks(Loop):
                     if step >= event:
                         self.last = None
                         event = world.make_event(step)
+                        if world.forking:
+                            return False
                 if not world.living and not world.closers:
                     return True
             return False
@@ -487,9 +540,13 @@ def simulate_world(seed: int, traffic: int, without: Container[str] = ()) -> tup
         try:
             tasks.run_world()
         except BaseException:
-            tasks.end()
+            cast(Tasks, tasks.world.runtime).end()
             raise
-    return (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
+    tasks = cast(Tasks, tasks.world.runtime)
+    result = (tasks.trace ^ tasks.world.trace) & MASK, tasks.step
+    # Before Python 3.12 a pool keeps its loop where the garbage collector does not see it, and this one keeps the pool.
+    vars(tasks).clear()
+    return result
 
 
 def simulate(seed: int, steps: int, without: Container[str] = ()) -> str:

@@ -196,6 +196,9 @@ class Threads:
         self.main = getcurrent()
         self.current: Fiber | None = None
         self.fibers: list[Fiber] = []
+        # The threads that a fork has left in the parent.
+        self.left: list[Fiber] = []
+        self.process = 1
         self.ready: list[Fiber] = []
         self.timers: list[tuple[float, int, Fiber, int]] = []
         self.timer_numbers = itertools.count()
@@ -271,6 +274,9 @@ class Threads:
         self.trace = (self.trace * 0x9E3779B1 + count * 64 + index) & MASK
         if step >= self.world.next_event:
             self.world.make_event(step)
+            if self.world.forking:
+                ready.append(fiber)
+                return None
         timers = self.timers
         while timers and timers[0][0] <= self.now:
             self.ring()
@@ -351,7 +357,9 @@ class Threads:
     def disturb_worker(self) -> None:
         """Have an exception raised in a thread of the pool's own. It may die of that."""
         worker = self.pool._worker
-        fibers = [thread.fiber for thread in self.pool._closers._crew.threads if thread.is_alive()]
+        # In a forked child it may still have a crew of the parent.
+        threads = [thread for crew in self.pool._closers._crews.values() for thread in crew.threads]
+        fibers = [thread.fiber for thread in threads if thread.fiber in self.fibers]
         if worker is not None and worker._lives():
             fibers.append(worker._thread.fiber)
         if fibers:
@@ -360,6 +368,9 @@ class Threads:
     def has_worker(self) -> bool:
         worker = self.pool._worker
         return worker is not None and worker._lives()
+
+    def left_behind(self) -> list[Any]:
+        return []
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
@@ -383,8 +394,10 @@ class Threads:
         try:
             self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
             self.pool._dispose_doomed()
-        except (Interruption, Refused):
+        except Refused:
             pass
+        except Interruption as exc:
+            self.world.judge_interrupted('resizing', exc)
         yield from ()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:
@@ -416,7 +429,7 @@ class Threads:
         self.build()
         world.living = len(world.users)
         for user in world.users:
-            user.task = self.spawn(lambda user=user: world.live(user))  # type: ignore[misc]
+            world.start_user(user)
         self.run_until(lambda: not world.living and not world.closers)
         world.living = 1
         self.spawn(world.end)
@@ -430,6 +443,8 @@ class Threads:
     def run_until(self, done: Callable[[], bool]) -> None:
         world = self.world
         while not done():
+            if world.forking:
+                self.fork()
             if not self.ready:
                 world.judge_rest()
                 if not self.advance():
@@ -442,10 +457,31 @@ class Threads:
                 self.current = None
             world.judge()
 
-    def end(self) -> None:
-        """End the threads that are left after a failure."""
-        self.ending = True
+    def fork(self) -> None:
+        """Go on as a forked child does: with one thread, which may have a connection, or with a new one."""
+        world = self.world
+        holders = {conn.user for conn in world.open}
+        survivors = [user for user in world.users if user.doing == 'thinking' or user in holders]
+        survivor = world.dice.choice(survivors) if survivors and world.random() < 0.7 else None
+        kept = None if survivor is None else survivor.task
         for fiber in self.fibers:
+            if fiber is not kept and not fiber.dead:
+                if fiber.lock is not None:
+                    fiber.lock.waiting.remove(fiber)
+                    fiber.lock = None
+                self.left.append(fiber)
+        self.fibers = [] if kept is None else [kept]
+        self.ready = [fiber for fiber in self.ready if fiber is kept]
+        self.timers = [timer for timer in self.timers if timer[2] is kept]
+        heapq.heapify(self.timers)
+        self.hung.clear()
+        self.process += 1
+        world.go_on_in_child(self, survivor)
+
+    def end(self) -> None:
+        """End the threads that are left after a failure, or of a parent."""
+        self.ending = True
+        for fiber in (*self.fibers, *self.left):
             if not fiber.dead:
                 self.current = fiber
                 fiber.throw()
@@ -468,11 +504,14 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
     linger, _workers.LINGER = _workers.LINGER, threads.linger
+    getpid = _workers.SyncWorker.__dict__['_getpid']
+    _workers.SyncWorker._getpid = staticmethod(lambda: threads.process)
     try:
         yield
     finally:
         threads.end()
         _workers.LINGER = linger
+        _workers.SyncWorker._getpid = getpid
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection, PoolTimeout
 from tests.simulation.failure import SimulationError
+from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
 
 # What can go wrong besides the pool. A run can be repeated without some of them.
 FAULTS = (
@@ -27,6 +28,7 @@ FAULTS = (
     'close',  # the pool is closed while it is used
     'discard',  # on_release raises DiscardConnection
     'forget',  # a coroutine or a context is dropped
+    'fork',  # (Linux) the world goes on in a forked child
     'half_open',  # a connection dies and nobody is told
     'hang',  # a server answers nothing for a while
     'hook_raises',  # a hook, a check or a dispose raises an Exception
@@ -54,7 +56,10 @@ BOUND = 120.0
 
 # Simulated seconds that an acquire may be late: for hooks, for what the manager tidies up after a cancellation, and for
 # the disposes that it does itself where no thread can be started, which get 0.1 s even when the time is over.
-LATENESS = 2.0
+LATENESS = 1.0
+
+# Simulated seconds that a dispose with a time limit may be late: some turns of the loop.
+PUNCTUALITY = 0.01
 
 # Steps after the last fault within which a world ends.
 STEPS_TO_END = 200_000
@@ -66,7 +71,8 @@ MASK = 0xFFFFFFFFFFFFFFFF
 LONG = 1000.0
 ENDLESS = float('inf')
 
-OPEN, CLOSING, CLOSED = range(3)
+# An inherited connection is one of the process that this one was forked from.
+OPEN, CLOSING, CLOSED, INHERITED = range(4)
 
 Steps = Generator[Any, Any, Any]
 
@@ -108,6 +114,7 @@ class Runtime(Protocol):
     def recover(self) -> None: ...
     def disturb_worker(self) -> None: ...
     def has_worker(self) -> bool: ...
+    def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
     def acquire(self, endpoint: int, timeout: float | None) -> Any: ...
@@ -191,6 +198,14 @@ class Server:
         self.verdicts = 0
         self.noted = 0
 
+    def fork(self) -> 'Server':
+        """What it is to a forked child."""
+        server = Server(self.number, self.cap)
+        server.epoch = self.epoch
+        server.down_until = self.down_until
+        server.hanging_until = self.hanging_until
+        return server
+
 
 class User:
     """Somebody who uses the pool."""
@@ -261,7 +276,8 @@ class World:
         for fault in FAULTS:
             rate = choice((0.0, 0.02, 0.05, 0.2))
             self.rate[fault] = 0.0 if fault in without else rate
-        if dice.random() < 0.5:
+        self.rate['fork'] *= CAN_BEGIN_ANEW
+        if dice.random() < 0.25:
             self.rate['close'] = 0.0
         self.signals = self.rate['signal'] > 0.0
         self.pace = choice((0.0, 0.01, 0.1))
@@ -272,23 +288,33 @@ class World:
         self.servers = [Server(number, cap) for number, cap in enumerate(caps)]
         self.users = [User(number) for number in range(1, choice((2, 3, 5, 8, 12)) + 1)]
 
+        # Those that this process has made, and how many others have.
         self.connections: list[Connection] = []
+        self.inherited = 0
+        # How many are being closed.
+        self.closing = 0
         self.open: list[Connection] = []
         self.sockets = 0
         self.calm = False
         self.calm_at = 0.0
         self.stalled = 0.0
         self.living = 0
-        self.closers = 0
+        # Those who are in close().
+        self.closers: list[User] = []
         # Whether a thread could not be started.
         self.threads_refused = False
         self.closed = False
         self.forcing = False
+        # Whether the runtime is to fork before the next step.
+        self.forking = False
         # How many are at work where nobody could catch what a hook raises.
         self.gentle = 0
         self.next_mischief = dice.randrange(1, 2 * self.patience)
         self.mischief = [fault for fault in MISCHIEF if self.rate[fault]]
         self.next_event = min(self.next_mischief, self.traffic)
+
+    def time(self) -> float:
+        return self.runtime.now
 
     def fail(self, rule: str) -> None:
         """Note that a rule was broken. Not by raising: the pool may well catch what is raised here."""
@@ -324,7 +350,9 @@ class World:
 
     def hang_up(self, server: Server) -> None:
         server.sockets -= 1
-        self.sockets -= 1
+        # What ended only after a fork was of the other process.
+        if server is self.servers[server.number]:
+            self.sockets -= 1
 
     @coroutine
     def create(self, server: Server, timeout: float | None = None) -> Steps:
@@ -356,7 +384,7 @@ class World:
             finally:
                 self.hang_up(server)
             raise
-        conn = Connection(len(self.connections) + 1, server, trust, self.runtime.now)
+        conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now)
         self.connections.append(conn)
         self.open.append(conn)
         self.note(1, conn)
@@ -365,8 +393,12 @@ class World:
     @coroutine
     def dispose(self, conn: Connection, timeout: float | None = None) -> Steps:
         server = conn.server
+        self.judge_own(conn)
         if conn.state != OPEN:
             self.fail(f'{conn!r} is disposed of twice')
+        limit = self.settings['dispose_timeout']
+        if limit is not None and not self.runtime.asynchronous and (timeout is None or timeout > limit):
+            self.fail(f'the dispose of {conn!r} is given {timeout} s, and dispose_timeout is {limit} s')
         if not self.forcing:
             if conn.user is not None:
                 self.fail(f'{conn!r} is disposed of while {conn.user!r} has it')
@@ -374,11 +406,13 @@ class World:
                 self.fail(f'{conn!r} is disposed of during {conn.busy}')
         self.note(2, conn)
         conn.state = CLOSING
+        self.closing += 1
         self.open.remove(conn)
         # The pool takes note of a dead connection before it has it disposed of. A thread may be interrupted before
         # that, and the connection be closed for another reason.
         if self.runtime.asynchronous:
             server.noted = max(server.noted, conn.verdict)
+        began, excused = self.runtime.now, self.stalled
         try:
             if self.random() < self.rate['slow_close']:
                 seconds = self.random() * 4.0
@@ -390,10 +424,14 @@ class World:
                 yield from self.latency(server, timeout)
             self.maybe_raise('dispose')
         finally:
-            conn.state = CLOSED
-            server.sockets -= 1
-            self.sockets -= 1
             self.note(3, conn)
+            self.hang_up(server)
+            if conn.state == CLOSING:
+                conn.state = CLOSED
+                self.closing -= 1
+                taken = self.runtime.now - began - (self.stalled - excused)
+                if limit is not None and taken > limit + PUNCTUALITY:
+                    self.fail(f'the dispose of {conn!r} took {taken} s, and dispose_timeout is {limit} s')
 
     def maybe_raise(self, name: str) -> None:
         if self.gentle:
@@ -406,6 +444,7 @@ class World:
 
     def begin(self, name: str, conn: Connection, user: User | None = None) -> None:
         """A hook begins."""
+        self.judge_own(conn)
         if conn.state != OPEN and not self.forcing:
             self.fail(f'{name} of {conn!r} after its dispose began')
         if conn.user is not user and not self.forcing:
@@ -413,6 +452,11 @@ class World:
         if conn.busy and not self.forcing:
             self.fail(f'{name} of {conn!r} during {conn.busy}')
         conn.busy = name
+
+    def judge_own(self, conn: Connection) -> None:
+        """A method of the manager begins."""
+        if conn.state == INHERITED:
+            self.fail(f'{conn!r}, of the process that this one was forked from, is not left alone')
 
     @coroutine
     def check_aliveness(self, conn: Connection, timeout: float | None = None) -> Steps:
@@ -614,6 +658,7 @@ class World:
     def visit_somehow(
         self, user: User, endpoint: int, timeout: float | None, time: tuple[float, float, float | None], twice: bool
     ) -> Steps:
+        inherited = self.inherited
         if self.random() < 0.5:
             conn = yield from self.runtime.acquire(endpoint, timeout)
             self.judge_time(time)
@@ -627,7 +672,7 @@ class World:
                 return self.use_in_context(user, conn, endpoint, twice)
 
             yield from self.runtime.within(endpoint, timeout, block)
-            if twice and not self.closed:
+            if twice and not self.closed and inherited == self.inherited:
                 self.fail('the end of a context whose connection was given back raised nothing')
 
     def judge_time(self, time: tuple[float, float, float | None]) -> None:
@@ -659,7 +704,7 @@ class World:
                 except ConnectionNotAcquired:
                     pass
                 else:
-                    if not self.closed:
+                    if conn.state != INHERITED and not self.closed:
                         self.fail(f'{conn!r} was given back to another endpoint')
             user.doing = 'releasing'
             self.put(conn)
@@ -700,6 +745,7 @@ class World:
                     self.fail(f'{exc!r} after the faults have stopped')
             except runtime.interruptions as exc:
                 runtime.recover()
+                self.judge_interrupted(user.doing, exc)
                 if not user.cancels and not isinstance(exc, Interruption):
                     self.fail(f'{user!r}, {user.doing}, was cancelled by nobody')
                 user.cancels = 0
@@ -712,6 +758,13 @@ class World:
                 break
         user.doing = 'gone'
         self.living -= 1
+
+    def judge_interrupted(self, doing: str, exc: BaseException) -> None:
+        """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same."""
+        core = self.runtime.pool._core
+        for_others = 0 if self.runtime.asynchronous else core.left_to_workers
+        if str(exc) == 'dispose' and doing != 'acquiring' and core.doomed > for_others:
+            self.fail(f'{doing} was interrupted by a dispose, and others that are to be closed are left to nobody')
 
     # -- what happens to all ----------------------------------------------------------------------------------------
 
@@ -735,12 +788,14 @@ class World:
         if self.mischief:
             fault = self.dice.choice(self.mischief)
             getattr(self, f'make_{fault}')(self.dice.choice(self.servers))
+        if self.random() < self.rate['fork'] * 0.1:
+            self.make_fork()
 
     def make_cancel(self, server: Server) -> None:
         if self.random() < 0.1:
             self.runtime.disturb_worker()
             return
-        for user in self.users:
+        for user in (*self.closers, *self.users):
             if self.random() < 0.3 and user.doing not in {'', 'gone'}:
                 user.cancels += 1
                 self.runtime.cancel(user)
@@ -768,8 +823,49 @@ class World:
 
     def make_close(self, server: Server) -> None:
         if self.random() < 0.4 and not self.closers:
-            self.closers += 1
-            self.runtime.spawn(self.close_early)
+            # Two at once wait for the same end.
+            for _ in range(self.dice.choice((1, 2))):
+                self.spawn_closer()
+            # Whoever ends a service may end its servers at the same time.
+            if self.random() < self.rate['restart'] * 4.0:
+                self.make_restart(server)
+
+    def make_fork(self) -> None:
+        # What happens in a finalizer cannot be ended.
+        if not self.closed and not self.closers and not self.gentle:
+            self.forking = True
+
+    def go_on_in_child(self, runtime: Runtime, survivor: User | None = None) -> None:
+        """The process has forked, and this is the child. Nobody of the parent is here, except one at most.
+
+        :param runtime: the child's
+        """
+        self.forking = False
+        self.runtime = runtime
+        self.nap = runtime.nap
+        for conn in self.connections:
+            conn.state = INHERITED
+            if conn.user is not survivor:
+                conn.user = None
+            conn.pending = None
+        self.inherited += len(self.connections)
+        self.connections.clear()
+        self.open.clear()
+        self.sockets = self.closing = 0
+        for server in list(self.servers):
+            self.servers[server.number] = server.fork()
+        core = runtime.pool._core
+        begin_anew(core)
+        left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
+        if any(left.values()):
+            self.fail(f'the pool of a forked child is not empty: {left}')
+        for index, user in enumerate(self.users):
+            if user is not survivor and user.doing != 'gone':
+                self.users[index] = User(user.number)
+                self.start_user(self.users[index])
+
+    def start_user(self, user: User) -> None:
+        user.task = self.runtime.spawn(lambda: self.live(user))
 
     def make_resize(self, server: Server) -> None:
         if self.random() < 0.3:
@@ -784,7 +880,13 @@ class World:
         self.total = max(self.total, total)
         self.runtime.spawn(lambda: self.runtime.resize_pool(max_size, total))
 
-    def close_early(self) -> Steps:
+    def spawn_closer(self) -> None:
+        closer = User(len(self.users) + len(self.closers) + 1)
+        self.closers.append(closer)
+        closer.task = self.runtime.spawn(lambda: self.close_early(closer))
+
+    def close_early(self, closer: User) -> Steps:
+        closer.doing = 'closing'
         timeout = self.dice.choice((None, 0.0, 0.5, 5.0))
         self.closed = True
         if timeout is not None:
@@ -797,12 +899,17 @@ class World:
             late = self.runtime.now - began - (self.stalled - excused) - (timeout or 0.0)
             if timeout is not None and late > LATENESS and self.runtime.asynchronous:
                 self.fail(f'a close with a limit of {timeout} s is {late} s late')
-        except self.runtime.interruptions:
+        except self.runtime.interruptions as exc:
             self.runtime.recover()
+            self.judge_interrupted('closing', exc)
+            if isinstance(exc, Interruption):
+                # It has left to nobody what a signal handler kept it from closing, and another one may wait for that.
+                yield from self.close_early(closer)
+                return
         except Refused:
             # An on_connection_dead.
             pass
-        self.closers -= 1
+        self.closers.remove(closer)
 
     def judge_closed(self, made: int, timeout: float | None) -> None:
         """close() has returned.
@@ -813,6 +920,8 @@ class World:
             # Of a task in whose making a signal handler has raised the pool does not know.
             if self.signals:
                 return
+            if left := self.runtime.left_behind():
+                self.fail(f'close() has returned, and these are left in the loop: {left}')
         elif timeout is not None:
             # Another thread may be about to close them.
             return
@@ -850,11 +959,15 @@ class World:
         # A task that is to close is begun at once, and a thread closes one connection after the other, unless a signal
         # handler raises.
         if core.doomed and not self.signals:
-            closing = any(conn.state == CLOSING for conn in self.connections)
-            if self.runtime.asynchronous or not closing:
+            if self.runtime.asynchronous or not self.closing:
                 self.fail('a connection is to be closed, and nobody is about to')
             if core.left_to_workers and not self.threads_refused:
                 self.fail('a connection is left to a worker, and there is none')
+        if self.closing and self.runtime.asynchronous and not self.signals:
+            stats = core.stats()
+            begun = stats['idle'] + stats['acquired']
+            if begun != len(self.open):
+                self.fail(f'{len(self.open)} connections are open, and only {begun} of them are not to be closed')
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
 
@@ -863,11 +976,13 @@ class World:
         self.fail(f'nothing will ever wake {self.describe_users()}')
 
     def describe_users(self) -> list[str]:
-        return [f'{user!r} {user.doing}' for user in self.users if user.doing != 'gone']
+        return [f'{user!r} {user.doing}' for user in (*self.closers, *self.users) if user.doing != 'gone']
 
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
         self.calm_down()
+        # The users were served in time; the end gets as much.
+        self.calm_at = self.runtime.now
         if not self.closed:
             if self.runtime.has_worker():
                 # And as long as the slowest dispose of before, for which the collector waits.
@@ -882,12 +997,32 @@ class World:
                     if self.open and self.runtime.has_worker():
                         self.fail(f'{self.open} outlive max_lifetime')
             elif self.random() < 0.5:
-                yield self.nap(self.random() * 100.0)
+                yield from self.release_what_is_due()
         self.closed = True
         yield from self.runtime.close_pool(None)
         if self.sockets:
             self.fail(f'the pool is closed, and {self.sockets} connections are open')
         self.living -= 1
+
+    def release_what_is_due(self) -> Steps:
+        """Without a collector, the releases close what is due: each one connection at least."""
+        idle_timeout, max_lifetime = self.settings['idle_timeout'], self.settings['max_lifetime']
+        yield self.nap(max(idle_timeout, 2.0) + self.random() * 40.0)
+        now = self.runtime.now
+        for _ in range(len(self.open) + 1):
+            server = self.dice.choice(self.servers)
+            conn = yield from self.runtime.acquire(server.number, ENDLESS)
+            conn.used_at = self.runtime.now
+            yield from self.runtime.release(conn, server.number)
+        # What has begun to be closed has to end, and a thread that could be started only now closes the rest.
+        yield self.nap(6.0)
+        for server in self.servers:
+            unused = [conn for conn in self.open if conn.server is server and conn.used_at < now - idle_timeout]
+            if len(unused) > self.settings['min_idle']:
+                self.fail(f'{unused} outlive idle_timeout, whatever is released')
+        old = [conn for conn in self.open if conn.made_at < now - max_lifetime]
+        if old:
+            self.fail(f'{old} outlive max_lifetime, whatever is released')
 
     def judge_end(self) -> None:
         """Nothing runs any more."""

@@ -671,4 +671,40 @@ WRONG_CHANGES = (
         'if gcp_load_double(&core.deadlines.due_at) <= now and core.collects and not (',
         'without a background collector idle connections are never closed, whatever idle_timeout says',
     ),
+    # -- forked children ----------------------------------------------------------------------------------------------
+    WrongChange(
+        'child-inherits-the-slots',
+        FACADES,
+        '    core.size = 0\n',
+        '',
+        'what its parent has open counts in a forked child, for ever: there are fewer connections, or none at all',
+    ),
+    WrongChange(
+        'child-refuses-what-it-inherited',
+        FACADES,
+        'cdef Ancestor *a = core.ancestor\n',
+        'cdef Ancestor *a = NULL\n',
+        'a forked child that leaves a block which its parent has entered gets an error',
+    ),
+    WrongChange(
+        'child-gives-back-for-its-parent',
+        ASYNCIO,
+        'if ep is not None and ep.fork_epoch != self.fork_epoch:',
+        'if False:',
+        'an acquire of the parent that ends in a forked child, as garbage, changes the books of the child',
+    ),
+    WrongChange(
+        'child-cannot-have-a-loop',
+        ASYNCIO,
+        'if self.loop is not None and self.loop_fork_epoch == self._core.fork_epoch:\n                raise',
+        'if self.loop is not None:\n                raise',
+        'a forked child cannot use the pool in a loop of its own',
+    ),
+    WrongChange(
+        'child-counts-on-the-collector-of-its-parent',
+        THREADS,
+        'self._pid == self._getpid() and self._thread',
+        'self._thread',
+        'a forked child whose threading module was not told of the fork closes nothing that is due',
+    ),
 )

@@ -19,13 +19,13 @@ from tests.threads.runtime import spawn, until
 
 
 def closers(case: Case) -> list[threading.Thread]:
-    return [thread for thread in case.pool._closers._crew.threads if thread.is_alive()]
+    return [thread for thread in case.pool._closers._crew_of_this_process().threads if thread.is_alive()]
 
 
 def close_one(case: Case, endpoint: str) -> None:
     """Have an idle connection of another endpoint closed."""
     case.cycle(endpoint)
-    until(lambda: len(case.pool._closers._crew.free) > 0)
+    until(lambda: len(case.pool._closers._crew_of_this_process().free) > 0)
 
 
 # -- how many there are -----------------------------------------------------------------------------------------------
@@ -61,8 +61,8 @@ def test_it_ends_when_nothing_is_to_be_closed_any_more(monkeypatch: pytest.Monke
         case.cycle('a')
         for endpoint in 'bc':
             case.cycle(endpoint)
-            until(lambda: case.pool._closers._crew.threads == {})
-        assert case.pool._closers._crew.free == {}
+            until(lambda: case.pool._closers._crew_of_this_process().threads == {})
+        assert case.pool._closers._crew_of_this_process().free == {}
 
 
 def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pyt
 
 def test_they_do_not_keep_a_forgotten_pool() -> None:
     pool: ConnectionPool[Any, Any] = ConnectionPool(Manager(), max_size=1, total_max_size=1)
-    crew = pool._closers._crew
+    crew = pool._closers._crew_of_this_process()
     for endpoint in 'ab':
         pool.release(pool.acquire(endpoint), endpoint)
     until(lambda: len(crew.free) == 1)
@@ -273,7 +273,7 @@ def test_no_thread_waits_for_more_after_close() -> None:
     with Case(max_size=1, total_max_size=2) as case:
         for endpoint in 'abc':
             case.cycle(endpoint)
-        until(lambda: len(case.pool._closers._crew.free) == 1)
+        until(lambda: len(case.pool._closers._crew_of_this_process().free) == 1)
         [thread] = closers(case)
         assert case.pool.close() == 0
         assert not thread.is_alive()
