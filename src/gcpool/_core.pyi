@@ -6,7 +6,6 @@ from typing import Any, Final, final
 from typing_extensions import disjoint_base
 
 __all__ = [
-    'MISSING',
     'AsyncConnectionContext',
     'AsyncPool',
     'EndpointPool',
@@ -22,7 +21,6 @@ GRACE: Final[float]
 LEAST_DISPOSE_TIME: Final[float]
 ENDLESS: Final[float]
 ENTERED: Final[str]
-MISSING: Final[object]
 STATES: Final[tuple[str, ...]]
 
 def monotonic() -> float: ...

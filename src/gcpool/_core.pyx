@@ -40,7 +40,6 @@ __all__ = [
     'AsyncPool',
     'EndpointPool',
     'Entry',
-    'MISSING',
     'PoolCore',
     'SyncConnectionContext',
     'SyncPool',
@@ -66,9 +65,6 @@ cdef enum:          # Waiter.state
     DROPPED         # out of the queue, since its destructor runs; that sees to the rest
 
 STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
-
-cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
-MISSING = MISSING_
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -125,12 +125,13 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         """
         if timeout is not None:
             timeout = self._checked_timeout(timeout)
-        # What was taken is not lost to a signal handler that raises: no call comes after it (see ReadyConnections).
+        # What was taken is not lost to a signal handler that raises: no call comes after it (see ReadyConnections), and
+        # no jump, at which CPython 3.10 looks for signals, too.
         ready = self._ready
         conn: ConnectionT = ready[endpoint]
-        if conn is ready:
-            conn = (await self._acquire_unready(endpoint, timeout)).served.conn
-        return conn
+        if conn is not ready:
+            return conn
+        return (await self._acquire_unready(endpoint, timeout)).served.conn  # type: ignore[no-any-return]
 
     # In the warning about a coroutine that was never awaited.
     acquire.__qualname__ = 'ConnectionPool.acquire'

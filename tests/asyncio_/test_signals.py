@@ -133,8 +133,6 @@ async def leave_by_an_error(pool: Pool, endpoint: str) -> None:
 async def test_nothing_is_lost_to_a_signal(
     manager_class: type[Manager], use: Use, idle: bool, clock: SignallingClock
 ) -> None:
-    if sys.version_info < (3, 11) and manager_class is Manager and idle and use in {acquire, acquire_in_time, release}:
-        pytest.xfail('CPython 3.10 looks for signals before each bytecode, also after acquire() has taken a connection')
     manager = manager_class()
     pool: Pool = ConnectionPool(manager, _clock=clock.read, total_max_size=1000)
     arrived = 0
