@@ -689,8 +689,8 @@ WRONG_CHANGES = (
     WrongChange(
         'child-gives-back-for-its-parent',
         ASYNCIO,
-        'if ep is not None and ep.fork_epoch != self.fork_epoch:',
-        'if False:',
+        "if made_before_fork(core, ep.fork_epoch):\n        # What it waited for, or holds, is the parent's.",
+        "if False:\n        # What it waited for, or holds, is the parent's.",
         'an acquire of the parent that ends in a forked child, as garbage, changes the books of the child',
     ),
     WrongChange(
