@@ -696,7 +696,7 @@ WRONG_CHANGES = (
     WrongChange(
         'child-cannot-have-a-loop',
         ASYNCIO,
-        'if self.loop is not None and self.loop_fork_epoch == self._core.fork_epoch:\n                raise',
+        'if self.loop is not None and self.fork_epoch == self.core.fork_epoch:\n                raise',
         'if self.loop is not None:\n                raise',
         'a forked child cannot use the pool in a loop of its own',
     ),
