@@ -1,12 +1,13 @@
 """Compare gcpool with other pools on real servers: ``python -m bench.servers``.
 
-PostgreSQL and Redis are private ones on loopback, started from what is installed and stopped in the end.
+PostgreSQL, MariaDB and Redis are private ones on loopback, started from what is installed and stopped in the end.
 """
 
 import argparse
 import contextlib
 import functools
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from . import interpreter, report, servers_asyncio, servers_report, servers_spike, servers_threads
+from . import interpreter, report, servers_asyncio, servers_checkout, servers_report, servers_spike, servers_threads
 from .measure import Figure, Goal, Timed, calibrate, interleave
 from .runtimes import Runtime, all_runtimes, check_reuse, opened
 from .servers_measure import (
@@ -83,6 +84,18 @@ class Servers:
             client.set(KEY, VALUE)
         return server.host, server.port
 
+    @functools.cached_property
+    def mariadb(self) -> dict[str, Any]:
+        """The parameters of a connection to a MariaDB server, with autocommit."""
+        from tests.contrib.mariadb import running_mariadb
+
+        return {**self._stack.enter_context(running_mariadb()).params, 'autocommit': True}
+
+    @functools.cached_property
+    def sqlite(self) -> str:
+        """The path of a database."""
+        return str(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix='gcpool-bench-'))) / 'database')
+
 
 Case = Callable[[Settings, Servers], LoadResult]
 
@@ -90,6 +103,8 @@ Case = Callable[[Settings, Servers], LoadResult]
 def _cases(runtime: Runtime) -> dict[str, Case]:
     """Return the cases of a runtime by name, in the order of the table."""
     cases = _threads_cases(runtime) if runtime.name == 'threads' else _asyncio_cases(runtime)
+    for driver in servers_checkout.DRIVERS[runtime.name]:
+        cases[f'checkout_{driver}'] = functools.partial(servers_checkout.checkout, runtime, driver)
     return {f'{runtime.name}.{name}': case for name, case in cases.items()}
 
 

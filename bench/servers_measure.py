@@ -9,6 +9,7 @@ from .measure import Figure, Goal, Result, ratios
 
 __all__ = [
     'ALL_SERVED',
+    'CHECKOUT',
     'LEAST_OF_MOST',
     'MEASURES',
     'OPENED',
@@ -97,6 +98,7 @@ LEAST_OF_MOST = Measure('least/most served', '', lambda load: load.least_of_most
 SHORTEST_OF_LONGEST = Measure('shortest/longest mean wait', '', lambda load: load.shortest_of_longest)
 OPENED = Measure('connections opened', '', lambda load: load.opened)
 ALL_SERVED = Measure('all served after', ' ms', lambda load: load.elapsed / 1e6)
+CHECKOUT = Measure('a checkout', ' us', lambda load: load.elapsed / sum(load.served) / 1e3)
 
 MEASURES = [THROUGHPUT, WAIT_MEDIAN, WAIT_99, WAIT_LONGEST, LEAST_OF_MOST]
 SPIKE_MEASURES = [OPENED, ALL_SERVED, WAIT_MEDIAN, WAIT_99]

@@ -41,7 +41,7 @@ def print_notes(results: Sequence[LoadResult], console: Console) -> None:
 
 
 def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
-    """Draw one row a case, one bar a subject, into a PNG and an SVG."""
+    """Draw one row a case, one bar a subject, into a PNG and an SVG; not of the cases with one measure alone."""
     import matplotlib as mpl
 
     mpl.use('agg')
@@ -49,7 +49,7 @@ def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
     mpl.rcParams['svg.hashsalt'] = 'gcpool'
     from matplotlib import pyplot as plt
 
-    drawn = [result for result in results if result.loads]
+    drawn = [result for result in results if result.loads and len(result.measures) >= 4]
     figure, rows = plt.subplots(
         len(drawn), 4, figsize=(20, 2.2 * len(drawn)), layout='constrained', squeeze=False, sharey='row'
     )

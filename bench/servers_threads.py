@@ -76,6 +76,10 @@ class EndpointPool(Subject):
         module: Any = import_module(f'{self.package}.threading')
         self.pool: Any = module.ConnectionPool(self.adapt(manager, module), **self._options)
 
+    def variant(self, kind: Callable[..., Any], **options: Any) -> Any:
+        """Give another subject, with the same manager and some parameters of the pool in addition."""
+        return kind(self._make_manager, self.note, **self._options, **options)
+
     def adapt(self, manager: Any, module: Any) -> Any:
         return manager
 

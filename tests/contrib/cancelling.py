@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,10 @@ async def by_failed_sibling(request: Request, at_work: Request) -> None:
 
 
 WAYS: list[Way] = [by_cancellation, by_time_limit, by_cancel_scope, by_failed_sibling]
+
+
+async def cancel(task: 'asyncio.Future[Any]') -> None:
+    """Cancel a task, and see that it lets itself be cancelled."""
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()

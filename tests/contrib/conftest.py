@@ -237,6 +237,23 @@ def mariadb() -> Iterator[MariadbServer]:
         yield server
 
 
+@pytest.fixture
+def mariadb_tls(mariadb: MariadbServer) -> ssl.SSLContext:
+    """TLS settings that trust the MariaDB server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    mariadb.authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def mariadb_table(mariadb: MariadbServer) -> Iterator[str]:
+    """The name of an empty table with a column n, a key."""
+    name = f'{mariadb.database}.numbers'
+    mariadb.execute(f'CREATE TABLE {name} (n INT PRIMARY KEY) ENGINE=InnoDB')
+    yield name
+    mariadb.execute(f'DROP TABLE {name}')
+
+
 @pytest.fixture(scope='session')
 def redis_process() -> Iterator[RedisServer]:
     """A private Redis server."""

@@ -16,6 +16,7 @@ import pytest
 
 import gcpool.asyncio
 from gcpool.exceptions import ConnectError, DiscardConnection
+from tests.contrib.cancelling import cancel
 from tests.contrib.conftest import Run
 from tests.contrib.raising import HOW_IT_IS_RAISED
 from tests.contrib.servers import PATIENCE
@@ -76,12 +77,6 @@ async def start_endless(conn: Connection) -> 'asyncio.Task[Any]':
     task = asyncio.ensure_future(fetch(conn, ENDLESS.replace('SELECT 1 ', 'SELECT begin() ')))
     assert await asyncio.get_running_loop().run_in_executor(None, begun.wait, PATIENCE)
     return task
-
-
-async def cancel(task: 'asyncio.Task[Any]') -> None:
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 class TestCreate:

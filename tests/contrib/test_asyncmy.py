@@ -45,23 +45,6 @@ def autocommitting(mariadb: MariadbServer) -> DbConnectionManager:
     return DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
 
 
-@pytest.fixture
-def table(mariadb: MariadbServer) -> Iterator[str]:
-    """The name of an empty table with a column n, a key."""
-    name = f'{mariadb.database}.async_numbers'
-    mariadb.execute(f'CREATE TABLE {name} (n INT PRIMARY KEY) ENGINE=InnoDB')
-    yield name
-    mariadb.execute(f'DROP TABLE {name}')
-
-
-@pytest.fixture
-def tls(mariadb: MariadbServer) -> ssl.SSLContext:
-    """TLS settings that trust the server."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    mariadb.authority.configure_trust(context)
-    return context
-
-
 @contextlib.asynccontextmanager
 async def connected(manager: DbConnectionManager) -> AsyncIterator[Connection]:
     conn = await manager.create('db')
@@ -136,9 +119,9 @@ class TestCreate:
 
         run(main)
 
-    def test_by_tls(self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext) -> None:
+    def test_by_tls(self, run: Run, mariadb: MariadbServer, mariadb_tls: ssl.SSLContext) -> None:
         async def main() -> None:
-            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': tls}})
+            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': mariadb_tls}})
             async with connected(manager) as conn:
                 await execute(conn, "SHOW STATUS LIKE 'Ssl_cipher'")
                 assert conn._transport is not None
@@ -347,7 +330,7 @@ class TestCreate:
         self,
         run: Run,
         mariadb: MariadbServer,
-        tls: ssl.SSLContext,
+        mariadb_tls: ssl.SSLContext,
         silent_listener: socket.socket,
         by_tls: bool,
         greeted: bool,
@@ -366,7 +349,7 @@ class TestCreate:
         async def main() -> None:
             params = {**mariadb.params, 'host': host, 'port': port, 'connect_timeout': 0.2}
             if by_tls:
-                params['ssl'] = tls
+                params['ssl'] = mariadb_tls
             manager = DbConnectionManager({'db': params})
             serving = asyncio.create_task(asyncio.to_thread(serve))
             with pytest.raises(ConnectTimeout, match=r"endpoint 'db' .*within 0\.2 s") as caught:
@@ -487,21 +470,23 @@ class TestAliveness:
 
 
 class TestRelease:
-    def test_sends_nothing_if_there_is_nothing_to_do(self, run: Run, manager: DbConnectionManager, table: str) -> None:
+    def test_sends_nothing_if_there_is_nothing_to_do(
+        self, run: Run, manager: DbConnectionManager, mariadb_table: str
+    ) -> None:
         async def main() -> None:
             async with connected(manager) as conn:
                 for statements in (
                     [],
                     ['SELECT 1'],
-                    ['INSERT INTO async_numbers VALUES (1)', 'ROLLBACK'],
-                    ['SELECT * FROM async_numbers', 'COMMIT'],
+                    ['INSERT INTO numbers VALUES (1)', 'ROLLBACK'],
+                    ['SELECT * FROM numbers', 'COMMIT'],
                 ):
                     for statement in statements:
                         await execute(conn, statement)
                     with commands_sent(conn) as sent:
                         await manager.on_release('db', conn)
                     assert sent == []
-                await execute(conn, 'SELECT * FROM async_numbers')
+                await execute(conn, 'SELECT * FROM numbers')
                 await conn.commit()
                 with commands_sent(conn) as sent:
                     await manager.on_release('db', conn)
@@ -509,9 +494,9 @@ class TestRelease:
 
         run(main)
 
-    @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM async_numbers'])
+    @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM numbers'])
     def test_sends_nothing_in_autocommit_mode(
-        self, run: Run, mariadb: MariadbServer, table: str, statement: str
+        self, run: Run, mariadb: MariadbServer, mariadb_table: str, statement: str
     ) -> None:
         async def main() -> None:
             manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
@@ -542,9 +527,9 @@ class TestRelease:
     @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
     @pytest.mark.parametrize('prepared', [True, False])
     def test_ends_what_a_statement_that_failed_has_begun(
-        self, run: Run, mariadb: MariadbServer, table: str, left: str, autocommit: bool, prepared: bool
+        self, run: Run, mariadb: MariadbServer, mariadb_table: str, left: str, autocommit: bool, prepared: bool
     ) -> None:
-        body = f"BEGIN {left}; INSERT INTO async_numbers VALUES (1); SIGNAL SQLSTATE '45000'; END"
+        body = f"BEGIN {left}; INSERT INTO numbers VALUES (1); SIGNAL SQLSTATE '45000'; END"
 
         async def main() -> None:
             manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
@@ -558,21 +543,21 @@ class TestRelease:
                 assert await manager.check_aliveness('db', conn)
                 assert await fetch(conn, 'SELECT @@in_transaction') == 0
                 assert await fetch(conn, 'SELECT @@autocommit') == autocommit
-                count = mariadb.execute(f'SELECT COUNT(*) FROM {table}')
+                count = mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}')
                 assert count == ([(1,)] if 'autocommit = 1' in left else [(0,)])
 
         run(main)
 
     @pytest.mark.parametrize('then', [False, True])
     def test_ends_what_was_begun_before_the_rows_failed(
-        self, run: Run, mariadb: MariadbServer, table: str, autocommitting: DbConnectionManager, then: bool
+        self, run: Run, mariadb: MariadbServer, mariadb_table: str, autocommitting: DbConnectionManager, then: bool
     ) -> None:
         async def main() -> None:
             async with connected(autocommitting) as conn:
                 statement = await conn.prepare('SELECT 1')
                 cursor = conn.cursor(SSCursor)
                 await cursor.execute(
-                    'BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO async_numbers VALUES (1);'
+                    'BEGIN NOT ATOMIC START TRANSACTION; INSERT INTO numbers VALUES (1);'
                     ' SELECT EXP(seq) FROM seq_1_to_1000; END'
                 )
                 with pytest.raises(errors.MySQLError):
@@ -587,7 +572,7 @@ class TestRelease:
                 await autocommitting.on_release('db', conn)
                 assert await autocommitting.check_aliveness('db', conn)
                 assert await fetch(conn, 'SELECT @@in_transaction') == 0
-            assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+            assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(0,)]
 
         run(main)
 
@@ -604,9 +589,9 @@ class TestRelease:
         ],
     )
     def test_ends_what_a_prepared_statement_has_begun(
-        self, run: Run, autocommitting: DbConnectionManager, table: str, statement: str, sent_for_it: int
+        self, run: Run, autocommitting: DbConnectionManager, mariadb_table: str, statement: str, sent_for_it: int
     ) -> None:
-        begins = 'SELECT 1; START TRANSACTION; INSERT INTO async_numbers VALUES (1);'
+        begins = 'SELECT 1; START TRANSACTION; INSERT INTO numbers VALUES (1);'
 
         async def main() -> None:
             async with connected(autocommitting) as conn:
@@ -632,12 +617,12 @@ class TestRelease:
         run(main)
 
     def test_takes_in_what_a_statement_of_many_rows_tells(
-        self, run: Run, mariadb: MariadbServer, table: str, autocommitting: DbConnectionManager
+        self, run: Run, mariadb: MariadbServer, mariadb_table: str, autocommitting: DbConnectionManager
     ) -> None:
         async def main() -> None:
             async with connected(autocommitting) as conn:
                 await execute(conn, 'BEGIN')
-                prepared = await conn.prepare('INSERT INTO async_numbers VALUES (?)')
+                prepared = await conn.prepare('INSERT INTO numbers VALUES (?)')
                 await prepared.execute_bulk([(1,), (2,)])
                 assert conn.in_order
                 with pytest.raises(errors.IntegrityError):
@@ -649,7 +634,7 @@ class TestRelease:
                 with commands_sent(conn) as sent:
                     await autocommitting.on_release('db', conn)
                 assert sent == []
-            assert mariadb.execute(f'SELECT n FROM {table}') == [(4,), (5,)]
+            assert mariadb.execute(f'SELECT n FROM {mariadb_table}') == [(4,), (5,)]
 
         run(main)
 
@@ -708,7 +693,7 @@ class TestRelease:
         self,
         run: Run,
         mariadb: MariadbServer,
-        table: str,
+        mariadb_table: str,
         autocommit: bool,
         then: str | None,
         prepared: bool,
@@ -721,9 +706,9 @@ class TestRelease:
                     await execute(conn, 'BEGIN')
                 async with conn.cursor() as cursor:
                     for number in range(2):
-                        await cursor.execute('INSERT INTO async_numbers VALUES (%s)', (number,))
+                        await cursor.execute('INSERT INTO numbers VALUES (%s)', (number,))
                     for number in range(2):
-                        await cursor.execute('SELECT n FROM async_numbers WHERE n = %s', (number,))
+                        await cursor.execute('SELECT n FROM numbers WHERE n = %s', (number,))
                         assert [tuple(row) for row in await cursor.fetchall()] == [(number,)]
                 if then:
                     with contextlib.suppress(errors.ProgrammingError):
@@ -731,24 +716,24 @@ class TestRelease:
                 await manager.on_release('db', conn)
                 assert await manager.check_aliveness('db', conn)
                 assert await fetch(conn, 'SELECT @@in_transaction') == 0
-                assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+                assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(0,)]
 
         run(main)
 
     @pytest.mark.parametrize('unbuffered', [True, False])
     def test_ends_the_snapshot_that_a_select_began(
-        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, table: str, unbuffered: bool
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, mariadb_table: str, unbuffered: bool
     ) -> None:
         async def main() -> None:
             async with connected(manager) as conn:
 
                 async def count() -> Any:
                     async with conn.cursor(SSCursor if unbuffered else None) as cursor:
-                        await cursor.execute('SELECT COUNT(*) FROM async_numbers')
+                        await cursor.execute('SELECT COUNT(*) FROM numbers')
                         return (await cursor.fetchone())[0]
 
                 assert await count() == 0
-                mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+                mariadb.execute(f'INSERT INTO {mariadb_table} VALUES (1)')
                 assert await count() == 0
                 await manager.on_release('db', conn)
                 assert await count() == 1
@@ -756,23 +741,23 @@ class TestRelease:
         run(main)
 
     def test_ends_the_transaction_of_a_statement_that_failed(
-        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, table: str
+        self, run: Run, mariadb: MariadbServer, manager: DbConnectionManager, mariadb_table: str
     ) -> None:
         async def main() -> None:
             async with connected(manager) as conn:
-                mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+                mariadb.execute(f'INSERT INTO {mariadb_table} VALUES (1)')
                 with pytest.raises(errors.IntegrityError):
-                    await execute(conn, 'INSERT INTO async_numbers VALUES (1)')
+                    await execute(conn, 'INSERT INTO numbers VALUES (1)')
                 await manager.on_release('db', conn)
                 # The failed statement's lock on the row is gone.
-                mariadb.execute(f'DELETE FROM {table}')
+                mariadb.execute(f'DELETE FROM {mariadb_table}')
 
         run(main)
 
     @pytest.mark.parametrize('initial', [True, False])
     @pytest.mark.parametrize('by_sql', [True, False])
     def test_restores_autocommit(
-        self, run: Run, mariadb: MariadbServer, table: str, initial: bool, by_sql: bool
+        self, run: Run, mariadb: MariadbServer, mariadb_table: str, initial: bool, by_sql: bool
     ) -> None:
         async def main() -> None:
             manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': initial}})
@@ -782,12 +767,12 @@ class TestRelease:
                 else:
                     await conn.autocommit(not initial)
                 await execute(conn, 'BEGIN')
-                await execute(conn, 'INSERT INTO async_numbers VALUES (1)')
+                await execute(conn, 'INSERT INTO numbers VALUES (1)')
                 await manager.on_release('db', conn)
                 assert conn.get_autocommit() is initial
                 assert await fetch(conn, 'SELECT @@autocommit') == initial
                 # Switching it on would have committed.
-                assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+                assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(0,)]
 
         run(main)
 
@@ -1071,10 +1056,10 @@ class TestDispose:
 
     @pytest.mark.parametrize('by_tls', [True, False])
     def test_ends_a_running_statement(
-        self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext, by_tls: bool
+        self, run: Run, mariadb: MariadbServer, mariadb_tls: ssl.SSLContext, by_tls: bool
     ) -> None:
         async def main() -> None:
-            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': tls if by_tls else None}})
+            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': mariadb_tls if by_tls else None}})
             conn = await manager.create('db')
             task = await start_sleeping(mariadb, conn)
             await manager.dispose('db', conn)
@@ -1090,14 +1075,14 @@ class TestDispose:
         self,
         run: Run,
         mariadb: MariadbServer,
-        tls: ssl.SSLContext,
+        mariadb_tls: ssl.SSLContext,
         open_descriptors: Callable[[], int],
         by_tls: bool,
         writing: bool,
     ) -> None:
         async def main() -> None:
             with Proxy(mariadb.port) as proxy:
-                params = {**mariadb.params, 'port': proxy.port, 'ssl': tls if by_tls else None}
+                params = {**mariadb.params, 'port': proxy.port, 'ssl': mariadb_tls if by_tls else None}
                 manager = DbConnectionManager({'db': params}, close_timeout=0.05)
                 conn = await manager.create('db')
                 before = open_descriptors()
@@ -1115,11 +1100,11 @@ class TestDispose:
         run(main)
 
     def test_aborts_when_it_is_cancelled(
-        self, run: Run, mariadb: MariadbServer, tls: ssl.SSLContext, open_descriptors: Callable[[], int]
+        self, run: Run, mariadb: MariadbServer, mariadb_tls: ssl.SSLContext, open_descriptors: Callable[[], int]
     ) -> None:
         async def main() -> None:
             with Proxy(mariadb.port) as proxy:
-                params = {**mariadb.params, 'port': proxy.port, 'ssl': tls}
+                params = {**mariadb.params, 'port': proxy.port, 'ssl': mariadb_tls}
                 manager = DbConnectionManager({'db': params}, close_timeout=3600.0)
                 conn = await manager.create('db')
                 before = open_descriptors()
@@ -1173,7 +1158,7 @@ class TestInAPool:
 
     @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
     def test_loses_nothing_of_who_comes_after_an_error(
-        self, run: Run, mariadb: MariadbServer, table: str, autocommitting: DbConnectionManager, left: str
+        self, run: Run, mariadb: MariadbServer, mariadb_table: str, autocommitting: DbConnectionManager, left: str
     ) -> None:
         async def main() -> None:
             pool = ConnectionPool[str, Connection](autocommitting, max_size=1, acquire_timeout=PATIENCE)
@@ -1181,9 +1166,9 @@ class TestInAPool:
                 with pytest.raises(errors.MySQLError):
                     await execute(first, f"BEGIN NOT ATOMIC {left}; SIGNAL SQLSTATE '45000'; END")
             async with pool.connection('db') as second:
-                await execute(second, 'INSERT INTO async_numbers VALUES (2)')
+                await execute(second, 'INSERT INTO numbers VALUES (2)')
             assert second is first
-            assert mariadb.execute(f'SELECT n FROM {table}') == [(2,)]
+            assert mariadb.execute(f'SELECT n FROM {mariadb_table}') == [(2,)]
             await pool.close()
 
         run(main)
@@ -1351,7 +1336,7 @@ class TestStatementsAtWork:
         self,
         run: Run,
         mariadb: MariadbServer,
-        tls: ssl.SSLContext,
+        mariadb_tls: ssl.SSLContext,
         way: Callable[[ConnectionPool[str, Connection], AtWork], Awaitable[None]],
         by_tls: bool,
     ) -> None:
@@ -1359,7 +1344,7 @@ class TestStatementsAtWork:
             await asyncio.to_thread(mariadb.wait_for_statement, conn.thread_id(), 'SELECT SLEEP(3600)')
 
         async def main() -> None:
-            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': tls if by_tls else None}})
+            manager = DbConnectionManager({'db': {**mariadb.params, 'ssl': mariadb_tls if by_tls else None}})
             pool = ConnectionPool[str, Connection](manager, max_size=2, acquire_timeout=PATIENCE)
             await asyncio.gather(*(way(pool, at_work) for _ in range(8)))
             async with pool.connection('db') as conn:

@@ -23,7 +23,7 @@ import pytest
 
 from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
-from gcpool.contrib import _sockets, _sockets_async, socket_async
+from gcpool.contrib import _endpoints, _sockets, _sockets_async, socket_async
 from gcpool.contrib._errors import (
     advice_for_os_error,
     advice_for_path_error,
@@ -465,7 +465,7 @@ class TestSocketsThatCannotBeConnected:
     def test_path_without_permission(self) -> None:
         # Root has all of them.
         with pytest.raises(PermissionError, match=r"'/a\.sock' .*; check the permissions of the socket and") as caught:
-            _sockets.raise_not_connected_to_path('/a.sock', PermissionError(errno.EACCES, 'denied'), None)
+            _endpoints.raise_not_connected_to_path('/a.sock', PermissionError(errno.EACCES, 'denied'), None)
         assert isinstance(caught.value, ConnectError)
 
     @pytest.mark.parametrize('name', SOCKETS)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -311,10 +312,10 @@ def test_a_program_ends(request: pytest.FixtureRequest, program: Program) -> Non
 def test_every_manager_has_its_program() -> None:
     directory = Path(__file__).resolve().parents[2] / 'src' / 'gcpool' / 'contrib'
     managers = {
-        f'{file.stem}.{line.split()[1].partition("(")[0]}'
+        f'{file.stem}.{name}'
         for file in directory.glob('[a-z]*.py')
-        for line in file.read_text(encoding='utf-8').splitlines()
-        if line.startswith('class ') and 'ConnectionManager(' in line
+        for exported in re.findall(r'^__all__ = \[(.*?)\]', file.read_text(encoding='utf-8'), re.DOTALL | re.MULTILINE)
+        for name in re.findall(r"'(\w*ConnectionManager)'", exported)
     }
     assert managers == {f'{kind.module}.{kind.manager.partition("(")[0]}' for kind in PROGRAMS.values()}
 

@@ -273,7 +273,7 @@ class TestCreate:
             asked.append((host, port))
             raise ConnectionRefusedError
 
-        monkeypatch.setattr('gcpool.contrib.http.connect_tcp', connect)
+        monkeypatch.setattr('gcpool.contrib._http_connection.connect_tcp', connect)
         with pytest.raises(ConnectionRefusedError):
             manager.create(endpoint)
         assert asked == [expected]

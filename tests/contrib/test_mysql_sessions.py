@@ -14,7 +14,8 @@ import pytest
 from gcpool import asyncio as for_asyncio
 from gcpool import threading as for_threads
 from gcpool.contrib._generations import Generations
-from gcpool.contrib._mysql import ControlLog, SessionState, is_useless, steps_to_kill
+from gcpool.contrib._mysql_control import ControlLog, steps_to_kill
+from gcpool.contrib._mysql_session import SessionState, is_useless
 from gcpool.exceptions import ConnectError, DiscardConnection
 from tests.contrib.mariadb import MariadbServer, Proxy, running_mariadb
 from tests.contrib.raising import HOW_IT_IS_RAISED, Wrap, in_a_group
@@ -328,7 +329,7 @@ class TestFullReset:
         self, side: Side, granted: MariadbServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         # What a server before 10.2.4 says to a command that it does not know.
-        monkeypatch.setattr('gcpool.contrib._mysql._COM_RESET_CONNECTION', 0x7E)
+        monkeypatch.setattr('gcpool.contrib._mysql_session._COM_RESET_CONNECTION', 0x7E)
         pool = side.pool(granted.params, reset='full')
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
@@ -344,7 +345,7 @@ class TestFullReset:
             'SELECT no_such_function()',
             'SELECT @@character_set_client, @@collation_connection, @@sql_mode, NULL',
         )
-        monkeypatch.setattr(f'gcpool.contrib.{side.driver}.QUERIES_FOR_RESET', queries)
+        monkeypatch.setattr(f'gcpool.contrib._{side.driver}_connection.QUERIES_FOR_RESET', queries)
         pool = side.pool({**granted.params, 'database': None}, reset='full')
         for _ in range(2):
             side.use(pool, 'SET @left = 1')

@@ -12,7 +12,7 @@ import pytest
 
 from gcpool.contrib import socket as sockets
 from gcpool.contrib import socket_async
-from gcpool.contrib._sockets import normal_path
+from gcpool.contrib._endpoints import normal_path
 from tests.contrib.conftest import Run
 from tests.contrib.servers import PATIENCE, EchoServer
 

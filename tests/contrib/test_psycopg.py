@@ -20,6 +20,7 @@ import pytest
 import gcpool.asyncio
 import gcpool.threading
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, PoolTimeout, UnknownEndpoint
+from tests.contrib.cancelling import cancel
 from tests.contrib.conftest import Run
 from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
 
@@ -477,6 +478,7 @@ class TestAliveness:
     def test_does_not_read_for_ever(
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(vars(conn)['gcpool_session'], 'poll', lambda _: True)
         monkeypatch.setattr(statements, 'poll_once', lambda fd: (True, False))
         assert manager.check_aliveness('db', conn)
 
@@ -514,6 +516,7 @@ class TestAliveness:
         def interrupt(conn: object) -> bool:
             raise KeyboardInterrupt
 
+        monkeypatch.setattr(vars(conn)['gcpool_session'], 'poll', lambda _: True)
         monkeypatch.setattr(contrib, 'is_connected', interrupt)
         with pytest.raises(KeyboardInterrupt):
             manager.check_aliveness('db', conn)
@@ -941,12 +944,6 @@ async def until_active(conn: 'AsyncConnection[Any]') -> None:
     """Let the loop turn until a statement is on its way."""
     while conn.info.transaction_status != TransactionStatus.ACTIVE:  # noqa: ASYNC110  (psycopg has no event for it)
         await asyncio.sleep(0)
-
-
-async def cancel(task: 'asyncio.Future[Any]') -> None:
-    task.cancel()
-    await asyncio.wait((task,))
-    assert task.cancelled()
 
 
 class TestAsyncCreate:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.contrib.asking import execute, fetch
 from tests.contrib.servers import PATIENCE, PostgresServer, closed_port, frozen, wait_for_end, wait_readable
 
 psycopg2 = pytest.importorskip('psycopg2')
@@ -40,18 +41,6 @@ def conn(manager: DbConnectionManager) -> Iterator[Connection]:
     conn = manager.create('db')
     yield conn
     manager.dispose('db', conn)
-
-
-def fetch(conn: Connection, query: str) -> Any:
-    with conn.cursor() as cursor:
-        cursor.execute(query)
-        row = cursor.fetchone()
-        return row and row[0]
-
-
-def execute(conn: Connection, statement: str) -> None:
-    with conn.cursor() as cursor:
-        cursor.execute(statement)
 
 
 @pytest.fixture

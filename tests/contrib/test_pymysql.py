@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from gcpool.contrib._sockets import shut_down
+from gcpool.contrib._sockets import poller_for, shut_down
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from gcpool.threading import ConnectionPool
+from tests.contrib.asking import execute, fetch
 from tests.contrib.mariadb import MariadbServer, Proxy
 from tests.contrib.servers import PATIENCE, closed_port, wait_for_end, wait_readable
 
@@ -54,15 +55,6 @@ def autocommitting(mariadb: MariadbServer) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def table(mariadb: MariadbServer) -> Iterator[str]:
-    """The name of an empty table with a column n, a key."""
-    name = f'{mariadb.database}.numbers'
-    mariadb.execute(f'CREATE TABLE {name} (n INT PRIMARY KEY) ENGINE=InnoDB')
-    yield name
-    mariadb.execute(f'DROP TABLE {name}')
-
-
-@pytest.fixture
 def new_pool(manager: DbConnectionManager) -> Iterator[Callable[..., ConnectionPool[DbEndpoint, Connection]]]:
     pools: list[ConnectionPool[DbEndpoint, Connection]] = []
 
@@ -73,18 +65,6 @@ def new_pool(manager: DbConnectionManager) -> Iterator[Callable[..., ConnectionP
     yield make
     for pool in pools:
         pool.close()
-
-
-def fetch(conn: Connection, query: str) -> Any:
-    with conn.cursor() as cursor:
-        cursor.execute(query)
-        row = cursor.fetchone()
-        return row and row[0]
-
-
-def execute(conn: Connection, statement: str) -> None:
-    with conn.cursor() as cursor:
-        cursor.execute(statement)
 
 
 @contextlib.contextmanager
@@ -605,7 +585,7 @@ class TestAliveness:
         # The server's end is not read: it is only there to be asked.
         ours, server = socket.socketpair()
         conn.abort()
-        conn._sock, conn._rfile = ours, ours.makefile('rb')
+        conn._sock, conn._rfile, conn._poll = ours, ours.makefile('rb'), poller_for(ours.fileno())
         with server, ThreadPoolExecutor(1) as executor:
             checked = executor.submit(manager.check_aliveness, 'db', conn, 0.2)
             wait_readable(server)
@@ -635,7 +615,7 @@ class TestRelease:
         assert sent == []
 
     @pytest.mark.parametrize('statement', ['SELECT 1', 'DO 1', 'SELECT * FROM numbers'])
-    def test_sends_nothing_in_autocommit_mode(self, mariadb: MariadbServer, table: str, statement: str) -> None:
+    def test_sends_nothing_in_autocommit_mode(self, mariadb: MariadbServer, mariadb_table: str, statement: str) -> None:
         manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': True}})
         conn = manager.create('db')
         execute(conn, statement)
@@ -660,7 +640,7 @@ class TestRelease:
     @pytest.mark.parametrize('autocommit', [True, False])
     @pytest.mark.parametrize('left', LEFT_BY_AN_ERROR)
     def test_ends_what_a_statement_that_failed_has_begun(
-        self, mariadb: MariadbServer, table: str, left: str, autocommit: bool, then: str | None
+        self, mariadb: MariadbServer, mariadb_table: str, left: str, autocommit: bool, then: str | None
     ) -> None:
         manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
         conn = manager.create('db')
@@ -674,12 +654,13 @@ class TestRelease:
         assert manager.check_aliveness('db', conn)
         assert fetch(conn, 'SELECT @@in_transaction') == 0
         assert fetch(conn, 'SELECT @@autocommit') == autocommit
-        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == ([(1,)] if 'autocommit = 1' in left else [(0,)])
+        count = 1 if 'autocommit = 1' in left else 0
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(count,)]
         manager.dispose('db', conn)
 
     @pytest.mark.parametrize('then', [None, 'SELECT 1'])
     def test_ends_what_was_begun_before_the_rows_failed(
-        self, mariadb: MariadbServer, table: str, autocommitting: Connection, then: str | None
+        self, mariadb: MariadbServer, mariadb_table: str, autocommitting: Connection, then: str | None
     ) -> None:
         manager = DbConnectionManager({})
         for _ in range(2):
@@ -696,7 +677,7 @@ class TestRelease:
             manager.on_release('db', autocommitting)
             assert manager.check_aliveness('db', autocommitting)
             assert fetch(autocommitting, 'SELECT @@in_transaction') == 0
-        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(0,)]
 
     @pytest.mark.parametrize('statement', ['SET autocommit = 0', 'BEGIN', 'this is no SQL'])
     def test_left_out_is_found_by_the_check(
@@ -724,7 +705,7 @@ class TestRelease:
     @pytest.mark.parametrize('autocommit', [True, False])
     @pytest.mark.parametrize('then', [None, 'SELECT 1', 'this is no SQL'])
     def test_rolls_back_what_is_open(
-        self, mariadb: MariadbServer, table: str, autocommit: bool, then: str | None
+        self, mariadb: MariadbServer, mariadb_table: str, autocommit: bool, then: str | None
     ) -> None:
         manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': autocommit}})
         conn = manager.create('db')
@@ -737,33 +718,33 @@ class TestRelease:
         manager.on_release('db', conn)
         assert manager.check_aliveness('db', conn)
         assert fetch(conn, 'SELECT @@in_transaction') == 0
-        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(0,)]
         manager.dispose('db', conn)
 
     def test_ends_the_snapshot_that_a_select_began(
-        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, table: str
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, mariadb_table: str
     ) -> None:
         # The end of a result set says that a transaction is open, and PyMySQL does not take that in.
         assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 0
-        mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+        mariadb.execute(f'INSERT INTO {mariadb_table} VALUES (1)')
         assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 0
         manager.on_release('db', conn)
         assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 1
         conn.rollback()
 
     def test_ends_the_transaction_of_a_statement_that_failed(
-        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, table: str
+        self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, mariadb_table: str
     ) -> None:
-        mariadb.execute(f'INSERT INTO {table} VALUES (1)')
+        mariadb.execute(f'INSERT INTO {mariadb_table} VALUES (1)')
         with pytest.raises(err.IntegrityError):
             execute(conn, 'INSERT INTO numbers VALUES (1)')
         manager.on_release('db', conn)
         # The failed statement's lock on the row is gone.
-        mariadb.execute(f'DELETE FROM {table}')
+        mariadb.execute(f'DELETE FROM {mariadb_table}')
 
     @pytest.mark.parametrize('initial', [True, False])
     @pytest.mark.parametrize('by_sql', [True, False])
-    def test_restores_autocommit(self, mariadb: MariadbServer, table: str, initial: bool, by_sql: bool) -> None:
+    def test_restores_autocommit(self, mariadb: MariadbServer, mariadb_table: str, initial: bool, by_sql: bool) -> None:
         manager = DbConnectionManager({'db': {**mariadb.params, 'autocommit': initial}})
         conn = manager.create('db')
         if by_sql:
@@ -776,7 +757,7 @@ class TestRelease:
         assert conn.get_autocommit() is initial
         assert fetch(conn, 'SELECT @@autocommit') == initial
         # Switching it on would have committed.
-        assert mariadb.execute(f'SELECT COUNT(*) FROM {table}') == [(0,)]
+        assert mariadb.execute(f'SELECT COUNT(*) FROM {mariadb_table}') == [(0,)]
         manager.dispose('db', conn)
 
     def test_takes_the_servers_autocommit_for_the_initial_one(self, mariadb: MariadbServer) -> None:
@@ -1128,7 +1109,7 @@ class TestInAPool:
     def test_loses_nothing_of_who_comes_after_an_error(
         self,
         mariadb: MariadbServer,
-        table: str,
+        mariadb_table: str,
         new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]],
         left: str,
     ) -> None:
@@ -1138,7 +1119,7 @@ class TestInAPool:
         with pool.connection('db') as second:
             execute(second, 'INSERT INTO numbers VALUES (2)')
         assert second is first
-        assert mariadb.execute(f'SELECT n FROM {table}') == [(2,)]
+        assert mariadb.execute(f'SELECT n FROM {mariadb_table}') == [(2,)]
 
     def test_goes_on_after_the_server_was_restarted(
         self, mariadb: MariadbServer, new_pool: Callable[..., ConnectionPool[DbEndpoint, Connection]]

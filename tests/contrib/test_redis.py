@@ -22,6 +22,7 @@ import gcpool.asyncio
 import gcpool.threading
 from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
+from tests.contrib.asking import ask, ask_async
 from tests.contrib.conftest import Run
 from tests.contrib.redis_server import RedisServer, running_redis
 from tests.contrib.servers import (
@@ -88,16 +89,6 @@ def run_with_conn(run: Run, async_manager: AsyncRedisConnectionManager) -> Calla
         return run(with_conn)
 
     return run_with_conn
-
-
-def ask(conn: Connection, *command: Any) -> Any:
-    conn.send_command(*command)
-    return conn.read_response()
-
-
-async def ask_async(conn: AsyncConnection, *command: Any) -> Any:
-    await conn.send_command(*command)
-    return await conn.read_response()
 
 
 def client_id(conn: Connection) -> int:

@@ -20,6 +20,7 @@ import pytest
 import gcpool.asyncio
 import gcpool.threading
 from gcpool.exceptions import ConnectError, DiscardConnection
+from tests.contrib.asking import ask, ask_async
 from tests.contrib.conftest import Run
 from tests.contrib.raising import HOW_IT_IS_RAISED, Wrap, in_nested_groups
 from tests.contrib.redis_server import CommandError, RedisServer, running_redis
@@ -31,7 +32,7 @@ redis = pytest.importorskip('redis')
 
 from redis.exceptions import AuthorizationError  # noqa: E402
 
-from gcpool.contrib._redis_connections import _PlainSocket as PlainSocket  # noqa: E402
+from gcpool.contrib._redis_sockets import _PlainSocket as PlainSocket  # noqa: E402
 from gcpool.contrib.redis import (  # noqa: E402
     BROKEN_CODES,
     AsyncConnection,
@@ -48,16 +49,6 @@ if sys.version_info < (3, 11):
 # What the issue demands of a time limit: it holds but for half a second.
 LIMIT = 0.3
 GRACE = 0.5
-
-
-def ask(conn: Any, *command: Any) -> Any:
-    conn.send_command(*command)
-    return conn.read_response()
-
-
-async def ask_async(conn: Any, *command: Any) -> Any:
-    await conn.send_command(*command)
-    return await conn.read_response()
 
 
 async def in_group(*tasks: Awaitable[Any]) -> None:

@@ -17,6 +17,7 @@ from gcpool.contrib.socket_async import (
     TcpStreamConnectionManager,
     TcpStreamEndpoint,
 )
+from tests.contrib.cancelling import cancel
 from tests.contrib.conftest import Run
 from tests.contrib.servers import (
     CLOSE_NOTIFY,
@@ -39,13 +40,6 @@ LOOPBACK = IPv4Address('127.0.0.1')
 def endpoint_of(server: EchoServer) -> TcpEndpoint:
     host, port = server.listener.getsockname()[:2]
     return ip_address(host), port
-
-
-async def cancel(task: 'asyncio.Task[object]') -> None:
-    """Cancel a task, and see that it lets itself be cancelled."""
-    task.cancel()
-    await asyncio.wait((task,))
-    assert task.cancelled()
 
 
 class TestTcpSocket:

@@ -408,7 +408,7 @@ class TestAliveness:
             cursor = conn.execute('SELECT n FROM t')
             assert cursor.fetchone() is not None
         with monkeypatch.context() as patch:
-            patch.setattr(contrib, '_is_closed', interrupted)
+            patch.setattr(contrib, 'is_closed', interrupted)
             with pytest.raises(KeyboardInterrupt):
                 pool.release(conn, path)
         with pool.connection(path) as other:
@@ -636,7 +636,7 @@ class TestWorkInAnotherThread:
         worker.start()
         until(lambda: not can_write(path))
         with monkeypatch.context() as patch:
-            patch.setattr(contrib, '_is_closed', interrupted)
+            patch.setattr(contrib, 'is_closed', interrupted)
             with pytest.raises(KeyboardInterrupt):
                 pool.release(conn, path)
         with pool.connection(path) as other:
@@ -729,7 +729,7 @@ class TestFullReset:
         conn = pool.acquire(path)
         conn.execute('PRAGMA foreign_keys = 1')
         with monkeypatch.context() as patch:
-            patch.setattr(contrib, '_is_closed', interrupted)
+            patch.setattr(contrib, 'is_closed', interrupted)
             with pytest.raises(KeyboardInterrupt):
                 pool.release(conn, path)
         with pool.connection(path) as other:

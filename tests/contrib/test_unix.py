@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,34 +130,6 @@ class TestAsyncioSocket:
 
         run(main)
 
-    def test_failed_leaves_nothing_open(
-        self, run: Run, socket_directory: Path, open_descriptors: Callable[[], int]
-    ) -> None:
-        async def main() -> None:
-            before = open_descriptors()
-            with pytest.raises(FileNotFoundError):
-                await unix_async.UnixSocketConnectionManager().create(socket_directory / 'none.sock')
-            assert open_descriptors() == before
-
-        run(main)
-
-    @linux_only
-    def test_waits_for_room_in_the_backlog(self, run: Run, socket_directory: Path) -> None:
-        path = socket_directory / 'full.sock'
-
-        async def main(listener: socket.socket) -> None:
-            manager = unix_async.UnixSocketConnectionManager()
-            task = asyncio.ensure_future(manager.create(path))
-            await asyncio.sleep(0)
-            assert not task.done()
-            listener.accept()[0].close()
-            sock = await task
-            assert sock.getpeername() == str(path)
-            await manager.dispose(path, sock)
-
-        with full_listener(socket.AF_UNIX, str(path)) as listener:
-            run(lambda: main(listener))
-
     @linux_only
     def test_cancelled_leaves_nothing_open(
         self, run: Run, socket_directory: Path, open_descriptors: Callable[[], int]
@@ -202,34 +175,6 @@ class TestAsyncioStream:
 
         run(main)
 
-    def test_failed_leaves_nothing_open(
-        self, run: Run, socket_directory: Path, open_descriptors: Callable[[], int]
-    ) -> None:
-        async def main() -> None:
-            before = open_descriptors()
-            with pytest.raises(FileNotFoundError):
-                await unix_async.UnixSocketStreamConnectionManager().create(socket_directory / 'none.sock')
-            assert open_descriptors() == before
-
-        run(main)
-
-    @linux_only
-    def test_waits_for_room_in_the_backlog(self, run: Run, socket_directory: Path) -> None:
-        path = socket_directory / 'full.sock'
-
-        async def main(listener: socket.socket) -> None:
-            manager = unix_async.UnixSocketStreamConnectionManager()
-            task = asyncio.ensure_future(manager.create(path))
-            await asyncio.sleep(0)
-            assert not task.done()
-            listener.accept()[0].close()
-            stream = await task
-            assert stream[1].get_extra_info('peername') == str(path)
-            await manager.dispose(path, stream)
-
-        with full_listener(socket.AF_UNIX, str(path)) as listener:
-            run(lambda: main(listener))
-
     def test_aborts_if_the_peer_takes_nothing(self, run: Run, socket_directory: Path) -> None:
         path = socket_directory / 'silent.sock'
 
@@ -242,4 +187,49 @@ class TestAsyncioStream:
                 await asyncio.to_thread(wait_for_end, conn)
 
         with unix_listener(path) as listener:
+            run(lambda: main(listener))
+
+
+@pytest.mark.parametrize(
+    ('make', 'peer_of'),
+    [
+        (unix_async.UnixSocketConnectionManager, lambda sock: sock.getpeername()),
+        (unix_async.UnixSocketStreamConnectionManager, lambda stream: stream[1].get_extra_info('peername')),
+    ],
+    ids=['socket', 'stream'],
+)
+class TestAsyncioBoth:
+    def test_failed_leaves_nothing_open(
+        self,
+        run: Run,
+        socket_directory: Path,
+        open_descriptors: Callable[[], int],
+        make: Callable[[], Any],
+        peer_of: Callable[[Any], str],
+    ) -> None:
+        async def main() -> None:
+            before = open_descriptors()
+            with pytest.raises(FileNotFoundError):
+                await make().create(socket_directory / 'none.sock')
+            assert open_descriptors() == before
+
+        run(main)
+
+    @linux_only
+    def test_waits_for_room_in_the_backlog(
+        self, run: Run, socket_directory: Path, make: Callable[[], Any], peer_of: Callable[[Any], str]
+    ) -> None:
+        path = socket_directory / 'full.sock'
+
+        async def main(listener: socket.socket) -> None:
+            manager = make()
+            task = asyncio.ensure_future(manager.create(path))
+            await asyncio.sleep(0)
+            assert not task.done()
+            listener.accept()[0].close()
+            conn = await task
+            assert peer_of(conn) == str(path)
+            await manager.dispose(path, conn)
+
+        with full_listener(socket.AF_UNIX, str(path)) as listener:
             run(lambda: main(listener))

@@ -288,10 +288,7 @@ peer.close()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
-@pytest.mark.parametrize('forks', ['os.fork', "__import__('ctypes').PyDLL(None).fork"])
-def test_a_forked_child_has_its_own(forks: str) -> None:
-    program = FORK.replace('FORKS', forks)
+def check_runs_silently(program: str) -> None:
     finished = subprocess.run(
         [sys.executable, '-X', 'dev', '-W', 'error', '-c', program],
         env=program_environment(),
@@ -302,19 +299,17 @@ def test_a_forked_child_has_its_own(forks: str) -> None:
         check=False,
     )
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, '', '')
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+@pytest.mark.parametrize('forks', ['os.fork', "__import__('ctypes').PyDLL(None).fork"])
+def test_a_forked_child_has_its_own(forks: str) -> None:
+    program = FORK.replace('FORKS', forks)
+    check_runs_silently(program)
 
 
 def test_the_end_of_the_interpreter_waits_for_nothing_and_says_nothing() -> None:
     program = 'from gcpool.contrib._watchdog import CutOff\ncut_off = CutOff(print, 1000.0)\n'
     began = time.monotonic()
-    finished = subprocess.run(
-        [sys.executable, '-X', 'dev', '-W', 'error', '-c', program],
-        env=program_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=3 * PATIENCE,
-        check=False,
-    )
-    assert (finished.returncode, finished.stdout, finished.stderr) == (0, '', '')
+    check_runs_silently(program)
     assert time.monotonic() - began < PATIENCE

@@ -1,5 +1,8 @@
+# What psycopg does not tell by its interface is read past it.
+# ruff: noqa: SLF001
 """What a connection of psycopg is left with by its users, as far as it can be told without asking the server."""
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -8,11 +11,14 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from gcpool.contrib._libpq import LibpqSession
+from gcpool.contrib._sockets import poller_for
 
 __all__ = [
     'SETTINGS',
     'SETTINGS_WITH_SETTERS',
+    'AsNew',
     'Session',
+    'as_new_state',
     'copy_of_adapters',
     'forget_notifications',
     'handlers_of',
@@ -38,21 +44,96 @@ settings_of = attrgetter(*SETTINGS)
 _State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...]]
 
 
+# libpq's numbers: psycopg's enumerations take ten times as long to compare.
+_IDLE: int = TransactionStatus.IDLE.value
+_NO_PIPELINE: int = PipelineStatus.OFF.value
+
+
+class AsNew:
+    """What a connection was like when it was configured: each release and check compares the connection with it.
+
+    A connection that this describes is in order. Of any other :py:func:`why_unfit` and :py:func:`state_of`, which have
+    the rules, tell what is wrong. They take five times as long: psycopg's properties, which they read, are functions in
+    Python. This reads the attributes behind the properties.
+
+    :raise AttributeError: in this version of psycopg they are elsewhere
+    """
+
+    def __init__(self, conn: Any) -> None:
+        self._autocommit = conn._autocommit
+        self._isolation_level = conn._isolation_level
+        self._read_only = conn._read_only
+        self._deferrable = conn._deferrable
+        self._row_factory = conn.row_factory
+        self._cursor_factory = conn.cursor_factory
+        self._server_cursor_factory = conn.server_cursor_factory
+        self._prepare_threshold = conn._prepared.prepare_threshold
+        self._prepared_max = conn._prepared.prepared_max
+        self._notice_handlers = list(conn._notice_handlers)
+        self._notify_handlers = list(conn._notify_handlers)
+
+    def describes(self, conn: Any) -> bool:
+        """Tell whether a connection is open and idle, nobody uses it, and its settings and handlers are these."""
+        pgconn, prepared = conn.pgconn, conn._prepared
+        return (
+            # Neither is it closed then.
+            pgconn.transaction_status == _IDLE
+            and pgconn.pipeline_status == _NO_PIPELINE
+            and conn._autocommit is self._autocommit
+            and conn._isolation_level is self._isolation_level
+            and conn._read_only is self._read_only
+            and conn._deferrable is self._deferrable
+            and conn.row_factory is self._row_factory
+            and conn.cursor_factory is self._cursor_factory
+            and conn.server_cursor_factory is self._server_cursor_factory
+            and prepared.prepare_threshold is self._prepare_threshold
+            and prepared.prepared_max is self._prepared_max
+            and conn._tpc is None
+            and not conn._num_transactions
+            and conn._notice_handlers == self._notice_handlers
+            and conn._notify_handlers == self._notify_handlers
+            and not conn.lock.locked()
+        )
+
+
+def as_new_state(conn: Any) -> AsNew | None:
+    """Give what to compare a connection with; None where that cannot be told from the outside."""
+    try:
+        state = AsNew(conn)
+        return state if state.describes(conn) else None
+    except AttributeError:
+        return None
+
+
 class Session(LibpqSession):
     """What a manager keeps of a connection.
 
     :param cancel_timeout: seconds that the server has to end a statement
     :param generation: of the connection, and of what it has prepared, see
         :py:class:`gcpool.contrib._generations.Generations`; None for one that somebody else has made
+    :param manager: that makes the connection; None likewise
     """
 
-    def __init__(self, cancel_timeout: float, generation: int | None = None, plans: int | None = None) -> None:
+    #: Looks at the socket: see :py:func:`gcpool.contrib._sockets.poller_for`.
+    poll: Callable[[int], object]
+
+    def __init__(
+        self, cancel_timeout: float, generation: int | None = None, plans: int | None = None, manager: object = None
+    ) -> None:
         super().__init__(generation)
         self.cancel_timeout = cancel_timeout
         self.plans = plans
+        self.manager = manager
+        self.as_new: AsNew | None = None
         # As configure has left it; None for a connection that somebody else has made.
         self.state: _State | None = None
         self.adapters: AdaptersMap | None = None
+
+    def begin(self, conn: Any) -> None:
+        """Keep this with the connection, now that it is made."""
+        if not conn.closed:
+            self.poll = poller_for(conn.pgconn.socket)
+        conn.gcpool_session = self
 
     def leave(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
         """Close a connection without waiting, also the socket of one that is lost, which psycopg takes for closed."""
@@ -72,9 +153,9 @@ class Session(LibpqSession):
         """
         if self.plans is not None:
             self.plans = plans
-        conn._prepared.clear()  # noqa: SLF001
+        conn._prepared.clear()
         # It is not to be told once more.
-        conn._prepared._to_flush.clear()  # noqa: SLF001
+        conn._prepared._to_flush.clear()
 
 
 def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:

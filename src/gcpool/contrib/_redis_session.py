@@ -18,12 +18,15 @@ from redis.exceptions import ExecAbortError
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._goodbye import hold_socket
 
-__all__ = ['BROKEN_CODES', 'Packed', 'Servers', 'Session']
+__all__ = ['BROKEN_CODES', 'FAREWELL', 'Packed', 'Servers', 'Session', 'least']
 
 _NOT_THROUGH = 'its handshake is not through'
 
 #: Seconds for which nobody connects in the place of a session that was closed while the server was at work for it.
 _LONGEST_FAREWELL = 2.0
+
+#: Seconds that a server that is not at work needs to end a session that was closed, at the most.
+FAREWELL = 0.1
 
 #: Error codes after which a connection is useless though it is alive; docs/drivers/redis.md gives the reasons.
 BROKEN_CODES = frozenset({'LOADING', 'MASTERDOWN', 'READONLY', 'UNBLOCKED'})
@@ -56,6 +59,11 @@ _UNDONE_BY_RESET = frozenset(
 )
 # Whether these have changed the session, or have taken back a change, is told by their replies.
 _TOLD_BY_REPLY = frozenset({'DISCARD', 'EXEC', 'MULTI', 'SELECT', 'UNWATCH', 'WATCH'})
+
+
+def least(limit: float, other: float | None) -> float:
+    """Give the shorter one of two time limits, the second of which may be none."""
+    return limit if other is None else min(limit, other)
 
 
 class Packed(list[Any]):
@@ -115,6 +123,8 @@ class Session:
     #: be at work for it.
     _farewell: socket.socket | None = None
     _is_busy = False
+    # Looks at the socket: see gcpool.contrib._sockets.poller_for.
+    _poll: Callable[[int], object] | None = None
     # redis-py's client for whoever has the connection now, and what it is a copy of.
     _client: Any = None
     _client_template: Any = None
@@ -126,6 +136,21 @@ class Session:
     generations: Generations
     endpoint: Hashable
     db: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        driver: Any = self
+        driver.register_connect_callback(self._session_begins)
+
+    def belongs_to(
+        self, servers: 'Servers', endpoint: Hashable, parameters: Mapping[str, Any], *, resets: bool
+    ) -> None:
+        """Tell a new connection where it leads, and what for."""
+        self.servers = servers
+        self.generations = servers.generations
+        self.endpoint = endpoint
+        self.parameters = parameters
+        self.resets = resets
 
     def pack_command(self, *args: Any) -> Any:
         base: Any = super()
@@ -169,6 +194,13 @@ class Session:
             self._handshake += done
             self._handshake_asked = self._handshake_asked[1:]
         self._unread -= 1
+
+    def _was_not_read(self, exc: BaseException, connected: bool) -> None:
+        if isinstance(exc, redis.RedisError):
+            # redis-py takes some error replies for lost connections.
+            self._note_failure(exc)
+        if connected:
+            self._doubt = 'reading a reply from it failed'
 
     def _note_failure(self, failure: redis.RedisError) -> None:
         """Take note of an error reply."""

@@ -9,9 +9,21 @@ from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempt, call_in_thread
 from gcpool.contrib._sockets import RESOLUTIONS, is_address
 
-__all__ = ['connect_tcp']
+__all__ = ['connect_tcp', 'connected']
 
 logger = GuardedLogger(__name__)
+
+
+async def connected(family: int, address: Any, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
+    """Make a non-blocking socket and connect it to an address."""
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def connect_tcp(host: str, port: int | str) -> socket.socket:
@@ -31,17 +43,9 @@ async def connect_tcp(host: str, port: int | str) -> socket.socket:
     failure: OSError | None = None
     for family, kind, protocol, _, address in await _resolve(host, port):
         try:
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(sock, address)
-            except BaseException:
-                sock.close()
-                raise
+            return await connected(family, address, kind, protocol)
         except OSError as exc:
             failure = exc
-        else:
-            return sock
     try:
         raise failure or OSError(f'no address found for {host!r}')
     finally:

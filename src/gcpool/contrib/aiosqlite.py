@@ -21,15 +21,8 @@ from typing import Any, cast
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._parameters import Reset, time_limit
-from gcpool.contrib.sqlite3 import (
-    _INTERRUPT_INTERVAL,
-    BROKEN_CODES,
-    IsolationLevel,
-    PooledConnection,
-    SqliteEndpoint,
-    _is_closed,
-    _roll_back,
-)
+from gcpool.contrib._sqlite_connection import INTERRUPT_INTERVAL, PooledConnection, is_closed, roll_back
+from gcpool.contrib.sqlite3 import BROKEN_CODES, IsolationLevel, SqliteEndpoint
 from gcpool.contrib.sqlite3 import SqliteConnectionManager as _SyncManager
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
@@ -119,7 +112,7 @@ class Connection(aiosqlite.Connection):
     @property
     def raw(self) -> PooledConnection | None:
         """The connection of sqlite3, None if it is closed."""
-        return None if self._ending or self._raw is None or _is_closed(self._raw) else self._raw
+        return None if self._ending or self._raw is None or is_closed(self._raw) else self._raw
 
     def stop(self) -> 'asyncio.Future[Any] | None':
         """Let the thread close the database and end when it has done what it was told before."""
@@ -161,7 +154,7 @@ class Connection(aiosqlite.Connection):
             if stopped is None:
                 return
             # Again and again: a statement that has not quite begun is not interrupted.
-            step = _INTERRUPT_INTERVAL if self.is_busy else math.inf
+            step = INTERRUPT_INTERVAL if self.is_busy else math.inf
             left = min(step, deadline - time.monotonic())
             await asyncio.wait((stopped,), timeout=None if left == math.inf else max(left, 0.0))
             if stopped.done():
@@ -188,7 +181,7 @@ def _end_all_at_exit() -> None:
     for connection in connections:
         thread: threading.Thread = connection._thread  # noqa: SLF001
         while thread.is_alive() and (left := deadline - time.monotonic()) > 0:
-            thread.join(min(left, _INTERRUPT_INTERVAL))
+            thread.join(min(left, INTERRUPT_INTERVAL))
             connection._interrupt()  # noqa: SLF001
 
 
@@ -367,4 +360,4 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
 def _tidy_up(raw: PooledConnection) -> None:
     raw.take_back()
     if raw.in_transaction:
-        _roll_back(raw)
+        roll_back(raw)

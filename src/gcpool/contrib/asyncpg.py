@@ -4,10 +4,7 @@ The names and signatures are those of ``generic_connection_pool.contrib.asyncpg`
 """
 
 import asyncio
-import dataclasses
 import functools
-import gc
-import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
@@ -28,12 +25,10 @@ from gcpool.contrib._parameters import Reset, check_codes, resets_all, time_limi
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
     FULL_RESET,
-    MOST_MESSAGES,
     advice_for,
     is_of_the_server,
     is_useless_after,
 )
-from gcpool.contrib._sockets import poll_once
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
@@ -41,6 +36,18 @@ try:
     import asyncpg
 except ModuleNotFoundError as exc:
     raise ImportError('gcpool.contrib.asyncpg needs asyncpg: pip install "gcpool[asyncpg]"', name=exc.name) from exc
+
+from gcpool.contrib._asyncpg_state import (
+    Additions,
+    CopyWatch,
+    Made,
+    cancel_copy,
+    has_ended_unnoticed,
+    is_connected,
+    is_lost_or_busy,
+    is_unfit,
+    made_by,
+)
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -132,7 +139,6 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         # Of connections, and of what they remember of the schema: to forget that costs little, so whenever it is stale.
         self._generations = Generations()
         self._schemas = Generations(interval=0.0)
-        self._made_in: weakref.WeakKeyDictionary[Any, _MadeIn] = weakref.WeakKeyDictionary()
         self._resets_all = resets_all(reset)
         if self._resets_all:
             # Around a subclass's own: what that adds to a connection belongs to all of its users.
@@ -142,7 +148,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     async def _create_and_remember(self, endpoint: DbEndpoint, *args: Any, **kwargs: Any) -> 'Connection[RecordT]':
         conn = await self._create(endpoint, *args, **kwargs)
         try:
-            _Additions.remember(conn)
+            Additions.remember(conn)
         except BaseException:
             # A version of asyncpg that keeps these things elsewhere.
             conn.terminate()
@@ -160,7 +166,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             :py:exc:`OSError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
-        made_in = _MadeIn(self._generations.latest(endpoint), self._schemas.latest(endpoint))
+        made = Made(self, self._generations.latest(endpoint), self._schemas.latest(endpoint))
         found = await look_up_async(self._dsn_params, endpoint, 'dsn_params')
         params = to_params(found, endpoint, 'dsn_params', text_as='dsn')
         if timeout is not None:
@@ -178,8 +184,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             _refuse_what_cannot_be_encoded(endpoint, exc)
             # The AttributeError is that of a host or another name that is no string.
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
-        _CopyWatch.attach(conn)
-        self._made_in[conn] = made_in
+        CopyWatch.attach(conn)
+        made.begin(conn)
         return conn
 
     async def dispose(
@@ -196,7 +202,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         limit = self._close_timeout if timeout is None else timeout
         try:
-            _cancel_copy(conn)
+            cancel_copy(conn)
             # Before 0.32 asyncpg's own limit does not cover the cancellation of a statement that is being executed.
             await asyncio.wait_for(conn.close(timeout=limit), limit)
         except _CONNECTION_ERRORS as exc:
@@ -223,11 +229,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param conn: the connection; it is in doubt unless no transaction is open
         :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it, it cancels.
         """
-        if _is_unfit(conn) or conn.is_in_transaction() or not await _is_connected(conn):
+        if is_unfit(conn) or conn.is_in_transaction():
+            return False
+        made = made_by(self, conn)
+        if (made.poll is None or made.poll(0)) and not await is_connected(conn):
             return False
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
             return False
-        if self._resets_all and not _Additions.of(conn).is_as_new(conn):
+        if self._resets_all and not Additions.of(conn).is_as_new(conn):
             # A release that was cut off has not come to the reset.
             return False
         if self._ping:
@@ -240,7 +249,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
                 conn.terminate()
                 raise
             if self._resets_all:
-                _Additions.of(conn).note(conn)
+                Additions.of(conn).note(conn)
         return True
 
     async def is_broken(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]', exc: BaseException) -> bool:
@@ -251,29 +260,29 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         :param exc: what the block raised; an error of the server (``broken_codes``) in a group, or one that it was
             raised from, counts. So does that asyncpg's statements or types are from before a change of the schema.
         """
-        _cancel_copy(conn)
-        is_broken = _is_unfit(conn)
-        made_in = self._made_in.get(conn, _MADE_ELSEWHERE)
+        cancel_copy(conn)
+        is_broken = is_unfit(conn)
+        made = made_by(self, conn)
         for error in errors_in(exc):
             if isinstance(error, _STALE_SCHEMA):
                 # Also so that the pool has the others checked, which refreshes them.
-                self._schemas.retire(endpoint, made_in.schema)
+                self._schemas.retire(endpoint, made.schema)
                 is_broken = True
             elif isinstance(error, asyncpg.PostgresError) and is_useless_after(
                 error.sqlstate, self._broken_codes, functools.partial(_reported, conn)
             ):
                 if is_of_the_server(error.sqlstate):
-                    self._generations.retire(endpoint, made_in.connection)
+                    self._generations.retire(endpoint, made.connection)
                 is_broken = True
         return is_broken
 
     async def _is_useful(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> bool:
-        made_in = self._made_in.get(conn, _MADE_ELSEWHERE)
-        if self._schemas.is_retired(endpoint, made_in.schema):
-            made_in.schema = self._schemas.latest(endpoint)
+        made = made_by(self, conn)
+        if self._schemas.is_retired(endpoint, made.schema):
+            made.schema = self._schemas.latest(endpoint)
             # Does not ask the server.
             await conn.reload_schema_state()
-        return not self._generations.is_retired(endpoint, made_in.connection)
+        return not self._generations.is_retired(endpoint, made.connection)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
         """Roll back the transaction that the user left open; no round trip if there is none. Or undo all (``reset``).
@@ -284,17 +293,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             cancelled or was a ``COPY`` to the client that did not come to its end, its transaction was ended by SQL,
             or it cannot be rolled back or reset; it was made before an error of ``broken_codes``
         """
-        if conn.is_closed():
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
-        if _is_lost_or_busy(conn):
-            # Not aborted here: as long as it is being closed, the server may be told to cancel.
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
-        if _CopyWatch.saw_unfinished(conn):
-            _cancel_copy(conn)
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a COPY')
-        if _has_ended_unnoticed(conn):
-            logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
-            raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
+        self._check_fit(endpoint, conn)
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
             raise DiscardConnection(f'a connection to {endpoint!r} is from before an error of broken_codes')
         if not self._resets_all and not conn.is_in_transaction():
@@ -312,8 +311,22 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             conn.terminate()
             raise
 
+    @staticmethod
+    def _check_fit(endpoint: DbEndpoint, conn: Any) -> None:
+        if conn.is_closed():
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+        if is_lost_or_busy(conn):
+            # Not aborted here: as long as it is being closed, the server may be told to cancel.
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
+        if CopyWatch.saw_unfinished(conn):
+            cancel_copy(conn)
+            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a COPY')
+        if has_ended_unnoticed(conn):
+            logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
+            raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
+
     async def _undo_all(self, endpoint: DbEndpoint, conn: Any) -> None:
-        additions = _Additions.of(conn)
+        additions = Additions.of(conn)
         if not additions.restore(conn):
             raise DiscardConnection(f"the type codecs of a connection to {endpoint!r} were changed, reset='full'")
         statements = FULL_RESET
@@ -327,130 +340,6 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         conn._mark_stmts_as_closed()  # noqa: SLF001
         await conn.execute(statements, timeout=self._rollback_timeout)
         additions.note(conn)
-
-
-@dataclasses.dataclass
-class _MadeIn:
-    """The generations of a connection, and of what asyncpg remembers of the schema with it."""
-
-    connection: int | None
-    schema: int | None
-
-
-# By a create() of the user's own.
-_MADE_ELSEWHERE = _MadeIn(None, None)
-
-
-class _Additions:
-    """What a program has added to a connection on the client's side when it was created."""
-
-    _NAME = 'gcpool_additions'
-    _SETS = ('_log_listeners', '_query_loggers', '_termination_listeners')
-
-    def __init__(self, conn: Any) -> None:
-        self._callbacks = {name: set(getattr(conn, name)) for name in self._SETS}
-        self._codecs = self._codecs_of(conn)
-        self.note(conn)
-
-    def note(self, conn: Any) -> None:
-        """Take note that nothing of a user is left on a connection."""
-        self._queries = conn._protocol.queries_count  # noqa: SLF001
-
-    def is_as_new(self, conn: Any) -> bool:
-        """Tell whether nobody has used a connection since :py:meth:`note`, and nothing else is left of a user."""
-        return bool(self._queries == conn._protocol.queries_count) and self.restore(conn)  # noqa: SLF001
-
-    @classmethod
-    def remember(cls, conn: Any) -> None:
-        """Take what a connection has now for what it is to have for each user."""
-        setattr(conn._protocol, cls._NAME, cls(conn))  # noqa: SLF001
-
-    @classmethod
-    def of(cls, conn: Any) -> '_Additions':
-        """What was remembered."""
-        found: _Additions = getattr(conn._protocol, cls._NAME)  # noqa: SLF001
-        return found
-
-    def restore(self, conn: Any) -> bool:
-        """Take away what was added since.
-
-        :return: False if that cannot be done: the codecs are others, and asyncpg can only be told to forget the codec
-            of a type that one has the name of
-        """
-        for name, callbacks in self._callbacks.items():
-            found: set[Any] = getattr(conn, name)
-            found.clear()
-            found.update(callbacks)
-        return self._codecs_of(conn) == self._codecs
-
-    @staticmethod
-    def _codecs_of(conn: Any) -> dict[Any, Any]:
-        settings = conn._protocol.get_settings()  # noqa: SLF001
-        (config,) = (one for one in gc.get_referents(settings) if type(one).__name__ == 'DataCodecConfig')
-        # First those that asyncpg has found out by itself, then those that were set.
-        _, codecs = (one for one in gc.get_referents(config) if isinstance(one, dict))
-        return dict(codecs)
-
-
-class _CopyWatch:
-    """Stands for ``copy_out()`` of an asyncpg protocol, and remembers whether each such call came to its end.
-
-    Between two chunks the protocol has no future that it waits for. asyncpg tells nobody that it still is in the middle
-    of the ``COPY`` then, and when such a call is cancelled just after a chunk has arrived it does not cancel the
-    ``COPY`` either: that is done here. All ways to copy from the server lead through that method, whatever the class of
-    the connection.
-    """
-
-    _NAME = 'copy_out'
-
-    def __init__(self, protocol: Any) -> None:
-        # Weak, since the protocol holds this.
-        self._protocol = weakref.ref(protocol)
-        self._running = 0
-        # How many statements had been sent when a COPY was left before its end. As soon as there is another one, that
-        # is over: asyncpg sends none before.
-        self._left_at: int | None = None
-
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        protocol: Any = self._protocol()
-        self._running += 1
-        try:
-            status = await type(protocol).copy_out(protocol, *args, **kwargs)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError):
-            # The server's answer, after which it is ready for the next statement; or it was refused before it began.
-            # When these come from the user's sink, asyncpg has cancelled the COPY, and that is seen.
-            raise
-        except BaseException:
-            self._left_at = protocol.queries_count
-            # Before anything else can arrive: asyncpg fails at what arrives with nobody to wait for it.
-            if protocol.is_connected() and not protocol._is_cancelling():  # noqa: SLF001
-                protocol._request_cancel()  # noqa: SLF001
-            raise
-        finally:
-            self._running -= 1
-        return status
-
-    def _saw_unfinished(self) -> bool:
-        return self._running > 0 or self._left_at == getattr(self._protocol(), 'queries_count', None)
-
-    @classmethod
-    def attach(cls, conn: Any) -> None:
-        """Watch a connection, which no user has yet."""
-        protocol = conn._protocol  # noqa: SLF001
-        setattr(protocol, cls._NAME, cls(protocol))
-
-    @classmethod
-    def saw_unfinished(cls, conn: Any) -> bool:
-        """Whether a ``COPY`` to the client has begun on an open connection and is not known to have ended."""
-        watch = vars(conn._protocol).get(cls._NAME)  # noqa: SLF001
-        return isinstance(watch, cls) and watch._saw_unfinished()  # noqa: SLF001
-
-
-def _cancel_copy(conn: Any) -> None:
-    # The server may work on it for long before it looks whether anybody still listens, and asyncpg fails at what
-    # arrives with nobody to wait for it. What asyncpg knows to be at work it cancels when it closes the connection.
-    if not conn.is_closed() and not _is_lost_or_busy(conn) and _CopyWatch.saw_unfinished(conn):
-        conn._protocol._request_cancel()  # noqa: SLF001
 
 
 def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None:
@@ -478,43 +367,3 @@ def _abort(conn: Any) -> None:
     conn.terminate()
     # Before 0.32 asyncpg does not do that for a connection that is being closed.
     conn._transport.abort()  # noqa: SLF001
-
-
-def _is_unfit(conn: Any) -> bool:
-    return _is_lost_or_busy(conn) or _CopyWatch.saw_unfinished(conn) or _has_ended_unnoticed(conn)
-
-
-def _has_ended_unnoticed(conn: Any) -> bool:
-    # asyncpg would refuse to begin another transaction. Its own pool looks there, too.
-    return conn._top_xact is not None and not conn.is_in_transaction()  # noqa: SLF001
-
-
-def _is_lost_or_busy(conn: Any) -> bool:
-    # As asyncpg's own pool looks at it.
-    if conn.is_closed() or conn._protocol._is_cancelling():  # noqa: SLF001
-        return True
-    # Another task may still wait for an answer, which asyncpg tells nobody. Its protocol holds the future that it waits
-    # for; some of those that are done stay there.
-    held = gc.get_referents(conn._protocol)  # noqa: SLF001
-    return any(isinstance(one, asyncio.Future) and not one.done() for one in held)
-
-
-async def _is_connected(conn: Any) -> bool:
-    sock = conn._transport.get_extra_info('socket')  # noqa: SLF001
-    if sock is None:
-        # A TLS transport of Python 3.10 that is gone, and has not told asyncpg yet.
-        return False
-    fd = sock.fileno()
-    for _ in range(MOST_MESSAGES):
-        readable, finished = poll_once(fd)
-        if finished:
-            return False
-        if not readable:
-            return True
-        # The server may speak unasked: a notification, or that it shuts down. The event loop takes that in, asyncpg
-        # closes the connection if it was the end.
-        await asyncio.sleep(0)
-        if conn.is_closed():
-            return False
-    # Nobody reads it, or the server never ends.
-    return False

@@ -13,9 +13,8 @@ Use one with ``send_command`` and ``read_response``, or with redis-py's client: 
 
 import functools
 import ssl
-import weakref
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn
 
 from gcpool.contrib._errors import (
     BAD_PARAMS,
@@ -47,15 +46,15 @@ if int(redis.__version__.partition('.')[0]) < 8:
 
 import redis.asyncio
 from redis.exceptions import AuthorizationError
-from redis.maint_notifications import MaintNotificationsConfig
 
+from gcpool.contrib._redis_client import async_client_of, async_pooled, client_of, pooled
 from gcpool.contrib._redis_connections import (
     AsyncPooledConnection,
     PooledConnection,
     new_async_connection,
     new_connection,
 )
-from gcpool.contrib._redis_session import BROKEN_CODES, Servers, Session
+from gcpool.contrib._redis_session import BROKEN_CODES, Servers
 
 __all__ = [
     'BROKEN_CODES',
@@ -113,7 +112,35 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
     raise_connect_error(endpoint, exc, advice)
 
 
-class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
+class _ManagerBase:
+    """What the managers of both runtimes keep and decide."""
+
+    def _set_up(
+        self,
+        endpoints: Any,
+        ping: bool,
+        reset: str,
+        reset_timeout: float | None,
+        broken_codes: Collection[str],
+    ) -> None:
+        check_source(endpoints, 'endpoints', or_callable=True)
+        self._endpoints = endpoints
+        self._ping = ping
+        self._resets = resets_all(reset)
+        self._reset_timeout = time_limit('reset_timeout', reset_timeout)
+        self._servers = Servers(check_codes(broken_codes, str))
+
+    def _is_fit(self, conn: PooledConnection | AsyncPooledConnection) -> bool:
+        """Whether an idle connection may be served, as far as is known of it."""
+        # The session is used if a release was left out.
+        return conn.is_fit_and_idle(conn.is_connected) and not (self._resets and conn.is_used)
+
+    @staticmethod
+    def _is_useless(conn: PooledConnection | AsyncPooledConnection, exc: BaseException) -> bool:
+        return _is_lost(exc) or conn.why_unfit(conn.is_connected) is not None
+
+
+class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, Connection]):
     """Makes connections for threads with redis-py.
 
     A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
@@ -154,12 +181,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         reset_timeout: float | None = None,
         broken_codes: Collection[str] = BROKEN_CODES,
     ) -> None:
-        check_source(endpoints, 'endpoints', or_callable=True)
-        self._endpoints = endpoints
-        self._ping = ping
-        self._resets = resets_all(reset)
-        self._reset_timeout = time_limit('reset_timeout', reset_timeout)
-        self._servers = Servers(check_codes(broken_codes, str))
+        self._set_up(endpoints, ping, reset, reset_timeout, broken_codes)
 
     def create(self, endpoint: RedisEndpoint, timeout: float | None = None) -> Connection:
         """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
@@ -198,7 +220,7 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param conn: the connection; a thread that waits for a reply from it gets ``redis.ConnectionError``
         :param timeout: seconds that this may take at most
         """
-        _pooled(conn).end(timeout)
+        pooled(conn).end(timeout)
 
     def check_aliveness(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
@@ -207,13 +229,10 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param conn: the connection
         :param timeout: seconds that the answer may take with ``ping``; each wait for it ends after ``socket_timeout``
         """
-        pooled = _pooled(conn)
-        if not pooled.is_fit_and_idle(pooled.is_connected) or not pooled.is_quiet():
+        ours = pooled(conn)
+        if not (self._is_fit(ours) and ours.is_quiet()):
             return False
-        if self._resets and pooled.is_used:
-            # Its release was left out.
-            return False
-        return not self._ping or pooled.answers(time_to_answer(timeout))
+        return not self._ping or ours.answers(time_to_answer(timeout))
 
     def on_release(self, endpoint: RedisEndpoint, conn: Connection) -> None:
         """Look at what is known of the connection; nothing is sent unless ``reset`` is 'full'.
@@ -222,11 +241,11 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param conn: the connection
         :raise DiscardConnection: it is unfit, or could not be reset
         """
-        pooled = _pooled(conn)
-        _take_back(endpoint, pooled, pooled.is_connected)
-        if self._resets and pooled.is_used:
+        ours = pooled(conn)
+        _take_back(endpoint, ours)
+        if self._resets and ours.is_used:
             try:
-                pooled.reset(self._reset_timeout)
+                ours.reset(self._reset_timeout)
             except redis.RedisError as exc:
                 raise _not_reset(endpoint, exc) from exc
 
@@ -237,11 +256,10 @@ class RedisConnectionManager(SyncConnectionManager[RedisEndpoint, Connection]):
         :param conn: the connection
         :param exc: what the user's block raised
         """
-        pooled = _pooled(conn)
-        return _is_lost(exc) or pooled.why_unfit(pooled.is_connected) is not None
+        return self._is_useless(pooled(conn), exc)
 
 
-class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
+class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndpoint, AsyncConnection]):
     """Makes connections for asyncio with redis-py. See :py:class:`RedisConnectionManager` for what makes one unfit.
 
     :param endpoints: as there, but the function may also be a coroutine function
@@ -265,12 +283,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         reset_timeout: float | None = None,
         broken_codes: Collection[str] = BROKEN_CODES,
     ) -> None:
-        check_source(endpoints, 'endpoints', or_callable=True)
-        self._endpoints = endpoints
-        self._ping = ping
-        self._resets = resets_all(reset)
-        self._reset_timeout = time_limit('reset_timeout', reset_timeout)
-        self._servers = Servers(check_codes(broken_codes, str))
+        self._set_up(endpoints, ping, reset, reset_timeout, broken_codes)
         self._close_timeout = finite_time_limit('close_timeout', close_timeout)
 
     async def create(self, endpoint: RedisEndpoint) -> AsyncConnection:
@@ -303,7 +316,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param endpoint: a key of ``endpoints``
         :param conn: the connection; a task that waits for a reply from it gets ``redis.ConnectionError``
         """
-        await _async_pooled(conn).end(self._close_timeout)
+        await async_pooled(conn).end(self._close_timeout)
 
     async def check_aliveness(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> bool:
         """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
@@ -313,13 +326,10 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
         """
-        pooled = _async_pooled(conn)
-        if not pooled.is_fit_and_idle(pooled.is_connected) or not await pooled.is_quiet():
+        ours = async_pooled(conn)
+        if not (self._is_fit(ours) and await ours.is_quiet()):
             return False
-        if self._resets and pooled.is_used:
-            # Its release was left out.
-            return False
-        return not self._ping or await pooled.answers()
+        return not self._ping or await ours.answers()
 
     async def on_release(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
         """Look at what is known of the connection; nothing is sent unless ``reset`` is 'full'.
@@ -328,11 +338,11 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param conn: the connection
         :raise DiscardConnection: it is unfit, or could not be reset
         """
-        pooled = _async_pooled(conn)
-        _take_back(endpoint, pooled, pooled.is_connected)
-        if self._resets and pooled.is_used:
+        ours = async_pooled(conn)
+        _take_back(endpoint, ours)
+        if self._resets and ours.is_used:
             try:
-                await pooled.reset(self._reset_timeout)
+                await ours.reset(self._reset_timeout)
             except redis.RedisError as exc:
                 raise _not_reset(endpoint, exc) from exc
 
@@ -343,8 +353,7 @@ class AsyncRedisConnectionManager(AsyncConnectionManager[RedisEndpoint, AsyncCon
         :param conn: the connection
         :param exc: what the user's block raised, also CancelledError
         """
-        pooled = _async_pooled(conn)
-        return _is_lost(exc) or pooled.why_unfit(pooled.is_connected) is not None
+        return self._is_useless(async_pooled(conn), exc)
 
 
 def _is_lost(exc: BaseException) -> bool:
@@ -371,105 +380,8 @@ def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
     )
 
 
-def _pooled(conn: Connection) -> PooledConnection:
-    if not isinstance(conn, PooledConnection):
-        raise TypeError(f'{conn!r} was not made by RedisConnectionManager')
-    return conn
-
-
-def _async_pooled(conn: AsyncConnection) -> AsyncPooledConnection:
-    if not isinstance(conn, AsyncPooledConnection):
-        raise TypeError(f'{conn!r} was not made by AsyncRedisConnectionManager')
-    return conn
-
-
-def _take_back(endpoint: Hashable, conn: Session, connected: bool) -> None:
-    reason = conn.why_unfit(connected)
+def _take_back(endpoint: Hashable, conn: PooledConnection | AsyncPooledConnection) -> None:
+    reason = conn.why_unfit(conn.is_connected)
     if reason is not None:
         raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
     conn.take_client_back()
-
-
-class _OneConnection(redis.ConnectionPool):
-    """What a client of redis-py takes for its pool."""
-
-    def __init__(self, conn: PooledConnection) -> None:
-        super().__init__(
-            connection_class=type(conn),
-            max_connections=1,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            **conn.parameters,
-        )
-        self._conn = weakref.ref(conn)
-        self.is_lent = self.is_given_back = False
-
-    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
-        conn = self._conn()
-        _check_that_it_may_be_lent(conn, self)
-        self.is_lent = True
-        return conn
-
-    def release(self, connection: Any) -> None:
-        self.is_lent = False
-
-    def disconnect(self, inuse_connections: bool = True) -> None:
-        """Leave the connection to its pool."""
-
-
-class _OneAsyncConnection(redis.asyncio.ConnectionPool):
-    """What a client of redis-py for asyncio takes for its pool."""
-
-    def __init__(self, conn: AsyncPooledConnection) -> None:
-        super().__init__(connection_class=type(conn), max_connections=1, **conn.parameters)
-        self._conn = weakref.ref(conn)
-        self.is_lent = self.is_given_back = False
-
-    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
-        conn = self._conn()
-        _check_that_it_may_be_lent(conn, self)
-        self.is_lent = True
-        return conn
-
-    async def release(self, connection: Any) -> None:
-        self.is_lent = False
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Leave the connection to its pool."""
-
-
-def _check_that_it_may_be_lent(conn: Session | None, lender: _OneConnection | _OneAsyncConnection) -> None:
-    if conn is None:
-        raise redis.ConnectionError('the connection was closed by its pool')
-    if lender.is_given_back:
-        raise redis.ConnectionError('the connection was given back to its pool, and this client with it')
-    if lender.is_lent:
-        raise redis.MaxConnectionsError(
-            'this client has one connection, which its pipeline with WATCH or its pubsub holds: use them one at a time'
-        )
-
-
-def client_of(conn: Connection) -> redis.Redis:
-    """Give a client of redis-py that uses the one connection.
-
-    ``client_of(conn).get('key')``. For as long as the connection is acquired, and for one thread. Pipelines work; a
-    pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does nothing.
-
-    :param conn: a connection made by :py:class:`RedisConnectionManager`
-    :return: the same client each time, until the connection is given back; from then on that one raises
-        ``redis.ConnectionError``
-    """
-    return cast('redis.Redis', _pooled(conn).client(redis.Redis, _OneConnection))
-
-
-def async_client_of(conn: AsyncConnection) -> redis.asyncio.Redis:
-    """Give a client of redis-py for asyncio that uses the one connection.
-
-    ``await async_client_of(conn).get('key')``. For as long as the connection is acquired, and for one task at a time.
-    Pipelines work; a pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does
-    nothing.
-
-    :param conn: a connection made by :py:class:`AsyncRedisConnectionManager`
-    :return: the same client each time, until the connection is given back; from then on that one raises
-        ``redis.ConnectionError``
-    """
-    return cast('redis.asyncio.Redis', _async_pooled(conn).client(redis.asyncio.Redis, _OneAsyncConnection))

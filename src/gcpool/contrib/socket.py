@@ -15,18 +15,21 @@ from collections.abc import Generator
 from typing import Generic
 
 from gcpool.contrib._attempts import deadline_after, time_left
-from gcpool.contrib._errors import raise_not_connected
-from gcpool.contrib._sockets import (
+from gcpool.contrib._endpoints import (
     IpAddress,
-    connect_tcp,
     normal_host_endpoint,
     normal_tcp_endpoint,
-    shut_down,
-    socket_is_alive,
-    socket_timeout,
     split_host_endpoint,
     split_tcp_endpoint,
     tls_name,
+)
+from gcpool.contrib._errors import raise_not_connected
+from gcpool.contrib._sockets import (
+    connect_tcp,
+    connected,
+    shut_down,
+    socket_is_alive,
+    socket_timeout,
     tls_socket_is_alive,
 )
 from gcpool.managers import EndpointT
@@ -143,16 +146,9 @@ class TcpSocketConnectionManager(
         """
         family, address = split_tcp_endpoint(endpoint)
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                with socket_timeout(sock, timeout):
-                    sock.connect(address)
-            except BaseException:
-                sock.close()
-                raise
+            return connected(family, address, timeout)
         except OSError as exc:
             raise_not_connected(endpoint, exc, timeout)
-        return sock
 
     def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
         """Shut the connection down and close it; whoever still waits on it wakes up.

@@ -12,20 +12,18 @@ import socket
 from ssl import SSLContext
 from typing import Generic
 
-from gcpool.contrib._errors import raise_not_connected
-from gcpool.contrib._parameters import time_limit
-from gcpool.contrib._sockets import (
+from gcpool.contrib._endpoints import (
     IpAddress,
     normal_host_endpoint,
     normal_tcp_endpoint,
-    peer_hung_up,
-    shut_down,
-    socket_is_alive,
     split_host_endpoint,
     split_tcp_endpoint,
     tls_name,
 )
-from gcpool.contrib._sockets_async import connect_tcp
+from gcpool.contrib._errors import raise_not_connected
+from gcpool.contrib._parameters import time_limit
+from gcpool.contrib._sockets import peer_hung_up, shut_down, socket_is_alive
+from gcpool.contrib._sockets_async import connect_tcp, connected
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 from gcpool.managers import EndpointT
 
@@ -126,16 +124,9 @@ class TcpSocketConnectionManager(
         """
         family, address = split_tcp_endpoint(endpoint)
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                await asyncio.get_running_loop().sock_connect(sock, address)
-            except BaseException:
-                sock.close()
-                raise
+            return await connected(family, address)
         except OSError as exc:
             raise_not_connected(endpoint, exc, None)
-        return sock
 
     async def dispose(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
         """Shut the connection down and close it.

@@ -9,7 +9,8 @@ import socket
 import time
 
 from gcpool.contrib._attempts import deadline_after, time_left
-from gcpool.contrib._sockets import BACKLOG_RETRY, normal_path, path_of_endpoint, raise_not_connected_to_path, shut_down
+from gcpool.contrib._endpoints import normal_path, path_of_endpoint, raise_not_connected_to_path
+from gcpool.contrib._sockets import BACKLOG_RETRY, shut_down
 from gcpool.contrib.socket import SocketAlivenessCheckingMixin, socket_timeout
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
 

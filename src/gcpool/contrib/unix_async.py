@@ -8,8 +8,9 @@ import asyncio
 import pathlib
 import socket
 
+from gcpool.contrib._endpoints import normal_path, path_of_endpoint, raise_not_connected_to_path
 from gcpool.contrib._parameters import time_limit
-from gcpool.contrib._sockets import BACKLOG_RETRY, normal_path, path_of_endpoint, raise_not_connected_to_path
+from gcpool.contrib._sockets import BACKLOG_RETRY
 from gcpool.contrib.socket_async import (
     SocketAlivenessCheckingMixin,
     Stream,

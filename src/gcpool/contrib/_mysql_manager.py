@@ -1,0 +1,106 @@
+"""What the managers of MySQL and MariaDB connections for both runtimes share: what they keep, decide and raise."""
+
+from collections.abc import Collection, Hashable
+from typing import Any, Literal
+
+from gcpool.contrib._errors import (
+    BAD_PARAMS,
+    advice_for_os_error,
+    check_source,
+    errors_in,
+    raise_bad_params,
+    raise_connect_error,
+)
+from gcpool.contrib._generations import Generations
+from gcpool.contrib._mysql import advice_for_error, advice_for_package, ends_session
+from gcpool.contrib._mysql_control import ControlLog
+from gcpool.contrib._mysql_session import SessionState, is_useless
+from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
+from gcpool.exceptions import DiscardConnection
+
+__all__ = ['ManagerBase', 'raise_refused']
+
+
+class ManagerBase:
+    """What both managers keep, and how they judge a connection."""
+
+    #: The driver's errors.
+    _ERROR: type[Exception]
+    _INTERFACE_ERROR: type[Exception]
+    #: What a release may meet when the server does not put a connection in order.
+    _NOT_RESTORED: tuple[type[Exception], ...]
+
+    def _set_up(
+        self,
+        params: Any,
+        ping: bool,
+        close_timeout: float | None,
+        reset: Literal['rollback', 'full'],
+        rollback_timeout: float | None,
+        broken_codes: Collection[int],
+    ) -> None:
+        check_source(params, 'params', or_callable=True)
+        self._params = params
+        self._ping = ping
+        self._close_timeout = finite_time_limit('close_timeout', close_timeout)
+        self._resets_all = resets_all(reset)
+        self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
+        self._broken_codes = check_codes(broken_codes, int)
+        self._generations = Generations()
+        self._control_log = ControlLog()
+
+    def _may_kill(self, endpoint: Hashable, at_work: bool, seconds: float) -> bool:
+        return at_work and seconds > 0 and self._control_log.may_try(endpoint)
+
+    def _is_useless(self, endpoint: Hashable, conn: SessionState) -> bool:
+        return (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn)
+
+    def _needs_restoring(self, conn: SessionState) -> bool:
+        return conn.was_used if self._resets_all else not conn.is_restored
+
+    def _is_as_new(self, endpoint: Hashable, conn: SessionState) -> bool:
+        """Whether an idle connection that is open and quiet may be served."""
+        # It is not restored where a release was left out, or cut off before it could do that.
+        if not conn.is_restored or (self._resets_all and conn.was_used):
+            return False
+        return not self._is_useless(endpoint, conn)
+
+    def _has_broken(self, endpoint: Hashable, conn: SessionState, exc: BaseException) -> bool:
+        """Whether what a block has raised makes its connection useless, or says that it is lost."""
+        return is_useless(self._generations, endpoint, conn, exc) or any(
+            isinstance(error, self._INTERFACE_ERROR) or (isinstance(error, self._ERROR) and ends_session(error))
+            for error in errors_in(exc)
+        )
+
+    def _refuse_useless(self, endpoint: Hashable, conn: SessionState) -> None:
+        if self._is_useless(endpoint, conn):
+            raise DiscardConnection(f'the connection to {endpoint!r} is alive, but useless')
+
+    def _give_up(self, endpoint: Hashable, conn: SessionState, exc: BaseException, logger: Any) -> None:
+        """Close a connection that a release could not put in order.
+
+        :raise DiscardConnection: unless what came in between is something else than an answer of the server
+        """
+        conn.give_up_restoring()
+        if isinstance(exc, self._NOT_RESTORED):
+            logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', endpoint, exc)
+            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back or reset') from exc
+
+
+def raise_refused(
+    endpoint: Hashable, error: BaseException, origin: BaseException | None, driver_error: type[Exception]
+) -> None:
+    """Raise what an error of connecting is to a user; return if it is none of the kinds that are known.
+
+    :param endpoint: where the connection was to lead
+    :param error: what was raised
+    :param origin: what the driver has made it of
+    :param driver_error: the class of the driver's errors
+    """
+    if isinstance(error, driver_error):
+        advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(error)
+        raise_connect_error(endpoint, error, advice)
+    if isinstance(error, BAD_PARAMS):
+        raise_bad_params(endpoint, error, 'params')
+    if isinstance(error, RuntimeError) and (package := advice_for_package(error)) is not None:
+        raise_connect_error(endpoint, error, package)

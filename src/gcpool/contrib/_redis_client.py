@@ -1,0 +1,118 @@
+# redis-py has hints at half of its methods.
+# mypy: allow-untyped-calls
+"""redis-py's clients of one connection, which another one has when it is given back."""
+
+import weakref
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis.maint_notifications import MaintNotificationsConfig
+
+from gcpool.contrib._redis_asyncio import AsyncPooledConnection
+from gcpool.contrib._redis_session import Session
+from gcpool.contrib._redis_threads import PooledConnection
+
+__all__ = ['async_client_of', 'async_pooled', 'client_of', 'pooled']
+
+
+def pooled(conn: PooledConnection) -> PooledConnection:
+    """Give a connection that was made by this package's manager.
+
+    :raise TypeError: it was not
+    """
+    if not isinstance(conn, PooledConnection):
+        raise TypeError(f'{conn!r} was not made by RedisConnectionManager')
+    return conn
+
+
+def async_pooled(conn: AsyncPooledConnection) -> AsyncPooledConnection:
+    """The same for asyncio."""
+    if not isinstance(conn, AsyncPooledConnection):
+        raise TypeError(f'{conn!r} was not made by AsyncRedisConnectionManager')
+    return conn
+
+
+class _OneConnection(redis.ConnectionPool):
+    """What a client of redis-py takes for its pool."""
+
+    def __init__(self, conn: PooledConnection) -> None:
+        super().__init__(
+            connection_class=type(conn),
+            max_connections=1,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            **conn.parameters,
+        )
+        self._conn = weakref.ref(conn)
+        self.is_lent = self.is_given_back = False
+
+    def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        conn = self._conn()
+        _check_that_it_may_be_lent(conn, self)
+        self.is_lent = True
+        return conn
+
+    def release(self, connection: Any) -> None:
+        self.is_lent = False
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Leave the connection to its pool."""
+
+
+class _OneAsyncConnection(redis.asyncio.ConnectionPool):
+    """What a client of redis-py for asyncio takes for its pool."""
+
+    def __init__(self, conn: AsyncPooledConnection) -> None:
+        super().__init__(connection_class=type(conn), max_connections=1, **conn.parameters)
+        self._conn = weakref.ref(conn)
+        self.is_lent = self.is_given_back = False
+
+    async def get_connection(self, command_name: Any = None, *keys: Any, **options: Any) -> Any:
+        conn = self._conn()
+        _check_that_it_may_be_lent(conn, self)
+        self.is_lent = True
+        return conn
+
+    async def release(self, connection: Any) -> None:
+        self.is_lent = False
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Leave the connection to its pool."""
+
+
+def _check_that_it_may_be_lent(conn: Session | None, lender: _OneConnection | _OneAsyncConnection) -> None:
+    if conn is None:
+        raise redis.ConnectionError('the connection was closed by its pool')
+    if lender.is_given_back:
+        raise redis.ConnectionError('the connection was given back to its pool, and this client with it')
+    if lender.is_lent:
+        raise redis.MaxConnectionsError(
+            'this client has one connection, which its pipeline with WATCH or its pubsub holds: use them one at a time'
+        )
+
+
+def client_of(conn: PooledConnection) -> redis.Redis:
+    """Give a client of redis-py that uses the one connection.
+
+    ``client_of(conn).get('key')``. For as long as the connection is acquired, and for one thread. Pipelines work; a
+    pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does nothing.
+
+    :param conn: a connection made by :py:class:`gcpool.contrib.redis.RedisConnectionManager`
+    :return: the same client each time, until the connection is given back; from then on that one raises
+        ``redis.ConnectionError``
+    """
+    return cast('redis.Redis', pooled(conn).client(redis.Redis, _OneConnection))
+
+
+def async_client_of(conn: AsyncPooledConnection) -> redis.asyncio.Redis:
+    """Give a client of redis-py for asyncio that uses the one connection.
+
+    ``await async_client_of(conn).get('key')``. For as long as the connection is acquired, and for one task at a time.
+    Pipelines work; a pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does
+    nothing.
+
+    :param conn: a connection made by :py:class:`gcpool.contrib.redis.AsyncRedisConnectionManager`
+    :return: the same client each time, until the connection is given back; from then on that one raises
+        ``redis.ConnectionError``
+    """
+    return cast('redis.asyncio.Redis', async_pooled(conn).client(redis.asyncio.Redis, _OneAsyncConnection))

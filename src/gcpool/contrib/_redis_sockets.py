@@ -1,0 +1,115 @@
+"""The sockets of redis-py's connections for threads: they can be bounded in time, and part from the server."""
+
+import contextlib
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+
+from gcpool.contrib._attempts import time_left
+
+__all__ = ['PartingSocket', 'bound', 'end_sending', 'pooled_socket', 'unbound']
+
+# A limit of 0 is no reason to cut off a server that answers without being waited for.
+_SHORTEST_EXCHANGE = 0.05
+
+if TYPE_CHECKING:
+    _SocketBase = socket.socket
+else:
+    _SocketBase = object
+
+
+class PartingSocket(_SocketBase):
+    """Mixin of sockets that end only what is sent: redis-py ends both directions before it closes a socket."""
+
+    def shutdown(self, how: int) -> None:
+        """End what is sent only: otherwise the server's end would not be seen."""
+        # By the base class: an SSLSocket's own takes its encryption away, and another thread may be sending.
+        socket.socket.shutdown(self, socket.SHUT_WR)
+
+
+class _PlainSocket(PartingSocket, socket.socket):
+    """A socket without TLS."""
+
+
+class _TlsSocket(PartingSocket, ssl.SSLSocket):
+    """A socket with TLS."""
+
+
+class _Bounded(_SocketBase):
+    """Mixin of sockets with a time at which all sending and reading has to be through.
+
+    A socket's own time limit bounds each read, and begins anew with each byte that the server sends. A socket is of
+    such a class only while there is such a limit, because the checks cost time.
+    """
+
+    deadline: float
+    #: The class of a socket like this one without a limit.
+    unbounded: type[PartingSocket]
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self._count_down()
+        super().sendall(*args, **kwargs)
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        self._count_down()
+        return super().recv(*args, **kwargs)
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._count_down()
+        return super().recv_into(*args, **kwargs)
+
+    def _count_down(self) -> None:
+        left = time_left(self.deadline)
+        if not left:
+            raise TimeoutError('the server did not answer in time')
+        timeout = self.gettimeout()
+        if timeout is None or timeout > left:
+            self.settimeout(left)
+
+
+class _BoundedPlainSocket(_Bounded, _PlainSocket):
+    """A socket without TLS, with a time limit."""
+
+    unbounded = _PlainSocket
+
+
+class _BoundedTlsSocket(_Bounded, _TlsSocket):
+    """A socket with TLS, with a time limit."""
+
+    unbounded = _TlsSocket
+
+
+def pooled_socket(sock: Any) -> Any:
+    """Make a socket one that can be bounded, if it is of Python's own classes."""
+    if type(sock) is socket.socket:
+        timeout = sock.gettimeout()
+        sock = _PlainSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        sock.settimeout(timeout)
+    elif type(sock) is ssl.SSLSocket:
+        sock.__class__ = _TlsSocket
+    return sock
+
+
+def bound(sock: Any, deadline: float) -> None:
+    """Bound what is sent and read on a socket by a monotonic time."""
+    if isinstance(sock, PartingSocket):
+        bounded: Any = sock
+        # Before the class, since another thread may be sending.
+        bounded.deadline = max(deadline, time.monotonic() + _SHORTEST_EXCHANGE)
+        bounded.__class__ = _BoundedTlsSocket if isinstance(sock, ssl.SSLSocket) else _BoundedPlainSocket
+
+
+def unbound(sock: Any, timeout: float | None) -> None:
+    """Lift the bound of a socket, and set its timeout."""
+    if isinstance(sock, _Bounded):
+        again: Any = sock
+        again.__class__ = sock.unbounded
+        sock.settimeout(timeout)
+
+
+def end_sending(sock: socket.socket) -> None:
+    """Tell the server that no more is sent: it closes the connection, also one on which a command waits."""
+    with contextlib.suppress(OSError):
+        # Unless it is closed already.
+        sock.shutdown(socket.SHUT_WR)
