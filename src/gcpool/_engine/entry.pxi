@@ -89,10 +89,11 @@ cdef inline void serve(Waiter w, Entry e) noexcept:
 cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
     # Called, with no lock held, where an entry that its holder gives back is not out, or not by that lease. That is an
     # error, unless the pool was closed while it was out: then its release does nothing, and is the end of the entry.
-    # (Nobody can acquire it after that, so its lease number stays.)
+    # Nobody can acquire it after that: its lease number, which is looked at second, is the last one.
+    cdef bint closed = gcp_load_char(&e.closed_while_out)
     if not is_lease_of(e, lease_no):
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')
-    if not gcp_load_char(&e.closed_while_out):
+    if not closed:
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
     forget_closed_while_out(core, e)
     return 0
