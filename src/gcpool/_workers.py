@@ -313,16 +313,19 @@ class SyncClosers:
         return True
 
     def _run(self, crew: _Crew, thread: threading.Thread) -> None:
+        finished = False
         try:
             # If a signal handler raised in start(), nobody else knows of it.
             crew.threads[thread] = None
             crew.free.pop(thread, None)
-            while self._close_all() or self._wait(crew, thread):
+            # It looks once more after it has waited: it was free, and may have been called in the last moment.
+            while self._close_all() or self._wait(crew, thread) or self._close_all():
                 pass
+            finished = True
         finally:
             crew.free.pop(thread, None)
             crew.threads.pop(thread, None)
-            self._leave(crew)
+            self._leave(crew, finished)
 
     def _close_all(self) -> bool:
         # Whether there was anything to close.
@@ -348,16 +351,15 @@ class SyncClosers:
         finally:
             crew.free.pop(thread, None)
 
-    def _leave(self, crew: _Crew) -> None:
+    def _leave(self, crew: _Crew, finished: bool) -> None:
         # Makes the thread known where it is not, so that it can end in order: see SyncWorker.
         threading.current_thread()
         pool = self._pool()
         if crew is self._crew_of_this_process() and (pool is None or self._stopped):
             # The others are to end, too.
             crew.ring()
-        if pool is not None:
-            # It may have been called when it had waited long enough, or was dying of an exception that somebody raised
-            # in it.
+        if pool is not None and not finished:
+            # It dies of an exception that somebody raised in it, and may have been called meanwhile.
             try:
                 pool._begin_disposals()
             except BaseException:
