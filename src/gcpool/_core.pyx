@@ -27,6 +27,7 @@ cimport cython
 from numbers import Real
 from types import CoroutineType
 
+from gcpool._coroutines import acquired, not_released, released
 from gcpool.exceptions import (
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
@@ -39,7 +40,6 @@ __all__ = [
     'AsyncPool',
     'EndpointPool',
     'Entry',
-    'MISSING',
     'PoolCore',
     'SyncConnectionContext',
     'SyncPool',
@@ -65,9 +65,6 @@ cdef enum:          # Waiter.state
     DROPPED         # out of the queue, since its destructor runs; that sees to the rest
 
 STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
-
-cdef object MISSING_ = type('_Missing', (), {'__repr__': lambda self: 'MISSING', '__slots__': ()})()
-MISSING = MISSING_
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -119,11 +116,13 @@ include "_engine/invariants.pxi"
 include "_facade/log.pxi"
 # What both pools have in common.
 include "_facade/base.pxi"
+# One acquire of a connection, which comes back when its holder goes.
+include "_facade/lease.pxi"
 # The pool for threads, and its context manager.
 include "_facade/threads.pxi"
+# The event loop that a pool belongs to.
+include "_facade/loop.pxi"
 # The pool for asyncio, and its context manager.
 include "_facade/asyncio.pxi"
-# What acquire() and release() return on asyncio.
-include "_facade/coroutine.pxi"
-# What a task awaits: a call of the manager's, a signal.
+# What a task awaits: a call of the manager's, the rest of a release, a signal.
 include "_facade/awaitables.pxi"

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from ._core import (
     GRACE,
     LEAST_DISPOSE_TIME,
+    AsyncConnectionContext,
     AsyncPool,
     Disposal,
     Entry,
     Lane,
+    Lease,
+    ReadyConnections,
     Signal,
     Waiter,
     dispose_time,
@@ -95,22 +98,67 @@ def _is_being_cancelled() -> bool:
 class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
+    # The interpreter reads an attribute fastest that has a slot.
+    __slots__ = ('_ready',)
+
+    _ready: ReadyConnections
+
     asynchronous = True
     _spawn = staticmethod(spawn)
 
+    async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
+        """Take a connection out of the pool, or create one.
+
+        :param endpoint: where to connect, any hashable
+        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting, not even
+            for a close: then only what is idle, or connected at once, can be had. None means the pool's
+            ``acquire_timeout``.
+        :return: a connection that nobody else has, to be given back with :py:meth:`release`
+        :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
+        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
+        :raises EventLoopMismatch: when the pool belongs to another event loop
+        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is no number
+        :raises ValueError: when ``timeout`` is negative or NaN
+        :raises Exception: what the connection manager raises; nothing is lost then, nor when this is cancelled
+
+        As in generic-connection-pool; those who wait are served first come, first served.
+        """
+        if timeout is not None:
+            timeout = self._checked_timeout(timeout)
+        # What was taken is not lost to a signal handler that raises: no call comes after it (see ReadyConnections), and
+        # no jump, at which CPython 3.10 looks for signals, too.
+        ready = self._ready
+        conn: ConnectionT = ready[endpoint]
+        if conn is not ready:
+            return conn
+        return (await self._acquire_unready(endpoint, timeout)).served.conn  # type: ignore[no-any-return]
+
+    # In the warning about a coroutine that was never awaited.
+    acquire.__qualname__ = 'ConnectionPool.acquire'
+    _own_methods = acquire, AsyncPool.release
+
     if TYPE_CHECKING:
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
-        async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
-    async def _acquire_unready(self, waiter: Waiter, timeout: float | None) -> None:
+    async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
+        """Acquire a connection that is not ready: the waiter that this returns was served it."""
+        waiter = Waiter(endpoint)
         try:
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
         except BaseException:
-            # The coroutine around this does so too, but not when it is collected as part of a cycle.
             self._abandon(waiter)
             raise
+        return waiter
+
+    async def _enter(self, context: AsyncConnectionContext, endpoint: EndpointT, timeout: float | None) -> Any:
+        waiter = await self._acquire_unready(endpoint, timeout)
+        # No call: see ReadyConnections.
+        context.waiter = waiter
+        return waiter.served.conn
+
+    _enter.__qualname__ = 'ConnectionPool.connection'
 
     @asynccontextmanager
     async def _connection_by_methods(
@@ -124,6 +172,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 # None if the subclass gives out something of its own, or its user has given it back already.
                 entry = self._core.entry_if_acquired(conn, endpoint)
                 if entry is not None:
+                    entry.break_()
                     await self._judge(entry, exc)
             raise
         finally:
@@ -148,27 +197,34 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         raise NotImplementedError
 
     async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
-        """The end of a context whose block raised. The entry is being released."""
-        try:
-            await self._judge(entry, exc)
-        except BaseException:
-            # Whatever came between, it was not found whole.
-            entry.break_()
-            self._leave_without_hook(entry)
-            raise
-        if entry.is_broken or (self._hooks_release and self._core.is_out(entry)):
+        """The end of a context whose block raised. The entry is being released, and broken."""
+        await self._judge(entry, exc)
+        if entry.is_broken:
+            await self._discard(entry)
+        elif self._hooks_release and self._core.is_out(entry):
             await self._finish_release(entry)
-        elif self._release_entry(entry) is not None:
+        elif self._give_back(entry):
             await self._dispose_doomed()
 
+    async def _release_in_loop(self, lease: Lease) -> None:
+        """A release that was called outside of the pool's loop."""
+        rest = self._leave_in_loop(lease)
+        if rest is not None:
+            await rest
+
+    async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
+        """What is left of a release that had to have connections closed."""
+        if tasks:
+            await asyncio.wait(tasks)
+
     async def _judge(self, entry: Entry, exc: BaseException) -> None:
-        """Ask the manager whether what its user's block raised broke a connection."""
-        broken = True
+        """Ask the manager whether what its user's block raised broke the connection. Until then it counts as broken."""
         try:
             verdict: Any = self._manager.is_broken(entry.endpoint, entry.conn, exc)
             if inspect.isawaitable(verdict):
                 verdict = await verdict
-            broken = bool(verdict)
+            if not verdict:
+                entry.mark_sound()
         except Exception as failure:
             logger.error(
                 'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
@@ -176,9 +232,6 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 type(failure).__name__,
                 failure,
             )
-        finally:
-            if broken:
-                entry.break_()
 
     async def _discard(self, entry: Entry) -> None:
         """Have a broken connection closed.
@@ -209,32 +262,36 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
-    async def _finish_release(self, todo: object) -> None:
-        if isinstance(todo, Entry):
-            if todo.is_broken:
-                await self._discard(todo)
-                return
-            try:
-                await self._manager.on_release(todo.endpoint, todo.conn)
-            except DiscardConnection as exc:
-                self._core.retire_to_doomed(todo, self._core.now())
-                try:
-                    logger.info('a connection to %r is disposed of: %s', todo.endpoint, exc)
-                finally:
-                    self._doom_due()
-                    tasks = self._spawn_disposals()
-                if tasks:
-                    # No longer than for a broken connection: see _discard().
-                    await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
-                return
-            except BaseException as exc:
-                # Disposes of nothing that is due, as in generic-connection-pool.
-                self._release_unreset(todo, isinstance(exc, Exception))
-                self._spawn_disposals()
-                raise
-            if self._release_entry(todo) is None:
-                return
-        await self._dispose_doomed()
+    async def _finish_release(self, entry: Entry) -> None:
+        """What is left of a release that has a hook to run first."""
+        try:
+            await self._manager.on_release(entry.endpoint, entry.conn)
+        except DiscardConnection as exc:
+            await self._discard_unreset(entry, exc)
+        except BaseException as exc:
+            # Disposes of nothing that is due, as in generic-connection-pool.
+            self._release_unreset(entry, isinstance(exc, Exception))
+            self._spawn_disposals()
+            raise
+        else:
+            if self._give_back(entry):
+                await self._dispose_doomed()
+
+    async def _discard_unreset(self, entry: Entry, why: DiscardConnection) -> None:
+        self._core.retire_to_doomed(entry, self._core.now())
+        try:
+            logger.info('a connection to %r is disposed of: %s', entry.endpoint, why)
+        finally:
+            self._doom_due()
+            tasks = self._spawn_disposals()
+        if tasks:
+            # No longer than for a broken connection: see _discard().
+            await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
+
+    # In the warning about a coroutine that was never awaited.
+    for rest_of_release in (_release_after_error, _release_in_loop, _wait_for_disposals, _discard, _finish_release):
+        rest_of_release.__qualname__ = 'ConnectionPool.release'
+    del rest_of_release
 
     async def _wait(
         self, signal: Signal, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter

@@ -41,6 +41,8 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
 
+    _own_methods = SyncPool.acquire, SyncPool.release
+
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
         self._closers = SyncClosers(self, 'gcpool-closer')

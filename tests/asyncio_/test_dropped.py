@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 
-from tests.asyncio_.runtime import until
+from tests.asyncio_.runtime import spawn, until
 from tests.conftest import FREE_THREADED
-from tests.pool.support import Case, HookedManager, JudgingManager, Manager
+from tests.pool.support import Case, Gate, HookedManager, JudgingManager, Manager
 from tests.support import PATIENCE
 
 
@@ -31,7 +31,8 @@ async def test_a_context_whose_entering_was_not_awaited() -> None:
         context = case.pool.connection('a')
         entering = context.__aenter__()
         assert case.stats['acquired'] == 1
-        del context, entering
+        with pytest.warns(RuntimeWarning, match="coroutine 'ConnectionPool.connection' was never awaited"):
+            del context, entering
         assert case.stats['acquired'] == 0
 
 
@@ -157,3 +158,27 @@ async def test_what_no_hook_has_tidied_up_is_checked(how: str) -> None:
         case.manager.take_calls()
         assert await case.cycle('a') == 'a1'
         assert case.manager.take_calls()[0] == 'check_aliveness a1'
+
+
+@pytest.mark.parametrize('what', ['release', 'context'])
+async def test_what_is_dropped_while_another_release_runs_its_hook_gives_nothing_back(what: str) -> None:
+    async with Case(HookedManager()) as case:
+        context = [case.pool.connection('a')]
+        conn = await context[0].__aenter__()
+        made = []
+        if what == 'release':
+            # Called outside of the loop, so that nothing is done yet.
+            thread = threading.Thread(target=lambda: made.append(case.pool.release(conn, 'a')))
+            thread.start()
+            thread.join(PATIENCE)
+        gate = Gate()
+        case.manager.script('on_release', gate)
+        job = spawn(case.release, conn)
+        await gate.reached()
+        if what == 'release':
+            made.pop().close()
+        context.clear()
+        assert case.stats['acquired'] == 1
+        gate.open()
+        await job.result()
+        assert case.stats['idle'] == 1

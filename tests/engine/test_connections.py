@@ -170,6 +170,35 @@ def test_a_connection_given_back_twice_is_an_error() -> None:
     assert pool.drain_idle('a') == ['a1'], 'it is there once'
 
 
+@pytest.mark.parametrize('waits', [False, True])
+def test_the_end_of_one_acquire_is_not_that_of_the_next(waits: bool) -> None:
+    """Who knows which acquire he ends (a context) cannot give back what somebody else has by now."""
+    pool = Pool(max_size=1)
+    first = pool.acquire('a')
+    entry, lease_no = first.entry, first.entry.lease_no
+    if waits:
+        second = pool.ask('a')
+        pool.release(first)
+    else:
+        pool.release(first)
+        second = pool.acquire('a')
+    assert second.entry is entry
+    before = pool.stats
+    for _ in range(2):
+        for give_back in (
+            lambda: pool.core.release(entry, pool.now, lease_no),
+            lambda: pool.core.begin_release(entry, lease_no),
+        ):
+            with pytest.raises(ConnectionNotAcquired, match=r"<a1> was given back before, .* somebody else's by now"):
+                give_back()
+        assert pool.stats == before
+        # Once more, when the pool was closed over the second one: that one's release is nothing then, and no error.
+        pool.core.close()
+        pool.core.doom_acquired()
+        before = pool.stats
+    pool.core.release(entry, pool.now, entry.lease_no)
+
+
 def test_a_connection_given_back_twice_while_its_hook_runs_is_an_error() -> None:
     pool = Pool()
     acquire = pool.acquire('a')

@@ -227,10 +227,14 @@ class Tasks(Loop):
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
             Manager(self.world), _clock=self.world.time, **self.world.settings
         )
-        self.acquire = self.pool.acquire
-        self.release = self.pool.release
 
     # -- what the world asks for ----------------------------------------------------------------------------------
+
+    def acquire(self, endpoint: int, timeout: float | None) -> Any:
+        return self.pool.acquire(endpoint, timeout).__await__()
+
+    def release(self, conn: Connection, endpoint: int) -> Any:
+        return self.pool.release(conn, endpoint).__await__()
 
     def nap(self, seconds: float) -> Any:
         if seconds <= 0.0:
@@ -318,7 +322,7 @@ class Tasks(Loop):
             context = self.pool.connection(endpoint, timeout)
             conn = yield from context.__aenter__().__await__()
         else:
-            conn = yield from self.acquire(endpoint, timeout).__await__()
+            conn = yield from self.acquire(endpoint, timeout)
         user.doing = 'using'
         world.take(user, conn, endpoint)
         try:
@@ -334,21 +338,21 @@ class Tasks(Loop):
                     context = None
                 else:
                     # Never awaited.
-                    forgotten = self.release(conn, endpoint)
+                    forgotten = self.pool.release(conn, endpoint)
                     del forgotten
                 world.gentle -= 1
             elif kind == 4:
                 # Cancelled before its first step.
-                self.create_task(self.release(conn, endpoint)).cancel()
+                self.create_task(self.pool.release(conn, endpoint)).cancel()
             else:
                 # Closed before its first step.
-                coroutine: Any = self.release(conn, endpoint)
+                coroutine: Any = self.pool.release(conn, endpoint)
                 coroutine.close()
         yield None
 
     def acquire_by_hand(self, endpoint: int, timeout: float | None, at_once: bool) -> Steps:
         """Begin to acquire, and close the coroutine in the middle. Where that comes too late, there is a connection."""
-        coroutine: Any = self.acquire(endpoint, timeout)
+        coroutine: Any = self.pool.acquire(endpoint, timeout)
         try:
             awaited = coroutine.send(None)
             if at_once:

@@ -290,7 +290,7 @@ cdef int give_back_unused(PoolCore core, Entry e, double now) except -1:
         give_back_ticket(core, e, now)
     elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):
         mark_unchecked(core, e)         # its check, or what comes after it, was cut off
-        release_locked(core, e, now, &core.doomed_for_worker)
+        release_locked(core, e, now, &core.doomed_for_worker, ANY_LEASE)
     return 0
 
 

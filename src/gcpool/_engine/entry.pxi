@@ -44,6 +44,10 @@ cdef class Entry(HeapMember):
         """Have the next release dispose of it. Called by its holder."""
         gcp_store_char(&self.broken, True)
 
+    def mark_sound(self):
+        """Take :py:meth:`break_` back."""
+        gcp_store_char(&self.broken, False)
+
     def __repr__(self):
         return f'<Entry {self.state_name} at {id(self):#x}>'
 
@@ -55,6 +59,10 @@ cdef inline EndpointPool pool_of(Entry e):
     return e.pool
 
 
+cdef enum:
+    ANY_LEASE = 0       # of a release that names the connection only, and cannot know which acquire's end it is
+
+
 cdef inline bint is_idle(Entry e) noexcept:
     return e.state == IDLE_CORE or e.state == IDLE_EXTRA
 
@@ -63,15 +71,29 @@ cdef inline bint is_out(Entry e) noexcept:
     return e.state == ACQUIRED or e.state == RELEASING
 
 
+cdef inline bint is_lease_of(Entry e, unsigned int lease_no) noexcept:
+    # Whether nobody has acquired the connection since that lease began.
+    return lease_no == ANY_LEASE or gcp_load_uint(&e.lease_no) == lease_no
+
+
+cdef inline bint is_leased(Entry e, unsigned int lease_no) noexcept:
+    # Whether the connection is still out, and by that lease. ep.lock is held.
+    return is_out(e) and is_lease_of(e, lease_no)
+
+
 cdef inline void serve(Waiter w, Entry e) noexcept:
     w.entry = e
     w.state = SERVED
 
 
-cdef int must_be_out(PoolCore core, Entry e) except -1:
-    # Called, with no lock held, where an entry that its holder gives back is not out. That is an error, unless the pool
-    # was closed while it was out: then its release does nothing, and is the end of the entry.
-    if not gcp_load_char(&e.closed_while_out):
+cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
+    # Called, with no lock held, where an entry that its holder gives back is not out, or not by that lease. That is an
+    # error, unless the pool was closed while it was out: then its release does nothing, and is the end of the entry.
+    # Nobody can acquire it after that: its lease number, which is looked at second, is the last one.
+    cdef bint closed = gcp_load_char(&e.closed_while_out)
+    if not is_lease_of(e, lease_no):
+        raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')
+    if not closed:
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
     forget_closed_while_out(core, e)
     return 0

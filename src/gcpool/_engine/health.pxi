@@ -105,5 +105,5 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     gcp_unlock(&core.lock)
     notify_all(&served)
     if not out:
-        must_be_out(core, e)
+        must_be_out(core, e, ANY_LEASE)
     return out

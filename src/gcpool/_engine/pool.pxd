@@ -42,8 +42,8 @@ cdef class PoolCore:
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w)
-    cpdef bint begin_release(self, Entry e) except -1
-    cpdef release(self, Entry e, double now)
+    cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
+    cpdef release(self, Entry e, double now, unsigned int lease_no=*)
     cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
@@ -54,5 +54,5 @@ cdef class PoolCore:
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
     cdef Entry entry_to_release(self, object conn, object endpoint)
-    cdef int release_locked(self, Entry e, double now, Chain *doomed) except -1
-    cdef bint release_fast(self, Entry e, double now) except -1
+    cdef int release_locked(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1
+    cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1

@@ -82,10 +82,10 @@ cdef class PoolCore:
         """
         return take_idle(self, endpoint, now, interval)
 
-    cdef bint release_fast(self, Entry e, double now) except -1:
+    cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1:
         # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
         # What is needed of the endpoint pool lives as long as the entry: no reference is taken for the call.
-        return release_fast(self, e, <EndpointPool><void *>e.pool, now)
+        return release_fast(self, e, <EndpointPool><void *>e.pool, now, lease_no)
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ cdef class PoolCore:
         """
         cdef Entry e = self.entry_to_release(conn, endpoint)
         if e is not None and gcp_load_char(&e.state) != ACQUIRED:
-            must_be_out(self, e)
+            must_be_out(self, e, ANY_LEASE)
             return None
         return e
 
@@ -239,26 +239,28 @@ cdef class PoolCore:
         """The same, or None when it is not out, or another endpoint's. It changes nothing."""
         return entry_if_acquired(self, conn, endpoint)
 
-    cpdef bint begin_release(self, Entry e) except -1:
+    cpdef bint begin_release(self, Entry e, unsigned int lease_no=ANY_LEASE) except -1:
         """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
 
+        :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not acquired
         :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
         """
-        return begin_release(self, e)
+        return begin_release(self, e, lease_no)
 
-    cpdef release(self, Entry e, double now):
+    cpdef release(self, Entry e, double now, unsigned int lease_no=ANY_LEASE):
         """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
 
+        :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not out; nothing is changed then
         """
         pool_of(e)
-        if not self.release_fast(e, now):
-            self.release_locked(e, now, &self.doomed_for_caller)
+        if not self.release_fast(e, now, lease_no):
+            self.release_locked(e, now, &self.doomed_for_caller, lease_no)
 
-    cdef int release_locked(self, Entry e, double now, Chain *doomed) except -1:
+    cdef int release_locked(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
         # What release_fast() leaves, under the core's lock.
-        return release_locked(self, e, now, doomed)
+        return release_locked(self, e, now, doomed, lease_no)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 

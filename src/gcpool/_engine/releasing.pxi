@@ -52,19 +52,31 @@ cdef Entry entry_if_acquired(PoolCore core, object conn, object endpoint):
     return e if pool_is_for(core, e.pool, endpoint) else None
 
 
-cdef bint begin_release(PoolCore core, Entry e) except -1:
+cdef bint begin_release(PoolCore core, Entry e, unsigned int lease_no) except -1:
     cdef EndpointPool ep = pool_of(e)
-    cdef bint acquired
+    cdef bint begun
     if made_before_fork(core, e.fork_epoch):
         return False
     gcp_lock(&ep.lock)
-    acquired = e.state == ACQUIRED
-    if acquired:
+    begun = e.state == ACQUIRED and is_lease_of(e, lease_no)
+    if begun:
         move(ep, e, ACQUIRED, RELEASING)
     gcp_unlock(&ep.lock)
-    if not acquired:
-        must_be_out(core, e)
-    return acquired
+    if not begun:
+        must_be_out(core, e, lease_no)
+    return begun
+
+
+cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) except -1:
+    # Whether a connection is still as the holder of that lease left it.
+    cdef EndpointPool ep = pool_of(e)
+    cdef bint held
+    if made_before_fork(core, e.fork_epoch):
+        return False
+    gcp_lock(&ep.lock)
+    held = e.state == state and is_lease_of(e, lease_no)
+    gcp_unlock(&ep.lock)
+    return held
 
 
 # -- release -------------------------------------------------------------------------------------------------------
@@ -80,15 +92,16 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
-cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double now) except -1:
-    # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked().
+cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double now, unsigned int lease_no) except -1:
+    # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked(). The
+    # lease number says which acquire it ends, so that it cannot end another user's.
     cdef bint is_core
     if made_before_fork(core, e.fork_epoch):
         return True
     gcp_lock(&ep.lock)
-    if not is_out(e):
+    if not is_leased(e, lease_no):
         gcp_unlock(&ep.lock)
-        must_be_out(core, e)
+        must_be_out(core, e, lease_no)
         return True
     if needs_core_lock(core, ep, e, now):
         gcp_unlock(&ep.lock)
@@ -164,7 +177,7 @@ cdef bint overtakes_too_often(PoolCore core, EndpointPool ep) noexcept:
     return overtaken > (0 if eldest.size == 0 else <long long>MAX_OVERTAKES * core.total_max_size)
 
 
-cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed) except -1:
+cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
     # What release_fast() leaves.
     cdef EndpointPool ep = e.pool
     cdef Chain served = Chain(NULL, NULL, 0)
@@ -174,10 +187,10 @@ cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed) excep
     cdef int outcome
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    if not is_out(e):
+    if not is_leased(e, lease_no):
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
-        return must_be_out(core, e)
+        return must_be_out(core, e, lease_no)
     first = first_waiter(core, ep)
     late = advance_relief(core, now)
     outcome = decide_release(core, ep, e, now)

@@ -1,23 +1,28 @@
+cdef class ReleaseCoroutine
+
+cdef class ReadyConnections:                # set once
+    cdef PoolCore core
+    cdef OwnLoop own_loop
+    cdef double trusted_for                 # PoolFacade.trusted_for
+    cdef bint none                          # each connection is checked first, or has a hook called
+
+    cdef Entry take(self, object endpoint)
+
+
 cdef class AsyncPool(PoolFacade):
-    cdef object loop                        # [loop] the one that the pool belongs to
-    cdef object loop_mark                   # [loop] see gcp_loop_mark()
-    cdef int loop_fork_epoch                # [loop]
+    cdef OwnLoop own_loop                   # set once
+    cdef ReadyConnections ready             # set once
 
-    cdef int check_loop(self) except -1
-    cdef int refuse_other_loop(self) except -1
-    cdef bint loop_runs_in_other_thread(self) except -1
-    cdef bint in_own_loop(self) except -1
-    cdef int bind(self) except -1
-    cdef object acquire_ready(self, object endpoint, object timeout)
-    cdef object release_or_tell(self, Entry e)
-    cdef object release_or_fail(self, object conn, object endpoint)
-    cdef int abandon_entry(self, Entry e, unsigned int lease_no) except -1
-    cpdef object _release_entry(self, Entry e)
+    cdef int share_core(self) except -1
+    cdef bint give_back(self, Entry e, unsigned int lease_no) except -1
+    cdef object leave(self, Entry e, unsigned int lease_no)
+    cdef object leave_after_error(self, Entry e, unsigned int lease_no, object exc)
+    cdef bint leave_elsewhere(self, Lease context, object exc) except -1
+    cdef object release_unusually(self, object conn, object endpoint)
+    cdef ReleaseCoroutine new_rest(self)
+    cdef int give_back_unasked(self, Entry e) except -1
+    cdef object spawn_disposals(self)
 
 
-cdef class AsyncConnectionContext:
-    cdef AsyncPool pool
-    cdef object endpoint
-    cdef object timeout
-    cdef Entry entry
-    cdef unsigned int lease_no
+cdef class AsyncConnectionContext(Lease):
+    pass

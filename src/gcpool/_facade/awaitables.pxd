@@ -3,6 +3,7 @@ cdef class ManagerCall:                     # [owner]
     cdef object inner                       # None: not begun
 
     cdef object begin(self)
+    cdef object step(self, object value, bint *has_returned)
     cdef object returned(self, object value)
     cdef int failed(self) except -1
 
@@ -10,6 +11,23 @@ cdef class ManagerCall:                     # [owner]
 cdef class CreateCall(ManagerCall):
     cdef PoolCore core
     cdef Entry ticket
+
+
+cdef class ReleaseCoroutine(ManagerCall):
+    cdef AsyncPool pool
+    cdef Lease lease
+    cdef object failure                     # of a release that was not due, until it is raised
+
+
+cdef class Released:
+    cdef object inner                       # made when it is asked for
+    cdef bint awaited
+
+    cdef object real(self)
+
+
+cdef class NothingLeft:
+    pass
 
 
 cdef class Disposal(ManagerCall):

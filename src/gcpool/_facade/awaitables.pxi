@@ -1,3 +1,12 @@
+cdef extern from "Python.h":
+    int PyIter_Send(object, object, PyObject **) except -1
+    bint PyCoro_CheckExact(object)
+    int PyErr_WarnEx(object, const char *, Py_ssize_t) except -1
+    enum:
+        PYGEN_RETURN
+        PYGEN_NEXT
+
+
 cdef object iterator_of(object awaitable):
     # What `await` goes through.
     if PyCoro_CheckExact(awaitable):
@@ -51,24 +60,34 @@ cdef class ManagerCall:
     def __iter__(self):
         return self
 
-    def __next__(self):
-        return self.send(None)
-
-    def send(self, value):
+    cdef object step(self, object value, bint *has_returned):
         cdef PyObject *result = NULL
-        cdef int status
         try:
             if self.inner is None:
                 self.inner = self.begin()
-            status = PyIter_Send(self.inner, value, &result)
+            has_returned[0] = PyIter_Send(self.inner, value, &result) == PYGEN_RETURN
         except BaseException:
             self.failed()
             raise
         got = <object>result
         Py_DECREF(got)
-        if status == PYGEN_NEXT:
+        return self.returned(got) if has_returned[0] else got
+
+    def __next__(self):
+        cdef bint has_returned = False
+        got = self.step(None, &has_returned)
+        if not has_returned:
             return got
-        raise StopIteration(self.returned(got))
+        if got is None:
+            raise StopIteration     # compiled to the end without an exception, which costs next to nothing
+        raise StopIteration(got)
+
+    def send(self, value):
+        cdef bint has_returned = False
+        got = self.step(value, &has_returned)
+        if not has_returned:
+            return got
+        raise StopIteration(got)
 
     def throw(self, kind, value=None, traceback=None):
         exc = exception_of(kind, value, traceback)
@@ -104,6 +123,128 @@ cdef class CreateCall(ManagerCall):
 
     cdef object returned(self, object value):
         return self.core.created(self.ticket, value, self.core.read_clock())
+
+
+@cython.final
+@cython.no_gc_clear     # the coroutine inside warns of itself if nobody awaits it
+cdef class ReleaseCoroutine(ManagerCall):
+    """What ``release()`` returns where a hook is still to run: a coroutine to everybody who asks.
+
+    One of the interpreter's own is inside. Whatever ends that, the connection comes back in the same moment. The inner
+    one cannot do that itself: what is thrown into it before its first step ends it without a line of it having run, and
+    the traceback keeps its frame, and all that this holds, alive.
+    """
+
+    cdef object begin(self):
+        raise RuntimeError(NO_POOL)
+
+    cdef object returned(self, object value):
+        self.lease.entry = None
+        self.failure = None
+        return value
+
+    cdef int failed(self) except -1:
+        # Signal handlers may raise between any two lines of the facade's Python code. Then the connection that they
+        # were about to give back is still out, what they were to close still doomed, and nobody else knows.
+        cdef Lease lease = self.lease
+        cdef Entry e = None if lease is None else lease.entry
+        self.failure = None
+        if e is not None:
+            lease.entry = None
+            self.pool.give_back_dropped(e, lease.lease_no, lease.state)
+            if has_doomed(self.pool._core) and not self.pool.own_loop.runs_in_other_thread():
+                self.pool.spawn_disposals()
+        return 0
+
+    def close(self):
+        failure = self.failure
+        ManagerCall.close(self)
+        if failure is not None:
+            log.error('a release that was closed before its first step was not due: %s', failure)
+
+    @property
+    def __class__(self):
+        return CoroutineType
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+@cython.final
+@cython.freelist(16)
+@cython.no_gc_clear     # it warns of itself if nobody awaits it
+cdef class Released:
+    """What ``release()`` returns where nothing is left to do: a coroutine to everybody who asks.
+
+    ``await`` is done with this at once. For all else there is one of the interpreter's own kind, made when first asked
+    for: that costs more than the rest of a release.
+    """
+
+    cdef object real(self):
+        if self.inner is None:
+            self.inner = coroutine_of_release()
+            if self.awaited:
+                self.inner.close()
+        return self.inner
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.awaited or self.inner is not None:
+            return self.real().send(None)
+        self.awaited = True
+        raise StopIteration     # compiled to the end without an exception
+
+    def send(self, value):
+        return self.real().send(value)
+
+    def throw(self, kind, value=None, traceback=None):
+        return self.real().throw(exception_of(kind, value, traceback))
+
+    def close(self):
+        self.real().close()
+
+    @property
+    def __class__(self):
+        # For isinstance(): anyio up to 4.13 and others ask inspect.iscoroutine() of what a function has returned.
+        return CoroutineType
+
+    def __getattr__(self, name):
+        return getattr(self.real(), name)
+
+    def __dealloc__(self):
+        if self.inner is None and not self.awaited:
+            PyErr_WarnEx(RuntimeWarning, b"coroutine 'ConnectionPool.release' was never awaited", 1)
+
+
+@cython.final
+cdef class NothingLeft:
+    """What the end of a context returns that has nothing to wait for: a coroutine that is done. There is one of it."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, kind, value=None, traceback=None):
+        raise exception_of(kind, value, traceback)
+
+    def close(self):
+        pass
+
+
+cdef NothingLeft NOTHING_LEFT = NothingLeft()
 
 
 @cython.final

@@ -47,7 +47,7 @@ cpdef double dispose_time(double deadline, double now) noexcept:
     return HASTY_DISPOSE_TIME
 
 
-cdef inline object check_timeout(object timeout):
+cdef inline object checked_timeout(object timeout):
     # The seconds as the float or the int that managers expect.
     if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
         if isinstance(timeout, bool) or not isinstance(timeout, Real):
@@ -126,11 +126,11 @@ cdef class PoolFacade:
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
         cdef bint overridden
-        base = SyncPool if isinstance(self, SyncPool) else AsyncPool
+        acquire, release = self._own_methods
         type(self).acquire      # this look-up gives the type a version
         # Read before the comparison: a method that is replaced after this changes the version.
         version = gcp_version_of_type(self)
-        overridden = type(self).acquire is not base.acquire or type(self).release is not base.release
+        overridden = type(self).acquire is not acquire or type(self).release is not release
         gcp_store_uint(&self.unpatched_version, 0 if overridden else version)
         return overridden or gcp_load_int(&self.replaced)
 
@@ -160,6 +160,13 @@ cdef class PoolFacade:
         else:
             core.retire_to_doomed(e, core.read_clock())
         return 0
+
+    def _checked_timeout(self, timeout):
+        return checked_timeout(timeout)
+
+    cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
+        # The holder of a lease has gone without giving the connection back. In any thread; it may be back, though.
+        raise NotImplementedError
 
     def _must_check(self, Waiter w not None):
         # Whether what a waiter was served has to be checked first. Not if the pool was closed over it: it is closed by

@@ -1,9 +1,9 @@
 cdef class SyncPool(PoolFacade):
     cdef Entry acquire_entry(self, object endpoint, object timeout)
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e)
-    cdef int release_entry(self, Entry e) except -1
-    cdef int finish_release(self, Entry e) except -1
-    cdef int release_after_error(self, Entry e, object exc) except -1
+    cdef int release_entry(self, Entry e, unsigned int lease_no) except -1
+    cdef int finish_release(self, Entry e, unsigned int lease_no) except -1
+    cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1
     cdef int discard_entry(self, Entry e) except -1
     cdef int dispose_due(self) except -1
     cdef int begin_disposals(self, double deadline) except -1
@@ -12,11 +12,5 @@ cdef class SyncPool(PoolFacade):
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1
 
 
-cdef class SyncConnectionContext:           # [owner]
-    cdef SyncPool pool
-    cdef object endpoint
-    cdef object timeout
-    cdef Entry entry                        # None: not entered
-    cdef unsigned int lease_no              # which acquire of the entry it is
-
-    cdef int abandon(self) except -1
+cdef class SyncConnectionContext(Lease):
+    pass

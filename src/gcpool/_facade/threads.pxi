@@ -19,7 +19,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef Entry e
         if timeout is not None:
-            timeout = check_timeout(timeout)
+            timeout = checked_timeout(timeout)
         e = self.acquire_entry(endpoint, timeout)
         return e.conn_
 
@@ -35,7 +35,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef Entry e = self._core.entry_to_release(conn, endpoint)
         if e is not None:
-            self.release_entry(e)
+            self.release_entry(e, ANY_LEASE)
 
     def connection(self, endpoint, timeout=None):
         """A context manager that acquires a connection and gives it back; as a decorator, around each call.
@@ -53,7 +53,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef SyncConnectionContext context
         if timeout is not None:
-            timeout = check_timeout(timeout)
+            timeout = checked_timeout(timeout)
         if self.is_overridden():
             return self._connection_by_methods(endpoint, timeout)
         context = SyncConnectionContext.__new__(SyncConnectionContext)
@@ -131,20 +131,27 @@ cdef class SyncPool(PoolFacade):
             raise failure
         return 0
 
-    cdef int release_entry(self, Entry e) except -1:
-        if (self._hooks_release or gcp_load_char(&e.broken)) and not self._core.begin_release(e):
+    cdef int release_entry(self, Entry e, unsigned int lease_no) except -1:
+        if (self._hooks_release or gcp_load_char(&e.broken)) and not self._core.begin_release(e, lease_no):
             return 0
-        return self.finish_release(e)
+        return self.finish_release(e, lease_no)
 
-    cdef int release_after_error(self, Entry e, object exc) except -1:
+    cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
         # The block of a context raised, and the manager can tell whether that broke the connection.
-        cdef PoolCore core = self._core
-        if not core.begin_release(e):
+        if not self._core.begin_release(e, lease_no):
             return 0
         try:
             self._judge(e, exc)
         finally:
-            self.finish_release(e)
+            self.finish_release(e, lease_no)
+        return 0
+
+    cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
+        if is_held(self._core, e, lease_no, state):
+            try:
+                self.release_entry(e, lease_no)
+            except ConnectionNotAcquired:       # another thread was faster
+                pass
         return 0
 
     def _judge(self, Entry e not None, exc):
@@ -171,7 +178,7 @@ cdef class SyncPool(PoolFacade):
             self.dispose_due()
         return 0
 
-    cdef int finish_release(self, Entry e) except -1:
+    cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
         # The rest of it: with a hook begin_release() came before.
         cdef PoolCore core = self._core
         cdef double now
@@ -193,8 +200,8 @@ cdef class SyncPool(PoolFacade):
                 self.dispose_doomed()
                 raise
         now = core.read_clock()
-        if not core.release_fast(e, now):
-            core.release_locked(e, now, &core.doomed_for_caller)
+        if not core.release_fast(e, now, lease_no):
+            core.release_locked(e, now, &core.doomed_for_caller, lease_no)
         self.doom_due(now)
         if has_doomed(core):
             self.dispose_doomed()
@@ -301,64 +308,31 @@ cdef class SyncPool(PoolFacade):
 
 
 @cython.final
-@cython.freelist(8)
 @cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
-cdef class SyncConnectionContext:
+cdef class SyncConnectionContext(Lease):
     """What ``pool.connection()`` returns. It can be entered again after it was left.
 
     It decorates functions, too, as in generic-connection-pool: each call acquires a connection and gives it back.
     """
 
     def __call__(self, function):
-        if self.pool is None:
-            raise RuntimeError(NO_POOL)
-        return self.pool._decorate(function, self.endpoint, self.timeout)
+        return decorate(self, function)
 
     def __enter__(self):
+        cdef SyncPool pool
         cdef Entry e
+        check_enterable(self)
+        pool = <SyncPool>self.pool
+        e = pool.acquire_entry(self.endpoint, self.timeout)
         if self.entry is not None:
-            raise RuntimeError(ENTERED)
-        if self.pool is None:
-            raise RuntimeError(NO_POOL)
-        e = self.pool.acquire_entry(self.endpoint, self.timeout)
-        if self.entry is not None:      # by another thread, while this one waited
-            self.pool.release_entry(e)
-            raise RuntimeError(ENTERED)
-        self.entry = e
-        self.lease_no = e.lease_no
-        return e.conn_
+            pool.release_entry(e, ANY_LEASE)
+        return entry_to_enter_with(self, e).conn_
 
     def __exit__(self, exc_type, exc, traceback):
-        cdef Entry e = self.entry
-        if e is None:
-            raise RuntimeError('the connection context was not entered')
-        self.entry = None
-        if e.fork_epoch == self.pool._core.fork_epoch:
-            if gcp_load_uint(&e.lease_no) != self.lease_no:
-                raise ConnectionNotAcquired(
-                    f'the connection {e.conn_!r} was given back inside its context, and is somebody else\'s by now'
-                )
-            if exc is not None and self.pool._hooks_broken:
-                self.pool.release_after_error(e, exc)
-            else:
-                self.pool.release_entry(e)
+        cdef Entry e = entry_to_leave_with(self)
+        cdef SyncPool pool = <SyncPool>self.pool
+        if exc is not None and pool._hooks_broken:
+            pool.release_after_error(e, self.lease_no, exc)
+        else:
+            pool.release_entry(e, self.lease_no)
         return None
-
-    def __dealloc__(self):
-        if self.entry is not None:
-            self.abandon()
-
-    cdef int abandon(self) except -1:
-        # Entered and never left. From 3.14 on signals are looked for between __enter__ and the block that __exit__
-        # guards: where a handler raises there, this object goes, and with it what it holds. (So it is with the
-        # generators of contextlib, in any version.) A pool that is being collected as garbage owns no entries any more.
-        cdef Entry e = self.entry
-        cdef PoolCore core
-        self.entry = None
-        if self.pool is not None and self.pool._core is not None:
-            core = self.pool._core
-            if core.entries is None or e not in core.entries:
-                return 0
-            if gcp_load_uint(&e.lease_no) == self.lease_no and core.is_out(e):
-                self.pool.release_entry(e)
-        return 0

@@ -1,0 +1,51 @@
+@cython.freelist(16)
+@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
+cdef class Lease:
+    """One acquire of a connection, by whoever holds this: when this goes, the connection comes back.
+
+    A context that was entered and never left ends so: signal handlers may raise between ``__enter__`` and the block
+    that ``__exit__`` guards (from Python 3.14 on), and between ``__aenter__`` and the first step of what that returned.
+    """
+
+    def __dealloc__(self):
+        # A pool that is being collected as garbage has no core, or one that owns no entries any more.
+        if self.entry is not None and self.pool is not None and self.pool._core is not None:
+            if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
+                self.pool.give_back_dropped(self.entry, self.lease_no, self.state)
+
+
+cdef inline int begin_lease(Lease lease, Entry e, char state=ACQUIRED) except -1:
+    lease.entry = e
+    lease.lease_no = gcp_load_uint(&e.lease_no)
+    lease.state = state
+    return 0
+
+
+cdef inline Entry entry_to_enter_with(Lease context, Entry e):
+    # The one that a context was served. Another thread, or task, may have entered it while this one waited.
+    if context.entry is not None:
+        raise RuntimeError(ENTERED)
+    begin_lease(context, e)
+    return e
+
+
+cdef inline Entry entry_to_leave_with(Lease context):
+    cdef Entry e = context.entry
+    if e is None:
+        raise RuntimeError('the connection context was not entered')
+    context.entry = None
+    return e
+
+
+cdef inline int check_enterable(Lease context) except -1:
+    if context.entry is not None:
+        raise RuntimeError(ENTERED)
+    if context.pool is None:
+        raise RuntimeError(NO_POOL)
+    return 0
+
+
+cdef object decorate(Lease context, object function):
+    if context.pool is None:
+        raise RuntimeError(NO_POOL)
+    return context.pool._decorate(function, context.endpoint, context.timeout)

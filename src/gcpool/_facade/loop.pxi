@@ -1,0 +1,89 @@
+# Of asyncio, as C globals. They are set when gcpool.asyncio is imported: a program of threads does not load asyncio.
+cdef object get_running_loop = None
+cdef object running_loop_or_none = None
+cdef object CancelledError = None
+
+
+def load_asyncio():
+    """Import asyncio for the pools that are to run on it."""
+    global get_running_loop, running_loop_or_none, CancelledError
+    import asyncio
+    get_running_loop = asyncio.get_running_loop
+    running_loop_or_none = asyncio._get_running_loop
+    CancelledError = asyncio.CancelledError
+    mark_coroutine_functions()
+
+
+cdef extern from *:
+    """
+    /* Before Python 3.12 get_running_loop() asks the system for the process id at each call, which costs more than all
+       the rest of a cycle. What it looks at first is an object in the thread's dict that is made anew whenever a loop
+       begins or ends to run: while that object is the same, so is the running loop. (After a fork it is not valid any
+       more; the pool knows that by its fork_epoch.) Later versions need no such mark, and have none. */
+    #if PY_VERSION_HEX < 0x030C0000
+      enum { GCP_HAS_LOOP_MARK = 1 };
+      static void *gcp_loop_mark(void) {
+          static PyObject *key = NULL;
+          PyObject *dict = PyThreadState_GetDict();
+          if (key == NULL) key = PyUnicode_InternFromString("__asyncio_running_event_loop__");
+          if (key == NULL || dict == NULL) { PyErr_Clear(); return NULL; }
+          return (void *)PyDict_GetItem(dict, key);
+      }
+    #else
+      enum { GCP_HAS_LOOP_MARK = 0 };
+      #define gcp_loop_mark() NULL
+    #endif
+
+    /* Calls a function of no parameters, that of C directly if it is one of C. */
+    static PyObject *gcp_call(PyObject *function) {
+        if (PyCFunction_CheckExact(function) && PyCFunction_GET_FLAGS(function) == METH_NOARGS)
+            return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), NULL);
+        return PyObject_CallNoArgs(function);
+    }
+    """
+    void *gcp_loop_mark() noexcept
+    object gcp_call(object)
+    enum: GCP_HAS_LOOP_MARK
+
+
+@cython.final
+cdef class OwnLoop:
+    """The event loop that a pool belongs to: the one that used it first."""
+
+    cdef inline int check(self) except -1:
+        # That it is the running one, or becomes the pool's.
+        if self.fork_epoch == self.core.fork_epoch:
+            if GCP_HAS_LOOP_MARK:
+                if self.mark is not None and <void *>self.mark == gcp_loop_mark():
+                    return 0
+            elif gcp_call(get_running_loop) is self.loop:
+                return 0
+        return self.bind()
+
+    cdef inline bint runs_here(self) except -1:
+        if self.fork_epoch != self.core.fork_epoch:
+            return False
+        if GCP_HAS_LOOP_MARK and self.mark is not None and <void *>self.mark == gcp_loop_mark():
+            return True
+        return gcp_call(running_loop_or_none) is self.loop
+
+    cdef bint runs_in_other_thread(self) except -1:
+        loop = self.loop
+        return loop is not None and running_loop_or_none() is not loop and loop.is_running()
+
+    cdef int bind(self) except -1:
+        cdef object loop = get_running_loop()
+        cdef void *mark
+        if self.core is UNBUILT:
+            return 0
+        if loop is not self.loop or self.fork_epoch != self.core.fork_epoch:
+            if self.loop is not None and self.fork_epoch == self.core.fork_epoch:
+                raise EventLoopMismatch(
+                    f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from '
+                    f'{loop!r}: expected one pool for each event loop'
+                )
+            self.loop = loop
+            self.fork_epoch = self.core.fork_epoch
+        mark = gcp_loop_mark()
+        self.mark = <object>mark if mark != NULL else None
+        return 0
