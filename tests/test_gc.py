@@ -16,6 +16,7 @@ import pytest
 
 import gcpool.asyncio
 import gcpool.threading
+from gcpool import _workers
 from gcpool.exceptions import BaseError, PoolTimeout
 from tests.conftest import FREE_THREADED, QUICK, pool_threads
 from tests.support import PATIENCE, collect_garbage
@@ -716,7 +717,7 @@ def test_a_forgotten_asyncio_pool_is_collected_with_the_tasks_that_wait_in_it() 
     assert [reference() for reference in references] == [None] * len(references)
 
 
-def test_reference_counts_of_shared_objects_stay() -> None:
+def test_reference_counts_of_shared_objects_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """A count too few would free what others use, some time later."""
     endpoint = ('endpoint', threading.get_ident())
     manager = HookedManager(lambda: None)
@@ -724,7 +725,11 @@ def test_reference_counts_of_shared_objects_stay() -> None:
     conn = pool.acquire(endpoint)
     pool.release(conn, endpoint)
 
+    # A thread that closes what was found dead holds the pool.
+    monkeypatch.setattr(_workers, 'LINGER', 0.001)
+
     def counts() -> list[int]:
+        until(lambda: not pool_threads())
         collect_garbage()
         return [sys.getrefcount(subject) for subject in (endpoint, pool, manager, conn)]
 
