@@ -203,7 +203,7 @@ async def test_close_does_not_wait_longer_for_a_creation_than_it_may() -> None:
         gate.open()
         with pytest.raises(ConnectionPoolClosedError):
             await acquire.result()
-        assert case.manager.living == []
+        await until(lambda: case.manager.living == [])
 
 
 async def test_a_creation_that_fails_after_close_ends_the_close() -> None:

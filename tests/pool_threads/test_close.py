@@ -205,7 +205,7 @@ def test_close_does_not_wait_longer_for_a_creation_than_it_may() -> None:
         gate.open()
         with pytest.raises(ConnectionPoolClosedError):
             acquire.result()
-        assert case.manager.living == []
+        until(lambda: case.manager.living == [])
 
 
 def test_a_creation_that_fails_after_close_ends_the_close() -> None:
