@@ -414,7 +414,7 @@ class TestAliveness:
         with pool.connection(path) as other:
             assert other is not conn
             assert other.execute('SELECT count(*) FROM t').fetchone() == (100,)
-        # Nothing holds the lock, although the first user still holds the connection: a thread of the pool has closed it.
+        # Nothing holds the lock, although the first user still has the connection: a thread of the pool closed it.
         until(lambda: can_write(path))
         assert pool.get_stats()['dead'] == 1
         pool.close()
