@@ -5,7 +5,7 @@ import sys
 import threading
 import weakref
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._core import logger
 
@@ -293,13 +293,16 @@ class SyncClosers:
 
     def _start(self, crew: _Crew) -> bool:
         # The thread is handed its own Thread object, for the reason that SyncWorker has.
-        thread = threading.Thread(target=lambda: self._run(crew, thread), name=self._name, daemon=True)
+        thread: threading.Thread | None = None
         try:
+            thread = threading.Thread(
+                target=lambda: self._run(crew, cast('threading.Thread', thread)), name=self._name, daemon=True
+            )
             crew.threads[thread] = None
             crew.free[thread] = None
             thread.start()
         except BaseException as exc:
-            if not thread.is_alive():
+            if thread is not None and not thread.is_alive():
                 crew.threads.pop(thread, None)
                 crew.free.pop(thread, None)
             if not isinstance(exc, (RuntimeError, MemoryError)):
@@ -313,7 +316,6 @@ class SyncClosers:
         return True
 
     def _run(self, crew: _Crew, thread: threading.Thread) -> None:
-        finished = False
         try:
             # If a signal handler raised in start(), nobody else knows of it.
             crew.threads[thread] = None
@@ -321,11 +323,10 @@ class SyncClosers:
             # It looks once more after it has waited: it was free, and may have been called in the last moment.
             while self._close_all() or self._wait(crew, thread) or self._close_all():
                 pass
-            finished = True
         finally:
             crew.free.pop(thread, None)
             crew.threads.pop(thread, None)
-            self._leave(crew, finished)
+            self._leave(crew)
 
     def _close_all(self) -> bool:
         # Whether there was anything to close.
@@ -351,15 +352,16 @@ class SyncClosers:
         finally:
             crew.free.pop(thread, None)
 
-    def _leave(self, crew: _Crew, finished: bool) -> None:
+    def _leave(self, crew: _Crew) -> None:
         # Makes the thread known where it is not, so that it can end in order: see SyncWorker.
         threading.current_thread()
         pool = self._pool()
         if crew is self._crew_of_this_process() and (pool is None or self._stopped):
             # The others are to end, too.
             crew.ring()
-        if pool is not None and not finished:
-            # It dies of an exception that somebody raised in it, and may have been called meanwhile.
+        if pool is not None:
+            # Until a moment ago it counted as one that would look for more: nobody starts another one at the most that
+            # there may be. Or it dies of an exception that somebody raised in it.
             try:
                 pool._begin_disposals()
             except BaseException:

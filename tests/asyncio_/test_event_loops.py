@@ -32,6 +32,8 @@ from tests.asyncio_.stepping import (
     until,
 )
 from tests.asyncio_.test_cancellation import ACQUIRES, CLOSES, POINTS, SCENARIOS, Scenario, count
+from tests.pool.support import Manager
+from tests.support import PATIENCE
 
 each_loop = pytest.mark.parametrize('kind', LOOPS)
 each_manager = pytest.mark.parametrize('manager', [BareManager, StagedManager])
@@ -672,3 +674,33 @@ def test_what_is_thrown_into_a_coroutine_that_did_not_begin(kind: str) -> None:
         await world.end()
 
     run(kind, main)
+
+
+def test_a_release_where_no_loop_runs_gives_the_connection_back() -> None:
+    """A coroutine that is closed between two runs of its loop gets to its `finally` there."""
+    manager = Manager()
+    pool: ConnectionPool[Any, Any] = ConnectionPool(manager, max_size=1)
+
+    async def use() -> None:
+        conn = await pool.acquire('a')
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await pool.release(conn, 'a')
+
+    async def begin() -> Any:
+        coroutine = use()
+        coroutine.send(None)
+        assert pool.get_stats()['acquired'] == 1
+        return coroutine
+
+    loop = asyncio.new_event_loop()
+    try:
+        coroutine = loop.run_until_complete(begin())
+        with pytest.raises(RuntimeError, match='no running event loop'):
+            coroutine.close()
+        conn = loop.run_until_complete(pool.acquire('a', PATIENCE))
+        assert manager.connections == [conn]
+        loop.run_until_complete(pool.close(0))
+    finally:
+        loop.close()

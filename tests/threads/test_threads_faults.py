@@ -262,3 +262,23 @@ def test_a_signal_handler_that_raises_while_a_discard_is_logged_loses_nothing(
         monkeypatch.undo()
         assert case.stats['size'] == 0
         case.cycle('a')
+
+
+def test_a_release_that_is_interrupted_beside_its_closing_closes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise where the release looks whether the collector's thread is there."""
+
+    def interrupted() -> bool:
+        raise Interruption
+
+    with Case(HookedManager(), background_collector=True, max_size=1, min_idle=0, idle_timeout=60) as case:
+        case.cycle('other')
+        conn = case.pool.acquire('a')
+        case.manager.script('on_release', DiscardConnection('unfit'))
+        # Something is due now, and the collector, whose thread sleeps a real minute, does not know it yet.
+        case.clock.advance(100)
+        with monkeypatch.context() as patch:
+            patch.setattr(case.pool._worker, 'at_work', interrupted)
+            with pytest.raises(Interruption):
+                case.pool.release(conn, 'a')
+        assert 'a1' not in case.manager.living
+        assert case.cycle('a') == 'a2'

@@ -103,7 +103,8 @@ cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double in
 cdef inline void lend(EndpointPool ep, Entry e) noexcept:
     # Idle entries are unlinked before.
     move(ep, e, e.state, ACQUIRED)
-    gcp_store_uint(&e.lease_no, e.lease_no + 1)
+    cdef unsigned int lease_no = e.lease_no + 1
+    gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))
     ep.acquires += 1
 
 

@@ -103,7 +103,12 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     if late:
         dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    try:
+        notify_all(&served)
+    except BaseException:
+        if out and doomed == NULL:      # the caller does not come to close it
+            doom_again(core, e)
+        raise
     if not out:
         must_be_out(core, e, ANY_LEASE)
     return out

@@ -232,8 +232,9 @@ cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
     while p != NULL:
         following = (<Waiter>p).next
         if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
-            gcp_store_int(&(<Waiter>p).state, SERVED)
+            # The state last: a destructor that finds it queued waits for the lock before it frees the waiter.
             if gcp_try_incref(p):
+                gcp_store_int(&(<Waiter>p).state, SERVED)
                 chain_append(notified, <Waiter>p)
         else:
             chain_append(&core.watchers, <Waiter>p)

@@ -191,6 +191,8 @@ cdef class PoolCore:
         """Whether a waiter still holds what it was served: not if the pool was closed over it in a check or a hook."""
         cdef Entry e = entry_held_by(w)
         cdef bint held
+        if made_before_fork(self, e.fork_epoch):    # by the check or the hook, and this is the child
+            return True
         gcp_lock(&e.pool.lock)
         held = e.state == ACQUIRED
         gcp_unlock(&e.pool.lock)

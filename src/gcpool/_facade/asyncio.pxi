@@ -34,6 +34,8 @@ cdef class ReadyConnections:
         return self if e is None else e.conn_
 
     cdef inline Entry take(self, object endpoint):
+        if self.own_loop is None:
+            raise RuntimeError(NO_POOL)
         self.own_loop.check()
         if self.none:
             return None
@@ -59,7 +61,8 @@ cdef class AsyncPool(PoolFacade):
         self.ready.trusted_for = self.trusted_for
         self.ready.none = self._hooks_acquire or (self._checks and self.trusted_for <= 0)
         if type(self) is not AsyncPool:
-            self._ready = self.ready        # where acquire() finds it at the least cost
+            # Where acquire() finds it at the least cost; a subclass's __setattr__ may need what its __init__ sets up.
+            object.__setattr__(self, '_ready', self.ready)
         return 0
 
     @property
@@ -120,8 +123,13 @@ cdef class AsyncPool(PoolFacade):
     def _leave_in_loop(self, Lease lease not None):
         # A release that was called outside of the loop: what is left to await, or None.
         cdef Entry e = lease.entry
+        try:
+            self.own_loop.check()
+        except EventLoopMismatch:
+            lease.entry = None          # nothing is changed then
+            raise
+        # Where no loop runs, as in a coroutine that is finalised elsewhere, that has raised, and the lease gives back.
         lease.entry = None
-        self.own_loop.check()
         return self.leave(e, lease.lease_no)
 
     cdef object leave(self, Entry e, unsigned int lease_no):

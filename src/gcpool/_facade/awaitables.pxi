@@ -284,7 +284,7 @@ cdef class Disposal(ManagerCall):
 
     def __dealloc__(self):
         # A core that is being collected as garbage owns no entries any more.
-        if self.entry is not None and self.core.entries is not None:
+        if self.entry is not None and self.core.entries is not None and self.entry in self.core.entries:
             self.put_back()
 
 

@@ -124,7 +124,10 @@ cdef class SyncPool(PoolFacade):
         except BaseException as exc:
             # A signal handler raised in it, maybe. No worker would learn of what is doomed: so once more.
             failure = exc
-            called = self._closers.call()
+            try:
+                called = self._closers.call()
+            except BaseException:       # again: the caller closes it
+                called = False
         if not called:
             self.dispose_all(&self._core.doomed_for_worker, deadline)
         if failure is not None:
@@ -202,15 +205,20 @@ cdef class SyncPool(PoolFacade):
         now = core.read_clock()
         if not core.release_fast(e, now, lease_no):
             core.release_locked(e, now, &core.doomed_for_caller, lease_no)
-        self.doom_due(now)
-        if has_doomed(core):
-            self.dispose_doomed()
+        try:
+            self.doom_due(now)
+        finally:            # a signal handler may raise in it, where it looks after the collector's thread
+            if has_doomed(core):
+                self.dispose_doomed()
         return 0
 
     cdef int dispose_due(self) except -1:
         # What each release does for the connections that are due, and for those that are to be closed.
-        self.doom_due(self._core.read_clock())
-        return self.dispose_doomed()
+        try:
+            self.doom_due(self._core.read_clock())
+        finally:
+            self.dispose_doomed()
+        return 0
 
     cdef int dispose_doomed(self) except -1:
         # What a release has doomed, or an interrupted one has left, its caller closes. A worker may be missing for the
