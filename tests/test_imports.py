@@ -104,7 +104,9 @@ pool.close()
 loaded = {'asyncio', 'inspect', 'logging', 'ssl', 'subprocess', 'traceback'} & {*sys.modules}
 assert not loaded - before, loaded
 """
-    program = f'import sys\nbefore = {{*sys.modules}}\n{script}'
+    # Before 3.11 PoolTimeout is asyncio's timeout, too.
+    needed = 'sys' if sys.version_info >= (3, 11) else 'sys, asyncio'
+    program = f'import {needed}\nbefore = {{*sys.modules}}\n{script}'
     subprocess.run([sys.executable, '-c', program], check=True, timeout=60, env=program_environment())
 
 
