@@ -165,7 +165,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in later]
 
 
+@hypothesis.settings(max_examples=1, database=None)
+@hypothesis.given(hypothesis.strategies.none())
+def let_hypothesis_make_its_random(_: None) -> None:
+    """The first test of Hypothesis in a thread makes one, and looks for who refers to it: not among what is frozen."""
+
+
 def pytest_collection_finish() -> None:
+    let_hypothesis_make_its_random()
     # Many tests collect garbage, and should not look at thousands of collected tests each time.
     gc.collect()
     gc.freeze()
