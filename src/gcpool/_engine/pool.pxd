@@ -17,6 +17,7 @@ cdef class PoolCore:
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
     cdef Relief relief                      # [core]
+    cdef Overtaking overtaking              # [core]
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]
