@@ -7,9 +7,8 @@ acquires by the number of their arrival. Where the documents leave a choice, the
 import math
 from dataclasses import dataclass, field
 
-# Seconds for which somebody is overtaken whose endpoint has connections of its own, and for which the place is kept of
-# one who gave up; or half of that, since the time is cut into epochs of this length. DESIGN.md wants a bound; this one is
-# the core's.
+# Seconds for which somebody is overtaken whose endpoint has connections of its own, and for which the place of one who
+# gave up is kept, or half of that, which is the length of an epoch. DESIGN.md wants a bound; this one is the core's.
 MAX_OVERTAKING_TIME = 10.0
 
 # Seconds, and up to twice as many, after which a connection that is still being closed is no relief any more for those

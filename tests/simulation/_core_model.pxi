@@ -32,8 +32,8 @@ cdef enum:
 # Seconds, and up to twice as many, for which a connection that is being closed counts as relief.
 cdef double RELIEF_TIME = 1.0
 
-# Seconds for which a waiter of another endpoint may be overtaken, and for which the place of one who gave up is kept; or
-# half of that, the length of an epoch.
+# Seconds for which a waiter of another endpoint may be overtaken, and for which the place of one who gave up is kept, or
+# half of that, which is the length of an epoch.
 cdef double MAX_OVERTAKING_TIME = 10.0
 
 

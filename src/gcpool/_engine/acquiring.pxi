@@ -118,6 +118,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     gcp_unlock(&ep.lock)
     if core.wanting_count and (outcome == QUEUE or late):
         dispatch(core, &core.doomed_for_worker, &served)
+    if outcome == QUEUE:
+        watch_after(core, last)
     gcp_unlock(&core.lock)
     notify_all(&served)
     if out_of_memory:

@@ -1,16 +1,17 @@
-# OVERTAKING. At the total cap a released connection is handed to the next waiter of its own endpoint A, though a waiter of
-# B may have come earlier: to serve B, a connection has to be closed and another one opened. But whoever was overtaken for
-# MAX_OVERTAKING_TIME (or half of it: the time is cut into epochs of that length) is overtaken no more. Each of these waiters
-# came before the last one who overtook in the epochs before the previous one: one number is enough to tell all of them.
+# OVERTAKING. At the total cap a connection that is released at A goes to the next waiter of A, though a waiter of another
+# endpoint B may have come earlier: to serve B it would have to be closed, and another one opened. But who was overtaken
+# for MAX_OVERTAKING_TIME is overtaken no more. Time is cut into epochs of half of that. All who were overtaken in an
+# epoch came before the last one who overtook in it, so that one number an epoch tells who they are. They are overtaken no
+# more from the next but one epoch on, that is 5 to 10 s later.
 #
 # Between endpoints it is the *place* of a waiter that counts. That is its number, unless it came to the head of its queue
-# because the one before gave up waiting: then it has the place of that one. A place that is left with nobody behind is kept for the
-# next one who waits at the endpoint, for as long as overtaking may last. So an endpoint whose waiters time out and come
-# again does not begin anew each time. Example: A and B share 10 connections, A has 9 of them, which stay out. B serves one
-# after another. 3 s after B has overtaken A's first waiter the connection is closed for A, whose waiters give up each
-# second.
+# when the one before gave up waiting: then it has the place of that one. Where nobody is behind, the place is kept for
+# the next one who waits at the endpoint, in this epoch and the next one. So an endpoint whose waiters time out and come
+# again does not begin anew each time. Example: B has 9 of 10 connections, which stay out, and its waiters give up each
+# second. A hands its connection on to those of its own, each of whom came before the present waiter of B, or after it.
+# After 5 to 10 s it is closed for B.
 #
-# Places that are kept are found by the hash of the endpoint, which may be forgotten by then: endpoints of one hash share.
+# Places are kept by the hash of the endpoint, which may be forgotten by then. Endpoints that have one hash share them.
 
 cdef double MAX_OVERTAKING_TIME = 10.0
 

@@ -318,6 +318,19 @@ cdef class PoolCore:
         cdef double due = next_due(self)
         return None if due >= NEVER else due
 
+    cpdef double look_again_at(self) noexcept:
+        """When a close that hangs will not be waited for any longer by those who want a slot: :py:meth:`look_again` is
+        to be called then, and not before. inf if nothing is being closed for them."""
+        cdef double at
+        gcp_lock(&self.lock)
+        at = relief_ends_at(self)
+        gcp_unlock(&self.lock)
+        return at
+
+    def look_again(self, double now):
+        """Doom another idle connection for those who want a slot, if a close for them hangs. A worker is to close it."""
+        look_again(self, now)
+
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 
     def close(self):
