@@ -397,7 +397,8 @@ class SyncClosers:
         pool = self._pool()
         if self._stopped or pool is None or crew is not self._crew_of_this_process():
             return False
-        patience = min(max(pool._core.look_again_at() - pool._core.now(), 0.0), LINGER)
+        look_at = pool._core.look_again_at()
+        patience = LINGER if look_at == math.inf else max(look_at - pool._core.now(), 0.0)
         del pool
         crew.free[thread] = None
         try:
