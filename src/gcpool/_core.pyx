@@ -91,6 +91,8 @@ include "_engine/deadlines.pxi"
 include "_engine/disposal.pxi"
 # How many connections are being closed for endpoints that want a slot.
 include "_engine/relief.pxi"
+# Who was overtaken, and for how long.
+include "_engine/overtaking.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
 # An acquire: what it gets, and how it ends.

@@ -31,7 +31,7 @@ from ._core import (
     logger,
 )
 from ._time_limits import seconds
-from ._workers import PARALLEL_DISPOSALS
+from ._workers import PARALLEL_DISPOSALS, AsyncSecondLook
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -99,12 +99,17 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
     # The interpreter reads an attribute fastest that has a slot.
-    __slots__ = ('_ready',)
+    __slots__ = ('_ready', '_second_look')
 
     _ready: ReadyConnections
+    _second_look: AsyncSecondLook
 
     asynchronous = True
     _spawn = staticmethod(spawn)
+
+    def __init__(self, *args: Any, **parameters: Any):
+        super().__init__(*args, **parameters)
+        self._second_look = AsyncSecondLook(self)
 
     async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.
@@ -420,11 +425,18 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if self._core.doomed:
             self._spawn_disposals()
 
+    def _look_again(self) -> None:
+        """A close for somebody who waits may hang: have another connection closed then."""
+        self._core.look_again(self._core.now())
+        self._begin_disposals(None)
+        self._second_look.set(self)
+
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop. What is doomed remains so.
             return []
+        self._second_look.set(self)
         # One queue for all lanes: a disposal that hangs holds up none of the others.
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
@@ -448,6 +460,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         self._tasks.discard(task)
+        self._second_look.set(self)
         # If a signal handler raised between two lines of the lane, maybe the first, disposals are left in the queue.
         # They go back among the doomed, where the other lanes find them.
         put_all_back(queue)

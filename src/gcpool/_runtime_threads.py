@@ -4,6 +4,7 @@
 ``_runtime_asyncio``.
 """
 
+import math
 import threading
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -83,16 +84,28 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
     def _wait(
         self, signal: threading.Lock, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
     ) -> bool:
-        """Wait until notified (True), or give up when the time is over (False)."""
-        if deadline is None:
-            signal.acquire()
-            return True
-        while True:
-            remaining = max(deadline - self._core.now(), 0.0)
-            if signal.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
-                return True
-            if remaining <= threading.TIMEOUT_MAX:
-                break
+        """Wait until notified (True), or give up when the time is over (False).
+
+        Where connections are being closed for those who wait, look again in time: a close may hang.
+        """
+        core = self._core
+        limit = math.inf if deadline is None else deadline
+        look_at = math.inf
+        try:
+            while True:
+                look_at = core.look_again_at()
+                remaining = max(min(limit, look_at) - core.now(), 0.0)
+                if signal.acquire(timeout=-1 if remaining == math.inf else min(remaining, threading.TIMEOUT_MAX)):
+                    return True
+                if look_at < limit:
+                    core.look_again(core.now())
+                    self._begin_disposals()
+                elif remaining <= threading.TIMEOUT_MAX:
+                    break
+        finally:
+            # Somebody else may wait for what is being closed, who began to wait before that.
+            if look_at < math.inf and core.look_again_at() < math.inf:
+                self._closers.stand_by()
         if give_up(waiter):
             return False
         # It was served in this very moment, by somebody who is about to say so.

@@ -1,5 +1,6 @@
 """The workers of a pool: what closes idle connections in time, and on threads, what closes for those who acquire."""
 
+import math
 import os
 import sys
 import threading
@@ -12,7 +13,7 @@ from ._core import logger
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ['PARALLEL_DISPOSALS', 'AsyncWorker', 'SyncClosers', 'SyncWorker']
+__all__ = ['PARALLEL_DISPOSALS', 'AsyncSecondLook', 'AsyncWorker', 'SyncClosers', 'SyncWorker']
 
 # How many connections of a pool are closed side by side at most. One alone might hang, and hold up the others.
 PARALLEL_DISPOSALS = 64
@@ -98,6 +99,43 @@ class AsyncWorker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class AsyncSecondLook:
+    """Has a pool look again where a close hangs that somebody waits for: a timer of the loop, set while there may be one.
+
+    It holds no strong reference to the pool.
+    """
+
+    def __init__(self, pool: Any):
+        self._pool = weakref.ref(pool)
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._due = math.inf
+        self.wakeups = 0
+
+    def set(self, pool: Any) -> None:
+        """Set the timer, or take it away: a close has begun, or ended."""
+        loop = pool._bound_loop
+        due = math.inf if pool._core.closed or loop is None or loop.is_closed() else pool._core.look_again_at()
+        if due == self._due and loop is self._loop:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due < math.inf:
+            # In an empty context, as the collector's: see AsyncWorker.
+            self._timer = loop.call_later(max(due - pool._core.now(), 0.0), self._ring, context=Context())
+        self._loop = loop
+        self._due = due
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._due = math.inf
+        self.wakeups += 1
+        pool = self._pool()
+        if pool is not None:
+            pool._look_again()
 
 
 class SyncWorker:
@@ -237,7 +275,8 @@ class SyncClosers:
 
     A dispose may hang, so there is one more whenever something is doomed and none is free, up to PARALLEL_DISPOSALS. A
     thread that finds nothing to close waits LINGER seconds for more, and ends. None of them holds a strong reference
-    to the pool while it waits.
+    to the pool while it waits. Where a close begins that somebody waits for who does not look again if it hangs, one of
+    them is kept free to do so: see stand_by().
 
     No doomed connection is left to nobody. Whoever dooms one puts it into the core first, and then looks which threads
     are free; a thread is taken off the free ones first, and then looks what is doomed. One of the two sees the other.
@@ -278,6 +317,17 @@ class SyncClosers:
                 # Each of them looks for more when it is done.
                 return True
         return self._start(crew)
+
+    def stand_by(self) -> None:
+        """A close may hang that somebody waits for: have a thread free that looks again in time."""
+        if self._stopped or self._is_finalizing():
+            return
+        crew = self._crew_of_this_process()
+        if not self._is_any_free(crew) and len(crew.threads) < PARALLEL_DISPOSALS:
+            self._start(crew)
+
+    def _is_any_free(self, crew: _Crew) -> bool:
+        return any(thread.is_alive() for thread in list(crew.free))
 
     def _crew_of_this_process(self) -> _Crew:
         pool = self._pool()
@@ -321,7 +371,7 @@ class SyncClosers:
             crew.threads[thread] = None
             crew.free.pop(thread, None)
             # It looks once more after it has waited: it was free, and may have been called in the last moment.
-            while self._close_all() or self._wait(crew, thread) or self._close_all():
+            while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
                 pass
         finally:
             crew.free.pop(thread, None)
@@ -344,13 +394,25 @@ class SyncClosers:
 
     def _wait(self, crew: _Crew, thread: threading.Thread) -> bool:
         # Whether it was called.
-        if self._stopped or self._pool() is None or crew is not self._crew_of_this_process():
+        pool = self._pool()
+        if self._stopped or pool is None or crew is not self._crew_of_this_process():
             return False
+        look_at = pool._core.look_again_at()
+        patience = LINGER if look_at == math.inf else max(look_at - pool._core.now(), 0.0)
+        del pool
         crew.free[thread] = None
         try:
-            return crew.news.acquire(timeout=LINGER)
+            return crew.news.acquire(timeout=patience)
         finally:
             crew.free.pop(thread, None)
+
+    def _stands_by(self, crew: _Crew) -> bool:
+        # Whether it is to stay though there is nothing to close, or was not a moment ago.
+        pool = self._pool()
+        if self._stopped or pool is None or crew is not self._crew_of_this_process():
+            return False
+        pool._core.look_again(pool._core.now())
+        return pool._core.look_again_at() < math.inf and not self._is_any_free(crew)
 
     def _leave(self, crew: _Crew) -> None:
         # Makes the thread known where it is not, so that it can end in order: see SyncWorker.

@@ -7,13 +7,18 @@ acquires by the number of their arrival. Where the documents leave a choice, the
 import math
 from dataclasses import dataclass, field
 
-# So many later arrivals, for each connection that there may be, overtake somebody whose endpoint has connections of its
-# own. DESIGN.md wants a bound; this one is the core's.
-MAX_OVERTAKES = 8
+# Seconds for which somebody is overtaken whose endpoint has connections of its own, and for which the place of one who
+# gave up is kept, or half of that, which is the length of an epoch. DESIGN.md wants a bound; this one is the core's.
+MAX_OVERTAKING_TIME = 10.0
 
 # Seconds, and up to twice as many, after which a connection that is still being closed is no relief any more for those
 # who wait. The core's choice, too.
 RELIEF_TIME = 1.0
+
+
+def hash_of(endpoint: int) -> int:
+    """Two endpoints of the tests share each hash, and with that what the core keeps by the hash: places."""
+    return endpoint % 2
 
 
 class NotAcquired(Exception):
@@ -44,6 +49,8 @@ class Acq:
 
     endpoint: int
     arrival: int = 0
+    queued_at: float = 0.0
+    place: int = 0  # what counts between endpoints: its arrival, or that of one who gave up before it
     state: str = 'nothing'
     conn: Conn | None = None
     dead_conn: Conn | None = None
@@ -73,6 +80,11 @@ class Model:
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
+    overtaking_epoch: int = 0  # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
+    overtakings: list[tuple[int, int]] = field(default_factory=list)  # epochs, and the places that overtook in them
+    left: dict[tuple[int, int], int] = field(
+        default_factory=dict
+    )  # epoch and hash of an endpoint: the place left there
     sleeps_until: float = math.inf  # when the collector looks again by itself
     wakes: int = 0
     closed: bool = False
@@ -116,10 +128,10 @@ class Model:
         return {conn.endpoint for conn in self.conns} | {acq.endpoint for acq in self.waiting()}
 
     def wanting_slots(self) -> list[Acq]:
-        """The first of each endpoint's queue that may have one more connection, in the order of their arrival."""
+        """The first of each endpoint's queue that may have one more connection, in the order of their places."""
         heads = [queue[0] for queue in self.queues.values() if queue]
         return sorted(
-            (head for head in heads if len(self.of(head.endpoint)) < self.max_size), key=lambda head: head.arrival
+            (head for head in heads if len(self.of(head.endpoint)) < self.max_size), key=lambda head: head.place
         )
 
     def deadline(self, conn: Conn) -> float:
@@ -220,6 +232,39 @@ class Model:
         if not queue:
             del self.queues[acq.endpoint]
 
+    def stop_waiting(self, acq: Acq, now: float) -> None:
+        """Leave without having been served. The place goes to the next in the queue, or, if there is none, to the next
+        who comes to wait there in time. Who did not wait leaves none."""
+        has_place = self.queues[acq.endpoint][0] is acq and now > acq.queued_at
+        self.leave_queue(acq)
+        queue = self.queue(acq.endpoint)
+        if has_place and queue:
+            queue[0].place = acq.place
+        elif has_place:
+            left = self.pass_overtaking_time(now), hash_of(acq.endpoint)
+            self.left[left] = min(acq.place, self.left.get(left, acq.place))
+
+    def join_queue(self, acq: Acq, now: float) -> None:
+        queue = self.queue(acq.endpoint)
+        epoch = self.pass_overtaking_time(now)
+        self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
+        acq.queued_at = now
+        acq.place = acq.arrival
+        if not queue:
+            for then in epoch - 1, epoch:
+                left = self.left.pop((then, hash_of(acq.endpoint)), 0)
+                if left:
+                    acq.place = min(left, acq.arrival)
+                    break
+        elif acq.arrival < queue[0].arrival:
+            # It has come back to the head: the place goes with that.
+            acq.place = min(acq.arrival, queue[0].place)
+            queue[0].place = queue[0].arrival
+
+    def pass_overtaking_time(self, now: float) -> int:
+        self.overtaking_epoch = max(self.overtaking_epoch, int(now / (MAX_OVERTAKING_TIME / 2)))
+        return self.overtaking_epoch
+
     def dispatch(self, for_worker: bool) -> None:
         """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
         due first: as many at a time as there are endpoints in need."""
@@ -281,7 +326,7 @@ class Model:
             if not acq.has_waited:
                 acq.has_waited = True
                 self.counters['waits'] += 1
-            self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
+            self.join_queue(acq, now)
         for conn in doomed:
             self.count_as_relief(conn)
         if acq.state == 'waits' or late:
@@ -402,8 +447,10 @@ class Model:
         elif over:
             self.doom(conn, for_worker)
             self.count_as_relief(conn)
-        elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0])):
+        elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now)):
             acq = queue[0]
+            if wanting and wanting[0].place < acq.place:
+                self.overtakings.append((self.pass_overtaking_time(now), acq.place))
             self.leave_queue(acq)
             conn.used_at = now
             self.take_conn(acq, conn)
@@ -425,18 +472,22 @@ class Model:
         if late:
             self.dispatch(for_worker)
 
-    def waited_too_long(self, elder: Acq, head: Acq) -> bool:
+    def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
-        handed: at once if that endpoint has no connection at all, else after a number of later arrivals."""
-        overtakes = MAX_OVERTAKES * self.total_max_size if self.of(elder.endpoint) else 0
-        return head.arrival - elder.arrival > overtakes
+        handed: at once if that endpoint has no connection at all, else if it was overtaken in an epoch before the
+        previous one."""
+        epoch = self.pass_overtaking_time(now)
+        return elder.place < head.place and (
+            not self.of(elder.endpoint)
+            or any(elder.place < place and then < epoch - 1 for then, place in self.overtakings)
+        )
 
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
         conn, dead_conn = acq.conn, acq.dead_conn
         acq.conn = None
         if waited:
-            self.leave_queue(acq)
+            self.stop_waiting(acq, now)
         if dead_conn is not None:
             late = self.pass_time(now)
             self.doom_dead(acq)
@@ -454,10 +505,10 @@ class Model:
         acq.state = 'nothing'
         return waited
 
-    def give_up(self, acq: Acq) -> bool:
+    def give_up(self, acq: Acq, now: float) -> bool:
         if acq.state != 'waits':
             return False
-        self.leave_queue(acq)
+        self.stop_waiting(acq, now)
         acq.state = 'nothing'
         self.counters['timeouts'] += 1
         return True

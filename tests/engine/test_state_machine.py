@@ -245,8 +245,8 @@ class PoolMachine(RuleBasedStateMachine):
         if how == 'cancel':
             self.cancel_it(pair)
         elif how == 'give up' and known.has_waited:
-            gone = self.model.give_up(known)
-            assert self.core.give_up(pair.real.waiter) is gone
+            gone = self.model.give_up(known, self.now)
+            assert self.core.give_up(pair.real.waiter, self.now) is gone
             if gone:
                 self.cancel_it(pair)
         elif how == 'drop' and known.state in {'waits', 'ticket'}:

@@ -144,3 +144,70 @@ async def test_a_dead_connection_of_an_acquire_that_is_refused_is_closed() -> No
             await job.result()
         assert await closing.result() == 0
         assert case.manager.living == []
+
+
+# -- a close that hangs ------------------------------------------------------------------------------------------------
+
+# A close is waited for until the next but one full second of the pool's clock. The test waits for that, too.
+ALMOST_A_SECOND = 0.95
+
+
+async def test_who_waits_for_a_close_that_hangs_has_another_connection_closed_though_nobody_comes_by() -> None:
+    async with Case(total_max_size=3, max_size=3) as case:
+        for endpoint in 'abc':
+            await case.cycle(endpoint)
+        gates = Gate(), Gate()
+        case.manager.script('dispose', *gates)
+        case.clock.advance(ALMOST_A_SECOND)
+        job = spawn(case.pool.acquire, 'x')
+        for gate in gates:
+            await gate.reached()
+            case.clock.advance(2)
+        x1 = await job.result()
+        assert case.pool.get_size() == 3
+        for gate in gates:
+            gate.open()
+        await case.release(x1)
+
+
+async def test_who_waited_before_a_release_began_a_close_that_hangs_has_another_connection_closed() -> None:
+    async with Case(total_max_size=2, max_size=2) as case:
+        a1, b1 = await case.pool.acquire('a'), await case.pool.acquire('b')
+        job = spawn(case.pool.acquire, 'x')
+        await case.waiting(1)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        case.clock.advance(ALMOST_A_SECOND)
+        hanging = spawn(case.release, a1)
+        await gate.reached()
+        await case.release(b1)
+        assert case.stats['idle'] == 1
+        case.clock.advance(2)
+        x1 = await job.result()
+        gate.open()
+        await hanging.result()
+        await case.release(x1)
+
+
+async def test_who_waits_is_not_forgotten_when_the_one_gives_up_whose_dead_connection_hangs_in_its_close() -> None:
+    async with Case(CheckingManager(), total_max_size=2, max_size=2) as case:
+        await case.cycle('a')
+        b1 = await case.pool.acquire('b')
+        case.clock.advance(ALMOST_A_SECOND)
+        check, close = Gate(False), Gate()
+        case.manager.script('check_aliveness', check)
+        case.manager.script('dispose', close)
+        impatient = spawn(case.pool.acquire, 'a', timeout=0.05)
+        await check.reached()
+        job = spawn(case.pool.acquire, 'x')
+        await case.waiting(1)
+        check.open()
+        await close.reached()
+        with pytest.raises(PoolTimeout):
+            await impatient.result()
+        await case.release(b1)
+        assert case.stats['idle'] == 1
+        case.clock.advance(2)
+        x1 = await job.result()
+        close.open()
+        await case.release(x1)

@@ -146,3 +146,70 @@ def test_a_dead_connection_of_an_acquire_that_is_refused_is_closed() -> None:
             job.result()
         assert closing.result() == 0
         assert case.manager.living == []
+
+
+# -- a close that hangs ------------------------------------------------------------------------------------------------
+
+# A close is waited for until the next but one full second of the pool's clock. The test waits for that, too.
+ALMOST_A_SECOND = 0.95
+
+
+def test_who_waits_for_a_close_that_hangs_has_another_connection_closed_though_nobody_comes_by() -> None:
+    with Case(total_max_size=3, max_size=3) as case:
+        for endpoint in 'abc':
+            case.cycle(endpoint)
+        gates = Gate(), Gate()
+        case.manager.script('dispose', *gates)
+        case.clock.advance(ALMOST_A_SECOND)
+        job = spawn(case.pool.acquire, 'x')
+        for gate in gates:
+            gate.reached()
+            case.clock.advance(2)
+        x1 = job.result()
+        assert case.pool.get_size() == 3
+        for gate in gates:
+            gate.open()
+        case.release(x1)
+
+
+def test_who_waited_before_a_release_began_a_close_that_hangs_has_another_connection_closed() -> None:
+    with Case(total_max_size=2, max_size=2) as case:
+        a1, b1 = case.pool.acquire('a'), case.pool.acquire('b')
+        job = spawn(case.pool.acquire, 'x')
+        case.waiting(1)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        case.clock.advance(ALMOST_A_SECOND)
+        hanging = spawn(case.release, a1)
+        gate.reached()
+        case.release(b1)
+        assert case.stats['idle'] == 1
+        case.clock.advance(2)
+        x1 = job.result()
+        gate.open()
+        hanging.result()
+        case.release(x1)
+
+
+def test_who_waits_is_not_forgotten_when_the_one_gives_up_whose_dead_connection_hangs_in_its_close() -> None:
+    with Case(CheckingManager(), total_max_size=2, max_size=2) as case:
+        case.cycle('a')
+        b1 = case.pool.acquire('b')
+        case.clock.advance(ALMOST_A_SECOND)
+        check, close = Gate(False), Gate()
+        case.manager.script('check_aliveness', check)
+        case.manager.script('dispose', close)
+        impatient = spawn(case.pool.acquire, 'a', timeout=0.05)
+        check.reached()
+        job = spawn(case.pool.acquire, 'x')
+        case.waiting(1)
+        check.open()
+        close.reached()
+        with pytest.raises(PoolTimeout):
+            impatient.result()
+        case.release(b1)
+        assert case.stats['idle'] == 1
+        case.clock.advance(2)
+        x1 = job.result()
+        close.open()
+        case.release(x1)

@@ -94,13 +94,13 @@ cdef double[3] INTERVALS = [0.0, 0.5, INFINITY]
 
 
 cdef class Endpoint:
-    """Two of them share each hash; another object of the same number and spelling is equal."""
+    """They share ENDPOINT_HASHES; another object of the same number and spelling is equal."""
 
     cdef int number
     cdef int spelling       # NOBODY: what normalize() says
 
     def __hash__(self):
-        return self.number % 2 if self.spelling == NOBODY else self.spelling % 3
+        return self.number % ENDPOINT_HASHES if self.spelling == NOBODY else self.spelling % 3
 
     def __eq__(self, other):
         return (
@@ -450,8 +450,8 @@ cdef class World:
             return False
         self.about(acq, acq.conn, acq.endpoint)
         self.dice.note(acq.arrival)
-        gone = self.model.give_up(acq)
-        self.differ(self.core.give_up(acq.waiter), gone, 'give_up()')
+        gone = self.model.give_up(acq, self.now)
+        self.differ(self.core.give_up(acq.waiter, self.now), gone, 'give_up()')
         if gone:
             self.leave(acq)
         return True

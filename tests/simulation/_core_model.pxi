@@ -27,11 +27,14 @@ cdef enum:              # Acq.state
 cdef enum:
     ALL = -1            # in place of an endpoint
     MOST_ENDPOINTS = 6
-    # Arrivals by which a waiter of another endpoint may be overtaken, for each connection that there may be.
-    MAX_OVERTAKES = 8
+    ENDPOINT_HASHES = 2     # the endpoints have so many hashes: what is kept by the hash of an endpoint is shared
 
 # Seconds, and up to twice as many, for which a connection that is being closed counts as relief.
 cdef double RELIEF_TIME = 1.0
+
+# Seconds for which a waiter of another endpoint may be overtaken, and for which the place of one who gave up is kept, or
+# half of that, which is the length of an epoch.
+cdef double MAX_OVERTAKING_TIME = 10.0
 
 
 cdef class Conn:
@@ -64,6 +67,8 @@ cdef class Acq:
     cdef int endpoint
     cdef int state
     cdef long long arrival
+    cdef double queued_at
+    cdef long long place        # what counts between endpoints: its arrival, or that of one who gave up before it
     cdef Conn conn
     cdef Conn dead_entry
     cdef bint has_waited
@@ -77,6 +82,10 @@ cdef class Acq:
 
     def __repr__(self):
         return f'<acquire {self.arrival} of e{self.endpoint}: {ACQ_NAMES[self.state]}>'
+
+
+def place_of(Acq acq not None):
+    return acq.place
 
 
 cdef class Watcher:
@@ -118,6 +127,9 @@ cdef class Model:
     cdef list watchers
     cdef list told              # watchers
     cdef long long epoch        # the latest time that was told, in units of RELIEF_TIME
+    cdef long long overtaking_epoch     # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
+    cdef dict overtakings       # epoch -> the last place that overtook in it
+    cdef dict left              # epoch, hash of an endpoint -> the place that its last waiter left
     cdef double sleeps_until    # when the collector looks again by itself
     cdef long long wakes
     cdef long long arrivals
@@ -140,6 +152,8 @@ cdef class Model:
         self.notified = []
         self.watchers = []
         self.told = []
+        self.overtakings = {}
+        self.left = {}
         self.sleeps_until = INFINITY
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -183,7 +197,7 @@ cdef class Model:
         return None
 
     cdef list wanting_slots(self):
-        # "One dispatcher": the first of each endpoint's queue that may have one more connection, by arrival.
+        # "One dispatcher": the first of each endpoint's queue that may have one more connection, by place.
         cdef Acq acq
         cdef unsigned int seen = 0
         cdef list found = []
@@ -192,6 +206,7 @@ cdef class Model:
                 seen |= 1u << acq.endpoint
                 if self.count(acq.endpoint, IS_ANY) < self.max_size:
                     found.append(acq)
+        found.sort(key=place_of)
         return found
 
     cdef Conn next_idle(self, int endpoint):
@@ -373,6 +388,43 @@ cdef class Model:
             acq.arrival = self.arrivals
         return 0
 
+    cdef int join_queue(self, Acq acq, Acq head, double now) except -1:
+        # "Between endpoints": who gave up left the place to the next who comes to wait, within MAX_OVERTAKING_TIME.
+        cdef Py_ssize_t i = 0
+        cdef long long left, epoch = self.pass_overtaking_time(now)
+        while i < len(self.waiting) and (<Acq>self.waiting[i]).arrival < acq.arrival:
+            i += 1
+        self.waiting.insert(i, acq)
+        acq.queued_at = now
+        acq.place = acq.arrival
+        if head is None:
+            left = self.left.pop((epoch - 1, acq.endpoint % ENDPOINT_HASHES), 0)
+            if not left:
+                left = self.left.pop((epoch, acq.endpoint % ENDPOINT_HASHES), 0)
+            if left:
+                acq.place = min(left, acq.arrival)
+        elif acq.arrival < head.arrival:    # it has come back to the head: the place goes with that
+            acq.place = min(head.place, acq.arrival)
+            head.place = head.arrival
+        return 0
+
+    cdef int stop_waiting(self, Acq acq, double now) except -1:
+        # It was not served: the next in its queue has its place then, or it is kept. Who did not wait leaves none.
+        cdef Acq following
+        cdef bint has_place = self.head(acq.endpoint) is acq and now > acq.queued_at
+        cdef tuple left = (self.pass_overtaking_time(now), acq.endpoint % ENDPOINT_HASHES)
+        self.waiting.remove(acq)
+        following = self.head(acq.endpoint)
+        if has_place and following is not None:
+            following.place = acq.place
+        elif has_place:
+            self.left[left] = min(acq.place, self.left.get(left, acq.place))
+        return 0
+
+    cdef long long pass_overtaking_time(self, double now) except -1:
+        self.overtaking_epoch = max(self.overtaking_epoch, <long long>(now / (MAX_OVERTAKING_TIME / 2)))
+        return self.overtaking_epoch
+
     # -- what is asked ------------------------------------------------------------------------------------------------
 
     cdef bint try_acquire(self, Acq acq, double now) except -1:
@@ -389,7 +441,6 @@ cdef class Model:
         cdef Conn conn
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
-        cdef Py_ssize_t place
         cdef bint late
         self.doom_dead(acq)
         if self.closed:
@@ -414,10 +465,7 @@ cdef class Model:
                 acq.has_waited = True
                 self.wait_count += 1
             # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
-            place = 0
-            while place < len(self.waiting) and (<Acq>self.waiting[place]).arrival < acq.arrival:
-                place += 1
-            self.waiting.insert(place, acq)
+            self.join_queue(acq, head, now)
         if dead_entry is not None:
             self.count_as_relief(dead_entry)
         for conn in doomed:
@@ -545,8 +593,10 @@ cdef class Model:
         elif (
             conn.expires_at > now
             and head is not None
-            and not (relief_missing and self.waited_too_long(wanting[0], head))
+            and not (relief_missing and self.waited_too_long(wanting[0], head, now))
         ):
+            if wanting and (<Acq>wanting[0]).place < head.place:
+                self.note_overtaking(head, now)
             self.waiting.remove(head)
             conn.used_at = now
             self.take_conn(head, conn)
@@ -574,11 +624,23 @@ cdef class Model:
             self.sleeps_until = self.deadline(conn)
         return 0
 
-    cdef bint waited_too_long(self, Acq elder, Acq head) except -1:
+    cdef int note_overtaking(self, Acq head, double now) except -1:
+        cdef long long epoch = self.pass_overtaking_time(now)
+        self.overtakings[epoch] = max(head.place, self.overtakings.get(epoch, 0))
+        return 0
+
+    cdef bint waited_too_long(self, Acq elder, Acq head, double now) except -1:
         # "Between endpoints": one that has no connection at all gets the slot if it came earlier; one that has some,
-        # when it was overtaken by MAX_OVERTAKES later arrivals for each connection that there may be.
-        cdef long long overtakes = MAX_OVERTAKES * self.total_max_size if self.count(elder.endpoint, IS_ANY) else 0
-        return head.arrival - elder.arrival > overtakes
+        # when it was overtaken in an epoch before the previous one.
+        cdef long long then, place, epoch = self.pass_overtaking_time(now)
+        if elder.place >= head.place:
+            return False
+        if self.count(elder.endpoint, IS_ANY) == 0:
+            return True
+        for then, place in self.overtakings.items():
+            if then < epoch - 1 and elder.place < place:
+                return True
+        return False
 
     cdef bint cancel(self, Acq acq, double now) except -1:
         cdef bint waited = acq.state == WAITS
@@ -586,7 +648,7 @@ cdef class Model:
         cdef Conn dead_entry = acq.dead_entry
         cdef bint late
         if waited:
-            self.waiting.remove(acq)
+            self.stop_waiting(acq, now)
         if dead_entry is not None:
             late = self.pass_time(now)
             self.doom_dead(acq)
@@ -607,10 +669,10 @@ cdef class Model:
         acq.state = NOTHING
         return waited
 
-    cdef bint give_up(self, Acq acq) except -1:
+    cdef bint give_up(self, Acq acq, double now) except -1:
         if acq.state != WAITS:
             return False
-        self.waiting.remove(acq)
+        self.stop_waiting(acq, now)
         acq.state = NOTHING
         self.timeout_count += 1
         return True

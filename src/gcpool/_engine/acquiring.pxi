@@ -107,6 +107,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         serve_ticket(core, ep, w)
     elif reserve_heap_slot(core, ep):
         w.queued_at = now
+        advance_overtaking(core, now)
         enqueue(core, ep, w)
         update_wants_slot(core, ep)
     else:
@@ -117,6 +118,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     gcp_unlock(&ep.lock)
     if core.wanting_count and (outcome == QUEUE or late):
         dispatch(core, &core.doomed_for_worker, &served)
+    if outcome == QUEUE:
+        watch_after(core, last)
     gcp_unlock(&core.lock)
     notify_all(&served)
     if out_of_memory:
@@ -263,6 +266,7 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
         return True
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
+    leave_place(core, ep, w, now)
     waited = dequeue(core, ep, <void *>w)
     gcp_unlock(&ep.lock)
     if dead_entry is not None:
@@ -294,7 +298,7 @@ cdef int give_back_unused(PoolCore core, Entry e, double now) except -1:
     return 0
 
 
-cdef bint give_up(PoolCore core, Waiter w) except -1:
+cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
     cdef EndpointPool ep = w.pool
     cdef bint waited
     if ep is None:
@@ -303,6 +307,7 @@ cdef bint give_up(PoolCore core, Waiter w) except -1:
         return True
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
+    leave_place(core, ep, w, now)
     waited = dequeue(core, ep, <void *>w)
     if waited:
         core.counters.timeouts += 1

@@ -16,4 +16,5 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when it was last seen alive
     cdef char is_relief                     # [core] it is counted in Relief, of relief_epoch
+    cdef char is_watched                    # [core] the waiter that had it doomed looks again if its close hangs
     cdef int relief_epoch                   # [core] Relief.epoch when it was doomed

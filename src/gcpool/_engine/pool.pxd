@@ -17,6 +17,7 @@ cdef class PoolCore:
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
     cdef Relief relief                      # [core]
+    cdef Overtaking overtaking              # [core]
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]
@@ -39,6 +40,7 @@ cdef class PoolCore:
     cpdef Entry take_doomed_for_caller(self)
     cpdef Entry take_doomed_for_worker(self)
     cpdef int expired(self, double now, int limit, bint for_worker=*) except -1
+    cpdef double look_again_at(self) noexcept
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w)

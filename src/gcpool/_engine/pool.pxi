@@ -55,6 +55,8 @@ cdef class PoolCore:
         directory_free(&self.directory)
         PyMem_Free(self.deadlines.queue.items)
         PyMem_Free(self.wanting_slots.items)
+        PyMem_Free(self.overtaking.left.slots)
+        PyMem_Free(self.overtaking.left_before.slots)
         PyMem_Free(self.ancestor_to_be)
         while self.ancestor != NULL:
             a = self.ancestor
@@ -207,12 +209,13 @@ cdef class PoolCore:
             raise TypeError('expected a Waiter, got None')
         return cancel(self, w, now)
 
-    def give_up(self, Waiter w not None):
+    def give_up(self, Waiter w not None, object now=None):
         """A waiter's time is over: take it out of the queue unless it was served or refused in this very moment.
 
+        :param now: None for the time that the clock says
         :return: True when it is out; False when it will be, or has been, notified.
         """
-        return give_up(self, w)
+        return give_up(self, w, self.read_clock() if now is None else now)
 
     # -- releasing --------------------------------------------------------------------------------------------------
 
@@ -314,6 +317,19 @@ cdef class PoolCore:
         """When the next idle connection will be due, or None if none ever will: the collector may sleep till then."""
         cdef double due = next_due(self)
         return None if due >= NEVER else due
+
+    cpdef double look_again_at(self) noexcept:
+        """When a close that hangs will not be waited for any longer by those who want a slot: :py:meth:`look_again` is
+        to be called then, and not before. inf if nothing is being closed for them."""
+        cdef double at
+        gcp_lock(&self.lock)
+        at = relief_ends_at(self)
+        gcp_unlock(&self.lock)
+        return at
+
+    def look_again(self, double now):
+        """Doom another idle connection for those who want a slot, if a close for them hangs. A worker is to close it."""
+        look_again(self, now)
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 

@@ -1,9 +1,3 @@
-# How many later arrivals, for each connection that there may be, overtake somebody who waits at another endpoint before
-# that one is given a connection that they would have been handed.
-cdef enum:
-    MAX_OVERTAKES = 8
-
-
 # -- finding the entry ---------------------------------------------------------------------------------------------
 
 cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object endpoint):
@@ -138,7 +132,7 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   its lifetime is over; but with a collector, which will see to
 #   it, only if somebody waits                                      CLOSE_FOR_OTHERS
 #   somebody waits at the endpoint                                  HAND_OVER
-#     but a waiter of another endpoint was overtaken too often      CLOSE_FOR_OTHERS
+#     but would overtake another endpoint's for too long            CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   else                                                            KEEP
@@ -162,19 +156,12 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
         if not core.collects or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif somebody_waits:
-        return CLOSE_FOR_OTHERS if missing_relief(core) > 0 and overtakes_too_often(core, ep) else HAND_OVER
+        if missing_relief(core) <= 0 or may_overtake(core, (<Waiter>ep.queue.head).place):
+            return HAND_OVER
+        return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
         return CLOSE_FOR_OTHERS
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
-
-
-cdef bint overtakes_too_often(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. An endpoint that has no connection of its own would wait for ever on one that is always busy:
-    # there whoever came first goes first, at the price of a new connection. One that has some is expected to serve
-    # itself, but not for ever either: they may be out for long.
-    cdef EndpointPool eldest = <EndpointPool>core.wanting_slots.items[0].item
-    cdef long long overtaken = <long long>((<Waiter>ep.queue.head).number - core.wanting_slots.items[0].stamp)
-    return overtaken > (0 if eldest.size == 0 else <long long>MAX_OVERTAKES * core.total_max_size)
 
 
 cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
@@ -193,6 +180,7 @@ cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsig
         return must_be_out(core, e, lease_no)
     first = first_waiter(core, ep)
     late = advance_relief(core, now)
+    advance_overtaking(core, now)
     outcome = decide_release(core, ep, e, now)
     if outcome == CLOSE_SURPLUS:
         doom(core, ep, e, doomed)
@@ -200,6 +188,7 @@ cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsig
         doom(core, ep, e, doomed)
         count_as_relief(core, <void *>e)
     elif outcome == HAND_OVER:
+        note_overtaking(core, (<Waiter>first).place)
         hand_over(ep, e, <Waiter>first, now)
         chain_append(&served, <Waiter>first)
         update_wants_slot(core, ep)

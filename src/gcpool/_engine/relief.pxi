@@ -35,11 +35,36 @@ cdef inline bint advance_relief(PoolCore core, double now) noexcept:
     return ended
 
 
+cdef double relief_ends_at(PoolCore core) noexcept:
+    # core.lock is held. When the next close stops to count, if it has not ended by then; never: INFINITY.
+    if core.relief.previous > 0:
+        return (core.relief.epoch + 1) * RELIEF_TIME
+    return (core.relief.epoch + 2) * RELIEF_TIME if core.relief.current > 0 else INFINITY
+
+
+cdef int look_again(PoolCore core, double now) except -1:
+    cdef Chain served = Chain(NULL, NULL, 0)
+    gcp_lock(&core.lock)
+    if advance_relief(core, now):
+        dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(&served)
+    return 0
+
+
 cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
     # core.lock is held. The entries that were doomed for a worker since that one was the last of them; NULL: all.
     cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
     while p != NULL:
         count_as_relief(core, p)
+        p = (<Entry>p).next
+
+
+cdef inline void watch_after(PoolCore core, void *last) noexcept:
+    # core.lock is held. The same entries were doomed by a waiter that has been queued: it will look again.
+    cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
+    while p != NULL:
+        (<Entry>p).is_watched = True
         p = (<Entry>p).next
 
 

@@ -18,6 +18,7 @@ cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         while (<Waiter>following).number < w.number:
             following = (<Waiter>following).next
     linked_insert(&ep.queue, w, following)
+    give_place(core, ep, w)
     ep.waiting += 1
     w.state = QUEUED
     gcp_enable_try_incref(w)
@@ -45,9 +46,9 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
-        heap_push(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).number)
-    elif wants and core.wanting_slots.items[ep.heap_index].stamp != (<Waiter>head).number:
-        heap_rekey(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).number)
+        heap_push(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).place)
+    elif wants and core.wanting_slots.items[ep.heap_index].stamp != (<Waiter>head).place:
+        heap_rekey(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).place)
     elif not wants and ep.heap_index >= 0:
         heap_remove(&core.wanting_slots, <void *>ep)
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
@@ -65,7 +66,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         if (
             ep.queue.head == NULL
             or ep.size >= core.max_size
-            or (<Waiter>ep.queue.head).number != core.wanting_slots.items[0].stamp
+            or (<Waiter>ep.queue.head).place != core.wanting_slots.items[0].stamp
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)

@@ -8,6 +8,7 @@ cdef class Waiter:
     cdef object notify                      # [owner] before it is queued; called once after, outside every lock
     cdef int state                          # [ep]
     cdef unsigned long long number          # set once: order of arrival
+    cdef unsigned long long place           # [ep] its number, or an earlier one that was left to it: see overtaking.pxi
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; afterwards links those to be notified
     cdef double queued_at                   # [owner]

@@ -109,6 +109,8 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
+                if self._core.look_again_at() < INFINITY:
+                    self.stand_by()
                 self.begin_disposals(INFINITY if timeout is None else self._core.now())
             raise
 
@@ -251,6 +253,7 @@ cdef class SyncPool(PoolFacade):
         cdef double left
         endpoint = e.pool.endpoint
         timeout = self._dispose_timeout
+        failure = self.stand_by() if e.is_relief and not e.is_watched else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
@@ -264,7 +267,17 @@ cdef class SyncPool(PoolFacade):
             log.debug('connection to %r disposed of', endpoint)
         finally:
             self._core.disposed(e, self._core.read_clock(), by_worker)
+        if failure is not None:
+            raise failure
         return 0
+
+    cdef object stand_by(self):
+        # A close may hang that somebody waits for, who does not look again. What a signal handler raised here, or None.
+        try:
+            self._closers.stand_by()
+        except BaseException as exc:
+            return exc
+        return None
 
     def _close_next(self):
         # For a worker: close one connection of those that are doomed for it. False if there is none.
