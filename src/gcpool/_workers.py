@@ -263,7 +263,7 @@ class SyncWorker:
     def stop(self) -> list[threading.Thread]:
         """End the thread; what it is disposing of it still does.
 
-        :return: those threads that there are, but for the caller: a dispose that closes the pool does not wait for itself
+        :return: the threads that there are, but for the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
         self._ring_all()
@@ -496,7 +496,7 @@ class SyncClosers:
         self._crew_of_this_process().dismissed = False
 
 
-# -- before a fork ------------------------------------------------------------------------------------------------------
+# -- before a fork ----------------------------------------------------------------------------------------------------
 
 # The threads that have nothing to do, and what they are of.
 _idle_threads: dict[threading.Thread, SyncWorker | SyncClosers] = {}
