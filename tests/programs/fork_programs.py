@@ -39,6 +39,9 @@ from tests.threads.runtime import Job, spawn, until
 # Whether the pool's threads learn of a fork by Python before it, and those of them that are idle end.
 THREADS_ARE_TOLD = os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') != '1'
 
+# A closer stays until it is to end, and does not end by itself in the middle of a program.
+gcpool._workers.LINGER = PATIENCE
+
 FORKS = 3 if os.environ.get('GCPOOL_QUICK') == '1' else 10
 
 
@@ -142,8 +145,13 @@ def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bo
 
 
 def until_idle(count: int) -> None:
-    """Wait until so many threads of the pools have nothing to do."""
-    until(lambda: len(gcpool._workers._idle_threads) == count)
+    """Wait until there are so many threads of the pools, or more, and they have nothing to do."""
+
+    def all_are_idle() -> bool:
+        there = {thread for thread in threading.enumerate() if thread.name.startswith('gcpool-')}
+        return len(there) >= count and there == {*gcpool._workers._idle_threads}
+
+    until(all_are_idle)
 
 
 class Line:
@@ -639,41 +647,48 @@ def collector_in_the_child() -> None:
 
 
 def idle_threads_end_before_a_fork() -> None:
-    """And the parent has its collector again, which closes what becomes due though nobody calls the pool."""
+    """And the parent has its collector again, which closes what is due though nobody calls the pool."""
     manager = LineManager()
+    now = 0.0
     pool: ConnectionPool[str, Line] = ConnectionPool(
-        manager, max_size=1, total_max_size=1, min_idle=0, idle_timeout=0.5, background_collector=True
+        manager,
+        max_size=1,
+        total_max_size=1,
+        min_idle=0,
+        idle_timeout=60.0,
+        background_collector=True,
+        _clock=lambda: now,
     )
     closed: ConnectionPool[str, Line] = ConnectionPool(LineManager(), background_collector=True)
     closed.close()
     for endpoint in 'ab':
         pool.release(pool.acquire(endpoint), endpoint)
 
-    def names() -> list[str]:
-        return sorted(thread.name for thread in threading.enumerate()[1:])
+    def names() -> set[str]:
+        return {thread.name for thread in threading.enumerate()[1:]}
 
     until_idle(2)
-    assert names() == ['gcpool-closer', 'gcpool-collector']
+    assert names() == {'gcpool-closer', 'gcpool-collector'}
     ended = threading.enumerate()[1:]
 
     def child() -> None:
         assert threading.active_count() == 1
         assert pool.get_size() == 0
         pool.release(pool.acquire('c'), 'c')
-        assert names() == ['gcpool-collector']
+        assert names() == {'gcpool-collector'}
         pool.close()
-        assert names() == []
+        assert names() == set()
 
+    # The collector sleeps for a minute by the system's clock.
+    now = 60.0
     fork(child, beside_threads=False)
     assert not any(thread.is_alive() for thread in ended)
-    assert names() == ['gcpool-collector']
+    # The new one has a closer close what is due, which stays for a while.
     until(lambda: manager.lines[-1].disposals == 1)
-    # The next close for an acquire has a closer again, which stays for a while.
-    for endpoint in 'ab':
-        pool.release(pool.acquire(endpoint), endpoint)
-    until(lambda: len(pool._closers._crew_of_this_process().free) == 1)
+    until_idle(2)
+    assert names() == {'gcpool-closer', 'gcpool-collector'}
     pool.close()
-    assert names() == []
+    assert names() == set()
 
 
 def fork_beside_an_idle_thread_that_does_not_end() -> None:
@@ -683,7 +698,8 @@ def fork_beside_an_idle_thread_that_does_not_end() -> None:
     [thread] = gcpool._workers._idle_threads
     asked: list[float] = []
 
-    def join(timeout: float) -> None:
+    def join(timeout: float | None = None) -> None:
+        assert timeout is not None
         asked.append(timeout)
 
     # It is not told to end.
@@ -757,7 +773,8 @@ def forgotten_in_the_child() -> None:
     def child() -> None:
         pools.clear()
 
-    fork(child, beside_threads=True)
+    until_idle(1)
+    fork(child, beside_threads=not THREADS_ARE_TOLD)
     for pool, line in zip(pools, lines, strict=True):
         line.check()
         pool.release(line, 'a')

@@ -172,11 +172,12 @@ class Thread:
 class Manager(BaseConnectionManager[int, Connection]):
     """Has the world do it. Of the hooks it has those that the world has drawn.
 
-    :param world: the world
+    :param threads: who call it
     """
 
-    def __init__(self, world: World):
-        self.world = world
+    def __init__(self, threads: 'Threads'):
+        self.threads = threads
+        self.world = world = threads.world
         if world.has_spellings:
             self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
         for name in world.hooks:
@@ -190,7 +191,7 @@ class Manager(BaseConnectionManager[int, Connection]):
         return conn
 
     def dispose(self, endpoint: int, conn: Connection, timeout: float | None = None) -> None:
-        with self.world.runtime.disposing():
+        with self.threads.disposing():
             run(self.world.dispose(conn, timeout))
 
 
@@ -223,7 +224,7 @@ class Threads:
         self.timer_numbers = itertools.count()
         self.hung: list[tuple[Fiber, int]] = []
         self.ending = False
-        self.world = World(seed, self, traffic, without)
+        self.world: World = World(seed, self, traffic, without)
         self.draw = self.world.random
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
@@ -241,7 +242,7 @@ class Threads:
         """Make the pool, where its locks and threads are simulated."""
         self.world.gentle += 1
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
-            Manager(self.world), _clock=self.clock, **self.world.settings
+            Manager(self), _clock=self.clock, **self.world.settings
         )
         self.world.gentle -= 1
 

@@ -78,7 +78,7 @@ def test_a_context_that_is_left_while_the_connection_of_a_second_entry_is_given_
             context.__exit__(None, None, None)
             on_release(where, conn)
 
-        case.manager.on_release = leave_first  # type: ignore[method-assign]
+        case.manager.on_release = leave_first  # type: ignore[method-assign, assignment]
         with pytest.raises(RuntimeError) as refused:
             context.__enter__()
         assert str(refused.value) == ENTERED
@@ -141,7 +141,7 @@ def test_a_context_left_twice_at_once_gives_back_once() -> None:
                 context.__exit__(None, None, None)
             errors.append(caught.value)
 
-        case.manager.on_release = leave_again  # type: ignore[method-assign]
+        case.manager.on_release = leave_again  # type: ignore[method-assign, assignment]
         context.__exit__(None, None, None)
         assert [str(error) for error in errors] == ['the connection context was not entered']
         assert case.stats['idle'] == 1

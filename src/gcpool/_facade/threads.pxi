@@ -117,7 +117,8 @@ cdef class SyncPool(PoolFacade):
         # not late because of that by more than close() would be.
         cdef bint called
         failure = None
-        gcp_fence()     # a worker that has left looks what is doomed; who has doomed something looks which workers there are
+        # Whoever has doomed something looks which workers there are; a worker that has left looks what is doomed.
+        gcp_fence()
         if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
             return 0
         try:
@@ -271,7 +272,7 @@ cdef class SyncPool(PoolFacade):
         # For a worker: close one connection of those that are doomed for it. False if there is none.
         cdef PoolCore core = self._core
         cdef Entry e
-        gcp_fence()     # as in begin_disposals(), for a worker that is not free any more
+        gcp_fence()     # as in begin_disposals(): this worker is not free any more
         if gcp_load_int(&core.doomed_for_worker.count) > 1:
             self._closers.call()        # this dispose may hang: the others are closed beside it
         e = core.take_doomed_for_worker()
