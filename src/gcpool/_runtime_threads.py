@@ -118,10 +118,17 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         at_work = 0
         # The collector first: it may have called another closer.
         for workers in (self._worker, self._closers):
-            threads = [] if workers is None else workers.stop()
-            for thread in threads:
-                thread.join(max(until - self._core.now(), 0.0))
-            at_work += sum(thread.is_alive() for thread in threads)
+            if workers is None:
+                continue
+            waited_for: list[threading.Thread] = []
+            threads = workers.stop()
+            # One that has ended may have started one more.
+            while {*threads}.difference(waited_for):
+                for thread in threads:
+                    thread.join(max(until - self._core.now(), 0.0))
+                waited_for += threads
+                threads = workers.stop()
+            at_work += len(threads)
         if at_work:
             logger.warning('closing the pool: threads that still close a connection: %d', at_work)
 

@@ -141,6 +141,9 @@ class Thread:
         self.at_work = Lock(threads)
         self.at_work.locked = True
 
+    def __repr__(self) -> str:
+        return self.name
+
     def start(self) -> None:
         self.threads.interrupt_or_switch()
         if self.threads.draw() < self.threads.world.rate['no_thread']:
@@ -398,7 +401,7 @@ class Threads:
         return len(self.at_dispose) >= self.most_closers
 
     def left_behind(self) -> list[Any]:
-        return [thread.name for thread in self.threads if thread.fiber in self.fibers and thread.is_alive()]
+        return [thread for thread in self.threads if thread.fiber in self.fibers and thread.is_alive()]
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
