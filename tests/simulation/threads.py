@@ -131,7 +131,6 @@ class Thread:
         self.target = target
         self.name = name
         self.fiber: Fiber | None = None
-        threads.threads.append(self)
         self.begun = False
         self.ended = False
         # Taken until it has begun, and who starts it waits for that.
@@ -220,8 +219,6 @@ class Threads:
         # The threads that a fork has left in the parent.
         self.left: list[Fiber] = []
         self.process = 1
-        # Those that the pool has made.
-        self.threads: list[Thread] = []
         self.ready: list[Fiber] = []
         self.timers: list[tuple[float, int, Fiber, int]] = []
         self.timer_numbers = itertools.count()
@@ -384,12 +381,9 @@ class Threads:
 
     def disturb_worker(self) -> None:
         """Have an exception raised in a thread of the pool's own. It may die of that."""
-        worker = self.pool._worker
-        # In a forked child it may still have a crew of the parent.
-        threads = [thread for crew in self.pool._closers._crews.values() for thread in crew.threads]
-        if worker is not None:
-            threads += [collector.thread for collector in worker._collectors]
-        fibers = [thread.fiber for thread in threads if thread.fiber in self.fibers and not thread.fiber.dead]
+        fibers = [
+            thread.fiber for thread in self.known_threads() if thread.fiber in self.fibers and not thread.fiber.dead
+        ]
         if fibers:
             self.interrupt(min(fibers, key=self.fibers.index))
 
@@ -401,7 +395,13 @@ class Threads:
         return len(self.at_dispose) >= self.most_closers
 
     def left_behind(self) -> list[Any]:
-        return [thread for thread in self.threads if thread.fiber in self.fibers and thread.is_alive()]
+        return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
+
+    def known_threads(self) -> list[Any]:
+        """Those that the pool has. In a forked child it may still have a crew of the parent."""
+        threads = [thread for crew in self.pool._closers._crews.values() for thread in crew.threads]
+        worker = self.pool._worker
+        return threads if worker is None else [*threads, *(collector.thread for collector in worker._collectors)]
 
     def stall(self, seconds: float) -> None:
         self.now += seconds

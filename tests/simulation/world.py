@@ -1000,7 +1000,7 @@ class World:
             elif self.random() < 0.5:
                 yield from self.release_what_is_due()
         self.closed = True
-        # The pool knows of no thread that has not begun yet, if who started it was interrupted.
+        # Of a thread whose start was interrupted the pool knows from when it is at work.
         before = self.runtime.left_behind()
         yield from self.runtime.close_pool(None)
         if self.sockets:
