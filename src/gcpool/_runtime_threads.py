@@ -122,16 +122,26 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         self._begin_disposals()
 
     def _end_tasks(self, deadline: float | None) -> None:
-        """Wait for the end of the threads that close connections, so that none of them outlives ``close()``.
+        """Wait for the end of the pool's threads, so that none of them outlives ``close()``.
 
         Where there is no limit, they have nothing more to close by now.
         """
         patience = IDLE_THREADS_TIME if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         until = self._core.now() + patience
-        closers = self._closers.stop()
-        for thread in closers:
-            thread.join(max(until - self._core.now(), 0.0))
-        at_work = sum(thread.is_alive() for thread in closers)
+        at_work = 0
+        # The collector first: it may have called another closer.
+        for workers in (self._worker, self._closers):
+            if workers is None:
+                continue
+            waited_for: list[threading.Thread] = []
+            threads = workers.stop()
+            # One that has ended may have started one more.
+            while {*threads}.difference(waited_for):
+                for thread in threads:
+                    thread.join(max(until - self._core.now(), 0.0))
+                waited_for += threads
+                threads = workers.stop()
+            at_work += len(threads)
         if at_work:
             logger.warning('closing the pool: threads that still close a connection: %d', at_work)
 

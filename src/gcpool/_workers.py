@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import threading
+import time
 import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +21,9 @@ PARALLEL_DISPOSALS = 64
 
 # Seconds that a thread which closes connections waits for the next one, before it ends.
 LINGER = 1.0
+
+# Seconds that idle threads have to end before the process forks.
+FORK_PATIENCE = 0.1
 
 # Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
 COLLECTOR_PAUSE = 0.1
@@ -102,7 +106,7 @@ class AsyncWorker:
 
 
 class AsyncSecondLook:
-    """Has a pool look again where a close hangs that somebody waits for: a timer of the loop, set while there may be one.
+    """Has a pool look again where a close hangs that somebody waits for: a timer, set while there may be one.
 
     It holds no strong reference to the pool.
     """
@@ -138,6 +142,37 @@ class AsyncSecondLook:
             pool._look_again()
 
 
+class _Collector:
+    """One collector's thread, and the lock that wakes it: it is taken while there is nothing new.
+
+    A lock is an event that can be set from anywhere, also from a weak reference's callback in the middle of setting it.
+
+    :ivar pid: the process that both belong to
+    """
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self.news = threading.Lock()
+        self.news.acquire()
+        self.thread: threading.Thread | None = None
+
+    def is_at_work_in(self, pid: int) -> bool:
+        # The process is compared first: threading may not know of the fork, and have the thread still alive.
+        return self.pid == pid and self.thread is not None and self.thread.is_alive()
+
+    def ring_in(self, pid: int) -> None:
+        # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
+        if self.pid != pid:
+            # The lock is that of the process that this one was forked from, and a thread of that process waits for it.
+            # Where Python was not told of the fork, the lock would be handed over to that thread, which is not here.
+            return
+        try:
+            self.news.release()
+        except RuntimeError:
+            # It was set already, and the thread has not seen it yet.
+            return
+
+
 class SyncWorker:
     """Runs a pool's ``_collect`` when something is due: a daemon thread that sleeps until then.
 
@@ -151,12 +186,12 @@ class SyncWorker:
     _getpid = staticmethod(os.getpid)
 
     def __init__(self, pool: Any, name: str):
-        self._news = self._new_news()
         self._name = name
-        self._pool = weakref.ref(pool, lambda _: self._ring(self._news))
+        self._pool = weakref.ref(pool, lambda _: self._ring_all())
         self._stopped = False
-        self._thread: threading.Thread | None = None
-        self._pid = 0
+        # Two threads may start one at once: the last one stays, and has the others end. append() and remove() of a list
+        # are atomic, without the GIL, too, and so is list() of one.
+        self._collectors: list[_Collector] = []
         self._complained = False
         self.wakeups = 0
 
@@ -167,7 +202,8 @@ class SyncWorker:
     def wake(self) -> bool:
         """Something is due earlier than known. False if there is no thread that could see to it."""
         at_work = self.at_work()
-        self._ring(self._news)
+        for collector in self._collectors[-1:]:
+            collector.ring_in(self._getpid())
         return at_work
 
     def at_work(self) -> bool:
@@ -175,79 +211,121 @@ class SyncWorker:
         return self._stopped or self._lives() or self._start()
 
     def _lives(self) -> bool:
-        # The process is compared first: threading may not know of the fork, and have the thread still alive.
-        return self._pid == self._getpid() and self._thread is not None and self._thread.is_alive()
+        return any(collector.is_at_work_in(self._getpid()) for collector in self._collectors[-1:])
 
     def _start(self) -> bool:
-        # Two threads may come here at once: the later one's collector stays, the other collector is told, and ends.
-        news = self._new_news()
-        self._news, news = news, self._news
-        # The thread is handed its own Thread object. It may not find that by itself: gevent's monkey-patching changes
-        # what the current thread is taken to be.
-        thread = threading.Thread(target=lambda: self._run(thread), name=self._name, daemon=True)
-        self._thread = thread
-        self._pid = self._getpid()
+        collector: _Collector | None = None
         try:
-            thread.start()
-        except (RuntimeError, MemoryError) as exc:
+            collector = self._add_collector()
+            cast('threading.Thread', collector.thread).start()
+        except BaseException as exc:
+            if collector is not None and not collector.is_at_work_in(self._getpid()):
+                self._forget(collector)
+            if not isinstance(exc, (RuntimeError, MemoryError)):
+                raise
             # There are too many threads, or the interpreter ends: no fault of the caller, who gives a connection back.
             if not self._complained:
                 logger.warning('%s cannot be started, releases do its work until it can: %s', self._name, exc)
             self._complained = True
             return False
-        finally:
-            self._ring(news)
         self._complained = False
         return True
 
-    def _new_news(self) -> tuple[threading.Lock, int]:
-        # A lock as an event that can be set from anywhere, also from a weak reference's callback in the middle of
-        # setting it: taken while there is nothing new. It comes with the process that it belongs to.
-        news = threading.Lock()
-        news.acquire()
-        return news, self._getpid()
+    def _add_collector(self) -> _Collector:
+        collector = _Collector(self._getpid())
+        # The thread is handed its own Thread object. It may not find that by itself: gevent's monkey-patching changes
+        # what the current thread is taken to be.
+        collector.thread = threading.Thread(target=lambda: self._run(collector), name=self._name, daemon=True)
+        self._collectors.append(collector)
+        return collector
 
-    def _ring(self, news: tuple[threading.Lock, int]) -> None:
-        # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
-        lock, pid = news
-        if pid != self._getpid():
-            # The lock is that of the process that this one was forked from, and a thread of that process waits for it.
-            # Where Python was not told of the fork, the lock would be handed over to that thread, which is not here.
+    def _forget(self, collector: _Collector) -> None:
+        try:
+            self._collectors.remove(collector)
+        except ValueError:
+            # Another thread has forgotten it.
+            return
+
+    def _ring_all(self) -> None:
+        pid = self._getpid()
+        for collector in list(self._collectors):
+            collector.ring_in(pid)
+
+    def _run(self, collector: _Collector) -> None:
+        try:
+            self._take_over(collector)
+            while self._is_needed(collector):
+                self._collect_and_sleep(collector)
+        finally:
+            self._forget(collector)
+            # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot end in
+            # order; this makes it known.
+            threading.current_thread()
+
+    def _take_over(self, collector: _Collector) -> None:
+        if collector not in self._collectors:
+            # A signal handler raised in start(), and nobody else knows of it.
+            self._collectors.append(collector)
+        for other in list(self._collectors):
+            if other.pid != collector.pid:
+                self._forget(other)
+            elif other is not collector:
+                # If it came first, it ends. If it came last, it has this one end.
+                other.ring_in(collector.pid)
+
+    def _is_needed(self, collector: _Collector) -> bool:
+        return not self._stopped and self._collectors[-1:] == [collector] and self._pool() is not None
+
+    def _collect_and_sleep(self, collector: _Collector) -> None:
+        pool = self._pool()
+        if pool is None:
             return
         try:
-            lock.release()
-        except RuntimeError:
-            # It was set already, and the thread has not seen it yet.
-            return
-
-    def _run(self, thread: threading.Thread) -> None:
-        news = self._news
-        while True:
-            pool = self._pool()
-            if pool is None or self._stopped or self._thread is not thread:
-                # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot
-                # end in order; this makes it known.
-                threading.current_thread()
-                # The ring that woke it may have been for the one that took its place.
-                self._ring(news)
-                return
-            try:
-                delay = pool._collect()
-            except BaseException:
-                # A manager's dispose raised what is no Exception. The connection is accounted for; others will be due.
-                logger.last_resort('the collector of %r goes on after an error', pool)
-                delay = pool._due_in()
-            del pool
+            delay = pool._collect()
+        except BaseException:
+            # A manager's dispose raised what is no Exception. The connection is accounted for; others will be due.
+            logger.last_resort('the collector of %r goes on after an error', pool)
+            delay = pool._due_in()
+        del pool
+        thread = cast('threading.Thread', collector.thread)
+        _idle_threads[thread] = self
+        try:
             if delay is None:
-                news[0].acquire()
+                collector.news.acquire()
             else:
-                news[0].acquire(timeout=min(delay, threading.TIMEOUT_MAX))
-            self.wakeups += 1
+                collector.news.acquire(timeout=min(delay, threading.TIMEOUT_MAX))
+        finally:
+            _idle_threads.pop(thread, None)
+        self.wakeups += 1
 
-    def stop(self) -> None:
-        """End the thread; what it is disposing of it still does."""
+    def stop(self) -> list[threading.Thread]:
+        """End the thread; what it is disposing of it still does.
+
+        :return: the threads that there are, but for the caller: a dispose that closes the pool does not wait for itself
+        """
         self._stopped = True
-        self.wake()
+        self._ring_all()
+        this, pid = threading.current_thread(), self._getpid()
+        return [
+            collector.thread
+            for collector in list(self._collectors)
+            if collector.thread is not None and collector.thread is not this and collector.is_at_work_in(pid)
+        ]
+
+    def dismiss(self, thread: threading.Thread) -> bool:
+        """The process is about to fork: have a thread of it end that has nothing to do. False if it is another's."""
+        pid = self._getpid()
+        for collector in list(self._collectors):
+            if collector.thread is thread and collector.pid == pid:
+                self._forget(collector)
+                collector.ring_in(pid)
+                return True
+        return False
+
+    def recall(self) -> None:
+        """The process has forked, and this is the parent."""
+        if self._pool() is not None:
+            self.at_work()
 
 
 class _Crew:
@@ -261,6 +339,8 @@ class _Crew:
         self.free: dict[threading.Thread, None] = {}
         self.news = threading.Lock()
         self.news.acquire()
+        # Whether a process that is about to fork has those end that wait.
+        self.dismissed = False
 
     def ring(self) -> None:
         try:
@@ -309,21 +389,39 @@ class SyncClosers:
                 return True
             # It is being started by somebody else, or has died, of an exception that somebody raised in it.
             crew.free.pop(thread, None)
-        if len(crew.threads) >= PARALLEL_DISPOSALS:
-            for thread in list(crew.threads):
-                if not thread.is_alive():
-                    crew.threads.pop(thread, None)
-            if len(crew.threads) >= PARALLEL_DISPOSALS:
-                # Each of them looks for more when it is done.
+        # Each of those that there may be looks for more when it is done.
+        return self._is_full(crew) or self._start(crew)
+
+    def _is_full(self, crew: _Crew) -> bool:
+        if len(crew.threads) < PARALLEL_DISPOSALS:
+            return False
+        for thread in list(crew.threads):
+            if not thread.is_alive():
+                # It has died. If it is being started, it enlists once more.
+                crew.threads.pop(thread, None)
+        return len(crew.threads) >= PARALLEL_DISPOSALS
+
+    def _enlist(self, crew: _Crew, thread: threading.Thread) -> bool:
+        """Count a thread among the closers, unless there are as many as there may be.
+
+        Several may come here at once, each for a thread of its own. They stand in the order in which they came, and who
+        has too many before him leaves: so many at the most stay. Who has left looks again, since two may have seen each
+        other where there was room for one.
+        """
+        while True:
+            crew.threads[thread] = None
+            if thread in list(crew.threads)[:PARALLEL_DISPOSALS]:
                 return True
-        return self._start(crew)
+            crew.threads.pop(thread, None)
+            if self._is_full(crew):
+                return False
 
     def stand_by(self) -> None:
         """A close may hang that somebody waits for: have a thread free that looks again in time."""
         if self._stopped or self._is_finalizing():
             return
         crew = self._crew_of_this_process()
-        if not self._is_any_free(crew) and len(crew.threads) < PARALLEL_DISPOSALS:
+        if not self._is_any_free(crew) and not self._is_full(crew):
             self._start(crew)
 
     def _is_any_free(self, crew: _Crew) -> bool:
@@ -348,7 +446,8 @@ class SyncClosers:
             thread = threading.Thread(
                 target=lambda: self._run(crew, cast('threading.Thread', thread)), name=self._name, daemon=True
             )
-            crew.threads[thread] = None
+            if not self._enlist(crew, thread):
+                return True
             crew.free[thread] = None
             thread.start()
         except BaseException as exc:
@@ -367,12 +466,12 @@ class SyncClosers:
 
     def _run(self, crew: _Crew, thread: threading.Thread) -> None:
         try:
-            # If a signal handler raised in start(), nobody else knows of it.
-            crew.threads[thread] = None
             crew.free.pop(thread, None)
-            # It looks once more after it has waited: it was free, and may have been called in the last moment.
-            while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
-                pass
+            # If a signal handler raised in start(), nobody else knows of it.
+            if self._enlist(crew, thread):
+                # It looks once more after it has waited: it was free, and may have been called in the last moment.
+                while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
+                    pass
         finally:
             crew.free.pop(thread, None)
             crew.threads.pop(thread, None)
@@ -395,32 +494,37 @@ class SyncClosers:
     def _wait(self, crew: _Crew, thread: threading.Thread) -> bool:
         # Whether it was called.
         pool = self._pool()
-        if self._stopped or pool is None or crew is not self._crew_of_this_process():
+        if pool is None or self._are_to_end(crew) or crew is not self._crew_of_this_process():
             return False
         look_at = pool._core.look_again_at()
         patience = LINGER if look_at == math.inf else max(look_at - pool._core.now(), 0.0)
         del pool
         crew.free[thread] = None
+        _idle_threads[thread] = self
         try:
             return crew.news.acquire(timeout=patience)
         finally:
+            _idle_threads.pop(thread, None)
             crew.free.pop(thread, None)
 
     def _stands_by(self, crew: _Crew) -> bool:
         # Whether it is to stay though there is nothing to close, or was not a moment ago.
         pool = self._pool()
-        if self._stopped or pool is None or crew is not self._crew_of_this_process():
+        if pool is None or self._are_to_end(crew) or crew is not self._crew_of_this_process():
             return False
         pool._core.look_again(pool._core.now())
         return pool._core.look_again_at() < math.inf and not self._is_any_free(crew)
 
+    def _are_to_end(self, crew: _Crew) -> bool:
+        return self._stopped or crew.dismissed or self._pool() is None
+
     def _leave(self, crew: _Crew) -> None:
         # Makes the thread known where it is not, so that it can end in order: see SyncWorker.
         threading.current_thread()
-        pool = self._pool()
-        if crew is self._crew_of_this_process() and (pool is None or self._stopped):
+        if crew is self._crew_of_this_process() and self._are_to_end(crew):
             # The others are to end, too.
             crew.ring()
+        pool = self._pool()
         if pool is not None:
             # Until a moment ago it counted as one that would look for more: nobody starts another one at the most that
             # there may be. Or it dies of an exception that somebody raised in it.
@@ -439,3 +543,66 @@ class SyncClosers:
         crew.ring()
         this = threading.current_thread()
         return [thread for thread in list(crew.threads) if thread is not this and thread.is_alive()]
+
+    def dismiss(self, thread: threading.Thread) -> bool:
+        """The process is about to fork: have its threads end that wait. False if this one is another's."""
+        crew = self._crew_of_this_process()
+        if thread not in crew.threads:
+            return False
+        crew.dismissed = True
+        crew.ring()
+        return True
+
+    def recall(self) -> None:
+        """The process has forked, and this is the parent."""
+        self._crew_of_this_process().dismissed = False
+        pool = self._pool()
+        if pool is not None and pool._core.look_again_at() < math.inf:
+            # One of the threads that have ended was to look again.
+            self.stand_by()
+
+
+# -- before a fork ----------------------------------------------------------------------------------------------------
+
+# The threads that have nothing to do, and what they are of.
+_idle_threads: dict[threading.Thread, SyncWorker | SyncClosers] = {}
+
+# What forks that are on their way have dismissed threads of.
+_dismissed: list[SyncWorker | SyncClosers] = []
+
+
+def dismiss_idle_threads() -> None:
+    """Have the pool's idle threads end: a process that forks is to have no thread that it has not started itself.
+
+    Python warns of a fork beside other threads. It calls this before the fork, whatever locks are held, and prints what
+    this raises: so the threads get FORK_PATIENCE seconds, and those that are at work are not waited for.
+    """
+    this = threading.get_native_id()
+    ending = []
+    for thread in list(_idle_threads):
+        workers = _idle_threads.get(thread)
+        # gevent's run in this very thread of the system: they do not count.
+        if workers is not None and thread.native_id != this and workers.dismiss(thread):
+            _dismissed.append(workers)
+            ending.append(thread)
+    until = time.monotonic() + FORK_PATIENCE
+    for thread in ending:
+        thread.join(max(until - time.monotonic(), 0.0))
+
+
+def recall_dismissed() -> None:
+    """In the parent of a fork, or where it has failed: the collectors go on."""
+    while _dismissed:
+        _dismissed.pop().recall()
+
+
+def forget_idle_threads() -> None:
+    """In the child of a fork: they have stayed behind."""
+    _dismissed.clear()
+    _idle_threads.clear()
+
+
+if hasattr(os, 'register_at_fork') and hasattr(threading, 'get_native_id'):
+    os.register_at_fork(
+        before=dismiss_idle_threads, after_in_parent=recall_dismissed, after_in_child=forget_idle_threads
+    )

@@ -28,12 +28,19 @@ if os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') == '1':
     os.register_at_fork = lambda **functions: None
 
 import gcpool._core
+import gcpool._workers
 import gcpool.asyncio
 from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.support import PATIENCE
 from tests.threads.runtime import Job, spawn, until
+
+# Whether the pool's threads learn of a fork by Python before it, and those of them that are idle end.
+THREADS_ARE_TOLD = os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') != '1'
+
+# A closer stays until it is to end, and does not end by itself in the middle of a program.
+gcpool._workers.LINGER = PATIENCE
 
 FORKS = 3 if os.environ.get('GCPOOL_QUICK') == '1' else 10
 
@@ -135,6 +142,16 @@ def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bo
     status = os.waitpid(pid, 0)[1]
     if (status, said) != (0, b''):
         raise AssertionError(f'the child ended with {status} and said:\n{said.decode()}')
+
+
+def until_idle(count: int) -> None:
+    """Wait until there are so many threads of the pools, or more, and they have nothing to do."""
+
+    def all_are_idle() -> bool:
+        there = {thread for thread in threading.enumerate() if thread.name.startswith('gcpool-')}
+        return len(there) >= count and there == {*gcpool._workers._idle_threads}
+
+    until(all_are_idle)
 
 
 class Line:
@@ -309,7 +326,7 @@ def child_beside_closers(at_work: bool) -> None:
         assert reached.wait(PATIENCE)
     else:
         held = waiting.result()
-        until(lambda: len(pool._closers._crew_of_this_process().free) == 1)
+        until_idle(1)
 
     def child() -> None:
         manager.hook = None
@@ -324,7 +341,7 @@ def child_beside_closers(at_work: bool) -> None:
         assert pool.close(PATIENCE) == 0
         assert threading.active_count() == 1
 
-    fork(child, beside_threads=True)
+    fork(child, beside_threads=at_work or not THREADS_ARE_TOLD)
     go_on.set()
     held = waiting.result()
     held.check()
@@ -578,8 +595,8 @@ def closed_in_the_child() -> None:
     """The parent's collector waits, and is not told."""
     pool: ConnectionPool[str, Line] = ConnectionPool(LineManager(), background_collector=True)
     line = pool.acquire('a')
-    until(pool._worker._thread.is_alive)
-    fork(pool.close, beside_threads=True)
+    until_idle(1)
+    fork(pool.close, beside_threads=not THREADS_ARE_TOLD)
     line.check()
     pool.release(line, 'a')
     pool.close()
@@ -621,10 +638,79 @@ def collector_in_the_child() -> None:
         until(lambda: collector_count() == there)
         assert line.disposals == 0
 
-    fork(child, beside_threads=True)
+    until_idle(1)
+    fork(child, beside_threads=not THREADS_ARE_TOLD)
     line.check()
     pool.release(line, 'a')
     until(lambda: line.disposals == 1)
+    pool.close()
+
+
+def idle_threads_end_before_a_fork() -> None:
+    """And the parent has its collector again, which closes what is due though nobody calls the pool."""
+    manager = LineManager()
+    now = 0.0
+    pool: ConnectionPool[str, Line] = ConnectionPool(
+        manager,
+        max_size=1,
+        total_max_size=1,
+        min_idle=0,
+        idle_timeout=60.0,
+        background_collector=True,
+        _clock=lambda: now,
+    )
+    closed: ConnectionPool[str, Line] = ConnectionPool(LineManager(), background_collector=True)
+    closed.close()
+    for endpoint in 'ab':
+        pool.release(pool.acquire(endpoint), endpoint)
+
+    def names() -> set[str]:
+        return {thread.name for thread in threading.enumerate()[1:]}
+
+    until_idle(2)
+    assert names() == {'gcpool-closer', 'gcpool-collector'}
+    ended = threading.enumerate()[1:]
+
+    def child() -> None:
+        assert threading.active_count() == 1
+        assert pool.get_size() == 0
+        pool.release(pool.acquire('c'), 'c')
+        assert names() == {'gcpool-collector'}
+        pool.close()
+        assert names() == set()
+
+    # The collector sleeps for a minute by the system's clock.
+    now = 60.0
+    fork(child, beside_threads=False)
+    assert not any(thread.is_alive() for thread in ended)
+    # The new collector has a closer close what is due.
+    assert 'gcpool-collector' in names()
+    until(lambda: manager.lines[-1].disposals == 1)
+    pool.close()
+    assert names() == set()
+
+
+def fork_beside_an_idle_thread_that_does_not_end() -> None:
+    """The fork waits for a moment only, and not at all for a thread that is another process's."""
+    pool: ConnectionPool[str, Line] = ConnectionPool(LineManager(), background_collector=True)
+    until_idle(1)
+    [thread] = gcpool._workers._idle_threads
+    asked: list[float] = []
+
+    def join(timeout: float | None = None) -> None:
+        assert timeout is not None
+        asked.append(timeout)
+
+    # It is not told to end.
+    pool._worker.dismiss = lambda thread: True
+    thread.join = join  # type: ignore[method-assign]
+    fork(lambda: check_fresh(pool), beside_threads=True)
+    assert len(asked) == 1
+    assert 0 <= asked[0] <= gcpool._workers.FORK_PATIENCE
+    pool._worker.dismiss = lambda thread: False
+    fork(lambda: check_fresh(pool), beside_threads=True)
+    assert len(asked) == 1
+    del pool._worker.dismiss, thread.join
     pool.close()
 
 
@@ -669,7 +755,8 @@ def no_thread_can_be_started_in_the_child() -> None:
         LineManager(), min_idle=0, idle_timeout=0.001, background_collector=True
     )
     line = pool.acquire('a')
-    fork(lambda: use_without_threads(pool), beside_threads=True)
+    until_idle(1)
+    fork(lambda: use_without_threads(pool), beside_threads=not THREADS_ARE_TOLD)
     line.check()
     pool.release(line, 'a')
     pool.close()
@@ -685,7 +772,8 @@ def forgotten_in_the_child() -> None:
     def child() -> None:
         pools.clear()
 
-    fork(child, beside_threads=True)
+    until_idle(1)
+    fork(child, beside_threads=not THREADS_ARE_TOLD)
     for pool, line in zip(pools, lines, strict=True):
         line.check()
         pool.release(line, 'a')

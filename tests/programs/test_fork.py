@@ -109,6 +109,14 @@ def test_the_collector_works_in_a_child_from_when_it_is_needed() -> None:
     run_program('fork_programs', 'collector_in_the_child')
 
 
+def test_idle_threads_of_the_pool_end_before_a_fork_and_the_collector_goes_on_after_it() -> None:
+    run_program('fork_programs', 'idle_threads_end_before_a_fork')
+
+
+def test_a_fork_does_not_wait_for_long_for_an_idle_thread_that_does_not_end() -> None:
+    run_program('fork_programs', 'fork_beside_an_idle_thread_that_does_not_end')
+
+
 def test_a_pool_that_is_let_go_in_a_child_sends_nothing() -> None:
     run_program('fork_programs', 'forgotten_in_the_child')
 

@@ -279,6 +279,9 @@ class Tasks(Loop):
     def has_worker(self) -> bool:
         return self.pool._worker is not None
 
+    def closers_are_busy(self) -> bool:
+        return False
+
     def left_behind(self) -> list[Any]:
         """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
         worker = self.pool._worker

@@ -108,6 +108,31 @@ def test_pools_begin_anew_in_a_process_that_does_not_fork() -> None:
         assert (core.size, core.fork_epoch) == (0, epoch)
 
 
+def test_threads_that_are_ended_after_a_run_read_the_clock_without_being_interrupted() -> None:
+    """Destructors read it, and what they raise is printed."""
+    pytest.importorskip('greenlet', reason='greenlet is not installed')
+    threads_module = module_of('threads')
+    threads = threads_module.Threads(1, STEPS, ())
+    threads.switchiness = 1.0
+    read: list[float] = []
+
+    def sleep() -> None:
+        try:
+            threads.nap(1.0)
+        finally:
+            read.append(threads.clock())
+            threads_module.Lock(threads).acquire()
+            read.append(threads.clock())
+
+    fiber = threads.start(sleep)
+    threads.ready.remove(fiber)
+    threads.current = fiber
+    fiber.switch()
+    assert fiber.waits
+    threads.end()
+    assert len(read) == 2
+
+
 # -- each judge finds what it is for ----------------------------------------------------------------------------------
 
 

@@ -38,6 +38,10 @@ from tests.simulation.world import (
 __all__ = ['simulate', 'simulate_world']
 
 
+# What a context raises that is entered while somebody is in it, and how often users share one.
+IN_USE = 'the connection context is entered already: call connection() once more for a second one'
+SHARING = 0.1
+
 # What a signal handler raises.
 SIGNAL = 'from a signal handler'
 
@@ -58,6 +62,7 @@ class Fiber(greenlet):
     :ivar lock: what it waits for
     :ivar served: whether it has got it
     :ivar interrupted: whether a signal handler is to raise in it
+    :ivar closes: whether it is one of the pool's closers
     """
 
     def __init__(self, target: Callable[[], object], parent: greenlet):
@@ -66,6 +71,7 @@ class Fiber(greenlet):
         self.lock: Lock | None = None
         self.served = False
         self.interrupted = False
+        self.closes = False
         # Whether it waits, and is not among those that can run.
         self.waits = False
 
@@ -125,9 +131,17 @@ class Thread:
         self.target = target
         self.name = name
         self.fiber: Fiber | None = None
+        self.begun = False
+        self.ended = False
+        # Taken until it has begun, and who starts it waits for that.
+        self.beginning = Lock(threads)
+        self.beginning.locked = True
         # Taken until it has ended.
         self.at_work = Lock(threads)
         self.at_work.locked = True
+
+    def __repr__(self) -> str:
+        return self.name
 
     def start(self) -> None:
         self.threads.interrupt_or_switch()
@@ -135,14 +149,18 @@ class Thread:
             self.threads.world.threads_refused = True
             raise RuntimeError("can't start new thread")
         self.fiber = self.threads.start(self.run)
-        self.threads.interrupt_or_switch()
+        self.fiber.closes = self.name == 'gcpool-closer'
+        self.beginning.acquire()
 
     def run(self) -> None:
+        self.begun = True
         try:
+            self.beginning.release()
             self.target()
         except Interruption as exc:
             if str(exc) != SIGNAL:
                 self.threads.world.fail(f'the thread {self.name} has died of what a manager raised: {exc!r}')
+        self.ended = True
         self.at_work.release()
 
     def join(self, timeout: float) -> None:
@@ -150,17 +168,18 @@ class Thread:
             self.at_work.release()
 
     def is_alive(self) -> bool:
-        return self.fiber is not None and not self.fiber.dead
+        return self.begun and not self.ended and self.fiber is not None and not self.fiber.dead
 
 
 class Manager(BaseConnectionManager[int, Connection]):
     """Has the world do it. Of the hooks it has those that the world has drawn.
 
-    :param world: the world
+    :param threads: who call it
     """
 
-    def __init__(self, world: World):
-        self.world = world
+    def __init__(self, threads: 'Threads'):
+        self.threads = threads
+        self.world = world = threads.world
         if world.has_spellings:
             self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
         for name in world.hooks:
@@ -174,7 +193,8 @@ class Manager(BaseConnectionManager[int, Connection]):
         return conn
 
     def dispose(self, endpoint: int, conn: Connection, timeout: float | None = None) -> None:
-        run(self.world.dispose(conn, timeout))
+        with self.threads.disposing():
+            run(self.world.dispose(conn, timeout))
 
 
 class Threads:
@@ -204,20 +224,25 @@ class Threads:
         self.timer_numbers = itertools.count()
         self.hung: list[tuple[Fiber, int]] = []
         self.ending = False
-        self.world = World(seed, self, traffic, without)
+        self.world: World = World(seed, self, traffic, without)
         self.draw = self.world.random
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
         self.releases_at_once = not self.switchiness
-        # How long a thread of the pool's own waits for something to close.
+        # How long a thread of the pool's own waits for something to close, and how many of them there may be.
         self.linger = self.world.dice.choice((0.0, 0.01, 1.0))
+        self.most_closers = self.world.dice.choice((1, 2, 64))
+        # Those that are at work on a dispose.
+        self.at_dispose: set[Fiber] = set()
+        # Contexts that several users share, by the arguments of connection().
+        self.shared: dict[tuple[int, float | None], Any] = {}
         self.nervousness = self.world.rate['signal'] * 0.05
 
     def build(self) -> None:
         """Make the pool, where its locks and threads are simulated."""
         self.world.gentle += 1
         self.pool: ConnectionPool[int, Connection] = ConnectionPool(
-            Manager(self.world), _clock=self.clock, **self.world.settings
+            Manager(self), _clock=self.clock, **self.world.settings
         )
         self.world.gentle -= 1
 
@@ -299,14 +324,14 @@ class Threads:
     def maybe_switch(self) -> None:
         """Another thread may run here, and a signal handler cannot."""
         fiber = self.current
-        if fiber is not None and self.draw() < self.switchiness:
+        if fiber is not None and not self.ending and self.draw() < self.switchiness:
             self.ready.append(fiber)
             self.switch(False)
 
     def interrupt_or_switch(self) -> None:
         """Another thread may run here, or a signal handler raise."""
         fiber = self.current
-        if fiber is None:
+        if fiber is None or self.ending:
             return
         chance = self.draw()
         if chance < self.switchiness:
@@ -356,12 +381,9 @@ class Threads:
 
     def disturb_worker(self) -> None:
         """Have an exception raised in a thread of the pool's own. It may die of that."""
-        worker = self.pool._worker
-        # In a forked child it may still have a crew of the parent.
-        threads = [thread for crew in self.pool._closers._crews.values() for thread in crew.threads]
-        fibers = [thread.fiber for thread in threads if thread.fiber in self.fibers]
-        if worker is not None and worker._lives():
-            fibers.append(worker._thread.fiber)
+        fibers = [
+            thread.fiber for thread in self.known_threads() if thread.fiber in self.fibers and not thread.fiber.dead
+        ]
         if fibers:
             self.interrupt(min(fibers, key=self.fibers.index))
 
@@ -369,8 +391,17 @@ class Threads:
         worker = self.pool._worker
         return worker is not None and worker._lives()
 
+    def closers_are_busy(self) -> bool:
+        return len(self.at_dispose) >= self.most_closers
+
     def left_behind(self) -> list[Any]:
-        return []
+        return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
+
+    def known_threads(self) -> list[Any]:
+        """Those that the pool has. In a forked child it may still have a crew of the parent."""
+        threads = [thread for crew in self.pool._closers._crews.values() for thread in crew.threads]
+        worker = self.pool._worker
+        return threads if worker is None else [*threads, *(collector.thread for collector in worker._collectors)]
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
@@ -401,9 +432,32 @@ class Threads:
         yield from ()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:
-        with self.pool.connection(endpoint, timeout) as conn:
-            run(block(conn))
+        context = self.pool.connection(endpoint, timeout)
+        if not self.world.calm and self.draw() < SHARING:
+            context = self.shared.setdefault((endpoint, timeout), context)
+        try:
+            with context as conn:
+                run(block(conn))
+        except RuntimeError as exc:
+            if context is not self.shared.get((endpoint, timeout)) or str(exc) != IN_USE:
+                raise
+            raise Refused('somebody else is in the context') from exc
         yield from ()
+
+    @contextmanager
+    def disposing(self) -> Iterator[None]:
+        """A dispose is at work. Not more of the closers may be than there are to be."""
+        fiber = self.current
+        if fiber is None or not fiber.closes:
+            yield
+            return
+        self.at_dispose.add(fiber)
+        if len(self.at_dispose) > self.most_closers:
+            self.world.fail(f'{len(self.at_dispose)} closers are at work, of at most {self.most_closers}')
+        try:
+            yield
+        finally:
+            self.at_dispose.discard(fiber)
 
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Enter a context, and never leave it."""
@@ -447,6 +501,7 @@ class Threads:
                 self.fork()
             if not self.ready:
                 world.judge_rest()
+                self.judge_collectors()
                 if not self.advance():
                     world.judge_stuck()
             world.judge()
@@ -456,6 +511,12 @@ class Threads:
                 fiber.switch()
                 self.current = None
             world.judge()
+
+    def judge_collectors(self) -> None:
+        """All threads wait. Where two have started a collector at once, one of the collectors has ended."""
+        worker = self.pool._worker
+        if worker is not None and sum(collector.is_at_work_in(self.process) for collector in worker._collectors) > 1:
+            self.world.fail('there are two collectors')
 
     def fork(self) -> None:
         """Go on as a forked child does: with one thread, which may have a connection, or with a new one."""
@@ -475,11 +536,17 @@ class Threads:
         self.timers = [timer for timer in self.timers if timer[2] is kept]
         heapq.heapify(self.timers)
         self.hung.clear()
+        self.at_dispose.clear()
+        self.shared.clear()
         self.process += 1
         world.go_on_in_child(self, survivor)
 
     def end(self) -> None:
-        """End the threads that are left after a failure, or of a parent."""
+        """End the threads that are left after a failure, or of a parent.
+
+        None of them waits any more, or lets another one run, before it ends: destructors, which may read the clock,
+        could not raise what would end it.
+        """
         self.ending = True
         for fiber in (*self.fibers, *self.left):
             if not fiber.dead:
@@ -504,6 +571,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
     linger, _workers.LINGER = _workers.LINGER, threads.linger
+    most, _workers.PARALLEL_DISPOSALS = _workers.PARALLEL_DISPOSALS, threads.most_closers
     getpid = _workers.SyncWorker.__dict__['_getpid']
     _workers.SyncWorker._getpid = staticmethod(lambda: threads.process)
     try:
@@ -511,6 +579,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     finally:
         threads.end()
         _workers.LINGER = linger
+        _workers.PARALLEL_DISPOSALS = most
         _workers.SyncWorker._getpid = getpid
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]

@@ -114,6 +114,7 @@ class Runtime(Protocol):
     def recover(self) -> None: ...
     def disturb_worker(self) -> None: ...
     def has_worker(self) -> bool: ...
+    def closers_are_busy(self) -> bool: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
@@ -961,7 +962,7 @@ class World:
         if core.doomed and not self.signals:
             if self.runtime.asynchronous or not self.closing:
                 self.fail('a connection is to be closed, and nobody is about to')
-            if core.left_to_workers and not self.threads_refused:
+            if core.left_to_workers and not self.threads_refused and not self.runtime.closers_are_busy():
                 self.fail('a connection is left to a worker, and there is none')
         if self.closing and self.runtime.asynchronous and not self.signals:
             stats = core.stats()
@@ -999,9 +1000,13 @@ class World:
             elif self.random() < 0.5:
                 yield from self.release_what_is_due()
         self.closed = True
+        # Of a thread whose start was interrupted the pool knows from when it is at work.
+        before = self.runtime.left_behind()
         yield from self.runtime.close_pool(None)
         if self.sockets:
             self.fail(f'the pool is closed, and {self.sockets} connections are open')
+        if left := [each for each in self.runtime.left_behind() if each in before]:
+            self.fail(f'the pool is closed, and these are left: {left}')
         self.living -= 1
 
     def release_what_is_due(self) -> Steps:

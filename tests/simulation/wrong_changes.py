@@ -588,8 +588,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-deaf',
         THREADS,
-        'at_work = self.at_work()\n        self._ring(self._news)',
-        'at_work = self.at_work()',
+        'collector.ring_in(self._getpid())\n        return at_work',
+        'pass\n        return at_work',
         'the collector of threads sleeps on when something is due earlier, and does not end with its pool',
     ),
     # -- who closes ---------------------------------------------------------------------------------------------------
@@ -652,7 +652,7 @@ WRONG_CHANGES = (
     WrongChange(
         'one-closer-only',
         THREADS,
-        'return self._start(crew)',
+        'return self._is_full(crew) or self._start(crew)',
         'return bool(crew.threads) or self._start(crew)',
         'one dispose that hangs keeps all others from being closed',
     ),
@@ -680,9 +680,37 @@ WRONG_CHANGES = (
     WrongChange(
         'closers-outlive-the-pool',
         THREADS,
-        'closers = self._closers.stop()',
-        'closers = []',
+        'in (self._worker, self._closers):',
+        'in (self._worker,):',
         'threads of the pool are left when close() returns',
+    ),
+    WrongChange(
+        'closers-too-many',
+        THREADS,
+        'if thread in list(crew.threads)[:PARALLEL_DISPOSALS]:',
+        'if thread in crew.threads:',
+        'acquires that doom connections at the same time start more threads than there may be',
+    ),
+    WrongChange(
+        'collector-not-waited-for',
+        THREADS,
+        'in (self._worker, self._closers):',
+        'in (self._closers,):',
+        "the collector's thread is at work when close() returns, and a program that forks then forks beside it",
+    ),
+    WrongChange(
+        'two-collectors',
+        THREADS,
+        'self._collectors[-1:] == [collector]',
+        'collector in self._collectors',
+        'where two threads find that there is no collector, the two that they start are there for good',
+    ),
+    WrongChange(
+        'context-entered-twice',
+        THREADS,
+        'if not gcp_change_int(&self.use, UNUSED, CHANGING):',
+        'if False:',
+        'of two threads that enter one context one loses its connection for good',
     ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(
@@ -738,8 +766,8 @@ WRONG_CHANGES = (
     WrongChange(
         'child-counts-on-the-collector-of-its-parent',
         THREADS,
-        'self._pid == self._getpid() and self._thread',
-        'self._thread',
+        'self.pid == pid and self.thread is not',
+        'self.thread is not',
         'a forked child whose threading module was not told of the fork closes nothing that is due',
     ),
 )

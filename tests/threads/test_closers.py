@@ -86,6 +86,71 @@ def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pyt
         case.release(*[job.result() for job in jobs])
 
 
+def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('gcpool._workers.PARALLEL_DISPOSALS', 1)
+    both_found_room = threading.Barrier(2)
+    made = threading.Thread.__init__
+
+    def make(thread: threading.Thread, *args: Any, **parameters: Any) -> None:
+        if parameters.get('name') == 'gcpool-closer':
+            both_found_room.wait(PATIENCE)
+        made(thread, *args, **parameters)
+
+    with Case(max_size=1, total_max_size=2) as case:
+        crew = case.pool._closers._crew_of_this_process()
+        for endpoint in 'ab':
+            case.cycle(endpoint)
+        gates = Gate(), Gate()
+        case.manager.script('dispose', *gates)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, '__init__', make)
+            # Each of the two does what an acquire does that has doomed a connection.
+            callers = [spawn(case.pool._closers.call) for _ in range(2)]
+            assert [caller.result() for caller in callers] == [True, True]
+        until(lambda: len(crew.free) == 1)
+        assert len(closers(case)) == 1
+        jobs = [spawn(case.pool.acquire, endpoint) for endpoint in 'xy']
+        for gate in gates:
+            gate.reached()
+            assert len(closers(case)) == 1
+            gate.open()
+        case.release(*[job.result() for job in jobs])
+
+
+def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_and_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr('gcpool._workers.PARALLEL_DISPOSALS', 1)
+    start = threading.Thread.start
+    being_started, goes_on = threading.Event(), threading.Event()
+    late: list[threading.Thread] = []
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name == 'gcpool-closer' and not late:
+            late.append(thread)
+            being_started.set()
+            assert goes_on.wait(PATIENCE)
+        start(thread)
+
+    with Case(max_size=1, total_max_size=1) as case:
+        monkeypatch.setattr(threading.Thread, 'start', start_late)
+        first = spawn(case.pool._closers.call)
+        assert being_started.wait(PATIENCE)
+        case.cycle('a')
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.pool.acquire, 'b')
+        gate.reached()
+        goes_on.set()
+        assert first.result()
+        until(lambda: not late[0].is_alive())
+        assert len(closers(case)) == 1
+        gate.open()
+        case.release(job.result())
+
+
 def test_they_do_not_keep_a_forgotten_pool() -> None:
     pool: ConnectionPool[Any, Any] = ConnectionPool(Manager(), max_size=1, total_max_size=1)
     crew = pool._closers._crew_of_this_process()

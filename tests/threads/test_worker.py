@@ -10,19 +10,20 @@ from typing import Any, final
 
 import pytest
 
+from gcpool._runtime_threads import IDLE_THREADS_TIME
 from gcpool.exceptions import DiscardConnection
-from tests.pool_threads.support import Case, JudgingManager
+from gcpool.threading import ConnectionPool
+from tests.pool_threads.support import Case, JudgingManager, Manager
 from tests.pool_threads.test_log_handlers import EVENTS, FailingHandler, evict, find_one_dead, interrupt
 from tests.programs.runner import run_program
-from tests.support import Interruption
-from tests.threads.runtime import until
+from tests.support import PATIENCE, Interruption
+from tests.threads.runtime import spawn, until
 
 SHORT = 0.005
 
 
 def thread_of(case: Case) -> threading.Thread:
-    thread: threading.Thread | None = case.pool._worker._thread
-    assert thread is not None
+    thread: threading.Thread = case.pool._worker._collectors[-1].thread
     return thread
 
 
@@ -34,7 +35,7 @@ def kill(case: Case) -> threading.Thread:
     hook, threading.excepthook = threading.excepthook, lambda args: None
     try:
         # It comes when the thread runs next.
-        case.pool._worker._ring(case.pool._worker._news)
+        case.pool._worker._ring_all()
         until(lambda: not thread.is_alive())
     finally:
         threading.excepthook = hook
@@ -170,8 +171,8 @@ def test_a_thread_that_was_ended_stays_so_when_the_pool_is_closed() -> None:
         case.cycle('a')
         killed = kill(case)
         case.pool.close()
-        assert thread_of(case) is killed
         assert not killed.is_alive()
+        assert case.pool._worker._collectors == []
 
 
 def test_several_releases_at_once_replace_it_by_one() -> None:
@@ -309,3 +310,142 @@ def test_a_pool_is_used_in_a_program_that_can_start_no_thread() -> None:
 
 def test_a_forked_child_that_can_start_no_thread_uses_the_pool() -> None:
     run_program('fork_programs', 'no_thread_can_be_started_in_the_child')
+
+
+# -- it cannot even be made -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('error', [MemoryError(), RuntimeError('no'), Interruption('no')], ids=repr)
+def test_where_not_even_a_thread_object_can_be_made_releases_do_what_is_due(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Case(background_collector=True, min_idle=0, idle_timeout=60) as case:
+        case.cycle('a')
+        kill(case)
+        case.clock.advance(60)
+        made = threading.Thread.__init__
+
+        def refuse(thread: threading.Thread, *args: Any, **parameters: Any) -> None:
+            if parameters.get('name') == 'gcpool-collector':
+                raise error
+            made(thread, *args, **parameters)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, '__init__', refuse)
+            if isinstance(error, Interruption):
+                with pytest.raises(Interruption):
+                    case.cycle('b')
+                assert case.manager.living == ['a1', 'b1']
+            else:
+                case.cycle('b')
+                assert case.manager.living == ['b1'], 'the release did what the collector would have done'
+                case.clock.advance(60)
+        left = case.manager.living[1:]
+        case.cycle('c')
+        until(lambda: case.manager.living == [*left, 'c1'])
+        assert thread_of(case).is_alive()
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == (not isinstance(error, Interruption))
+
+
+def test_a_thread_that_cannot_be_made_leaves_that_of_another_release_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two releases find that there is none, and start one. The first one fails, when the other one's is at work."""
+    with Case(background_collector=True, min_idle=0, idle_timeout=60) as case:
+        case.cycle('a')
+        kill(case)
+        fails, goes_on = threading.Event(), threading.Event()
+        lock, made = threading.Lock, threading.Thread.__init__
+
+        def hesitate() -> threading.Lock:
+            if threading.current_thread().name == 'test-job':
+                fails.set()
+                assert goes_on.wait(PATIENCE)
+            return lock()
+
+        def refuse(thread: threading.Thread, *args: Any, **parameters: Any) -> None:
+            if threading.current_thread().name == 'test-job':
+                raise MemoryError
+            made(thread, *args, **parameters)
+
+        case.clock.advance(60)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, '__init__', refuse)
+            patch.setattr(threading, 'Lock', hesitate)
+            job = spawn(case.pool._worker.at_work)
+            assert fails.wait(PATIENCE)
+            assert case.pool._worker.at_work()
+            until(lambda: case.pool.get_size() == 0)
+            [collector] = [thread for thread in threading.enumerate() if thread.name == 'gcpool-collector']
+            goes_on.set()
+            assert not job.result()
+        assert case.pool.close() == 0
+        collector.join(PATIENCE)
+        assert not collector.is_alive()
+
+
+# -- close() ----------------------------------------------------------------------------------------------------------
+
+
+class SlowToEnd(ConnectionPool[Any, Any]):
+    """A pool whose collector, when it has closed everything, waits before it is through."""
+
+    def __init__(self, **parameters: Any) -> None:
+        self.reached = threading.Event()
+        self.goes_on = threading.Event()
+        super().__init__(Manager(), background_collector=True, **parameters)
+
+    def _due_in(self) -> float | None:
+        self.reached.set()
+        assert self.goes_on.wait(PATIENCE)
+        return super()._due_in()
+
+
+def test_close_waits_for_the_end_of_the_collector() -> None:
+    pool = SlowToEnd()
+    assert pool.reached.wait(PATIENCE)
+    [collector] = pool._worker._collectors
+    thread = collector.thread
+    join = thread.join
+
+    def go_on_and_join(timeout: float) -> None:
+        assert 0 < timeout <= IDLE_THREADS_TIME
+        pool.goes_on.set()
+        join(PATIENCE)
+
+    thread.join = go_on_and_join
+    assert pool.close() == 0
+    assert not thread.is_alive()
+    assert pool._worker._collectors == []
+
+
+def test_close_does_not_wait_for_the_collector_longer_than_it_may(caplog: pytest.LogCaptureFixture) -> None:
+    pool = SlowToEnd()
+    assert pool.reached.wait(PATIENCE)
+    assert pool.close(timeout=0) == 0
+    assert 'closing the pool: threads that still close a connection: 1' in caplog.text
+    pool.goes_on.set()
+    until(lambda: pool._worker._collectors == [])
+
+
+def test_a_dispose_in_the_collector_that_closes_the_pool_does_not_wait_for_its_own_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # No other thread can be started: the collector closes by itself.
+    monkeypatch.setattr('gcpool._workers.SyncClosers._is_finalizing', lambda _: True)
+    with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
+        thread = thread_of(case)
+        closed_by = []
+
+        def dispose(endpoint: Any, conn: Any, timeout: float | None = None) -> None:
+            case.pool.close(timeout=0)
+            closed_by.append(threading.current_thread())
+            Manager.dispose(case.manager, endpoint, conn, timeout)
+
+        case.manager.dispose = dispose  # type: ignore[method-assign]
+        case.cycle('a')
+        case.clock.advance(SHORT)
+        until(lambda: not thread.is_alive())
+        assert closed_by == [thread]
+    assert caplog.records == []

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gcpool._core import Entry, PoolCore, Waiter
+from gcpool._workers import dismiss_idle_threads, recall_dismissed
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 
@@ -48,6 +49,9 @@ class Mine(threading.local):
 
 
 mine = Mine()
+
+# One context of the pool of each round, for all threads.
+shared_contexts: dict[Any, Any] = {}
 
 
 class Refused(Exception):
@@ -167,7 +171,7 @@ def use(pool: ConnectionPool[Any, Connection]) -> None:
     """Acquire a connection and give it back, in each of the ways that there are."""
     endpoint = some_endpoint()
     timeout = mine.random.choice((None, None, 0, MOMENT))
-    way = mine.random.randrange(9)
+    way = mine.random.randrange(11)
     if way < 2:
         conn = pool.acquire(endpoint, timeout)
         hold(conn)
@@ -194,6 +198,8 @@ def use(pool: ConnectionPool[Any, Connection]) -> None:
         # Holds one while it waits for another one, so that others have to wait for long, or in vain.
         with pool.connection(endpoint, timeout), pool.connection(some_endpoint(), timeout) as conn:
             hold(conn)
+    elif way < 10:
+        use_together(pool)
     else:
 
         @pool.connection(endpoint, timeout)
@@ -201,6 +207,30 @@ def use(pool: ConnectionPool[Any, Connection]) -> None:
             raise Refused
 
         call()
+
+
+def use_together(pool: ConnectionPool[Any, Connection]) -> None:
+    """Enter a context that others are entering and leaving: of each round one has it."""
+    context = shared_contexts.setdefault(pool, pool.connection('a', MOMENT))
+    for _ in range(10):
+        try:
+            context.__enter__()
+        except RuntimeError as exc:
+            if 'entered already' not in str(exc):
+                raise
+            mine.counts['entered already'] += 1
+        # Whether by this thread or another one it was entered.
+        time.sleep(0)
+        leave_together(context)
+
+
+def leave_together(context: Any) -> None:
+    try:
+        context.__exit__(None, None, None)
+    except RuntimeError as exc:
+        if isinstance(exc, ConnectionNotAcquired):
+            raise
+        mine.counts['not entered'] += 1
 
 
 def hold(conn: Connection) -> None:
@@ -224,6 +254,10 @@ def use_pool(pool: ConnectionPool[Any, Connection]) -> None:
             mine.counts[type(exc).__name__] += 1
         if mine.happens(0.01):
             make_and_drop_pool()
+        if mine.happens(0.003):
+            # As before a fork: the idle threads end, of this pool and others, and come back.
+            dismiss_idle_threads()
+            recall_dismissed()
 
 
 def make_and_drop_pool() -> None:
@@ -269,9 +303,12 @@ def disturb_pool(pool: ConnectionPool[Any, Connection]) -> None:
 def stress_pool(draw: random.Random) -> None:
     pool = new_pool(draw)
     in_parallel(draw, pool, use_pool, [look_at_pool, disturb_pool])
+    shared_contexts.clear()
     for _ in range(2):
         attempt(lambda: pool.close(PATIENCE))
     assert pool.get_size() == 0
+    workers = [*pool._closers.stop(), *([] if pool._worker is None else pool._worker.stop())]
+    assert not workers, 'threads of the pool are at work when it is closed'
     pool._core.check_invariants()
 
 

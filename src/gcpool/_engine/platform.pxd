@@ -26,6 +26,11 @@ cdef extern from *:
       #define gcp_store_char(p, v) _Py_atomic_store_int8_relaxed((int8_t *)(p), (v))
       #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
       #define gcp_store_int(p, v) _Py_atomic_store_int_relaxed((p), (v))
+      /* Whoever reads the number sees, too, what was written before it. */
+      #define gcp_publish_int(p, v) _Py_atomic_store_int_release((p), (v))
+      #define gcp_change_int(p, from, to) _Py_atomic_compare_exchange_int((p), &(int){from}, (to))
+      /* What was written before this is seen by whoever does not see, after it, what is read here after it. */
+      #define gcp_fence() _Py_atomic_fence_seq_cst()
       #define gcp_load_uint(p) _Py_atomic_load_uint_relaxed(p)
       #define gcp_store_uint(p, v) _Py_atomic_store_uint_relaxed((p), (v))
       /* Whoever reads the pointer sees, too, what was written before it. */
@@ -63,6 +68,9 @@ cdef extern from *:
       #define gcp_store_char(p, v) (*(p) = (v))
       #define gcp_load_int(p) (*(p))
       #define gcp_store_int(p, v) (*(p) = (v))
+      #define gcp_publish_int(p, v) (*(p) = (v))
+      #define gcp_change_int(p, from, to) (*(p) == (from) ? (*(p) = (to), 1) : 0)
+      #define gcp_fence() ((void)0)
       #define gcp_load_uint(p) (*(p))
       #define gcp_store_uint(p, v) (*(p) = (v))
       #define gcp_load_pointer(p) (*(p))
@@ -143,6 +151,9 @@ cdef extern from *:
     void gcp_store_char(char *, char) noexcept nogil
     int gcp_load_int(int *) noexcept nogil
     void gcp_store_int(int *, int) noexcept nogil
+    void gcp_publish_int(int *, int) noexcept nogil
+    bint gcp_change_int(int *, int from_, int to) noexcept nogil
+    void gcp_fence() noexcept nogil
     unsigned int gcp_load_uint(unsigned int *) noexcept nogil
     void gcp_store_uint(unsigned int *, unsigned int) noexcept nogil
     void *gcp_load_pointer(void **) noexcept nogil

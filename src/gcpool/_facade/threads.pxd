@@ -14,4 +14,4 @@ cdef class SyncPool(PoolFacade):
 
 
 cdef class SyncConnectionContext(Lease):
-    pass
+    cdef int use                            # [atomic] UNUSED, IN_USE, CHANGING: by the thread that owns the lease then

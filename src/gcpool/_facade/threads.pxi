@@ -119,6 +119,8 @@ cdef class SyncPool(PoolFacade):
         # not late because of that by more than close() would be.
         cdef bint called
         failure = None
+        # Whoever has doomed something looks which workers there are; a worker that has left looks what is doomed.
+        gcp_fence()
         if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
             return 0
         try:
@@ -283,6 +285,7 @@ cdef class SyncPool(PoolFacade):
         # For a worker: close one connection of those that are doomed for it. False if there is none.
         cdef PoolCore core = self._core
         cdef Entry e
+        gcp_fence()     # as in begin_disposals(): this worker is not free any more
         if gcp_load_int(&core.doomed_for_worker.count) > 1:
             self._closers.call()        # this dispose may hang: the others are closed beside it
         e = core.take_doomed_for_worker()
@@ -328,6 +331,14 @@ cdef class SyncPool(PoolFacade):
             self.dispose_all(&self._core.doomed_for_worker, end)
 
 
+# What a context is in. Two threads may enter or leave it at once, and an endpoint's __eq__, or a hook, may do so while
+# its thread is entering or leaving it.
+cdef enum:
+    UNUSED
+    CHANGING
+    IN_USE
+
+
 @cython.final
 @cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
 cdef class SyncConnectionContext(Lease):
@@ -342,18 +353,32 @@ cdef class SyncConnectionContext(Lease):
     def __enter__(self):
         cdef SyncPool pool
         cdef Entry e
-        check_enterable(self)
+        if gcp_load_int(&self.use) != UNUSED:
+            raise RuntimeError(ENTERED)
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
         pool = <SyncPool>self.pool
         e = pool.acquire_entry(self.endpoint, self.timeout)
-        if self.entry is not None:
+        if not gcp_change_int(&self.use, UNUSED, CHANGING):
+            # It was entered while this waited.
             pool.release_entry(e, ANY_LEASE)
-        return entry_to_enter_with(self, e).conn_
+            raise RuntimeError(ENTERED)
+        begin_lease(self, e)
+        gcp_publish_int(&self.use, IN_USE)
+        return e.conn_
 
     def __exit__(self, exc_type, exc, traceback):
-        cdef Entry e = entry_to_leave_with(self)
         cdef SyncPool pool = <SyncPool>self.pool
+        cdef unsigned int lease_no
+        cdef Entry e
+        if not gcp_change_int(&self.use, IN_USE, CHANGING):
+            raise RuntimeError('the connection context was not entered')
+        e = self.entry
+        lease_no = self.lease_no
+        self.entry = None
+        gcp_publish_int(&self.use, UNUSED)
         if exc is not None and pool._hooks_broken:
-            pool.release_after_error(e, self.lease_no, exc)
+            pool.release_after_error(e, lease_no, exc)
         else:
-            pool.release_entry(e, self.lease_no)
+            pool.release_entry(e, lease_no)
         return None
