@@ -131,7 +131,17 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         conn: ConnectionT = ready[endpoint]
         if conn is not ready:
             return conn
-        return (await self._acquire_unready(endpoint, timeout)).served.conn  # type: ignore[no-any-return]
+        # Here and not in a coroutine of its own: when that returns after something was thrown into it (a time limit of
+        # a check, say), CPython 3.10 and 3.12 look for signals before this one goes on.
+        waiter = Waiter(endpoint)
+        try:
+            await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
+            conn = waiter.served.conn
+            del waiter.served
+            return conn
+        except BaseException:
+            self._abandon(waiter)
+            raise
 
     # In the warning about a coroutine that was never awaited.
     acquire.__qualname__ = 'ConnectionPool.acquire'
@@ -142,21 +152,16 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
-    async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
-        """Acquire a connection that is not ready: the waiter that this returns was served it."""
+    async def _enter(self, context: AsyncConnectionContext, endpoint: EndpointT, timeout: float | None) -> Any:
         waiter = Waiter(endpoint)
         try:
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
+            # No call: see acquire().
+            context.waiter = waiter
+            return context.conn
         except BaseException:
             self._abandon(waiter)
             raise
-        return waiter
-
-    async def _enter(self, context: AsyncConnectionContext, endpoint: EndpointT, timeout: float | None) -> Any:
-        waiter = await self._acquire_unready(endpoint, timeout)
-        # No call: see ReadyConnections.
-        context.waiter = waiter
-        return waiter.served.conn
 
     _enter.__qualname__ = 'ConnectionPool.connection'
 
@@ -196,14 +201,15 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     ) -> None:
         raise NotImplementedError
 
-    async def _release_after_error(self, entry: Entry, exc: BaseException) -> None:
-        """The end of a context whose block raised. The entry is being released, and broken."""
+    async def _release_after_error(self, lease: Lease, exc: BaseException) -> None:
+        """The end of a context whose block raised. The connection is being released, and broken."""
+        entry = lease.held
         await self._judge(entry, exc)
         if entry.is_broken:
-            await self._discard(entry)
-        elif self._hooks_release and self._core.is_out(entry):
-            await self._finish_release(entry)
-        elif self._give_back(entry):
+            await self._discard(lease)
+        elif self._hooks_release and lease.is_out:
+            await self._finish_release(lease)
+        elif self._give_back(lease):
             await self._dispose_doomed()
 
     async def _release_in_loop(self, lease: Lease) -> None:
@@ -233,20 +239,20 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                 failure,
             )
 
-    async def _discard(self, entry: Entry) -> None:
+    async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.
 
         Its user waits LEAST_DISPOSE_TIME for that at most, then closing goes on in the pool's tasks. Otherwise a server
         that no longer answers would keep the user waiting beyond a time limit of the user's own (``asyncio.timeout``
         around the block).
         """
-        self._core.distrust_endpoint(entry)
-        if not self._core.retire_to_doomed(entry, self._core.now()):
+        entry = lease.held
+        if not self._retire(lease, True):
             return
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            telling = spawn(self._loop, Lane(partial(self._tell_dead, entry)), TELL_DEAD_TASK)
+            telling = spawn(asyncio.get_running_loop(), Lane(partial(self._tell_dead, entry)), TELL_DEAD_TASK)
             self._tasks.add(telling)
             telling.add_done_callback(self._tasks.discard)
             await asyncio.wait([telling], timeout=LEAST_DISPOSE_TIME)
@@ -262,25 +268,27 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
-    async def _finish_release(self, entry: Entry) -> None:
+    async def _finish_release(self, lease: Lease) -> None:
         """What is left of a release that has a hook to run first."""
+        entry = lease.held
         try:
             await self._manager.on_release(entry.endpoint, entry.conn)
         except DiscardConnection as exc:
-            await self._discard_unreset(entry, exc)
+            await self._discard_unreset(lease, exc)
         except BaseException as exc:
             # Disposes of nothing that is due, as in generic-connection-pool.
-            self._release_unreset(entry, isinstance(exc, Exception))
+            self._release_unreset(lease, isinstance(exc, Exception))
             self._spawn_disposals()
             raise
         else:
-            if self._give_back(entry):
+            if self._give_back(lease):
                 await self._dispose_doomed()
 
-    async def _discard_unreset(self, entry: Entry, why: DiscardConnection) -> None:
-        self._core.retire_to_doomed(entry, self._core.now())
+    async def _discard_unreset(self, lease: Lease, why: DiscardConnection) -> None:
+        endpoint = lease.held.endpoint
+        self._retire(lease, False)
         try:
-            logger.info('a connection to %r is disposed of: %s', entry.endpoint, why)
+            logger.info('a connection to %r is disposed of: %s', endpoint, why)
         finally:
             self._doom_due()
             tasks = self._spawn_disposals()
@@ -297,16 +305,16 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         self, signal: Signal, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
     ) -> bool:
         """Wait until notified (True), or give up when the time is over (False)."""
-        # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
-        self._signals.add(signal)
         try:
+            # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
+            self._signals.add(signal)
             if deadline is None:
                 await signal
                 return True
             remaining = deadline - self._core.now()
             if remaining > 0 and not signal.done():
                 # In a context of its own for the reason that set_limit() gives.
-                timer = self._loop.call_later(remaining, signal, context=Context())
+                timer = signal.get_loop().call_later(remaining, signal, context=Context())
                 try:
                     await signal
                 finally:
@@ -414,7 +422,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         if self._worker is not None and self._worker.task is not None:
             tasks.add(self._worker.task)
         # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
-        return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._loop}
+        return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._bound_loop}
 
     def _begin_disposals(self, deadline: float | None) -> None:
         if self._core.doomed:
@@ -424,6 +432,10 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         loop = self._bound_loop
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop. What is doomed remains so.
+            return []
+        if self._runs_in_other_thread():
+            # A coroutine that is finalised there.
+            loop.call_soon_threadsafe(self._spawn_disposals, deadline)
             return []
         # One queue for all lanes: a disposal that hangs holds up none of the others.
         queue: deque[Disposal] = deque()
