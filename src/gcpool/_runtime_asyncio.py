@@ -1,4 +1,4 @@
-"""What a pool on asyncio does besides deciding: it waits, connects, checks and closes in tasks.
+"""What a pool on asyncio does besides deciding: it waits, connects, checks, and ends releases that have a hook.
 
 ``gcpool.asyncio`` is written over this module, and ``gcpool.threading``, generated from it, over ``_runtime_threads``.
 ``SyncRuntime`` there has the methods of ``AsyncRuntime``, without the awaits.
@@ -6,39 +6,30 @@
 
 import asyncio
 import inspect
-import sys
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from ._contexts_asyncio import AsyncContexts
 from ._core import (
-    GRACE,
     LEAST_DISPOSE_TIME,
     AsyncConnectionContext,
     AsyncPool,
-    Disposal,
     Entry,
     Lane,
     Lease,
     ReadyConnections,
     Signal,
     Waiter,
-    dispose_time,
     load_asyncio,
     logger,
 )
+from ._disposals_asyncio import TELL_DEAD_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
 from ._time_limits import seconds
-from ._workers import PARALLEL_DISPOSALS
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
-
-if sys.version_info >= (3, 11):
-    timeout_scope = asyncio.timeout
-else:
-    from ._timeout310 import timeout_scope
 
 __all__ = ['AsyncRuntime']
 
@@ -56,46 +47,7 @@ if TYPE_CHECKING:
         def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
 
 
-# The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
-# closed without a limit.
-TELL_DEAD_TASK = 'gcpool-dead'
-TELL_DEAD_TIME = 1.0
-
-
-def set_limit(scope: 'timeout_scope', seconds: float) -> None:
-    """Set the time limit of a scope that was entered.
-
-    A cancelled timer stays in the loop until its time. In an empty context it does not keep the task's context alive
-    until then, with whatever a request has put there.
-    """
-    Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
-
-
-def spawn(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
-) -> 'asyncio.Task[ResultT]':
-    """Make a task of the pool's own.
-
-    Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
-    (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
-    outer coroutine ends, and the pool's own never learns of it.
-    """
-    return asyncio.Task(coroutine, loop=loop, name=name)
-
-
-def put_all_back(queue: 'deque[Disposal]') -> None:
-    """Put the connections of a queue back among the doomed: nobody takes them out of the queue any more."""
-    while queue:
-        queue.popleft().put_back()
-
-
-def _is_being_cancelled() -> bool:
-    # Whether a CancelledError came from outside. Before 3.11 a task does not tell.
-    cancelling = getattr(asyncio.current_task(), 'cancelling', None)
-    return cancelling is None or cancelling() > 0
-
-
-class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
+class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
     # The interpreter reads an attribute fastest that has a slot.
@@ -104,7 +56,6 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
     _ready: ReadyConnections
 
     asynchronous = True
-    _spawn = staticmethod(spawn)
 
     async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.
@@ -138,7 +89,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
             conn = waiter.served.conn
             del waiter.served
-            return conn
+            return conn  # noqa: TRY300 - beyond the try block CPython 3.10 jumps
         except BaseException:
             self._abandon(waiter)
             raise
@@ -158,40 +109,16 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
             # No call: see acquire().
             context.waiter = waiter
-            return context.conn
+            return context.conn  # noqa: TRY300
         except BaseException:
             self._abandon(waiter)
             raise
 
     _enter.__qualname__ = 'ConnectionPool.connection'
 
-    @asynccontextmanager
-    async def _connection_by_methods(
-        self, endpoint: EndpointT, timeout: float | None
-    ) -> AsyncGenerator[ConnectionT, None]:
-        conn = await self.acquire(endpoint, timeout=timeout)
-        try:
-            yield conn
-        except BaseException as exc:
-            if self._hooks_broken:
-                # None if the subclass gives out something of its own, or its user has given it back already.
-                entry = self._core.entry_if_acquired(conn, endpoint)
-                if entry is not None:
-                    entry.break_()
-                    await self._judge(entry, exc)
-            raise
-        finally:
-            await self.release(conn, endpoint)
-
-    def _decorate(
-        self, function: Callable[..., Awaitable[Any]], endpoint: EndpointT, timeout: float | None
-    ) -> Callable[..., Awaitable[Any]]:
-        @wraps(function)
-        async def with_connection(*args: Any, **kwargs: Any) -> Any:
-            async with self.connection(endpoint, timeout):
-                return await function(*args, **kwargs)
-
-        return with_connection
+    async def _verdict(self, answer: Any) -> Any:
+        # is_broken() may be a coroutine function or not.
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
@@ -217,27 +144,6 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
         rest = self._leave_in_loop(lease)
         if rest is not None:
             await rest
-
-    async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
-        """What is left of a release that had to have connections closed."""
-        if tasks:
-            await asyncio.wait(tasks)
-
-    async def _judge(self, entry: Entry, exc: BaseException) -> None:
-        """Ask the manager whether what its user's block raised broke the connection. Until then it counts as broken."""
-        try:
-            verdict: Any = self._manager.is_broken(entry.endpoint, entry.conn, exc)
-            if inspect.isawaitable(verdict):
-                verdict = await verdict
-            if not verdict:
-                entry.mark_sound()
-        except Exception as failure:
-            logger.error(
-                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
-                entry.endpoint,
-                type(failure).__name__,
-                failure,
-            )
 
     async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.
@@ -297,7 +203,7 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
             await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
 
     # In the warning about a coroutine that was never awaited.
-    for rest_of_release in (_release_after_error, _release_in_loop, _wait_for_disposals, _discard, _finish_release):
+    for rest_of_release in (_release_after_error, _release_in_loop, _discard, _finish_release):
         rest_of_release.__qualname__ = 'ConnectionPool.release'
     del rest_of_release
 
@@ -377,149 +283,3 @@ class AsyncRuntime(AsyncPool, Generic[EndpointT, ConnectionT]):
                     f'{name}() for endpoint {endpoint!r} was not done when the {seconds(timeout)} of acquire were over'
                 ) from None
             raise
-
-    # Disposals run in tasks of their own: a caller that is cancelled does not leave a connection half-closed, nor its
-    # slot taken.
-
-    async def _dispose_due(self) -> None:
-        await self._dispose_doomed()
-
-    async def _dispose_doomed(self, deadline: float | None = None) -> None:
-        tasks = self._spawn_disposals(deadline)
-        if tasks:
-            # Each disposal is cancelled in time. A disposal that goes on even so is not waited for.
-            patience = None if deadline is None else max(deadline - self._core.now(), 0.0) + 2 * GRACE
-            await asyncio.wait(tasks, timeout=patience)
-
-    async def _end_tasks(self, deadline: float | None) -> None:
-        """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
-
-        Tasks that are still at work when the time is over are cancelled, and get GRACE seconds to end.
-        """
-        # Noted here, too: a signal handler may have raised in the callback that drops an ended task from the list.
-        ended: set[asyncio.Task[Any]] = set()
-        while left := self._own_tasks() - ended:
-            # First the tasks that close connections: an on_connection_dead that waits for this call ends after it only.
-            closing = {task for task in left if task.get_name() != TELL_DEAD_TASK}
-            tasks = closing or left
-            patience: float | None = None if closing else TELL_DEAD_TIME
-            if deadline is not None:
-                patience = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
-            _, at_work = await asyncio.wait(tasks, timeout=patience)
-            for task in at_work:
-                task.cancel()
-            if at_work:
-                _, at_work = await asyncio.wait(at_work, timeout=GRACE)
-            if at_work:
-                logger.warning('closing the pool: tasks that go on although they were cancelled: %d', len(at_work))
-                return
-            ended |= tasks
-            # The done callbacks of the tasks: asyncio calls them at the next turn of the loop at the latest.
-            await asyncio.sleep(0)
-
-    def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
-        tasks: set[asyncio.Task[Any]] = set(self._tasks)
-        if self._worker is not None and self._worker.task is not None:
-            tasks.add(self._worker.task)
-        # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
-        return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._bound_loop}
-
-    def _begin_disposals(self, deadline: float | None) -> None:
-        if self._core.doomed:
-            self._spawn_disposals()
-
-    def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
-        loop = self._bound_loop
-        if loop is None or loop.is_closed():
-            # A coroutine that outlived its loop. What is doomed remains so.
-            return []
-        if self._runs_in_other_thread():
-            # A coroutine that is finalised there.
-            loop.call_soon_threadsafe(self._spawn_disposals, deadline)
-            return []
-        # One queue for all lanes: a disposal that hangs holds up none of the others.
-        queue: deque[Disposal] = deque()
-        taken: Disposal | None = None
-        try:
-            while (taken := self._take_disposal()) is not None:
-                queue.append(taken)
-            return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
-        except BaseException:
-            # A signal handler raised. Lanes that were begun find these connections among the doomed.
-            if taken is not None:
-                taken.put_back()
-            put_all_back(queue)
-            raise
-
-    def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
-        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
-        self._tasks.add(task)
-        task.add_done_callback(partial(self._lane_ended, queue))
-        return task
-
-    def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
-        self._tasks.discard(task)
-        # If a signal handler raised between two lines of the lane, maybe the first, disposals are left in the queue.
-        # They go back among the doomed, where the other lanes find them.
-        put_all_back(queue)
-        if self._core.doomed:
-            self._spawn_disposals()
-
-    async def _dispose_in_turn(
-        self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
-    ) -> None:
-        # A failure before the first step is a cancellation.
-        loop_ends = failure is not None
-        taken: Disposal | None = None
-        try:
-            while (taken := queue.popleft() if queue else self._take_disposal()) is not None:
-                if loop_ends:
-                    # It cancels this, and waits for it: it must not wait for ever.
-                    deadline = self._core.now()
-                elif self._core.doomed:
-                    # The end of one may doom several, and this one may hang: the others are closed beside it.
-                    self._spawn_disposals(deadline)
-                try:
-                    await self._dispose(taken, deadline)
-                except GeneratorExit:
-                    raise
-                except BaseException as exc:
-                    # Somebody may be waiting for each of the other slots: first go on.
-                    failure = failure or exc
-                    loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
-                finally:
-                    taken.put_back()
-        finally:
-            # Its loop was closed, and nothing can be awaited any more, or a signal handler raised: back they go, now
-            # and not when the traceback goes. If other lanes are left, they find them among the doomed.
-            if taken is not None:
-                taken.put_back()
-            put_all_back(queue)
-        if failure is not None:
-            raise failure
-
-    async def _dispose(self, disposal: Disposal, deadline: float | None) -> None:
-        if disposal.entry is None:
-            # Its lane was given up, and then it ran all the same.
-            return
-        timeout = self._dispose_timeout
-        if deadline is not None:
-            left = dispose_time(deadline, self._core.now())
-            timeout = left if timeout is None else min(timeout, left)
-        endpoint = disposal.endpoint
-        try:
-            if timeout is None:
-                await disposal
-            else:
-                async with timeout_scope(None) as scope:
-                    set_limit(scope, timeout)
-                    await disposal
-        except (TimeoutError, asyncio.TimeoutError) as exc:
-            # That of the time limit has no text.
-            reason = str(exc) or f'the limit was {seconds(timeout)}'
-            logger.error('disposing of a connection to %r timed out: %s', endpoint, reason)
-        except Exception as exc:
-            logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
-        else:
-            logger.debug('connection to %r disposed of', endpoint)

@@ -194,6 +194,20 @@ WRONG_CHANGES = (
         'an acquire that was dropped before it connected keeps its slot for good',
     ),
     WrongChange(
+        'dropped-connection',
+        CORE,
+        '(self.entry is not None or self.dead_entry is not None) and not',
+        'self.has_ticket and not',
+        'an acquire that was dropped when it was just served keeps its connection for good',
+    ),
+    WrongChange(
+        'retired-by-a-lease-of-the-past',
+        CORE,
+        'out = is_leased(e, lease_no)\n    if out:\n        begin_closing',
+        'out = is_out(e)\n    if out:\n        begin_closing',
+        'a broken connection that was given back before is closed in the hands of its next user',
+    ),
+    WrongChange(
         'second-closer-displaces-the-first',
         ALL,
         'chain_append(&core.watchers, w)\n    gcp_store',

@@ -230,8 +230,8 @@ cdef class AsyncPool(PoolFacade):
             self._spawn_disposals()
             raise
 
-    # What the coroutines of a release do with its lease, which ends at that. One that has ended already does nothing: the
-    # coroutine was given up by whoever drove it, and goes on even so.
+    # What the coroutines of a release do with its lease, which ends at that. With one that has ended already they do
+    # nothing: the coroutine was given up by whoever drove it, and goes on even so.
 
     def _give_back(self, Lease lease not None):
         # True when there is closing to do.

@@ -148,7 +148,7 @@ cdef class ReleaseCoroutine(ManagerCall):
 
     One of the interpreter's own is inside. Whatever ends that, the connection comes back in the same moment. The inner
     one cannot do that itself: what is thrown into it before its first step ends it without a line of it having run, and
-    the traceback keeps its frame, and all that this holds, alive.
+    the traceback keeps its frame, and all that this holds, alive. The lease goes after it, since its frame has it, too.
     """
 
     cdef object begin(self):
@@ -173,10 +173,6 @@ cdef class ReleaseCoroutine(ManagerCall):
             if self.pool is not None and has_doomed(self.pool._core):
                 self.pool.spawn_disposals()
         return 0
-
-    def __dealloc__(self):
-        # First the coroutine, whose last lines still need the lease, and then that.
-        self.inner = None
 
     def close(self):
         failure = self.failure

@@ -141,6 +141,7 @@ cdef class SyncPool(PoolFacade):
         # The block of a context raised, and the manager can tell whether that broke the connection.
         if not self._core.begin_release(e, lease_no):
             return 0
+        gcp_store_char(&e.broken, True)     # until the manager says something else
         try:
             self._judge(e, exc)
         finally:
@@ -154,17 +155,6 @@ cdef class SyncPool(PoolFacade):
             except ConnectionNotAcquired:       # another thread was faster
                 pass
         return 0
-
-    def _judge(self, Entry e not None, exc):
-        # Ask the manager whether what its user's block raised broke a connection. It has until it says something else.
-        gcp_store_char(&e.broken, True)
-        try:
-            gcp_store_char(&e.broken, bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc)))
-        except Exception as failure:
-            log.error(
-                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
-                e.pool.endpoint, type(failure).__name__, failure,
-            )
 
     cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1:
         cdef PoolCore core = self._core
