@@ -6,7 +6,7 @@ import gc
 import signal
 import sys
 import types
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from tests.threads.runtime import Job as ThreadJob
 
 
 @types.coroutine
-def suspended() -> Iterator[None]:
+def suspended() -> Generator[None, None, None]:
     """Be suspended once, by whoever drives this."""
     yield
 
