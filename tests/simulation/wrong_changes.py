@@ -460,8 +460,8 @@ WRONG_CHANGES = (
     WrongChange(
         'cancelled-acquire-closes-nothing',
         ASYNCIO,
-        'cancel(w, self._core.read_clock())\n        if has_doomed(self._core):',
-        'cancel(w, self._core.read_clock())\n        if False:',
+        'wakes the next one who waits\n            if has_doomed(self._core):',
+        'wakes the next one who waits\n            if False:',
         'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
     ),
     WrongChange(
