@@ -196,8 +196,8 @@ WRONG_CHANGES = (
     WrongChange(
         'dropped-connection',
         CORE,
-        '(self.entry is not None or self.dead_entry is not None) and not',
-        'self.has_ticket and not',
+        'elif self.entry is not None or self.dead_entry is not None:',
+        'elif self.has_ticket:',
         'an acquire that was dropped when it was just served keeps its connection for good',
     ),
     WrongChange(

@@ -36,7 +36,9 @@ cdef class Waiter:
             dequeue(self.core, ep, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
-        elif ep is not None and (self.entry is not None or self.dead_entry is not None) and not gcp_is_finalizing():
+        elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
+            pass
+        elif self.entry is not None or self.dead_entry is not None:
             cancel(self.core, self, self.core.read_clock())
 
     @property
