@@ -1,6 +1,7 @@
 """Generates the threading half from the asyncio half.
 
     src/gcpool/asyncio.py          -> src/gcpool/threading.py
+    src/gcpool/_contexts_asyncio.py -> src/gcpool/_contexts_threads.py
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # and `await` fall away, __aenter__ and its kin are known to unasync, which also turns any AsyncName into SyncName.
 TOKENS = {
     'AsyncConnectionContext': 'SyncConnectionContext',
+    'asynccontextmanager': 'contextmanager',
     'AsyncConnectionManager': 'SyncConnectionManager',
     'AsyncPool': 'SyncPool',
     'AsyncRuntime': 'SyncRuntime',
@@ -36,12 +38,16 @@ TOKENS = {
 TEXT = {
     'from gcpool import asyncio': 'from gcpool import threading',
     'gcpool.asyncio': 'gcpool.threading',
+    '_contexts_asyncio': '_contexts_threads',
     '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',
 }
 
-PACKAGE = {Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py')}
+PACKAGE = {
+    Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py'),
+    Path('src/gcpool/_contexts_asyncio.py'): Path('src/gcpool/_contexts_threads.py'),
+}
 # All of it: every module of the one directory becomes one of the other.
 TESTS = Path('tests/pool')
 GENERATED_TESTS = Path('tests/pool_threads')

@@ -6,11 +6,11 @@
 
 import math
 import threading
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from ._contexts_threads import SyncContexts
 from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
 from ._workers import SyncClosers
 from .managers import ConnectionT, EndpointT
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 IDLE_THREADS_TIME = 10.0
 
 
-class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
+class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
     """The half for threads of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
 
     asynchronous = False
@@ -48,28 +48,8 @@ class SyncRuntime(SyncPool, Generic[EndpointT, ConnectionT]):
         super().__init__(*args, **parameters)
         self._closers = SyncClosers(self, 'gcpool-closer')
 
-    @contextmanager
-    def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Generator[ConnectionT, None, None]:
-        conn = self.acquire(endpoint, timeout=timeout)
-        try:
-            yield conn
-        except BaseException as exc:
-            if self._hooks_broken:
-                # None if the subclass gives out something of its own, or its user has given it back already.
-                entry = self._core.entry_if_acquired(conn, endpoint)
-                if entry is not None:
-                    self._judge(entry, exc)
-            raise
-        finally:
-            self.release(conn, endpoint)
-
-    def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
-        @wraps(function)
-        def with_connection(*args: Any, **kwargs: Any) -> Any:
-            with self.connection(endpoint, timeout):
-                return function(*args, **kwargs)
-
-        return with_connection
+    def _verdict(self, answer: Any) -> Any:
+        return answer
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError

@@ -74,6 +74,10 @@ class AsyncWorker:
         if loop is None or loop.is_closed():
             # A coroutine that outlived its loop gave a connection back.
             return
+        if pool._runs_in_other_thread():
+            # A coroutine that is finalised there did.
+            loop.call_soon_threadsafe(self.wake)
+            return
         if self._timer is not None:
             self._timer.cancel()
         delay = pool._due_in()

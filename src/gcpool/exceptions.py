@@ -42,6 +42,8 @@ class ConnectionPoolNotFound(BaseError):
 class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
     """A connection was given back that is not out: returned twice, a stranger, or of another endpoint.
 
+    An acquire raises it where a hook of the manager has given the connection back.
+
     A ``RuntimeError`` as in generic-connection-pool and a ``ValueError`` as in psycopg_pool.
     """
 

@@ -196,8 +196,7 @@ class ConnectionPool(
             found_dead = True
         if self._hooks_acquire and core.still_holds(waiter):
             self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
-        if not core.still_holds(waiter):
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+        core.must_hold(waiter, endpoint)
 
     def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
         """Ask for a connection, or another one, and have closed what has to be closed for that.

@@ -78,8 +78,7 @@ def test_close_wakes_everybody_even_if_somebody_cannot_be() -> None:
 
     pool = Pool(min_idle=1, max_size=2)
     endpoints = [f'e{number}' for number in range(20)]
-    for endpoint in endpoints:
-        pool.acquire_all(endpoint, 2)
+    _out = [pool.acquire_all(endpoint, 2) for endpoint in endpoints]
     pool.fill('idle', 1)
     broken = [Acquire(pool.core, endpoint, fail) for endpoint in endpoints[5:15]]
     waiters = [Acquire(pool.core, endpoint, pool.notified.append) for endpoint in endpoints]

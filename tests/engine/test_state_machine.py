@@ -681,6 +681,7 @@ def test_connections_expire_in_the_order_of_their_deadlines(
         entry = waiter.held
         assert entry is not None
         core.created(entry, Connection(f'c{number}'), now)
+        del waiter.served
         out.append(entry)
     for kind, value in [*steps, *[('release', 0)] * size]:
         now += 1.0
@@ -724,6 +725,7 @@ def test_what_is_closed_before_it_is_due_leaves_the_others_in_order(
         entry = waiter.held
         assert entry is not None
         core.created(entry, Connection(f'c{number}'), float(number))  # due in the order of their numbers
+        del waiter.served
         entries.append(entry)
     for number in order:
         core.release(entries[number], 24.0)

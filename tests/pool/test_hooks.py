@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gcpool.asyncio import BaseConnectionManager
+from gcpool.exceptions import ConnectionNotAcquired
 from tests.pool.support import Case, JudgingManager, Manager
 from tests.support import Connection
 
@@ -128,3 +129,69 @@ async def test_which_hooks_a_manager_overrides_is_found_out_when_the_pool_is_bui
             monkeypatch.setattr(Manager, name, lambda self, *args, name=name: called.append(name), raising=False)
         await live_through_everything(case)
         assert called == []
+
+
+class Releasing(JudgingManager):
+    """Gives the connection that it is called for back itself, in one of its methods, once.
+
+    :param method: the method
+    :param lent: whether somebody else acquires the connection at once
+    :param alive: what a check says then
+    """
+
+    case: Case
+
+    def __init__(self, method: str, lent: bool, alive: bool = True) -> None:
+        super().__init__()
+        self.method = method
+        self.lent = lent
+        self.alive = alive
+        self.armed = False
+        self.holders: list[Connection] = []
+
+    async def give_back(self, method: str, conn: Connection) -> bool:
+        if method != self.method or not self.armed:
+            return False
+        self.armed = False
+        await self.case.release(conn)
+        if self.lent:
+            self.holders.append(await self.case.pool.acquire('a'))
+        return True
+
+    async def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
+        if await self.give_back('check_aliveness', conn):
+            return self.alive
+        return await super().check_aliveness(endpoint, conn, timeout)
+
+    async def on_acquire(self, endpoint: Any, conn: Connection) -> None:
+        await self.give_back('on_acquire', conn)
+        await super().on_acquire(endpoint, conn)
+
+
+@pytest.mark.parametrize('lent', [False, True], ids=['idle', 'lent'])
+@pytest.mark.parametrize('method', ['check_aliveness', 'on_acquire'])
+async def test_a_connection_that_a_hook_gives_back_has_no_second_holder(method: str, lent: bool) -> None:
+    manager = Releasing(method, lent)
+    async with Case(manager) as case:
+        manager.case = case
+        await case.cycle('a')
+        manager.armed = True
+        with pytest.raises(ConnectionNotAcquired, match='<a1> was given back while it was acquired'):
+            await case.pool.acquire('a')
+        assert case.stats['acquired'] == lent
+        await case.release(*manager.holders)
+        # Nobody has broken it, nor left it half checked.
+        assert await case.cycle('a') == 'a1'
+        assert manager.living == ['a1']
+
+
+async def test_a_connection_that_a_check_gives_back_and_calls_dead_stays_with_its_new_holder() -> None:
+    manager = Releasing('check_aliveness', lent=True, alive=False)
+    async with Case(manager) as case:
+        manager.case = case
+        await case.cycle('a')
+        manager.armed = True
+        conn = await case.pool.acquire('a')
+        assert [conn.name, *(holder.name for holder in manager.holders)] == ['a2', 'a1']
+        await case.release(conn, *manager.holders)
+        assert manager.living == ['a1', 'a2']

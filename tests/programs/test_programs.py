@@ -91,6 +91,27 @@ def test_a_program_ends_while_a_thread_waits_for_a_connection() -> None:
 
 
 @pytest.mark.leak
+def test_what_is_held_when_the_interpreter_ends_is_not_given_back() -> None:
+    """A daemon thread that the interpreter has stopped may hold the locks for good."""
+    body = """
+    import os
+
+    class Releasing(Manager):
+        def on_release(self, endpoint, conn):
+            os.write(1, b'released ')
+
+    pool = ConnectionPool(Releasing())
+    context = pool.connection('a')
+    context.__enter__()
+    left = pool.connection('b')
+    left.__enter__()
+    del left
+    os.write(1, b'end')
+    """
+    assert run('threads', body) == 'released end'
+
+
+@pytest.mark.leak
 @RUNTIMES
 def test_a_collector_thread_or_task_is_gone_when_its_pool_is(runtime: str) -> None:
     body = """

@@ -457,16 +457,12 @@ cdef class World:
         return True
 
     cdef bint ask_drop(self) except -1:
-        # Thrown away. One that held a connection would lose it: whoever drops that breaks the contract.
-        cdef Acq acq = self.pick(1 << WAITS | 1 << TICKET, ANY_ACQ)
+        # Thrown away, whatever it holds.
+        cdef Acq acq = self.pick(-1, ANY_ACQ)
         if acq is None:
             return False
         self.about(None, acq.conn, acq.endpoint)
-        if acq.state == WAITS:
-            self.model.waiting.remove(acq)
-            acq.state = NOTHING
-        else:
-            self.model.failed(acq, self.now)
+        self.model.cancel(acq, self.now)
         self.end(acq)
         return True
 
@@ -840,8 +836,18 @@ cdef class World:
 
     cdef bint release_twice(self, Conn conn, int kind) except -1:
         cdef object entry = conn.entry
+        cdef unsigned int former = entry.lease_no - 1
         if conn.state == ACQUIRED or conn.closed_over:
-            return False    # somebody else has it by now: the core cannot tell who gives it back
+            # Somebody else has it by now. The core can tell only by the number of the lease that has ended.
+            if former == 0:
+                return False
+            self.about(None, conn, conn.endpoint)
+            self.refuses(ConnectionNotAcquired, self.core.begin_release, (entry, former))
+            self.refuses(ConnectionNotAcquired, self.core.release, (entry, self.now, former))
+            self.refuses(ConnectionNotAcquired, self.core.retire, (entry, self.now, former))
+            self.core.distrust_endpoint(entry, former)
+            self.core.mark_unchecked(entry, former)
+            return True
         self.about(None, conn, conn.endpoint)
         self.refuses(ConnectionNotAcquired, self.core.find_acquired, (conn, self.spell(conn.endpoint)))
         self.refuses(ConnectionNotAcquired, self.core.begin_release, (entry,))

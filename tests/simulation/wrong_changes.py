@@ -217,16 +217,30 @@ WRONG_CHANGES = (
     WrongChange(
         'served-and-cancelled',
         ALL,
-        'elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):',
-        'elif gcp_load_char(&e.closed_while_out):',
+        'elif (state == ACQUIRED or gcp_load_char(&e.closed_while_out)) and',
+        'elif gcp_load_char(&e.closed_while_out) and',
         'an acquire that is cancelled or interrupted when it was just served keeps the connection for good',
     ),
     WrongChange(
         'dropped-ticket',
         CORE,
-        'give_back_ticket(self.core, self.entry, self.core.read_clock())',
+        'cancel(self.core, self, self.core.read_clock())',
         'pass',
         'an acquire that was dropped before it connected keeps its slot for good',
+    ),
+    WrongChange(
+        'dropped-connection',
+        CORE,
+        'elif self.entry is not None or self.dead_entry is not None:',
+        'elif self.has_ticket:',
+        'an acquire that was dropped when it was just served keeps its connection for good',
+    ),
+    WrongChange(
+        'retired-by-a-lease-of-the-past',
+        CORE,
+        'out = is_leased(e, lease_no)\n    if out:\n        begin_closing',
+        'out = is_out(e)\n    if out:\n        begin_closing',
+        'a broken connection that was given back before is closed in the hands of its next user',
     ),
     WrongChange(
         'second-closer-displaces-the-first',
@@ -402,8 +416,8 @@ WRONG_CHANGES = (
     WrongChange(
         'unfinished-check-is-trusted',
         CORE,
-        'mark_unchecked(core, e)         #',
-        'pass         #',
+        'mark_unchecked(core, e, lease_no)       #',
+        'pass       #',
         'a connection whose check was cut off half-way is served unchecked to the next user',
     ),
     WrongChange(
@@ -453,8 +467,8 @@ WRONG_CHANGES = (
     WrongChange(
         'interrupted-hook-keeps-the-connection',
         THREADS,
-        'self.release_unreset(e, isinstance(exc, Exception))',
-        'isinstance(exc, Exception) and self.release_unreset(e, True)',
+        'self.release_unreset(e, lease_no, isinstance(exc, Exception))',
+        'isinstance(exc, Exception) and self.release_unreset(e, lease_no, True)',
         'Ctrl-C in on_release loses the connection',
     ),
     WrongChange(
@@ -467,7 +481,7 @@ WRONG_CHANGES = (
     WrongChange(
         'unreset-connection-unchecked',
         FACADES,
-        'core.mark_unchecked(e)\n            core.release',
+        'core.mark_unchecked(e, lease_no)\n            core.release',
         'core.release',
         'a connection whose on_release was cut off is served without a check within check_interval',
     ),
@@ -481,14 +495,14 @@ WRONG_CHANGES = (
     WrongChange(
         'cancelled-acquire-closes-nothing',
         ASYNCIO,
-        'cancel(w, self._core.read_clock())\n        if has_doomed(self._core):',
-        'cancel(w, self._core.read_clock())\n        if False:',
+        'wakes the next one who waits\n            if has_doomed(self._core):',
+        'wakes the next one who waits\n            if False:',
         'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
     ),
     WrongChange(
         'forgotten-release-with-a-hook',
         ASYNCIO,
-        'begin_lease(rest.lease, e, RELEASING)\n            rest',
+        'begin_lease_now(rest.lease, e, RELEASING)\n            rest',
         'rest',
         'a release that is not awaited, with an on_release, loses the connection',
     ),
@@ -517,7 +531,7 @@ WRONG_CHANGES = (
     WrongChange(
         'one-broken-says-nothing-of-others',
         ASYNCIO,
-        'self._core.distrust_endpoint(entry)\n',
+        'self._core.distrust_endpoint(e, lease.lease_no)\n',
         'pass\n',
         'after a restart of the server that a user has met, the next one gets another dead connection unchecked',
     ),
@@ -538,8 +552,8 @@ WRONG_CHANGES = (
     WrongChange(
         'served-after-its-close',
         FACADES,
-        '        if not core.still_holds(waiter):',
-        '        if False:',
+        'core.must_hold(waiter, endpoint)',
+        'pass',
         'an acquire whose on_acquire outlasts close() returns a connection that is closed',
     ),
     WrongChange(
@@ -610,7 +624,7 @@ WRONG_CHANGES = (
     WrongChange(
         'closed-in-use-makes-others-suspect',
         CORE,
-        'if is_out(e):\n            ep.distrust_count += 1',
+        'if is_leased(e, lease_no):\n            ep.distrust_count += 1',
         'if True:\n            ep.distrust_count += 1',
         'a connection that was closed over its user has all others of the endpoint checked',
     ),

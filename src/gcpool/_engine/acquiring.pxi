@@ -283,19 +283,33 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
         notify_all(&served)
     finally:
         if e is not None:
-            give_back_unused(core, e, now)
+            give_back_unused(core, e, w.lease_no, now)
     return waited
 
 
-cdef int give_back_unused(PoolCore core, Entry e, double now) except -1:
+cdef int give_back_unused(PoolCore core, Entry e, unsigned int lease_no, double now) except -1:
     # What an acquire was served that did not come to its end.
     cdef int state = gcp_load_char(&e.state)
     if state == CREATING:
         give_back_ticket(core, e, now)
-    elif state == ACQUIRED or gcp_load_char(&e.closed_while_out):
-        mark_unchecked(core, e)         # its check, or what comes after it, was cut off
-        release_locked(core, e, now, &core.doomed_for_worker, ANY_LEASE)
+    elif (state == ACQUIRED or gcp_load_char(&e.closed_while_out)) and is_lease_of(e, lease_no):
+        mark_unchecked(core, e, lease_no)       # its check, or what comes after it, was cut off
+        try:
+            release_locked(core, e, now, &core.doomed_for_worker, lease_no)
+        except ConnectionNotAcquired:           # another thread was faster
+            pass
     return 0
+
+
+cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
+    if still_holds(core, w):
+        return 0
+    if gcp_load_int(&core.is_closed):
+        raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+    raise ConnectionNotAcquired(
+        f'the connection {w.entry.conn_!r} was given back while it was acquired: '
+        'expected that no method of the manager releases it'
+    )
 
 
 cdef bint give_up(PoolCore core, Waiter w, double now) except -1:

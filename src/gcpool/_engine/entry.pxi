@@ -61,6 +61,7 @@ cdef inline EndpointPool pool_of(Entry e):
 
 cdef enum:
     ANY_LEASE = 0       # of a release that names the connection only, and cannot know which acquire's end it is
+    FIRST_LEASE = 1
 
 
 cdef inline bint is_idle(Entry e) noexcept:
@@ -83,6 +84,9 @@ cdef inline bint is_leased(Entry e, unsigned int lease_no) noexcept:
 
 cdef inline void serve(Waiter w, Entry e) noexcept:
     w.entry = e
+    w.lease_no = gcp_load_uint(&e.lease_no)
+    if w.lease_no == ANY_LEASE:         # a ticket: created() is to begin its first lease
+        w.lease_no = FIRST_LEASE
     w.state = SERVED
 
 

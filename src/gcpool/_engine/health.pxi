@@ -32,26 +32,39 @@ cdef int end_check(PoolCore core, Waiter w) except -1:
     cdef Entry e = entry_held_by(w)
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&e.pool.lock)
-        e.verified_at = w.distrust_at_check
-        e.check_pending = False
+        if is_lease_of(e, w.lease_no):
+            e.verified_at = w.distrust_at_check
+            e.check_pending = False
         gcp_unlock(&e.pool.lock)
     return 0
 
 
-cdef int mark_unchecked(PoolCore core, Entry e) except -1:
+cdef bint still_holds(PoolCore core, Waiter w) except -1:
+    cdef Entry e = entry_held_by(w)
+    cdef bint held
+    if made_before_fork(core, e.fork_epoch):    # by the check or the hook, and this is the child
+        return True
+    gcp_lock(&e.pool.lock)
+    held = e.state == ACQUIRED and is_lease_of(e, w.lease_no)
+    gcp_unlock(&e.pool.lock)
+    return held
+
+
+cdef int mark_unchecked(PoolCore core, Entry e, unsigned int lease_no) except -1:
     cdef EndpointPool ep = pool_of(e)
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&ep.lock)
-        e.check_pending = True
+        if is_lease_of(e, lease_no):
+            e.check_pending = True
         gcp_unlock(&ep.lock)
     return 0
 
 
-cdef int distrust_endpoint(PoolCore core, Entry e) except -1:
+cdef int distrust_endpoint(PoolCore core, Entry e, unsigned int lease_no) except -1:
     cdef EndpointPool ep = pool_of(e)
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&ep.lock)
-        if is_out(e):
+        if is_leased(e, lease_no):
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
     return 0
@@ -64,7 +77,7 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
-        held = e.state == ACQUIRED
+        held = e.state == ACQUIRED and is_lease_of(e, w.lease_no)
         if held:
             begin_closing(core, ep, e)
             ep.acquires -= 1
@@ -74,14 +87,14 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
         gcp_unlock(&core.lock)
         if held:
             w.dead_entry = e
-        else:
+        elif is_lease_of(e, w.lease_no):
             forget_closed_while_out(core, e)
     w.entry = None
     w.state = FRESH
     return 0
 
 
-cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed) except -1:
+cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
     # Without a chain the caller closes it.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
@@ -91,7 +104,7 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed) except -1:
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    out = is_out(e)
+    out = is_leased(e, lease_no)
     if out:
         begin_closing(core, ep, e)
         core.counters.broken += 1
@@ -110,5 +123,5 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed) except -1:
             doom_again(core, e)
         raise
     if not out:
-        must_be_out(core, e, ANY_LEASE)
+        must_be_out(core, e, lease_no)
     return out

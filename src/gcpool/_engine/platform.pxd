@@ -12,6 +12,13 @@ cdef extern from *:
       #define gcp_process_id() 0L
     #endif
 
+    /* Whether the interpreter ends. Threads that it has stopped may hold locks for good, then. */
+    #if PY_VERSION_HEX >= 0x030D0000
+      #define gcp_is_finalizing() Py_IsFinalizing()
+    #else
+      #define gcp_is_finalizing() _Py_IsFinalizing()
+    #endif
+
     /* Take a reference that is never given back. Needs no thread state; the process must have one thread only. */
     #define gcp_keep_for_good(o) Py_SET_REFCNT((PyObject *)(o), Py_REFCNT((PyObject *)(o)) + 1)
 
@@ -146,6 +153,7 @@ cdef extern from *:
     bint gcp_is_locked(gcp_mutex *) noexcept nogil
     void gcp_call_in_child(void (*)() noexcept) noexcept
     long gcp_process_id() noexcept nogil
+    bint gcp_is_finalizing() noexcept
     void gcp_keep_for_good(void *) noexcept nogil
     char gcp_load_char(char *) noexcept nogil
     void gcp_store_char(char *, char) noexcept nogil

@@ -43,16 +43,16 @@ cdef class PoolCore:
     cpdef double look_again_at(self) noexcept
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
-    cpdef bint still_holds(self, Waiter w)
+    cpdef bint still_holds(self, Waiter w) except -1
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
     cpdef release(self, Entry e, double now, unsigned int lease_no=*)
     cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
-    cpdef mark_unchecked(self, Entry e)
-    cpdef bint is_out(self, Entry e)
-    cpdef bint retire(self, Entry e, double now) except -1
-    cpdef bint retire_to_doomed(self, Entry e, double now) except -1
+    cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
+    cpdef bint is_out(self, Entry e, unsigned int lease_no=*)
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*) except -1
+    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*) except -1
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
     cdef Entry entry_to_release(self, object conn, object endpoint)

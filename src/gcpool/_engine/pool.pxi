@@ -142,44 +142,45 @@ cdef class PoolCore:
         again: it may have been asked before the server went."""
         end_check(self, w)
 
-    cpdef mark_unchecked(self, Entry e):
+    cpdef mark_unchecked(self, Entry e, unsigned int lease_no=ANY_LEASE):
         """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
-        mark_unchecked(self, e)
+        mark_unchecked(self, e, lease_no)
 
-    cpdef bint is_out(self, Entry e):
+    cpdef bint is_out(self, Entry e, unsigned int lease_no=ANY_LEASE):
         """Whether a connection that is being released still is: not if the pool was closed over it, or after a fork."""
         cdef bint out
         pool_of(e)
         if made_before_fork(self, e.fork_epoch):
             return False
         gcp_lock(&e.pool.lock)
-        out = is_out(e)
+        out = is_leased(e, lease_no)
         gcp_unlock(&e.pool.lock)
         return out
 
-    cpdef bint retire(self, Entry e, double now) except -1:
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
         """Take a connection that is out, and unfit, out of use for good.
 
+        :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not out
         :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
             over it, or a fork lies between)
         """
-        return retire(self, e, now, NULL)
+        return retire(self, e, now, NULL, lease_no)
 
-    cpdef bint retire_to_doomed(self, Entry e, double now) except -1:
+    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
         """The same, and it is among the doomed at once: the next release disposes of it, if the caller does not.
 
         :raises ConnectionNotAcquired: when it is not out
         :return: whether it is
         """
-        return retire(self, e, now, &self.doomed_for_caller)
+        return retire(self, e, now, &self.doomed_for_caller, lease_no)
 
-    def distrust_endpoint(self, Entry e not None):
+    def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
         """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect.
 
         Not if it was closed while it was out: that is what broke it.
         """
-        distrust_endpoint(self, e)
+        distrust_endpoint(self, e, lease_no)
 
     def reject_dead(self, Waiter w not None):
         """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`).
@@ -189,16 +190,18 @@ cdef class PoolCore:
         """
         reject_dead(self, w)
 
-    cpdef bint still_holds(self, Waiter w):
-        """Whether a waiter still holds what it was served: not if the pool was closed over it in a check or a hook."""
-        cdef Entry e = entry_held_by(w)
-        cdef bint held
-        if made_before_fork(self, e.fork_epoch):    # by the check or the hook, and this is the child
-            return True
-        gcp_lock(&e.pool.lock)
-        held = e.state == ACQUIRED
-        gcp_unlock(&e.pool.lock)
-        return held
+    cpdef bint still_holds(self, Waiter w) except -1:
+        """Whether a waiter still holds what it was served: not if a check or a hook has given it back, or the pool was
+        closed over it meanwhile."""
+        return still_holds(self, w)
+
+    def must_hold(self, Waiter w not None, object endpoint):
+        """The end of an acquire.
+
+        :raises ConnectionPoolClosedError: when the pool was closed over what it was served
+        :raises ConnectionNotAcquired: when a check or a hook has given that back
+        """
+        must_hold(self, w, endpoint)
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
         """Take a waiter out of the queue; what it was served already goes to the next one, or back.

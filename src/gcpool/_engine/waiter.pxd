@@ -3,6 +3,7 @@ cdef class Waiter:
     cdef PoolCore core                      # [owner] whose queue it was in
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: what is to be gone
+    cdef unsigned int lease_no              # [ep] while queued, else [owner]: which acquire of the entry it is
     cdef Entry spare                        # [ep] the ticket that it may get: nothing is allocated under a lock
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
     cdef object notify                      # [owner] before it is queued; called once after, outside every lock

@@ -3,7 +3,8 @@
 cdef class Waiter:
     """One acquire in progress: it waits in an endpoint's queue, or holds the entry or the ticket that it was served.
 
-    Whoever made it passes it to :py:meth:`PoolCore.cancel` when the acquire fails, whatever it holds then.
+    Whoever made it passes it to :py:meth:`PoolCore.cancel` when the acquire fails, whatever it holds then. When it goes
+    it gives back what nobody has taken from it.
     """
 
     def __init__(self, object endpoint):
@@ -35,8 +36,10 @@ cdef class Waiter:
             dequeue(self.core, ep, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
-        elif self.core is not None and self.entry is not None and gcp_load_char(&self.entry.state) == CREATING:
-            give_back_ticket(self.core, self.entry, self.core.read_clock())
+        elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
+            pass
+        elif self.entry is not None or self.dead_entry is not None:
+            cancel(self.core, self, self.core.read_clock())
 
     @property
     def queued(self):
@@ -60,6 +63,11 @@ cdef class Waiter:
             raise RuntimeError('the waiter was served nothing')
         return self.entry
 
+    @served.deleter
+    def served(self):
+        # It is the acquirer's from here on.
+        self.entry = None
+
     @property
     def has_ticket(self):
         """Whether what it was served is a slot to connect for, not a connection."""
@@ -68,6 +76,13 @@ cdef class Waiter:
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
         self.notify = notify
+
+
+cdef inline Entry take_served(Waiter w):
+    # It is the caller's from here on.
+    cdef Entry e = w.entry
+    w.entry = None
+    return e
 
 
 cdef int notify_all(Chain *chain) except -1:

@@ -20,7 +20,8 @@ cdef class AsyncPool(PoolFacade):
     cdef bint leave_elsewhere(self, Lease context, object exc) except -1
     cdef object release_unusually(self, object conn, object endpoint)
     cdef ReleaseCoroutine new_rest(self)
-    cdef int give_back_unasked(self, Entry e) except -1
+    cdef int give_back_unasked(self, Entry e, unsigned int lease_no) except -1
+    cdef int try_to_give_back(self, Entry e, unsigned int lease_no, char state) except -1
     cdef object spawn_disposals(self)
 
 

@@ -65,12 +65,9 @@ cdef class AsyncPool(PoolFacade):
             object.__setattr__(self, '_ready', self.ready)
         return 0
 
-    @property
-    def _loop(self):
-        # The loop that the pool belongs to: the running one, if it was not used before.
-        check_built(self)
-        self.own_loop.check()
-        return self.own_loop.loop
+    def _runs_in_other_thread(self):
+        # Whether the pool's loop does: then only what is safe for threads may be called of it.
+        return self.own_loop.runs_in_other_thread()
 
     @property
     def _bound_loop(self):
@@ -109,7 +106,7 @@ cdef class AsyncPool(PoolFacade):
             if not self.own_loop.runs_here():
                 # For another thread's loop, as in run_coroutine_threadsafe(pool.release(...), loop): done there.
                 coroutine = self.new_rest()
-                begin_lease(coroutine.lease, e)
+                begin_lease_now(coroutine.lease, e)
                 coroutine.inner = self._release_in_loop(coroutine.lease)
                 return coroutine
             rest = self.leave(e, ANY_LEASE)
@@ -129,8 +126,9 @@ cdef class AsyncPool(PoolFacade):
             lease.entry = None          # nothing is changed then
             raise
         # Where no loop runs, as in a coroutine that is finalised elsewhere, that has raised, and the lease gives back.
+        rest = self.leave(e, lease.lease_no)
         lease.entry = None
-        return self.leave(e, lease.lease_no)
+        return rest
 
     cdef object leave(self, Entry e, unsigned int lease_no):
         # Gives a connection back. What is left to await, or None.
@@ -139,8 +137,8 @@ cdef class AsyncPool(PoolFacade):
             rest = self.new_rest()
             if not self._core.begin_release(e, lease_no):
                 return None
-            begin_lease(rest.lease, e, RELEASING)
-            rest.inner = self._discard(e) if gcp_load_char(&e.broken) else self._finish_release(e)
+            begin_lease_now(rest.lease, e, RELEASING)
+            rest.inner = self._discard(rest.lease) if gcp_load_char(&e.broken) else self._finish_release(rest.lease)
             return rest
         if self.give_back(e, lease_no):
             return self._wait_for_disposals(self.spawn_disposals())
@@ -152,8 +150,8 @@ cdef class AsyncPool(PoolFacade):
         if not self._core.begin_release(e, lease_no):
             return None
         e.break_()      # until the manager says something else
-        begin_lease(rest.lease, e, RELEASING)
-        rest.inner = self._release_after_error(e, exc)
+        begin_lease_now(rest.lease, e, RELEASING)
+        rest.inner = self._release_after_error(rest.lease, exc)
         return rest
 
     cdef bint leave_elsewhere(self, Lease context, object exc) except -1:
@@ -205,19 +203,23 @@ cdef class AsyncPool(PoolFacade):
 
     def _abandon(self, Waiter w not None):
         # The acquire has failed: give back what it holds.
-        self._core.cancel(w, self._core.read_clock())
-        if has_doomed(self._core):
-            self.spawn_disposals()
+        try:
+            self._core.cancel(w, self._core.read_clock())
+        finally:            # a signal handler may raise in it, where it wakes the next one who waits
+            if has_doomed(self._core):
+                self.spawn_disposals()
 
-    cdef int give_back_unasked(self, Entry e) except -1:
+    cdef int give_back_unasked(self, Entry e, unsigned int lease_no) except -1:
         # What nobody asked the manager about, or not to the end.
-        if gcp_load_char(&e.broken):
-            self._core.retire_to_doomed(e, self._core.read_clock())
-        elif self._hooks_release:
-            self.release_unreset(e, False)
-        else:
-            self.give_back(e, ANY_LEASE)
-        self.spawn_disposals()
+        try:
+            if gcp_load_char(&e.broken):
+                self._core.retire_to_doomed(e, self._core.read_clock(), lease_no)
+            elif self._hooks_release:
+                self.release_unreset(e, lease_no, False)
+            else:
+                self.give_back(e, lease_no)
+        finally:
+            self.spawn_disposals()
         return 0
 
     cdef object spawn_disposals(self):
@@ -228,13 +230,46 @@ cdef class AsyncPool(PoolFacade):
             self._spawn_disposals()
             raise
 
-    def _release_unreset(self, Entry e not None, bint hook_ended):
-        self.release_unreset(e, hook_ended)
+    # What the coroutines of a release do with its lease, which ends at that. With one that has ended already they do
+    # nothing: the coroutine was given up by whoever drove it, and goes on even so.
+
+    def _give_back(self, Lease lease not None):
+        # True when there is closing to do.
+        if lease.entry is not None:
+            self.give_back(lease.entry, lease.lease_no)
+            lease.entry = None
+        return has_doomed(self._core)
+
+    def _release_unreset(self, Lease lease not None, bint hook_ended):
+        if lease.entry is not None:
+            self.release_unreset(lease.entry, lease.lease_no, hook_ended)
+            lease.entry = None
+
+    def _retire(self, Lease lease not None, bint broken):
+        # Whether it is to be closed now.
+        cdef Entry e = lease.entry
+        cdef bint retired
+        if e is None:
+            return False
+        if broken:
+            self._core.distrust_endpoint(e, lease.lease_no)
+        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no)
+        lease.entry = None
+        return retired
 
     def _doom_due(self):
         self.doom_due(self._core.read_clock())
 
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
+        try:
+            self.try_to_give_back(e, lease_no, state)
+        except BaseException:
+            # A signal handler raised in it, maybe before anything was done. (Or the loop was closed in this moment.)
+            self.try_to_give_back(e, lease_no, state)
+            raise
+        return 0
+
+    cdef int try_to_give_back(self, Entry e, unsigned int lease_no, char state) except -1:
         # In any thread; what closes connections are tasks of the loop's own.
         if self.own_loop.loop is None or not is_held(self._core, e, lease_no, state):
             return 0
@@ -242,7 +277,7 @@ cdef class AsyncPool(PoolFacade):
             # By then somebody else may have it: looked at again.
             self.own_loop.loop.call_soon_threadsafe(self._give_back_dropped, e, lease_no, state)
         else:
-            self.give_back_unasked(e)
+            self.give_back_unasked(e, lease_no)
         return 0
 
     def _give_back_dropped(self, Entry e not None, unsigned int lease_no, char state):
@@ -254,12 +289,13 @@ cdef class AsyncPool(PoolFacade):
         cdef double now = core.read_clock()
         if not core.release_fast(e, now, lease_no):
             core.release_locked(e, now, &core.doomed_for_caller, lease_no)
-        self.doom_due(now)
+        try:
+            self.doom_due(now)
+        except BaseException:   # a signal handler raised in it, where it looks after the collector's timer
+            if has_doomed(core):
+                self.spawn_disposals()
+            raise
         return has_doomed(core)
-
-    def _give_back(self, Entry e not None):
-        pool_of(e)
-        return self.give_back(e, ANY_LEASE)
 
     def connection(self, endpoint, timeout=None):
         """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
@@ -308,8 +344,13 @@ cdef class AsyncConnectionContext(Lease):
         e = pool.ready.take(self.endpoint)
         if e is None:
             return pool._enter(self, self.endpoint, self.timeout)
-        begin_lease(self, e)
+        begin_lease_now(self, e)
         return coroutine_of_entering(e.conn_)
+
+    @property
+    def conn(self):
+        """The connection. RuntimeError where the context is not entered."""
+        return self.held.conn
 
     @property
     def waiter(self):
@@ -320,11 +361,9 @@ cdef class AsyncConnectionContext(Lease):
     @waiter.setter
     def waiter(self, Waiter w not None):
         w.served        # else it raises
-        try:
-            entry_to_enter_with(self, w.entry)
-        except BaseException:
-            (<AsyncPool>self.pool)._abandon(w)
-            raise
+        if self.entry is not None:      # another task has entered while this one waited
+            raise RuntimeError(ENTERED)
+        begin_lease(self, take_served(w), w.lease_no)
 
     def __aexit__(self, exc_type, exc, traceback):
         cdef AsyncPool pool = <AsyncPool>self.pool

@@ -1,7 +1,9 @@
 cdef class ManagerCall:                     # [owner]
     cdef object call
     cdef object inner                       # None: not begun
+    cdef bint at_work                       # a step of it is being made
 
+    cdef int begin_step(self) except -1
     cdef object begin(self)
     cdef object step(self, object value, bint *has_returned)
     cdef object returned(self, object value)
@@ -49,3 +51,4 @@ cdef class Signal:                          # [loop]
     cdef bint cancelled_
 
     cdef int call_soon(self, list call) except -1
+    cdef int tell_loop(self, list call) except -1

@@ -27,6 +27,14 @@ cdef class ManagerCall:
     # Awaits a call of the manager's, and does in the moment in which that ends what must not be left undone, whatever
     # comes between (a signal handler, a time limit) before the next line of Python.
 
+    cdef inline int begin_step(self) except -1:
+        # A method of the manager may drive the coroutine that has called it. As with the interpreter's own that is an
+        # error of its own, and not the end of this call.
+        if self.at_work:
+            raise ValueError('coroutine already executing')
+        self.at_work = True
+        return 0
+
     cdef object begin(self):
         return iterator_of(self.call)
 
@@ -62,6 +70,7 @@ cdef class ManagerCall:
 
     cdef object step(self, object value, bint *has_returned):
         cdef PyObject *result = NULL
+        self.begin_step()
         try:
             if self.inner is None:
                 self.inner = self.begin()
@@ -69,6 +78,8 @@ cdef class ManagerCall:
         except BaseException:
             self.failed()
             raise
+        finally:
+            self.at_work = False
         got = <object>result
         Py_DECREF(got)
         return self.returned(got) if has_returned[0] else got
@@ -91,6 +102,7 @@ cdef class ManagerCall:
 
     def throw(self, kind, value=None, traceback=None):
         exc = exception_of(kind, value, traceback)
+        self.begin_step()
         try:
             throw = getattr(self.inner, 'throw', None)
             if throw is None:
@@ -101,14 +113,18 @@ cdef class ManagerCall:
         except BaseException:
             self.failed()
             raise
+        finally:
+            self.at_work = False
         raise StopIteration(self.returned(got))
 
     def close(self):
         close = getattr(self.inner, 'close', None)
+        self.begin_step()
         try:
             if close is not None:
                 close()
         finally:
+            self.at_work = False
             self.failed()
 
 
@@ -132,7 +148,7 @@ cdef class ReleaseCoroutine(ManagerCall):
 
     One of the interpreter's own is inside. Whatever ends that, the connection comes back in the same moment. The inner
     one cannot do that itself: what is thrown into it before its first step ends it without a line of it having run, and
-    the traceback keeps its frame, and all that this holds, alive.
+    the traceback keeps its frame, and all that this holds, alive. The lease goes after it, since its frame has it, too.
     """
 
     cdef object begin(self):
@@ -149,10 +165,12 @@ cdef class ReleaseCoroutine(ManagerCall):
         cdef Lease lease = self.lease
         cdef Entry e = None if lease is None else lease.entry
         self.failure = None
-        if e is not None:
-            lease.entry = None
-            self.pool.give_back_dropped(e, lease.lease_no, lease.state)
-            if has_doomed(self.pool._core) and not self.pool.own_loop.runs_in_other_thread():
+        try:
+            if e is not None:
+                lease.entry = None
+                self.pool.give_back_dropped(e, lease.lease_no, lease.state)
+        finally:
+            if self.pool is not None and has_doomed(self.pool._core):
                 self.pool.spawn_disposals()
         return 0
 
@@ -283,8 +301,10 @@ cdef class Disposal(ManagerCall):
                 self.core.disposed(e, self.core.read_clock(), True)
 
     def __dealloc__(self):
+        if self.entry is None or gcp_is_finalizing():
+            return
         # A core that is being collected as garbage owns no entries any more.
-        if self.entry is not None and self.core.entries is not None and self.entry in self.core.entries:
+        if self.core.entries is not None and self.entry in self.core.entries:
             self.put_back()
 
 
@@ -336,14 +356,22 @@ cdef class Signal:
 
     cdef int call_soon(self, list call) except -1:
         try:
-            self.loop.call_soon(self._run, call, context=call[1])
+            self.tell_loop(call)
         except BaseException:
             if self.loop.is_closed():
                 # Its task will not run again, and gives back what it was served when its coroutine is finalised.
                 return 0
             # A signal handler raised in it. Whether it came so far nobody knows: twice does no harm.
-            self.loop.call_soon(self._run, call, context=call[1])
+            self.tell_loop(call)
             raise
+        return 0
+
+    cdef int tell_loop(self, list call) except -1:
+        # A coroutine that is finalised in another thread gives back what it holds there. The loop sleeps meanwhile.
+        if running_loop_or_none() is self.loop:
+            self.loop.call_soon(self._run, call, context=call[1])
+        else:
+            self.loop.call_soon_threadsafe(self._run, call, context=call[1])
         return 0
 
     @cython.boundscheck(True)

@@ -149,16 +149,16 @@ cdef class PoolFacade:
             core.expired(now, self._dispose_batch_size)
         return 0
 
-    cdef int release_unreset(self, Entry e, bint hook_ended) except -1:
+    cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1:
         # Its on_release hook did not come to its end: with an error, which leaves that to the manager
         # (generic-connection-pool), or it was cut off or left out. Then the connection is checked before it is served
         # again, or, where nothing is checked, not served again.
         cdef PoolCore core = self._core
         if hook_ended or self._checks:
-            core.mark_unchecked(e)
-            core.release(e, core.read_clock())
+            core.mark_unchecked(e, lease_no)
+            core.release(e, core.read_clock(), lease_no)
         else:
-            core.retire_to_doomed(e, core.read_clock())
+            core.retire_to_doomed(e, core.read_clock(), lease_no)
         return 0
 
     def _checked_timeout(self, timeout):

@@ -8,24 +8,43 @@ cdef class Lease:
     """
 
     def __dealloc__(self):
+        if self.entry is None or gcp_is_finalizing():
+            return
         # A pool that is being collected as garbage has no core, or one that owns no entries any more.
-        if self.entry is not None and self.pool is not None and self.pool._core is not None:
+        if self.pool is not None and self.pool._core is not None:
             if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
                 self.pool.give_back_dropped(self.entry, self.lease_no, self.state)
 
+    @property
+    def held(self):
+        """The entry of the connection. RuntimeError when it was given back."""
+        if self.entry is None:
+            raise RuntimeError('the connection was given back')
+        return self.entry
 
-cdef inline int begin_lease(Lease lease, Entry e, char state=ACQUIRED) except -1:
+    @property
+    def is_out(self):
+        """Whether the connection still is: not if the pool was closed over it, or after a fork."""
+        return self.entry is not None and self.pool._core.is_out(self.entry, self.lease_no)
+
+
+cdef inline int begin_lease(Lease lease, Entry e, unsigned int lease_no, char state=ACQUIRED) except -1:
     lease.entry = e
-    lease.lease_no = gcp_load_uint(&e.lease_no)
+    lease.lease_no = lease_no
     lease.state = state
     return 0
+
+
+cdef inline int begin_lease_now(Lease lease, Entry e, char state=ACQUIRED) except -1:
+    # Nobody else can have given the connection back since this one acquired it.
+    return begin_lease(lease, e, gcp_load_uint(&e.lease_no), state)
 
 
 cdef inline Entry entry_to_enter_with(Lease context, Entry e):
     # The one that a context was served. Another thread, or task, may have entered it while this one waited.
     if context.entry is not None:
         raise RuntimeError(ENTERED)
-    begin_lease(context, e)
+    begin_lease_now(context, e)
     return e
 
 

@@ -4,7 +4,7 @@ cdef class SyncPool(PoolFacade):
     cdef int release_entry(self, Entry e, unsigned int lease_no) except -1
     cdef int finish_release(self, Entry e, unsigned int lease_no) except -1
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1
-    cdef int discard_entry(self, Entry e) except -1
+    cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1
     cdef int dispose_due(self) except -1
     cdef int begin_disposals(self, double deadline) except -1
     cdef int dispose_doomed(self) except -1

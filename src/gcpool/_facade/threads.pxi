@@ -97,14 +97,10 @@ cdef class SyncPool(PoolFacade):
                 if not dead:
                     if self._hooks_acquire and self._core.still_holds(w):
                         self._manager.on_acquire(w.endpoint, e.conn_)
-                    if not self._core.still_holds(w):
-                        raise ConnectionPoolClosedError(
-                            f'the pool was closed while a connection to {endpoint!r} was acquired'
-                        )
-                    return e
+                    must_hold(self._core, w, endpoint)
+                    return take_served(w)
             self._serve(w, timeout, dead, since)
-            e = w.entry
-            return e
+            return take_served(w)
         except BaseException:
             try:
                 self._core.cancel(w, self._core.read_clock())
@@ -139,14 +135,17 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int release_entry(self, Entry e, unsigned int lease_no) except -1:
-        if (self._hooks_release or gcp_load_char(&e.broken)) and not self._core.begin_release(e, lease_no):
-            return 0
+        if self._hooks_release or gcp_load_char(&e.broken):
+            if not self._core.begin_release(e, lease_no):
+                return 0
+            lease_no = gcp_load_uint(&e.lease_no)       # the hook must not end another one
         return self.finish_release(e, lease_no)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
         # The block of a context raised, and the manager can tell whether that broke the connection.
         if not self._core.begin_release(e, lease_no):
             return 0
+        gcp_store_char(&e.broken, True)     # until the manager says something else
         try:
             self._judge(e, exc)
         finally:
@@ -161,21 +160,10 @@ cdef class SyncPool(PoolFacade):
                 pass
         return 0
 
-    def _judge(self, Entry e not None, exc):
-        # Ask the manager whether what its user's block raised broke a connection. It has until it says something else.
-        gcp_store_char(&e.broken, True)
-        try:
-            gcp_store_char(&e.broken, bool(self._manager.is_broken(e.pool.endpoint, e.conn_, exc)))
-        except Exception as failure:
-            log.error(
-                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
-                e.pool.endpoint, type(failure).__name__, failure,
-            )
-
-    cdef int discard_entry(self, Entry e) except -1:
+    cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1:
         cdef PoolCore core = self._core
-        core.distrust_endpoint(e)
-        if not core.retire(e, core.read_clock()):
+        core.distrust_endpoint(e, lease_no)
+        if not core.retire(e, core.read_clock(), lease_no):
             return 0
         try:
             self.dispose_entry(e, INFINITY, False)
@@ -190,12 +178,12 @@ cdef class SyncPool(PoolFacade):
         cdef PoolCore core = self._core
         cdef double now
         if gcp_load_char(&e.broken):
-            return self.discard_entry(e)
-        if self._hooks_release and core.is_out(e):
+            return self.discard_entry(e, lease_no)
+        if self._hooks_release and core.is_out(e, lease_no):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
-                core.retire_to_doomed(e, core.read_clock())
+                core.retire_to_doomed(e, core.read_clock(), lease_no)
                 try:
                     log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
@@ -203,7 +191,7 @@ cdef class SyncPool(PoolFacade):
                 return 0
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
-                self.release_unreset(e, isinstance(exc, Exception))
+                self.release_unreset(e, lease_no, isinstance(exc, Exception))
                 self.dispose_doomed()
                 raise
         now = core.read_clock()

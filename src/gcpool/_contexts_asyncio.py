@@ -1,0 +1,66 @@
+"""The contexts of a pool as far as they are not compiled: around the methods of a subclass, around the calls of a
+function, and what the manager says of a block that raised.
+
+The half for threads is generated from the half for asyncio.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Generic
+
+from ._core import AsyncPool, Entry, logger
+from .managers import ConnectionT, EndpointT
+
+__all__ = ['AsyncContexts']
+
+
+class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
+    """What ``connection()`` of both runtimes has in common."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        # The methods of the runtime.
+        async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
+        async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
+
+    async def _verdict(self, answer: Any) -> Any:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> AsyncIterator[ConnectionT]:
+        conn = await self.acquire(endpoint, timeout=timeout)
+        try:
+            yield conn
+        except BaseException as exc:
+            if self._hooks_broken:
+                # None if the subclass gives out something of its own, or its user has given it back already.
+                entry = self._core.entry_if_acquired(conn, endpoint)
+                if entry is not None:
+                    entry.break_()
+                    await self._judge(entry, exc)
+            raise
+        finally:
+            await self.release(conn, endpoint)
+
+    def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
+        @wraps(function)
+        async def with_connection(*args: Any, **kwargs: Any) -> Any:
+            async with self.connection(endpoint, timeout):
+                return await function(*args, **kwargs)
+
+        return with_connection
+
+    async def _judge(self, entry: Entry, exc: BaseException) -> None:
+        """Ask the manager whether what its user's block raised broke the connection. Until then it counts as broken."""
+        try:
+            if not await self._verdict(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
+                entry.mark_sound()
+        except Exception as failure:
+            logger.error(
+                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                entry.endpoint,
+                type(failure).__name__,
+                failure,
+            )

@@ -1,0 +1,230 @@
+"""The tasks of a pool on asyncio, most of which close connections."""
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Coroutine
+from contextvars import Context
+from functools import partial
+from typing import Any, TypeVar
+
+from ._core import GRACE, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Lane, dispose_time, logger
+from ._time_limits import seconds
+from ._workers import PARALLEL_DISPOSALS, AsyncSecondLook
+
+if sys.version_info >= (3, 11):
+    timeout_scope = asyncio.timeout
+else:
+    from ._timeout310 import timeout_scope
+
+__all__ = ['TELL_DEAD_TASK', 'AsyncDisposals', 'set_limit', 'spawn', 'timeout_scope']
+
+ResultT = TypeVar('ResultT')
+
+# The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
+# closed without a limit.
+TELL_DEAD_TASK = 'gcpool-dead'
+TELL_DEAD_TIME = 1.0
+
+
+def set_limit(scope: 'timeout_scope', seconds: float) -> None:
+    """Set the time limit of a scope that was entered.
+
+    A cancelled timer stays in the loop until its time. In an empty context it does not keep the task's context alive
+    until then, with whatever a request has put there.
+    """
+    Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
+
+
+def spawn(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
+) -> 'asyncio.Task[ResultT]':
+    """Make a task of the pool's own.
+
+    Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
+    (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
+    outer coroutine ends, and the pool's own never learns of it.
+    """
+    return asyncio.Task(coroutine, loop=loop, name=name)
+
+
+def put_all_back(queue: 'deque[Disposal]') -> None:
+    """Put the connections of a queue back among the doomed: nobody takes them out of the queue any more."""
+    while queue:
+        queue.popleft().put_back()
+
+
+def _is_being_cancelled() -> bool:
+    # Whether a CancelledError came from outside. Before 3.11 a task does not tell.
+    cancelling = getattr(asyncio.current_task(), 'cancelling', None)
+    return cancelling is None or cancelling() > 0
+
+
+class AsyncDisposals(AsyncPool):
+    """Closes in tasks of the pool's own what is doomed.
+
+    A caller that is cancelled does not leave a connection half-closed, nor its slot taken.
+    """
+
+    __slots__ = ()
+
+    _second_look: AsyncSecondLook
+    _spawn = staticmethod(spawn)
+
+    async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
+        """What is left of a release that had to have connections closed."""
+        if tasks:
+            await asyncio.wait(tasks)
+
+    _wait_for_disposals.__qualname__ = 'ConnectionPool.release'
+
+    async def _dispose_due(self) -> None:
+        await self._dispose_doomed()
+
+    async def _dispose_doomed(self, deadline: float | None = None) -> None:
+        tasks = self._spawn_disposals(deadline)
+        if tasks:
+            # Each disposal is cancelled in time. A disposal that goes on even so is not waited for.
+            patience = None if deadline is None else max(deadline - self._core.now(), 0.0) + 2 * GRACE
+            await asyncio.wait(tasks, timeout=patience)
+
+    async def _end_tasks(self, deadline: float | None) -> None:
+        """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
+
+        Tasks that are still at work when the time is over are cancelled, and get GRACE seconds to end.
+        """
+        # Noted here, too: a signal handler may have raised in the callback that drops an ended task from the list.
+        ended: set[asyncio.Task[Any]] = set()
+        while left := self._own_tasks() - ended:
+            # First the tasks that close connections: an on_connection_dead that waits for this call ends after it only.
+            closing = {task for task in left if task.get_name() != TELL_DEAD_TASK}
+            tasks = closing or left
+            patience: float | None = None if closing else TELL_DEAD_TIME
+            if deadline is not None:
+                patience = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
+            _, at_work = await asyncio.wait(tasks, timeout=patience)
+            for task in at_work:
+                task.cancel()
+            if at_work:
+                _, at_work = await asyncio.wait(at_work, timeout=GRACE)
+            if at_work:
+                logger.warning('closing the pool: tasks that go on although they were cancelled: %d', len(at_work))
+                return
+            ended |= tasks
+            # The done callbacks of the tasks: asyncio calls them at the next turn of the loop at the latest.
+            await asyncio.sleep(0)
+
+    def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
+        tasks: set[asyncio.Task[Any]] = set(self._tasks)
+        if self._worker is not None and self._worker.task is not None:
+            tasks.add(self._worker.task)
+        # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
+        return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._bound_loop}
+
+    def _begin_disposals(self, deadline: float | None) -> None:
+        if self._core.doomed:
+            self._spawn_disposals()
+
+    def _look_again(self) -> None:
+        """A close for somebody who waits may hang: have another connection closed then."""
+        self._core.look_again(self._core.now())
+        self._begin_disposals(None)
+        self._second_look.set(self)
+
+    def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
+        loop = self._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine that outlived its loop. What is doomed remains so.
+            return []
+        if self._runs_in_other_thread():
+            # A coroutine that is finalised there.
+            loop.call_soon_threadsafe(self._spawn_disposals, deadline)
+            return []
+        self._second_look.set(self)
+        # One queue for all lanes: a disposal that hangs holds up none of the others.
+        queue: deque[Disposal] = deque()
+        taken: Disposal | None = None
+        try:
+            while (taken := self._take_disposal()) is not None:
+                queue.append(taken)
+            return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
+        except BaseException:
+            # A signal handler raised. Lanes that were begun find these connections among the doomed.
+            if taken is not None:
+                taken.put_back()
+            put_all_back(queue)
+            raise
+
+    def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
+        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
+        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._lane_ended, queue))
+        return task
+
+    def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
+        self._tasks.discard(task)
+        self._second_look.set(self)
+        # If a signal handler raised between two lines of the lane, maybe the first, disposals are left in the queue.
+        # They go back among the doomed, where the other lanes find them.
+        put_all_back(queue)
+        if self._core.doomed:
+            self._spawn_disposals()
+
+    async def _dispose_in_turn(
+        self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
+    ) -> None:
+        # A failure before the first step is a cancellation.
+        loop_ends = failure is not None
+        taken: Disposal | None = None
+        try:
+            while (taken := queue.popleft() if queue else self._take_disposal()) is not None:
+                if loop_ends:
+                    # It cancels this, and waits for it: it must not wait for ever.
+                    deadline = self._core.now()
+                elif self._core.doomed:
+                    # The end of one may doom several, and this one may hang: the others are closed beside it.
+                    self._spawn_disposals(deadline)
+                try:
+                    await self._dispose(taken, deadline)
+                except GeneratorExit:
+                    raise
+                except BaseException as exc:
+                    # Somebody may be waiting for each of the other slots: first go on.
+                    failure = failure or exc
+                    loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
+                finally:
+                    taken.put_back()
+        finally:
+            # Its loop was closed, and nothing can be awaited any more, or a signal handler raised: back they go, now
+            # and not when the traceback goes. If other lanes are left, they find them among the doomed.
+            if taken is not None:
+                taken.put_back()
+            put_all_back(queue)
+        if failure is not None:
+            raise failure
+
+    async def _dispose(self, disposal: Disposal, deadline: float | None) -> None:
+        if disposal.entry is None:
+            # Its lane was given up, and then it ran all the same.
+            return
+        timeout = self._dispose_timeout
+        if deadline is not None:
+            left = dispose_time(deadline, self._core.now())
+            timeout = left if timeout is None else min(timeout, left)
+        endpoint = disposal.endpoint
+        try:
+            if timeout is None:
+                await disposal
+            else:
+                async with timeout_scope(None) as scope:
+                    set_limit(scope, timeout)
+                    await disposal
+        except (TimeoutError, asyncio.TimeoutError) as exc:
+            # That of the time limit has no text.
+            reason = str(exc) or f'the limit was {seconds(timeout)}'
+            logger.error('disposing of a connection to %r timed out: %s', endpoint, reason)
+        except Exception as exc:
+            logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
+        else:
+            logger.debug('connection to %r disposed of', endpoint)
