@@ -1,18 +1,31 @@
-cdef inline Entry take_idle(PoolCore core, object endpoint, double now, double interval):
-    cdef EndpointPool ep
+# What take_idle() returns: the entry of a connection that was idle, or just the connection. A reference, which is the
+# caller's; NULL if there is none.
+cdef enum Taken:
+    TAKEN_ENTRY
+    TAKEN_CONNECTION
+
+
+cdef inline void *take_idle(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
     cdef Slot *slot
+    cdef void *ep
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
         if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
-            return take_idle_of(core, <EndpointPool>slot.value, slot, now, interval)
-    ep = find_known_pool(core, endpoint)
-    if ep is None:
-        return None
-    return take_idle_of(core, ep, NULL, now, interval)
+            ep = slot.value
+            return take_idle_of(core, <EndpointPool>ep, slot, now, interval, what)
+    return take_idle_if_known(core, endpoint, now, interval, what)
 
 
-cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, double now, double interval):
+cdef void *take_idle_if_known(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
+    cdef EndpointPool ep = find_known_pool(core, endpoint)
+    return NULL if ep is None else take_idle_of(core, ep, NULL, now, interval, what)
+
+
+cdef inline void *take_idle_of(
+    PoolCore core, EndpointPool ep, Slot *slot, double now, double interval, Taken what
+) noexcept:
     cdef void *p
+    cdef void *taken
     gcp_lock(&ep.lock)
     p = next_idle(ep)
     # Where somebody waits nothing is idle, so this overtakes nobody.
@@ -23,14 +36,15 @@ cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, doubl
         or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
     ):
         gcp_unlock(&ep.lock)
-        return None
+        return NULL
     if slot != NULL:
         set_hint(slot, <Entry>p)
     unlink_idle(ep, <Entry>p)
     lend(ep, <Entry>p)
-    Py_INCREF(<Entry>p)     # under the lock: close() may take it away from its holder at once
+    taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
+    Py_INCREF(<object>taken)    # under the lock: close() may take it away from its holder at once
     gcp_unlock(&ep.lock)
-    return hand_out_entry(p)
+    return taken
 
 
 cdef int adopt(PoolCore core, Waiter w, Entry e) except -1:

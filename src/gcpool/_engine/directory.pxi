@@ -23,11 +23,20 @@ cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
     return hand_out_pool(found)
 
 
-cdef inline Entry find_entry(Directory *d, object conn):
-    cdef void *found = map_get(&d.by_connection, <size_t><void *>conn)
-    if found == NULL:
+cdef inline void *find_connection(Directory *d, object conn) noexcept:
+    # Its entry, with a reference that is the caller's; NULL if there is none.
+    return map_get(&d.by_connection, <size_t><void *>conn)
+
+
+cdef inline Entry entry_or_none(void *p):
+    # The reference is the caller's.
+    if p == NULL:
         return None
-    return hand_out_entry(found)
+    return hand_out_entry(p)
+
+
+cdef inline Entry find_entry(Directory *d, object conn):
+    return entry_or_none(find_connection(d, conn))
 
 
 cdef int add_connection(Directory *d, Entry e) noexcept:

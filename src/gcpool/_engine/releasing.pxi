@@ -16,12 +16,17 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
 
 
 cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
-    cdef Entry e = find_entry(&core.directory, conn)
-    if e is None:
+    cdef void *p = find_connection(&core.directory, conn)
+    if p == NULL:
         must_be_inherited(core, conn, endpoint)
         return None
-    if e.pool.endpoint is not endpoint:
-        must_be_for(core, e, endpoint)
+    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).closed_while_out):
+        return entry_if_to_release(core, hand_out_entry(p), endpoint)
+    return hand_out_entry(p)
+
+
+cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
+    must_be_for(core, e, endpoint)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
         return None
@@ -92,9 +97,16 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
-cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double now, unsigned int lease_no) except -1:
+cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
     # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked(). The
     # lease number says which acquire it ends, so that it cannot end another user's.
+    cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
+    return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
+
+
+cdef inline bint release_fast_to(
+    PoolCore core, EndpointPool ep, Entry e, double now, unsigned int lease_no
+) except -1:
     cdef bint is_core
     if made_before_fork(core, e.fork_epoch):
         return True

@@ -14,6 +14,13 @@ cdef class Lease:
                 self.pool.give_back_dropped(self.entry, self.lease_no, self.state)
 
 
+cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout) except -1:
+    context.pool = pool
+    context.endpoint = endpoint
+    context.timeout = None if timeout is None else checked_timeout(timeout)
+    return 0
+
+
 cdef inline int begin_lease(Lease lease, Entry e, char state=ACQUIRED) except -1:
     lease.entry = e
     lease.lease_no = gcp_load_uint(&e.lease_no)

@@ -1,3 +1,34 @@
+# -- the hot path -----------------------------------------------------------------------------------------------------
+
+# Here a pointer is what keeps Cython from taking a reference: core, pool and endpoint live as long as what leads there.
+
+cdef inline Entry acquire_entry(SyncPool pool, object endpoint, object timeout):
+    cdef void *core = <void *>pool._core
+    cdef void *e = take_idle(
+        <PoolCore>core, endpoint, read_clock(<PoolCore>core), pool.trusted_for, TAKEN_ENTRY
+    )
+    if e == NULL or pool.asks_before_use:
+        return pool.acquire_slowly(endpoint, timeout, entry_or_none(e))
+    return hand_out_entry(e)
+
+
+cdef inline int release_entry(SyncPool pool, Entry e, unsigned int lease_no) except -1:
+    cdef void *core = <void *>pool._core
+    if pool._hooks_release or gcp_load_char(&e.broken):
+        return pool.release_by_manager(e, lease_no)
+    return give_back(pool, <PoolCore>core, e, lease_no)
+
+
+cdef inline int give_back(SyncPool pool, PoolCore core, Entry e, unsigned int lease_no) except -1:
+    # The end of a release: no hook has to run, or it has run.
+    cdef double now = read_clock(core)
+    if not release_fast(core, e, now, lease_no):
+        release_locked(core, e, now, &core.doomed_for_caller, lease_no)
+    if gcp_load_double(&core.deadlines.due_at) <= now or has_doomed(core):
+        pool.dispose_due(now)
+    return 0
+
+
 cdef class SyncPool(PoolFacade):
     """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
 
@@ -17,11 +48,16 @@ cdef class SyncPool(PoolFacade):
 
         As in generic-connection-pool; those who wait are served first come, first served.
         """
-        cdef Entry e
-        if timeout is not None:
-            timeout = checked_timeout(timeout)
-        e = self.acquire_entry(endpoint, timeout)
-        return e.conn_
+        cdef void *core = <void *>self._core
+        cdef void *conn
+        if timeout is not None or self.asks_before_use:
+            return acquire_entry(self, endpoint, None if timeout is None else checked_timeout(timeout)).conn_
+        conn = take_idle(
+            <PoolCore>core, endpoint, read_clock(<PoolCore>core), self.trusted_for, TAKEN_CONNECTION
+        )
+        if conn == NULL:
+            return self.acquire_slowly(endpoint, None, None).conn_
+        return hand_out(conn)
 
     def release(self, conn, endpoint):
         """Give a connection back.
@@ -33,9 +69,10 @@ cdef class SyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        cdef Entry e = self._core.entry_to_release(conn, endpoint)
+        cdef void *core = <void *>self._core
+        cdef Entry e = entry_to_release(<PoolCore>core, conn, endpoint)
         if e is not None:
-            self.release_entry(e, ANY_LEASE)
+            release_entry(self, e, ANY_LEASE)
 
     def connection(self, endpoint, timeout=None):
         """A context manager that acquires a connection and gives it back; as a decorator, around each call.
@@ -52,21 +89,11 @@ cdef class SyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
-        if timeout is not None:
-            timeout = checked_timeout(timeout)
-        if self.is_overridden():
-            return self._connection_by_methods(endpoint, timeout)
+        if is_overridden(self):
+            return self._connection_by_methods(endpoint, None if timeout is None else checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
-        context.pool = self
-        context.endpoint = endpoint
-        context.timeout = timeout
+        set_up(context, self, endpoint, timeout)
         return context
-
-    cdef inline Entry acquire_entry(self, object endpoint, object timeout):
-        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock(), self.trusted_for)
-        if e is None or self._hooks_acquire or (self._checks and self.trusted_for <= 0):
-            e = self.acquire_slowly(endpoint, timeout, e)
-        return e
 
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e):
         # Signal handlers run between the bytecodes of Python code, never in here: whatever the Python parts raise, and
@@ -134,8 +161,9 @@ cdef class SyncPool(PoolFacade):
             raise failure
         return 0
 
-    cdef int release_entry(self, Entry e, unsigned int lease_no) except -1:
-        if (self._hooks_release or gcp_load_char(&e.broken)) and not self._core.begin_release(e, lease_no):
+    cdef int release_by_manager(self, Entry e, unsigned int lease_no) except -1:
+        # Its on_release is called, or its dispose.
+        if not self._core.begin_release(e, lease_no):
             return 0
         return self.finish_release(e, lease_no)
 
@@ -152,7 +180,7 @@ cdef class SyncPool(PoolFacade):
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
         if is_held(self._core, e, lease_no, state):
             try:
-                self.release_entry(e, lease_no)
+                release_entry(self, e, lease_no)
             except ConnectionNotAcquired:       # another thread was faster
                 pass
         return 0
@@ -178,13 +206,12 @@ cdef class SyncPool(PoolFacade):
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
-            self.dispose_due()
+            self.dispose_due(core.read_clock())
         return 0
 
     cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
-        # The rest of it: with a hook begin_release() came before.
+        # The rest of it: begin_release() came before.
         cdef PoolCore core = self._core
-        cdef double now
         if gcp_load_char(&e.broken):
             return self.discard_entry(e)
         if self._hooks_release and core.is_out(e):
@@ -195,29 +222,22 @@ cdef class SyncPool(PoolFacade):
                 try:
                     log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
-                    self.dispose_due()
+                    self.dispose_due(core.read_clock())
                 return 0
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
                 self.release_unreset(e, isinstance(exc, Exception))
                 self.dispose_doomed()
                 raise
-        now = core.read_clock()
-        if not core.release_fast(e, now, lease_no):
-            core.release_locked(e, now, &core.doomed_for_caller, lease_no)
+        return give_back(self, core, e, lease_no)
+
+    cdef int dispose_due(self, double now) except -1:
+        # What each release does for the connections that are due, and for those that are to be closed.
         try:
             self.doom_due(now)
         finally:            # a signal handler may raise in it, where it looks after the collector's thread
-            if has_doomed(core):
+            if has_doomed(self._core):
                 self.dispose_doomed()
-        return 0
-
-    cdef int dispose_due(self) except -1:
-        # What each release does for the connections that are due, and for those that are to be closed.
-        try:
-            self.doom_due(self._core.read_clock())
-        finally:
-            self.dispose_doomed()
         return 0
 
     cdef int dispose_doomed(self) except -1:
@@ -327,20 +347,23 @@ cdef class SyncConnectionContext(Lease):
         return decorate(self, function)
 
     def __enter__(self):
-        cdef SyncPool pool
+        cdef void *pool = <void *>self.pool
+        cdef void *endpoint = <void *>self.endpoint
+        cdef void *timeout = <void *>self.timeout
         cdef Entry e
         check_enterable(self)
-        pool = <SyncPool>self.pool
-        e = pool.acquire_entry(self.endpoint, self.timeout)
-        if self.entry is not None:
-            pool.release_entry(e, ANY_LEASE)
-        return entry_to_enter_with(self, e).conn_
+        e = acquire_entry(<SyncPool>pool, <object>endpoint, <object>timeout)
+        if self.entry is not None:      # another thread has entered it meanwhile
+            release_entry(<SyncPool>pool, e, ANY_LEASE)
+            check_enterable(self)
+        begin_lease(self, e)
+        return e.conn_
 
     def __exit__(self, exc_type, exc, traceback):
+        cdef void *pool = <void *>self.pool
         cdef Entry e = entry_to_leave_with(self)
-        cdef SyncPool pool = <SyncPool>self.pool
-        if exc is not None and pool._hooks_broken:
-            pool.release_after_error(e, self.lease_no, exc)
+        if exc is not None and (<SyncPool>pool)._hooks_broken:
+            (<SyncPool>pool).release_after_error(e, self.lease_no, exc)
         else:
-            pool.release_entry(e, self.lease_no)
+            release_entry(<SyncPool>pool, e, self.lease_no)
         return None
