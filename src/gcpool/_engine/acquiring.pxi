@@ -6,28 +6,33 @@ cdef enum Taken:
 
 
 cdef inline void *take_idle(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
-    cdef Slot *slot
-    cdef void *ep
+    cdef Slot *slot = NULL
+    cdef void *ep = NULL
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
         if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
             ep = slot.value
-            return take_idle_of(core, <EndpointPool>ep, slot, now, interval, what)
+            gcp_lock(&(<EndpointPool>ep).lock)
+    else:
+        ep = lock_pool_at_once(&core.directory, endpoint)
+    if ep != NULL:
+        return take_idle_and_unlock(core, <EndpointPool>ep, slot, now, interval, what)
     return take_idle_if_known(core, endpoint, now, interval, what)
 
 
 cdef void *take_idle_if_known(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
     cdef EndpointPool ep = find_known_pool(core, endpoint)
-    return NULL if ep is None else take_idle_of(core, ep, NULL, now, interval, what)
+    if ep is None:
+        return NULL
+    gcp_lock(&ep.lock)
+    return take_idle_and_unlock(core, ep, NULL, now, interval, what)
 
 
-cdef inline void *take_idle_of(
+cdef inline void *take_idle_and_unlock(
     PoolCore core, EndpointPool ep, Slot *slot, double now, double interval, Taken what
 ) noexcept:
-    cdef void *p
+    cdef void *p = next_idle(ep)
     cdef void *taken
-    gcp_lock(&ep.lock)
-    p = next_idle(ep)
     # Where somebody waits nothing is idle, so this overtakes nobody.
     if (
         p == NULL
@@ -136,6 +141,21 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     if out_of_memory:
         raise MemoryError
     return outcome == QUEUE
+
+
+cdef bint request_ticket(PoolCore core, Waiter w) except -1:
+    # The same for an acquire that may connect at once. False when nothing is done yet, since it takes more.
+    cdef EndpointPool ep = find_and_lock_both(core, w)
+    cdef bint connects
+    number_locked(core, w)
+    connects = not core.wanting_count and decide_request(core, ep, w) == CONNECT
+    if connects:
+        serve_ticket(core, ep, w)
+    else:
+        forget_if_empty(core, ep)
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    return connects
 
 
 cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):

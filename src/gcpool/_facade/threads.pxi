@@ -24,6 +24,10 @@ cdef inline int give_back(SyncPool pool, PoolCore core, Entry e, unsigned int le
     cdef double now = read_clock(core)
     if not release_fast(core, e, now, lease_no):
         release_locked(core, e, now, &core.doomed_for_caller, lease_no)
+    return dispose_if_due(pool, core, now)
+
+
+cdef inline int dispose_if_due(SyncPool pool, PoolCore core, double now) except -1:
     if gcp_load_double(&core.deadlines.due_at) <= now or has_doomed(core):
         pool.dispose_due(now)
     return 0
@@ -70,9 +74,11 @@ cdef class SyncPool(PoolFacade):
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
         cdef void *core = <void *>self._core
-        cdef Entry e = entry_to_release(<PoolCore>core, conn, endpoint)
-        if e is not None:
-            release_entry(self, e, ANY_LEASE)
+        cdef double now = read_clock(<PoolCore>core)
+        if not self._hooks_release and release_at_once(<PoolCore>core, conn, endpoint, now):
+            dispose_if_due(self, <PoolCore>core, now)
+        else:
+            self.release_slowly(conn, endpoint)
 
     def connection(self, endpoint, timeout=None):
         """A context manager that acquires a connection and gives it back; as a decorator, around each call.
@@ -100,12 +106,13 @@ cdef class SyncPool(PoolFacade):
         # however often, the waiter is cancelled, and what it holds is given back.
         cdef Waiter w
         cdef bint dead = False
+        cdef bint ready
         since = None
         check_built(self)
         if timeout is None:
             timeout = self._acquire_timeout
         try:
-            w = Waiter(endpoint)
+            w = new_waiter(endpoint)
             if timeout is not None and timeout >= ENDLESS_:
                 timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
@@ -121,23 +128,32 @@ cdef class SyncPool(PoolFacade):
                     if timeout is not None:
                         since = self._core.now()    # a check that takes its time leaves less for what follows
                     dead = not self._check_within(w, timeout)
-                if not dead:
-                    if self._hooks_acquire and self._core.still_holds(w):
-                        self._manager.on_acquire(w.endpoint, e.conn_)
-                    if not self._core.still_holds(w):
-                        raise ConnectionPoolClosedError(
-                            f'the pool was closed while a connection to {endpoint!r} was acquired'
-                        )
-                    return e
-            self._serve(w, timeout, dead, since)
-            e = w.entry
-            return e
+                ready = not dead
+            else:
+                ready = self.connect_at_once(w, timeout)
+            if not ready:
+                self._serve(w, timeout, dead, since)
+                return w.served
+            if self._hooks_acquire and self._core.still_holds(w):
+                self._manager.on_acquire(w.endpoint, w.entry.conn_)
+            if not self._core.still_holds(w):
+                raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+            return w.entry
         except BaseException:
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
                 self.begin_disposals(INFINITY if timeout is None else self._core.now())
             raise
+
+    cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
+        # Where there is room, and nobody to wait for, this spares most of what _serve() is there for.
+        if not request_ticket(self._core, w):
+            return False
+        if not self.create_within(w, timeout):
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
+        log.debug('connection to %r created', w.endpoint)
+        return True
 
     cdef int begin_disposals(self, double deadline) except -1:
         # Have what is doomed for workers closed by one. Where no thread can be started, the caller closes it, and is
@@ -159,6 +175,12 @@ cdef class SyncPool(PoolFacade):
             self.dispose_all(&self._core.doomed_for_worker, deadline)
         if failure is not None:
             raise failure
+        return 0
+
+    cdef int release_slowly(self, object conn, object endpoint) except -1:
+        cdef Entry e = entry_to_release(self._core, conn, endpoint)
+        if e is not None:
+            release_entry(self, e, ANY_LEASE)
         return 0
 
     cdef int release_by_manager(self, Entry e, unsigned int lease_no) except -1:
@@ -298,10 +320,14 @@ cdef class SyncPool(PoolFacade):
         self.dispose_entry(e, INFINITY, True)
         return True
 
-    def _create_within(self, Waiter w not None, timeout):
+    cdef bint create_within(self, Waiter w, object timeout) except -1:
         # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
         cdef Entry ticket = w.served
-        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
+        conn = self._manager.create(w.endpoint, timeout=timeout)
+        return created(self._core, ticket, conn, read_clock(self._core))
+
+    def _create_within(self, Waiter w not None, timeout):
+        return self.create_within(w, timeout)
 
     def _check_within(self, Waiter w not None, timeout):
         # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
