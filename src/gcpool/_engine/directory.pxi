@@ -42,7 +42,7 @@ cdef inline Entry find_entry(Directory *d, object conn):
 # LOCKED AT ONCE. What is in the tables is alive, and stays there while the lock of its endpoint pool is held: whoever
 # holds that needs no reference, which another thread than the one that made the object would pay for dearly. Here the
 # lock of the shard is taken first, against the order of locks, and so the other one is only tried. NULL, too, where
-# somebody has it; then the way with a reference is left.
+# somebody has it; then the way with a reference is left. Whoever takes something out of the tables holds that lock.
 
 cdef inline void *lock_pool_at_once(Directory *d, object endpoint) noexcept:
     cdef size_t key = <size_t><void *>endpoint
