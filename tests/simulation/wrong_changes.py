@@ -336,6 +336,13 @@ WRONG_CHANGES = (
         'a connection that is released twice is idle twice, and goes to two users at once',
     ),
     WrongChange(
+        'second-release-accepted-at-once',
+        THREADS,
+        'and (<Entry>p).state == ACQUIRED\n        and not',
+        'and (<Entry>p).state != GONE\n        and not',
+        'a connection that is released twice is idle twice, and goes to two users at once',
+    ),
+    WrongChange(
         'broken-connection-closed-twice',
         ('core', 'threads'),
         'if doomed != NULL:\n',

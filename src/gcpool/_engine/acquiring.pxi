@@ -1,20 +1,38 @@
-cdef inline Entry take_idle(PoolCore core, object endpoint, double now, double interval):
-    cdef EndpointPool ep
-    cdef Slot *slot
+# What take_idle() returns: the entry of a connection that was idle, or just the connection. A reference, which is the
+# caller's; NULL if there is none.
+cdef enum Taken:
+    TAKEN_ENTRY
+    TAKEN_CONNECTION
+
+
+cdef inline void *take_idle(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
+    cdef Slot *slot = NULL
+    cdef void *ep = NULL
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
         if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
-            return take_idle_of(core, <EndpointPool>slot.value, slot, now, interval)
-    ep = find_known_pool(core, endpoint)
+            ep = slot.value
+            gcp_lock(&(<EndpointPool>ep).lock)
+    else:
+        ep = lock_pool_at_once(&core.directory, endpoint)
+    if ep != NULL:
+        return take_idle_and_unlock(core, <EndpointPool>ep, slot, now, interval, what)
+    return take_idle_if_known(core, endpoint, now, interval, what)
+
+
+cdef void *take_idle_if_known(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
+    cdef EndpointPool ep = find_known_pool(core, endpoint)
     if ep is None:
-        return None
-    return take_idle_of(core, ep, NULL, now, interval)
-
-
-cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, double now, double interval):
-    cdef void *p
+        return NULL
     gcp_lock(&ep.lock)
-    p = next_idle(ep)
+    return take_idle_and_unlock(core, ep, NULL, now, interval, what)
+
+
+cdef inline void *take_idle_and_unlock(
+    PoolCore core, EndpointPool ep, Slot *slot, double now, double interval, Taken what
+) noexcept:
+    cdef void *p = next_idle(ep)
+    cdef void *taken
     # Where somebody waits nothing is idle, so this overtakes nobody.
     if (
         p == NULL
@@ -23,14 +41,15 @@ cdef inline Entry take_idle_of(PoolCore core, EndpointPool ep, Slot *slot, doubl
         or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
     ):
         gcp_unlock(&ep.lock)
-        return None
+        return NULL
     if slot != NULL:
         set_hint(slot, <Entry>p)
     unlink_idle(ep, <Entry>p)
     lend(ep, <Entry>p)
-    Py_INCREF(<Entry>p)     # under the lock: close() may take it away from its holder at once
+    taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
+    Py_INCREF(<object>taken)    # under the lock: close() may take it away from its holder at once
     gcp_unlock(&ep.lock)
-    return hand_out_entry(p)
+    return taken
 
 
 cdef int adopt(PoolCore core, Waiter w, Entry e) except -1:
@@ -125,6 +144,21 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     if out_of_memory:
         raise MemoryError
     return outcome == QUEUE
+
+
+cdef bint request_ticket(PoolCore core, Waiter w) except -1:
+    # The same for an acquire that may connect at once. False when nothing is done yet, since it takes more.
+    cdef EndpointPool ep = find_and_lock_both(core, w)
+    cdef bint connects
+    number_locked(core, w)
+    connects = not core.wanting_count and decide_request(core, ep, w) == CONNECT
+    if connects:
+        serve_ticket(core, ep, w)
+    else:
+        forget_if_empty(core, ep)
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    return connects
 
 
 cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):

@@ -5,6 +5,7 @@ cdef class Spelling:                        # a way to write an endpoint that no
 
 
 cdef extern from *:
+    object hand_out "gcp_hand_out"(void *)
     Entry hand_out_entry "gcp_hand_out"(void *)
     EndpointPool hand_out_pool "gcp_hand_out"(void *)
 

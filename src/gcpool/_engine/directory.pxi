@@ -23,23 +23,62 @@ cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
     return hand_out_pool(found)
 
 
-cdef inline Entry find_entry(Directory *d, object conn):
-    cdef void *found = map_get(&d.by_connection, <size_t><void *>conn)
-    if found == NULL:
+cdef inline void *find_connection(Directory *d, object conn) noexcept:
+    # Its entry, with a reference that is the caller's; NULL if there is none.
+    return map_get(&d.by_connection, <size_t><void *>conn)
+
+
+cdef inline Entry entry_or_none(void *p):
+    # The reference is the caller's.
+    if p == NULL:
         return None
-    return hand_out_entry(found)
+    return hand_out_entry(p)
+
+
+cdef inline Entry find_entry(Directory *d, object conn):
+    return entry_or_none(find_connection(d, conn))
+
+
+# LOCKED AT ONCE. What is in the tables is alive, and stays there while the lock of its endpoint pool is held: whoever
+# holds that needs no reference, which another thread than the one that made the object would pay for dearly. Here the
+# lock of the shard is taken first, against the order of locks, and so the other one is only tried. NULL, too, where
+# somebody has it; then the way with a reference is left. Whoever takes something out of the tables holds that lock.
+
+cdef inline void *lock_pool_at_once(Directory *d, object endpoint) noexcept:
+    cdef size_t key = <size_t><void *>endpoint
+    cdef Shard *shard = &d.by_identity.shards[shard_of(key)]
+    cdef void *ep
+    gcp_lock(&shard.lock)
+    ep = table_find(&shard.table, key)
+    if ep != NULL and not gcp_try_lock(&(<EndpointPool>ep).lock):
+        ep = NULL
+    gcp_unlock(&shard.lock)
+    return ep
+
+
+cdef inline void *lock_entry_at_once(Directory *d, object conn) noexcept:
+    # The entry of a connection: its endpoint pool is locked.
+    cdef size_t key = <size_t><void *>conn
+    cdef Shard *shard = &d.by_connection.shards[shard_of(key)]
+    cdef void *e
+    gcp_lock(&shard.lock)
+    e = table_find(&shard.table, key)
+    if e != NULL and not gcp_try_lock(&(<Entry>e).pool.lock):
+        e = NULL
+    gcp_unlock(&shard.lock)
+    return e
 
 
 cdef int add_connection(Directory *d, Entry e) noexcept:
     cdef size_t key = <size_t><void *>e.conn_
     cdef size_t s = shard_of(key)
     cdef int outcome = ADDED
-    gcp_lock(&d.by_connection.locks[s])
-    if table_find(&d.by_connection.tables[s], key) != NULL:
+    gcp_lock(&d.by_connection.shards[s].lock)
+    if table_find(&d.by_connection.shards[s].table, key) != NULL:
         outcome = KNOWN_ALREADY
-    elif table_insert(&d.by_connection.tables[s], key, <void *>e) < 0:
+    elif table_insert(&d.by_connection.shards[s].table, key, <void *>e) < 0:
         outcome = NO_MEMORY
-    gcp_unlock(&d.by_connection.locks[s])
+    gcp_unlock(&d.by_connection.shards[s].lock)
     return outcome
 
 
@@ -51,13 +90,13 @@ cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
     # Only with the GIL, so that nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one
     # cache miss to the next: ask the memory at once for all that a cycle at this endpoint will look at. NULL if the
     # endpoint is not found by its identity.
-    cdef Slot *slot = table_find_slot(&d.by_identity.tables[0], <size_t><void *>endpoint)
+    cdef Slot *slot = table_find_slot(&d.by_identity.shards[0].table, <size_t><void *>endpoint)
     if slot != NULL:
         gcp_prefetch(<char *>slot.value + 64)
         gcp_prefetch(slot.hint)
         gcp_prefetch(<char *>slot.hint + 64)
         gcp_prefetch(slot.hint_conn)
-        table_prefetch(&d.by_connection.tables[0], <size_t>slot.hint_conn)
+        table_prefetch(&d.by_connection.shards[0].table, <size_t>slot.hint_conn)
     return slot
 
 
@@ -124,18 +163,18 @@ cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_ha
     cdef bint equal
     cdef size_t n = 0, seen = 0
     cdef size_t s = shard_of(<size_t>hash_)
-    cdef Table *t = &where.tables[s]
+    cdef Table *t = &where.shards[s].table
     while True:
-        gcp_lock(&where.locks[s])
+        gcp_lock(&where.shards[s].lock)
         if n == 0:
             seen = t.version
         elif seen != t.version:
             n = 0
-            gcp_unlock(&where.locks[s])
+            gcp_unlock(&where.shards[s].lock)
             continue
         found = table_find_nth(t, <size_t>hash_, n)
         ep = <EndpointPool>found if found != NULL else None
-        gcp_unlock(&where.locks[s])
+        gcp_unlock(&where.shards[s].lock)
         if ep is None:
             if version != NULL:
                 version[0] = seen
@@ -265,11 +304,11 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
             new.endpoint = endpoint
             new.hash = hash_
         new.fork_epoch = core.fork_epoch
-        gcp_lock(&core.directory.by_hash.locks[s])
-        if core.directory.by_hash.tables[s].version == version:
-            failed = table_insert(&core.directory.by_hash.tables[s], <size_t>hash_, <void *>new)
+        gcp_lock(&core.directory.by_hash.shards[s].lock)
+        if core.directory.by_hash.shards[s].table.version == version:
+            failed = table_insert(&core.directory.by_hash.shards[s].table, <size_t>hash_, <void *>new)
             added = not failed
-        gcp_unlock(&core.directory.by_hash.locks[s])
+        gcp_unlock(&core.directory.by_hash.shards[s].lock)
         if failed:
             raise MemoryError
         if added:
@@ -333,13 +372,13 @@ cdef list endpoint_pools(PoolCore core):
     for s in range(GCP_SHARDS):
         # Appending may collect garbage, that is run code that changes the table: then the shard is read again.
         while True:
-            t = &core.directory.by_hash.tables[s]
-            gcp_lock(&core.directory.by_hash.locks[s])
+            t = &core.directory.by_hash.shards[s].table
+            gcp_lock(&core.directory.by_hash.shards[s].lock)
             version = t.version
             used = <Py_ssize_t>t.used
-            gcp_unlock(&core.directory.by_hash.locks[s])
+            gcp_unlock(&core.directory.by_hash.shards[s].lock)
             room = [None] * used
-            gcp_lock(&core.directory.by_hash.locks[s])
+            gcp_lock(&core.directory.by_hash.shards[s].lock)
             if t.version == version:
                 n = 0
                 if t.slots != NULL:
@@ -347,8 +386,8 @@ cdef list endpoint_pools(PoolCore core):
                         if t.slots[i].value != NULL:
                             room[n] = <EndpointPool>t.slots[i].value
                             n += 1
-                gcp_unlock(&core.directory.by_hash.locks[s])
+                gcp_unlock(&core.directory.by_hash.shards[s].lock)
                 found.extend(room)
                 break
-            gcp_unlock(&core.directory.by_hash.locks[s])
+            gcp_unlock(&core.directory.by_hash.shards[s].lock)
     return found

@@ -51,9 +51,10 @@ cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
     gcp_lock(&ep.lock)
     gone = e.closed_while_out and e.state == GONE
     gcp_store_char(&e.closed_while_out, False)
-    gcp_unlock(&ep.lock)
     if gone:        # else it is still among the doomed, which do not own it: disposed() does this
         forget_connection(&core.directory, e)
+    gcp_unlock(&ep.lock)
+    if gone:
         core.entries.discard(e)
     return 0
 

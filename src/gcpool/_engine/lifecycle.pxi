@@ -68,7 +68,7 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
     # Whether it is a connection of a process that this one was forked from.
     cdef Ancestor *a = core.ancestor
     while a != NULL:
-        if table_find(&a.connections.tables[shard_of(<size_t><void *>conn)], <size_t><void *>conn) != NULL:
+        if table_find(&a.connections.shards[shard_of(<size_t><void *>conn)].table, <size_t><void *>conn) != NULL:
             return True
         a = a.ancestor
     return False
@@ -85,8 +85,8 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.lock, 0, sizeof(gcp_mutex))
     if a != NULL:           # else this process has created no connection: what there is, is of older processes
         for s in range(GCP_SHARDS):
-            if not gcp_is_locked(&core.directory.by_connection.locks[s]):
-                a.connections.tables[s] = core.directory.by_connection.tables[s]
+            if not gcp_is_locked(&core.directory.by_connection.shards[s].lock):
+                a.connections.shards[s].table = core.directory.by_connection.shards[s].table
         a.ancestor = core.ancestor
         core.ancestor = a
         core.ancestor_to_be = NULL

@@ -27,8 +27,14 @@ cdef extern from *:
       #define gcp_is_locked(m) ((m)->_bits & 1)
       #define gcp_lock(m) PyMutex_Lock(m)
       #define gcp_unlock(m) PyMutex_Unlock(m)
-      /* Endpoint lookups of different threads should not meet at one lock. */
-      enum { GCP_SHARDS = 16, GCP_SHARED_STAMP = 0 };
+      /* Takes the lock if nobody has it. */
+      static inline int gcp_try_lock(gcp_mutex *m) {
+          uint8_t unlocked = 0;
+          return _Py_atomic_compare_exchange_uint8(&m->_bits, &unlocked, 1);
+      }
+      /* Endpoint lookups of different threads should not meet at one lock, nor at one pair of cache lines, which the
+         processor fetches together. */
+      enum { GCP_SHARDS = 16, GCP_SHARD_PADDING = 87, GCP_SHARED_STAMP = 0 };
       #define gcp_load_char(p) _Py_atomic_load_int8_relaxed((int8_t *)(p))
       #define gcp_store_char(p, v) _Py_atomic_store_int8_relaxed((int8_t *)(p), (v))
       #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
@@ -56,7 +62,7 @@ cdef extern from *:
     #else
       typedef unsigned char gcp_mutex;
       #define gcp_is_locked(m) 0
-      enum { GCP_SHARDS = 1, GCP_SHARED_STAMP = 1 };
+      enum { GCP_SHARDS = 1, GCP_SHARD_PADDING = 7, GCP_SHARED_STAMP = 1 };
       #ifdef GCPOOL_ASSERT
         /* Python code that runs inside a locked region would show itself here, by coming back into the core. */
         static void gcp_lock(gcp_mutex *m) {
@@ -71,6 +77,7 @@ cdef extern from *:
         #define gcp_lock(m) ((void)(m))
         #define gcp_unlock(m) ((void)(m))
       #endif
+      #define gcp_try_lock(m) (gcp_lock(m), 1)
       #define gcp_load_char(p) (*(p))
       #define gcp_store_char(p, v) (*(p) = (v))
       #define gcp_load_int(p) (*(p))
@@ -150,6 +157,7 @@ cdef extern from *:
         pass
     void gcp_lock(gcp_mutex *) noexcept nogil
     void gcp_unlock(gcp_mutex *) noexcept nogil
+    bint gcp_try_lock(gcp_mutex *) noexcept nogil
     bint gcp_is_locked(gcp_mutex *) noexcept nogil
     void gcp_call_in_child(void (*)() noexcept) noexcept
     long gcp_process_id() noexcept nogil
@@ -175,5 +183,6 @@ cdef extern from *:
     double gcp_monotonic() noexcept nogil
     double gcp_monotonic_coarse() noexcept nogil
     enum: GCP_SHARDS
+    enum: GCP_SHARD_PADDING
     enum: GCP_SHARED_STAMP
     enum: GCP_ASSERTS

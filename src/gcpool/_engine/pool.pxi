@@ -1,3 +1,7 @@
+cdef inline double read_clock(PoolCore core) except? -1:
+    return gcp_monotonic_coarse() if core.clock is None else ask_clock(core)
+
+
 cdef double ask_clock(PoolCore core) except? -1:
     return core.clock()
 
@@ -66,8 +70,9 @@ cdef class PoolCore:
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    cdef inline double read_clock(self) except? -1:
-        return gcp_monotonic_coarse() if self.clock is None else ask_clock(self)
+    cdef double read_clock(self) except? -1:
+        """The time in seconds, as the hot path reads it."""
+        return read_clock(self)
 
     cpdef double now(self) except? -1:
         """The time in seconds, exact."""
@@ -82,19 +87,18 @@ cdef class PoolCore:
 
         :param interval: seconds; None, too, when it was not used within them, or is suspect. 0: never mind.
         """
-        return take_idle(self, endpoint, now, interval)
+        return entry_or_none(take_idle(self, endpoint, now, interval, TAKEN_ENTRY))
 
     cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1:
         # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
-        # What is needed of the endpoint pool lives as long as the entry: no reference is taken for the call.
-        return release_fast(self, e, <EndpointPool><void *>e.pool, now, lease_no)
+        return release_fast(self, e, now, lease_no)
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 
     def try_acquire(self, object endpoint, double now):
         """An idle connection's entry, or None when none is ready, or the endpoint is spelled as never before. Nothing
         is created, nobody waits."""
-        return take_idle(self, endpoint, now, 0)
+        return entry_or_none(take_idle(self, endpoint, now, 0, TAKEN_ENTRY))
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""

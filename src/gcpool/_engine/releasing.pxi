@@ -10,12 +10,17 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
 
 
 cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
-    cdef Entry e = find_entry(&core.directory, conn)
-    if e is None:
+    cdef void *p = find_connection(&core.directory, conn)
+    if p == NULL:
         must_be_inherited(core, conn, endpoint)
         return None
-    if e.pool.endpoint is not endpoint:
-        must_be_for(core, e, endpoint)
+    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).closed_while_out):
+        return entry_if_to_release(core, hand_out_entry(p), endpoint)
+    return hand_out_entry(p)
+
+
+cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
+    must_be_for(core, e, endpoint)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
         return None
@@ -86,10 +91,47 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
-cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double now, unsigned int lease_no) except -1:
+cdef inline bint keep_at_once(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
+    # ep.lock is held, the entry is out. It is idle then, or nothing is done, since that takes more.
+    cdef bint is_core
+    if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
+        return False
+    is_core = becomes_core(core, ep)
+    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
+        return False
+    push_idle(core, ep, e, now, is_core)
+    return True
+
+
+cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, double now) noexcept:
+    # What most releases are, which takes no reference and runs no Python code. False when nothing is done yet.
+    cdef void *p = lock_entry_at_once(&core.directory, conn)
+    cdef void *ep
+    cdef bint done
+    if p == NULL:
+        return False
+    ep = <void *>(<Entry>p).pool
+    done = (
+        (<EndpointPool>ep).endpoint is endpoint
+        and (<Entry>p).state == ACQUIRED
+        and not gcp_load_char(&(<Entry>p).broken)
+        and keep_at_once(core, <EndpointPool>ep, <Entry>p, now)
+    )
+    gcp_unlock(&(<EndpointPool>ep).lock)
+    return done
+
+
+cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
     # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked(). The
     # lease number says which acquire it ends, so that it cannot end another user's.
-    cdef bint is_core
+    cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
+    return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
+
+
+cdef inline bint release_fast_to(
+    PoolCore core, EndpointPool ep, Entry e, double now, unsigned int lease_no
+) except -1:
+    cdef bint kept
     if made_before_fork(core, e.fork_epoch):
         return True
     gcp_lock(&ep.lock)
@@ -97,18 +139,11 @@ cdef inline bint release_fast(PoolCore core, Entry e, EndpointPool ep, double no
         gcp_unlock(&ep.lock)
         must_be_out(core, e, lease_no)
         return True
-    if needs_core_lock(core, ep, e, now):
-        gcp_unlock(&ep.lock)
-        return False
-    if ep.queue.head != NULL:
+    if ep.queue.head != NULL and not needs_core_lock(core, ep, e, now):
         return hand_over_and_unlock(e, ep, now)
-    is_core = becomes_core(core, ep)
-    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
-        gcp_unlock(&ep.lock)
-        return False
-    push_idle(core, ep, e, now, is_core)
+    kept = keep_at_once(core, ep, e, now)
     gcp_unlock(&ep.lock)
-    return True
+    return kept
 
 
 cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:

@@ -13,6 +13,11 @@ cdef struct Table:      # open addressing, linear probing, no tombstones
     size_t version      # changes with every insertion and removal
 
 
+cdef struct Shard:
+    Table table
+    gcp_mutex lock
+    char padding[GCP_SHARD_PADDING]     # threads at different shards write to different cache lines
+
+
 cdef struct Map:
-    Table tables[GCP_SHARDS]
-    gcp_mutex locks[GCP_SHARDS]
+    Shard shards[GCP_SHARDS]

@@ -129,13 +129,13 @@ cdef inline void *map_get(Map *m, size_t key) noexcept:
     # With a reference that is the caller's; NULL if there is nothing.
     cdef size_t s = shard_of(key)
     cdef void *found
-    gcp_lock(&m.locks[s])
-    found = table_find(&m.tables[s], key)
+    gcp_lock(&m.shards[s].lock)
+    found = table_find(&m.shards[s].table, key)
     if found != NULL:
         gcp_prefetch(<char *>found + 64)
         # Under the lock: what is registered is alive, and is unregistered before it is let go.
         Py_INCREF(<object>found)
-    gcp_unlock(&m.locks[s])
+    gcp_unlock(&m.shards[s].lock)
     return found
 
 
@@ -143,23 +143,23 @@ cdef inline bint map_insert(Map *m, size_t key, void *value) noexcept:
     # False when there is no memory.
     cdef size_t s = shard_of(key)
     cdef int failed
-    gcp_lock(&m.locks[s])
-    failed = table_insert(&m.tables[s], key, value)
-    gcp_unlock(&m.locks[s])
+    gcp_lock(&m.shards[s].lock)
+    failed = table_insert(&m.shards[s].table, key, value)
+    gcp_unlock(&m.shards[s].lock)
     return not failed
 
 
 cdef bint map_remove(Map *m, size_t key, void *value) noexcept:
     cdef size_t s = shard_of(key)
     cdef bint removed
-    gcp_lock(&m.locks[s])
-    removed = table_remove(&m.tables[s], key, value)
-    gcp_unlock(&m.locks[s])
+    gcp_lock(&m.shards[s].lock)
+    removed = table_remove(&m.shards[s].table, key, value)
+    gcp_unlock(&m.shards[s].lock)
     return removed
 
 
 cdef void map_free(Map *m) noexcept:
     cdef int s
     for s in range(GCP_SHARDS):
-        PyMem_Free(m.tables[s].slots)
+        PyMem_Free(m.shards[s].table.slots)
     memset(m, 0, sizeof(Map))

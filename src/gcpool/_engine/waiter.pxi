@@ -10,9 +10,13 @@ cdef class Waiter:
     def __init__(self, object endpoint):
         if self.spare is not None or self.core is not None:
             raise RuntimeError('a waiter is for one acquire: expected a new one')
+        self.begin(endpoint)
+
+    cdef int begin(self, object endpoint) except -1:
         self.endpoint = endpoint
-        self.spare = Entry()
+        self.spare = Entry.__new__(Entry)
         self.state = FRESH
+        return 0
 
     def __del__(self):
         # The garbage collector calls this before it clears anything: nobody may find an endpoint that is cleared.
@@ -76,6 +80,12 @@ cdef class Waiter:
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
         self.notify = notify
+
+
+cdef inline Waiter new_waiter(object endpoint):
+    cdef Waiter w = Waiter.__new__(Waiter)
+    w.begin(endpoint)
+    return w
 
 
 cdef inline Entry take_served(Waiter w):

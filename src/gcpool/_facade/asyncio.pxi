@@ -59,7 +59,7 @@ cdef class AsyncPool(PoolFacade):
         self.ready.core = self._core
         self.ready.own_loop = self.own_loop
         self.ready.trusted_for = self.trusted_for
-        self.ready.none = self._hooks_acquire or (self._checks and self.trusted_for <= 0)
+        self.ready.none = self.asks_before_use
         if type(self) is not AsyncPool:
             # Where acquire() finds it at the least cost; a subclass's __setattr__ may need what its __init__ sets up.
             object.__setattr__(self, '_ready', self.ready)
@@ -313,14 +313,10 @@ cdef class AsyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef AsyncConnectionContext context
-        if timeout is not None:
-            timeout = checked_timeout(timeout)
-        if self.is_overridden():
-            return self._connection_by_methods(endpoint, timeout)
+        if is_overridden(self):
+            return self._connection_by_methods(endpoint, None if timeout is None else checked_timeout(timeout))
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
-        context.pool = self
-        context.endpoint = endpoint
-        context.timeout = timeout
+        set_up(context, self, endpoint, timeout)
         return context
 
 

@@ -11,6 +11,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_broken
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 where nothing is ever checked
+    cdef bint asks_before_use               # a ready connection takes a check, or a hook
     cdef readonly object _check_timeout
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
     cdef int replaced                       # [core]; read without the lock: 1 and 2: acquire, release of this very pool
@@ -22,7 +23,6 @@ cdef class PoolFacade:                     # set once
     cdef public object _closers
     cdef public object __orig_class__
 
-    cdef bint is_overridden(self) except -1
     cdef bint look_for_overrides(self) except -1
     cdef int doom_due(self, double now) except -1
     cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1

@@ -76,6 +76,15 @@ cdef int check_built(PoolFacade pool) except -1:
     return 0
 
 
+cdef inline bint is_overridden(PoolFacade pool) except -1:
+    # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on the
+    # pool or on its class. connection() has to call that method, then.
+    cdef unsigned int unpatched = gcp_load_uint(&pool.unpatched_version)
+    if unpatched and unpatched == gcp_version_of_type(pool) and not gcp_load_int(&pool.replaced):
+        return False
+    return pool.look_for_overrides()
+
+
 cdef class PoolFacade:
     """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
@@ -113,15 +122,8 @@ cdef class PoolFacade:
         self._hooks_broken = hooks_broken
         self._check_interval = check_interval
         self.trusted_for = check_interval if checks else 0.0
+        self.asks_before_use = hooks_acquire or (checks and self.trusted_for <= 0)
         self._check_timeout = check_timeout
-
-    cdef inline bint is_overridden(self) except -1:
-        # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on
-        # the pool or on its class. connection() has to call that method, then.
-        cdef unsigned int unpatched = gcp_load_uint(&self.unpatched_version)
-        if unpatched and unpatched == gcp_version_of_type(self) and not gcp_load_int(&self.replaced):
-            return False
-        return self.look_for_overrides()
 
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version

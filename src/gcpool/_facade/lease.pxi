@@ -28,6 +28,13 @@ cdef class Lease:
         return self.entry is not None and self.pool._core.is_out(self.entry, self.lease_no)
 
 
+cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout) except -1:
+    context.pool = pool
+    context.endpoint = endpoint
+    context.timeout = None if timeout is None else checked_timeout(timeout)
+    return 0
+
+
 cdef inline int begin_lease(Lease lease, Entry e, unsigned int lease_no, char state=ACQUIRED) except -1:
     lease.entry = e
     lease.lease_no = lease_no
@@ -38,14 +45,6 @@ cdef inline int begin_lease(Lease lease, Entry e, unsigned int lease_no, char st
 cdef inline int begin_lease_now(Lease lease, Entry e, char state=ACQUIRED) except -1:
     # Nobody else can have given the connection back since this one acquired it.
     return begin_lease(lease, e, gcp_load_uint(&e.lease_no), state)
-
-
-cdef inline Entry entry_to_enter_with(Lease context, Entry e):
-    # The one that a context was served. Another thread, or task, may have entered it while this one waited.
-    if context.entry is not None:
-        raise RuntimeError(ENTERED)
-    begin_lease_now(context, e)
-    return e
 
 
 cdef inline Entry entry_to_leave_with(Lease context):

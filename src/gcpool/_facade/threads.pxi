@@ -1,3 +1,38 @@
+# -- the hot path -----------------------------------------------------------------------------------------------------
+
+# Here a pointer is what keeps Cython from taking a reference: core, pool and endpoint live as long as what leads there.
+
+cdef inline Entry acquire_entry(SyncPool pool, object endpoint, object timeout):
+    cdef void *core = <void *>pool._core
+    cdef void *e = take_idle(
+        <PoolCore>core, endpoint, read_clock(<PoolCore>core), pool.trusted_for, TAKEN_ENTRY
+    )
+    if e == NULL or pool.asks_before_use:
+        return pool.acquire_slowly(endpoint, timeout, entry_or_none(e))
+    return hand_out_entry(e)
+
+
+cdef inline int release_entry(SyncPool pool, Entry e, unsigned int lease_no) except -1:
+    cdef void *core = <void *>pool._core
+    if pool._hooks_release or gcp_load_char(&e.broken):
+        return pool.release_by_manager(e, lease_no)
+    return give_back(pool, <PoolCore>core, e, lease_no)
+
+
+cdef inline int give_back(SyncPool pool, PoolCore core, Entry e, unsigned int lease_no) except -1:
+    # The end of a release: no hook has to run, or it has run.
+    cdef double now = read_clock(core)
+    if not release_fast(core, e, now, lease_no):
+        release_locked(core, e, now, &core.doomed_for_caller, lease_no)
+    return dispose_if_due(pool, core, now)
+
+
+cdef inline int dispose_if_due(SyncPool pool, PoolCore core, double now) except -1:
+    if gcp_load_double(&core.deadlines.due_at) <= now or has_doomed(core):
+        pool.dispose_due(now)
+    return 0
+
+
 cdef class SyncPool(PoolFacade):
     """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
 
@@ -17,11 +52,16 @@ cdef class SyncPool(PoolFacade):
 
         As in generic-connection-pool; those who wait are served first come, first served.
         """
-        cdef Entry e
-        if timeout is not None:
-            timeout = checked_timeout(timeout)
-        e = self.acquire_entry(endpoint, timeout)
-        return e.conn_
+        cdef void *core = <void *>self._core
+        cdef void *conn
+        if timeout is not None or self.asks_before_use:
+            return acquire_entry(self, endpoint, None if timeout is None else checked_timeout(timeout)).conn_
+        conn = take_idle(
+            <PoolCore>core, endpoint, read_clock(<PoolCore>core), self.trusted_for, TAKEN_CONNECTION
+        )
+        if conn == NULL:
+            return self.acquire_slowly(endpoint, None, None).conn_
+        return hand_out(conn)
 
     def release(self, conn, endpoint):
         """Give a connection back.
@@ -33,9 +73,12 @@ cdef class SyncPool(PoolFacade):
 
         As in generic-connection-pool: without a background collector this also disposes of connections that are due.
         """
-        cdef Entry e = self._core.entry_to_release(conn, endpoint)
-        if e is not None:
-            self.release_entry(e, ANY_LEASE)
+        cdef void *core = <void *>self._core
+        cdef double now = read_clock(<PoolCore>core)
+        if not self._hooks_release and release_at_once(<PoolCore>core, conn, endpoint, now):
+            dispose_if_due(self, <PoolCore>core, now)
+        else:
+            self.release_slowly(conn, endpoint)
 
     def connection(self, endpoint, timeout=None):
         """A context manager that acquires a connection and gives it back; as a decorator, around each call.
@@ -52,33 +95,24 @@ cdef class SyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
-        if timeout is not None:
-            timeout = checked_timeout(timeout)
-        if self.is_overridden():
-            return self._connection_by_methods(endpoint, timeout)
+        if is_overridden(self):
+            return self._connection_by_methods(endpoint, None if timeout is None else checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
-        context.pool = self
-        context.endpoint = endpoint
-        context.timeout = timeout
+        set_up(context, self, endpoint, timeout)
         return context
-
-    cdef inline Entry acquire_entry(self, object endpoint, object timeout):
-        cdef Entry e = self._core.take_idle(endpoint, self._core.read_clock(), self.trusted_for)
-        if e is None or self._hooks_acquire or (self._checks and self.trusted_for <= 0):
-            e = self.acquire_slowly(endpoint, timeout, e)
-        return e
 
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e):
         # Signal handlers run between the bytecodes of Python code, never in here: whatever the Python parts raise, and
         # however often, the waiter is cancelled, and what it holds is given back.
         cdef Waiter w
         cdef bint dead = False
+        cdef bint ready
         since = None
         check_built(self)
         if timeout is None:
             timeout = self._acquire_timeout
         try:
-            w = Waiter(endpoint)
+            w = new_waiter(endpoint)
             if timeout is not None and timeout >= ENDLESS_:
                 timeout = None          # managers know no other way to say it
         except BaseException:       # there is no memory
@@ -94,12 +128,15 @@ cdef class SyncPool(PoolFacade):
                     if timeout is not None:
                         since = self._core.now()    # a check that takes its time leaves less for what follows
                     dead = not self._check_within(w, timeout)
-                if not dead:
-                    if self._hooks_acquire and self._core.still_holds(w):
-                        self._manager.on_acquire(w.endpoint, e.conn_)
-                    must_hold(self._core, w, endpoint)
-                    return take_served(w)
-            self._serve(w, timeout, dead, since)
+                ready = not dead
+            else:
+                ready = self.connect_at_once(w, timeout)
+            if ready:
+                if self._hooks_acquire and self._core.still_holds(w):
+                    self._manager.on_acquire(w.endpoint, w.entry.conn_)
+                must_hold(self._core, w, endpoint)
+            else:
+                self._serve(w, timeout, dead, since)
             return take_served(w)
         except BaseException:
             try:
@@ -109,6 +146,15 @@ cdef class SyncPool(PoolFacade):
                     self.stand_by()
                 self.begin_disposals(INFINITY if timeout is None else self._core.now())
             raise
+
+    cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
+        # Where there is room, and nobody to wait for, this spares most of what _serve() is there for.
+        if not request_ticket(self._core, w):
+            return False
+        if not self.create_within(w, timeout):
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
+        log.debug('connection to %r created', w.endpoint)
+        return True
 
     cdef int begin_disposals(self, double deadline) except -1:
         # Have what is doomed for workers closed by one. Where no thread can be started, the caller closes it, and is
@@ -134,11 +180,17 @@ cdef class SyncPool(PoolFacade):
             raise failure
         return 0
 
-    cdef int release_entry(self, Entry e, unsigned int lease_no) except -1:
-        if self._hooks_release or gcp_load_char(&e.broken):
-            if not self._core.begin_release(e, lease_no):
-                return 0
-            lease_no = gcp_load_uint(&e.lease_no)       # the hook must not end another one
+    cdef int release_slowly(self, object conn, object endpoint) except -1:
+        cdef Entry e = entry_to_release(self._core, conn, endpoint)
+        if e is not None:
+            release_entry(self, e, ANY_LEASE)
+        return 0
+
+    cdef int release_by_manager(self, Entry e, unsigned int lease_no) except -1:
+        # Its on_release is called, or its dispose.
+        if not self._core.begin_release(e, lease_no):
+            return 0
+        lease_no = gcp_load_uint(&e.lease_no)       # the hook must not end another one
         return self.finish_release(e, lease_no)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
@@ -155,7 +207,7 @@ cdef class SyncPool(PoolFacade):
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
         if is_held(self._core, e, lease_no, state):
             try:
-                self.release_entry(e, lease_no)
+                release_entry(self, e, lease_no)
             except ConnectionNotAcquired:       # another thread was faster
                 pass
         return 0
@@ -170,13 +222,12 @@ cdef class SyncPool(PoolFacade):
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
-            self.dispose_due()
+            self.dispose_due(core.read_clock())
         return 0
 
     cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
-        # The rest of it: with a hook begin_release() came before.
+        # The rest of it: begin_release() came before.
         cdef PoolCore core = self._core
-        cdef double now
         if gcp_load_char(&e.broken):
             return self.discard_entry(e, lease_no)
         if self._hooks_release and core.is_out(e, lease_no):
@@ -187,29 +238,22 @@ cdef class SyncPool(PoolFacade):
                 try:
                     log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
                 finally:
-                    self.dispose_due()
+                    self.dispose_due(core.read_clock())
                 return 0
             except BaseException as exc:
                 # Disposes of nothing that is due, as in generic-connection-pool.
                 self.release_unreset(e, lease_no, isinstance(exc, Exception))
                 self.dispose_doomed()
                 raise
-        now = core.read_clock()
-        if not core.release_fast(e, now, lease_no):
-            core.release_locked(e, now, &core.doomed_for_caller, lease_no)
+        return give_back(self, core, e, lease_no)
+
+    cdef int dispose_due(self, double now) except -1:
+        # What each release does for the connections that are due, and for those that are to be closed.
         try:
             self.doom_due(now)
         finally:            # a signal handler may raise in it, where it looks after the collector's thread
-            if has_doomed(core):
+            if has_doomed(self._core):
                 self.dispose_doomed()
-        return 0
-
-    cdef int dispose_due(self) except -1:
-        # What each release does for the connections that are due, and for those that are to be closed.
-        try:
-            self.doom_due(self._core.read_clock())
-        finally:
-            self.dispose_doomed()
         return 0
 
     cdef int dispose_doomed(self) except -1:
@@ -282,10 +326,14 @@ cdef class SyncPool(PoolFacade):
         self.dispose_entry(e, INFINITY, True)
         return True
 
-    def _create_within(self, Waiter w not None, timeout):
+    cdef bint create_within(self, Waiter w, object timeout) except -1:
         # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
         cdef Entry ticket = w.served
-        return self._core.created(ticket, self._manager.create(w.endpoint, timeout=timeout), self._core.read_clock())
+        conn = self._manager.create(w.endpoint, timeout=timeout)
+        return created(self._core, ticket, conn, read_clock(self._core))
+
+    def _create_within(self, Waiter w not None, timeout):
+        return self.create_within(w, timeout)
 
     def _check_within(self, Waiter w not None, timeout):
         # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
@@ -339,24 +387,25 @@ cdef class SyncConnectionContext(Lease):
         return decorate(self, function)
 
     def __enter__(self):
-        cdef SyncPool pool
+        cdef void *pool = <void *>self.pool
+        cdef void *endpoint = <void *>self.endpoint
+        cdef void *timeout = <void *>self.timeout
         cdef Entry e
         if gcp_load_int(&self.use) != UNUSED:
             raise RuntimeError(ENTERED)
-        if self.pool is None:
+        if pool == <void *>None:
             raise RuntimeError(NO_POOL)
-        pool = <SyncPool>self.pool
-        e = pool.acquire_entry(self.endpoint, self.timeout)
+        e = acquire_entry(<SyncPool>pool, <object>endpoint, <object>timeout)
         if not gcp_change_int(&self.use, UNUSED, CHANGING):
             # It was entered while this waited.
-            pool.release_entry(e, ANY_LEASE)
+            release_entry(<SyncPool>pool, e, gcp_load_uint(&e.lease_no))
             raise RuntimeError(ENTERED)
-        begin_lease(self, e)
+        begin_lease_now(self, e)
         gcp_publish_int(&self.use, IN_USE)
         return e.conn_
 
     def __exit__(self, exc_type, exc, traceback):
-        cdef SyncPool pool = <SyncPool>self.pool
+        cdef void *pool = <void *>self.pool
         cdef unsigned int lease_no
         cdef Entry e
         if not gcp_change_int(&self.use, IN_USE, CHANGING):
@@ -365,8 +414,8 @@ cdef class SyncConnectionContext(Lease):
         lease_no = self.lease_no
         self.entry = None
         gcp_publish_int(&self.use, UNUSED)
-        if exc is not None and pool._hooks_broken:
-            pool.release_after_error(e, lease_no, exc)
+        if exc is not None and (<SyncPool>pool)._hooks_broken:
+            (<SyncPool>pool).release_after_error(e, lease_no, exc)
         else:
-            pool.release_entry(e, lease_no)
+            release_entry(<SyncPool>pool, e, lease_no)
         return None
