@@ -151,7 +151,7 @@ class ConnectionPool(
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
-                logger.info('closing the pool: %d connections are still out', core.size)
+                logger.info('closing the pool: %d connections are still in use', core.size)
                 emptied = self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
             core.unwatch(waiter)
@@ -234,7 +234,7 @@ class ConnectionPool(
         core = self._core
         return (
             f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
-            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are out, '
+            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '
             f'{core.size} of at most {core.total_max_size} exist in all'
         )
 

@@ -451,7 +451,7 @@ async def test_without_a_time_limit_an_acquire_waits_for_as_long_as_it_takes(tim
 async def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
     async with Case(max_size=1, total_max_size=3) as case:
         conn = await case.pool.acquire('a')
-        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are out, 1 of at most 3 exist in all"
+        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are in use, 1 of at most 3 exist in all"
         with pytest.raises(PoolTimeout) as caught:
             await case.pool.acquire('a', timeout=0)
         assert str(caught.value) == expected

@@ -135,7 +135,7 @@ EVENTS: list[tuple[str, Callable[[Case], Any]]] = [
     ("disposing of a connection to 'a' failed: OSError: no", find_one_dead),
     ("is_broken() for a connection to 'a' failed", fail_to_judge),
     ("a connection to 'a' is disposed of: doubtful", discard),
-    ('closing the pool: 1 connections are still out', close_and_wait),
+    ('closing the pool: 1 connections are still in use', close_and_wait),
     ('closing the pool: 1 connections were not released', close_over_what_is_out),
 ]
 IDS = [event.__name__ for _, event in EVENTS]
