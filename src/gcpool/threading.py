@@ -133,7 +133,7 @@ class ConnectionPool(
         :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
             limit. Each close gets 0.1 s even after the timeout, and 1 ms once that has made the call nearly 0.5 s late.
         :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning)
-        :raises TypeError: when ``timeout`` is no number; the pool is not closed then
+        :raises TypeError: when ``timeout`` is not a number; the pool is not closed then
         :raises ValueError: when ``timeout`` is negative or NaN; the pool is not closed then
         :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
         :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it

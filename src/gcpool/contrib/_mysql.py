@@ -88,7 +88,7 @@ _PACKAGES = {
 
 
 def error_number(exc: BaseException) -> int:
-    """The number of an error, of the server or of the client; 0 for an error without one."""
+    """Return the number of an error, of the server or of the client; 0 for an error without one."""
     number = exc.args[0] if exc.args else None
     return number if isinstance(number, int) else 0
 
@@ -106,10 +106,10 @@ def ends_session(exc: BaseException) -> bool:
 
 
 def advice_for_error(exc: BaseException) -> str:
-    """What to do about a server that does not accept the connection."""
+    """Return advice for a server that does not accept the connection."""
     return _ADVICE.get(error_number(exc), 'see what the server says')
 
 
 def advice_for_package(exc: RuntimeError) -> str | None:
-    """What to do about a package that the driver has not found; None for an error of another kind."""
+    """Return advice for a package that the driver has not found; None for an error of another kind."""
     return next((advice for package, advice in _PACKAGES.items() if f'{package!r} package' in str(exc)), None)
