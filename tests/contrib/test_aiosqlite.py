@@ -104,7 +104,7 @@ class TestCreate:
             await manager.dispose('x', conn)
 
         run(main)
-        with pytest.raises(ValueError, match='is no name of a pragma'):
+        with pytest.raises(ValueError, match='is not the name of a pragma'):
             SqliteConnectionManager(pragmas={'x; DROP TABLE t': 1})
 
     def test_a_directory_that_does_not_exist(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
@@ -222,7 +222,7 @@ class TestState:
             conn = await manager.create(path)
             await cancel(await start_endless(conn))
             assert await manager.is_broken(path, conn, asyncio.CancelledError())
-            with pytest.raises(DiscardConnection, match='still executes a statement'):
+            with pytest.raises(DiscardConnection, match='is still executing a statement'):
                 await manager.on_release(path, conn)
             assert not await manager.check_aliveness(path, conn)
             await manager.dispose(path, conn)

@@ -481,7 +481,7 @@ class TestRelease:
         async def main() -> None:
             conn = await manager.create('db')
             await conn.close()
-            with pytest.raises(DiscardConnection, match="'db' was given back closed"):
+            with pytest.raises(DiscardConnection, match="'db' was returned closed"):
                 await manager.on_release('db', conn)
             assert await manager.is_broken('db', conn, ValueError())
             assert not await manager.check_aliveness('db', conn)
@@ -567,7 +567,7 @@ class TestRelease:
                 await cancelled_as_a_chunk_arrives(conn, query)
                 assert await manager.is_broken('db', conn, asyncio.CancelledError())
                 assert not await manager.check_aliveness('db', conn)
-                with pytest.raises(DiscardConnection, match='given back in the middle of a'):
+                with pytest.raises(DiscardConnection, match='returned in the middle of a'):
                     await manager.on_release('db', conn)
                 pid = conn.get_server_pid()
                 await manager.dispose('db', conn)
@@ -593,7 +593,7 @@ class TestRelease:
             await taken.wait()
             assert await manager.is_broken('db', conn, ValueError())
             assert not await manager.check_aliveness('db', conn)
-            with pytest.raises(DiscardConnection, match='given back in the middle of a'):
+            with pytest.raises(DiscardConnection, match='returned in the middle of a'):
                 await manager.on_release('db', conn)
             await manager.dispose('db', conn, 0.05)
             assert conn.is_closed()

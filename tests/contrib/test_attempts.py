@@ -55,7 +55,7 @@ def connects(attempts: Attempts, endpoint: str = 'db', timeout: float | None = P
 
 
 def times_out(attempts: Attempts) -> bool:
-    with pytest.raises(TimeoutError, match='given up has not ended'):
+    with pytest.raises(TimeoutError, match='abandoned attempt has not ended'):
         attempts.connect('db', never, never, 0.0)
     return True
 
@@ -104,7 +104,7 @@ def test_each_waits_for_another_one(attempts: Attempts) -> None:
     with in_thread(lambda: connects(attempts)):
         wait_until(lambda: places_left() == 1)
         # That one waits for the first of them, so this one waits for the other.
-        with pytest.raises(TimeoutError, match='2 attempts that were given up have not ended'):
+        with pytest.raises(TimeoutError, match='2 abandoned attempts have not ended'):
             attempts.connect('db', never, never, 0.0)
         with in_thread(lambda: connects(attempts)):
             wait_until(lambda: not places_left())

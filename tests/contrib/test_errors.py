@@ -394,7 +394,7 @@ class TestSocketsThatCannotBeConnected:
     def test_host_name_that_is_none(self, run: Run, client_tls: ssl.SSLContext, name: str, host: str) -> None:
         error = failure_of(run, socket_manager(name, client_tls), (host, 80))
         assert isinstance(error, UnicodeError)
-        assert str(error).endswith('; check the host name: it is none')
+        assert str(error).endswith('; check the host name: it is not valid')
 
     @pytest.mark.parametrize('name', of_kind('TLS'))
     def test_server_without_tls(self, run: Run, client_tls: ssl.SSLContext, tcp4_server: EchoServer, name: str) -> None:
@@ -434,7 +434,7 @@ class TestSocketsThatCannotBeConnected:
         good = Path(unix_server.listener.getsockname())
         endpoint = good.with_name('none.sock')
         error = failure_of(run, socket_manager(name, client_tls), endpoint, good)
-        check_cause(error, FileNotFoundError, 'check the path: there is nothing')
+        check_cause(error, FileNotFoundError, 'check the path: it does not exist')
         unix_server.wait_until_open(0)
         # The first time a loop opens something for itself as well.
         before = open_descriptors()

@@ -600,7 +600,7 @@ class TestState:
 
     def test_bytes_that_belong_to_no_request(self, manager: HttpConnectionManager, conn: Connection) -> None:
         conn.send(b'GET')
-        check_unfit(manager, conn, 'something was sent on it that belongs to no request')
+        check_unfit(manager, conn, 'something was sent on it outside of a request')
 
     def test_by_way_of_a_proxy(self, manager: HttpConnectionManager) -> None:
         with Script(None, b'HTTP/1.1 200 OK\r\n\r\n', b'HTTP/1.1 204 No Content\r\n\r\n') as script:
@@ -608,7 +608,7 @@ class TestState:
             conn.close()
             conn.set_tunnel('example.com', 80)
             get(conn, '/')
-            check_unfit(manager, conn, 'it leads by way of a proxy')
+            check_unfit(manager, conn, 'it goes through a proxy')
             manager.dispose(script.url, conn)
 
     @pytest.mark.parametrize('rest', [b'', b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'])
@@ -722,7 +722,7 @@ class TestState:
         with Script(b'HTTP/1.1 200 OK\r\n' + body + surplus) as script:
             conn = manager.create(script.url)
             get(conn, '/')
-            check_unfit(manager, conn, 'there is more behind the response')
+            check_unfit(manager, conn, 'there is data after the response')
             manager.dispose(script.url, conn)
 
     def test_bytes_that_come_later(self, server: Server, manager: HttpConnectionManager, conn: Connection) -> None:

@@ -269,7 +269,7 @@ class TestCreate:
             raise AssertionError
 
         source: Any = parameters
-        with pytest.raises(ConnectError, match='gave an awaitable, which only the managers for asyncio await'):
+        with pytest.raises(ConnectError, match='returned an awaitable, which only the managers for asyncio await'):
             ConnectionManager(source).create('db')
         with pytest.raises(TypeError, match='configure: expected a plain function, got a coroutine function'):
             ConnectionManager({'db': postgres.dsn}, configure=configure)
@@ -638,7 +638,7 @@ class TestRelease:
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', caplog: pytest.LogCaptureFixture
     ) -> None:
         conn.close()
-        self.check_discards(manager, conn, "'db' was given back closed")
+        self.check_discards(manager, conn, "'db' was returned closed")
         assert not caplog.text
 
     def test_discards_what_the_server_has_ended(
@@ -1296,7 +1296,7 @@ class TestAsyncRelease:
         async def main() -> None:
             async with connected(async_manager) as conn:
                 await conn.close()
-                await self.check_discards(async_manager, conn, "'db' was given back closed")
+                await self.check_discards(async_manager, conn, "'db' was returned closed")
             async with connected(async_manager) as conn:
                 await conn.execute('SELECT 1')
                 await async_kill(conn, on_server)

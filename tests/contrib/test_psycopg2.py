@@ -465,7 +465,7 @@ class TestRelease:
     def test_discards_what_a_user_has_closed(self, manager: DbConnectionManager) -> None:
         conn = manager.create('db')
         conn.close()
-        with pytest.raises(DiscardConnection, match="'db' was given back closed"):
+        with pytest.raises(DiscardConnection, match="'db' was returned closed"):
             manager.on_release('db', conn)
         assert not manager.check_aliveness('db', conn)
         manager.dispose('db', conn)

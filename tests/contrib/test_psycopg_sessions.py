@@ -306,7 +306,7 @@ class TestTimeLimits:
 
             manager = ConnectionManager({'db': params_by(proxy, postgres)}, configure=configure)
             pool = gcpool.threading.ConnectionPool[str, Any](manager, max_size=1)
-            with within(0.5), pytest.raises(ConnectTimeout, match='configure had no answer in time'):
+            with within(0.5), pytest.raises(ConnectTimeout, match='configure got no answer in time'):
                 pool.acquire('db', timeout=0.5)
             assert pool.get_size() == 0
             pool.close()
@@ -320,7 +320,7 @@ class TestTimeLimits:
                     conn.execute('SELECT 1')
 
             manager = ConnectionManager({'db': params_by(proxy, postgres)}, configure=configure)
-            with within(0.5), pytest.raises(ConnectTimeout, match='configure had no answer in time'):
+            with within(0.5), pytest.raises(ConnectTimeout, match='configure got no answer in time'):
                 manager.create('db', 0.5)
 
     @with_any_timers

@@ -1347,7 +1347,7 @@ class TestClient:
         kept.set('k', 'v')
         manager.on_release('db', conn)
         for use in (kept.ping, pipeline.set('k', 1).execute, lambda: pubsub.subscribe('channel')):
-            with pytest.raises(redis.ConnectionError, match='was given back to its pool'):
+            with pytest.raises(redis.ConnectionError, match='was returned to its pool'):
                 use()
         client = any_client(conn)
         assert client is not kept
@@ -1365,7 +1365,7 @@ class TestClient:
             await kept.set('k', 'v')
             await async_manager.on_release('db', conn)
             for use in (kept.ping, pipeline.set('k', 1).execute):
-                with pytest.raises(redis.ConnectionError, match='was given back to its pool'):
+                with pytest.raises(redis.ConnectionError, match='was returned to its pool'):
                     await use()
             client = any_async_client(conn)
             assert client is not kept

@@ -98,8 +98,8 @@ def test_threads_that_were_given_up_do_not_pile_up(
     assert len(errors) == 24
     assert resolver.peak == MAX_SIZE
     assert attempts_at_work() <= MAX_SIZE
-    assert sum('given up have not ended yet' in error for error in errors) >= 20, errors
-    assert any(f'{MAX_SIZE} attempts that were given up have not ended yet' in error for error in errors), errors
+    assert sum('abandoned attempts have not ended yet' in error for error in errors) >= 20, errors
+    assert any(f'{MAX_SIZE} abandoned attempts have not ended yet' in error for error in errors), errors
     assert pool.get_size() == 0
     # It is back, and so is everything.
     resolver.answer()
@@ -129,7 +129,7 @@ def test_tasks_that_were_given_up_do_not_pile_up(
         await asyncio.gather(*(acquire() for _ in range(MAX_SIZE)))
         assert resolver.peak == MAX_SIZE
         assert attempts_at_work() <= MAX_SIZE
-        assert f'{MAX_SIZE} attempts that were given up have not ended yet' in caplog.text
+        assert f'{MAX_SIZE} abandoned attempts have not ended yet' in caplog.text
         assert await loop.run_in_executor(None, lambda: 42) == 42
         # Nor another endpoint's.
         if not secure:
@@ -175,7 +175,7 @@ def test_both_runtimes_count_together(resolver: Resolver, run: Run, tcp4_server:
         pool = for_asyncio.ConnectionPool[Any, Any](TcpStreamConnectionManager(), max_size=1)
         with pytest.raises(PoolTimeout):
             await pool.acquire((HOST, tcp4_server.port), timeout=0.01)
-        assert RESOLUTIONS.describe(HOST) == '1 attempt that was given up has not ended yet'
+        assert RESOLUTIONS.describe(HOST) == '1 abandoned attempt has not ended yet'
         await pool.close()
 
     run(main)

@@ -132,7 +132,7 @@ class TestCreate:
 
     @pytest.mark.parametrize('name', ['', 'a b', 'a;b', "a'", 'a.b.c', '1a'])
     def test_says_what_is_no_pragma(self, name: str) -> None:
-        with pytest.raises(ValueError, match='is no name of a pragma'):
+        with pytest.raises(ValueError, match='is not the name of a pragma'):
             SqliteConnectionManager(pragmas={name: 1})
 
     def test_quotes_values_of_pragmas(self, path: Path) -> None:

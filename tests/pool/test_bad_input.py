@@ -51,7 +51,7 @@ BAD_PARAMETERS = [
     ('background_collector', None, TypeError, 'expected a bool, got NoneType'),
     ('background_collector', 'yes', TypeError, 'expected a bool, got str'),
     ('background_collector', 1.0, TypeError, 'expected a bool, got float'),
-    # True by what Python makes of it, and rather another parameter's value.
+    # Python takes True for 1, but it is more likely another parameter's value.
     ('background_collector', 7, TypeError, 'expected a bool, got int'),
     ('background_collector', 1, TypeError, 'expected a bool, got int'),
     ('background_collector', 0, TypeError, 'expected a bool, got int'),
@@ -97,7 +97,7 @@ def test_a_bad_parameter_starts_no_collector() -> None:
 
 
 class Three:
-    """An int to all who ask for one."""
+    """Is converted to an int on demand."""
 
     def __index__(self) -> int:
         return 3

@@ -1,4 +1,4 @@
-"""What an acquire has closed for it is closed beside it: it keeps its time limit, and is served when the close ends."""
+"""What an acquire needs closed is closed beside it: it keeps its timeout, and is served when the close ends."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the pool does when something goes wrong: nothing is lost, nobody is left waiting, and the caller is told."""
+"""What the pool does when something goes wrong: nothing is lost, no waiter is forgotten, and the caller is told."""
 
 import logging
 from random import Random

@@ -16,7 +16,7 @@ CHECK = 'check_aliveness'
 
 
 def checks(case: Case) -> list[str]:
-    """Which connections were checked since this was asked last."""
+    """Return which connections were checked since the last call."""
     return [call.removeprefix('check_aliveness ') for call in case.manager.take_calls() if call.startswith(CHECK)]
 
 
@@ -178,7 +178,7 @@ async def test_what_was_made_between_two_outages_is_suspect_when_what_is_from_be
         a1, a2 = await case.acquire('a', 2)
         await case.release(a1)
         await break_one(case)
-        # Suspect since the first outage, and out until after the second.
+        # Suspect since the first outage, and in use until after the second.
         a3 = await case.pool.acquire('a')
         await case.release(a2)
         case.manager.script(CHECK, False)
@@ -232,7 +232,7 @@ async def test_a_check_that_fails_and_then_finds_it_dead_makes_the_others_suspec
         case.clock.advance(3)
         await case.release(a1)
         case.clock.advance(3)
-        # Only a2 is due. Its check is cut off, and the next one finds it dead; a1 was used 3 s ago.
+        # Only a2 is due. Its check is interrupted, and the next one finds it dead; a1 was used 3 s ago.
         case.manager.script(CHECK, Interruption('cut off'), False)
         with pytest.raises(Interruption):
             await case.pool.acquire('a')
@@ -316,7 +316,7 @@ async def fail(case: Case, error: BaseException, endpoint: str = 'a') -> None:
 
 
 async def break_one(case: Case) -> None:
-    """Use the connection that is served next, which breaks it."""
+    """Use the next connection that is served, and break it."""
     case.manager.script('is_broken', True)
     await fail(case, OSError('gone'))
 

@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_closing_for_acquires.py by .github/scripts/generate_threading.py; do not edit.
 
-"""What an acquire has closed for it is closed beside it: it keeps its time limit, and is served when the close ends."""
+"""What an acquire needs closed is closed beside it: it keeps its timeout, and is served when the close ends."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_faults.py by .github/scripts/generate_threading.py; do not edit.
 
-"""What the pool does when something goes wrong: nothing is lost, nobody is left waiting, and the caller is told."""
+"""What the pool does when something goes wrong: nothing is lost, no waiter is forgotten, and the caller is told."""
 
 import logging
 from random import Random

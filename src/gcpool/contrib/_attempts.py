@@ -196,7 +196,7 @@ class Attempts:
             attempt.is_here and attempt.endpoint == endpoint and not attempt.is_over
             for attempt in self._given_up.copy()
         )
-        which = '1 attempt that was given up has' if count == 1 else f'{count} attempts that were given up have'
+        which = '1 abandoned attempt has' if count == 1 else f'{count} abandoned attempts have'
         return f'{which} not ended yet'
 
 

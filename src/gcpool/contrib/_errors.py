@@ -135,7 +135,7 @@ def raise_not_connected(
         raise_connect_timeout(endpoint, cause, timeout)
     if isinstance(cause, OSError):
         raise_connect_error(endpoint, cause, (advise or advice_for_os_error)(cause))
-    raise_connect_error(endpoint, cause, 'check the host name: it is none')
+    raise_connect_error(endpoint, cause, 'check the host name: it is not valid')
 
 
 def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, expected: str) -> ConnectError:
@@ -208,7 +208,7 @@ def look_up(source: Any, endpoint: Hashable, parameter: str) -> Any:
     if inspect.isawaitable(found):
         if inspect.iscoroutine(found):
             found.close()
-        cause = TypeError(f'{parameter} gave an awaitable, which only the managers for asyncio await')
+        cause = TypeError(f'{parameter} returned an awaitable, which only the managers for asyncio await')
         raise_bad_params(endpoint, cause, parameter)
     return found
 
@@ -264,7 +264,7 @@ def to_params(found: object, endpoint: Hashable, parameter: str, *, text_as: str
     if isinstance(found, Mapping) and all(isinstance(name, str) for name in found):
         return dict(found)
     expected = 'a mapping of names to values' + (' or a connection string' if text_as is not None else '')
-    given = f'a {type(found).__name__}' + (' with keys that are no strings' if isinstance(found, Mapping) else '')
+    given = f'a {type(found).__name__}' + (' with keys that are not strings' if isinstance(found, Mapping) else '')
     raise_bad_params(endpoint, TypeError(f'expected {expected}, not {given}'), parameter)
 
 
@@ -282,7 +282,7 @@ def advice_for_os_error(exc: OSError) -> str:
 def advice_for_path_error(exc: OSError) -> str:
     """Return advice for a Unix socket that cannot be connected to."""
     if isinstance(exc, FileNotFoundError):
-        return 'check the path: there is nothing'
+        return 'check the path: it does not exist'
     if isinstance(exc, ConnectionRefusedError):
         return 'check that the server is running and listens on that path'
     if isinstance(exc, PermissionError):

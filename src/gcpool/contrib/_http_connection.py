@@ -80,13 +80,13 @@ class _Response(http.client.HTTPResponse):
         if self.status == _SWITCHING_PROTOCOLS or (self.method == 'CONNECT' and 200 <= self.status < 300):
             return 'it was switched to another protocol'
         if self.status < 200:
-            return f'an interim response was read ({self.status}), and not the final one behind it'
+            return f'an interim response was read ({self.status}), but not the final one after it'
         if self.was_cut_off:
             return 'a response was closed before its end'
         if not self._came_in_full:
             return 'a response was cut short'
         if self.reader.surplus:
-            return 'there is more behind the response'
+            return 'there is data after the response'
         return None
 
 
@@ -165,7 +165,7 @@ class PooledConnection(http.client.HTTPConnection):
         """Send something: the head of the request, or some of its body."""
         if not self._requesting:
             super().send(data)
-            self._spoilt = self._spoilt or 'something was sent on it that belongs to no request'
+            self._spoilt = self._spoilt or 'something was sent on it outside of a request'
             return
         if not self._body_is_next:
             # http.client sends the head in one piece.
@@ -233,9 +233,9 @@ class PooledConnection(http.client.HTTPConnection):
         if self.sock is None:
             return 'it is closed'
         if self._tunnelled:
-            return 'it leads by way of a proxy'
+            return 'it goes through a proxy'
         if self._requesting:
-            return 'a request was begun, and its response not asked for'
+            return 'a request was begun, but its response was not read'
         if response is not None:
             if not response.isclosed():
                 return 'a response was not read to its end'

@@ -260,7 +260,7 @@ class SessionState:
             self._next_seq_id = 1
             yield self._read_query_result
             if left == 1 and expects_no_database and self._result.rows[0][0] is not None:
-                raise ValueError('its user has selected a database, which nothing undoes')
+                raise ValueError('its user has selected a database, which cannot be undone')
             while self._result.has_next:
                 yield self._read_query_result
         self._result = None

@@ -198,10 +198,10 @@ class ManagerBase(Generic[_AnyConnT]):
         why = why_unfit(conn)
         if why is not None:
             if not conn.closed:
-                logger.warning('discarding a connection to %r that was given back %s', endpoint, why)
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back {why}')
+                logger.warning('discarding a connection to %r that was returned %s', endpoint, why)
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned {why}')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that discredits its server')
 
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
         """Return what a release has to send to the server, in one message; None for nothing."""

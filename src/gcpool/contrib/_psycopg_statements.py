@@ -92,7 +92,7 @@ async def _end_statement(conn: AsyncConnection[Any], session: Session, gen: Gene
             await asyncio.wait((ending,), timeout=LOOK)
         failure = None if ending.cancelled() else ending.exception()
         if failure is not None and not isinstance(failure, QueryCanceled):
-            logger.info('a statement that nobody waits for has not ended as it should: %s', failure)
+            logger.info('an abandoned statement has not ended as it should: %s', failure)
         if is_at_work(conn) or not (all_arrived or conn.closed):
             session.deadline = deadline
             session.leave(conn)

@@ -84,7 +84,7 @@ def _check_that_it_may_be_lent(conn: Session | None, lender: _OneConnection | _O
     if conn is None:
         raise redis.ConnectionError('the connection was closed by its pool')
     if lender.is_given_back:
-        raise redis.ConnectionError('the connection was given back to its pool, and this client with it')
+        raise redis.ConnectionError('the connection was returned to its pool, and this client with it')
     if lender.is_lent:
         raise redis.MaxConnectionsError(
             'this client has one connection, which its pipeline with WATCH or its pubsub holds: use them one at a time'

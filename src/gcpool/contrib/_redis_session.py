@@ -20,7 +20,7 @@ from gcpool.contrib._goodbye import hold_socket
 
 __all__ = ['BROKEN_CODES', 'FAREWELL', 'Packed', 'Servers', 'Session', 'least']
 
-_NOT_THROUGH = 'its handshake is not through'
+_NOT_THROUGH = 'its handshake is not complete'
 
 #: Seconds for which no new session replaces one that was closed while a command was running.
 _LONGEST_FAREWELL = 2.0
@@ -213,7 +213,7 @@ class Session:
     def _note_all(self, packed: object) -> None:
         if not isinstance(packed, Packed):
             # The number of replies is unknown.
-            self._doubt = 'bytes were sent on it that it has not packed itself'
+            self._doubt = 'bytes were sent on it that it did not pack itself'
             return
         if self._in_handshake:
             # What the handshake does is not a change.
@@ -356,7 +356,7 @@ class Session:
         if self.generations.any_retired and self.generations.is_retired(self.endpoint, self._generation):
             return "it was made before the endpoint's server gave an error reply of broken_codes"
         if self._transaction is not None and not self.resets:
-            return f'{self._transaction} was sent on it, and no end of the transaction'
+            return f'{self._transaction} was sent on it, but not the end of the transaction'
         if self._other_database is not None and not self.resets:
             return f'database {self._other_database} is selected'
         return None

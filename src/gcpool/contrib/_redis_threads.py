@@ -87,7 +87,7 @@ class PooledConnection(Session, _Base):
             now = time.monotonic()
             ended = wait_for_end(farewell, least(until - now, time_left(self._deadline))) or time.monotonic() >= until
             if not ended:
-                raise TimeoutError('the server is still at work for a connection that was closed')
+                raise TimeoutError('the server is still running a command of a closed connection')
         finally:
             if ended:
                 farewell.close()

@@ -336,11 +336,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         if raw is None:
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         if conn.is_busy:
-            raise DiscardConnection(f'the connection to {endpoint!r} still executes a statement')
+            raise DiscardConnection(f'the connection to {endpoint!r} is still executing a statement')
         if self._sync._closes_at_release:  # noqa: SLF001
             raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
         if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
-            raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
+            raise DiscardConnection(f'the connection to {endpoint!r} is older than an error of broken_codes')
         if raw.in_transaction or raw.has_given_out:
             try:
                 await conn._execute(_tidy_up, raw)  # noqa: SLF001

@@ -297,7 +297,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         self._check_fit(endpoint, conn)
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is from before an error of broken_codes')
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error of broken_codes')
         if not self._resets_all and not conn.is_in_transaction():
             return
         try:
@@ -316,13 +316,13 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     @staticmethod
     def _check_fit(endpoint: DbEndpoint, conn: Any) -> None:
         if conn.is_closed():
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned closed')
         if is_lost_or_busy(conn):
             # Not aborted here: while it is being closed, the server can be told to cancel.
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned in the middle of a statement')
         if CopyWatch.saw_unfinished(conn):
             cancel_copy(conn)
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a COPY')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned in the middle of a COPY')
         if has_ended_unnoticed(conn):
             logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
             raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')

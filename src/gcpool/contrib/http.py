@@ -101,7 +101,7 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         except OSError as exc:
             raise_connect_error(endpoint, exc, advice_for_os_error(exc))
         except UnicodeError as exc:
-            raise_connect_error(endpoint, exc, 'check the host name: it is none')
+            raise_connect_error(endpoint, exc, 'check the host name: it is not valid')
         return conn
 
     def dispose(self, endpoint: HttpEndpoint, conn: Connection, timeout: float | None = None) -> None:
@@ -180,7 +180,7 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
             inner = host[1:-1] if host.startswith('[') and host.endswith(']') else host
             return scheme, normal_host(inner), number
     raise UnknownEndpoint(
-        f"{endpoint!r} is no endpoint: write 'http://host:port' or 'https://host:port', without a path, "
+        f"{endpoint!r} is not an endpoint: write 'http://host:port' or 'https://host:port', without a path, "
         f"or ('http', 'host', port); the port is an int from 1 to {HIGHEST_PORT}, the host has neither blanks nor "
         'control characters',
         endpoint,

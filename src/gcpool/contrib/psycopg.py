@@ -218,7 +218,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
                 if not is_over():
                     raise
             if is_over():
-                raise_connect_timeout(endpoint, ConnectionTimeout('configure had no answer in time'), timeout)
+                raise_connect_timeout(endpoint, ConnectionTimeout('configure got no answer in time'), timeout)
 
     def _connect(self, params: dict[str, Any], timeout: float | None) -> _ConnT:
         if timeout is not None:

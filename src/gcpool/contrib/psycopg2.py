@@ -268,9 +268,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             a statement or of a two-phase commit)
         """
         if conn.closed:
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned closed')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that discredits its server')
         try:
             if _is_ready(conn) and not self._resets_all:
                 return

@@ -93,11 +93,11 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
     if isinstance(exc, redis.TimeoutError):
         raise_connect_timeout(endpoint, exc, timeout)
     if isinstance(exc, redis.AuthenticationError):
-        advice = 'check user name and password, and whether the server wants any'
+        advice = 'check user name and password, and whether the server requires any'
     elif isinstance(exc, redis.BusyLoadingError):
-        advice = 'the server is loading its data: try again when it is through'
+        advice = 'the server is loading its data: try again when it is done'
     elif 'max number of clients' in str(exc):
-        advice = "the server has as many clients as it takes: lower the pools' sizes, or raise its maxclients"
+        advice = "the server has reached its maxclients: lower the pools' sizes, or raise maxclients"
     elif isinstance(exc, redis.ResponseError):
         advice = 'check the number of the database, and what the user may do'
     elif isinstance(origin, ssl.SSLError):
@@ -107,7 +107,7 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
     elif isinstance(exc.__cause__, BAD_PARAMS):
         advice = 'check its entry in endpoints'
     else:
-        advice = 'check that what listens there is a Redis server, and whether it wants TLS (rediss://)'
+        advice = 'check that a Redis server listens there, and whether it requires TLS (rediss://)'
     raise_connect_error(endpoint, exc, advice)
 
 
@@ -377,7 +377,7 @@ _NOT_LOST = (
 def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
     return DiscardConnection(
         f'the connection to {endpoint!r} could not be reset ({type(exc).__name__}: {exc}): '
-        "reset='full' takes RESET of Redis 6.2, and credentials that are still good"
+        "reset='full' needs RESET of Redis 6.2, and credentials that are still valid"
     )
 
 

@@ -283,11 +283,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         try:
             if not conn.take_back():
-                raise DiscardConnection(f'another thread executes a statement with the connection to {endpoint!r}')
+                raise DiscardConnection(f'another thread is executing a statement with the connection to {endpoint!r}')
             if self._closes_at_release:
                 raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
             if self._generations.any_retired and self._is_retired(endpoint, conn):
-                raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
+                raise DiscardConnection(f'the connection to {endpoint!r} is older than an error of broken_codes')
             if conn.in_transaction:
                 roll_back(conn)
         except DiscardConnection:
@@ -370,7 +370,7 @@ def _set_pragma_unless(given_up: Callable[[], bool], conn: PooledConnection, sta
 def _pragma_statement(name: str, value: str | float) -> str:
     # Neither can be a bound parameter in a PRAGMA.
     if not _PRAGMA_NAME.fullmatch(name):
-        raise ValueError(f'{name!r} is no name of a pragma')
+        raise ValueError(f'{name!r} is not the name of a pragma')
     if isinstance(value, bool):
         value = int(value)
     elif isinstance(value, str):
