@@ -592,7 +592,7 @@ class TestUselessness:
             assert await manager.check_aliveness(path, second)
             assert await manager.is_broken(path, first, wrap(exc))
             assert not await manager.check_aliveness(path, second)
-            with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+            with pytest.raises(DiscardConnection, match='older than an error of broken_codes'):
                 await manager.on_release(path, second)
             new = await manager.create(path)
             assert await manager.check_aliveness(path, new)

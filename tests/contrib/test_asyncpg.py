@@ -1270,7 +1270,7 @@ class TestBrokenCodes:
             # An error of one session says nothing about its siblings.
             assert await manager.check_aliveness('db', sibling) is not is_of_the_server(code)
             if is_of_the_server(code):
-                with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+                with pytest.raises(DiscardConnection, match='older than an error of broken_codes'):
                     await manager.on_release('db', sibling)
             assert await manager.check_aliveness('other', other)
             later = await manager.create('db')

@@ -755,7 +755,7 @@ class TestBrokenCodes:
         conn, later_used = manager.create(path), manager.create(path)
         assert manager.is_broken(path, conn, wrap(of_code(code)))
         assert not manager.check_aliveness(path, later_used)
-        with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+        with pytest.raises(DiscardConnection, match='older than an error of broken_codes'):
             manager.on_release(path, later_used)
         new = manager.create(path)
         assert manager.check_aliveness(path, new)

@@ -90,7 +90,7 @@ class ControlLog:
         self._failing.add(endpoint)
         tell(
             'a connection to %r was closed while its statement ran, and the server could not be told to end that, '
-            'so it may go on for as long as it takes: %s: %s',
+            'so it may go on running: %s: %s',
             endpoint,
             type(exc).__name__,
             exc,

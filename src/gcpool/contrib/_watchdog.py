@@ -187,8 +187,8 @@ class _Watchdog:
                 _Watchdog._has_complained = True
                 _log(
                     logging.WARNING,
-                    'no thread can be started (%s): what a server does not answer is not cut off in time, the limits '
-                    'of TCP hold',
+                    'no thread can be started (%s): waits for a server that does not answer are not cut off in time, '
+                    'only the limits of TCP apply',
                     exc,
                 )
         else:
