@@ -174,7 +174,7 @@ class WithAValueForAHook(Manager):
     ],
     ids=shown,
 )
-def test_what_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
+def test_an_object_that_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
     with pytest.raises(TypeError) as caught:
         ConnectionPool(manager)
     for part in [*parts, 'connection_manager', 'expected a gcpool.asyncio.BaseConnectionManager']:
@@ -264,7 +264,7 @@ async def test_a_bad_time_limit_of_close_is_refused_and_the_pool_stays_open(
 
 @pytest.mark.parametrize('used', [False, True])
 @pytest.mark.parametrize('acquired', ['x', '', 0, 1, 1.0, []], ids=shown)
-async def test_what_says_neither_out_nor_idle_is_refused_by_name(acquired: Any, used: bool) -> None:
+async def test_a_bad_value_of_acquired_is_refused_by_name(acquired: Any, used: bool) -> None:
     async with Case() as case:
         if used:
             await case.cycle('a')

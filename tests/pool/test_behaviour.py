@@ -461,7 +461,7 @@ async def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
 # ---- first come, first served -------------------------------------------------------------------------------------
 
 
-async def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> None:
+async def test_waiters_are_served_in_the_order_of_their_arrival() -> None:
     async with Case(max_size=1) as case:
         conn = await case.pool.acquire('a')
         jobs = []
@@ -476,7 +476,7 @@ async def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> No
         await case.release(conn)
 
 
-async def test_one_who_released_cannot_overtake_one_who_waits() -> None:
+async def test_a_releaser_cannot_overtake_a_waiter() -> None:
     async with Case(max_size=1) as case:
         conn = await case.pool.acquire('a')
         job = spawn(case.pool.acquire, 'a')

@@ -129,7 +129,7 @@ async def test_a_close_that_gives_up_ends_the_wait_of_another_one() -> None:
         await case.release(conn)
 
 
-async def test_a_connection_closed_over_its_user_may_be_given_back_once() -> None:
+async def test_a_connection_closed_while_in_use_may_be_released_once() -> None:
     async with Case() as case:
         conn = await case.pool.acquire('a')
         assert await case.pool.close(timeout=0) == 1

@@ -463,7 +463,7 @@ def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
 # ---- first come, first served -------------------------------------------------------------------------------------
 
 
-def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> None:
+def test_waiters_are_served_in_the_order_of_their_arrival() -> None:
     with Case(max_size=1) as case:
         conn = case.pool.acquire('a')
         jobs = []
@@ -478,7 +478,7 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> None:
         case.release(conn)
 
 
-def test_one_who_released_cannot_overtake_one_who_waits() -> None:
+def test_a_releaser_cannot_overtake_a_waiter() -> None:
     with Case(max_size=1) as case:
         conn = case.pool.acquire('a')
         job = spawn(case.pool.acquire, 'a')

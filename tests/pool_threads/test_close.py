@@ -131,7 +131,7 @@ def test_a_close_that_gives_up_ends_the_wait_of_another_one() -> None:
         case.release(conn)
 
 
-def test_a_connection_closed_over_its_user_may_be_given_back_once() -> None:
+def test_a_connection_closed_while_in_use_may_be_released_once() -> None:
     with Case() as case:
         conn = case.pool.acquire('a')
         assert case.pool.close(timeout=0) == 1
