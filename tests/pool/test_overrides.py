@@ -104,7 +104,7 @@ async def test_a_context_decorates(manager_class: type[Manager]) -> None:
 
         @case.pool.connection('a')
         async def in_use(*, plus: int = 0) -> int:
-            """Return what is in use."""
+            """What is in use."""
             return case.stats['acquired'] + plus
 
         assert (in_use.__name__, in_use.__doc__) == ('in_use', 'What is in use.')

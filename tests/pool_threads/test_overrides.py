@@ -106,7 +106,7 @@ def test_a_context_decorates(manager_class: type[Manager]) -> None:
 
         @case.pool.connection('a')
         def in_use(*, plus: int = 0) -> int:
-            """Return what is in use."""
+            """What is in use."""
             return case.stats['acquired'] + plus
 
         assert (in_use.__name__, in_use.__doc__) == ('in_use', 'What is in use.')
