@@ -1,4 +1,4 @@
-"""Many threads or tasks on few connections: how much gets through, and how fairly."""
+"""Many threads or tasks on few connections: the throughput, and how fair it is."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from .settings import Settings
 
 __all__ = ['contention', 'ideal_rate']
 
-#: What a hold of some length costs a thread beyond that length (falling asleep, waking up), in seconds.
+#: Seconds that a hold costs a thread beyond its length (falling asleep, waking up).
 _HOLD_OVERHEAD = 60e-6
 
-#: Without a hold a pool may be calibrated while its threads pass by each other and measured while they queue, which is
-#: tens of times slower.
+#: Without a hold a pool may be calibrated while its threads do not collide and measured while they queue, which is tens
+#: of times slower.
 _MOST_CYCLES = 2_000_000
 
 
 def ideal_rate(connections: int, hold: float) -> float:
-    """Cycles a second when every connection is out all the time."""
+    """Return the cycles per second when all connections are always in use."""
     return connections / (hold + _HOLD_OVERHEAD)
 
 

@@ -14,7 +14,7 @@ __all__ = ['context_manager', 'cycle', 'extra_connections', 'fresh_tuple_endpoin
 
 _BASELINES = {'queue.SimpleQueue', 'asyncio.LifoQueue'}
 
-# Without the GIL the pool takes two locks a cycle, and the queue as many.
+# Without the GIL the pool takes two locks a cycle, and the queue takes two.
 _FREE_THREADED = not getattr(sys, '_is_gil_enabled', lambda: True)()
 
 #: (case, runtime) -> the goal against the pure-Python pool, the goal against the queue
@@ -25,7 +25,7 @@ _GOALS = {
     ('context_manager', 'asyncio'): (Goal('>=', 120), Goal('<=', 0.6)),
 }
 
-#: At the least, against each other pool. aiosqlitepool is compared, too, but has no goal set.
+#: Minimum ratio to each other pool. aiosqlitepool is compared, too, but has no goal.
 _PEER_GOAL = Goal('>=', 5)
 _PEERS_WITH_GOAL = {
     'psycopg2',
@@ -49,7 +49,7 @@ def context_manager(runtime: Runtime, settings: Settings) -> Result:
 
 
 def extra_connections(runtime: Runtime, settings: Settings) -> Result:
-    """With ``min_idle=0`` every connection is an extra one, with an idle deadline besides its lifetime."""
+    """With ``min_idle=0`` every connection is extra, with an idle deadline in addition to its lifetime."""
     subjects = [cls(min_idle=0) for cls in runtime.subjects.ENDPOINT_POOLS]
     return _compare(runtime, settings, 'extra_connections', subjects, lambda subject: subject.cycle)
 
@@ -61,7 +61,7 @@ def tuple_endpoint(runtime: Runtime, settings: Settings) -> Result:
 
 
 def fresh_tuple_endpoint(runtime: Runtime, settings: Settings) -> Result:
-    """An ``(IPv4Address, port)`` that is built anew for each cycle."""
+    """An ``(IPv4Address, port)`` that is created anew for each cycle."""
     subjects = [cls(endpoint=TUPLE_ENDPOINT) for cls in runtime.subjects.ENDPOINT_POOLS]
     return _compare(runtime, settings, 'fresh_tuple_endpoint', subjects, lambda subject: subject.fresh_tuples)
 
@@ -94,6 +94,6 @@ def _compare(
             goal = _PEER_GOAL if other in _PEERS_WITH_GOAL else None
             goal = against_pure_python if other == 'generic_connection_pool' else goal
             figure = Figure(f'{first}: times as fast as {other}', ratios(samples, own), goal=goal)
-        # The goals are gcpool's. Where it is missing another subject comes first.
+        # The goals are gcpool's. If gcpool is missing, another subject comes first.
         result.figures.append(figure if first == 'gcpool' else dataclasses.replace(figure, goal=None))
     return result

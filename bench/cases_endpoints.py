@@ -1,4 +1,4 @@
-"""A pool with very many endpoints: what a cycle costs then, what an endpoint takes up, how long close() takes."""
+"""A pool with very many endpoints: the time of a cycle, the memory of an endpoint, the time of close()."""
 
 import json
 import os
@@ -18,9 +18,9 @@ __all__ = ['close', 'create', 'many_endpoints', 'memory', 'memory_of']
 
 
 def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
-    """Visit very many endpoints, and as often the only one of another pool; the loop is the same.
+    """Visit very many endpoints, and as often the only endpoint of another pool; the loop is the same.
 
-    In the order in which they were first used, and in none: the second is what caches and their prediction do not help.
+    In the order in which they were first used, and in random order, in which caches and prefetching do not help.
     """
     result = Result(f'{runtime.name}: many_endpoints')
     number = settings.endpoints
@@ -39,7 +39,7 @@ def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
             runtime.call(subject_with_one.visit, endpoints[:1])
             run_with_one = _visit_one(runtime, subject_with_one, endpoints[0])
             runs[f'{subject.name}, one'] = run_with_one, calibrate(run_with_one, settings.loop_ns)
-            # Several laps, so that the caches are those of a program that does this and not those of the one before.
+            # Several laps, so that the caches are warm for this loop and not for the one before.
             run_with_all = _visit_all(runtime, subject, endpoints)
             laps = calibrate(run_with_all, 10 * settings.loop_ns, start=1)
             runs[f'{subject.name}, {number:,}'] = _laps(run_with_all, number), laps * number
@@ -59,7 +59,7 @@ def many_endpoints(runtime: Runtime, settings: Settings) -> Result:
     result.figures += _against_others(result, present, f', {number:,}')
     floor = next((subject.name for subject in present if subject.name == 'dict of lists'), None)
     if floor is not None:
-        # What the memory alone costs.
+        # The cost of the memory alone.
         own, least = (result.samples[f'{name}, {number:,}'] for name in (present[0].name, floor))
         text = f'{present[0].name}: cost of a cycle, {number:,} endpoints shuffled, in that of a {floor}'
         result.figures.append(Figure(text, ratios(own, least), goal=Goal('<=', 1.5)))
@@ -104,13 +104,13 @@ def close(runtime: Runtime, settings: Settings) -> Result:
 def memory(runtime: Runtime, settings: Settings) -> Result:
     """What an endpoint with one idle connection takes up, without the endpoint and the connection themselves.
 
-    Measured in processes of their own: by what Python's allocators handed out (tracemalloc), and by what the process
-    grew (resident set), which also sees what bypasses them.
+    Measured in separate processes: by Python's allocators (tracemalloc), and by the growth of the process (resident
+    set), which includes memory that bypasses the allocators.
     """
     result = Result(f'{runtime.name}: memory', unit='bytes/endpoint')
     for cls in runtime.subjects.ENDPOINT_POOLS:
         for measure in ('tracemalloc', 'rss'):
-            # Tracing is slow. A quarter fills the hash tables as much as the whole number does.
+            # Tracing is slow. A quarter of the endpoints fills the hash tables as much as all of them do.
             number = settings.endpoints // 4 if measure == 'tracemalloc' else settings.endpoints
             outcome = memory_of(runtime.name, cls.name, number, measure)
             if 'missing' in outcome:
@@ -134,7 +134,7 @@ def _visit_all(runtime: Runtime, subject: Any, endpoints: Sequence[str]) -> Time
 
 
 def _laps(run: Timed, endpoints: int) -> Timed:
-    """Count in cycles what counts in laps."""
+    """Convert a loop that counts laps into one that counts cycles."""
     return lambda number: run(number // endpoints)
 
 
@@ -171,9 +171,9 @@ def _close(runtime: Runtime, cls: Callable[..., Any], endpoints: Sequence[str]) 
 
 
 def memory_of(runtime: str, subject: str, endpoints: int, measure: str) -> dict[str, Any]:
-    """Run ``bench.memory`` and return what it found out."""
+    """Run ``bench.memory`` and return its result."""
     command = [sys.executable, '-m', 'bench.memory', runtime, subject, str(endpoints), measure]
-    # The child must find this package and the pools wherever this process found them.
+    # The child must find this package and the pools where this process found them.
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
     completed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     outcome: dict[str, Any] = json.loads(completed.stdout)

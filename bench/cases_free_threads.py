@@ -1,4 +1,4 @@
-"""Without the GIL: what two threads get through that share a pool, against one."""
+"""Without the GIL: the throughput of two threads that share a pool, against one thread."""
 
 import sys
 import threading

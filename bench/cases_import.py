@@ -39,7 +39,7 @@ def import_(runtime: Runtime, settings: Settings) -> Result:
 
 
 def _run(program: str) -> int:
-    # What is imported is compiled the first time only, as for users. The child finds what this process found.
+    # The imported modules are compiled only the first time, as for users. The child finds what this process found.
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(path for path in sys.path if path)}
     environment.pop('PYTHONDONTWRITEBYTECODE', None)
     command = [sys.executable, '-c', program]

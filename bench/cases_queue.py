@@ -1,4 +1,4 @@
-"""Very many tasks queued for one connection: whether a task's share of the time grows with their number."""
+"""Very many tasks queued for one connection: whether the time per task grows with their number."""
 
 import asyncio
 import gc
@@ -11,19 +11,19 @@ from .settings import Settings
 
 __all__ = ['cancel_all', 'cancelled_tasks', 'queued_tasks', 'serve_all']
 
-#: A share that does not grow is 1; the caches of the processor have a part in it, too.
+#: 1 means that the time per task does not grow; the processor's caches contribute to it.
 _FLAT = Goal('<=', 1.5)
 
 _TURNS_TO_QUEUE = 10
 
 
 def queued_tasks(runtime: Runtime, settings: Settings) -> Result:
-    """Queue tasks on one connection and let each have its turn."""
+    """Queue tasks on one connection and serve each once."""
     return _compare(runtime, settings, 'queued_tasks', serve_all)
 
 
 def cancelled_tasks(runtime: Runtime, settings: Settings) -> Result:
-    """Queue tasks on one connection that is out, and cancel them, last come first."""
+    """Queue tasks on one connection that is in use, and cancel them, the last one first."""
     return _compare(runtime, settings, 'cancelled_tasks', cancel_all)
 
 
@@ -55,8 +55,8 @@ def _compare(runtime: Runtime, settings: Settings, case: str, measure: Any) -> R
 
 def _runner(runtime: Runtime, subject: Any, measure: Any) -> Timed:
     def run(number: int) -> int:
-        # Off here, and only here: the collector walks through all tasks that are alive, again and again while their
-        # number grows, and that growth is not the pool's.
+        # Off here, and only here: the collector walks through all live tasks, again and again as their number grows,
+        # and this cost is not the pool's.
         gc.collect()
         gc.disable()
         try:
@@ -90,7 +90,7 @@ async def cancel_all(subject: Any, number: int) -> int:
     """Return how many nanoseconds it takes to cancel ``number`` tasks that wait."""
     conn = await subject.acquire_one()
     tasks = [asyncio.create_task(subject.acquire_one()) for _ in range(number)]
-    # Some of the pools pass several locks before they wait.
+    # Some of the pools take several locks before they wait.
     for _ in range(_TURNS_TO_QUEUE):
         await asyncio.sleep(0)
     started = perf_counter_ns()
@@ -101,6 +101,6 @@ async def cancel_all(subject: Any, number: int) -> int:
     if not all(task.cancelled() for task in tasks):
         raise RuntimeError(f'{subject.name} did not let all tasks be cancelled')
     await subject.release_one(conn)
-    # The connection must not have been lost to a task that is gone.
+    # The connection must not have been lost to a cancelled task.
     await subject.release_one(await asyncio.wait_for(subject.acquire_one(), timeout=60))
     return elapsed

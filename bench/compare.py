@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     settings = QUICK if options.quick else FULL
     progress = Console(stderr=True)
-    # Wide enough for every line where there is no terminal to say how wide it is.
+    # Wide enough for every line if there is no terminal to ask.
     out = Console() if sys.stdout.isatty() else Console(width=120)
 
     out.print(interpreter.describe(), highlight=False)

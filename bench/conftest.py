@@ -1,4 +1,4 @@
-"""What the benchmark functions share: a subject, open and warm or skipped, and its runtime."""
+"""Shared by the benchmark functions: a subject, open and warm or skipped, and its runtime."""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def runtime(request: pytest.FixtureRequest, runtimes: dict[str, Runtime]) -> Run
 
 @pytest.fixture
 def subject(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Any]:
-    """A subject, open; made by the function that the benchmark is parametrized with."""
+    """An open subject; created by the function that the benchmark is parametrized with."""
     result = Result(request.node.name)
     with opened(runtime, [request.param()], result) as present:
         if not present:

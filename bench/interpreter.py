@@ -1,4 +1,4 @@
-"""Which CPython the benchmarks run on: the newest that is there, whichever was used to start them."""
+"""Which CPython the benchmarks run on: the newest installed one, whichever was used to start them."""
 
 import argparse
 import functools
@@ -36,7 +36,7 @@ class Interpreter:
     version: tuple[int, int, int]
     final: bool
     free_threaded: bool
-    #: known to be built with profile-guided optimisation; not every build tells
+    #: known to be built with profile-guided optimisation; not every build reports it
     optimised: bool
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ def interpreters() -> list[Interpreter]:
 
 
 def newest(found: Iterable[Interpreter]) -> Interpreter | None:
-    """Choose what most users will install next: the newest final CPython with the GIL; optimised, if there are two."""
+    """Choose what most users will install next: the newest final CPython with the GIL; the optimised one of two."""
     candidates = [interpreter for interpreter in found if interpreter.final and not interpreter.free_threaded]
     return max(candidates, key=lambda interpreter: (interpreter.version, interpreter.optimised), default=None)
 
@@ -89,10 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_elsewhere(options: argparse.Namespace, module: str, arguments: Sequence[str]) -> int | None:
-    """Run a module on the interpreter that was asked for, or else on the newest, if that is another one than this.
+    """Run a module on the interpreter that was asked for, or else on the newest, if that is not this one.
 
-    :param options: what the parser of :py:func:`add_arguments` found
-    :param arguments: those of the command line
+    :param options: the result of the parser of :py:func:`add_arguments`
+    :param arguments: the arguments of the command line
     :return: the exit status; None if the module is to run here
     """
     if options.here or options.list:
@@ -117,10 +117,10 @@ def run_elsewhere(options: argparse.Namespace, module: str, arguments: Sequence[
 
 
 def _run_on(interpreter: Interpreter, module: str, arguments: Sequence[str]) -> int:
-    """Run a module of the checkout on an interpreter, in an environment that is made for it the first time.
+    """Run a module of the checkout on an interpreter, in an environment that is created the first time.
 
     :return: the exit status
-    :raises SystemExit: when the environment cannot be made
+    :raises SystemExit: when the environment cannot be created
     """
     suffix = '.'.join(map(str, interpreter.version)) + 't' * interpreter.free_threaded
     venv = ROOT / f'.venv-bench-{suffix}'

@@ -1,8 +1,8 @@
 """How everything here is measured: interleaved rounds, loops of a calibrated length, medians of paired ratios.
 
-The machines that this runs on are busy with other things, so a time in itself says little. What is compared is
-therefore measured in turns, round after round, and a ratio is taken within each round, where both sides saw the same
-machine; the figure is the median of these ratios, with its quartiles.
+The machines are busy with other things, so a time alone says little. The subjects are therefore measured in turns,
+round after round, and a ratio is taken within each round, in which both sides saw the same machine; the figure is the
+median of these ratios, with its quartiles.
 """
 
 import gc
@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 __all__ = ['Figure', 'Goal', 'Result', 'Timed', 'calibrate', 'interleave', 'jain_index', 'quartiles', 'ratios']
 
-#: Does something ``n`` times and tells how many nanoseconds that took.
+#: Does something ``n`` times and returns how many nanoseconds that took.
 Timed = Callable[[int], int]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound that a figure should keep. It is printed, never asserted."""
+    """A goal for a figure. It is printed, never asserted."""
 
     relation: str
     bound: float
@@ -51,10 +51,10 @@ class Result:
 
 
 def calibrate(run: Timed, at_least: int, start: int = 64) -> int:
-    """Find how often ``run`` must repeat to take ``at_least`` nanoseconds; this is its warm-up, too."""
+    """Find how often ``run`` must repeat to take ``at_least`` nanoseconds; this also warms it up."""
     number = start
     while (elapsed := run(number)) < at_least // 2:
-        # Never more than ten times as many at once: the first runs are not typical.
+        # At most ten times as many at once: the first runs are not typical.
         number = int(number * min(10.0, max(2.0, at_least / max(elapsed, 1))))
     return max(start, round(number * at_least / elapsed))
 
@@ -68,7 +68,7 @@ def interleave(runs: Mapping[str, tuple[Timed, int]], rounds: int) -> dict[str, 
     """
     samples: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
-    # The rubbish of the setup is not the first subject's to clear up. The collector itself stays on, as users have it.
+    # The first subject must not collect the garbage of the setup. The collector itself stays on, as for users.
     gc.collect()
     for turn in range(rounds):
         first = turn % len(names)

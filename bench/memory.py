@@ -35,7 +35,7 @@ def main() -> None:
 def _bytes_of_endpoint(runtime: Runtime, pool: str, number: int, read: Callable[[], int]) -> float:
     cls = next(cls for cls in runtime.subjects.ENDPOINT_POOLS if cls.name == pool)
     endpoints = make_endpoints(number)
-    # The connections are made before the count begins, as the endpoints are: they are not the pool's.
+    # The connections are created before the count begins, like the endpoints: they are not the pool's.
     kind = Connection if isinstance(runtime, Threads) else AsyncConnection
     connections = [kind() for _ in range(number)]
     supply = iter(connections)

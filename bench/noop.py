@@ -1,4 +1,4 @@
-"""The connection that every pool under test holds: it does nothing, so that only the pool is measured."""
+"""The connection that all pools under test hold: it does nothing, so that only the pool is measured."""
 
 from ipaddress import IPv4Address
 
@@ -12,10 +12,11 @@ TUPLE_ENDPOINT = (IPv4Address('192.0.2.1'), 5432)
 
 
 class Connection:
-    """What the pools for threads hold. A peer that reads more on a connection gets a subclass with just that."""
+    """What the pools for threads hold. A pool that reads more attributes of a connection gets a subclass with just
+    those."""
 
     def close(self) -> None:
-        """Every pool closes what it created in the end."""
+        """Every pool closes what it created at the end."""
 
     def commit(self) -> None:
         """PEP 249."""
@@ -28,7 +29,7 @@ class AsyncConnection:
     """What the pools for asyncio hold."""
 
     async def close(self) -> None:
-        """Every pool closes what it created in the end."""
+        """Every pool closes what it created at the end."""
 
 
 def make_endpoints(number: int) -> list[str]:

@@ -23,7 +23,7 @@ __all__ = [
     'subjects',
 ]
 
-#: Cycles in what pytest-benchmark counts as one iteration; the times that it prints are of so many.
+#: Cycles in one iteration of pytest-benchmark; the times that it prints are for this many.
 CYCLES = 1000
 
 _ENDPOINTS = 10_000
@@ -52,7 +52,7 @@ def measure_visit(benchmark: Any, runtime: Runtime, subject: Any) -> None:
     """Measure cycles at as many endpoints as there are cycles, out of many more."""
     endpoints = make_endpoints(_ENDPOINTS)
     runtime.call(subject.visit, endpoints)
-    # A prime stride comes by every endpoint and is in no order that a cache would like.
+    # A prime stride visits every endpoint, in no order that a cache would like.
     order = itertools.cycle([endpoints[index * 7919 % _ENDPOINTS] for index in range(_ENDPOINTS)])
     benchmark.extra_info.update(cycles=CYCLES, endpoints=_ENDPOINTS)
     benchmark(lambda: runtime.call(subject.visit, itertools.islice(order, CYCLES)))
@@ -93,7 +93,7 @@ def measure_close(benchmark: Any, runtime: Runtime, subject: Any) -> None:
 
 
 def measure_memory(benchmark: Any, runtime: Runtime, subject: Any) -> None:
-    """Measure memory in another process. The time is of no interest, the extra figures are the result."""
+    """Measure memory in another process. The time does not matter; the extra figures are the result."""
     outcome = benchmark.pedantic(memory_of, (runtime.name, subject.name, _ENDPOINTS, 'tracemalloc'), rounds=1)
     benchmark.extra_info.update(endpoints=_ENDPOINTS, bytes_per_endpoint=outcome['bytes'])
     assert outcome['bytes'] > 0

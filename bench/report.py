@@ -20,7 +20,7 @@ from .settings import Settings
 
 __all__ = ['draw_chart', 'print_table', 'write_json']
 
-#: Distributions whose versions belong to the figures, besides gcpool's own.
+#: Distributions whose versions are recorded with the figures, besides gcpool's own.
 _DISTRIBUTIONS = [
     'generic-connection-pool',
     'psycopg2-binary',
@@ -37,7 +37,7 @@ _DISTRIBUTIONS = [
 
 
 def print_table(results: Sequence[Result], console: Console) -> None:
-    """Print every figure with its goal. Ratios only, where there is something to divide by: times are for the JSON."""
+    """Print every figure with its goal. Only ratios, if there is something to divide by: times are in the JSON."""
     table = Table('figure', 'median', 'quartiles', 'goal', '')
     for column in table.columns[1:3]:
         column.justify = 'right'
@@ -58,7 +58,7 @@ def print_table(results: Sequence[Result], console: Console) -> None:
 
 
 def write_json(results: Sequence[Result], settings: Settings, path: Path) -> None:
-    """Write every sample of every round, and what they were taken on."""
+    """Write every sample of every round, and the environment of the measurement."""
     document = {
         'environment': {
             'python': platform.python_version(),
@@ -85,7 +85,7 @@ def write_json(results: Sequence[Result], settings: Settings, path: Path) -> Non
 
 
 def draw_chart(results: Sequence[Result], stem: Path) -> list[Path]:
-    """Draw what a cycle costs in each pool, and what many threads get through, into a PNG and an SVG."""
+    """Draw the cost of a cycle in each pool, and the throughput of many threads, into a PNG and an SVG."""
     import matplotlib as mpl
 
     mpl.use('agg')
@@ -107,13 +107,13 @@ def draw_chart(results: Sequence[Result], stem: Path) -> list[Path]:
 
 
 def _draw_cycles(axes: Any, runtime: str, by_case: dict[str, Result]) -> None:
-    """One bar a pool: the cost of its shortest way through a cycle, in that of the first subject."""
+    """One bar per pool: the cost of its fastest cycle, relative to that of the first subject."""
     cycle, block = by_case[f'{runtime}: cycle'], by_case[f'{runtime}: context_manager']
     first = next(iter(cycle.samples))
     bars = {name: quartiles(ratios(samples, cycle.samples[first])) for name, samples in cycle.samples.items()}
     for name, samples in block.samples.items():
         if name not in bars:
-            # It has nothing else, so it is held against the first subject's context manager.
+            # It has nothing else, so it is compared with the first subject's context manager.
             bars[f'{name} (async with)'] = quartiles(ratios(samples, block.samples[first]))
     bars = dict(sorted(bars.items(), key=lambda item: -item[1][1]))
     lower, medians, upper = zip(*bars.values(), strict=True)
@@ -173,7 +173,7 @@ def _number(value: float) -> str:
 
 def _versions() -> dict[str, str]:
     installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
-    # What is measured is what was imported, which need not be installed: from a checkout there is no distribution.
+    # The imported version is measured, which need not be installed: a checkout has no distribution.
     return {
         'gcpool': gcpool.__version__,
         **{name: installed[name] for name in _DISTRIBUTIONS if name in installed},

@@ -27,7 +27,7 @@ class Runtime(Protocol):
         """Call a subject's method to its end."""
 
     def timed(self, function: Callable[[int], Any]) -> Timed:
-        """Make a subject's loop something that tells how long it took."""
+        """Convert a subject's loop into a function that returns how long it took."""
 
     def contend(
         self, serve: Callable[[Iterator[int], int, float], Any], workers: int, quota: int, hold: float
@@ -36,11 +36,11 @@ class Runtime(Protocol):
 
         :param serve: a subject's ``serve``
         :param hold: seconds between acquire and release
-        :return: nanoseconds that it took, how often each worker was served
+        :return: the nanoseconds that it took, and how often each worker was served
         """
 
     def close(self) -> None:
-        """Let go of what the runtime holds."""
+        """Release what the runtime holds."""
 
 
 class Threads:
@@ -111,8 +111,8 @@ class Asyncio:
     ) -> tuple[int, list[int]]:
         async def run() -> tuple[int, list[int]]:
             tickets = count()
-            # The timers of a loop that has nothing else to do are no finer than 1 ms, and a pool that keeps the loop
-            # busy would look the better for it. With this, the loop is as busy under all pools.
+            # The timers of an otherwise idle loop are no finer than 1 ms, so a pool that keeps the loop busy would look
+            # better. With this, the loop is equally busy under all pools.
             busy = asyncio.create_task(_keep_busy()) if hold else None
             started = perf_counter_ns()
             tasks = [asyncio.create_task(serve(tickets, quota, hold)) for _ in range(workers)]
@@ -135,16 +135,16 @@ async def _keep_busy() -> None:
 
 @contextlib.contextmanager
 def all_runtimes() -> Iterator[list[Runtime]]:
-    """Both runtimes, closed in the end."""
+    """Both runtimes, closed at the end."""
     with contextlib.closing(Threads()) as threads, contextlib.closing(Asyncio()) as loop:
         yield [threads, loop]
 
 
 @contextlib.contextmanager
 def opened(runtime: Runtime, subjects: Sequence[Any], result: Result) -> Iterator[list[Any]]:
-    """Open the subjects whose libraries are here, and close them in the end.
+    """Open the subjects whose libraries are installed, and close them at the end.
 
-    :param result: where a subject that cannot take part is entered
+    :param result: records subjects that cannot take part
     """
     with contextlib.ExitStack() as stack:
         yield [subject for subject in subjects if _opens(runtime, subject, result, stack)]
@@ -161,9 +161,9 @@ def _opens(runtime: Runtime, subject: Any, result: Result, stack: contextlib.Exi
 
 
 def warm_up(subject: Any, run: Timed) -> int:
-    """Warm a pool up and make sure that it reuses its connections, which is what is going to be measured.
+    """Warm a pool up and make sure that it reuses its connections, which is what will be measured.
 
-    :return: the number of connections made so far; it must be the same after the measurement
+    :return: the number of connections created so far; it must be the same after the measurement
     """
     run(64)
     created: int = subject.created
@@ -173,6 +173,6 @@ def warm_up(subject: Any, run: Timed) -> int:
 
 
 def check_reuse(subject: Any, created: int) -> None:
-    """Refuse figures of a subject that has connected anew since it had made ``created`` connections."""
+    """Reject the figures of a subject that has connected again since it had ``created`` connections."""
     if subject.created != created:
         raise RuntimeError(f'{subject.name} made {subject.created - created} connections while warm: not a pool')

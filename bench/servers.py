@@ -1,6 +1,7 @@
 """Compare gcpool with other pools on real servers: ``python -m bench.servers``.
 
-PostgreSQL, MariaDB and Redis are private ones on loopback, started from what is installed and stopped in the end.
+PostgreSQL, MariaDB and Redis run as private servers on loopback, started from the installed programs and stopped at the
+end.
 """
 
 import argparse
@@ -39,7 +40,7 @@ __all__ = ['CONNECTIONS', 'WORKERS', 'Peer', 'Servers', 'load', 'main', 'spike']
 CONNECTIONS = 8
 WORKERS = {'threads': 16, 'asyncio': 64}
 
-#: what PostgreSQL is asked; the second takes it 1 ms
+#: queries for PostgreSQL; the second takes it 1 ms
 STATEMENTS = {'select_1': ('SELECT 1', 1), '1_ms': ('SELECT 1 FROM pg_sleep(0.001)', 1)}
 
 KEY, VALUE = 'gcpool', b'a value of some length, as a session or a small document has it'
@@ -47,10 +48,11 @@ KEY, VALUE = 'gcpool', b'a value of some length, as a session or a small documen
 
 @dataclass(frozen=True)
 class Peer:
-    """What gcpool is held against in a case: goals for its throughput and its 99th percentile, in the other's.
+    """What gcpool is compared with in a case: goals for its throughput and its 99th percentile, relative to the
+    other's.
 
-    :ivar in_turn: whether it serves those who wait in turn. If not, hardly anybody who is served has waited, some are
-        not served at all, and its percentiles say nothing.
+    :ivar in_turn: whether it serves waiters in turn. If not, hardly any worker that is served has waited, some are not
+        served at all, and its percentiles say nothing.
     """
 
     name: str
@@ -124,7 +126,7 @@ def _threads_cases(runtime: Runtime) -> dict[str, Case]:
                 Peer('generic_connection_pool'),
                 Peer(servers_threads.NoPool.name),
             ],
-            # Who is served how often is a random walk, which evens out as it goes on.
+            # How often each worker is served is a random walk, which evens out in time.
             long=has_goal,
             fairness=Goal('>=', 0.95) if has_goal else None,
         )
@@ -245,7 +247,7 @@ def spike(
     settings: Settings,
     servers: Servers,
 ) -> LoadResult:
-    """Let everybody come at once to a pool that was just opened and has its minimum of connections."""
+    """Send all requests at once to a pool that was just opened and has its minimum of connections."""
     text = f'spike of {servers_spike.REQUESTS} on {servers_spike.MINIMUM} to {servers_spike.MOST}'
     result = LoadResult(f'{runtime.name}: {text}', measures=SPIKE_MEASURES)
     with opened(runtime, make_subjects(), result) as present:
@@ -271,7 +273,7 @@ def _spike_run(runtime: Runtime, subject: Any, loads: list[Load]) -> Timed:
             before = subject.created
             waits: list[list[int]] = []
             serve = _serve(runtime)(subject, lambda conn: conn.query(), waits)
-            # One ticket for each: who is through does not come again.
+            # One ticket for each: a worker that has finished does not come again.
             elapsed, served = runtime.contend(
                 lambda _tickets, quota, hold: serve(iter((0, quota)), quota, hold), requests, requests, 0.0
             )
@@ -307,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     settings = QUICK if options.quick else FULL
     progress = Console(stderr=True)
-    # Wide enough for every line where there is no terminal to say how wide it is.
+    # Wide enough for every line if there is no terminal to ask.
     out = Console() if sys.stdout.isatty() else Console(width=120)
 
     out.print(interpreter.describe(), highlight=False)

@@ -42,7 +42,7 @@ class Subject(CountedPool, abc.ABC):
 
     @abc.abstractmethod
     def connection(self) -> contextlib.AbstractAsyncContextManager[Any]:
-        """Take a connection, waiting for it, and give it back."""
+        """Take a connection, waiting for it, and release it."""
 
 
 class EndpointPool(Subject):
@@ -73,7 +73,7 @@ class EndpointPool(Subject):
         self.pool: Any = module.ConnectionPool(self.adapt(manager, module), **self._options)
 
     def variant(self, kind: Callable[..., Any], **options: Any) -> Any:
-        """Give another subject, with the same manager and some parameters of the pool in addition."""
+        """Return another subject, with the same manager and some more parameters of the pool."""
         return kind(self._make_manager, self.note, **self._options, **options)
 
     def adapt(self, manager: Any, module: Any) -> Any:
@@ -142,7 +142,7 @@ class AsyncPg(Subject):
 
 
 class AsyncPgWithoutReset(AsyncPg):
-    """The same with ``reset`` replaced, so that a return costs what it does with gcpool."""
+    """asyncpg's pool with ``reset`` replaced, so that a return costs the same as with gcpool."""
 
     name = 'asyncpg without its reset'
     note = 'looks at the connection; rolls back if a transaction is open'
@@ -241,9 +241,9 @@ class RedisBlockingPool(RedisPool):
 def serve(
     subject: Subject, query: Callable[[Any], Awaitable[None]], waits: list[list[int]]
 ) -> Callable[[Iterator[int], int, float], Awaitable[int]]:
-    """Make what each of many tasks does: for each ticket take a connection, query, give it back.
+    """Return what each of many tasks does: for each ticket take a connection, query, release it.
 
-    :param waits: gets the nanoseconds that each acquire has taken, one list a worker
+    :param waits: receives the nanoseconds of each acquire, one list per worker
     """
 
     async def work(tickets: Iterator[int], quota: int, _hold: float) -> int:

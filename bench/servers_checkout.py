@@ -1,8 +1,8 @@
-"""What a checkout without a statement costs: one thread or task takes a connection from a warm pool and gives it back.
+"""The cost of a checkout without a statement: one thread or task takes a connection from a warm pool and releases it.
 
-The connection managers are the real ones, and all that they do each time is part of it: the check before a connection
-is served, the look at it when it comes back. Beside gcpool stand the driver's own pool and, where the driver has none
-or to see what a pool saves, a new connection each time.
+The connection managers are the real ones, and all that they do each time is included: the check before a connection is
+served, the look at it when it is returned. For comparison there is the driver's own pool and, if the driver has none or
+to show what a pool saves, a new connection each time.
 """
 
 import functools
@@ -23,7 +23,7 @@ from .settings import Settings
 
 __all__ = ['DRIVERS', 'Checkout', 'checkout']
 
-#: seconds within which a connection that was used is served without a check, for the subject that has such a time
+#: seconds after its last use for which a connection is served without a check, for the subject that has such a time
 UNCHECKED = 3600.0
 
 HALF = Goal('<=', 0.5)
@@ -31,13 +31,13 @@ HALF = Goal('<=', 0.5)
 
 @dataclass(frozen=True)
 class Checkout:
-    """A subject, and how a connection is taken from its pool and given back a number of times."""
+    """A subject, and a function that takes a connection from its pool and releases it a number of times."""
 
     subject: Any
     cycle: Callable[[Any, int], Any]
-    #: the goal for gcpool, in terms of this one
+    #: the goal for gcpool, relative to this subject
     goal: Goal | None = None
-    #: the goal for this one itself, in microseconds
+    #: the goal for this subject itself, in microseconds
     own_goal: Goal | None = None
 
 
@@ -50,7 +50,7 @@ class UncheckedAsyncGcPool(servers_asyncio.GcPool):
 
 
 class Connecting(CountedPool):
-    """No pool: each time a connection is made, and closed."""
+    """No pool: a connection is created each time, and closed."""
 
     name = 'no pool: connects each time'
     note = 'connects; closes'
@@ -68,7 +68,7 @@ class Connecting(CountedPool):
 
 
 def checkout(runtime: Runtime, driver: str, settings: Settings, servers: Any) -> LoadResult:
-    """Take a connection from each of some warm pools and give it back, in turns."""
+    """Take a connection from each of several warm pools and release it, in turns."""
     text, make_checkouts = DRIVERS[runtime.name][driver]
     result = LoadResult(f'{runtime.name}: a checkout, {text}', unit='ns/cycle', measures=[CHECKOUT])
     try:
@@ -82,7 +82,7 @@ def checkout(runtime: Runtime, driver: str, settings: Settings, servers: Any) ->
         for subject in present:
             loads = result.add(subject.name, subject.note)
             run = _run(runtime.timed(functools.partial(checkouts[subject].cycle, subject.pool)), loads)
-            # Without connecting, or the loop would be as short as that is long.
+            # Without connecting, which takes so long that the loop would be too short.
             created[subject] = subject.created if isinstance(subject, Connecting) else warm_up(subject, run)
             runs[subject.name] = run, calibrate(run, settings.loop_ns, start=2)
             loads.clear()

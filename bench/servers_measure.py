@@ -1,4 +1,4 @@
-"""What is measured on a server: how much gets through, how long a connection is waited for, who is served how often."""
+"""What is measured on a server: throughput, waits for a connection, and how often each worker is served."""
 
 import dataclasses
 import statistics
@@ -67,15 +67,15 @@ class Load:
 
     @property
     def least_of_most(self) -> float:
-        """How often the worker that was served least was served, in terms of the one that was served most."""
+        """How often the least served worker was served, relative to the most served one."""
         return min(self.served) / max(self.served)
 
     @property
     def shortest_of_longest(self) -> float:
-        """The mean wait of the worker that waited least, in terms of that of the one that waited most.
+        """The shortest mean wait of a worker, relative to the longest.
 
-        The pool's part in who is served how often. The rest is the server's and the machine's, which may keep a worker
-        for long in the middle of its query.
+        This is the pool's share in how often each worker is served. The rest depends on the server and the machine,
+        which may keep a worker for long in the middle of its query.
         """
         means = [statistics.fmean(waits) for waits in self.waits if waits]
         return min(means) / max(means)
@@ -112,7 +112,7 @@ class LoadResult(Result):
     measures: Sequence[Measure] = ()
     #: name of the subject -> its rounds
     loads: dict[str, list[Load]] = field(default_factory=dict)
-    #: name of the subject -> what it does when a connection is taken and given back
+    #: name of the subject -> what it does when a connection is taken and returned
     notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, note: str = '') -> list[Load]:
@@ -145,7 +145,7 @@ def percentile(values: Sequence[int], percent: int) -> int:
 
 
 def compare(result: LoadResult, measure: Measure, other: str, goal: Goal | None = None) -> None:
-    """Add a figure of gcpool in terms of another subject, round by round; nothing if one of them is missing."""
+    """Add a figure of gcpool relative to another subject, round by round; nothing if one of them is missing."""
     if 'gcpool' not in result.loads or other not in result.loads:
         return
     values = ratios(result.values('gcpool', measure), result.values(other, measure))

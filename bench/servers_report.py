@@ -14,7 +14,7 @@ __all__ = ['draw_chart', 'print_loads', 'print_notes']
 
 
 def print_loads(results: Sequence[LoadResult], console: Console) -> None:
-    """Print the medians of what each subject did. They are the machine's as much as the pool's."""
+    """Print the medians of what each subject did. They depend on the machine as much as on the pool."""
     for result in results:
         table = Table(title=f'[bold]{result.case}[/bold]', title_justify='left')
         table.add_column('', no_wrap=True)
@@ -41,7 +41,7 @@ def print_notes(results: Sequence[LoadResult], console: Console) -> None:
 
 
 def draw_chart(results: Sequence[LoadResult], stem: Path) -> list[Path]:
-    """Draw one row a case, one bar a subject, into a PNG and an SVG; not of the cases with one measure alone."""
+    """Draw one row per case, one bar per subject, into a PNG and an SVG; without the cases of only one measure."""
     import matplotlib as mpl
 
     mpl.use('agg')

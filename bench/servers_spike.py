@@ -1,8 +1,8 @@
 """The spike of HikariCP's "Welcome to the Jungle": many requests at once on a pool at rest, where connecting is slow.
 
 50 requests come at once to a pool of 5 idle connections that may grow to 50. Connecting takes 150 ms and a query 2 ms,
-both simulated by a sleep, the same for all: five connections could serve everybody within 20 ms, and who decides to
-connect for a request waits for 150.
+both simulated by a sleep, the same for all. 5 connections could serve all requests within 20 ms; a pool that connects
+for a request makes it wait 150 ms.
 """
 
 import asyncio
@@ -127,7 +127,7 @@ def asyncio_subjects() -> list[servers_asyncio.Subject]:
 
 
 def warm_up(subject: servers_threads.Subject) -> None:
-    """Have the minimum of connections made, at once."""
+    """Create the minimum number of connections, at once."""
     contexts = [subject.connection() for _ in range(MINIMUM)]
     with concurrent.futures.ThreadPoolExecutor(MINIMUM) as executor:
         list(executor.map(lambda context: context.__enter__(), contexts))
@@ -136,7 +136,7 @@ def warm_up(subject: servers_threads.Subject) -> None:
 
 
 async def warm_up_async(subject: servers_asyncio.Subject) -> None:
-    """Have the minimum of connections made, at once."""
+    """Create the minimum number of connections, at once."""
     contexts = [subject.connection() for _ in range(MINIMUM)]
     await asyncio.gather(*(context.__aenter__() for context in contexts))
     for context in contexts:

@@ -1,4 +1,4 @@
-"""What the subjects for both runtimes have in common: what is said of a pool, and the count of its connections."""
+"""Shared by the subjects for both runtimes: the description of a pool, and the count of its connections."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ class CountedPool:
     """One pool under test."""
 
     name: ClassVar[str]
-    #: what is done with a connection when it is taken; when it is given back
+    #: what is done with a connection when it is taken; when it is returned
     note: str
     #: whether it never has more connections than the case allows
     bounded: ClassVar[bool] = True

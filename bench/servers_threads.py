@@ -1,7 +1,7 @@
-"""The pools for threads that are compared on real servers, each driven as its users drive it.
+"""The pools for threads that are compared on real servers, each used as its users use it.
 
-A subject is imported when it is opened, so one that is not installed is reported missing and nothing else fails. Each
-says in ``note`` what it does when a connection is taken and given back: all of it is what the pool does by default.
+A subject is imported when it is opened, so that a missing one is reported and nothing else fails. Each says in ``note``
+what it does when a connection is taken and returned: all of this is the pool's default.
 """
 
 import abc
@@ -46,7 +46,7 @@ class Subject(CountedPool, abc.ABC):
 
     @abc.abstractmethod
     def connection(self) -> contextlib.AbstractContextManager[Any]:
-        """Take a connection, waiting for it, and give it back."""
+        """Take a connection, waiting for it, and release it."""
 
 
 class EndpointPool(Subject):
@@ -77,7 +77,7 @@ class EndpointPool(Subject):
         self.pool: Any = module.ConnectionPool(self.adapt(manager, module), **self._options)
 
     def variant(self, kind: Callable[..., Any], **options: Any) -> Any:
-        """Give another subject, with the same manager and some parameters of the pool in addition."""
+        """Return another subject, with the same manager and some more parameters of the pool."""
         return kind(self._make_manager, self.note, **self._options, **options)
 
     def adapt(self, manager: Any, module: Any) -> Any:
@@ -188,7 +188,7 @@ class SqlAlchemy(Subject):
 
 
 class NoPool(Subject):
-    """A connection for each thread: how fast and how even it goes where nothing is shared but the machine."""
+    """A connection for each thread: speed and fairness where only the machine is shared."""
 
     name = 'no pool: a connection for each thread'
     note = 'nothing'
@@ -219,7 +219,7 @@ class NoPool(Subject):
 
 
 class _Lent:
-    """A connection that is given back when its thread has ended."""
+    """A connection that is released when its thread has ended."""
 
     def __init__(self, free: 'queue.SimpleQueue[Any]') -> None:
         self._free = free
@@ -278,9 +278,9 @@ class RedisBlockingPool(RedisPool):
 def serve(
     subject: Subject, query: Callable[[Any], None], waits: list[list[int]]
 ) -> Callable[[Iterator[int], int, float], int]:
-    """Make what each of many threads does: for each ticket take a connection, query, give it back.
+    """Return what each of many threads does: for each ticket take a connection, query, release it.
 
-    :param waits: gets the nanoseconds that each acquire has taken, one list a worker
+    :param waits: receives the nanoseconds of each acquire, one list per worker
     """
 
     def work(tickets: Iterator[int], quota: int, _hold: float) -> int:
@@ -297,7 +297,7 @@ def serve(
 
 
 def psycopg_subjects(conninfo: str, size: int, threads: int) -> list[Subject]:
-    """:param threads: how many the pools are shared by"""
+    """:param threads: how many threads share the pools"""
 
     def make_manager() -> Any:
         contrib: Any = import_module('gcpool.contrib.psycopg')

@@ -9,7 +9,7 @@ __all__ = ['FULL', 'QUICK', 'Settings']
 class Settings:
     #: rounds of the cases that measure a cycle
     rounds: int
-    #: nanoseconds that one measurement of these takes at the least
+    #: minimum number of nanoseconds of one of these measurements
     loop_ns: int
     #: the same two for the cases with many threads or tasks
     contention_rounds: int
@@ -21,10 +21,10 @@ class Settings:
     #: how many tasks queue for one connection
     queued: tuple[int, ...]
     queue_rounds: int
-    #: rounds of the cases on real servers, and nanoseconds that one measurement takes there at the least
+    #: rounds of the cases on real servers, and the minimum number of nanoseconds of one of these measurements
     server_rounds: int
     server_ns: int
-    #: the same where it matters how evenly the workers are served
+    #: the same for cases that measure fairness
     server_long_ns: int
 
 
@@ -42,7 +42,7 @@ FULL = Settings(
     server_long_ns=3_000_000_000,
 )
 
-#: To see that it runs, and about where things are; not for publishing.
+#: To see that it runs, and for rough figures; not for publishing.
 QUICK = Settings(
     rounds=11,
     loop_ns=10_000_000,

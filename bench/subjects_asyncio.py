@@ -73,7 +73,7 @@ class Subject(abc.ABC):
         raise NotImplementedError(f'{self.name} is not part of this case')
 
     async def acquire_one(self) -> Any:
-        """Acquire a connection, for the cases that do something else in between than the loops above."""
+        """Acquire a connection, for cases that do something between acquire and release."""
         raise NotImplementedError(f'{self.name} is not part of this case')
 
     async def release_one(self, conn: Any) -> None:
@@ -140,7 +140,7 @@ class EndpointPool(Subject):
         self.taken = [await acquire(endpoint) for _ in repeat(None, number)]
 
     async def empty(self) -> None:
-        """Give back what :py:meth:`fill` has acquired."""
+        """Release what :py:meth:`fill` has acquired."""
         while self.taken:
             await self.pool.release(self.taken.pop(), self.endpoint)
 
@@ -172,7 +172,7 @@ class GenericConnectionPool(EndpointPool):
 
 
 class LifoQueue(Subject):
-    """What asyncio itself offers for keeping connections in; it does nothing else that a pool does."""
+    """asyncio's own queue, used to keep connections; it does nothing else that a pool does."""
 
     name = 'asyncio.LifoQueue'
 
@@ -191,7 +191,7 @@ class LifoQueue(Subject):
             await put(await get())
 
     async def context_manager(self, number: int) -> None:
-        """A queue has none: this is what the context managers of the pools are held against."""
+        """A queue has no context manager: those of the pools are compared with this."""
         await self.cycle(number)
 
     async def serve(self, tickets: Iterator[int], quota: int, hold: float) -> int:

@@ -142,7 +142,7 @@ class EndpointPool(Subject):
         self.taken = [acquire(endpoint) for _ in repeat(None, number)]
 
     def empty(self) -> None:
-        """Give back what :py:meth:`fill` has acquired."""
+        """Release what :py:meth:`fill` has acquired."""
         while self.taken:
             self.pool.release(self.taken.pop(), self.endpoint)
 
@@ -169,7 +169,7 @@ class GenericConnectionPool(EndpointPool):
 
 
 class DictOfLists(EndpointPool):
-    """What many endpoints cost by themselves: to look one up in memory that is in no cache, twice a cycle."""
+    """The cost of many endpoints alone: two look-ups per cycle in memory that is in no cache."""
 
     name = package = 'dict of lists'
 
@@ -209,7 +209,7 @@ class SimpleQueue(Subject):
             put(get())
 
     def context_manager(self, number: int) -> None:
-        """A queue has none: this is what the context managers of the pools are held against."""
+        """A queue has no context manager: those of the pools are compared with this."""
         self.cycle(number)
 
     def serve(self, tickets: Iterator[int], quota: int, hold: float) -> int:

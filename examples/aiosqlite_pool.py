@@ -1,6 +1,6 @@
-"""Tasks that share a few connections to an SQLite database, by aiosqlite.
+"""Tasks that share a few connections to an SQLite database, with aiosqlite.
 
-Needs no server: pip install "gcpool[aiosqlite]", and then python examples/aiosqlite_pool.py
+Needs no server: pip install "gcpool[aiosqlite]", then python examples/aiosqlite_pool.py
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def main() -> None:
 
             await asyncio.gather(*(transfer(1) for _ in range(200)))
 
-            # What is not committed is rolled back when the connection goes back to the pool.
+            # Uncommitted changes are rolled back when the connection is returned.
             async with pool.connection(path) as conn:
                 await conn.execute("DELETE FROM account WHERE name = 'bob'")
 
@@ -42,7 +42,7 @@ async def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 4:', stats['created'])
+    print('connections created, at most 4:', stats['created'])
 
 
 if __name__ == '__main__':

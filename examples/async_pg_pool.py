@@ -1,6 +1,6 @@
-"""Tasks that share a few PostgreSQL connections, by asyncpg.
+"""Tasks that share a few PostgreSQL connections, with asyncpg.
 
-Needs a server: pip install "gcpool[asyncpg]", and then
+Needs a server: pip install "gcpool[asyncpg]", then
 GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/async_pg_pool.py
 """
 
@@ -14,7 +14,7 @@ from gcpool.contrib.asyncpg import DbConnectionManager, DbEndpoint
 
 
 async def main() -> None:
-    # One pool can serve several databases: the endpoint is a name that is chosen here.
+    # One pool can serve several databases: the program chooses the names of the endpoints.
     manager = DbConnectionManager[asyncpg.Record]({'primary': {'dsn': os.environ['GCPOOL_EXAMPLE_DSN']}})
     pool = ConnectionPool[DbEndpoint, 'asyncpg.Connection[asyncpg.Record]'](manager, max_size=3, acquire_timeout=10.0)
     try:
@@ -38,7 +38,7 @@ async def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 3:', stats['created'])
+    print('connections created, at most 3:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Tasks that share a few TCP sockets.
 
-Starts an echo server of its own, so it can be run as it is: python examples/async_pool.py
+Starts its own echo server: python examples/async_pool.py
 """
 
 import asyncio
@@ -47,7 +47,7 @@ async def main() -> None:
     stats = pool.get_stats()
     print('right answers:', sum(answer == number for number, answer in enumerate(answers)))
     print('acquired:', stats['acquires'])
-    print('connections made, at most 3:', stats['created'])
+    print('connections created, at most 3:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Tasks that share a few PostgreSQL connections, by psycopg 3. One of them is cancelled in the middle of a query.
+"""Tasks that share a few PostgreSQL connections, with psycopg 3. One task is cancelled in the middle of a query.
 
-Needs a server: pip install "gcpool[psycopg]", and then
+Needs a server: pip install "gcpool[psycopg]", then
 GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/async_psycopg_pool.py
 """
 
@@ -36,7 +36,7 @@ async def main() -> None:
             await asyncio.wait_for(sleep(), timeout=0.2)
         except asyncio.TimeoutError:
             print('timed out')
-        # Whatever became of that connection, nobody is given one that is still busy.
+        # Whatever happened to that connection, a connection that is still busy is not served.
         print('six times six:', await square(6))
     finally:
         await pool.close()

@@ -1,6 +1,6 @@
-"""Tasks that share a few Redis connections, by redis-py.
+"""Tasks that share a few Redis connections, with redis-py.
 
-Needs a server: pip install "gcpool[redis]", and then
+Needs a server: pip install "gcpool[redis]", then
 GCPOOL_EXAMPLE_REDIS=redis://localhost:6379/0 python examples/async_redis_pool.py
 """
 
@@ -28,7 +28,7 @@ async def main() -> None:
         async with pool.connection('cache') as conn:
             print('counted:', await async_client_of(conn).getdel('gcpool-async-example'))
 
-        # A task that is cancelled while it waits takes its connection with it: the reply would be the next user's.
+        # If a task is cancelled while it waits, its connection is closed: the next user would read the reply.
         async def wait() -> None:
             async with pool.connection('cache') as conn:
                 await conn.send_command('BLPOP', 'gcpool-nothing-comes', 0)
@@ -47,7 +47,7 @@ async def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 4:', stats['created'])
+    print('connections created, at most 4:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Streams from a pool, with a time limit: who cannot be served in time gets a TimeoutError and nothing is lost.
+"""Streams from a pool, with a timeout: an acquire that cannot be served in time raises TimeoutError.
 
-Starts a server of its own, so it can be run as it is: python examples/async_stream_pool.py
+Starts its own server: python examples/async_stream_pool.py
 """
 
 import asyncio
@@ -20,7 +20,7 @@ async def main() -> None:
     server = await asyncio.start_server(answer, '127.0.0.1', 0)
     endpoint = ('localhost', server.sockets[0].getsockname()[1])
 
-    # For TLS: TcpStreamConnectionManager(ssl=True), or ssl=a context.
+    # For TLS: TcpStreamConnectionManager(ssl=True), or an SSLContext instead of True.
     pool = ConnectionPool[TcpStreamEndpoint, Stream](TcpStreamConnectionManager(), max_size=1)
     try:
 

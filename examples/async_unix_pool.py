@@ -1,6 +1,6 @@
 """Streams to a Unix domain socket from a pool. For Unix only.
 
-Starts a server of its own, so it can be run as it is: python examples/async_unix_pool.py
+Starts its own server: python examples/async_unix_pool.py
 """
 
 import asyncio
@@ -29,7 +29,7 @@ async def main() -> None:
                 async with pool.connection(path, timeout=5.0) as (reader, writer):
                     writer.write(line.encode() + b'\n')
                     print((await reader.readline()).decode().strip())
-            print('connections made:', pool.get_stats()['created'])
+            print('connections created:', pool.get_stats()['created'])
         finally:
             await pool.close()
             server.close()

@@ -1,6 +1,6 @@
-"""Tasks that share a few MySQL or MariaDB connections, by asyncmy.
+"""Tasks that share a few MySQL or MariaDB connections, with asyncmy.
 
-Needs a server: pip install "gcpool[asyncmy]", and then
+Needs a server: pip install "gcpool[asyncmy]", then
 GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database python examples/asyncmy_pool.py
 """
 
@@ -14,7 +14,7 @@ from gcpool.contrib.asyncmy import Connection, DbConnectionManager, DbEndpoint
 
 
 async def parameters(endpoint: DbEndpoint) -> dict[str, Any]:
-    """Asked at each connect: here a password that changes from time to time would be fetched."""
+    """Called at each connect. A program whose password changes would fetch it here."""
     print('connecting to', endpoint)
     server = urlsplit(os.environ['GCPOOL_EXAMPLE_MYSQL'])
     return {
@@ -23,7 +23,7 @@ async def parameters(endpoint: DbEndpoint) -> dict[str, Any]:
         'user': server.username,
         'password': server.password,
         'database': server.path.lstrip('/'),
-        # A server that does not answer is not waited for without end.
+        # Do not wait for ever for a server that does not answer.
         'read_timeout': 30,
     }
 
@@ -41,11 +41,11 @@ async def main() -> None:
 
         await asyncio.gather(*(insert(number) for number in range(100)))
 
-        # What is not committed is rolled back when the connection goes back to the pool.
+        # Uncommitted changes are rolled back when the connection is returned.
         async with pool.connection('primary') as conn, conn.cursor() as cursor:
             await cursor.execute('DELETE FROM gcpool_async_example')
 
-        # A statement that is cancelled leaves its connection in the middle of an answer: nobody else is given it.
+        # A cancelled statement leaves its connection in the middle of an answer, so the connection is not served again.
         async with pool.connection('primary') as conn, conn.cursor() as cursor:
             sleeping = asyncio.create_task(cursor.execute('SELECT SLEEP(60)'))
             await asyncio.sleep(0)
@@ -61,7 +61,7 @@ async def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 4:', stats['created'])
+    print('connections created, at most 4:', stats['created'])
 
 
 if __name__ == '__main__':

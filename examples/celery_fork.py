@@ -1,9 +1,9 @@
-"""A pool that is made, and used, at import time, before a Celery worker forks its processes.
+"""A pool that is built and used at import time, before a Celery worker forks its processes.
 
-A connection must not be used by two processes. Each process of the worker finds the pool empty, opens connections of
-its own, and leaves those of the process it was forked from alone, so nothing has to be done in Celery's signals.
+Two processes must not use the same connection. In each worker process the pool begins empty, opens its own
+connections, and leaves the parent process's connections alone, so Celery's signals are not needed.
 
-Needs a system that can fork, but no broker: files in a directory do for one here. pip install celery, and then
+Needs a system that can fork, but no broker: a directory of files serves as one. pip install celery, then
 celery --workdir examples --app celery_fork worker --concurrency 2
 and in another terminal, in the same directory: python examples/celery_fork.py
 """
@@ -30,17 +30,17 @@ app.conf.broker_transport_options = {
 pool = ConnectionPool[SqliteEndpoint, PooledConnection](
     SqliteConnectionManager(pragmas={'journal_mode': 'wal'}), max_size=4, acquire_timeout=5.0
 )
-# With a limit: a connection that is out at the end must not hold up the exit.
+# With a timeout, so that a connection still in use does not delay the exit for long.
 atexit.register(pool.close, timeout=5.0)
 
-# This leaves an idle connection in the pool of the process that forks.
+# This leaves an idle connection in the pool of the parent process.
 with pool.connection(DATABASE) as conn, conn:
     conn.execute('CREATE TABLE IF NOT EXISTS numbers (number INTEGER, process INTEGER)')
 
 
 @app.task
 def store(number: int) -> dict[str, int]:
-    """Store a number, and tell what the pool of this process has done so far."""
+    """Store a number, and return the statistics of this process's pool."""
     with pool.connection(DATABASE) as conn, conn:
         conn.execute('INSERT INTO numbers VALUES (?, ?)', (number, os.getpid()))
     return pool.get_stats()
@@ -53,7 +53,7 @@ def main() -> None:
         print('rows and sum:', *conn.execute('SELECT count(*), sum(number) FROM numbers'))
         (processes,) = conn.execute('SELECT count(DISTINCT process) FROM numbers').fetchone()
     print('worker processes, at most 2:', processes)
-    print('connections opened by each of them:', {of_process['created'] for of_process in stats})
+    print('connections opened by each process:', {of_process['created'] for of_process in stats})
 
 
 if __name__ == '__main__':

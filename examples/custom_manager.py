@@ -1,6 +1,6 @@
-"""A connection manager of one's own, for a protocol that wants a password first, and has one answer after the other.
+"""A custom connection manager, for a protocol with a login in which each command has one answer.
 
-Starts a server of its own, so it can be run as it is: python examples/custom_manager.py
+Starts its own server: python examples/custom_manager.py
 """
 
 import socket
@@ -14,7 +14,7 @@ from gcpool.threading import BaseConnectionManager, ConnectionPool
 
 
 class Client:
-    """A connection to a key-value store that takes a command a line and answers with a line.
+    """A connection to a key-value store. A command is one line, and so is its answer.
 
     :param host: host of the store
     :param port: its port
@@ -27,8 +27,8 @@ class Client:
         self.in_step = True
 
     def ask(self, *words: str, timeout: float | None = 5.0) -> str:
-        """Send a command and wait for the answer, for so many seconds."""
-        # Whoever asks next must not get the answer to a question that was given up.
+        """Send a command and wait for the answer, for at most ``timeout`` seconds."""
+        # If this command is abandoned, its answer must not reach the next user of the connection.
         self.in_step = False
         self._sock.settimeout(at_least_a_moment(timeout))
         self._sock.sendall((' '.join(words) + '\n').encode())
@@ -45,7 +45,7 @@ class Client:
 
 
 def at_least_a_moment(timeout: float | None) -> float | None:
-    """The timeout for a socket: 0, an acquire's that must not wait, would make it a non-blocking one."""
+    """Return a timeout for a socket. 0, from an acquire that must not wait, would make the socket non-blocking."""
     return timeout if timeout is None else max(timeout, 0.001)
 
 
@@ -53,16 +53,16 @@ Endpoint = tuple[str, int]
 
 
 class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
-    """Makes connections to the store and logs in.
+    """Connects to the store and logs in.
 
-    :param password: what the store wants to hear
+    :param password: the store's password
     """
 
     def __init__(self, password: str) -> None:
         self._password = password
 
     def create(self, endpoint: Endpoint, timeout: float | None = None) -> Client:
-        """Connect and log in; whatever goes wrong, nothing is left open."""
+        """Connect and log in. If anything fails, the connection is closed."""
         client = Client(*endpoint, timeout)
         try:
             answer = client.ask('AUTH', self._password, timeout=timeout)
@@ -78,9 +78,9 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
         conn.close()
 
     def check_aliveness(self, endpoint: Endpoint, conn: Client, timeout: float | None = None) -> bool:
-        """Ask an idle connection for a sign of life before it is used again."""
+        """Ask the store whether an idle connection still works."""
         if timeout == 0:
-            # That the store does not answer at once speaks against no connection: it is idle again.
+            # The connection may be good. After a TimeoutError it becomes idle again.
             raise TimeoutError('no time to ask the store')
         try:
             return conn.ask('PING', timeout=timeout) == 'PONG'
@@ -88,13 +88,13 @@ class StoreConnectionManager(BaseConnectionManager[Endpoint, Client]):
             return False
 
     def is_broken(self, endpoint: Endpoint, conn: Client, exc: BaseException) -> bool:
-        """Tell whether a connection is unfit after a ``with`` block raised: it is closed then, and not served again."""
+        """Tell whether a connection is unfit after a ``with`` block raised: then the pool closes it."""
         return not conn.in_step
 
     def on_release(self, endpoint: Endpoint, conn: Client) -> None:
-        """Have a connection closed that came back, by ``release()`` or at the end of a block, when it is unfit."""
+        """Have the pool close a connection that is returned unfit, by ``release()`` or at the end of a block."""
         if not conn.in_step:
-            raise DiscardConnection('a command was sent whose answer nobody has read')
+            raise DiscardConnection('the answer to a command was not read')
 
 
 class StoreHandler(socketserver.StreamRequestHandler):
@@ -103,7 +103,7 @@ class StoreHandler(socketserver.StreamRequestHandler):
     values: dict[str, str] = {}  # noqa: RUF012  (one store for all connections)
 
     def handle(self) -> None:
-        """Serve one connection, until the client hangs up, be it in the middle of a command."""
+        """Serve one connection until the client hangs up, even in the middle of a command."""
         with suppress(ConnectionError):
             self.serve()
 
@@ -145,19 +145,19 @@ def main() -> None:
             print('set:', client.ask('SET', 'answer', '42'))
         with pool.connection(endpoint) as client:
             print('get:', client.ask('GET', 'answer'))
-        print('connections made:', pool.get_stats()['created'])
+        print('connections created:', pool.get_stats()['created'])
 
-        # The answer will come, but to nobody: the next one has a connection of his own.
+        # The answer arrives on a closed connection; the next user gets a new one.
         try:
             with pool.connection(endpoint) as client:
                 client.ask('SLEEP', '0.1', timeout=0.01)
         except TimeoutError as exc:
-            print('given up:', exc)
+            print('abandoned:', exc)
         with pool.connection(endpoint) as client:
             print('get:', client.ask('GET', 'answer'))
-        print('connections made:', pool.get_stats()['created'])
+        print('connections created:', pool.get_stats()['created'])
 
-        # What the manager raises reaches the caller as it is.
+        # The caller gets the manager's exception unchanged.
         try:
             misinformed_pool.acquire(endpoint)
         except PermissionError as exc:

@@ -1,6 +1,6 @@
 """A Flask service whose threads share a few connections to an SQLite database.
 
-Needs no server: pip install flask, and then python examples/flask_service.py [PORT]
+Needs no server: pip install flask, then python examples/flask_service.py [PORT]
 curl -X POST http://127.0.0.1:8000/visits/ann
 """
 
@@ -18,7 +18,7 @@ from gcpool.threading import ConnectionPool
 DATABASE = os.environ.get('GCPOOL_EXAMPLE_DATABASE', 'visits.db')
 
 app = Flask(__name__)
-# Nothing is opened before the first request: making a pool costs nothing, also where the module is only imported.
+# The pool opens nothing before the first request, so building it at import costs nothing.
 pool = ConnectionPool[SqliteEndpoint, PooledConnection](
     SqliteConnectionManager(pragmas={'journal_mode': 'wal'}), max_size=4, acquire_timeout=5.0
 )
@@ -26,15 +26,15 @@ pool = ConnectionPool[SqliteEndpoint, PooledConnection](
 
 @app.errorhandler(PoolTimeout)
 def unavailable(exc: PoolTimeout) -> ResponseReturnValue:
-    """Answer that there is no connection to be had now. Why is for the log: the message names the database."""
-    app.logger.warning('a request is refused: %s', exc)
+    """Answer that no connection is available now. Only the log says why, because the message names the database."""
+    app.logger.warning('request refused: %s', exc)
     return {'error': 'no connection to the database'}, 503, {'Retry-After': '1'}
 
 
 @app.post('/visits/<name>')
 def visit(name: str) -> ResponseReturnValue:
     """Count a visit."""
-    # Not for the whole request: the connection goes back before the answer is made and sent.
+    # The connection is returned before the response is built and sent.
     with pool.connection(DATABASE) as conn, conn:
         (count,) = conn.execute(
             'INSERT INTO visits VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET count = count + 1 RETURNING count',
@@ -45,7 +45,7 @@ def visit(name: str) -> ResponseReturnValue:
 
 @app.get('/visits/<name>')
 def visits(name: str) -> ResponseReturnValue:
-    """How many visits there were."""
+    """Return the number of visits."""
     with pool.connection(DATABASE) as conn:
         row = conn.execute('SELECT count FROM visits WHERE name = ?', (name,)).fetchone()
     return {'name': name, 'visits': row[0] if row else 0}
@@ -53,19 +53,19 @@ def visits(name: str) -> ResponseReturnValue:
 
 @app.get('/pool')
 def pool_stats() -> ResponseReturnValue:
-    """What the pool says of itself."""
+    """Return the pool's statistics."""
     return dict(pool.get_stats())
 
 
 def main() -> None:
-    # What ends a service from outside ends it as Ctrl-C does, so that the pool is closed.
+    # SIGTERM ends the service like Ctrl-C, so that the pool is closed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pool.connection(DATABASE) as conn:
             conn.execute('CREATE TABLE IF NOT EXISTS visits (name TEXT PRIMARY KEY, count INTEGER NOT NULL)')
         app.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
     finally:
-        # With a limit: a request that has not ended must not hold up the exit.
+        # With a timeout, so that an unfinished request does not delay the exit for long.
         pool.close(timeout=5.0)
 
 

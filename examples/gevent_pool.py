@@ -1,12 +1,12 @@
-"""Greenlets that share a few connections: the pool for threads, in a program that gevent has monkey-patched.
+"""Greenlets that share a few connections: the pool for threads, in a program monkey-patched by gevent.
 
-A greenlet that waits for a connection lets the others run. It can be given up with gevent.Timeout or killed, as any
-other; what it holds, or is about to be given, goes back to the pool.
+A greenlet that waits for a connection lets the others run. gevent.Timeout and kill() work as usual: a connection that
+the greenlet holds, or is about to get, returns to the pool.
 
-Starts a server of its own, so it can be run as it is: pip install gevent, and then python examples/gevent_pool.py
+Starts its own server: pip install gevent, then python examples/gevent_pool.py
 """
 
-# ruff: noqa: E402 - gevent asks for being there before anything else is imported
+# ruff: noqa: E402 - gevent must patch before anything else is imported
 from gevent import monkey
 
 monkey.patch_all()
@@ -23,7 +23,7 @@ from gcpool.threading import ConnectionPool
 
 
 def serve(sock: socket.socket, _address: object) -> None:
-    """Answer in capital letters, after a moment's thought."""
+    """Answer in capital letters, after a short delay."""
     with sock:
         while data := sock.recv(1024):
             gevent.sleep(0.005)
@@ -53,8 +53,8 @@ def main() -> None:
 
         stats = pool.get_stats()
         print('acquired:', stats['acquires'])
-        print('still out or waiting:', stats['acquired'] + stats['waiting'])
-        print('connections made, at most 5:', stats['created'])
+        print('still in use or waiting:', stats['acquired'] + stats['waiting'])
+        print('connections created, at most 5:', stats['created'])
     server.stop()
 
 

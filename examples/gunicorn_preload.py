@@ -1,9 +1,9 @@
-"""A pool that is made, and used, before gunicorn forks its workers.
+"""A pool that is built and used before gunicorn forks its workers.
 
-A connection must not be used by two processes. A worker finds the pool empty, opens connections of its own, and leaves
-those of the process it was forked from alone, so nothing has to be done in gunicorn's hooks.
+Two processes must not use the same connection. In each worker the pool begins empty, opens its own connections, and
+leaves the parent process's connections alone, so gunicorn's hooks are not needed.
 
-Needs a server, and a system that can fork: pip install gunicorn "gcpool[psycopg2]", and then
+Needs a server, and a system that can fork: pip install gunicorn "gcpool[psycopg2]", then
 GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database \
     gunicorn --preload --workers 2 --threads 8 --chdir examples gunicorn_preload:app
 curl http://127.0.0.1:8000/
@@ -25,7 +25,7 @@ pool = ConnectionPool[DbEndpoint, Connection](
 
 
 def backend_pid() -> int:
-    """Which of the server's processes is at the other end of a connection from the pool."""
+    """Return the id of the server process behind a connection from the pool."""
     with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
         cursor.execute('SELECT pg_backend_pid()')
         (pid,) = cursor.fetchone() or (0,)
@@ -37,7 +37,7 @@ PRELOADED_BY = {'process': os.getpid(), 'backend': backend_pid()}
 
 
 def app(_environ: 'WSGIEnvironment', start_response: 'StartResponse') -> list[bytes]:
-    """Answer with who is connected to whom."""
+    """Answer with the ids of the processes at both ends of each connection."""
     answer = {
         'preloaded by': PRELOADED_BY,
         'answered by': {'process': os.getpid(), 'backend': backend_pid()},

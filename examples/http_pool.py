@@ -1,6 +1,6 @@
-"""Threads that share a few HTTP connections, which are kept alive between requests.
+"""Threads that share a few keep-alive HTTP connections.
 
-Starts a server of its own, so it can be run as it is: python examples/http_pool.py
+Starts its own server: python examples/http_pool.py
 """
 
 import threading
@@ -26,7 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Be silent."""
+        """Log nothing."""
 
 
 def main() -> None:
@@ -40,14 +40,14 @@ def main() -> None:
             with pool.connection(url) as conn:
                 conn.request('GET', f'/{number}')
                 response = conn.getresponse()
-                # Read it to its end, else the connection cannot be kept.
+                # Read the response to its end, or the connection cannot be kept.
                 return response.read() == f'/{number}'.encode()
 
         with ThreadPoolExecutor(max_workers=16) as executor:
             print('right answers:', sum(executor.map(get, range(100))))
-        print('connections made, at most 3:', pool.get_stats()['created'])
+        print('connections created, at most 3:', pool.get_stats()['created'])
 
-        # As here: its rest is not for the next user.
+        # Here the rest stays unread: the connection is closed, and the next user never sees it.
         with pool.connection(url) as conn:
             conn.request('GET', '/half-read')
             print(conn.getresponse().read(5))

@@ -1,6 +1,6 @@
-"""Hooks: what a manager is told about its connections, here turned into figures of the kind that monitoring wants.
+"""Hooks: a manager learns what happens to its connections, and turns that into figures for monitoring.
 
-Starts an echo server of its own, so it can be run as it is: python examples/manager_hooks.py
+Starts its own echo server: python examples/manager_hooks.py
 """
 
 import select
@@ -17,24 +17,24 @@ from gcpool.threading import ConnectionPool
 
 
 class ObservedConnectionManager(TcpSocketConnectionManager):
-    """Counts what happens to the connections, and for how long they are in use."""
+    """Counts what happens to the connections, and measures how long they are in use."""
 
     def __init__(self) -> None:
         self.events: Counter[str] = Counter()
         self.seconds_in_use = 0.0
         self._acquired_at: dict[socket.socket, float] = {}
-        # The pool calls the hooks from any thread, and outside its own lock.
+        # The pool calls the hooks from any thread, holding no lock of its own.
         self._lock = threading.Lock()
 
     def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
-        """Count a connection that was made."""
+        """Count a new connection."""
         conn = super().create(endpoint, timeout)
         with self._lock:
             self.events['created'] += 1
         return conn
 
     def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
-        """Count a connection that is closed."""
+        """Count a closed connection."""
         with self._lock:
             self.events['disposed'] += 1
         super().dispose(endpoint, conn, timeout)
@@ -52,7 +52,7 @@ class ObservedConnectionManager(TcpSocketConnectionManager):
             self.seconds_in_use += time.monotonic() - self._acquired_at.pop(conn)
 
     def on_connection_dead(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
-        """Count a connection that was lost while it was idle."""
+        """Count a connection that was lost while idle."""
         with self._lock:
             self.events['found dead'] += 1
 
@@ -76,7 +76,7 @@ def main() -> None:
         for message in (b'hello', b'quit', b'hello again'):
             with pool.connection(endpoint) as sock:
                 sock.sendall(message)
-                # The answer, or that the server has hung up.
+                # Wait for the answer, or for the server to hang up.
                 select.select([sock], [], [], 5.0)
                 if message != b'quit':
                     sock.recv(1024)

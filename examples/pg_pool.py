@@ -1,6 +1,6 @@
-"""Threads that share a few PostgreSQL connections, by psycopg2.
+"""Threads that share a few PostgreSQL connections, with psycopg2.
 
-Needs a server: pip install "gcpool[psycopg2]", and then
+Needs a server: pip install "gcpool[psycopg2]", then
 GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/pg_pool.py
 """
 
@@ -13,7 +13,7 @@ from gcpool.threading import ConnectionPool
 
 
 def main() -> None:
-    # One pool can serve several databases: the endpoint is a name that is chosen here.
+    # One pool can serve several databases: the program chooses the names of the endpoints.
     manager = DbConnectionManager({'primary': {'dsn': os.environ['GCPOOL_EXAMPLE_DSN']}})
     pool = ConnectionPool[DbEndpoint, Connection](manager, max_size=3, acquire_timeout=10.0)
     with closing(pool):
@@ -22,7 +22,7 @@ def main() -> None:
             cursor.execute('CREATE TABLE gcpool_example (number INTEGER)')
 
         def insert(number: int) -> None:
-            # "with conn" is psycopg2's: commit at its end, or roll back.
+            # "with conn" is psycopg2's: it commits at the end, or rolls back.
             with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
                 cursor.execute('INSERT INTO gcpool_example VALUES (%s)', (number,))
 
@@ -30,7 +30,7 @@ def main() -> None:
             for future in [executor.submit(insert, number) for number in range(100)]:
                 future.result()
 
-        # What is not committed is rolled back when the connection goes back to the pool.
+        # Uncommitted changes are rolled back when the connection is returned.
         with pool.connection('primary') as conn, conn.cursor() as cursor:
             cursor.execute('DELETE FROM gcpool_example')
 
@@ -41,7 +41,7 @@ def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 3:', stats['created'])
+    print('connections created, at most 3:', stats['created'])
 
 
 if __name__ == '__main__':

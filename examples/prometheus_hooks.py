@@ -1,7 +1,6 @@
-"""Figures for Prometheus: what a manager's hooks see for each endpoint, and what the pool counts itself.
+"""Metrics for Prometheus: a manager's hooks count per endpoint, and get_stats() has the pool's own counts.
 
-Starts an echo server of its own, so it can be run as it is:
-pip install prometheus-client, and then python examples/prometheus_hooks.py
+Starts its own echo server: pip install prometheus-client, then python examples/prometheus_hooks.py
 """
 
 import select
@@ -22,46 +21,44 @@ from gcpool.threading import ConnectionPool
 
 
 class MeasuredConnectionManager(TcpSocketConnectionManager):
-    """Counts for each endpoint. The pool calls a manager from any thread; the metrics are made for that.
+    """Counts connections per endpoint. The pool calls a manager from any thread; the metrics are thread-safe.
 
-    :param registry: where the figures are shown
+    :param registry: the registry for the metrics
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.connect_seconds = Histogram(
-            'gcpool_connect_seconds', 'Time that connecting took', ['endpoint'], registry=registry
-        )
-        self.created = Counter('gcpool_created', 'Connections made', ['endpoint'], registry=registry)
+        self.connect_seconds = Histogram('gcpool_connect_seconds', 'Time to connect', ['endpoint'], registry=registry)
+        self.created = Counter('gcpool_created', 'Connections created', ['endpoint'], registry=registry)
         self.disposed = Counter('gcpool_disposed', 'Connections closed', ['endpoint'], registry=registry)
         self.dead = Counter('gcpool_dead', 'Connections found dead', ['endpoint'], registry=registry)
-        self.in_use = Gauge('gcpool_in_use', 'Connections that somebody has', ['endpoint'], registry=registry)
+        self.in_use = Gauge('gcpool_in_use', 'Connections in use', ['endpoint'], registry=registry)
         self._used: set[socket.socket] = set()
 
     def create(self, endpoint: TcpEndpoint, timeout: float | None = None) -> socket.socket:
-        """Count a connection that was made, and the time that it took."""
+        """Count a new connection, and record how long connecting took."""
         with self.connect_seconds.labels(label(endpoint)).time():
             conn = super().create(endpoint, timeout)
         self.created.labels(label(endpoint)).inc()
         return conn
 
     def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
-        """Count a connection that is closed."""
+        """Count a closed connection."""
         self.disposed.labels(label(endpoint)).inc()
-        # One that is broken, or still out when its pool is closed, is disposed of without having been released.
+        # A broken connection, or one still in use when its pool is closed, is closed without on_release.
         self._no_longer_used(endpoint, conn)
         super().dispose(endpoint, conn, timeout)
 
     def on_acquire(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
-        """Count a connection as used."""
+        """Count a connection as in use."""
         self._used.add(conn)
         self.in_use.labels(label(endpoint)).inc()
 
     def on_release(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
-        """Count it as used no longer."""
+        """Count a connection as no longer in use."""
         self._no_longer_used(endpoint, conn)
 
     def on_connection_dead(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
-        """Count a connection that was lost while it was idle, or broke while it was used."""
+        """Count a connection that was lost while idle, or broke while in use."""
         self.dead.labels(label(endpoint)).inc()
 
     def _no_longer_used(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
@@ -73,15 +70,15 @@ class MeasuredConnectionManager(TcpSocketConnectionManager):
 
 
 def label(endpoint: TcpEndpoint) -> str:
-    """Name an endpoint."""
+    """Return the label of an endpoint."""
     host, port = endpoint
     return f'{host}:{port}'
 
 
 class PoolCollector(Collector):
-    """Reads the pool's own figures whenever Prometheus asks. Needs no hook, and costs nothing in between.
+    """Reads the pool's own statistics when Prometheus asks. Needs no hook, and costs nothing in between.
 
-    :param name: what to call the pool
+    :param name: the pool's label
     :param pool: the pool, for threads or for asyncio
     """
 
@@ -90,14 +87,14 @@ class PoolCollector(Collector):
         self._pool = pool
 
     def collect(self) -> Iterator[Metric]:
-        """Give the figures of this moment."""
+        """Yield the current values."""
         stats = self._pool.get_stats()
         for gauge in ('size', 'idle', 'acquired', 'waiting', 'endpoints'):
-            now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Now: {gauge}', labels=['pool'])
+            now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Current value of {gauge}', labels=['pool'])
             now.add_metric([self._name], stats.pop(gauge))
             yield now
         for counter, count in stats.items():
-            so_far = CounterMetricFamily(f'gcpool_pool_{counter}', f'So far: {counter}', labels=['pool'])
+            so_far = CounterMetricFamily(f'gcpool_pool_{counter}', f'Total of {counter}', labels=['pool'])
             so_far.add_metric([self._name], count)
             yield so_far
 
@@ -122,13 +119,13 @@ def main() -> None:
         for message in (b'hello', b'quit', b'hello again'):
             with pool.connection(endpoint) as sock:
                 sock.sendall(message)
-                # The answer, or that the server has hung up.
+                # Wait for the answer, or for the server to hang up.
                 select.select([sock], [], [], 5.0)
                 if message != b'quit':
                     sock.recv(1024)
 
         with pool.connection(endpoint):
-            # A service calls prometheus_client.start_http_server(9000, registry=registry) once instead.
+            # A service would call prometheus_client.start_http_server(9000, registry=registry) once.
             page = generate_latest(registry).decode()
         server.shutdown()
 

@@ -1,6 +1,6 @@
-"""Threads that share a few PostgreSQL connections, by psycopg 3, with credentials that change.
+"""Threads that share a few PostgreSQL connections, with psycopg 3 and changing credentials.
 
-Needs a server: pip install "gcpool[psycopg]", and then
+Needs a server: pip install "gcpool[psycopg]", then
 GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples/psycopg_pool.py
 """
 
@@ -16,12 +16,12 @@ from gcpool.threading import ConnectionPool
 
 
 def current_conninfo(endpoint: str) -> str:
-    """Asked at each connect: a password or token that is replaced from time to time is read here."""
+    """Called at each connect. A program whose password or token changes would read it here."""
     return {'primary': os.environ['GCPOOL_EXAMPLE_DSN']}[endpoint]
 
 
 def configure(conn: Connection[TupleRow]) -> None:
-    """Called for each new connection, once."""
+    """Called once for each new connection."""
     conn.execute("SET statement_timeout = '30s'")
     conn.commit()
 
@@ -30,7 +30,7 @@ def main() -> None:
     manager = ConnectionManager(current_conninfo, configure=configure)
     pool = ConnectionPool[str, Connection[TupleRow]](manager, max_size=3, acquire_timeout=10.0, check_interval=1.0)
     with closing(pool):
-        # conn.transaction() is psycopg's: commit at its end, or roll back.
+        # conn.transaction() is psycopg's: it commits at the end, or rolls back.
         with pool.connection('primary') as conn, conn.transaction():
             conn.execute('DROP TABLE IF EXISTS gcpool_psycopg_example')
             conn.execute('CREATE TABLE gcpool_psycopg_example (number INTEGER)')
@@ -43,7 +43,7 @@ def main() -> None:
             for future in [executor.submit(insert, number) for number in range(100)]:
                 future.result()
 
-        # What is not committed is rolled back when the connection goes back to the pool, and settings are taken back.
+        # When the connection is returned, uncommitted changes are rolled back and settings are reset.
         with pool.connection('primary') as conn:
             conn.read_only = False
             conn.execute('DELETE FROM gcpool_psycopg_example')
@@ -55,7 +55,7 @@ def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 3:', stats['created'])
+    print('connections created, at most 3:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Threads that share a few MySQL or MariaDB connections, by PyMySQL.
+"""Threads that share a few MySQL or MariaDB connections, with PyMySQL.
 
-Needs a server: pip install "gcpool[pymysql]", and then
+Needs a server: pip install "gcpool[pymysql]", then
 GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database python examples/pymysql_pool.py
 """
 
@@ -21,10 +21,10 @@ def main() -> None:
         'user': server.username,
         'password': server.password,
         'database': server.path.lstrip('/'),
-        # A server that does not answer is not waited for without end.
+        # Do not wait for ever for a server that does not answer.
         'read_timeout': 30,
     }
-    # One pool can serve several databases: the endpoint is a name that is chosen here.
+    # One pool can serve several databases: the program chooses the names of the endpoints.
     pool = ConnectionPool[DbEndpoint, Connection](
         DbConnectionManager({'primary': primary}), max_size=3, acquire_timeout=10.0
     )
@@ -41,7 +41,7 @@ def main() -> None:
             for future in [executor.submit(insert, number) for number in range(100)]:
                 future.result()
 
-        # What is not committed is rolled back when the connection goes back to the pool.
+        # Uncommitted changes are rolled back when the connection is returned.
         with pool.connection('primary') as conn, conn.cursor() as cursor:
             cursor.execute('DELETE FROM gcpool_example')
 
@@ -52,7 +52,7 @@ def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 3:', stats['created'])
+    print('connections created, at most 3:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Threads that share a few Redis connections, by redis-py.
+"""Threads that share a few Redis connections, with redis-py.
 
-Needs a server: pip install "gcpool[redis]", and then
+Needs a server: pip install "gcpool[redis]", then
 GCPOOL_EXAMPLE_REDIS=redis://localhost:6379/0 python examples/redis_pool.py
 """
 
@@ -13,7 +13,7 @@ from gcpool.threading import ConnectionPool
 
 
 def main() -> None:
-    # One pool can serve several servers: the endpoint is a name that is chosen here.
+    # One pool can serve several servers: the program chooses the names of the endpoints.
     manager = RedisConnectionManager({'cache': os.environ['GCPOOL_EXAMPLE_REDIS']})
     pool = ConnectionPool[RedisEndpoint, Connection](manager, max_size=3, acquire_timeout=10.0)
     with closing(pool):
@@ -26,14 +26,14 @@ def main() -> None:
         with ThreadPoolExecutor(max_workers=16) as executor:
             list(executor.map(increment, range(100)))
 
-        # Or with redis-py's client, which has pipelines and knows the types of the replies.
+        # Or use redis-py's client, which has pipelines and converts the replies.
         with pool.connection('cache') as conn:
             pipeline = client_of(conn).pipeline()
             pipeline.get('gcpool-example')
             pipeline.delete('gcpool-example')
             print('counted and deleted:', pipeline.execute())
 
-        # What the next user must not see is noticed: this connection is not served again.
+        # The manager sees the unread reply and closes the connection, so that the next user does not get the reply.
         with pool.connection('cache') as conn:
             conn.send_command('GET', 'a reply that nobody reads')
 
@@ -43,7 +43,7 @@ def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 4:', stats['created'])
+    print('connections created, at most 4:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -32,7 +32,7 @@ def main() -> None:
             for future in [executor.submit(transfer, 1) for _ in range(200)]:
                 future.result()
 
-        # What is not committed is rolled back when the connection goes back to the pool.
+        # Uncommitted changes are rolled back when the connection is returned.
         with pool.connection(path) as conn:
             conn.execute("DELETE FROM account WHERE name = 'bob'")
 
@@ -42,7 +42,7 @@ def main() -> None:
 
     stats = pool.get_stats()
     print('acquired:', stats['acquires'])
-    print('connections made, at most 4:', stats['created'])
+    print('connections created, at most 4:', stats['created'])
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """TLS connections from a pool, and what happens when the server closes one while it is idle.
 
-Starts a TLS server of its own, with a certificate made by trustme: pip install trustme, and then
+Starts its own TLS server, with a certificate from trustme: pip install trustme, then
 python examples/ssl_pool.py
 """
 
@@ -17,7 +17,7 @@ from gcpool.threading import ConnectionPool
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """Sends back what a client sends, but has enough of it when told to quit."""
+    """Sends back what a client sends, but hangs up when told to quit."""
 
     def handle(self) -> None:
         """Serve one connection."""
@@ -40,14 +40,14 @@ def main() -> None:
     authority = trustme.CA()
     server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert('localhost').configure_cert(server_tls)
-    # A real program would just call ssl.create_default_context() and trust whom the system trusts.
+    # A real program would call ssl.create_default_context() and trust the system's authorities.
     client_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(client_tls)
 
     pool = ConnectionPool[SslEndpoint, ssl.SSLSocket](SslSocketConnectionManager(client_tls), max_size=4)
     with TlsServer(server_tls) as server, closing(pool):
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        # The name is what the certificate is checked for.
+        # The certificate is checked for this name.
         endpoint = ('localhost', server.server_address[1])
 
         with pool.connection(endpoint, timeout=5.0) as conn:
@@ -56,10 +56,10 @@ def main() -> None:
             print('protocol:', conn.version())
             first = conn
             first.sendall(b'quit')
-            # Not needed in a real program: this one wants the server to have hung up before it goes on.
+            # Only for this demonstration: wait until the server has hung up.
             select.select([first], [], [], 5.0)
 
-        # The pool finds that the connection is dead, disposes of it and makes another.
+        # The pool finds the connection dead, closes it and creates another.
         with pool.connection(endpoint, timeout=5.0) as conn:
             print('another connection:', conn is not first)
             conn.sendall(b'hello again')

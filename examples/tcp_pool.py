@@ -1,6 +1,6 @@
 """Threads that share a few TCP connections.
 
-Starts an echo server of its own, so it can be run as it is: python examples/tcp_pool.py
+Starts its own echo server: python examples/tcp_pool.py
 """
 
 import socket
@@ -48,7 +48,7 @@ def main() -> None:
     stats = pool.get_stats()
     print('right answers:', sum(answer == number for number, answer in enumerate(answers)))
     print('acquired:', stats['acquires'])
-    print('connections made, at most 2:', stats['created'])
+    print('connections created, at most 2:', stats['created'])
 
 
 if __name__ == '__main__':

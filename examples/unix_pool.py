@@ -1,6 +1,6 @@
 """Connections to a Unix domain socket from a pool. For Unix only.
 
-Starts a server of its own, so it can be run as it is: python examples/unix_pool.py
+Starts its own server: python examples/unix_pool.py
 """
 
 import socket
@@ -34,7 +34,7 @@ def main() -> None:
                     sock.sendall(line.encode() + b'\n')
                     print(sock.recv(1024).decode().strip())
             server.shutdown()
-        print('connections made:', pool.get_stats()['created'])
+        print('connections created:', pool.get_stats()['created'])
 
 
 if __name__ == '__main__':

@@ -25,34 +25,34 @@ from tests.pages import ROOT, blocks_of
 EXAMPLES = Path(__file__).resolve().parents[1] / 'examples'
 
 EXPECTED = {
-    'aiosqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
-    'async_pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 102\nconnections made, at most 3: [123]\n',
-    'async_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 3: [123]\n',
+    'aiosqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections created, at most 4: [1234]\n',
+    'async_pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 102\nconnections created, at most 3: [123]\n',
+    'async_pool': r'right answers: 100\nacquired: 100\nconnections created, at most 3: [123]\n',
     'async_psycopg_pool': (
         r'sum of squares: 328350\ntimed out\nsix times six: 36\nacquired: 102\nconnections left: 0\n'
     ),
     'async_redis_pool': (
-        r"counted: b'100'\nnothing came\nb'my own reply'\nacquired: 103\nconnections made, at most 4: [234]\n"
+        r"counted: b'100'\nnothing came\nb'my own reply'\nacquired: 103\nconnections created, at most 4: [234]\n"
     ),
     'async_stream_pool': r'lengths: \[3, 10, 2, 6, 3, 3, 2, 4\]\ntimed out: .+\nlength afterwards: 11\n',
-    'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
+    'async_unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections created: 1\n',
     'asyncmy_pool': (
         r'(connecting to primary\n){2,4}rows and sum: \(100, 4950\)\nacquired: 104\n'
-        r'connections made, at most 4: [234]\n'
+        r'connections created, at most 4: [234]\n'
     ),
     'custom_manager': (
-        r'set: OK\nget: 42\nconnections made: 1\n'
-        r'given up: timed out\nget: 42\nconnections made: 2\n'
+        r'set: OK\nget: 42\nconnections created: 1\n'
+        r'abandoned: timed out\nget: 42\nconnections created: 2\n'
         r'refused: wrong password\nconnections in the pool: 0\n'
     ),
     'gevent_pool': (
-        r'right answers: 100\nacquired: 105\nstill out or waiting: 0\nconnections made, at most 5: [12345]\n'
+        r'right answers: 100\nacquired: 105\nstill in use or waiting: 0\nconnections created, at most 5: [12345]\n'
     ),
-    'http_pool': (r"right answers: 100\nconnections made, at most 3: [123]\nb'/half'\nnext answer is right: True\n"),
+    'http_pool': (r"right answers: 100\nconnections created, at most 3: [123]\nb'/half'\nnext answer is right: True\n"),
     'manager_hooks': (
         r'acquired: 3\ncreated: 2\ndisposed: 2\nfound dead: 1\nreleased: 3\nin use for some time: True\n'
     ),
-    'pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
+    'pg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'prometheus_hooks': (
         r'gcpool_connect_seconds_count{endpoint="HOST:PORT"} 2\.0\n'
         r'gcpool_created_total{endpoint="HOST:PORT"} 2\.0\n'
@@ -68,17 +68,17 @@ EXPECTED = {
         r'(gcpool_pool_\w+_total{pool="echo"} [012]\.0\n)+'
         r'in use after the end: 0\.0\n'
     ),
-    'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
-    'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections made, at most 3: [123]\n',
+    'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
+    'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'redis_pool': (
-        r"counted and deleted: \[b'100', 1\]\nb'my own reply'\nacquired: 103\nconnections made, at most 4: [234]\n"
+        r"counted and deleted: \[b'100', 1\]\nb'my own reply'\nacquired: 103\nconnections created, at most 4: [234]\n"
     ),
-    'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections made, at most 4: [1234]\n',
+    'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections created, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
     ),
-    'tcp_pool': r'right answers: 100\nacquired: 100\nconnections made, at most 2: [12]\n',
-    'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections made: 1\n',
+    'tcp_pool': r'right answers: 100\nacquired: 100\nconnections created, at most 2: [12]\n',
+    'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections created: 1\n',
 }
 NEEDS = {
     'aiosqlite_pool': 'aiosqlite',

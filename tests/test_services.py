@@ -326,7 +326,7 @@ def test_celery_with_processes_forked_from_one_that_used_the_pool(tmp_path: Path
         assert (result.returncode, result.stderr) == (0, ''), worker.said
         assert re.fullmatch(
             r'rows and sum: \(20, 190\)\nworker processes, at most 2: [12]\n'
-            r'connections opened by each of them: \{1\}\n',
+            r'connections opened by each process: \{1\}\n',
             result.stdout,
         ), result.stdout
         worker.end()

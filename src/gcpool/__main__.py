@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from gcpool._version import __version__
 
-USAGE_ERROR = 2  # as argparse
-INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+USAGE_ERROR = 2  # as in argparse
+INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
 
 
 def _whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -46,10 +46,10 @@ def _build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         'demo',
         help='put pools under load, kill their server half-way, and report',
-        description='Puts pools under load from many threads, then from very many asyncio tasks, against a TCP server '
-        'in a process of its own and an SQLite database. Half-way through each phase the server is killed and started '
-        'again. Reports what the pools did, compares the bare cycle with the pure-Python generic-connection-pool where '
-        'that is installed, and checks that nothing was lost. Takes about 20 seconds.',
+        description='Puts pools under load from many threads, then from very many asyncio tasks, against an SQLite '
+        'database and a TCP server in its own process. Half-way through each phase the server is killed and restarted. '
+        'Reports what the pools did, compares the bare cycle with the pure-Python generic-connection-pool if that is '
+        'installed, and checks that nothing was lost. Takes about 20 seconds.',
         epilog='Exit code: 0 if nothing was lost, 1 if something was, 2 for a wrong option or a missing package, '
         '130 if interrupted.',
     )
@@ -68,8 +68,8 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar='N',
         help='connections of each pool of threads; the pool of tasks has twice as many (default: 8)',
     )
-    demo.add_argument('--no-compare', action='store_true', help='leave out the comparison with generic-connection-pool')
-    demo.add_argument('--quick', action='store_true', help='other defaults, that take less than 5 seconds')
+    demo.add_argument('--no-compare', action='store_true', help='skip the comparison with generic-connection-pool')
+    demo.add_argument('--quick', action='store_true', help='use defaults that take less than 5 seconds')
     return parser
 
 

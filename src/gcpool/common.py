@@ -1,4 +1,4 @@
-"""What both pools show of themselves, and neither runtime has a say in."""
+"""The attributes of a pool that are the same in both runtimes."""
 
 from typing import TYPE_CHECKING, Generic
 
@@ -7,12 +7,12 @@ from .managers import ConnectionT, EndpointT
 
 __all__ = ['BaseConnectionPool']
 
-# The methods that connection() calls if they were replaced on the pool.
+# connection() calls these methods if they were replaced on the pool.
 _REPLACEABLE_METHODS = frozenset({'acquire', 'release'})
 
 
 class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
-    """What both pools show of themselves (generic-connection-pool)."""
+    """Base of both pools: sizes, statistics and parameters (the name is from generic-connection-pool)."""
 
     if TYPE_CHECKING:
 
@@ -25,62 +25,62 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         def _check_timeout(self) -> float | None: ...
 
     def get_size(self) -> int:
-        """How many connections there are: idle, out, being created and being disposed of."""
+        """Return the number of connections: idle, in use, being created and being closed."""
         return self._core.size
 
     def get_stats(self) -> dict[str, int]:
-        """Gauges and counters of the whole pool.
+        """Return gauges and counters of the whole pool.
 
         Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
         pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
-        connection, cancelled and interrupted ones included), ``dead`` (found dead by a check), ``broken`` (unfit when
-        they came back, by what the manager said), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
-        (acquires that waited in vain). All are numbers of things.
+        connection, including cancelled and interrupted ones), ``dead`` (found dead by a check), ``broken`` (unfit when
+        returned, according to the manager), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
+        (acquires whose timeout expired while they waited).
         """
         return self._core.stats()
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds after which an unused extra connection is disposed of."""
+        """Seconds after which an unused extra connection is closed."""
         return self._core.idle_timeout
 
     @property
     def max_lifetime(self) -> float:
-        """Seconds after which any connection is disposed of."""
+        """Seconds after which any connection is closed."""
         return self._core.max_lifetime
 
     @property
     def min_idle(self) -> int:
-        """How many idle connections of an endpoint are core ones, kept until ``max_lifetime``."""
+        """How many idle connections of an endpoint are core connections, kept until ``max_lifetime``."""
         return self._core.min_idle
 
     @property
     def max_size(self) -> int:
-        """How many connections an endpoint may have."""
+        """Maximum number of connections to one endpoint."""
         return self._core.max_size
 
     @property
     def total_max_size(self) -> int:
-        """How many connections there may be."""
+        """Maximum number of connections to all endpoints."""
         return self._core.total_max_size
 
     @property
     def check_interval(self) -> float:
-        """Seconds within which a connection that was used is served without a check (HikariCP, pgxpool)."""
+        """Seconds after its last use for which a connection is served without a check (HikariCP, pgxpool)."""
         return self._check_interval
 
     @property
     def check_timeout(self) -> float | None:
-        """Seconds that one check may take, None for what is left of the acquire's time limit."""
+        """Seconds that one check may take, None for the time that the acquire has left."""
         return self._check_timeout
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many connections as there may be."""
+        """Whether the pool has ``total_max_size`` connections."""
         return self._core.size >= self._core.total_max_size
 
-    # Tracers replace acquire() and release() on one pool. Looking into the pool's dict at each connection() would tell
-    # as well, but the interpreter would make that dict, and find every method of the pool the slow way from then on.
+    # Tracers replace acquire() and release() on one pool. These two methods note that, so that connection() need not
+    # look into the pool's __dict__: CPython would create the dict, and look up every method of the pool more slowly.
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)

@@ -1,7 +1,7 @@
-"""Everything that gcpool raises on its own account.
+"""The exceptions of gcpool.
 
-An exception of a connection manager is never wrapped by the pool: it reaches the caller as it is. The managers of
-:py:mod:`gcpool.contrib` say which endpoint could not be connected to: see :py:class:`ConnectError`.
+The pool never wraps an exception of a connection manager: the caller gets it unchanged. The managers of
+:py:mod:`gcpool.contrib` raise a :py:class:`ConnectError` when they cannot connect to an endpoint.
 """
 
 import functools
@@ -32,7 +32,7 @@ class ConnectionPoolClosedError(BaseError):
 
 
 class ConnectionPoolIsFull(BaseError):
-    """The pool holds as many connections as it may (generic-connection-pool)."""
+    """The pool has reached its maximum size (generic-connection-pool)."""
 
 
 class ConnectionPoolNotFound(BaseError):
@@ -40,7 +40,7 @@ class ConnectionPoolNotFound(BaseError):
 
 
 class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
-    """A connection was given back that is not out: returned twice, a stranger, or of another endpoint.
+    """The released connection is not in use: released twice, not of this pool, or of another endpoint.
 
     An acquire raises it where a hook of the manager has given the connection back.
 
@@ -49,9 +49,9 @@ class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
 
 
 class DiscardConnection(BaseError):
-    """Raised by a connection manager's ``on_release``: the connection is in doubt and must not be served again.
+    """Raised by a connection manager's ``on_release`` when the connection must not be served again.
 
-    The pool disposes of it; ``release`` returns as if nothing had been raised.
+    The pool closes the connection, and ``release`` returns normally.
     """
 
 
@@ -62,24 +62,25 @@ class EventLoopMismatch(BaseError, RuntimeError):
 if sys.version_info >= (3, 11):
 
     class PoolTimeout(BaseError, TimeoutError):
-        """A time limit was reached. The message names what was waited for, and for how many seconds."""
+        """A timeout expired. The message says what the caller waited for, and for how many seconds."""
 
 else:
-    # Before 3.11 asyncio had a timeout of its own, which programs written for asyncio catch.
+    # Before Python 3.11, asyncio.TimeoutError was a class of its own, which programs written for asyncio catch.
     from asyncio import TimeoutError as _AsyncioTimeoutError
 
     class PoolTimeout(BaseError, TimeoutError, _AsyncioTimeoutError):
-        """A time limit was reached. The message names what was waited for, and for how many seconds."""
+        """A timeout expired. The message says what the caller waited for, and for how many seconds."""
 
 
 class ConnectError(BaseError):
-    """A connection could not be made. Raised by the managers of :py:mod:`gcpool.contrib`.
+    """Connecting failed. Raised by the managers of :py:mod:`gcpool.contrib`.
 
-    The message names the endpoint and says what to do; the driver's own error is the cause, and, as far as Python lets
-    a class inherit from both, the error is one of the driver's class as well: what caught the driver's catches this.
+    The message names the endpoint and says what to do. The driver's own error is the cause. As far as Python lets a
+    class inherit from both, this error is also an instance of the driver's class, so code that catches the driver's
+    errors catches this one.
 
     :param message: what went wrong, and what to do
-    :param endpoint: where the connection was to lead
+    :param endpoint: the endpoint of the attempt
     """
 
     def __init__(self, message: str = '', endpoint: Any = None):
@@ -88,12 +89,12 @@ class ConnectError(BaseError):
         self.endpoint = endpoint
 
     def __str__(self) -> str:
-        # Some drivers' classes put their own text together, KeyError shows a repr.
+        # Some drivers' classes compose a text of their own, and KeyError shows a repr.
         return self.message
 
     def __reduce__(self) -> Any:
-        # The class that is the driver's as well has no name, and is made when it is needed. Of the system's errors it
-        # can be made again; what those of the drivers hold may be anything, and they are copied as the class below it.
+        # connect_error_class() builds classes that pickle cannot find by name. An error of the system's class is built
+        # anew. A driver's errors may hold anything, so a copy has the nearest base class that this module defines.
         bases = type(self).__bases__
         if bases[0] is ConnectError and issubclass(bases[-1], OSError) and globals().get(bases[-1].__name__) is None:
             return _make_again, (bases[-1], self.args, self.message, self.endpoint)
@@ -103,7 +104,7 @@ class ConnectError(BaseError):
 
 @functools.cache
 def connect_error_class(driver_class: type[BaseException]) -> type[ConnectError]:
-    """A class that is both, or ConnectError where Python cannot lay out such objects."""
+    """Return a class that inherits from both, or ConnectError where Python cannot lay out such objects."""
     if issubclass(driver_class, ConnectError):
         return driver_class
     try:
@@ -113,16 +114,16 @@ def connect_error_class(driver_class: type[BaseException]) -> type[ConnectError]
 
 
 def make_connect_error(cause: BaseException, message: str, endpoint: Any) -> ConnectError:
-    """Make a ConnectError that is an instance of the class of ``cause``, too, with its attributes.
+    """Build a ConnectError that is also an instance of the class of ``cause``, with the attributes of ``cause``.
 
     :param cause: what the driver raised
-    :param message: what it says
-    :param endpoint: where the connection was to lead
+    :param message: the text of the error
+    :param endpoint: the endpoint of the attempt
     """
     kind = connect_error_class(type(cause))  # type: ignore[arg-type]
     try:
-        # Without its __init__: what a driver's class takes there is its own business. Programs read the number of an
-        # error off its args.
+        # A driver's class may take any arguments in __init__, so that is not called. args is kept, because programs
+        # read the error number from it.
         error = kind.__new__(kind, *cause.args)
         error.args = cause.args
         if isinstance(error, OSError):
@@ -131,7 +132,7 @@ def make_connect_error(cause: BaseException, message: str, endpoint: Any) -> Con
         error.message = message
         error.endpoint = endpoint
     except (TypeError, ValueError, AttributeError):
-        # A class that cannot be made in this way, or has such attributes of its own.
+        # The class cannot be built in this way, or has attributes of these names.
         return ConnectError(message, endpoint)
     return error
 
@@ -141,8 +142,8 @@ def _make_again(system_class: type[OSError], args: tuple[Any, ...], message: str
 
 
 class UnknownEndpoint(ConnectError, KeyError):
-    """The connection manager was not told how to reach the endpoint."""
+    """The connection manager has no parameters for the endpoint."""
 
 
 class ConnectTimeout(ConnectError, PoolTimeout):
-    """The time limit was over before the connection was made."""
+    """The timeout expired before the connection was made."""

@@ -1,8 +1,8 @@
-"""Connection managers: what a pool must be told about one kind of connection.
+"""Connection managers: they tell a pool how to handle one kind of connection.
 
-A manager creates, checks and disposes of connections and is told what happens to them. It holds no
-pool state and may serve several pools. Only ``create`` and ``dispose`` have to be written; a hook that is not
-overridden costs nothing, the pool finds that out once, when it is built.
+A manager creates, checks and closes connections, and its hooks are called when something happens to them. It holds no
+pool state and may serve several pools. Only ``create`` and ``dispose`` are required. A hook that is not overridden
+costs nothing: the pool finds out once, when it is built.
 """
 
 import abc
@@ -18,188 +18,187 @@ ConnectionT = TypeVar('ConnectionT')
 class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     """Base of the managers for :py:class:`gcpool.threading.ConnectionPool` (there: ``BaseConnectionManager``).
 
-    The pool calls every method outside its lock, from the thread that acquires or releases. ``dispose`` alone is also
-    called from threads of the pool, which close what an acquire or the collector has closed.
+    The pool holds no lock while it calls a method. It calls them in the thread that acquires or releases; only
+    ``dispose`` is also called in threads of the pool, which close connections for acquires and for the collector.
     """
 
     @abc.abstractmethod
     def create(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
         """Connect to ``endpoint``.
 
+        Whatever this raises reaches the acquirer.
+
         :param endpoint: where to connect
-        :param timeout: seconds left of the caller's time limit, None for no limit; raise TimeoutError when it is over.
-            0 comes from ``acquire(timeout=0)``, and where the wait for a slot took all of the time: then connect if
-            that takes no more than a moment, or raise TimeoutError. Mind that 0 is no time limit to most drivers: it
-            makes a socket non-blocking.
-        :return: a connection that the pool does not hold already. Whatever this raises reaches the acquirer.
+        :param timeout: seconds that the acquire has left, None for no limit; raise TimeoutError when they are over. 0
+            after ``acquire(timeout=0)``, or when the wait for a slot took all the time: then try for a moment, or
+            raise TimeoutError. Most drivers do not take 0 as a time limit: it makes a socket non-blocking.
+        :return: a connection that the pool does not hold already
         """
 
     @abc.abstractmethod
     def dispose(self, endpoint: EndpointT, conn: ConnectionT, timeout: float | None = None) -> None:
         """Close ``conn``. Called exactly once for each connection that ``create`` returned.
 
-        :param endpoint: where the connection leads
-        :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
-        :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit. Less where :py:meth:`close` of the
-            pool has less time, or an acquire, in whose thread this is called where no other one can be started
+        :param endpoint: the connection's endpoint
+        :param conn: the connection; the pool logs what this raises, and forgets the connection
+        :param timeout: the pool's ``dispose_timeout`` in seconds, None for no limit; less if the pool's ``close`` has
+            less time, or, where no thread can be started, the acquire that closes the connection itself
         """
 
     def normalize(self, endpoint: EndpointT) -> EndpointT:
-        """Tell what an endpoint counts as, where one server can be written in several ways.
+        """Map all spellings of an endpoint to one, if one server can be written in several ways.
 
-        All spellings of an endpoint share its connections and its ``max_size``, and the other methods are called with
-        what this returned. Called with no lock held, by an acquire (or a release, or ``get_endpoint_pool_size``) with
-        a spelling that was not seen before: the pool remembers the last eight spellings of an endpoint, while it has
-        connections to it. So do not ask a server, and give the same answer each time.
+        All spellings of an endpoint share its connections and its ``max_size``, and the other methods receive what this
+        returned. Called, with no lock held, by an acquire, a release or ``get_endpoint_pool_size`` for a spelling that
+        the pool does not know; while the pool has connections to an endpoint, it remembers its last 8 spellings. So do
+        not ask a server, and return the same value each time. Whatever this raises reaches the caller, and the pool is
+        unchanged.
 
         :param endpoint: where to connect, as the pool's user writes it; any hashable
-        :return: one spelling for all that mean the same, hashable; for that spelling itself, the same again. What this
-            raises reaches the caller, and the pool is as it was; so does a TypeError when it returns None for an
-            endpoint that is not None, or what cannot be hashed.
+        :return: the same hashable for all spellings of an endpoint, and that value unchanged when given it. The caller
+            gets a TypeError if this returns None for an endpoint that is not None, or something unhashable.
         """
         return endpoint
 
     def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT, timeout: float | None = None) -> bool:
-        """Tell whether an idle connection may be served again. Called before that, not after ``create``.
+        """Tell whether an idle connection may be served. Called before it is served, but not after ``create``.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
-        :param timeout: seconds left of the caller's time limit, None for no limit. It may be 0, as for ``create``: a
-            check that would have to ask the server gives it a moment then, or raises TimeoutError, for nothing speaks
-            against the connection
-        :return: False makes the pool dispose of the connection and take another. What this raises reaches the
-            acquirer, and the connection is idle again.
+        :param timeout: seconds that the check may take, None for no limit. It may be 0, as for ``create``: then a check
+            that has to ask the server allows a moment, or raises TimeoutError, because the connection may be good.
+        :return: False makes the pool close the connection and try another. Whatever this raises reaches the acquirer,
+            and the connection becomes idle again.
         """
         return True
 
     def on_acquire(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called before a connection is handed to its user. If it raises, the connection is idle again.
+        """Called before a connection is handed to its user. If it raises, the connection becomes idle again.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
         """
 
     def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when a connection was given back. If it raises, the connection is idle all the same.
+        """Called when a connection is returned. If it raises, the connection becomes idle all the same.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
-        :raise DiscardConnection: the connection is in doubt: the pool disposes of it, and the release returns
+        :raise DiscardConnection: to have the pool close the connection; the release returns normally
         """
 
     def is_broken(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
         """Tell whether a connection is unfit after its user's block raised.
 
-        Called by ``pool.connection()`` when the block inside raises anything, also cancellation or KeyboardInterrupt.
-        True makes the pool dispose of the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
-        endpoint's other idle connections are checked before they are served. It should look at what the driver knows,
-        and not ask the server.
+        Called when the block of ``pool.connection()`` raises anything, including cancellation and KeyboardInterrupt.
+        True makes the pool close the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
+        endpoint's other connections are checked before they are served. Look at the state that the driver keeps, and do
+        not ask the server.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
-        :param exc: what the block raised, and raises on
-        :return: True for a connection that is closed, or in a state that cannot be mended. When this raises, the
-            connection is disposed of as well.
+        :param exc: what the block raised
+        :return: True for a connection that is closed, or in a state that cannot be undone. If this raises, the pool
+            closes the connection too.
         """
         return False
 
     def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when ``check_aliveness`` was false or ``is_broken`` true, after the connection was disposed of.
+        """Called when ``check_aliveness`` was false or ``is_broken`` true, after the connection was closed.
 
-        :param endpoint: where the connection led
-        :param conn: the connection, closed
+        :param endpoint: the connection's endpoint
+        :param conn: the closed connection
         """
 
 
 class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     """Base of the managers for :py:class:`gcpool.asyncio.ConnectionPool` (there: ``BaseConnectionManager``).
 
-    The methods take no timeout: the pool bounds ``create``, ``check_aliveness`` and ``dispose`` itself, by cancelling
-    them. With ``acquire(timeout=0)`` that comes at the first wait in them.
+    The methods take no timeout: the pool limits ``create``, ``check_aliveness`` and ``dispose`` by cancelling them.
+    With ``acquire(timeout=0)`` it cancels ``create`` and ``check_aliveness`` at their first wait.
     """
 
     @abc.abstractmethod
     async def create(self, endpoint: EndpointT) -> ConnectionT:
         """Connect to ``endpoint``.
 
-        When it is cancelled half-way (the caller's task was, or its time limit is over) it must close what it has
-        opened, as any coroutine that opens something.
+        When this is cancelled half-way (the caller's task is cancelled, or its timeout expires), it must close what it
+        has opened, like any coroutine that opens something. Whatever this raises reaches the acquirer.
 
         :param endpoint: where to connect
-        :return: a connection that the pool does not hold already. Whatever this raises reaches the acquirer.
+        :return: a connection that the pool does not hold already
         """
 
     @abc.abstractmethod
     async def dispose(self, endpoint: EndpointT, conn: ConnectionT) -> None:
         """Close ``conn``. Called exactly once for each connection that ``create`` returned.
 
-        Runs in a task of its own, so that a cancelled caller does not leave a connection half-closed; it is cancelled
-        when the pool's ``dispose_timeout`` is over.
+        Runs in a task of its own, so that a cancelled caller leaves no connection half-closed. That task is cancelled
+        when the pool's ``dispose_timeout`` expires.
 
-        :param endpoint: where the connection leads
-        :param conn: the connection; the pool forgets it, whatever this raises (which is logged)
+        :param endpoint: the connection's endpoint
+        :param conn: the connection; the pool logs what this raises, and forgets the connection
         """
 
     def normalize(self, endpoint: EndpointT) -> EndpointT:
-        """Tell what an endpoint counts as, where one server can be written in several ways.
+        """Map all spellings of an endpoint to one, if one server can be written in several ways.
 
-        All spellings of an endpoint share its connections and its ``max_size``, and the other methods are called with
-        what this returned. No coroutine; called with no lock held, by an acquire (or a release, or
-        ``get_endpoint_pool_size``) with a spelling that was not seen before: the pool remembers the last eight
-        spellings of an endpoint, while it has connections to it. So do not ask a server, and give the same answer each
-        time.
+        All spellings of an endpoint share its connections and its ``max_size``, and the other methods receive what this
+        returned. Not a coroutine. Called, with no lock held, by an acquire, a release or ``get_endpoint_pool_size`` for
+        a spelling that the pool does not know; while the pool has connections to an endpoint, it remembers its last 8
+        spellings. So do not ask a server, and return the same value each time. Whatever this raises reaches the caller,
+        and the pool is unchanged.
 
         :param endpoint: where to connect, as the pool's user writes it; any hashable
-        :return: one spelling for all that mean the same, hashable; for that spelling itself, the same again. What this
-            raises reaches the caller, and the pool is as it was; so does a TypeError when it returns None for an
-            endpoint that is not None, or what cannot be hashed.
+        :return: the same hashable for all spellings of an endpoint, and that value unchanged when given it. The caller
+            gets a TypeError if this returns None for an endpoint that is not None, or something unhashable.
         """
         return endpoint
 
     async def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT) -> bool:
-        """Tell whether an idle connection may be served again. Called before that, not after ``create``.
+        """Tell whether an idle connection may be served. Called before it is served, but not after ``create``.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
-        :return: False makes the pool dispose of the connection and take another. What this raises reaches the
-            acquirer, and the connection is idle again.
+        :return: False makes the pool close the connection and try another. Whatever this raises reaches the acquirer,
+            and the connection becomes idle again.
         """
         return True
 
     async def on_acquire(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called before a connection is handed to its user. If it raises, the connection is idle again.
+        """Called before a connection is handed to its user. If it raises, the connection becomes idle again.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
         """
 
     async def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when a connection was given back. If it raises, the connection is idle all the same.
+        """Called when a connection is returned. If it raises, the connection becomes idle all the same.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
-        :raise DiscardConnection: the connection is in doubt: the pool disposes of it, and the release returns
+        :raise DiscardConnection: to have the pool close the connection; the release returns normally
         """
 
     async def is_broken(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
         """Tell whether a connection is unfit after its user's block raised.
 
-        Called by ``pool.connection()`` when the block inside raises anything, also cancellation or KeyboardInterrupt.
-        True makes the pool dispose of the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
-        endpoint's other idle connections are checked before they are served. It should look at what the driver knows,
-        and not ask the server.
+        Called when the block of ``pool.connection()`` raises anything, including cancellation and KeyboardInterrupt.
+        True makes the pool close the connection: ``on_release`` is not called, ``on_connection_dead`` is, and the
+        endpoint's other connections are checked before they are served. Look at the state that the driver keeps, and do
+        not ask the server.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the connection's endpoint
         :param conn: the connection
-        :param exc: what the block raised, and raises on
-        :return: True for a connection that is closed, or in a state that cannot be mended. When this raises, the
-            connection is disposed of as well.
+        :param exc: what the block raised
+        :return: True for a connection that is closed, or in a state that cannot be undone. If this raises, the pool
+            closes the connection too.
         """
         return False
 
     async def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when ``check_aliveness`` was false or ``is_broken`` true, after the connection was disposed of.
+        """Called when ``check_aliveness`` was false or ``is_broken`` true, after the connection was closed.
 
-        :param endpoint: where the connection led
-        :param conn: the connection, closed
+        :param endpoint: the connection's endpoint
+        :param conn: the closed connection
         """

@@ -31,28 +31,28 @@ class ConnectionPool(
 ):
     """A pool of connections to any number of endpoints.
 
-    An endpoint's first ``min_idle`` idle connections are *core*: served in turn, kept until ``max_lifetime``. The
-    others are *extra*: the last one returned is served first, and one that was not used for ``idle_timeout`` is
-    disposed of. Parameters and behaviour are those of generic-connection-pool.
+    The first ``min_idle`` idle connections of an endpoint are *core*: served in turn, kept until ``max_lifetime``. The
+    others are *extra*: the last one returned is served first, and one not used for ``idle_timeout`` is closed.
+    Parameters and behaviour are those of generic-connection-pool.
 
-    :param connection_manager: creates, checks and disposes of connections
-    :param idle_timeout: seconds after which an unused extra connection is disposed of
-    :param max_lifetime: seconds after which any connection is disposed of; one that is out, when it comes back
+    :param connection_manager: creates, checks and closes connections
+    :param idle_timeout: seconds after which an unused extra connection is closed
+    :param max_lifetime: seconds after which any connection is closed; if it is in use then, when it is returned
     :param min_idle: how many idle connections of an endpoint are core
-    :param max_size: how many connections an endpoint may have
-    :param total_max_size: how many connections there may be. Where it is reached, an acquire that needs a new one first
-        closes the idle connection of any endpoint whose time comes first.
-    :param acquire_timeout: seconds that an acquire waits if it says nothing else; None for no limit
-    :param background_collector: whether a background worker disposes of what is due. If not, each release does.
-    :param dispose_batch_size: how many connections one release disposes of at most; 0 for ``int(log2(size + 1)) + 1``
-    :param dispose_timeout: seconds that one disposal may take; None for no limit. An acquire waits for what it has
-        closed no longer than it has time itself: a task or a thread of the pool closes it.
-    :param check_interval: seconds within which a connection that was used is served without ``check_aliveness``; 0 for
-        a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's others from before are
-        suspect, and are checked before they are served, however recently they were used.
+    :param max_size: maximum number of connections to one endpoint
+    :param total_max_size: maximum number of connections to all endpoints. When it is reached, an acquire that needs a
+        new connection first has the idle connection closed, of any endpoint, that expires first.
+    :param acquire_timeout: seconds that an acquire may take if it is given no timeout; None for no limit
+    :param background_collector: whether a background worker closes expired connections. If not, each release does.
+    :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
+    :param dispose_timeout: seconds that closing one connection may take; None for no limit. An acquire waits for a
+        close no longer than its own timeout: a task or a thread of the pool closes the connection.
+    :param check_interval: seconds after its last use for which a connection is served without ``check_aliveness``; 0
+        for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
+        are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
-        what is left of the acquire's time limit, which then ends the acquire.
-    :raises TypeError: when a parameter is of a wrong type, the manager one for the other runtime
+        the time that the acquire has left; when that expires, the acquire ends.
+    :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
 
@@ -112,33 +112,33 @@ class ConnectionPool(
             worker.start()
 
     def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
-        """How many connections an endpoint has; 0 for one that the pool does not know.
+        """Return the number of connections to an endpoint; 0 if the pool does not know the endpoint.
 
         :param endpoint: the endpoint
-        :param acquired: True counts those that are out, False the idle ones, None all, those being created or disposed
-            of included
-        :raises TypeError: when ``endpoint`` cannot be hashed, or ``acquired`` is anything else
+        :param acquired: True counts connections in use, False idle ones, None all, including those being created or
+            closed
+        :raises TypeError: when ``endpoint`` is not hashable, or ``acquired`` is anything else
         """
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
 
     def close(self, timeout: float | None = None) -> int:
-        """Close the pool: refuse new acquires and those who wait, dispose of every connection.
+        """Close the pool: refuse new acquires, end the waiting ones, close every connection.
 
-        Connections that are out are waited for, and disposed of as they come back; those that are still out when the
-        time is over are disposed of all the same, and their release does nothing. Closing a closed pool waits in the
-        same way. No task, timer or thread of the pool is at work any more when this returns. Disposals that are at work
-        when the time is over are cancelled on asyncio; if one goes on even so, or in a thread, that is logged.
+        Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
+        expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
+        After this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when
+        the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
 
-        :param timeout: seconds to wait for connections that are out, and to dispose of the others (each of which gets
-            0.1 s even when the time is over, and 1 ms once that has made the call nearly 0.5 s late); 0 for not
-            waiting, None for no limit
-        :return: how many connections were still out when the time was over (psycopg_pool warns of them)
-        :raises TypeError: when ``timeout`` is no number; the pool is not closed then
-        :raises ValueError: when ``timeout`` is negative or NaN; likewise
-        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; likewise
-        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged): threads get it
-            when the others were disposed of, asyncio lets a KeyboardInterrupt or SystemExit end the event loop's run
+        :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
+            limit. Each close gets 0.1 s even after the timeout, and 1 ms once that has made the call nearly 0.5 s late.
+        :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning)
+        :raises TypeError: when ``timeout`` is not a number; the pool is not closed then
+        :raises ValueError: when ``timeout`` is negative or NaN; the pool is not closed then
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
+        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
+            after the other connections are closed; asyncio lets KeyboardInterrupt and SystemExit end the event loop's
+            run.
         """
         core = self._core
         deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
@@ -151,7 +151,7 @@ class ConnectionPool(
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
-                logger.info('closing the pool: %d connections are still out', core.size)
+                logger.info('closing the pool: %d connections are still in use', core.size)
                 emptied = self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
             core.unwatch(waiter)
@@ -199,9 +199,9 @@ class ConnectionPool(
         core.must_hold(waiter, endpoint)
 
     def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
-        """Ask for a connection, or another one, and have closed what has to be closed for that.
+        """Ask the core for a connection, or for another one, and start the closes that this needs.
 
-        :return: whether it has to wait
+        :return: whether the waiter is queued
         """
         core = self._core
         if found_dead:
@@ -215,7 +215,7 @@ class ConnectionPool(
         return queued
 
     def _wait_until_closed(self, entry: Entry, deadline: float | None = None, timeout: float | None = None) -> None:
-        """Wait for the end of a dispose, whoever sees to it."""
+        """Wait until the connection of an entry is closed, by whichever task or thread."""
         core = self._core
         watcher = Waiter(None)
         signal = self._arm(watcher)
@@ -233,22 +233,22 @@ class ConnectionPool(
         core = self._core
         return (
             f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
-            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are out, '
+            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '
             f'{core.size} of at most {core.total_max_size} exist in all'
         )
 
     def _due_in(self) -> float | None:
-        """Seconds until the next idle connection is due; None if none ever is."""
+        """Return the seconds until the next idle connection is due; None if none ever is."""
         core = self._core
         due = core.next_due()
         return None if due is None else max(due - core.now(), 0.0)
 
     def _collect(self) -> float | None:
-        """Have closed what is due. Seconds until more will be; None if nothing ever is."""
+        """Close what is due. Return the seconds until the next connection is due; None if none ever is."""
         core = self._core
         found = 1
         while found:
             found = core.expired(core.now(), PARALLEL_DISPOSALS, True)
-            # Though nothing is due: the core was told the time, and may have doomed another one for who waits.
+            # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.
             self._dispose_due()
         return self._due_in()

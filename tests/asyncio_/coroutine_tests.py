@@ -1,6 +1,6 @@
-"""Runs tests that are coroutine functions, each on the event loop of asyncio and on that of uvloop, in debug mode.
+"""Runs each test that is a coroutine function on asyncio's event loop and on uvloop's, in debug mode.
 
-A test that leaves a task behind, or an error that nobody but the event loop gets to see, fails.
+A test that leaves a task behind fails, and so does one with an error that only the event loop sees.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ async def turn_over() -> None:
 
 
 def run(main: Coroutine[Any, Any, None], kind: str) -> None:
-    """Run a coroutine to its end, bounded in time."""
+    """Run a coroutine to its end, with a time limit."""
     loop = new_loop(kind)
     unhandled: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: unhandled.append(context))
     try:
         loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
-        # A task of the pool's that has done its work may still have its last step before it.
+        # A task of the pool that has done its work may have one step left.
         loop.run_until_complete(turn_over())
         left = asyncio.all_tasks(loop)
     finally:
@@ -58,7 +58,7 @@ def run(main: Coroutine[Any, Any, None], kind: str) -> None:
 
 @pytest.fixture(autouse=True)
 def loop_kind(request: pytest.FixtureRequest) -> str | None:
-    """Whose event loop a coroutine test runs on."""
+    """The event loop that a coroutine test runs on."""
     return getattr(request, 'param', None)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of both pools need, in the way of asyncio: ``tests/threads/runtime.py`` has the same names."""
+"""asyncio's part of what the tests of both pools need; ``tests/threads/runtime.py`` has the same names for threads."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,7 +12,7 @@ ResultT = TypeVar('ResultT')
 
 
 class Event:
-    """Something that happens once. To wait for it has a bound."""
+    """An event that happens once. Waiting for it has a time limit."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -21,9 +21,9 @@ class Event:
         self._event.set()
 
     async def wait(self, otherwise: str) -> None:
-        """Wait until it has happened.
+        """Wait until the event has happened.
 
-        :param otherwise: what is wrong if it does not happen
+        :param otherwise: the error message if it does not happen
         """
         try:
             await asyncio.wait_for(self._event.wait(), PATIENCE)
@@ -32,12 +32,12 @@ class Event:
 
 
 async def give_way() -> None:
-    """Let the others work."""
+    """Let other tasks run."""
     await asyncio.sleep(0)
 
 
 class Job(Generic[ResultT]):
-    """A call that runs beside the test."""
+    """A call that runs in a task of its own."""
 
     def __init__(self, task: 'asyncio.Task[ResultT]') -> None:
         self.task = task
@@ -54,12 +54,12 @@ class Job(Generic[ResultT]):
 
 
 def spawn(function: Callable[P, Coroutine[Any, Any, ResultT]], *args: P.args, **kwargs: P.kwargs) -> Job[ResultT]:
-    """Start a call beside the test."""
+    """Start a call in a task of its own."""
     return Job(asyncio.get_running_loop().create_task(function(*args, **kwargs)))
 
 
 async def until(predicate: Callable[[], bool]) -> None:
-    """Let the others work until something is so. The runner of the test bounds it."""
+    """Let other tasks run until a condition holds. The test's runner limits the wait."""
     while not predicate():  # noqa: ASYNC110 - the pool has no event for most of it
         await asyncio.sleep(0)
 
@@ -75,7 +75,7 @@ class OtherRuntimeManager(SyncConnectionManager[Any, object]):
 
 
 class OtherRuntimeDuck:
-    """A manager for the other runtime's pool that knows nothing of gcpool."""
+    """A manager for the other runtime's pool that does not inherit from gcpool."""
 
     def create(self, endpoint: Any, timeout: float | None = None) -> object:
         return object()

@@ -1,10 +1,10 @@
 """asyncio driven by hand.
 
-A loop whose clock moves only when told to; a coroutine that is interfered with at a chosen one of its suspensions; a
-manager all of whose methods are suspended a known number of times; and a world around one pool that keeps books of its
-own and compares them with the pool's.
+A loop whose clock moves only when told to; a coroutine that is disturbed at a chosen suspension; a manager all of whose
+methods are suspended a known number of times; and a world around one pool that keeps its own books and compares them
+with the pool's.
 
-Nothing here waits for real time: what does not happen within a bounded number of loop turns does not happen.
+Nothing here waits for real time: what has not happened after a limited number of loop turns counts as never happening.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 
 ResultT = TypeVar('ResultT')
 
-# uvloop does not exist on Windows. Where it should be and is not, the tests say that they were skipped.
+# uvloop does not exist on Windows. If it should be installed and is not, its tests are skipped.
 LOOPS = ['asyncio'] if sys.platform == 'win32' else ['asyncio', 'uvloop']
 
-# Loop turns after which something is taken never to happen.
+# Loop turns after which something counts as never happening.
 PATIENCE = 2000
 
 # Seconds on the loop's clock: a time limit that is not reached unless a test moves the clock by DAY.
@@ -41,7 +41,7 @@ DAY = 24 * HOUR
 
 
 class HandTimed:
-    """Puts a clock that stands still in the place of a loop's: ``advance`` moves it, and timers go off then only."""
+    """Replaces a loop's clock by one that stands still: only ``advance`` moves it, and only then timers fire."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class HandTimed:
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        # What TimerHandle.cancel() tells the loop; advance() leaves those out.
+        # Set by TimerHandle.cancel(); advance() omits these timers.
         return
 
     def advance(self, seconds: float) -> None:
-        """Move the clock. What is due then runs in the next turn, in the order in which it was due."""
+        """Move the clock. Timers that are due then run in the next turn, in the order of their times."""
         assert isinstance(self, asyncio.AbstractEventLoop)
         self._time += seconds
         while self._timers and self._timers[0][0] <= self._time:
@@ -84,7 +84,7 @@ class HandTimed:
 
     @staticmethod
     def _ring(timer: asyncio.TimerHandle) -> None:
-        # It may have been cancelled earlier in this turn.
+        # The timer may have been cancelled earlier in this turn.
         if not timer.cancelled():
             timer._run()
 
@@ -93,7 +93,7 @@ class HandTimed:
         super().close()  # type: ignore[misc]
 
     def pending_timers(self) -> int:
-        """How many timers have neither gone off nor been cancelled."""
+        """Return how many timers have neither fired nor been cancelled."""
         return sum(not timer.cancelled() for _, _, timer in self._timers)
 
 
@@ -114,10 +114,10 @@ def new_loop(kind: str, *, debug: bool = False) -> Any:
 def no_complaints() -> Iterator[Callable[[asyncio.AbstractEventLoop], None]]:
     """Fail if anything is reported to a loop's exception handler, or cannot be raised where it happens.
 
-    That is how asyncio and the interpreter say that a task was destroyed while pending, an exception never retrieved, a
-    coroutine never awaited.
+    asyncio and the interpreter report in this way that a task was destroyed while pending, an exception never
+    retrieved, or a coroutine never awaited.
 
-    :return: adds a loop
+    :return: a function that adds a loop
     """
     found: list[str] = []
 
@@ -129,8 +129,8 @@ def no_complaints() -> Iterator[Callable[[asyncio.AbstractEventLoop], None]]:
 
     previous = sys.unraisablehook
     sys.unraisablehook = unraisable
-    # So that looking for garbage of this test does not take the time of looking through all that there is. Nothing is
-    # thawed afterwards: the next one would have all of it to look through again.
+    # So that garbage collection in this test does not have to search everything that exists. Nothing is thawed
+    # afterwards, because the next test would have to search all of it again.
     gc.collect()
     gc.freeze()
     try:
@@ -148,7 +148,7 @@ def no_complaints() -> Iterator[Callable[[asyncio.AbstractEventLoop], None]]:
 def run(
     kind: str, main: Callable[[], Coroutine[Any, Any, ResultT]], *, debug: bool = False, eager: bool = False
 ) -> ResultT:
-    """Run a coroutine function in a hand-timed loop; whatever it leaves behind makes this fail."""
+    """Run a coroutine function in a hand-timed loop; fails if it leaves anything behind."""
     with no_complaints() as watch:
         loop = new_loop(kind, debug=debug)
         watch(loop)
@@ -164,7 +164,7 @@ def run(
 
 
 def eager_task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> 'asyncio.Task[Any]':
-    """That of asyncio does not take what some versions of the loops pass it."""
+    """asyncio's own does not accept what some versions of the loops pass."""
     options['eager_start'] = True
     return asyncio.Task(coro, loop=loop, **options)
 
@@ -188,13 +188,13 @@ def hand_timed() -> Any:
 
 
 async def turns(count: int = 1) -> None:
-    """Let the loop turn."""
+    """Let the loop turn a number of times."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object], what: str, patience: int = PATIENCE) -> None:
-    """Let the loop turn until something is so."""
+    """Let the loop turn until a condition holds."""
     for _ in range(patience):
         if condition():
             return
@@ -203,7 +203,7 @@ async def until(condition: Callable[[], object], what: str, patience: int = PATI
 
 
 async def in_turns(count: int) -> None:
-    """Be suspended on a future that is done after some turns of the loop."""
+    """Await a future that is done after some turns of the loop."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[None] = loop.create_future()
 
@@ -218,14 +218,14 @@ async def in_turns(count: int) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Interfering
+# Disturbances
 # ---------------------------------------------------------------------------------------------------------------------
 
 HOOKS = ('create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
 
 
 def place(coro: Any) -> str:
-    """In which method of a manager a coroutine is suspended, or 'pool' for the pool itself."""
+    """Return the manager's method in which a coroutine is suspended, or 'pool' for the pool itself."""
     found = 'pool'
     while coro is not None:
         code = getattr(coro, 'cr_code', None)
@@ -236,16 +236,16 @@ def place(coro: Any) -> str:
 
 
 class ClosedByHand(Exception):
-    """Stands for the result of a coroutine that was closed while suspended."""
+    """The result of a coroutine that was closed while suspended."""
 
 
 class Interference:
     """Drives a coroutine, passes its suspensions on to the loop, and does something at some of them.
 
     :param act: called with what the coroutine awaits and the coroutine; an exception that it returns is thrown into the
-        coroutine there and then
+        coroutine at once
     :param at: the numbers of the suspensions at which it is called
-    :param hold: for how many more turns the coroutine is suspended there, whatever comes of what it awaits
+    :param hold: for how many more turns the coroutine is suspended there, whatever happens to what it awaits
     :ivar at_first: called at the first suspension
     """
 
@@ -260,14 +260,14 @@ class Interference:
         self.at_first: Callable[[], object] = lambda: None
 
     async def drive(self, coro: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Be the coroutine."""
+        """Run the coroutine."""
         result: ResultT = await self._pass_on(coro)
         return result
 
     async def drive_call(self, function: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
-        """Be a coroutine that is made when this begins.
+        """Run a coroutine that is created when this begins.
 
-        Where garbage is finalised in order of age (with the GIL), it is finalised from the outside then.
+        Where garbage is finalised in order of age (with the GIL), the outer coroutine is then finalised first.
         """
         result: ResultT = await self._pass_on(function())
         return result
@@ -300,18 +300,18 @@ class Interference:
                 yield awaited
             except GeneratorExit:
                 # As `await` does. The coroutine may have been finalised before this: free-threaded Python finalises
-                # garbage in the order of addresses, not of age.
+                # garbage in the order of addresses.
                 coro.close()
                 raise
             except BaseException as exc:  # noqa: BLE001 - whatever the task is thrown, the coroutine is
                 thrown = exc
                 if getattr(awaited, '_asyncio_future_blocking', None):
-                    # It was not passed on.
+                    # The suspension was not passed on.
                     awaited._asyncio_future_blocking = False
 
 
 def cancel_at_once(awaited: Any, coro: Any) -> None:
-    """Cancel the task in the moment in which it is being suspended."""
+    """Cancel the task at the moment in which it is being suspended."""
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
@@ -325,7 +325,7 @@ def cancel_while_suspended(awaited: Any, coro: Any) -> None:
 
 
 def cancel_when_done(awaited: Any, coro: Any) -> None:
-    """Cancel the task when what it awaits has come, before the task has run again."""
+    """Cancel the task when what it awaits is done, before the task has run again."""
     task = asyncio.current_task()
     assert task is not None
     if asyncio.isfuture(awaited):
@@ -349,7 +349,7 @@ def close_by_hand(awaited: Any, coro: Any) -> BaseException:
 
 
 def let_time_pass(awaited: Any, coro: Any) -> None:
-    """Let every time limit expire."""
+    """Let all timeouts expire."""
     hand_timed().advance(DAY)
 
 
@@ -359,7 +359,7 @@ def let_time_pass(awaited: Any, coro: Any) -> None:
 
 
 class Connection:
-    """What a connection of these tests is: the record of its life."""
+    """A connection of these tests, with a record of its life."""
 
     def __init__(self, number: int, endpoint: str):
         self.number = number
@@ -374,11 +374,11 @@ class Connection:
 
 
 class BareManager(BaseConnectionManager[str, Connection]):
-    """Creates and disposes; every method is suspended ``points`` times, and a failing one cleans up for a turn.
+    """Creates and disposes; every method is suspended ``points`` times, and a failing method takes a turn to clean up.
 
     :param points: how often
     :param total: connections that the server accepts in all
-    :param each: connections that the server accepts at one endpoint
+    :param each: connections that the server accepts per endpoint
     """
 
     def __init__(self, points: int = 2, *, each: int = 1, total: int = 100):
@@ -392,7 +392,7 @@ class BareManager(BaseConnectionManager[str, Connection]):
         self.failures: dict[str, BaseException] = {}
 
     async def pass_through(self, name: str) -> None:
-        """Be suspended, on a future and on a bare yield in turn; then fail if this method is to."""
+        """Be suspended, alternately on a future and on a bare yield; then fail if this method is told to."""
         self.calls[name] += 1
         try:
             for point in range(self.points):
@@ -403,7 +403,7 @@ class BareManager(BaseConnectionManager[str, Connection]):
         except GeneratorExit:
             raise
         except BaseException:
-            # Cleaning up takes time, too.
+            # Cleaning up takes a turn.
             await asyncio.sleep(0)
             raise
         failure = self.failures.pop(name, None)
@@ -435,7 +435,7 @@ class BareManager(BaseConnectionManager[str, Connection]):
             self.open[endpoint] -= 1
 
     def see(self, name: str, endpoint: str, conn: Connection) -> None:
-        """Note what is wrong about being called with this connection."""
+        """Record what is wrong about being called with this connection."""
         if conn.endpoint != endpoint:
             self.faults.append(f'{name}({endpoint!r}, {conn!r}): the wrong endpoint')
         if conn.disposals and name != 'on_connection_dead':
@@ -443,7 +443,7 @@ class BareManager(BaseConnectionManager[str, Connection]):
 
 
 class StagedManager(BareManager):
-    """Has all the hooks, too."""
+    """Has all the hooks."""
 
     async def check_aliveness(self, endpoint: str, conn: Connection) -> bool:
         self.see('check_aliveness', endpoint, conn)
@@ -466,7 +466,7 @@ class StagedManager(BareManager):
 
 
 class JudgingManager(StagedManager):
-    """Tells, too, whether an exception broke a connection: if it is dead."""
+    """Also tells whether an exception broke a connection: if the connection is dead."""
 
     async def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
         self.see('is_broken', endpoint, conn)
@@ -475,7 +475,7 @@ class JudgingManager(StagedManager):
 
 
 class World:
-    """One pool, those who use it, and books about who has what.
+    """One pool, its users, and books about who has which connection.
 
     :param manager: the pool's
     :param settings: the pool's
@@ -494,51 +494,51 @@ class World:
         self.tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> 'asyncio.Task[Any]':
-        """Have something done beside."""
+        """Start a coroutine in a task."""
         task = asyncio.get_running_loop().create_task(coro)
         self.tasks.add(task)
         return task
 
     def take(self, conn: Connection, user: object = 'somebody') -> None:
-        """Write down that a connection was acquired."""
+        """Record that a connection was acquired."""
         assert conn.user is None, f'{conn!r} is with {conn.user!r}, and now also with {user!r}'
         assert not conn.disposals, f'{conn!r} was served after its dispose'
         conn.user = user
         self.out[conn] = user
 
     def let_go(self, conn: Connection) -> None:
-        """Write down that a connection is given back."""
+        """Record that a connection is being returned."""
         conn.user = None
         del self.out[conn]
 
     async def acquire(self, endpoint: str = 'a', timeout: float | None = None) -> Connection:
-        """Acquire, and write it down."""
+        """Acquire a connection and record it."""
         conn = await self.pool.acquire(endpoint, timeout)
         self.take(conn)
         return conn
 
     async def release(self, conn: Connection) -> None:
-        """Give back, and write it down."""
+        """Return a connection and record it."""
         self.let_go(conn)
         await self.pool.release(conn, conn.endpoint)
 
     async def visit(self, endpoint: str = 'a', timeout: float | None = None) -> None:
-        """Acquire, and give back."""
+        """Acquire a connection and return it."""
         await self.release(await self.acquire(endpoint, timeout))
 
     async def visit_with(self, endpoint: str = 'a', timeout: float | None = None) -> None:
-        """The same by ``async with``."""
+        """Acquire and return with ``async with``."""
         async with self.pool.connection(endpoint, timeout) as conn:
             self.take(conn)
             self.let_go(conn)
 
     async def filled(self, *endpoints: str) -> None:
-        """Have one idle connection at each endpoint (more, where it is named more than once)."""
+        """Create one idle connection at each endpoint (several, if it is named several times)."""
         for conn in [await self.acquire(endpoint) for endpoint in endpoints]:
             await self.release(conn)
 
     async def at_rest(self) -> None:
-        """Let everything end that was begun, and compare the books."""
+        """Let everything that was begun end, and compare the books."""
         await until(lambda: all(task.done() for task in self.tasks), f'all are served: {self.tasks}, {self.pool!r}')
         await until(lambda: not self.pool._tasks, f'all disposals end: {self.pool._tasks}')
         for task in self.tasks:
@@ -566,7 +566,7 @@ class World:
             await self.release(conn)
 
     async def close(self, timeout: float | None = None) -> int:
-        """Close the pool, and see that nothing of it is left in the loop."""
+        """Close the pool, and check that it leaves nothing in the loop."""
         forced = await self.pool.close(timeout)
         assert not self.pool._tasks
         worker = self.pool._worker
@@ -574,7 +574,7 @@ class World:
         return forced
 
     async def end(self, endpoints: Iterable[str] = ('a',)) -> None:
-        """See that the pool still works, close it, and see that nothing was lost or disposed of twice."""
+        """Check that the pool still works, close it, and check that nothing was lost or disposed of twice."""
         await self.give_all_back()
         await self.at_rest()
         if not self.pool._core.closed:
@@ -589,7 +589,7 @@ class World:
 
 
 async def bounded(awaitable: Awaitable[ResultT]) -> ResultT:
-    """Await something that must end within a bounded number of turns."""
+    """Await something that must end within a limited number of turns."""
     future = asyncio.ensure_future(awaitable)
     try:
         await until(future.done, f'{awaitable!r} ends')
@@ -600,7 +600,7 @@ async def bounded(awaitable: Awaitable[ResultT]) -> ResultT:
 
 
 async def catch(coro: Any) -> Any:
-    """What a coroutine raises, or else returns."""
+    """Return what a coroutine raises, or else returns."""
     try:
         return await coro
     except BaseException as exc:  # noqa: BLE001 - the loop must not see it

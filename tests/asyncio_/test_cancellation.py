@@ -1,7 +1,7 @@
-"""Every operation, interfered with at every one of its awaits: cancelled, thrown into, closed, out of time.
+"""Every operation, disturbed at each of its awaits: cancelled, thrown into, closed, timed out.
 
-Each time the books have to balance afterwards, what the operation held must have gone to whoever waited, and the
-cancellation must have had its effect.
+After each disturbance the books must balance, the next waiter must have what the operation held, and the cancellation
+must have had its effect.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from tests.asyncio_.stepping import (
 
 POINTS = 2
 
-# Turns of the loop within which asyncio carries out what was begun.
+# Turns of the loop within which asyncio finishes what was begun.
 HOLD = 8
 
 
@@ -47,11 +47,11 @@ class Boom(Exception):
 
 
 class Quake(BaseException):
-    """One that ``except Exception`` does not catch."""
+    """An error that ``except Exception`` does not catch."""
 
 
 class Scenario(NamedTuple):
-    """An operation, and the circumstances under which it is suspended where ``places`` says."""
+    """An operation, and circumstances under which it is suspended in the ``places``."""
 
     name: str
     places: set[str]
@@ -65,7 +65,7 @@ class Scenario(NamedTuple):
 
 
 def later(world: World, action: 'Callable[[], Any]') -> None:
-    """Do something when the operation has been suspended for some turns, whatever becomes of it."""
+    """Do something when the operation has been suspended for some turns, whatever happens to the operation."""
 
     async def wait_and_act() -> None:
         await turns(12)
@@ -188,7 +188,7 @@ async def release(world: World) -> None:
 
 
 async def leave(world: World) -> None:
-    # Entering does not suspend it, so that those that are counted are those of the exit.
+    # Entering does not suspend it, so that only suspensions of the exit are counted.
     async with world.pool.connection('a') as conn:
         world.take(conn)
         world.let_go(conn)
@@ -302,10 +302,10 @@ async def play(
     rivals: int = 0,
     points: int = POINTS,
 ) -> 'asyncio.Task[Any]':
-    """Run an operation, see what becomes of the others and of the pool.
+    """Run an operation, and check what happens to the other tasks and to the pool.
 
-    :param wrap: what runs the operation; it is awaited in a task
-    :param rivals: how many want a connection behind it
+    :param wrap: runs the operation; it is awaited in a task
+    :param rivals: how many tasks wait for a connection after it
     :return: the operation's task, done
     """
     world = World(scenario.manager(0), **scenario.settings)
@@ -315,7 +315,7 @@ async def play(
 
     def rivals_come() -> None:
         for number in range(rivals if scenario in ACQUIRES else 0):
-            # Where there is but one connection for all endpoints, also of another one.
+            # If there is only one connection for all endpoints, also tasks at another endpoint.
             world.spawn(world.visit('b' if scenario.settings == TOTAL and number % 2 == 0 else 'a'))
 
     interference.at_first = rivals_come
@@ -324,10 +324,10 @@ async def play(
     await until(task.done, f'{scenario} ends, {world.pool!r}, {interference.places}')
     if not task.cancelled() and isinstance(task.result(), Connection):
         await world.release(task.result())
-    # Nothing else happens now: whoever waits has to be served by what has happened.
+    # From here on nothing else happens: the waiters must be served because of what has happened.
     await world.at_rest()
     if not world.pool._core.closed:
-        # What the operation left undone is all there.
+        # What the operation did not reach is still possible.
         await world.visit('a')
         await world.visit('b')
     await world.end(('a', 'b'))
@@ -345,7 +345,7 @@ async def count(scenario: Scenario) -> int:
 @each_loop
 @each_scenario
 def test_where_it_is_suspended(kind: str, scenario: Scenario) -> None:
-    """The others test nothing where an operation is not suspended."""
+    """The other tests test nothing where an operation is not suspended."""
 
     async def main() -> None:
         interference = Interference()
@@ -375,7 +375,7 @@ def test_cancelled_at_each_await(kind: str, scenario: Scenario, cancel: Any) -> 
 
 
 class From:
-    """All numbers from one on."""
+    """Return all numbers from 1 on."""
 
     def __init__(self, least: int):
         self._least = least
@@ -408,7 +408,7 @@ def test_thrown_into_at_each_await(kind: str, scenario: Scenario) -> None:
                 interference = Interference(throw(exc), {number})
                 task = await play(scenario, interference, catch, rivals=1)
                 assert interference.acted == 1
-                # A manager that cannot tell whether a connection is broken is no reason to hide what its user raised.
+                # A manager that cannot tell whether a connection is broken must not hide what its user raised.
                 unsaid = interference.places[number] == 'is_broken' and isinstance(exc, Exception)
                 assert task.result() is (None if unsaid else exc)
 
@@ -437,7 +437,7 @@ def test_time_limit_over_at_each_await(kind: str, scenario: Scenario) -> None:
                 task = await play(scenario, interference, catch, rivals=rivals)
                 exc = task.result()
                 if interference.places[number] in {'on_acquire', 'on_release'}:
-                    # The hooks take the time that they take, as in generic-connection-pool and with threads.
+                    # The hooks have no time limit, as in generic-connection-pool and with threads.
                     assert exc is None or isinstance(exc, Connection)
                     continue
                 assert isinstance(exc, PoolTimeout), f'{exc!r} at {number} of {interference.places}'
@@ -450,7 +450,7 @@ def test_time_limit_over_at_each_await(kind: str, scenario: Scenario) -> None:
 @each_loop
 @pytest.mark.parametrize('scenario', [s for s in ACQUIRES if 'with_limit' in s.name], ids=repr)
 def test_cancelled_when_the_time_is_over(kind: str, scenario: Scenario) -> None:
-    """In one turn of the loop: whichever came first, the cancellation must not get lost."""
+    """In one turn of the loop: whichever came first, the cancellation must not be lost."""
 
     def cancel_then_expire(awaited: Any, coro: Any) -> None:
         cancel_while_suspended(awaited, coro)

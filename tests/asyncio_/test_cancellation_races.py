@@ -1,4 +1,4 @@
-"""Two things in one turn of the loop, and what else happens to tasks: in whichever order, nothing is lost."""
+"""Two events in one turn of the loop, in either order, and other things that happen to tasks: nothing is lost."""
 
 import asyncio
 import gc
@@ -40,11 +40,11 @@ class Boom(Exception):
 
 
 class Quake(BaseException):
-    """One that ``except Exception`` does not catch."""
+    """An error that ``except Exception`` does not catch."""
 
 
 async def queue_up(world: World, *endpoints: str, timeout: float | None = None) -> 'list[asyncio.Task[Connection]]':
-    """Have so many tasks wait, in this order."""
+    """Let a number of tasks wait, in this order."""
     tasks = []
     for endpoint in endpoints:
         before = world.pool.get_stats()['waiting']
@@ -87,7 +87,7 @@ async def cancel_release_cancel(world: World, conn: Connection, task: 'asyncio.T
 @pytest.mark.parametrize('followers', [0, 1, 3])
 @pytest.mark.parametrize('limit', [None, HOUR])
 def test_release_and_cancel_in_one_turn(kind: str, act: Any, followers: int, limit: float | None) -> None:
-    """The connection goes to the next one who waits."""
+    """The next waiter gets the connection."""
 
     async def main() -> None:
         world = World(BareManager(0))
@@ -109,7 +109,7 @@ def test_release_and_cancel_in_one_turn(kind: str, act: Any, followers: int, lim
 @each_loop
 @each_manager
 def test_served_and_cancelled_one_after_the_other(kind: str, manager: Any) -> None:
-    """Each of many waiters is cancelled in the turn in which it is served, but for the last one."""
+    """Each of many waiters except the last is cancelled in the turn in which it is served."""
 
     async def main() -> None:
         world = World(manager(0))
@@ -153,7 +153,7 @@ def test_those_who_are_left_are_served_in_order(kind: str) -> None:
 @each_loop
 @pytest.mark.parametrize('release_first', [True, False])
 def test_time_limit_over_in_the_turn_of_the_hand_over(kind: str, release_first: bool) -> None:
-    """Whoever was handed a connection keeps it: it did not wait in vain."""
+    """A task that was handed a connection keeps it: its wait succeeded."""
 
     async def main() -> None:
         world = World(BareManager(0))
@@ -188,7 +188,7 @@ def test_time_limit_over_cancelled_and_handed_over_in_one_turn(kind: str) -> Non
         first.cancel()
         await until(lambda: first.done() and second.done(), 'two end')
         assert first.cancelled()
-        # When the first gave the connection up it was the second's turn, who had not looked at the clock yet.
+        # When the first task gave up the connection, the second was next, and had not looked at the clock yet.
         assert second.result() is conn
         assert not third.done()
         await world.release(conn)
@@ -223,7 +223,7 @@ def test_cancelled_and_the_pool_closed_in_one_turn(kind: str) -> None:
 
 @each_loop
 def test_the_hooks_do_not_see_what_the_pool_was_closed_over(kind: str) -> None:
-    """Closed, and the time of close() over, after the hand-over or a check and before what comes next."""
+    """The pool is closed, and the time of close() is over, between the hand-over or a check and the next step."""
 
     class ClosingManager(StagedManager):
         world: World
@@ -249,7 +249,7 @@ def test_the_hooks_do_not_see_what_the_pool_was_closed_over(kind: str) -> None:
         conn = await world.acquire('a')
         (task,) = await queue_up(world, 'a')
         await world.release(conn)
-        # It has been handed the connection, and has not run yet.
+        # The task has been handed the connection, and has not run yet.
         assert await world.pool.close(0) == 1
         await until(task.done, 'it is refused')
         with pytest.raises(ConnectionPoolClosedError):
@@ -286,7 +286,7 @@ def test_acquire_cancelled_before_its_first_step(kind: str, manager: Any, idle: 
 @pytest.mark.parametrize('settings', [{}, {'idle_timeout': 0, 'min_idle': 0}, {'max_lifetime': 0, 'idle_timeout': 0}])
 @pytest.mark.parametrize('awaited', [True, False])
 def test_release_cancelled_before_its_first_step(kind: str, manager: Any, settings: Any, awaited: bool) -> None:
-    """The connection is back all the same."""
+    """The connection is returned all the same."""
 
     async def main() -> None:
         world = World(manager(1), **settings)
@@ -362,7 +362,7 @@ def test_shielded_release_of_a_cancelled_task(kind: str, manager: Any) -> None:
 @each_loop
 @each_manager
 def test_exit_cancelled_before_its_first_step(kind: str, manager: Any) -> None:
-    """As in ``create_task(context.__aexit__(...))``, which is what shields and exit stacks may do."""
+    """As in ``create_task(context.__aexit__(...))``, which shields and exit stacks may do."""
 
     async def main() -> None:
         for settings in ({}, {'idle_timeout': 0, 'min_idle': 0}):
@@ -392,7 +392,7 @@ def test_exit_cancelled_before_its_first_step(kind: str, manager: Any) -> None:
 @each_loop
 @pytest.mark.parametrize('limit', [None, HOUR])
 def test_a_waiting_task_that_nobody_holds_is_served(kind: str, limit: float | None) -> None:
-    """Loops keep weak references to tasks; what a task waits for has to keep it alive, as a lock of asyncio does."""
+    """Loops keep weak references to tasks; what a task waits for must keep it alive, as a lock of asyncio does."""
 
     async def main() -> None:
         world = World(BareManager(0))
@@ -439,7 +439,7 @@ def test_a_closing_task_that_nobody_holds_closes(kind: str) -> None:
 
 
 class HangingManager(BareManager):
-    """Its disposals end when it is told, or are cancelled."""
+    """Its disposals end when told to, or are cancelled."""
 
     def __init__(self, points: int = 0):
         super().__init__(points)
@@ -459,7 +459,7 @@ class HangingManager(BareManager):
 
 
 class HangingCheckedManager(HangingManager):
-    """Tells that connections are dead."""
+    """Reports connections as dead."""
 
     async def check_aliveness(self, endpoint: str, conn: Connection) -> bool:
         return not conn.dead
@@ -501,7 +501,7 @@ def test_a_disposal_that_hangs_does_not_take_an_acquire_past_its_time_limit(kind
 
 @each_loop
 def test_a_disposal_that_hangs_does_not_hold_up_others(kind: str) -> None:
-    """An acquire that meets a connection that is due need not wait for its end where another one may be created."""
+    """An acquire that finds an expired connection need not wait for its close if another one may be created."""
 
     async def main() -> None:
         world = World(HangingManager(), max_size=2, max_lifetime=HOUR)
@@ -561,7 +561,7 @@ def test_cancelled_release_leaves_the_slot_taken_until_the_disposal_has_ended(ki
 
 @contextmanager
 def interfere_with(name: str, interference: Interference) -> Iterator[None]:
-    """Interfere with the tasks of the pools whose coroutine is that of this method."""
+    """Disturb the pools' tasks that run the coroutine of this method."""
     method = getattr(ConnectionPool, name)
 
     def interfered_with(*args: Any) -> Coroutine[Any, Any, Any]:
@@ -575,7 +575,7 @@ def interfere_with(name: str, interference: Interference) -> Iterator[None]:
 @each_loop
 @pytest.mark.parametrize('exc_type', [None, Boom, TimeoutError])
 def test_the_task_that_disposes_is_interfered_with(kind: str, exc_type: Any) -> None:
-    """The other connections that it was to dispose of are, and their slots are free."""
+    """It disposes of the other connections, too, and their slots become free."""
 
     async def play(interference: Interference) -> None:
         world = World(BareManager(0), max_size=4, total_max_size=4, idle_timeout=HOUR, min_idle=0)
@@ -584,7 +584,7 @@ def test_the_task_that_disposes_is_interfered_with(kind: str, exc_type: Any) -> 
         tasks = await queue_up(world, 'b', 'b', 'c', 'c')
         with interfere_with('_dispose_in_turn', interference):
             hand_timed().advance(2 * HOUR)
-            # Each is in the way of those who wait elsewhere.
+            # Each takes a slot that waiters at other endpoints want.
             for conn in conns:
                 world.spawn(world.release(conn))
             for task in tasks:
@@ -627,7 +627,7 @@ def test_disposals_cancelled_before_their_first_step(kind: str) -> None:
 @each_loop
 @each_manager
 def test_dispose_raises_what_is_no_exception(kind: str, manager: Any) -> None:
-    """The loop's exception handler is told; the slots are free, and the other connections are disposed of."""
+    """The loop's exception handler is told; the slots become free, and the other connections are disposed of."""
 
     async def main() -> None:
         world = World(manager(0), max_size=3, idle_timeout=HOUR, min_idle=0)
@@ -652,7 +652,7 @@ def test_dispose_raises_what_is_no_exception(kind: str, manager: Any) -> None:
 @each_loop
 @pytest.mark.parametrize('cancel', CANCELLATIONS, ids=lambda act: act.__name__)
 def test_the_collector_is_cancelled_at_each_await(kind: str, cancel: Any) -> None:
-    """What it was about to dispose of is, and it goes on collecting."""
+    """What it was about to dispose of is disposed of, and it goes on collecting."""
 
     async def play(interference: Interference) -> None:
         world = World(BareManager(2), background_collector=True, min_idle=0, max_size=3)
@@ -717,7 +717,7 @@ class StubbornManager(StagedManager):
 @each_loop
 @pytest.mark.parametrize('cancel', CANCELLATIONS, ids=lambda act: act.__name__)
 def test_a_manager_that_swallows_cancellations(kind: str, cancel: Any) -> None:
-    """That is its right; the connection that it returns all the same belongs to the acquirer."""
+    """A manager may do so; the connection that it returns all the same belongs to the acquirer."""
 
     async def main() -> None:
         for number in range(4):
@@ -740,7 +740,7 @@ def test_a_manager_that_connects_although_the_time_is_over(kind: str) -> None:
             interference = Interference(lambda awaited, coro: hand_timed().advance(DAY), {number})
             task = asyncio.get_running_loop().create_task(interference.drive(world.acquire('a', HOUR)))
             await until(task.done, 'it ends')
-            # Either is right as long as nothing is lost: the connection, or that the next step had no time left.
+            # Both are right as long as nothing is lost: the connection, or that the next step had no time left.
             assert isinstance(await catch(task), (Connection, PoolTimeout))
             await world.end()
 
@@ -749,7 +749,7 @@ def test_a_manager_that_connects_although_the_time_is_over(kind: str) -> None:
 
 @each_loop
 def test_a_manager_that_cancels_itself(kind: str) -> None:
-    """A CancelledError that nobody asked for reaches the acquirer as it is."""
+    """A CancelledError that the manager raises by itself reaches the acquirer unchanged."""
 
     async def main() -> None:
         for name in ('create', 'check_aliveness', 'on_acquire', 'on_release'):
@@ -768,7 +768,7 @@ def test_a_manager_that_cancels_itself(kind: str) -> None:
 
 @each_loop
 def test_cancelled_by_itself_before_it_waits(kind: str) -> None:
-    """A cancellation that is already requested when acquire begins strikes at the next await, not before."""
+    """A cancellation that is already requested when acquire begins takes effect at the next await, not before."""
 
     async def main() -> None:
         world = World(BareManager(0))
@@ -778,7 +778,7 @@ def test_cancelled_by_itself_before_it_waits(kind: str) -> None:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
-            # Does not wait, so that it is not struck.
+            # Does not wait, so the cancellation does not take effect in it.
             async with world.pool.connection('a') as conn:
                 assert conn is world.manager.created[0]
             await world.pool.acquire('b')
@@ -837,7 +837,7 @@ HookT = Callable[[Any, Any], Any]
 
 @each_loop
 def test_time_limits_within_time_limits(kind: str) -> None:
-    """Pools inside managers of pools: each limit cancels its own part, whichever is over first."""
+    """Pools inside managers of pools: each timeout cancels its own part, whichever expires first."""
 
     async def main() -> None:
         for inner_limit, outer_limit in ((60.0, HOUR), (HOUR, 60.0), (60.0, 60.0)):
@@ -871,7 +871,7 @@ def test_time_limits_within_time_limits(kind: str) -> None:
 
 
 def test_pools_of_these_tests_are_what_they_seem() -> None:
-    """The manager with hooks has them all, the bare one none."""
+    """The manager with hooks has all of them, the bare one none."""
     bare: Any = ConnectionPool(BareManager())
     staged: Any = ConnectionPool(StagedManager())
     for name in ('_checks', '_hooks_acquire', '_hooks_release', '_hooks_dead'):

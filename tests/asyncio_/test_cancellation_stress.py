@@ -1,6 +1,7 @@
-"""Many tasks, cancelled at random turns of the loop, on managers that fail at random and connections that live briefly.
+"""Many tasks, cancelled at random turns of the loop, with managers that fail at random and connections that live
+briefly.
 
-All chance comes from one seed and time is moved by hand, so that whatever fails fails again: run the same seed.
+All randomness comes from one seed and time is moved by hand, so that a failure can be repeated: run the same seed.
 """
 
 import asyncio
@@ -34,15 +35,15 @@ class Boom(Exception):
 
 
 class Quake(BaseException):
-    """One that ``except Exception`` does not catch."""
+    """An error that ``except Exception`` does not catch."""
 
 
-# What a client may see.
+# Exceptions that a client may see.
 EXPECTED = (Boom, Quake, PoolTimeout, ConnectionPoolClosedError, asyncio.TimeoutError, asyncio.CancelledError)
 
 
 class ErraticManager(StagedManager):
-    """Takes as long as it likes, and fails when it likes."""
+    """Takes any time, and fails at random."""
 
     def __init__(self, chance: random.Random, log: list[str]):
         super().__init__(0)
@@ -67,7 +68,7 @@ class ErraticManager(StagedManager):
         if roll < 0.05:
             raise Boom
         if roll < 0.08 and name != 'dispose':
-            # In the background nobody but the loop would be told of it.
+            # In the background only the loop would be told of it.
             raise Quake
         if roll < 0.10 and name != 'dispose':
             raise asyncio.CancelledError
@@ -79,16 +80,16 @@ class ErraticManager(StagedManager):
 
 
 def beside(coro: Any) -> 'asyncio.Task[Any]':
-    """A task of whose end nobody need know: whoever awaits it may be cancelled first."""
+    """A task whose end need not be known: the task that awaits it may be cancelled first."""
     task: asyncio.Task[Any] = asyncio.ensure_future(coro)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task
 
 
 class Storm:
-    """Clients of one pool, and what befalls them.
+    """Clients of one pool, and what happens to them.
 
-    :param seed: of all chance
+    :param seed: of all randomness
     """
 
     def __init__(self, seed: int):
@@ -112,7 +113,7 @@ class Storm:
         self.ending = False
 
     def make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> 'asyncio.Task[Any]':
-        """A task factory that remembers, in order."""
+        """A task factory that records tasks in order."""
         options.pop('eager_start', None)
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
         self.made.append(task)
@@ -175,7 +176,7 @@ class Storm:
         self.clients.append(asyncio.get_running_loop().create_task(self.client(number)))
 
     async def blow(self) -> None:
-        """Let things happen for many turns of the loop."""
+        """Let the loop run for many turns."""
         loop = hand_timed()
         loop.set_task_factory(self.make_task)
         for _ in range(CLIENTS):
@@ -186,7 +187,7 @@ class Storm:
             if self.chance.random() < 0.2:
                 loop.advance(self.chance.choice((0.1, 1.0, 5.0)))
             if self.chance.random() < 0.3:
-                # Clients, and parts of them that have a task of their own, and tasks of the pool.
+                # Clients, their parts that have a task of their own, and tasks of the pool.
                 alive = [task for task in self.made if not task.done()]
                 for victim in self.chance.sample(alive, min(len(alive), self.chance.randrange(4))):
                     victim.cancel()
@@ -199,7 +200,7 @@ class Storm:
         assert not self.world.manager.faults, self.world.manager.faults
 
     async def close(self) -> None:
-        """Close the pool in the middle of it, and wait for nobody for long."""
+        """Close the pool in the middle of it, with a short timeout."""
         self.ending = True
         manager = self.world.manager
         assert isinstance(manager, ErraticManager)
@@ -218,11 +219,11 @@ class Storm:
         self.world.pool._core.check_invariants()
 
     async def subside(self) -> None:
-        """End it, and look at what is left."""
+        """End the storm, and check what is left."""
         self.ending = True
 
         def quiet() -> bool:
-            # Time limits of what is still under way.
+            # Timeouts of operations that are still running.
             hand_timed().advance(1.0)
             return all(task.done() for task in self.made)
 
@@ -234,7 +235,7 @@ class Storm:
         manager = self.world.manager
         assert isinstance(manager, ErraticManager)
         manager.erratic = False
-        # gather() leaves the others to themselves when one fails.
+        # gather() leaves the others running when one fails.
         await turns(5)
         await self.world.at_rest()
         await self.world.end(ENDPOINTS)
@@ -248,7 +249,7 @@ async def play(seed: int, *, close: bool = False) -> list[str]:
     await storm.subside()
     stats = storm.world.pool.get_stats()
     storm.log.append(f'{stats}')
-    # It was a storm.
+    # There were enough disturbances.
     assert storm.served > 50
     assert min(stats['created'], stats['dead'], stats['waits'], stats['create_errors']) > 0
     for name in ('Boom', 'Quake', 'PoolTimeout', 'CancelledError', 'gone'):
@@ -266,6 +267,6 @@ def test_storm(kind: str, seed: int, close: bool) -> None:
 
 @pytest.mark.parametrize('kind', LOOPS)
 def test_a_storm_is_the_same_every_time(kind: str) -> None:
-    """Else a seed would not tell how to find a fault again."""
+    """Otherwise a seed would not reproduce a failure."""
     first, second = (run(kind, lambda: play(1)) for _ in range(2))
     assert first == second

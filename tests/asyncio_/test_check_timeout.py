@@ -1,4 +1,4 @@
-"""``check_timeout``: a check that takes too long is ended, and its connection is dead."""
+"""``check_timeout``: a check that takes too long is ended, and its connection counts as dead."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""A signal handler may raise between two steps of ``async with``: what was entered and is never left comes back."""
+"""A signal handler may raise between two steps of ``async with``: what was entered and is never left is returned."""
 
 import asyncio
 import gc
@@ -60,7 +60,7 @@ async def test_a_release_in_a_cycle(manager_class: type[Manager], what: str) -> 
             holder.append(holder)
             del leaving, holder
             with warnings.catch_warnings():
-                # That it was never awaited.
+                # The warning that it was never awaited.
                 warnings.simplefilter('ignore')
                 gc.collect()
 
@@ -97,7 +97,7 @@ async def test_a_leaving_that_was_not_awaited(error: Exception | None) -> None:
         with pytest.warns(RuntimeWarning, match='never awaited'):
             del leaving
         await until(lambda: case.stats['acquired'] == 0)
-        # Nobody was asked whether the error broke it.
+        # is_broken() was not asked about the error.
         await until(lambda: case.manager.living == (['a1'] if error is None else []))
 
 
@@ -120,8 +120,8 @@ async def test_what_another_thread_dropped_is_not_given_back_for_somebody_else()
         thread = threading.Thread(target=contexts.clear)
         thread.start()
         thread.join(PATIENCE)
-        # Before the loop hears of it, its user gives the connection back, and somebody else acquires it. (Without the
-        # GIL it is this thread, whose object it is, that finalises it, and that has been done by now.)
+        # Before the loop learns of it, its user returns the connection, and another task acquires it. (Without the GIL,
+        # this thread, which owns the object, finalises it, and has done so by now.)
         if not FREE_THREADED:
             await case.release(conn)
         assert await case.pool.acquire('a') is conn

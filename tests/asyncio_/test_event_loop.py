@@ -1,4 +1,4 @@
-"""The pool among the tools of asyncio: tasks, time limits, groups, event loops."""
+"""The pool together with asyncio's tools: tasks, timeouts, groups, event loops."""
 
 import asyncio
 import collections.abc
@@ -21,14 +21,15 @@ from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, CheckingManager, Gate, HookedManager, Manager, Pause
 from tests.support import PATIENCE, Connection
 
-# Before Python 3.12 only asyncio's own can be told that a compiled method is one; since 3.14 that is deprecated.
+# Before Python 3.12 only asyncio's own iscoroutinefunction() can be told about a compiled method; since 3.14 it is
+# deprecated.
 iscoroutinefunction = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
 
 MANAGERS = pytest.mark.parametrize('manager_class', [Manager, HookedManager])
 
 
 async def turns(count: int = 10) -> None:
-    """Let the event loop turn, so that what is to happen by itself happens."""
+    """Let the event loop turn, so that what happens by itself can happen."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -93,7 +94,7 @@ async def test_a_coroutine_that_is_never_awaited_warns(method: str) -> None:
             forgotten = case.pool.acquire('a') if method == 'acquire' else case.pool.release(conn, 'a')
             del forgotten
             gc.collect()
-        # In asyncio's debug mode a second line says where it was made.
+        # In asyncio's debug mode a second line says where it was created.
         assert [(w.category, str(w.message).splitlines()[0]) for w in caught] == [
             (RuntimeWarning, f"coroutine 'ConnectionPool.{method}' was never awaited")
         ]
@@ -111,14 +112,14 @@ async def test_a_release_with_a_hook_that_is_never_awaited_warns_and_leaves_the_
         assert case.stats['idle'] == 1
         case.manager.calls.clear()
         assert await case.pool.acquire('a') is conn
-        # Its hook did not run, so it is checked, however recently it was used.
+        # Its hook did not run, so the connection is checked, however recently it was used.
         assert case.manager.calls == ['check_aliveness a1', 'on_acquire a1']
         await case.release(conn)
 
 
 @MANAGERS
 async def test_a_connection_is_back_when_release_was_called(manager_class: type[Manager]) -> None:
-    """Whoever awaits what that returns, and when."""
+    """Who awaits the returned coroutine, and when."""
     async with Case(manager_class()) as case:
         conn = await case.pool.acquire('a')
         first = case.pool.release(conn, 'a')
@@ -127,7 +128,7 @@ async def test_a_connection_is_back_when_release_was_called(manager_class: type[
             await second
         await first
         assert case.stats['idle'] == 1
-        # Errors are raised where they are awaited.
+        # Errors are raised when it is awaited.
         results = await asyncio.gather(
             case.pool.release(conn, 'a'), case.pool.release(Connection('x', 0), 'a'), return_exceptions=True
         )
@@ -144,7 +145,7 @@ def in_another_thread(work: Callable[[], object]) -> None:
 @MANAGERS
 @pytest.mark.parametrize('way', ['awaited', 'closed', 'dropped', 'released meanwhile'])
 async def test_release_called_in_another_thread(manager_class: type[Manager], way: str) -> None:
-    """As in ``run_coroutine_threadsafe(pool.release(conn, endpoint), loop)``: the work is done in the loop."""
+    """As in ``run_coroutine_threadsafe(pool.release(conn, endpoint), loop)``: the loop does the work."""
     async with Case(manager_class()) as case:
         conn = await case.pool.acquire('a')
         made: list[Any] = []
@@ -448,7 +449,7 @@ async def test_what_hangs_for_one_who_gave_up_keeps_nobody_from_the_idle_connect
         case.manager.script('dispose', gate)
         with pytest.raises(PoolTimeout):
             await case.pool.acquire('x', timeout=0)
-        # It is no help any more.
+        # It does not count any more.
         case.clock.advance(2)
         held = [await case.pool.acquire(endpoint, timeout=PATIENCE) for endpoint in 'yz']
         gate.open()
@@ -463,7 +464,7 @@ async def test_a_dispose_that_hangs_keeps_no_other_from_its_turn() -> None:
         gate = Gate()
         case.manager.script('dispose', gate)
         job = spawn(case.release, conns[0])
-        # More than there are lanes.
+        # More than may run at a time.
         await until(lambda: len(case.manager.living) <= 2)
         assert not job.done
         gate.open()
@@ -479,7 +480,7 @@ async def test_what_is_doomed_during_a_dispose_is_closed_beside_the_next_one_tha
         case.manager.script('dispose', *gates)
         job = spawn(case.release, a2)
         await gates[0].reached()
-        # As the end of a dispose may doom connections of several endpoints at once, for those who wait for a slot.
+        # As when the end of a dispose dooms connections of several endpoints at once, for waiters that want a slot.
         assert case.pool._core.doom_acquired() == 2
         gates[0].open()
         await gates[1].reached()
@@ -752,7 +753,7 @@ async def test_a_create_that_returns_no_awaitable_is_refused() -> None:
 
 
 def calls(pool: ConnectionPool[str, Connection], conn: Connection) -> list[Callable[[], Awaitable[object]]]:
-    """Every way to use a pool."""
+    """Each way to use a pool."""
     return [
         lambda: pool.acquire('a'),
         lambda: pool.acquire('b', timeout=0),

@@ -1,4 +1,4 @@
-"""The ends of event loops, and coroutines that outlive them: nothing hangs, nothing is reported, the books balance."""
+"""Event loops that end, and coroutines that outlive them: nothing hangs, nothing is reported, the books balance."""
 
 import asyncio
 import contextvars
@@ -38,13 +38,13 @@ from tests.support import PATIENCE
 each_loop = pytest.mark.parametrize('kind', LOOPS)
 each_manager = pytest.mark.parametrize('manager', [BareManager, StagedManager])
 
-# What asyncio says, rightly, of a task whose loop is closed under it.
+# asyncio's correct report on a task whose loop is closed before its end.
 DESTROYED = 'Task was destroyed but it is pending!'
 
 
 @contextmanager
 def new_loops(kind: str) -> Iterator[Any]:
-    """A loop that the test runs, stops and closes; whatever is reported, by anyone, fails the test."""
+    """A loop that the test runs, stops and closes; anything that is reported fails the test."""
     with no_complaints() as watch:
         loop = new_loop(kind)
         watch(loop)
@@ -56,7 +56,7 @@ def new_loops(kind: str) -> Iterator[Any]:
 
 
 def advance_for_a_while(loop: Any, turns_left: int = 200) -> None:
-    """Let the clock go while the loop runs, and stop what does not end for all that."""
+    """Advance the clock while the loop runs, and stop what does not end."""
     loop.advance(1.0)
     if turns_left:
         loop.call_soon(advance_for_a_while, loop, turns_left - 1)
@@ -68,9 +68,9 @@ def advance_for_a_while(loop: Any, turns_left: int = 200) -> None:
 
 
 async def begin_disposals(world: World, count: int, begun: int) -> None:
-    """Have connections disposed of, and nobody wait for it.
+    """Start disposals that nothing waits for.
 
-    :param begun: for how many turns of the loop they are
+    :param begun: for how many turns of the loop they run
     """
     conns = [await world.acquire('a') for _ in range(count)]
     for conn in conns:
@@ -85,7 +85,7 @@ async def begin_disposals(world: World, count: int, begun: int) -> None:
 @pytest.mark.parametrize('begun', range(4))
 @pytest.mark.parametrize('points', [0, 1, 5])
 def test_a_loop_ends_while_connections_are_disposed_of(kind: str, begun: int, points: int) -> None:
-    """As asyncio.run ends one. Each dispose is called, and what it awaits it may await for a moment."""
+    """As asyncio.run ends a loop. Each dispose is called, and may go on for a moment."""
     with new_loops(kind) as loop:
 
         async def main() -> World:
@@ -145,7 +145,7 @@ def test_a_loop_ends_with_the_pool_in_use(kind: str, manager: Any, begun: int) -
             world = World(manager(1), max_size=2, total_max_size=3, idle_timeout=HOUR, background_collector=True)
             await world.filled('b')
             for endpoint in 'aaaabbbbcc':
-                # Nobody waits for them, nor for what they do when they are cancelled.
+                # Nothing waits for them, or for what they do when cancelled.
                 world.spawn(world.visit(endpoint))
             world.spawn(world.pool.acquire('a', DAY))
             await turns(begun)
@@ -187,7 +187,7 @@ def test_asyncio_run_ends_with_everything_under_way(manager: Any, debug: bool) -
         pool._core.check_invariants()
         stats = pool.get_stats()
         assert stats['acquired'] == stats['waiting'] == 0
-        # What was handed to a task that was cancelled in the same turn went back to the idle ones.
+        # A connection handed to a task that was cancelled in the same turn became idle again.
         assert stats['size'] == stats['idle'] == sum(created.open.values())
         assert sum(conn.disposals for conn in created.created) == len(created.created) - stats['size']
         assert all(conn.disposals <= 1 for conn in created.created)
@@ -219,7 +219,7 @@ def test_slow_callbacks_are_logged_and_do_no_harm(caplog: pytest.LogCaptureFixtu
 
 
 class Stop:
-    """Stops the loop when the operation is suspended there, for good."""
+    """Stops the loop when the operation is suspended there, and does not resume it."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -230,7 +230,7 @@ class Stop:
 
 
 def begin(loop: Any, scenario: Scenario, number: int, rivals: int) -> World:
-    """Run an operation up to one of its suspensions, there stop the loop."""
+    """Run an operation up to one of its suspensions, and stop the loop there."""
     worlds: list[World] = []
     stop = Stop()
 
@@ -261,7 +261,7 @@ def suspensions(kind: str, scenario: Scenario) -> int:
 @each_loop
 @pytest.mark.parametrize('scenario', SCENARIOS, ids=repr)
 def test_a_loop_is_closed_under_an_operation(kind: str, scenario: Scenario) -> None:
-    """All that its tasks held or waited for is given back when they are collected as garbage."""
+    """Everything that its tasks held or waited for is returned when they are garbage-collected."""
     for number in range(suspensions(kind, scenario)):
         for rivals in (0, 2):
             messages: list[str] = []
@@ -270,7 +270,7 @@ def test_a_loop_is_closed_under_an_operation(kind: str, scenario: Scenario) -> N
                 loop.set_exception_handler(lambda _loop, context, told=messages: told.append(context['message']))
                 world = begin(loop, scenario, number, rivals)
                 loop.close()
-                # The pool keeps those alive that wait for it, and disposes, as long as there is a pool.
+                # The pool keeps tasks alive that wait for it or dispose, as long as the pool exists.
                 core = world.pool._core
                 world.tasks.clear()
                 del world.pool
@@ -291,7 +291,7 @@ def test_a_loop_is_closed_under_an_operation(kind: str, scenario: Scenario) -> N
 @each_loop
 @pytest.mark.parametrize('steps', range(5))
 def test_a_loop_is_closed_under_many_disposals(kind: str, steps: int) -> None:
-    """One task disposes of several connections then."""
+    """One task then disposes of several connections."""
     messages: list[str] = []
     with no_complaints():
         loop = new_loop(kind)
@@ -312,7 +312,7 @@ def test_a_loop_is_closed_under_many_disposals(kind: str, steps: int) -> None:
         core = world.pool._core
         del world.pool
         with warnings.catch_warnings():
-            # When it was not begun.
+            # If it was not begun.
             warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
             gc.collect()
         core.check_invariants()
@@ -327,7 +327,7 @@ def test_a_loop_is_closed_under_many_disposals(kind: str, steps: int) -> None:
 @each_loop
 @pytest.mark.parametrize('steps', range(6))
 def test_a_loop_ends_while_the_collector_works(kind: str, steps: int) -> None:
-    """More becomes due while the loop ends, of those who are cancelled."""
+    """While the loop ends, more connections become due: those of cancelled tasks."""
     with new_loops(kind) as loop:
 
         async def main() -> World:
@@ -385,7 +385,7 @@ def test_a_loop_is_closed_under_a_collector(kind: str, manager: Any) -> None:
 
 
 async def drive_by_hand(coro: Any, steps: int) -> bool:
-    """Take a coroutine to one of its suspensions, in no task of its own.
+    """Take a coroutine to one of its suspensions, without a task of its own.
 
     :return: whether it got there
     """
@@ -408,7 +408,7 @@ async def drive_by_hand(coro: Any, steps: int) -> bool:
 @pytest.mark.parametrize('scenario', [s for s in SCENARIOS if 'with_limit' not in s.name], ids=repr)
 @pytest.mark.parametrize('end', ['close', 'drop'])
 def test_a_coroutine_is_ended_while_its_loop_does_not_run(kind: str, scenario: Scenario, end: str) -> None:
-    """By hand, or by the garbage collector. What it held goes to whoever waits, as soon as the loop runs again."""
+    """By hand, or by the garbage collector. When the loop runs again, the next waiter gets what it held."""
     for number in range(suspensions(kind, scenario)):
         with new_loops(kind) as loop:
             coros: list[Any] = []
@@ -448,7 +448,7 @@ def test_a_coroutine_is_ended_while_its_loop_does_not_run(kind: str, scenario: S
 def test_a_coroutine_is_ended_when_its_loop_is_closed(
     kind: str, scenario: Scenario, background_collector: bool
 ) -> None:
-    """The pool is good for nothing any more, but its books balance."""
+    """The pool cannot be used any more, but its books balance."""
     for number in range(suspensions(kind, scenario)):
         messages: list[str] = []
         with no_complaints():
@@ -462,7 +462,7 @@ def test_a_coroutine_is_ended_when_its_loop_is_closed(
                     await scenario.prepare(world)
                 world.manager.points = POINTS
                 coro = scenario.operate(world)
-                # Where the collector disposes instead, it is suspended less often.
+                # If the collector disposes instead, it is suspended less often.
                 assert await drive_by_hand(coro, number) or background_collector
                 return world, coro
 
@@ -491,7 +491,7 @@ def test_a_pool_goes_on_when_its_loop_runs_again(kind: str) -> None:
 
         world = loop.run_until_complete(build())
         for _ in range(3):
-            # Due while nobody runs the loop.
+            # Becomes due while the loop does not run.
             loop.advance(2 * HOUR)
             loop.run_until_complete(until(lambda: world.pool.get_size() == 0, 'it collects'))
             loop.run_until_complete(world.visit('a'))
@@ -523,7 +523,7 @@ def test_an_exception_that_stops_the_loop(kind: str, name: str, exc_type: type[B
         world = loop.run_until_complete(build())
         told: list[Any] = []
         if name == 'dispose':
-            # Nobody waits for the task that disposes; that it was raised out of the loop is said once more.
+            # Nothing waits for the task that disposes; that its exception left the loop is reported again.
             loop.set_exception_handler(lambda _loop, context: told.append(type(context['exception'])))
         tasks = [loop.create_task(world.visit('a')) for _ in range(4)]
         with pytest.raises(exc_type):
@@ -546,7 +546,7 @@ who: contextvars.ContextVar[str] = contextvars.ContextVar('who', default='nobody
 
 
 class ContextManager(StagedManager):
-    """Notes in whose context its methods are called."""
+    """Records the context in which its methods are called."""
 
     def __init__(self, points: int = 2):
         super().__init__(points)
@@ -622,7 +622,7 @@ if sys.version_info >= (3, 12):
     @each_manager
     @pytest.mark.parametrize('background_collector', [True, False])
     def test_eager_tasks(kind: str, manager: Any, points: int, background_collector: bool) -> None:
-        """Also those of the pool itself begin, and may end, where they are made."""
+        """The pool's own tasks also begin, and may end, where they are created."""
 
         async def main() -> None:
             for settings in ({'min_idle': 0, 'idle_timeout': 0}, {'max_lifetime': 0, 'idle_timeout': 0}, {}):
@@ -677,7 +677,7 @@ def test_what_is_thrown_into_a_coroutine_that_did_not_begin(kind: str) -> None:
 
 
 def test_a_release_where_no_loop_runs_gives_the_connection_back() -> None:
-    """A coroutine that is closed between two runs of its loop gets to its `finally` there."""
+    """A coroutine that is closed between two runs of its loop reaches its `finally` there."""
     manager = Manager()
     pool: ConnectionPool[Any, Any] = ConnectionPool(manager, max_size=1)
 

@@ -1,4 +1,4 @@
-"""What a pool leaves in its event loop: nothing once it is closed, and nothing of a request's as long as it lives."""
+"""What a pool leaves in its event loop: nothing after it is closed, and nothing of a request's while it lives."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ class HangingManager(BareManager):
 
 
 class HangingJudge(HangingManager):
-    """Takes each connection for broken whose user's block raised."""
+    """Judges every connection whose user's block raised as broken."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ async def somebody_waits(world: World) -> None:
 
 
 async def refused(world: World, limit: float | None) -> None:
-    # Whether it is served before the pool is closed is up to the order of events.
+    # Whether it is served before the pool is closed depends on the order of events.
     with contextlib.suppress(ConnectionPoolClosedError):
         await world.visit('c', limit)
 
@@ -133,7 +133,7 @@ async def refused(world: World, limit: float | None) -> None:
 def test_a_loop_may_be_closed_as_soon_as_the_pool_is(
     kind: str, manager: Any, under_way: Any, steps: int, timeout: float | None
 ) -> None:
-    """At whatever step of what goes on the pool is closed. In asyncio.run() the loop's end would cover what is left."""
+    """The pool is closed at each step of its work. asyncio.run() would hide what is left, by ending the loop."""
     with no_complaints() as watch:
         loop = new_loop(kind)
         watch(loop)
@@ -150,7 +150,7 @@ def test_a_loop_may_be_closed_as_soon_as_the_pool_is(
         left = loop.run_until_complete(world.close(timeout))
         assert left == 0
         assert not [task for task in asyncio.all_tasks(loop) if task.get_name().startswith('gcpool-')]
-        # What is the test's own.
+        # What belongs to the test.
         loop.run_until_complete(asyncio.wait(world.tasks)) if world.tasks else None
         if under_way is not somebody_waits:
             assert loop.pending_timers() == 0
@@ -165,7 +165,7 @@ def test_a_loop_may_be_closed_as_soon_as_the_pool_is(
 def test_disposals_that_hang_are_cancelled_when_the_time_of_close_is_over(
     kind: str, collector: bool, timeout: float
 ) -> None:
-    """Also those that were begun before, without a limit of their own."""
+    """Also disposals that were begun before, without a limit of their own."""
 
     async def main() -> None:
         world = World(HangingManager(), max_size=3, min_idle=0, background_collector=collector)
@@ -185,7 +185,7 @@ def test_disposals_that_hang_are_cancelled_when_the_time_of_close_is_over(
 
 
 async def until_in_time(future: 'asyncio.Future[Any]') -> None:
-    """Let the time go on until something is done."""
+    """Advance the clock until something is done."""
     for _ in range(200):
         await turns(20)
         if future.done():
@@ -276,7 +276,8 @@ def test_a_hook_may_close_the_pool_in_a_task_of_its_own(kind: str) -> None:
 def test_whoever_leaves_a_broken_connection_waits_a_moment_for_its_end(
     kind: str, manager: Any, error: type[BaseException]
 ) -> None:
-    """So a time limit around the block holds, though the server does not answer. The slot is free when it is closed."""
+    """So that a timeout around the block holds, even if the server does not answer. The slot is free when the
+    connection is closed."""
 
     async def main() -> None:
         hanging: HangingManager = manager()
@@ -370,7 +371,7 @@ def test_a_pool_keeps_nothing_of_the_context_of_a_request(kind: str, manager: An
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What others take for a coroutine
+# What other code takes for a coroutine
 # ---------------------------------------------------------------------------------------------------------------------
 
 QUESTIONS: list[Callable[[Any], bool]] = [
@@ -410,7 +411,7 @@ def test_tools_that_ask_tasks_what_they_await_are_answered(kind: str) -> None:
         async def look() -> None:
             for task in asyncio.all_tasks():
                 if sys.version_info >= (3, 14):
-                    # A task that has not begun has no frame but that of a native coroutine.
+                    # A task that has not begun has only the frame of a native coroutine.
                     asyncio.format_call_graph(task)
                 coro: Any = task.get_coro()
                 frames = []

@@ -1,8 +1,8 @@
 """A signal that arrives in an acquire, in a release or at the ends of a context, and whose handler raises.
 
-The signal arrives when the pool looks at its clock, at each of its looks in turn. No line of Python runs in the clock,
-so the handler runs where the interpreter looks for signals next: after the call of the compiled code that asked for the
-time, or, where that was no call, later. Whoever has the connection there keeps it, or the pool has it back.
+The signal arrives when the pool reads its clock, at each of these reads in turn. No Python code runs in the clock, so
+the handler runs where the interpreter next checks for signals: after the call of the compiled code that read the clock,
+or, if that was no call, later. Either the user has the connection then, or the pool has it back.
 """
 
 import _thread
@@ -24,11 +24,11 @@ from tests.support import Connection
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == 'win32', reason='signals interrupt nothing there'),
-    # A handler may raise between the call that makes a coroutine and its first step, the manager's included.
+    # A handler may raise between the call that creates a coroutine and its first step, also the manager's.
     pytest.mark.filterwarnings('ignore:coroutine .* was never awaited:RuntimeWarning'),
 ]
 
-# More often than the clock is looked at in a cycle, and than a test looks at it meanwhile.
+# More often than the clock is read in a cycle and by the test.
 LOOKS = 30
 
 
@@ -37,13 +37,13 @@ class Alarm(BaseException):
 
 
 class SignallingClock:
-    """Its time is the number of the signal that arrives as one looks at it: SIGHUP and SIGQUIT, of which nothing comes
-    since they have no handler, and one SIGINT between them."""
+    """Its time is the number of the signal that arrives at a read: SIGHUP and SIGQUIT, which have no effect because
+    they have no handler, and one SIGINT between them."""
 
     def __init__(self) -> None:
         self.numbers: deque[int] = deque()
         self.handled = 0
-        # Compiled to the end: interrupt_main() returns nothing, so that each number is passed on.
+        # Compiled to the end: interrupt_main() returns None, so that each number is passed on.
         interrupt: Any = _thread.interrupt_main
         self.read: Callable[[], Any] = itertools.filterfalse(interrupt, iter(self.numbers.popleft, None)).__next__
         self.arm(0)
@@ -79,7 +79,7 @@ def clock() -> Iterator[SignallingClock]:
 
 
 def look_for_signals() -> None:
-    """A call, after which the interpreter looks for signals at the latest."""
+    """A call, after which the interpreter checks for signals at the latest."""
 
 
 Pool = ConnectionPool[str, Connection]
@@ -147,7 +147,7 @@ async def test_nothing_is_lost_to_a_signal(
         if conn is not None:
             await pool.release(conn, endpoint)
     assert clock.handled == arrived
-    # At each look of a use, and in the end beyond them.
+    # At each read of a use, and finally beyond them.
     assert 0 < arrived < LOOKS
     assert await pool.close(0) == 0
     pool._core.check_invariants()

@@ -1,4 +1,4 @@
-"""Task factories that wrap coroutines, delay them or begin them at once: each connection is closed, once."""
+"""Task factories that wrap coroutines, delay them or begin them at once: each connection is closed once."""
 
 import asyncio
 import subprocess
@@ -69,7 +69,7 @@ each_factory = pytest.mark.parametrize('factory', FACTORIES, ids=lambda factory:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# All the ways in which a pool comes to close a connection
+# All the ways in which a pool closes a connection
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +117,7 @@ async def closed(world: World) -> None:
     assert world.pool.get_size() == 0
 
 
-#: The ways, and what a pool is made with for each.
+#: The ways, and the parameters of a pool for each.
 WAYS: dict[Callable[[World], Coroutine[Any, Any, None]], dict[str, Any]] = {
     returned_and_due: {'idle_timeout': 0.0},
     found_dead: {},
@@ -136,7 +136,7 @@ WAYS: dict[Callable[[World], Coroutine[Any, Any, None]], dict[str, Any]] = {
 def test_each_connection_is_closed(kind: str, factory: Factory, way: Any, points: int) -> None:
     async def main() -> None:
         asyncio.get_running_loop().set_task_factory(factory)
-        for _ in range(3):  # more often than there are places
+        for _ in range(3):  # more often than there are slots
             world = World(JudgingManager(points), max_size=2, total_max_size=2, min_idle=0, **WAYS[way])
             await way(world)
             await world.end('abc')
@@ -148,7 +148,7 @@ def test_each_connection_is_closed(kind: str, factory: Factory, way: Any, points
 @each_factory
 @pytest.mark.parametrize('begun', range(4))
 def test_a_loop_that_ends_has_closed_what_was_to_be_closed(kind: str, factory: Factory, begun: int) -> None:
-    """As asyncio.run() ends one: all tasks are cancelled, some of them before their first step."""
+    """As asyncio.run() ends a loop: all tasks are cancelled, some of them before their first step."""
 
     async def main() -> World:
         world = World(BareManager(0), max_size=5, idle_timeout=0, min_idle=0)
@@ -177,7 +177,7 @@ def test_a_loop_that_ends_has_closed_what_was_to_be_closed(kind: str, factory: F
 # Real tracers
 # ---------------------------------------------------------------------------------------------------------------------
 
-# ddtrace has no wheels for Windows, for free-threaded Python, and for 3.15 yet.
+# ddtrace has no wheels for Windows and free-threaded Python, and none for 3.15 yet.
 TRACERS = ['sentry_sdk']
 if sys.platform != 'win32' and sys.version_info < (3, 15) and not FREE_THREADED:
     TRACERS.append('ddtrace')
@@ -295,7 +295,7 @@ def traced():
 def test_each_connection_is_closed_under_a_tracer(package: str, kind: str) -> None:
     pytest.importorskip(package)
     program = TRACED.format(trace={'ddtrace': DDTRACE, 'sentry_sdk': SENTRY}[package], uvloop=kind == 'uvloop')
-    # What the packages warn of is theirs.
+    # The packages' own warnings do not concern gcpool.
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, timeout=100, check=False
     )

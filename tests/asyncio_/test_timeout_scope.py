@@ -1,4 +1,4 @@
-"""The time limit of Python 3.10, held against ``asyncio.timeout`` wherever that exists: both pass the same tests."""
+"""The timeout for Python 3.10, compared with ``asyncio.timeout`` wherever that exists: both pass the same tests."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ each_scope = pytest.mark.parametrize('scope', SCOPES, ids=lambda scope: scope.__
 
 
 class Boom(Exception):
-    """An error of what is inside."""
+    """An error of the block."""
 
 
 def is_own(scope: Any) -> bool:
@@ -111,7 +111,7 @@ def test_delay_of_nothing_leaves_time_for_what_does_not_wait(kind: str, scope: A
 @each_scope
 @pytest.mark.parametrize('exc_type', [Boom, asyncio.TimeoutError, KeyError])
 def test_error_inside(kind: str, scope: Any, exc_type: type[Exception]) -> None:
-    """Also one like its own: expired() tells them apart."""
+    """Also a TimeoutError like its own: expired() tells them apart."""
 
     async def main() -> None:
         entered = scope(10)
@@ -197,9 +197,10 @@ def test_cancelled_by_somebody_else(kind: str, scope: Any, wait: Any) -> None:
 def test_cancelled_by_somebody_else_about_when_it_is_over(
     kind: str, scope: Any, wait: Any, lead: int, message: str | None
 ) -> None:
-    """Some turns before, after, or in the very turn, in either order: a cancellation is not taken for a timeout.
+    """The cancellation comes some turns before, after, or in the very turn, in either order: it is not taken for a
+    timeout.
 
-    :param lead: in how many turns after the end of the time it is cancelled
+    :param lead: the number of turns after the timeout in which the task is cancelled
     """
 
     async def limited() -> None:
@@ -258,7 +259,7 @@ def test_cancelled_by_somebody_else_while_it_cleans_up(kind: str, scope: Any) ->
 @each_loop
 @each_scope
 def test_one_after_the_other(kind: str, scope: Any) -> None:
-    """What one did is not taken for the work of somebody else by the next."""
+    """The next one does not take the effects of the previous one for another's."""
 
     async def limited() -> int:
         over = 0
@@ -330,7 +331,7 @@ def test_the_outer_one_is_over(kind: str, scope: Any) -> None:
 @each_scope
 @pytest.mark.parametrize(('outer', 'inner'), [(10, 10), (10, 20), (20, 10)])
 def test_both_are_over_in_one_turn(kind: str, scope: Any, outer: float, inner: float) -> None:
-    """The outer one is the one that counts: what is between them must not go on."""
+    """The outer one decides: code between them must not continue."""
 
     async def main() -> None:
         seen: list[str] = []
@@ -366,7 +367,7 @@ def test_both_are_over_and_it_is_cancelled_in_one_turn(kind: str, scope: Any) ->
 @each_loop
 @each_scope
 def test_one_in_a_task_inside_of_another(kind: str, scope: Any) -> None:
-    """The limit of a task cancels the one it awaits, in which that is somebody else's cancellation."""
+    """A task's timeout cancels the task that it awaits, in which this is a foreign cancellation."""
 
     async def main() -> None:
         for outer, inner in ((10, 100), (10, 10)):

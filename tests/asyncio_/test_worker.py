@@ -1,4 +1,4 @@
-"""The collector on asyncio: where neither a timer nor a task is left to do its work, the next release sees to that."""
+"""The collector on asyncio: if neither a timer nor a task is left to do its work, the next release restores it."""
 
 import asyncio
 from typing import Any

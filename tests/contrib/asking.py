@@ -1,4 +1,4 @@
-"""How a server is asked something on a connection, whichever test asks."""
+"""Ways to ask a server something on a connection, for all tests."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ['ask', 'ask_async', 'execute', 'fetch']
 
 
 def fetch(conn: Any, query: str) -> Any:
-    """Execute a query on a connection of DB-API, and give the first value of the first row."""
+    """Execute a query on a DB-API connection, and return the first value of the first row."""
     with conn.cursor() as cursor:
         cursor.execute(query)
         row = cursor.fetchone()
@@ -14,18 +14,18 @@ def fetch(conn: Any, query: str) -> Any:
 
 
 def execute(conn: Any, statement: str) -> None:
-    """Execute a statement on a connection of DB-API, and leave its answer unread if it has one."""
+    """Execute a statement on a DB-API connection, and leave its answer unread if it has one."""
     with conn.cursor() as cursor:
         cursor.execute(statement)
 
 
 def ask(conn: Any, *command: Any) -> Any:
-    """Send a command on a connection of redis-py, and read the reply."""
+    """Send a command on a redis-py connection, and read the reply."""
     conn.send_command(*command)
     return conn.read_response()
 
 
 async def ask_async(conn: Any, *command: Any) -> Any:
-    """The same for asyncio."""
+    """Send and read on a redis-py connection for asyncio."""
     await conn.send_command(*command)
     return await conn.read_response()

@@ -1,4 +1,4 @@
-"""The ways in which a request is given up while the server is at work for it."""
+"""The ways in which a request is abandoned while the server is working on it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from gcpool.contrib.errors import errors_in
 
 Request = Callable[[], Awaitable[object]]
 
-# Each is told how to make the request, and how to wait until the server is at work for it.
+# Each receives a function that makes the request, and one that waits until the server is working on it.
 Way = Callable[[Request, Request], Awaitable[None]]
 
 
@@ -30,7 +30,7 @@ async def by_time_limit(request: Request, at_work: Request) -> None:
 
 
 async def by_cancel_scope(request: Request, at_work: Request) -> None:
-    """Which cancels again and again until the request has ended."""
+    """Cancels repeatedly until the request has ended."""
     anyio = pytest.importorskip('anyio')
     async with anyio.create_task_group() as group:
         group.start_soon(request)
@@ -52,7 +52,7 @@ WAYS: list[Way] = [by_cancellation, by_time_limit, by_cancel_scope, by_failed_si
 
 
 async def cancel(task: 'asyncio.Future[Any]') -> None:
-    """Cancel a task, and see that it lets itself be cancelled."""
+    """Cancel a task, and check that it ends as cancelled."""
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()

@@ -1,4 +1,4 @@
-"""Servers for the tests of the connection managers, and the runtimes that the asynchronous ones run on."""
+"""Servers for the tests of the connection managers, and runners for the asynchronous tests."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ ResultT = TypeVar('ResultT')
 
 
 class Run(Protocol):
-    """Runs a coroutine to its end in an event loop of its own, in debug mode and bounded in time."""
+    """Runs a coroutine to its end in an event loop of its own, in debug mode and with a time limit."""
 
     def __call__(self, main: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT: ...
 
@@ -43,7 +43,7 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
 
 
 class HastyLoop(asyncio.SelectorEventLoop):
-    """Its timers ring 3 ms early: one of uvloop, which counts whole milliseconds, may be early by one."""
+    """Its timers fire 3 ms early: uvloop, which counts whole milliseconds, may be early by one."""
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -85,24 +85,25 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
 
 
 class Descriptors(int):
-    """How many descriptors the process has open.
+    """The number of descriptors that the process has open.
 
-    A later count is equal to an earlier one (or to what was made of it by + and -) as soon as there are so many, or, if
-    it is not to be less, as soon as there are no others: then what has gone is what earlier tests had left behind.
+    A later count is equal to an earlier one (or to a result of + and - on it) as soon as the numbers are equal. If the
+    later count should not be lower, it is enough that no descriptors are new: then those that are gone were left behind
+    by earlier tests.
     """
 
     found: frozenset[tuple[int, ...]]
-    # How much more than were found.
+    # How many more than were found.
     surplus = 0
 
     @classmethod
     def now(cls) -> 'Descriptors':
-        # What the first pass ends may hold more.
+        # Objects that the first pass frees may hold more.
         for _ in range(2):
             gc.collect()
         found = set()
         for fd in map(int, os.listdir(DESCRIPTORS)):
-            # Not that of the listing, which is closed again.
+            # Without the descriptor of the listing, which is closed again.
             with contextlib.suppress(OSError):
                 status = os.fstat(fd)
                 found.add((fd, status.st_dev, status.st_ino))
@@ -130,7 +131,7 @@ class Descriptors(int):
                 return True
             if time.monotonic() > deadline:
                 return False
-            # Nothing tells when a thread that was at work for an earlier test, or for this one, has closed something.
+            # There is no event for a descriptor that a thread closes, of an earlier test or of this one.
             time.sleep(0.01)
 
     __hash__ = int.__hash__
@@ -141,7 +142,7 @@ DESCRIPTORS = next((path for path in map(Path, ('/proc/self/fd', '/dev/fd')) if 
 
 @pytest.fixture
 def open_descriptors() -> Callable[[], Descriptors]:
-    """Counts the descriptors that the process has open, to be compared with a later count."""
+    """Counts the descriptors that the process has open, for comparison with a later count."""
     if not DESCRIPTORS.name:
         pytest.skip('this system does not show which descriptors are open')
     return Descriptors.now
@@ -165,7 +166,7 @@ def tcp4_server() -> Iterator[EchoServer]:
 
 @pytest.fixture
 def socket_directory() -> Iterator[Path]:
-    """A directory for Unix sockets, whose paths have to be short (macOS: 104 bytes; tmp_path alone may be longer)."""
+    """A directory for Unix sockets, whose paths must be short (macOS: 104 bytes; tmp_path alone may be longer)."""
     with tempfile.TemporaryDirectory(prefix='gcpool-', dir='/tmp' if Path('/tmp').is_dir() else None) as directory:
         yield Path(directory)
 
@@ -188,7 +189,7 @@ def unix_listener(path: Path) -> socket.socket:
 
 @pytest.fixture
 def silent_listener() -> Iterator[socket.socket]:
-    """A TCP listener that lets clients connect, and then nothing more happens unless the test does it."""
+    """A TCP listener that lets clients connect; after that nothing happens unless the test does it."""
     with tcp_listener() as listener:
         listener.settimeout(PATIENCE)
         yield listener
@@ -232,7 +233,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope='session')
 def mariadb() -> Iterator[MariadbServer]:
-    """A private MariaDB server. Tests that restart it or set what it accepts leave it running as they found it."""
+    """A private MariaDB server. Tests that restart or reconfigure it leave it running as they found it."""
     with running_mariadb() as server:
         yield server
 
@@ -263,6 +264,6 @@ def redis_process() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(redis_process: RedisServer) -> RedisServer:
-    """A private Redis server that runs, whatever the tests before have done to it; they may kill and restart it."""
+    """A private Redis server that runs, whatever earlier tests have done to it; they may kill and restart it."""
     redis_process.ensure_started()
     return redis_process

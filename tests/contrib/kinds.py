@@ -1,4 +1,4 @@
-"""The kinds of connections for threads, each to a server of the tests, whose host is given by its name."""
+"""The kinds of connections for threads, each to a test server, which is addressed by host name."""
 
 import importlib
 import ssl
@@ -17,15 +17,15 @@ from tests.contrib.servers import PATIENCE, EchoServer, PostgresServer
 
 HOST = 'localhost'
 
-# A manager, an endpoint, and how a connection is used so that its release has something to do.
+# A manager, an endpoint, and a use of the connection that gives its release something to do.
 Kind = tuple[Any, Any, Callable[[Any], None]]
 
-# The names of the servers' threads begin so.
+# Prefixes of the names of the servers' threads.
 SERVERS = ('echo-', 'http-')
 
 
 def of_driver(request: pytest.FixtureRequest, make: Callable[..., Kind], **parameters: Any) -> Kind:
-    """Make one of the functions below, or skip the test if its driver is not installed."""
+    """Call one of the functions below, or skip the test if its driver is not installed."""
     if make in (psycopg, psycopg2, pymysql, redis):
         pytest.importorskip(make.__name__)
     return make(request, **parameters)

@@ -20,9 +20,9 @@ from gcpool.contrib._sockets import shut_down
 from tests.contrib.sampling import sampled
 from tests.contrib.servers import PATIENCE, PORT_ATTEMPTS, free_port, tcp_listener, unprivileged_account
 
-# Runs the server as its child, does as it is told by lines on standard input ("start", with further options for this
-# and the next ones, "stop" or "kill") and answers each with a line, empty if that was done. When the tests close its
-# standard input, or die in whatever way, it ends the server and removes its directory.
+# Runs the server as its child. Obeys lines on standard input ("start", with further options for this and later starts,
+# "stop" or "kill") and answers each with a line, empty on success. When the tests close its standard input, or die in
+# whatever way, it ends the server and removes its directory.
 KEEPER = """
 import queue, shutil, subprocess, sys, threading
 
@@ -70,8 +70,8 @@ finally:
 class MariadbServer:
     """A private MariaDB server in a directory of its own, which does not outlive the tests.
 
-    ``user`` is an ordinary account. What is asked and ordered here goes by the server's administrator, on a connection
-    made for it, which the server also accepts when it is full.
+    ``user`` is an ordinary account. The methods use the server's administrator, on a connection of their own, which the
+    server also accepts when it is full.
 
     :param server: the path of ``mariadbd``
     :param install: the path of ``mariadb-install-db``
@@ -95,7 +95,7 @@ class MariadbServer:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What to connect with, as the drivers name it. The server also offers TLS, to who trusts ``authority``."""
+        """The drivers' parameters for connecting. The server also offers TLS, to clients that trust ``authority``."""
         return {
             'host': self.host,
             'port': self.port,
@@ -114,7 +114,7 @@ class MariadbServer:
         return str(self._directory / 'socket')
 
     def open(self) -> None:
-        """Make the database and start the server. Once; :py:meth:`close` is to follow, whatever this raises."""
+        """Create the database and start the server. Once; call :py:meth:`close` afterwards, whatever this raises."""
         data = self._directory / 'data'
         self._write_certificate()
         if self._account is not None:
@@ -123,7 +123,7 @@ class MariadbServer:
         self._install_database(data)
         settings = {
             'datadir': data,
-            # Each server removes at its start what others have left in a directory for temporary tables.
+            # At its start, each server removes what others have left in a directory for temporary tables.
             'tmpdir': self._directory,
             'bind-address': self.host,
             'socket': self.socket_path,
@@ -165,7 +165,7 @@ class MariadbServer:
         assert self._keeper.returncode == 0, 'the MariaDB server was not ended, or its directory not removed'
 
     def start(self) -> None:
-        """Start the server, on the port and the data that it has had, and wait until it accepts connections."""
+        """Start the server, on its previous port and data, and wait until it accepts connections."""
         self._order('start')
 
     def stop(self) -> None:
@@ -206,15 +206,15 @@ class MariadbServer:
             return list(cursor.fetchall())
 
     def sessions(self) -> list[int]:
-        """The ids of the sessions that the server has, the administrator's not among them.
+        """The ids of the sessions that the server has, without the administrator's.
 
-        A session of a client that has just closed its connection may still be there for a moment.
+        The session of a client that has just closed its connection may still be there for a moment.
         """
         rows = self.execute(f"SELECT id FROM information_schema.processlist WHERE user = '{self.user}' ORDER BY id")
         return [int(row[0]) for row in rows]
 
     def statements(self) -> list[str]:
-        """What the server is executing, but for the administrator's and those of control connections."""
+        """What the server is executing, without the administrator's statements and those of control connections."""
         rows = self.execute(
             'SELECT info FROM information_schema.processlist'
             f" WHERE user = '{self.user}' AND db IS NOT NULL AND info IS NOT NULL"
@@ -222,11 +222,11 @@ class MariadbServer:
         return [row[0] for row in rows]
 
     def wait_for_sessions(self, count: int) -> None:
-        """Wait until the server has that many sessions; fail if it does not come to that."""
+        """Wait until the server has that many sessions; fail if that does not happen."""
         deadline = time.monotonic() + PATIENCE
         while len(sessions := self.sessions()) != count:
             assert time.monotonic() < deadline, f'the server has {len(sessions)} sessions, not {count}'
-            # Nothing tells when a session ends.
+            # There is no event for the end of a session.
             threading.Event().wait(0.02)
 
     def wait_for_statement(self, session: int, statement: str) -> None:
@@ -238,7 +238,7 @@ class MariadbServer:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator['Watch']:
-        """Look at the server's list of sessions all the time, until the block ends."""
+        """Look at the server's list of sessions repeatedly, until the block ends."""
         import pymysql
 
         watch = Watch()
@@ -267,7 +267,7 @@ class MariadbServer:
         self.execute(f'KILL {session}')
 
     def kill_sessions(self) -> list[int]:
-        """End all sessions but the administrator's.
+        """End all sessions except the administrator's.
 
         :return: their ids
         """
@@ -278,7 +278,7 @@ class MariadbServer:
     def set_max_connections(self, count: int | None) -> None:
         """Set how many connections the server accepts.
 
-        :param count: at least 10, which is what the server makes of less; None for what it has been in the beginning
+        :param count: at least 10, the server's minimum; None for the initial value
         """
         self.execute(f'SET GLOBAL max_connections = {self.max_connections if count is None else count}')
 
@@ -304,7 +304,7 @@ class MariadbServer:
         assert self._keeper.stdout is not None
         self._keeper.stdin.write(f'{order}\n')
         self._keeper.stdin.flush()
-        # The limit on the test is the bound of this wait.
+        # The test's time limit ends this wait.
         answer = self._keeper.stdout.readline()
         log = self._log.read_text() if self._log.exists() else ''
         assert answer == '\n', f'{order} failed: {answer}{log}'
@@ -337,9 +337,9 @@ class MariadbServer:
 
 @final
 class Watch:
-    """What the server's list of sessions has shown of those of the tests' account.
+    """What the server's list of sessions has shown of the tests' account.
 
-    Control connections, which select no database, are counted by themselves.
+    Control connections, which select no database, are counted separately.
     """
 
     def __init__(self) -> None:
@@ -357,7 +357,7 @@ class Watch:
 
 @final
 class Proxy:
-    """Stands between clients and a server, in threads of its own, and falls silent when told to.
+    """Stands between clients and a server, in threads of its own, and goes silent when told to.
 
     :param port: the server's, on loopback
     """
@@ -377,11 +377,11 @@ class Proxy:
         return port
 
     def mute(self) -> None:
-        """Let nothing through any more, and leave the connections open."""
+        """From now on forward nothing, and leave the connections open."""
         self._muted.set()
 
     def drip(self) -> None:
-        """Let everything through from now on, but a byte at a time, with a tenth of a second before each."""
+        """From now on forward everything, but byte by byte, with a tenth of a second before each."""
         self._dripping.set()
 
     def lead_to(self, port: int) -> None:
@@ -438,13 +438,13 @@ class Proxy:
                 elif not self._muted.is_set():
                     target.sendall(data)
         except OSError:
-            # The end of it, as good as any.
+            # Treated like the end of the connection.
             pass
         shut_down(target)
 
 
 def mariadb_programs() -> tuple[Path, Path] | None:
-    """The paths of the server and of the program that makes its first database; those of MySQL are others."""
+    """Return the paths of the server and of the program that creates its first database; MySQL's have other names."""
     path = os.pathsep.join((os.environ.get('PATH', os.defpath), '/usr/sbin', '/usr/local/sbin'))
     server, install = (shutil.which(name, path=path) for name in ('mariadbd', 'mariadb-install-db'))
     return (Path(server), Path(install)) if server and install else None
@@ -452,7 +452,7 @@ def mariadb_programs() -> tuple[Path, Path] | None:
 
 @contextlib.contextmanager
 def running_mariadb() -> Iterator[MariadbServer]:
-    """Start a private MariaDB server and end it; where there is none the test is skipped."""
+    """Start a private MariaDB server and end it; skip the test if there is none."""
     programs = mariadb_programs()
     if programs is None:
         pytest.skip('MariaDB is not installed: mariadbd and mariadb-install-db are neither on PATH nor in /usr/sbin')

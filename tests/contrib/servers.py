@@ -1,4 +1,4 @@
-"""Servers on loopback that misbehave when told to, and what tests need to look at them."""
+"""Servers on loopback that misbehave when told to, and helpers for tests to observe them."""
 
 import contextlib
 import errno
@@ -28,12 +28,12 @@ needs_pollrdhup = pytest.mark.skipif(not hasattr(select, 'POLLRDHUP'), reason='o
 # Seconds that nothing here takes unless something is broken.
 PATIENCE = 30.0
 
-# An EchoServer sends back what it receives, unless that is one of these.
+# An EchoServer sends back what it receives, except for these orders.
 HANG_UP = b'hang up\n'  # closes the connection, with close_notify if it is a TLS one
 RESET = b'reset\n'  # closes it with a TCP reset
 LAST_WORDS = b'last words\n'  # sends b'bye' and closes the connection
-CLOSE_NOTIFY = b'close_notify\n'  # says that, but leaves the TCP connection open
-STALL = b'stall\n'  # answers nothing any more, no close_notify either, until the TCP connection ends
+CLOSE_NOTIFY = b'close_notify\n'  # sends that, but leaves the TCP connection open
+STALL = b'stall\n'  # answers nothing more, not even close_notify, until the TCP connection ends
 
 
 @final
@@ -79,7 +79,7 @@ class EchoServer:
         return port
 
     def wait_until_open(self, count: int) -> None:
-        """Wait until a client has come, and that many are connected."""
+        """Wait until a client has connected, and that many are connected."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.accepted and len(self._open) == count, PATIENCE), (
                 f'of {self.accepted} connections {len(self._open)} are open at the server, not {count}'
@@ -111,7 +111,7 @@ class EchoServer:
                 secured.do_handshake()
             self._converse(conn)
         except OSError:
-            # The client is gone, or does not trust the certificate: which of it is what the tests look at over there.
+            # The client is gone, or does not trust the certificate: the tests look at that on the client's side.
             pass
         finally:
             conn.close()
@@ -150,7 +150,7 @@ def say_close_notify(conn: socket.socket) -> None:
 
 
 def wait_for_end(conn: socket.socket) -> int:
-    """Read until the peer has closed or reset the TCP connection, and tell how many bytes; fail if it does not."""
+    """Read until the peer has closed or reset the connection, and return the number of bytes; fail if it does not."""
     conn.settimeout(PATIENCE)
     received = 0
     with contextlib.suppress(ConnectionError):
@@ -178,7 +178,7 @@ def has_ipv6() -> bool:
 
 @contextlib.contextmanager
 def full_listener(family: socket.AddressFamily, address: object) -> Iterator[socket.socket]:
-    """A listener on which nobody can connect (Linux: any attempt waits) until somebody is accepted."""
+    """A listener to which nothing can connect (Linux: any attempt waits) until a connection is accepted."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listener.bind(address)  # type: ignore[arg-type]  # (host, port) or a path
@@ -186,7 +186,7 @@ def full_listener(family: socket.AddressFamily, address: object) -> Iterator[soc
         for _ in range(10):
             client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             client.setblocking(False)
-            # A Unix socket says that there is no room, a TCP connection just does not come about.
+            # A Unix socket reports that there is no room; a TCP connection is just not established.
             if client.connect_ex(listener.getsockname()) == errno.EAGAIN:
                 break
             if not select.select([], [client], [], 0.2)[1]:
@@ -198,7 +198,7 @@ def full_listener(family: socket.AddressFamily, address: object) -> Iterator[soc
 
 @contextlib.contextmanager
 def closed_port(host: str = '127.0.0.1') -> Iterator[int]:
-    """A port on which nobody listens, and which nobody else is given as long as the block lasts."""
+    """A port on which nothing listens, and which no other process is given during the block."""
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as sock:
         sock.bind((host, 0))
         yield sock.getsockname()[1]
@@ -231,12 +231,12 @@ def resolver_without_answer() -> Iterator[str]:
     assert asked, 'nobody has asked for the address'
 
 
-# How often a server is started on another port because somebody else was faster.
+# How often a server is started on another port because another process was faster.
 PORT_ATTEMPTS = 5
 
 
 def free_port(host: str = '127.0.0.1') -> int:
-    """A port for a server that is started next. Until then it may be given to somebody else: be ready to try again."""
+    """Return a port for a server that is started next. Another process may take it before: be ready to try again."""
     with closed_port(host) as port:
         return port
 
@@ -262,7 +262,7 @@ class PostgresServer:
     """A private PostgreSQL server in a directory of its own, which does not outlive the tests.
 
     :param programs: the directory of ``initdb`` and ``pg_ctl``
-    :param max_connections: how many sessions it accepts, those of superusers included
+    :param max_connections: how many sessions it accepts, including those of superusers
     """
 
     user = 'gcpool'
@@ -281,7 +281,7 @@ class PostgresServer:
 
     @property
     def dsn_params(self) -> dict[str, str | int]:
-        """What to connect with, as psycopg2 and asyncpg name it."""
+        """The parameters for connecting, as psycopg2 and asyncpg name them."""
         return {
             'host': self.host,
             'port': self.port,
@@ -292,7 +292,7 @@ class PostgresServer:
 
     @property
     def conninfo_params(self) -> dict[str, str | int]:
-        """What to connect with, as libpq names it."""
+        """The parameters for connecting, as libpq names them."""
         params = self.dsn_params
         params['dbname'] = params.pop('database')
         return params
@@ -333,7 +333,7 @@ class PostgresServer:
                 return
 
     def start_again(self) -> None:
-        """Start the server that was killed, on the same port, with the same data; it accepts connections afterwards."""
+        """Start the killed server again, on the same port, with the same data; returns when it accepts connections."""
         settings = {
             'listen_addresses': self.host,
             'port': self.port,
@@ -349,7 +349,7 @@ class PostgresServer:
         """End all of its processes with SIGKILL, and wait until they are gone."""
         pid_file = Path(self._data, 'postmaster.pid')
         postmaster = int(pid_file.read_text().splitlines()[0])
-        # It must not start any more of them.
+        # It must not start more processes.
         os.kill(postmaster, signal.SIGSTOP)
         processes = {postmaster, *(pid for pid, parent, _ in processes_of_the_system() if parent == postmaster)}
         for pid in processes:
@@ -358,7 +358,7 @@ class PostgresServer:
         deadline = time.monotonic() + PATIENCE
         while any(pid in processes and not state.startswith('Z') for pid, _, state in processes_of_the_system()):
             assert time.monotonic() < deadline, 'the processes of the PostgreSQL server do not end'
-        # Where nobody takes note of the end of orphans, the file names a process that seems to be there.
+        # Where nothing reaps orphans, the file names a process that seems to exist.
         pid_file.unlink()
 
     def restart(self) -> None:
@@ -369,7 +369,7 @@ class PostgresServer:
     def query(self, query: str) -> str:
         """Execute a query in a session of its own, without a driver.
 
-        :return: the rows as lines, the columns divided by ``|``
+        :return: the rows as lines, with ``|`` between the columns
         """
         result = subprocess.run(
             [str(self._programs / 'psql'), '--no-psqlrc', '--tuples-only', '--no-align', '--quiet', '--command', query],
@@ -391,7 +391,7 @@ class PostgresServer:
         return result.stdout.strip()
 
     def count_sessions(self) -> int:
-        """How many sessions of clients there are, without the one that asks."""
+        """Return the number of clients' sessions, without the one that asks."""
         return int(self.query(f'SELECT count(*) FROM pg_stat_activity WHERE {OTHER_SESSIONS}'))
 
     def wait_for_sessions(self, count: int) -> None:
@@ -401,7 +401,7 @@ class PostgresServer:
             assert time.monotonic() < deadline, f'the server sees {found} sessions, not {count}'
 
     def terminate_sessions(self) -> int:
-        """End the sessions of all clients, as an administrator does, and wait for it; tell how many there were."""
+        """End the sessions of all clients, as an administrator does, and wait for that; return how many there were."""
         # The server waits, for at most 30 seconds each.
         ended = self.query(f'SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE {OTHER_SESSIONS}')
         return ended.split().count('t')
@@ -420,7 +420,7 @@ class PostgresServer:
         return self._directory / 'log'
 
     def _run(self, program: str, *arguments: str) -> None:
-        # The output goes to a file: the server inherits it, and a pipe would not end before the server does.
+        # The output goes to a file: the server inherits it, and a pipe would not end before the server.
         with (self._directory / f'{program}.out').open('w+') as output:
             result = subprocess.run(
                 [str(self._programs / program), *arguments],
@@ -439,7 +439,7 @@ class PostgresServer:
 
 
 def unprivileged_account() -> int | None:
-    """The user id for PostgreSQL, which refuses to run as root; None for the one that runs the tests."""
+    """The user id for PostgreSQL, which refuses to run as root; None for the tests' own."""
     if sys.platform == 'win32' or os.geteuid() != 0:
         return None
     import pwd
@@ -449,7 +449,7 @@ def unprivileged_account() -> int | None:
 
 @contextlib.contextmanager
 def frozen(pid: int) -> Iterator[None]:
-    """Let a process of a server do nothing for a while: its connections stay open, and nobody answers on them."""
+    """Stop a server process for a while: its connections stay open, and it does not answer on them."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -464,7 +464,7 @@ def processes_of_the_system() -> list[tuple[int, int, str]]:
 
 
 def postgres_programs() -> Path | None:
-    """The directory of PostgreSQL's programs: of the newest version if there are several, or of a wheel if none."""
+    """The directory of PostgreSQL's programs: of the newest installed version, or of a wheel if none is installed."""
     found = shutil.which('initdb')
     if found and Path(found).resolve().with_name('pg_ctl').exists():
         return Path(found).resolve().parent
@@ -481,10 +481,10 @@ def postgres_programs() -> Path | None:
 
 
 def programs_for_everybody(programs: Path, directory: Path) -> Path:
-    """The programs, copied to a directory if they lie where only their owner may enter (a wheel in root's home)."""
+    """The programs, copied to a directory if only their owner may enter theirs (a wheel in root's home)."""
     if all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.resolve().parents):
         return programs
-    # A wheel: the package and the libraries beside it, which the programs find by the way from one to the other.
+    # A wheel: the package and the libraries beside it, which the programs find by their relative path.
     package = programs.parents[1]
     for part in (package, package.with_name(f'{package.name}.libs')):
         if part.exists():
@@ -494,7 +494,7 @@ def programs_for_everybody(programs: Path, directory: Path) -> Path:
 
 @contextlib.contextmanager
 def running_postgres(*, max_connections: int = 40) -> Iterator[PostgresServer]:
-    """Start a private PostgreSQL server and stop it; where there is none the test is skipped."""
+    """Start a private PostgreSQL server and stop it; skip the test if there is none."""
     programs = postgres_programs()
     if programs is None:
         pytest.skip(

@@ -1,4 +1,4 @@
-"""The manager of aiosqlite's connections, alone and in pools, on real files."""
+"""The manager of aiosqlite's connections, alone and in pools, with real files."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ aiosqlite = pytest.importorskip('aiosqlite')
 
 from gcpool.contrib.aiosqlite import BROKEN_CODES, Connection, SqliteConnectionManager, SqliteEndpoint  # noqa: E402
 
-#: Keeps a thread at work until it is interrupted.
+#: Keeps a thread busy until it is interrupted.
 ENDLESS = 'WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n'
 
 AUTOCOMMIT = [
@@ -66,7 +66,7 @@ async def fetch(conn: Connection, statement: str) -> Any:
 
 
 async def start_endless(conn: Connection) -> 'asyncio.Task[Any]':
-    """A task that waits for a statement that does not end, which the thread has begun."""
+    """A task that waits for a statement that does not end, and that the thread has begun."""
     begun = threading.Event()
 
     def begin() -> int:
@@ -104,7 +104,7 @@ class TestCreate:
             await manager.dispose('x', conn)
 
         run(main)
-        with pytest.raises(ValueError, match='is no name of a pragma'):
+        with pytest.raises(ValueError, match='is not the name of a pragma'):
             SqliteConnectionManager(pragmas={'x; DROP TABLE t': 1})
 
     def test_a_directory_that_does_not_exist(self, manager: SqliteConnectionManager, path: Path, run: Run) -> None:
@@ -148,7 +148,7 @@ class TestCreate:
             task = asyncio.ensure_future(manager.create(path))
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(task, 0.05)
-            # Nobody waits for it; it closes the database when it has it.
+            # Nothing waits for the thread; it closes the database once it is open.
             holder.execute('ROLLBACK')
             holder.close()
 
@@ -222,7 +222,7 @@ class TestState:
             conn = await manager.create(path)
             await cancel(await start_endless(conn))
             assert await manager.is_broken(path, conn, asyncio.CancelledError())
-            with pytest.raises(DiscardConnection, match='still executes a statement'):
+            with pytest.raises(DiscardConnection, match='is still executing a statement'):
                 await manager.on_release(path, conn)
             assert not await manager.check_aliveness(path, conn)
             await manager.dispose(path, conn)
@@ -317,7 +317,7 @@ class TestDispose:
             assert time.monotonic() - began < PATIENCE / 2
             assert conn._thread.is_alive()
             go_on.set()
-            # Either the statement was interrupted in the end, or its cursor can do no more.
+            # Either the statement was interrupted, or its cursor cannot be used any more.
             with contextlib.suppress(sqlite3.OperationalError, ValueError):
                 await task
             await asyncio.get_running_loop().run_in_executor(None, conn._thread.join, PATIENCE)
@@ -333,7 +333,7 @@ class TestPool:
             manager = SqliteConnectionManager(timeout=PATIENCE, pragmas={'journal_mode': 'wal'})
             pool = gcpool.asyncio.ConnectionPool[SqliteEndpoint, Connection](manager, max_size=3)
             try:
-                # SQLite waits for nobody while two connections switch to the log at the same time.
+                # SQLite does not wait when two connections switch to the log at the same time.
                 async with pool.connection(path, PATIENCE) as conn:
                     assert await fetch(conn, 'PRAGMA journal_mode') == 'wal'
 
@@ -429,7 +429,7 @@ def test_what_a_release_that_was_left_out_has_not_tidied_up_is_nobody_else_s(
 
 @pytest.mark.parametrize('how', ['closed before its first step', 'dropped context'])
 def test_a_transaction_that_was_left_open_is_nobody_else_s(path: Path, run: Run, how: str) -> None:
-    """Where the release did not come to its hook, which would have rolled it back."""
+    """For a release that did not reach its hook, which would have rolled it back."""
 
     async def main() -> None:
         pool = gcpool.asyncio.ConnectionPool(SqliteConnectionManager(), check_interval=3600.0)
@@ -451,7 +451,7 @@ def test_a_transaction_that_was_left_open_is_nobody_else_s(path: Path, run: Run,
     run(main)
 
 
-#: Holds the lock for writing, and does not end until it is interrupted.
+#: Holds the write lock, and does not end until it is interrupted.
 ENDLESS_WRITE = (
     'INSERT INTO t SELECT 1 FROM (WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT n FROM r)'
 )
@@ -467,7 +467,7 @@ def can_write(path: Path) -> bool:
 
 
 async def limited(seconds: float, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    """Let asyncio cancel it when the time is over."""
+    """Have asyncio cancel it when the timeout expires."""
     if sys.version_info >= (3, 11):
         async with asyncio.timeout(seconds):
             await work()
@@ -476,7 +476,8 @@ async def limited(seconds: float, work: Callable[[], Coroutine[Any, Any, Any]]) 
 
 
 async def closed(pool: 'gcpool.asyncio.ConnectionPool[Any, Any]') -> None:
-    """Wait until the connections of a pool are closed. Whoever left a broken one waits but a moment for that."""
+    """Wait until the connections of a pool are closed. Leaving a block with a broken connection waits only a moment for
+    that."""
     deadline = time.monotonic() + PATIENCE
     while pool.get_size():
         assert time.monotonic() < deadline
@@ -484,7 +485,7 @@ async def closed(pool: 'gcpool.asyncio.ConnectionPool[Any, Any]') -> None:
 
 
 class TestTimeLimits:
-    """What docs/drivers/sqlite.md and docs/recovery.md say: 0.5 s of margin."""
+    """What docs/drivers/sqlite.md and docs/recovery.md promise: 0.5 s of margin."""
 
     LIMIT = 0.5
     MARGIN = 0.5
@@ -498,7 +499,7 @@ class TestTimeLimits:
             async def request() -> None:
                 async with pool.connection(path) as conn:
                     conns.add(conn)
-                    # What stands in the queue behind it would not end either.
+                    # What is queued after it would not end either.
                     await asyncio.gather(*(conn.execute(ENDLESS_WRITE) for _ in range(1 + queued)))
 
             for _ in range(3):
@@ -506,7 +507,7 @@ class TestTimeLimits:
                 with pytest.raises(asyncio.TimeoutError):
                     await limited(self.LIMIT, request)
                 assert time.monotonic() - began < self.LIMIT + self.MARGIN
-                # The lock is as free as the slot.
+                # The lock is free at the same time as the slot.
                 await closed(pool)
                 assert can_write(path)
             assert len(conns) == 3
@@ -576,7 +577,7 @@ class TestTimeLimits:
 
 
 class TestUselessness:
-    """What is told in :py:mod:`gcpool.contrib.sqlite3`, whose tests say more; here that it is asked."""
+    """See :py:mod:`gcpool.contrib.sqlite3`, whose tests have the details; these check that the hook is called."""
 
     @HOW_IT_IS_RAISED
     @pytest.mark.parametrize('code', sorted({*BROKEN_CODES, 8 | 4 << 8}))
@@ -592,7 +593,7 @@ class TestUselessness:
             assert await manager.check_aliveness(path, second)
             assert await manager.is_broken(path, first, wrap(exc))
             assert not await manager.check_aliveness(path, second)
-            with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+            with pytest.raises(DiscardConnection, match='older than an error of broken_codes'):
                 await manager.on_release(path, second)
             new = await manager.create(path)
             assert await manager.check_aliveness(path, new)

@@ -97,7 +97,7 @@ def descriptor_of(conn: Connection) -> int:
 
 
 def end_session(mariadb: MariadbServer, conn: Connection) -> None:
-    """Let the server end a connection, and wait until that has arrived; the event loop does not see it."""
+    """Have the server end a connection, and wait until that has arrived; the event loop does not see it."""
     mariadb.kill_session(conn.thread_id())
     wait_readable(descriptor_of(conn))
 
@@ -383,7 +383,7 @@ class TestCreate:
             with server:
                 if greeted:
                     server.sendall(greeting)
-                    # The login, which nobody answers.
+                    # The login, which is not answered.
                     await asyncio.to_thread(wait_readable, server)
                 creation.cancel()
                 await asyncio.wait((creation,))
@@ -446,7 +446,7 @@ class TestAliveness:
         async def main() -> None:
             async with connected(manager) as conn:
                 await conn._execute_command(3, 'SELECT 1')
-                # As if that had not been sent.
+                # As if the packet had not been sent.
                 conn._awaiting_reply = False
                 wait_readable(descriptor_of(conn))
                 assert not await manager.check_aliveness('db', conn)
@@ -567,7 +567,7 @@ class TestRelease:
                     # A version of asyncmy that does not see that there are no more rows.
                     return
                 if then:
-                    # Nobody answers that.
+                    # The server does not answer.
                     await statement.close()
                 assert not await autocommitting.check_aliveness('db', conn)
                 await autocommitting.on_release('db', conn)
@@ -582,7 +582,7 @@ class TestRelease:
         [
             ('SET autocommit = 0', 1),
             ('START TRANSACTION', 1),
-            # The server is asked what it said behind the first result, and told to roll back.
+            # The server is asked what it said after the first result, and told to roll back.
             ('CALL selects_and_begins()', 2),
             ('CALL selects()', 1),
             ('SELECT 1', 0),
@@ -1040,12 +1040,12 @@ class TestDispose:
             resolve = conn.loop.create_connection
 
             async def be_disposed_of_and_resolve(*args: Any, **kwargs: Any) -> Any:
-                # That of the closed one is all that there is to close.
+                # The closed connection's is all that there is to close.
                 await manager.dispose('db', conn)
                 return await resolve(*args, **kwargs)
 
             with monkeypatch.context() as patches:
-                # uvloop's own takes no attributes.
+                # uvloop's own class takes no attributes.
                 loop = mock.Mock(create_connection=be_disposed_of_and_resolve, create_future=conn.loop.create_future)
                 patches.setattr(conn, '_loop', loop)
                 with pytest.raises(errors.InterfaceError, match='the pool has closed this connection'):
@@ -1095,7 +1095,7 @@ class TestDispose:
                     await asyncio.wait((task,))
                 await manager.dispose('db', conn)
                 assert not conn.connected
-                # The proxy has kept its two ends of the connection by which the server was to end the statement.
+                # The proxy has kept its two ends of the control connection.
                 assert open_descriptors() == before - 1 + 2 * writing
 
         run(main)
@@ -1246,7 +1246,7 @@ AtWork = Callable[[Connection], Awaitable[None]]
 
 
 def of_all(way: Way) -> Callable[[ConnectionPool[str, Connection], AtWork], Awaitable[None]]:
-    """Give up the whole of a request, the block of its connection included."""
+    """Abandon the whole of a request, including the block of its connection."""
 
     async def give_up(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
         started: asyncio.Queue[Connection] = asyncio.Queue()
@@ -1304,7 +1304,7 @@ async def close_over_the_user(pool: ConnectionPool[str, Connection], at_work: At
     async with pool.connection('db') as conn:
         task = asyncio.create_task(execute(conn, 'SELECT SLEEP(3600)'))
         await at_work(conn)
-        # Not close(): that waits for the other end of TLS.
+        # Not close(), which waits for the other end of TLS.
         conn.abort()
         if conn._proto.transport is not None:
             conn._proto.transport.abort()
@@ -1315,7 +1315,7 @@ async def close_over_the_user(pool: ConnectionPool[str, Connection], at_work: At
 async def leave_rows_unread(pool: ConnectionPool[str, Connection], at_work: AtWork) -> None:
     async with pool.connection('db') as conn:
         await conn.cursor(SSCursor).execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
-        # Long enough to be seen.
+        # Long enough to be sampled.
         await asyncio.sleep(0.05)
 
 
@@ -1331,7 +1331,7 @@ WAYS_TO_GIVE_UP = [
 
 
 class TestStatementsAtWork:
-    """What the server's own list of sessions shows while statements are given up."""
+    """What the server's own list of sessions shows while statements are abandoned."""
 
     @pytest.mark.parametrize('by_tls', [False, True], ids=['plain', 'tls'])
     @pytest.mark.parametrize('way', WAYS_TO_GIVE_UP)
@@ -1358,7 +1358,7 @@ class TestStatementsAtWork:
             run(main)
             mariadb.wait_for_sessions(0)
         assert 1 <= watch.most_at_work <= 2
-        # The server may list one that has said good-bye beside the next one.
+        # The server may list a session that has said good-bye beside the next one.
         assert watch.most_control <= 2
 
     def test_when_a_pool_is_closed_over_its_users(
@@ -1414,7 +1414,7 @@ class TestStatementsAtWork:
 
 
 class TestTaskGroups:
-    """What one user's block has left in the middle, another user must not read."""
+    """What one user's block has left half-way must not be read by another user."""
 
     @pytest.mark.parametrize('members', ['times out', 'fails beside it', 'two statements at once', 'is cancelled'])
     def test_leave_no_answer_to_the_next_user(
@@ -1469,7 +1469,7 @@ class TestTaskGroups:
 
 
 class TestTimeLimits:
-    """What holds when the server stalls, or sends byte by byte: the limit, and half a second."""
+    """When the server stalls, or sends byte by byte, a limit is exceeded by at most half a second."""
 
     @pytest.fixture(params=['mute', 'drip'])
     def stall(
@@ -1529,7 +1529,7 @@ class TestTimeLimits:
             conn = await pool.acquire('db')
             await execute(conn, 'BEGIN')
             begin()
-            # The closing takes no time then.
+            # Closing takes no time then.
             with limited(0.3):
                 await pool.release(conn, 'db')
             await until(lambda: pool.get_size() == 0)
@@ -1590,7 +1590,7 @@ class TestTimeLimits:
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Fails if the block takes longer than that, and half a second."""
+    """Fails if the block exceeds its limit by more than half a second."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds + 0.5

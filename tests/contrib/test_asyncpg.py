@@ -53,7 +53,7 @@ async def on_server(postgres: PostgresServer, query: str) -> Any:
 
 
 async def until_asleep(postgres: PostgresServer, conn: 'Connection[Any]') -> None:
-    """Wait until the server is at a pg_sleep(): what is cancelled before it begins is not cancelled."""
+    """Wait until the server is in a pg_sleep(): a cancellation before the statement begins has no effect."""
     pid = conn.get_server_pid()
     while not await on_server(
         postgres, f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'"
@@ -62,7 +62,7 @@ async def until_asleep(postgres: PostgresServer, conn: 'Connection[Any]') -> Non
 
 
 async def kill(postgres: PostgresServer, conn: 'Connection[Any]') -> None:
-    """Let the server end a connection, and wait until the event loop has seen it."""
+    """Have the server end a connection, and wait until the event loop has seen it."""
     ended = asyncio.Event()
     conn.add_termination_listener(lambda _conn: ended.set())
     assert await on_server(postgres, f'SELECT pg_terminate_backend({conn.get_server_pid()}, 30000)')
@@ -73,7 +73,7 @@ async def last_query(postgres: PostgresServer, conn: 'Connection[Any]') -> Any:
     return await on_server(postgres, f'SELECT query FROM pg_stat_activity WHERE pid = {conn.get_server_pid()}')
 
 
-# Some chunks, and then the server works on for long, silent; or very many chunks.
+# Some chunks, and then the server works silently for long; or very many chunks.
 SILENT = "SELECT repeat('x', 20000) FROM generate_series(1, 3) UNION ALL SELECT pg_sleep(3600)::text"
 MANY = 'SELECT generate_series(1, 2000000)'
 
@@ -83,14 +83,14 @@ async def sink(_data: bytes) -> None:
 
 
 async def cancelled_as_a_chunk_arrives(conn: Any, query: str) -> None:
-    """Cancel a COPY when asyncpg has read a chunk, and its task has not been told yet."""
+    """Cancel a COPY when asyncpg has read a chunk, and its task does not know yet."""
     copying = asyncio.ensure_future(conn.copy_from_query(query, output=sink))
     waiter: asyncio.Future[Any] | None = None
     while waiter is None:
         await asyncio.sleep(0)
         held = gc.get_referents(conn._protocol)
         waiter = next((one for one in held if isinstance(one, asyncio.Future) and not one.done()), None)
-    # This task was ready before what the future wakes up.
+    # This task was ready before those that the future wakes.
     while not waiter.done():  # noqa: ASYNC110  (nothing may come in between)
         await asyncio.sleep(0)
     copying.cancel()
@@ -215,7 +215,7 @@ class TestCreate:
         async def main() -> None:
             manager = DbConnectionManager[Any]({'db': {**postgres.dsn_params, **changes}})
             pool = ConnectionPool[str, Any](manager)
-            # Twice: asyncpg makes its errors by classes that it looks up, and must not come upon those of gcpool.
+            # Twice: asyncpg builds its errors from classes that it looks up, and must not find gcpool's.
             for _ in range(2):
                 with pytest.raises(ConnectError, match=rf"endpoint 'db' .*; {advice}") as caught:
                     await pool.acquire('db', timeout=20.0)
@@ -450,13 +450,13 @@ class TestRelease:
             await manager.on_release('db', conn)
             assert not conn.is_in_transaction()
             assert await manager.check_aliveness('db', conn)
-            # The next user gets a transaction of his own, not a savepoint in the old one.
+            # The next user gets a transaction of their own, not a savepoint in the old one.
             async with conn.transaction():
                 assert await conn.fetchval("SELECT to_regclass('left_open')") is None
             await manager.dispose('db', conn)
             assert ['active transaction' in context['message'] for context in reported] == [True]
 
-        # Not the fixture's runner: that does not let anything be reported.
+        # Not the fixture's runner, which allows no reports.
         asyncio.run(main())
 
     @pytest.mark.parametrize('end', ['COMMIT', 'ROLLBACK'])
@@ -481,7 +481,7 @@ class TestRelease:
         async def main() -> None:
             conn = await manager.create('db')
             await conn.close()
-            with pytest.raises(DiscardConnection, match="'db' was given back closed"):
+            with pytest.raises(DiscardConnection, match="'db' was returned closed"):
                 await manager.on_release('db', conn)
             assert await manager.is_broken('db', conn, ValueError())
             assert not await manager.check_aliveness('db', conn)
@@ -505,7 +505,7 @@ class TestRelease:
                 await manager.on_release('db', conn)
             await manager.dispose('db', conn, PATIENCE)
             assert conn.is_closed()
-            # The server does not go on with it.
+            # The server does not continue it.
             while await on_server(postgres, f'SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}'):
                 pass
 
@@ -567,12 +567,12 @@ class TestRelease:
                 await cancelled_as_a_chunk_arrives(conn, query)
                 assert await manager.is_broken('db', conn, asyncio.CancelledError())
                 assert not await manager.check_aliveness('db', conn)
-                with pytest.raises(DiscardConnection, match='given back in the middle of a'):
+                with pytest.raises(DiscardConnection, match='returned in the middle of a'):
                     await manager.on_release('db', conn)
                 pid = conn.get_server_pid()
                 await manager.dispose('db', conn)
                 assert conn.is_closed()
-                # The server does not go on with it.
+                # The server does not continue it.
                 while await on_server(postgres, f'SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}'):
                     pass
 
@@ -593,7 +593,7 @@ class TestRelease:
             await taken.wait()
             assert await manager.is_broken('db', conn, ValueError())
             assert not await manager.check_aliveness('db', conn)
-            with pytest.raises(DiscardConnection, match='given back in the middle of a'):
+            with pytest.raises(DiscardConnection, match='returned in the middle of a'):
                 await manager.on_release('db', conn)
             await manager.dispose('db', conn, 0.05)
             assert conn.is_closed()
@@ -649,7 +649,7 @@ class TestRelease:
                 assert conn.is_closed()
             await manager.dispose('db', conn)
 
-        # Not the fixture's runner: that does not let anything be reported, as asyncpg does here.
+        # Not the fixture's runner, which allows no reports; here asyncpg makes one.
         asyncio.run(main())
 
     @pytest.mark.parametrize('cancelled', [True, False])
@@ -823,15 +823,15 @@ class TestDispose:
                 await asyncio.wait((task,))
                 assert task.cancelled() is cancelled
                 assert conn.is_closed()
-                # With or without an exception, as asyncpg has it.
+                # With or without an exception, as asyncpg decides.
                 await asyncio.wait((user,))
                 user.exception()
 
         run(main)
 
 
-# What a user may leave behind on a connection, and how the next one would find that out. `show` gives the same for a
-# connection on which nobody has done anything.
+# What a user may leave behind on a connection, and how the next user would see it. `show` gives the same for an unused
+# connection.
 LEFTOVERS: dict[str, tuple[str, str]] = {
     'role': ('SET ROLE left_role', 'SELECT current_user::text'),
     'session authorization': ('SET SESSION AUTHORIZATION left_role', 'SELECT session_user::text'),
@@ -846,7 +846,7 @@ LEFTOVERS: dict[str, tuple[str, str]] = {
     ),
     'temporary table': ('CREATE TEMP TABLE left_table (n int)', "SELECT coalesce(to_regclass('left_table')::text, '')"),
     'temporary view': ('CREATE TEMP VIEW left_view AS SELECT 1', "SELECT coalesce(to_regclass('left_view')::text, '')"),
-    # The server says no to the last value of a sequence that was not asked for in this session.
+    # The server refuses the last value of a sequence that was not used in this session.
     'sequence': ("SELECT nextval('left_sequence')", "SELECT 'has one: ' || (currval('left_sequence') > 0)"),
     'LISTEN': ('LISTEN left_channel', "SELECT coalesce(string_agg(c, ','), '') FROM pg_listening_channels() AS c"),
     'advisory lock': (
@@ -867,9 +867,9 @@ LEFTOVERS: dict[str, tuple[str, str]] = {
 
 
 async def see(conn: Any, show: str) -> str:
-    """What a user finds; also what the server refuses is something to find."""
+    """Return what a user sees; a refusal by the server is a result, too."""
     try:
-        # Twice: it is prepared, and then taken from asyncpg's cache.
+        # Twice: prepared, and then taken from asyncpg's cache.
         first: str = await conn.fetchval(show)
         assert await conn.fetchval(show) == first
     except asyncpg.PostgresError as exc:
@@ -879,7 +879,7 @@ async def see(conn: Any, show: str) -> str:
 
 @pytest.fixture(scope='module')
 def things_to_leave(postgres: PostgresServer) -> Iterator[None]:
-    """What LEFTOVERS needs to be there."""
+    """Create what LEFTOVERS needs."""
     postgres.query(
         'CREATE ROLE left_role; CREATE SCHEMA left_schema; CREATE SEQUENCE left_sequence; '
         'CREATE FUNCTION left_schema.pg_advisory_unlock_all() RETURNS void LANGUAGE sql AS $$ SELECT $$; '
@@ -940,7 +940,7 @@ class TestFullReset:
             for number in range(20):
                 async with pool.connection('db') as conn:
                     assert not heard
-                    # A query that is in the cache from the round before, if that was not cleared.
+                    # A query that is in the cache from the previous round, if the cache was not cleared.
                     assert await conn.fetchval('SELECT $1::int + 1', number) == number + 1
                     statements.append(await conn.prepare('SELECT 1', name=f'left_{number}'))
                     conn.add_query_logger(heard.append)
@@ -951,7 +951,7 @@ class TestFullReset:
                 async with pool.connection('db') as conn:
                     await conn.execute("NOTIFY left_channel; DO $$ BEGIN RAISE WARNING 'x'; END $$")
             assert pool.get_stats()['created'] == 1
-            # What asyncpg closes then is there no more.
+            # asyncpg's listeners must be gone after it has closed the connection.
             statements.clear()
             gc.collect()
             await pool.close()
@@ -974,7 +974,7 @@ class TestFullReset:
             pool = ConnectionPool[str, Any](Special({'db': params}, reset='full'), max_size=1)
             for _ in range(20):
                 async with pool.connection('db') as conn:
-                    # asyncpg finds out what an array of a type is, which is no change.
+                    # asyncpg looks up what an array of a type is; this is no change.
                     await conn.fetch('SELECT ARRAY[relkind], oid::regclass FROM pg_class LIMIT 1')
                     logged.clear()
                     assert await conn.fetchval("SELECT '[1, 2]'::json") == 6
@@ -983,7 +983,7 @@ class TestFullReset:
                     assert len(logged) == 3
                     await conn.execute('RESET ROLE; SET search_path = pg_catalog')
             assert pool.get_stats()['created'] == 1
-            # What the next user would read otherwise.
+            # What the next user would otherwise read.
             async with pool.connection('db') as conn:
                 await conn.set_type_codec('jsonb', encoder=str, decoder=len, schema='pg_catalog')
             async with pool.connection('db') as conn:
@@ -1045,7 +1045,7 @@ class TestFullReset:
                 assert await other.fetchval('SELECT current_user::text') == postgres.user
                 assert (other is conn) is (left == 'query logger')
             assert not [record for record in logged if 'current_user' in record.query]
-            # Once it was reset, any number of checks keeps it.
+            # After the reset, any number of checks keeps it.
             for _ in range(3):
                 assert await manager.check_aliveness('db', other)
             await pool.close()
@@ -1064,7 +1064,7 @@ class TestFullReset:
         run(main)
 
     def test_the_rollback_alone_also_undoes_the_role(self, postgres: PostgresServer) -> None:
-        """It takes the session's settings back, too: then nobody expects the role to stay."""
+        """It also resets the session's settings, so nobody can expect the role to stay."""
 
         async def main() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
@@ -1080,7 +1080,7 @@ class TestFullReset:
 
 
 async def fail(pool: Any, wrap: Callable[[Exception], BaseException], use: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Use a connection of a pool for what fails, and let the block raise the failure in some way."""
+    """Use a pool's connection for something that fails, and have the block raise the failure in some way."""
     conn: Any = None
     with pytest.raises(BaseException, match=r'.'):  # noqa: PT012
         async with pool.connection('db') as conn:
@@ -1090,16 +1090,16 @@ async def fail(pool: Any, wrap: Callable[[Exception], BaseException], use: Calla
             except asyncpg.PostgresError as exc:
                 failure = exc
             assert failure is not None
-            # Out here: it is not to be found as the context of what is raised.
+            # Outside, so that it is not found as the context of what is raised.
             raise wrap(failure)
     return conn
 
 
 class TestStaleSchema:
-    """After a change of the schema each connection fails at most at what it had begun."""
+    """After a change of the schema each connection fails at most in what it had begun."""
 
     QUERIES = (
-        # What fails, and the change.
+        # What fails, and the change that causes it.
         ('SELECT * FROM stale', 'ALTER TABLE stale ADD COLUMN m int'),
         ('SELECT c FROM stale', 'ALTER TYPE stale_type ADD ATTRIBUTE b int'),
     )
@@ -1113,7 +1113,7 @@ class TestStaleSchema:
         query, change = self.QUERIES[number]
 
         async def use(conn: Any) -> Any:
-            # Outside of a transaction asyncpg asks again by itself.
+            # Outside of a transaction asyncpg prepares again by itself.
             async with conn.transaction():
                 return await conn.fetch(query)
 
@@ -1157,7 +1157,7 @@ def new_primary() -> Iterator[PostgresServer]:
 
 @contextlib.contextmanager
 def read_only(postgres: PostgresServer) -> Iterator[None]:
-    """Let a server refuse to write, as one does that was the primary before a failover."""
+    """Have a server refuse to write, like a former primary after a failover."""
 
     def set_to(value: str) -> None:
         postgres.query(f"ALTER SYSTEM SET default_transaction_read_only = '{value}'")
@@ -1203,14 +1203,14 @@ class TestReadOnly:
                     for conn in again:
                         assert await write(conn) == new_primary.port
                         await pool.release(conn, 'db')
-                    # From there on nothing is replaced.
+                    # From here on nothing is replaced.
                     again = [await pool.acquire('db') for _ in range(3)]
                     for conn in again:
                         await pool.release(conn, 'db')
                     assert pool.get_stats()['created'] == 6
                 await pool.close()
 
-        # asyncio's streams, of which the proxy is made, tell the loop of a connection that was reset.
+        # asyncio's streams, which the proxy uses, report a connection that was reset to the loop.
         run(main)
 
     def test_a_server_that_is_so_on_purpose_makes_no_storm(self, run: Run, postgres: PostgresServer) -> None:
@@ -1228,7 +1228,7 @@ class TestReadOnly:
             for conn in conns:
                 await pool.release(conn, 'db')
             stats = pool.get_stats()
-            # Each of those that failed, and once each of the others from before.
+            # Each of those that failed, and each of the older ones once.
             assert (stats['broken'], stats['dead']) == (10, 2)
             await pool.close()
 
@@ -1267,10 +1267,10 @@ class TestBrokenCodes:
             other = await manager.create('other')
             exc = asyncpg.PostgresError.new({'C': code, 'M': 'said by the server'})
             assert await manager.is_broken('db', conn, wrap(exc))
-            # An error of one session says nothing about its siblings.
+            # An error of one session says nothing about the other connections.
             assert await manager.check_aliveness('db', sibling) is not is_of_the_server(code)
             if is_of_the_server(code):
-                with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+                with pytest.raises(DiscardConnection, match='older than an error of broken_codes'):
                     await manager.on_release('db', sibling)
             assert await manager.check_aliveness('other', other)
             later = await manager.create('db')
@@ -1321,7 +1321,7 @@ class TestBrokenCodes:
 
 @contextlib.contextmanager
 def counted_sessions(postgres: PostgresServer, application: str) -> Iterator[list[int]]:
-    """Count the sessions of an application (``application_name``) again and again, as the server lists them."""
+    """Sample the number of sessions of an application (``application_name``), as the server lists them."""
     counts: list[int] = []
     query = 'SELECT count(*) FROM pg_stat_activity WHERE application_name = $1'
 
@@ -1340,7 +1340,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 async def limited(seconds: float, work: Work) -> None:
-    """Let asyncio cancel it when the time is over."""
+    """Have asyncio cancel it when the timeout expires."""
     if sys.version_info >= (3, 11):
         async with asyncio.timeout(seconds):
             await work()
@@ -1371,13 +1371,13 @@ class TestSessionsOfTheServer:
                 async def looked_at() -> None:
                     await at_work.wait()
                     looks = len(counts)
-                    # Nothing tells of the looks of a thread.
+                    # There is no event for a thread's samples.
                     while len(counts) < looks + 20:  # noqa: ASYNC110
                         await asyncio.sleep(0.005)
 
                 await way(request, looked_at)
 
-            # Two at a time: each pair has its turn when the one before was given up.
+            # Two at a time: each pair begins when the previous one was abandoned.
             await asyncio.gather(*(give_up() for _ in range(8)))
             async with pool.connection('db') as conn:
                 assert await conn.fetchval('SELECT 1') == 1
@@ -1394,7 +1394,7 @@ def within(seconds: float, began: float) -> None:
 
 
 class TestTimeLimits:
-    """What docs/recovery.md says of a server that answers nothing any more: a limit of 0.5 s ends within 1 s."""
+    """What docs/recovery.md promises when a server stops answering: a limit of 0.5 s ends within 1 s."""
 
     LIMIT = 0.5
     MARGIN = 0.5
@@ -1440,7 +1440,7 @@ class TestTimeLimits:
     def test_what_the_user_awaits(
         self, postgres: PostgresServer, close_timeout: float | None, frozen_server: bool
     ) -> None:
-        """asyncpg asks the server to end the statement, up to ``close_timeout``. Nobody waits for that."""
+        """asyncpg asks the server to end the statement, for up to ``close_timeout``. Nothing waits for that."""
         limits: dict[str, Any] = {} if close_timeout is None else {'close_timeout': close_timeout}
 
         async def main() -> None:
@@ -1482,7 +1482,7 @@ def test_the_managers_of_the_page_leave_nothing_to_the_next_user(
             if namespace.get('manager') not in (None, *managers):
                 managers.append(namespace['manager'])
     capsys.readouterr()
-    # The first one, the one that resets all, and the one with limits for TCP.
+    # The first program, the one with the full reset, and the one with limits for TCP.
     assert len(managers) == 3
 
     async def use(manager: Any) -> None:
@@ -1508,7 +1508,7 @@ def test_the_managers_of_the_page_leave_nothing_to_the_next_user(
 
 
 class Proxy:
-    """Stands between a client and the server, and falls silent when told to."""
+    """Stands between a client and the server, and goes silent when told to."""
 
     def __init__(self, postgres: PostgresServer) -> None:
         self._postgres = postgres
@@ -1524,11 +1524,11 @@ class Proxy:
         return {**self._postgres.dsn_params, 'port': self._server.sockets[0].getsockname()[1], 'ssl': False}
 
     def mute(self) -> None:
-        """Let nothing through any more."""
+        """Forward nothing any more."""
         self._muted = True
 
     def lead_to(self, postgres: PostgresServer) -> None:
-        """Let connections that are made from now on lead to another server."""
+        """Let new connections lead to another server."""
         self._postgres = postgres
 
     def hang_up(self) -> None:
@@ -1543,7 +1543,8 @@ class Proxy:
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._server is not None
         self._server.close()
-        # Whoever has just been let in (asyncpg cancels a statement by another connection) is served in the next turns.
+        # A connection that was just accepted (asyncpg cancels a statement by another connection) is served in the next
+        # turns.
         for _ in range(3):
             await asyncio.sleep(0)
         self.hang_up()
@@ -1567,6 +1568,6 @@ class Proxy:
                 if not self._muted:
                     writer.write(data)
         except ConnectionError:
-            # The end of it, as good as any.
+            # Treated like the end of the connection.
             pass
         writer.transport.abort()

@@ -1,4 +1,4 @@
-"""Attempts to connect that were given up: they count until they end, at the server and here."""
+"""Abandoned attempts to connect: they count until they end, at the server and in the process."""
 
 import contextlib
 import importlib
@@ -23,7 +23,7 @@ from tests.contrib.servers import PATIENCE, tcp_listener
 
 
 class GivenUp:
-    """An attempt whose time was over, and which goes on until the test ends it."""
+    """An attempt whose timeout expired, and which continues until the test ends it."""
 
     def __init__(self, attempts: Attempts, endpoint: str = 'db', error: Exception | None = None) -> None:
         self.may_end = threading.Event()
@@ -55,7 +55,7 @@ def connects(attempts: Attempts, endpoint: str = 'db', timeout: float | None = P
 
 
 def times_out(attempts: Attempts) -> bool:
-    with pytest.raises(TimeoutError, match='given up has not ended'):
+    with pytest.raises(TimeoutError, match='abandoned attempt has not ended'):
         attempts.connect('db', never, never, 0.0)
     return True
 
@@ -66,7 +66,7 @@ def test_the_next_one_waits_until_it_has_ended(
     attempts: Attempts, timeout: float | None, error: Exception | None
 ) -> None:
     given_up = GivenUp(attempts, error=error)
-    # As often as one tries.
+    # As often as it is tried.
     for _ in range(2):
         assert times_out(attempts)
     ended: list[bool] = []
@@ -91,7 +91,7 @@ def test_another_endpoint_does_not_wait(attempts: Attempts) -> None:
 
 
 def test_each_waits_for_another_one(attempts: Attempts) -> None:
-    # Two at a time: the second has begun when the first is given up.
+    # Two at a time: the second begins when the first is abandoned.
     with contextlib.ExitStack() as stack:
         threads: list[GivenUp] = []
         for _ in range(2):
@@ -103,8 +103,8 @@ def test_each_waits_for_another_one(attempts: Attempts) -> None:
 
     with in_thread(lambda: connects(attempts)):
         wait_until(lambda: places_left() == 1)
-        # That one waits for the first of them, so this one waits for the other.
-        with pytest.raises(TimeoutError, match='2 attempts that were given up have not ended'):
+        # That attempt waits for the first of them, so this one waits for the other.
+        with pytest.raises(TimeoutError, match='2 abandoned attempts have not ended'):
             attempts.connect('db', never, never, 0.0)
         with in_thread(lambda: connects(attempts)):
             wait_until(lambda: not places_left())
@@ -174,7 +174,7 @@ def in_thread(work: Callable[[], object]) -> Iterator[None]:
 
 
 class SilentServer:
-    """Lets clients connect, says nothing, and counts how many are connected at once."""
+    """Lets clients connect, sends nothing, and counts how many are connected at once."""
 
     def __init__(self) -> None:
         self.listener = tcp_listener()
@@ -210,7 +210,7 @@ class SilentServer:
                     conn.setblocking(False)
                     selector.register(conn, selectors.EVENT_READ)
                     self._open.add(conn)
-                # Who left before that one came has left here, too.
+                # Clients that left before that one came have been removed.
                 for conn in [conn for conn in self._open if has_ended(conn)]:
                     selector.unregister(conn)
                     self._open.remove(conn)
@@ -251,7 +251,7 @@ def test_the_server_sees_no_more_than_the_pool_allows(driver: str, manager: str,
 
 
 class TestInterruptions:
-    """An exception at any line (KeyboardInterrupt, a time limit of Celery) leaves nothing that others wait for."""
+    """An exception at any line (KeyboardInterrupt, Celery's time limit) leaves nothing that other attempts wait for."""
 
     def test_at_each_line(self) -> None:
         line = 1

@@ -1,4 +1,4 @@
-"""Parameters that make no sense to a driver: a typed error that names the endpoint, whatever the driver raises."""
+"""Parameters that a driver rejects: a typed error that names the endpoint, whatever the driver raises."""
 
 import importlib
 import traceback
@@ -15,7 +15,7 @@ from tests.contrib.conftest import Run
 
 PASSWORD = 'not-a-secret'
 
-# For each module: its managers (for threads, for asyncio), and what it calls the name of the database.
+# For each module: its managers (for threads, for asyncio), and its name for the database's parameter.
 MANAGERS = {
     'psycopg': ('ConnectionManager', 'AsyncConnectionManager', 'dbname'),
     'psycopg2': ('DbConnectionManager', None, 'dbname'),
@@ -55,7 +55,7 @@ def check(exc: ConnectError) -> None:
     assert exc.endpoint == 'db'
     assert "endpoint 'db'" in str(exc)
     assert exc.__cause__ is not None
-    # What is shown to whoever does not catch it, and all that the errors hold.
+    # What a traceback shows, and everything that the errors refer to.
     for error in (exc, exc.__cause__):
         assert PASSWORD not in repr(error)
     assert PASSWORD not in ''.join(traceback.format_exception(exc))
@@ -86,7 +86,7 @@ def test_shows_no_password_that_was_not_escaped(
 
 
 def failure(run: Run, manager: Any) -> ConnectError:
-    """What acquiring a connection raises, having left nothing behind."""
+    """What acquiring a connection raises, leaving nothing behind."""
     if isinstance(manager, for_asyncio.BaseConnectionManager):
 
         async def main() -> ConnectError:

@@ -1,4 +1,4 @@
-"""An exchange that is cut off half-way: whoever comes next must not read the answer to somebody else's question."""
+"""An exchange that is interrupted half-way: the next user must not read the answer to another user's question."""
 
 import asyncio
 import socket
@@ -77,7 +77,7 @@ def test_errors_are_found_wherever_they_are(leaf: BaseException) -> None:
     assert [type(error) for error in errors_in(outer)] == [type(outer), type(inner), ValueError, type(leaf)]
     for wrap in WAYS:
         assert leaf in list(errors_in(wrap(leaf)))
-    # What was raised on purpose without its context has none.
+    # What was deliberately raised without its context has none.
     error = as_a_context(leaf)
     error.__suppress_context__ = True
     assert list(errors_in(error)) == [error]
@@ -167,7 +167,7 @@ async def time_out(conn: Any) -> None:
 
 
 async def receive_all(conn: Any) -> None:
-    # Nobody sends as much.
+    # No peer sends this much.
     for _ in range(1000):
         await receive(conn, 100)
 

@@ -1,4 +1,4 @@
-"""The errors of connects: a gcpool error that is the driver's as well, wherever Python allows that."""
+"""Errors in connecting: gcpool errors that are also the driver's, wherever Python allows it."""
 
 import asyncio
 import copy
@@ -41,7 +41,7 @@ from tests.contrib.servers import PATIENCE, EchoServer, closed_port, full_listen
 
 
 class Numbered(Exception):
-    """As those of the MySQL drivers: the number is the first of its args."""
+    """Like those of the MySQL drivers: the number is the first of its args."""
 
 
 class Choosy(Exception):
@@ -182,15 +182,15 @@ class TestSources:
     @pytest.mark.parametrize('source', [{'db': by_a_coroutine}, by_a_coroutine])
     def test_awaits_only_for_asyncio(self, source: Any) -> None:
         assert asyncio.run(look_up_async(source, 'db', 'params')) == 'url of db'
-        # Nothing is left that was never awaited.
-        with pytest.raises(ConnectError, match=r"endpoint 'db' .*params gave an awaitable") as caught:
+        # No coroutine is left that was never awaited.
+        with pytest.raises(ConnectError, match=r"endpoint 'db' .*params returned an awaitable") as caught:
             look_up(source, 'db', 'params')
         assert isinstance(caught.value, TypeError)
 
     def test_refuses_a_future_that_is_not_a_coroutine(self) -> None:
         async def main() -> None:
             found: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            with pytest.raises(ConnectError, match='gave an awaitable'):
+            with pytest.raises(ConnectError, match='returned an awaitable'):
                 look_up({'db': lambda endpoint: found}, 'db', 'params')
 
         asyncio.run(main())
@@ -269,7 +269,7 @@ def test_advice_for_too_many_files() -> None:
             assert 'fewer files' in advise(OSError(number, 'too many'))
 
 
-# The managers of sockets and streams, by what is connected to, for threads and for asyncio.
+# The managers of sockets and streams, by what they connect to, for threads and for asyncio.
 SOCKETS: dict[str, tuple[str, str]] = {
     'TCP, threads': ('socket', 'TcpSocketConnectionManager'),
     'TLS, threads': ('socket', 'SslSocketConnectionManager'),
@@ -298,7 +298,7 @@ def host_endpoint(name: str, port: object) -> tuple[object, object]:
 
 
 def failure_of(run: Run, manager: Any, endpoint: Any, good: Any = None) -> ConnectError:
-    """What a manager raises, alone and through a pool, which is left as it was.
+    """What a manager raises, alone and through a pool, which stays unchanged.
 
     :param good: an endpoint that is served afterwards
     """
@@ -379,7 +379,7 @@ class TestSocketsThatCannotBeConnected:
         check_cause(error, ConnectionRefusedError, 'check that the server is running and listens on that host and port')
         assert error.errno == errno.ECONNREFUSED  # type: ignore[attr-defined]
         server.wait_until_open(0)
-        # The first time a loop opens something for itself as well.
+        # At its first connect a loop also opens something for itself.
         before = open_descriptors()
         failure_of(run, socket_manager(name, client_tls), endpoint)
         assert open_descriptors() == before
@@ -394,7 +394,7 @@ class TestSocketsThatCannotBeConnected:
     def test_host_name_that_is_none(self, run: Run, client_tls: ssl.SSLContext, name: str, host: str) -> None:
         error = failure_of(run, socket_manager(name, client_tls), (host, 80))
         assert isinstance(error, UnicodeError)
-        assert str(error).endswith('; check the host name: it is none')
+        assert str(error).endswith('; check the host name: it is not valid')
 
     @pytest.mark.parametrize('name', of_kind('TLS'))
     def test_server_without_tls(self, run: Run, client_tls: ssl.SSLContext, tcp4_server: EchoServer, name: str) -> None:
@@ -434,9 +434,9 @@ class TestSocketsThatCannotBeConnected:
         good = Path(unix_server.listener.getsockname())
         endpoint = good.with_name('none.sock')
         error = failure_of(run, socket_manager(name, client_tls), endpoint, good)
-        check_cause(error, FileNotFoundError, 'check the path: there is nothing')
+        check_cause(error, FileNotFoundError, 'check the path: it does not exist')
         unix_server.wait_until_open(0)
-        # The first time a loop opens something for itself as well.
+        # At its first connect a loop also opens something for itself.
         before = open_descriptors()
         failure_of(run, socket_manager(name, client_tls), endpoint)
         assert open_descriptors() == before
@@ -463,7 +463,7 @@ class TestSocketsThatCannotBeConnected:
         check_cause(error, OSError, 'check the path, and that a server listens there on a stream socket')
 
     def test_path_without_permission(self) -> None:
-        # Root has all of them.
+        # Root has all permissions.
         with pytest.raises(PermissionError, match=r"'/a\.sock' .*; check the permissions of the socket and") as caught:
             _endpoints.raise_not_connected_to_path('/a.sock', PermissionError(errno.EACCES, 'denied'), None)
         assert isinstance(caught.value, ConnectError)
@@ -482,7 +482,7 @@ class TestSocketsThatCannotBeConnected:
                     self.close()
                     raise OSError(errno.EMFILE, 'Too many open files')
 
-        # Of an event loop that is made by now nothing is changed.
+        # Nothing is changed for an event loop that exists by now.
         for module in (importlib.import_module(type(manager).__module__), _sockets, _sockets_async):
             monkeypatch.setattr(module, 'socket', Namespace(Refused))
         error = failure_of(run, manager, endpoint)
@@ -500,7 +500,7 @@ class Namespace:
 
 
 class TestSocketsThatTakeTooLong:
-    """For threads: those of asyncio are cancelled."""
+    """For threads: asyncio's connects are cancelled."""
 
     @linux_only
     @pytest.mark.parametrize('timeout', [0, 0.05])
@@ -529,7 +529,7 @@ class TestSocketsThatTakeTooLong:
 
 def check_late(error: ConnectError) -> None:
     assert isinstance(error, ConnectTimeout)
-    # Of the caller's limit what was left.
+    # The time that was left of the caller's limit.
     assert re.search(
         r' could be made within 0(\.0\d{1,2})? s: TimeoutError: .*is the time limit too short\?$', str(error)
     )
@@ -629,7 +629,7 @@ class TestEndpointsThatAreNone:
 
 
 class Index:
-    """A number, as those of other libraries."""
+    """A number type, as other libraries have them."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -655,7 +655,7 @@ class TestEndpointsThatWillDo:
 
     @pytest.mark.parametrize('name', of_kind('stream', 'TLS'))
     def test_name_of_a_service(self, run: Run, client_tls: ssl.SSLContext, name: str) -> None:
-        # It is the resolver that does not know it.
+        # The resolver does not know it.
         error = failure_of(run, socket_manager(name, client_tls), ('127.0.0.1', 'no-such-service'))
         assert isinstance(error, socket.gaierror)
 
@@ -676,7 +676,7 @@ class TestEndpointsThatWillDo:
     @pytest.mark.parametrize('name', of_kind('Unix', 'Unix stream'))
     def test_abstract_name(self, run: Run, client_tls: ssl.SSLContext, name: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-            # The system chooses one that is free.
+            # The system chooses a free one.
             listener.bind('')
             listener.listen()
             path = listener.getsockname()
@@ -685,7 +685,7 @@ class TestEndpointsThatWillDo:
 
 
 def connect(run: Run, manager: Any, endpoint: Any) -> None:
-    """Have a connection made and closed."""
+    """Create a connection and close it."""
     if not isinstance(manager, for_asyncio.BaseConnectionManager):
         manager.dispose(endpoint, manager.create(endpoint, PATIENCE))
         return

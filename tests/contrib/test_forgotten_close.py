@@ -1,4 +1,4 @@
-"""A program that does not close its pool ends, with every manager, and prints no more than its own errors."""
+"""A program that does not close its pool ends, with every manager, and prints no errors but its own."""
 
 import contextlib
 import importlib.util
@@ -24,15 +24,15 @@ from tests.support import program_environment
 CASES = {
     # The connection, when the program ends: in the pool
     'idle': '',
-    # and closed by a collector some time,
+    # to be closed by a collector some time,
     'collected': '',
     # in use,
     'in use': '',
-    # in use, in a pool that nothing refers to any more,
+    # in use, in a pool to which nothing refers any more,
     'dropped': '',
     # in use, and the program fails
     'failed': 'raise ValueError("mine")',
-    # or says that it ends.
+    # or calls sys.exit().
     'exited': 'sys.exit(7)',
 }
 
@@ -62,7 +62,7 @@ async def main():
 
 @dataclass(frozen=True)
 class Program:
-    """How a program makes a pool of one kind of connection."""
+    """How a program builds a pool of one kind of connection."""
 
     module: str
     manager: str
@@ -286,7 +286,7 @@ def test_a_program_ends(request: pytest.FixtureRequest, program: Program) -> Non
         pytest.skip(f'{program.requires} is not installed')
     given = program.given(request)
     with contextlib.ExitStack() as stack:
-        # All at the same time: this takes long enough.
+        # All at the same time, because this takes long.
         processes = {
             case: stack.enter_context(started(program.text(last), case, given=given)) for case, last in CASES.items()
         }
@@ -295,14 +295,14 @@ def test_a_program_ends(request: pytest.FixtureRequest, program: Program) -> Non
     code, out, err = outcomes.pop('failed')
     assert (code, out) == (1, 'used\n')
     lines = err.splitlines()
-    # The program's own, and nothing else.
+    # The program's own error, and nothing else.
     assert (lines[0], lines[-1], err.count('Traceback')) == (
         'Traceback (most recent call last):',
         'ValueError: mine',
         1,
     )
     if program.given is tls and program.is_async and sys.version_info < (3, 11):
-        # asyncio says so of any TLS stream that is dropped after its loop was closed.
+        # asyncio reports this for any TLS stream that is dropped after its loop was closed.
         code, out, err = outcomes.pop('dropped')
         assert (code, out) == (0, 'used\n')
         assert err.startswith('Fatal error on SSL transport') or not err
@@ -320,7 +320,7 @@ def test_every_manager_has_its_program() -> None:
     assert managers == {f'{kind.module}.{kind.manager.partition("(")[0]}' for kind in PROGRAMS.values()}
 
 
-# What a thread of aiosqlite is at when the program ends.
+# What a thread of aiosqlite is doing when the program ends.
 AT_WORK = {
     'statement': 'WITH RECURSIVE n(i) AS (SELECT begin() UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n',
     'function': 'SELECT begin(), hold()',
@@ -381,14 +381,14 @@ def test_a_program_ends_while_sqlite_is_at_work(tmp_path: Path, work: str, runti
         for process in processes:
             code, out, err = outcome(process)
             assert (code, out) == (0, 'begun\n'), err
-            # asyncio's own word for a task that a loop was closed over.
+            # asyncio's own report on a task whose loop is closed before its end.
             assert all('Task was destroyed' in line or line.startswith('task:') for line in err.splitlines()), err
         assert time.monotonic() - began < PATIENCE / 2
 
 
 @pytest.mark.leak
 def test_what_was_committed_is_there_and_nothing_lies_beside_it(tmp_path: Path) -> None:
-    """SQLite cleans up behind a database that is closed."""
+    """SQLite cleans up when a database is closed."""
     pytest.importorskip('aiosqlite')
     program = PROGRAMS['aiosqlite']
     path = str(tmp_path / 'test.db')

@@ -1,4 +1,4 @@
-"""Which connections one error makes useless: those from before it, and no others."""
+"""Which connections one error makes useless: older ones, and no others."""
 
 import threading
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def test_those_from_before_are_retired_and_no_others() -> None:
 
 def test_a_connection_counts_from_the_time_its_create_begins() -> None:
     generations = Generations()
-    # Begun before the error; it may have reached the server before it, though it is there only afterwards.
+    # Begun before the error; it may have reached the server before it, although it exists only afterwards.
     begun = generations.latest('db')
     generations.retire('db', generations.latest('db'))
     assert generations.is_retired('db', begun)
@@ -41,7 +41,7 @@ def test_those_that_were_retired_retire_nobody() -> None:
     generations.retire('db', old)
     new = generations.latest('db')
     clock.now += 10 * RETIRE_INTERVAL
-    # Ten connections to the server that was failed over from are still in use, and each fails in its own time.
+    # Ten connections to the former primary are still in use, and each fails at its own time.
     for _ in range(10):
         generations.retire('db', old)
     assert not generations.is_retired('db', new)
@@ -71,7 +71,7 @@ def test_connections_made_by_somebody_else() -> None:
     clock = Clock()
     generations = Generations(clock=clock)
     ours = generations.latest('db')
-    # What they are told counts; when they were made is not known.
+    # Their errors count; when they were created is unknown.
     generations.retire('db', None)
     assert generations.is_retired('db', ours)
     assert not generations.is_retired('db', None)

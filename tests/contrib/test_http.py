@@ -70,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """An HTTP server that knows its connections."""
+    """An HTTP server that can close its connections."""
 
     daemon_threads = True
 
@@ -100,7 +100,7 @@ class Server(ThreadingHTTPServer):
             self.changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # The client is gone, or does not trust the certificate: which of it is what the tests look at over there.
+        # The client is gone, or does not trust the certificate: the tests look at that on the client's side.
         pass
 
     def hang_up(self) -> None:
@@ -151,7 +151,7 @@ def conn(server: Server, manager: HttpConnectionManager) -> Iterator[Connection]
 class Script:
     """A server that answers the head of each request on its one connection with the next of some byte strings.
 
-    With None in place of one it waits for the connection's end, and for another connection.
+    None in place of a string makes it wait for the connection's end, and for another connection.
     """
 
     def __init__(self, *answers: bytes | None) -> None:
@@ -199,7 +199,7 @@ def get(conn: Connection, path: str) -> bytes:
 
 
 def read_to_end(response: http.client.HTTPResponse, way: str) -> None:
-    """Read a response in one of the ways in which it can be read."""
+    """Read a response in one of the possible ways."""
     buffer = bytearray(3)
     steps: dict[str, Callable[[], object]] = {
         'read': response.read,
@@ -223,7 +223,7 @@ def start_upload(conn: Connection, *headers: Any) -> None:
 
 
 def send_body(conn: Connection, block: Any) -> None:
-    """Send some of a body; of 123 what can be read once only."""
+    """Send a body of 123 bytes in some way, also from something that can be read only once."""
     made: dict[Any, Callable[[], Any]] = {
         io.BytesIO: lambda: io.BytesIO(b'123'),
         io.StringIO: lambda: io.StringIO('123'),
@@ -405,7 +405,7 @@ class TestState:
         'head', [b'Content-Length: 10\r\n\r\n12345', b'Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n']
     )
     def test_closed_half_read(self, manager: HttpConnectionManager, head: bytes) -> None:
-        # The rest is yet to come, so that there is nothing to be seen of it.
+        # The rest is yet to come, so nothing of it can be seen.
         answer = b'HTTP/1.1 200 OK\r\n' + head
         with Script(answer, b'HTTP/1.1 204 No Content\r\n\r\n') as script:
             conn = manager.create(script.url)
@@ -413,7 +413,7 @@ class TestState:
             with conn.getresponse() as response:
                 assert response.read(5) == b'12345'
             check_unfit(manager, conn, 'a response was closed before its end')
-            # Nor does another request on it make it good.
+            # Nor does another request on it make it fit.
             get(conn, '/')
             check_unfit(manager, conn, 'a response was closed before its end')
             manager.dispose(script.url, conn)
@@ -515,7 +515,7 @@ class TestState:
             start_upload(conn, ('Content-Length', '5'), ('Expect', '100-continue'))
             assert conn.getresponse().read() == b'no'
             check_unfit(manager, conn, 'a request was not sent as its header announced it')
-            # Nor if it is sent after all: the server may take it for something else.
+            # Nor does sending it after all: the server may take it for something else.
             conn.send(b'12345')
             check_unfit(manager, conn, 'a request was not sent as its header announced it')
             manager.dispose(script.url, conn)
@@ -548,7 +548,7 @@ class TestState:
             [],
             [b'3\r\nabc\r\n'],
             [b'3\r\nabc\r\n0\r\n'],
-            # The end of the body stands in a chunk.
+            # The end of the body is in a chunk.
             [b'A\r\nabc\r\n0\r\n\r\n'],
             [b'3\r\nabc\r\n0\r\nName: value\r\n'],
             [b'0\r\n\r\n', b'GET'],
@@ -600,7 +600,7 @@ class TestState:
 
     def test_bytes_that_belong_to_no_request(self, manager: HttpConnectionManager, conn: Connection) -> None:
         conn.send(b'GET')
-        check_unfit(manager, conn, 'something was sent on it that belongs to no request')
+        check_unfit(manager, conn, 'something was sent on it outside of a request')
 
     def test_by_way_of_a_proxy(self, manager: HttpConnectionManager) -> None:
         with Script(None, b'HTTP/1.1 200 OK\r\n\r\n', b'HTTP/1.1 204 No Content\r\n\r\n') as script:
@@ -608,7 +608,7 @@ class TestState:
             conn.close()
             conn.set_tunnel('example.com', 80)
             get(conn, '/')
-            check_unfit(manager, conn, 'it leads by way of a proxy')
+            check_unfit(manager, conn, 'it goes through a proxy')
             manager.dispose(script.url, conn)
 
     @pytest.mark.parametrize('rest', [b'', b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'])
@@ -619,7 +619,7 @@ class TestState:
             response = conn.getresponse()
             assert (response.status, response.read()) == (103, b'')
             check_unfit(manager, conn, r'an interim response was read \(103\)')
-            # Nor does another request on it make it good.
+            # Nor does another request on it make it fit.
             get(conn, '/')
             check_unfit(manager, conn, r'an interim response was read \(103\)')
             manager.dispose(script.url, conn)
@@ -631,7 +631,7 @@ class TestState:
             b'Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n',
             b'Transfer-Encoding: chunked\r\n\r\n5\r\n123',
             b'Transfer-Encoding: chunked\r\n\r\n',
-            # The server has not hung up, but who knows what it sends next.
+            # The server has not hung up, but may send anything next.
             b'Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\nsize\r\n',
             b'Transfer-Encoding: chunked\r\n\r\nsize\r\n',
         ],
@@ -652,7 +652,7 @@ class TestState:
                 with contextlib.suppress(http.client.IncompleteRead, ValueError):
                     read_to_end(response, way)
                 check_unfit(manager, conn, 'a response was (not read|closed|cut)')
-                # What is closed now is no more fit than before.
+                # A closed connection is as unfit as before.
                 response.close()
                 check_unfit(manager, conn, 'a response was (closed|cut)')
                 manager.dispose('http://x', conn)
@@ -722,7 +722,7 @@ class TestState:
         with Script(b'HTTP/1.1 200 OK\r\n' + body + surplus) as script:
             conn = manager.create(script.url)
             get(conn, '/')
-            check_unfit(manager, conn, 'there is more behind the response')
+            check_unfit(manager, conn, 'there is data after the response')
             manager.dispose(script.url, conn)
 
     def test_bytes_that_come_later(self, server: Server, manager: HttpConnectionManager, conn: Connection) -> None:
@@ -760,7 +760,7 @@ class TestDispose:
         manager.dispose(server.url, conn)
         with pytest.raises(http.client.NotConnected, match='closed by its pool'):
             conn.request('GET', '/x')
-        # Which it may still be about to accept.
+        # The server may be about to accept it.
         assert server.accepted <= 1
 
     def test_ends_a_wait(self, manager: HttpConnectionManager) -> None:

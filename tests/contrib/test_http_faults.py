@@ -1,4 +1,4 @@
-"""What goes wrong in the field with HTTP connections: each kind a table of cases."""
+"""HTTP connections that go wrong in the field: a table of cases for each kind."""
 
 import contextlib
 import socket
@@ -118,7 +118,7 @@ SPELLINGS: list[list[Any]] = [
         *('http://a', 'http://a/', 'HTTP://A:80', 'http://a:', 'http://a:080'),
         *(('http', 'a', 80), ('HTTP', 'A', 80)),
     ],
-    # The resolver completes the name above by its search list, and not this one.
+    # The resolver completes the name above by its search list, but not this one.
     ['http://a.', 'http://A.:80/', ('HTTP', 'A.', 80)],
     ['https://a', 'https://a:443/', 'HTTPS://a', ('https', 'a', 443)],
     ['http://a:443', ('http', 'a', 443)],
@@ -126,7 +126,7 @@ SPELLINGS: list[list[Any]] = [
     ['http://a.b', 'http://a.b.', 'http://A.B.:80/', ('http', 'a.B.', 80)],
     ['http://b.a', 'http://B.a'],
     ['http://[::1]', 'http://[0:0:0:0:0:0:0:1]:80', ('http', '::1', 80), ('http', '[::1]', 80)],
-    # An IPv4 address that an IPv6 one maps is reached in another way.
+    # An IPv4 address that an IPv6 address maps is reached in another way.
     ['http://[::ffff:127.0.0.1]', 'http://[::FFFF:7f00:1]'],
     ['http://127.0.0.1', 'http://127.0.0.1.', ('http', '127.0.0.1', 80)],
     # Systems read these in different ways.
@@ -134,7 +134,7 @@ SPELLINGS: list[list[Any]] = [
     # A name is not its address.
     ['http://localhost', 'http://LocalHost'],
     ['http://[fe80::1%eth0]', 'http://[FE80:0::1%eth0]'],
-    # The name of an interface is the system's.
+    # Interface names depend on the system.
     ['http://[fe80::1%ETH0]'],
     [
         'http://b\u00fccher.example',
@@ -177,7 +177,7 @@ def test_connects_to_the_spelling_that_counts(server: Server) -> None:
 def test_a_name_that_keeps_its_dot(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, tls: bool
 ) -> None:
-    """It is resolved with the dot, which neither the certificate nor what the server is told has."""
+    """It is resolved with the dot, which neither the certificate nor the Host header has."""
     resolve, resolved = socket.getaddrinfo, []
 
     def getaddrinfo(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -210,7 +210,7 @@ def test_limits_with_a_server_that_says_nothing(step: str) -> None:
 
 
 def test_a_response_that_comes_byte_by_byte_takes_its_time() -> None:
-    # As docs/drivers/http.md says: the limit is one on each wait.
+    # What docs/drivers/http.md promises: the limit applies to each wait.
     def serve() -> None:
         with listener.accept()[0] as conn:
             conn.recv(10_000)
@@ -232,7 +232,7 @@ def test_a_response_that_comes_byte_by_byte_takes_its_time() -> None:
 
 
 def test_the_recipe_many_times_on_one_connection(server: Server) -> None:
-    # That of docs/drivers/http.md.
+    # The limit in docs/drivers/http.md.
     pool = ConnectionPool[HttpEndpoint, Connection](HttpConnectionManager(timeout=PATIENCE), max_size=1)
     for _ in range(25):
         with pool.connection(server.url) as conn:

@@ -1,4 +1,4 @@
-"""A time limit limits: where the pool waits for a manager, a peer that says nothing costs at most 0.5 s beyond it."""
+"""Time limits hold: where the pool waits for a manager, a silent peer costs at most 0.5 s beyond the limit."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def deaf(request: pytest.FixtureRequest, kind: str) -> tuple[Any, Any, Any]:
-    """The managers for threads and for asyncio, and where nothing answers; it lasts as long as the test."""
+    """The managers for threads and for asyncio, and a peer that does not answer; it lasts as long as the test."""
     where, _, step = kind.partition(', ')
     stack = contextlib.ExitStack()
     request.addfinalizer(stack.close)
@@ -77,7 +77,7 @@ connects = pytest.mark.parametrize('kind', [*CONNECTS, *(pytest.param(kind, mark
 def test_connecting_for_threads(request: pytest.FixtureRequest, kind: str) -> None:
     manager, _, endpoint = deaf(request, kind)
     pool = for_threads.ConnectionPool[Any, Any](manager, max_size=1)
-    # The second one finds what the first one has given up.
+    # The second one waits for what the first one has abandoned.
     for _ in range(2):
         with limited(LIMIT), pytest.raises(TimeoutError):
             pool.acquire(endpoint, timeout=LIMIT)
@@ -103,7 +103,7 @@ def test_connecting_for_asyncio(request: pytest.FixtureRequest, run: Run, kind: 
 
 
 def stalled(request: pytest.FixtureRequest, kind: str) -> tuple[Any, Any, Any]:
-    """The managers, and a server that answers nothing any more when it is told so."""
+    """The managers, and a server that stops answering when told to."""
     secure = kind == 'TLS'
     server: EchoServer = request.getfixturevalue('tls_server' if secure else 'tcp4_server')
     tls: ssl.SSLContext = request.getfixturevalue('client_tls')
@@ -130,7 +130,7 @@ def test_checking_and_closing_for_threads(request: pytest.FixtureRequest, kind: 
         sock.sendall(STALL)
     with limited(LIMIT):
         assert pool.acquire(endpoint, timeout=LIMIT) is sock
-    # More than the peer will ever take.
+    # More than the peer will ever read.
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):
         while True:
@@ -167,7 +167,7 @@ def test_checking_and_closing_for_asyncio(request: pytest.FixtureRequest, run: R
             assert await pool.acquire(endpoint, timeout=LIMIT) is conn
         if not isinstance(conn, socket.socket):
             conn[1].write(b'x' * 50_000_000)
-        # The good-bye waits for the peer no longer than that.
+        # The good-bye does not wait for the peer any longer.
         with limited(LIMIT):
             await pool.close(timeout=0)
 
@@ -177,7 +177,8 @@ def test_checking_and_closing_for_asyncio(request: pytest.FixtureRequest, run: R
 @peers
 @with_any_timers
 def test_a_request_is_limited_by_its_user(request: pytest.FixtureRequest, run: Run, kind: str) -> None:
-    """What docs/recovery.md says of ``asyncio.timeout``: it holds, though a TLS stream may take longer to be closed."""
+    """What docs/recovery.md promises of ``asyncio.timeout``: it holds, although a TLS stream may take longer to be
+    closed."""
     _, manager, endpoint = stalled(request, kind)
 
     async def main() -> None:
@@ -190,7 +191,7 @@ def test_a_request_is_limited_by_its_user(request: pytest.FixtureRequest, run: R
 
         with limited(LIMIT), pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(ask(), LIMIT)
-        # Only TLS has a good-bye that is answered, which has 1 second.
+        # Only TLS has a good-bye with an answer, which has 1 second.
         with limited(1.0 if kind == 'TLS' else 0.0):
             await pool.close()
 

@@ -1,4 +1,4 @@
-"""What the modules of the connection managers have to offer, and what they say if they cannot be had."""
+"""The names in the modules of the connection managers, and their errors if the module cannot be used."""
 
 import importlib
 import inspect
@@ -9,7 +9,7 @@ import pytest
 
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
 
-# What programs import; of the first ones also those that were written for generic_connection_pool.
+# What programs import; from the first modules also programs for generic_connection_pool.
 NAMES = {
     'socket': [
         'Hostname',

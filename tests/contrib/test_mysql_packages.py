@@ -1,4 +1,4 @@
-"""Ways to ask for a password for which the drivers for MySQL need a package that they do not bring."""
+"""Password exchanges for which the drivers for MySQL need a package that they do not install."""
 
 import contextlib
 import importlib
@@ -17,7 +17,7 @@ from tests.contrib.conftest import Run
 from tests.contrib.servers import PATIENCE, tcp_listener, wait_for_end
 
 SALT = b'12345678901234567890'
-# Protocol of 4.1, a secure password, authentication by a plugin; no TLS.
+# Protocol 4.1, a secure password, authentication by a plugin; no TLS.
 CAPABILITIES = 0x0000_0200 | 0x0000_8000 | 0x0008_0000
 KEY = b'-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----\n'
 
@@ -37,18 +37,18 @@ GREETING = packet(
     + SALT[8:]
     + b'\0caching_sha2_password\0',
 )
-# What the server says to each packet of the client, the login first.
+# What the server answers to each packet of the client, the login first.
 SAYS = {
-    # All of the password, please; the key with which to encrypt it.
+    # Asks for the whole password, and sends the key to encrypt it.
     'cryptography': (packet(2, b'\x01\x04'), packet(4, b'\x01' + KEY)),
-    # Another plugin, please.
+    # Asks for another plugin.
     'pynacl': (packet(2, b'\xfeclient_ed25519\0' + b's' * 32 + b'\0'),),
 }
 
 
 @contextlib.contextmanager
 def server(package: str) -> Iterator[int]:
-    """The port of a server for whose password the driver needs a package; one client, who has to end the connection."""
+    """The port of a server for whose password the driver needs a package; one client, which must end the connection."""
     failures: list[Exception] = []
 
     def serve() -> None:
@@ -109,7 +109,7 @@ def acquire(driver: str, run: Run) -> Callable[[int], None]:
 
 @pytest.fixture
 def auth(driver: str) -> Any:
-    """The module of the driver that looks for the packages."""
+    """The driver's module that imports the packages."""
     return importlib.import_module('pymysql._auth' if driver == 'pymysql' else 'asyncmy.auth')
 
 

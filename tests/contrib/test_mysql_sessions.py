@@ -1,4 +1,5 @@
-"""What the managers of PyMySQL and asyncmy do alike, each kind of case in a table, against private MariaDB servers."""
+"""What the managers of PyMySQL and asyncmy have in common, a table of cases for each kind, with private MariaDB
+servers."""
 
 import asyncio
 import contextlib
@@ -53,11 +54,11 @@ class Side(ABC):
 
     @abstractmethod
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call something, and await what it gives."""
+        """Call something, and await what it returns."""
 
     @abstractmethod
     def use(self, pool: Any, *statements: str, then: BaseException | None = None) -> list[Any]:
-        """Execute statements on a connection of a pool, and raise something then.
+        """Execute statements on a connection of a pool, and then raise something.
 
         :return: the rows of each
         """
@@ -150,7 +151,7 @@ def standby() -> Iterator[MariadbServer]:
 
 @pytest.fixture(scope='module')
 def granted(mariadb: MariadbServer) -> MariadbServer:
-    """The server, where the account may take on a role, use a second database, and lock all tables."""
+    """The server, where the account may use a role and a second database, and lock all tables."""
     mariadb.execute('CREATE ROLE IF NOT EXISTS `a ``role`')
     mariadb.execute(f'GRANT `a ``role` TO {mariadb.user}')
     mariadb.execute('CREATE DATABASE IF NOT EXISTS other')
@@ -160,7 +161,7 @@ def granted(mariadb: MariadbServer) -> MariadbServer:
     return mariadb
 
 
-# What a user may do to the session; and a statement whose answer tells, and is not what it was.
+# What a user may do to the session, and a statement whose answer shows it.
 LEFT: dict[str, tuple[tuple[str, ...], str]] = {
     'user variable': (('SET @left = 1',), 'SELECT @left'),
     'session variable': (("SET time_zone = '+03:00'",), 'SELECT @@time_zone'),
@@ -262,7 +263,7 @@ class TestFullReset:
         manager = side.manager({**granted.params, 'autocommit': True}, reset='full')
         conn = side.call(manager.create, 'db')
         for _ in range(USES):
-            # asyncmy 0.2.18 fails at its own set_charset().
+            # asyncmy 0.2.18 fails in its own set_charset().
             if side.driver == 'pymysql':
                 conn.set_character_set('latin1')
             side.call(conn.autocommit, False)
@@ -328,7 +329,7 @@ class TestFullReset:
     def test_closes_what_the_server_cannot_reset(
         self, side: Side, granted: MariadbServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        # What a server before 10.2.4 says to a command that it does not know.
+        # What a server before 10.2.4 answers to an unknown command.
         monkeypatch.setattr('gcpool.contrib._mysql_session._COM_RESET_CONNECTION', 0x7E)
         pool = side.pool(granted.params, reset='full')
         with caplog.at_level(logging.WARNING):
@@ -356,7 +357,7 @@ class TestFullReset:
         manager = side.manager({**granted.params, 'autocommit': True}, reset='full', ping=True)
         conn = side.call(manager.create, 'db')
         assert side.call(manager.check_aliveness, 'db', conn)
-        # Its ping is no use.
+        # Its ping does not work.
         assert side.call(manager.check_aliveness, 'db', conn)
         side.execute(conn, 'SET @left = 1')
         assert not side.call(manager.check_aliveness, 'db', conn)
@@ -414,7 +415,7 @@ class TestErrorsInGroups:
             sent = conn._execute_command(3, f'SELECT {number}')
             if side.driver == 'asyncmy':
                 side.call(lambda sent=sent: sent)
-        # The second one is sent over the first one, whose answer is taken for its own.
+        # The second command is sent over the first one's answer, which is taken for its own.
         with contextlib.suppress(side.errors.MySQLError):
             side.call(conn._read_query_result)
         assert side.call(manager.is_broken, 'db', conn, ValueError())
@@ -427,7 +428,7 @@ class TestErrorsInGroups:
 class TestBrokenCodes:
     @pytest.fixture
     def read_only(self, mariadb: MariadbServer, standby: MariadbServer) -> Iterator[MariadbServer]:
-        """The server, which becomes read-only when it is told to, and a standby that has the same table."""
+        """The server, which becomes read-only when told to, and a standby that has the same table."""
         for server in (mariadb, standby):
             server.execute(f'CREATE OR REPLACE TABLE {server.database}.written (n INT)')
         yield mariadb
@@ -449,7 +450,7 @@ class TestBrokenCodes:
             proxy.lead_to(standby.port)
             with pytest.raises(side.errors.OperationalError, match='read-only'):
                 side.use(pool, write)
-            # One that was in use meanwhile is of before, too.
+            # A connection that was in use meanwhile is also an older one.
             side.call(pool.release, connections[0], 'db')
             for _ in range(12):
                 side.use(pool, write)
@@ -515,7 +516,7 @@ def iter_of(statement: str) -> Iterator[str]:
 
 class TestStatementsAtWork:
     def test_no_other_session_is_ended(self, side: Side, mariadb: MariadbServer) -> None:
-        # As behind a name of several servers: there is a session of that number, and it is a stranger's.
+        # As when several servers have one name: there is a session of that number, but it is another connection's.
         manager = side.manager(mariadb.params)
         conn, stranger = (side.call(manager.create, 'db') for _ in range(2))
         steps = steps_to_kill(conn, stranger.thread_id())
@@ -570,7 +571,7 @@ class TestStatementsAtWork:
                                 others.append(side.call(side.manager(params).create, 'db'))
                     began = time.monotonic()
                     side.call(pool.release, conn, 'db')
-                    # On asyncio, a task of the pool's goes on with it.
+                    # On asyncio, a task of the pool continues it.
                     while side.call(pool.get_endpoint_pool_size, 'db'):
                         assert time.monotonic() - began < PATIENCE
                         time.sleep(0.01)
@@ -587,7 +588,7 @@ class TestStatementsAtWork:
     def test_are_ended_one_after_the_other_though_one_takes_long(
         self, side: Side, mariadb: MariadbServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # The server answers, but does not let go: no reason not to try again.
+        # The server answers, but does not end the session: this is no reason not to try again.
         monkeypatch.setattr(f'gcpool.contrib.{side.driver}.steps_to_kill', lambda *args: iter_of('DO SLEEP(10)'))
         manager = side.manager({**mariadb.params, 'read_timeout': 0.1}, close_timeout=0.2)
         pool = side.new_pool(manager, max_size=1, acquire_timeout=PATIENCE)
@@ -602,7 +603,7 @@ class TestStatementsAtWork:
     def test_behind_a_proxy_none_is_ended(
         self, side: Side, mariadb: MariadbServer, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It may lead to several servers, which have sessions of the same number with the same statement."""
+        """The name may lead to several servers, with sessions of the same number and the same statement."""
         with Proxy(mariadb.port) as proxy:
             pool = side.pool({**mariadb.params, 'port': proxy.port, 'read_timeout': 0.1})
             with pytest.raises(side.errors.OperationalError):

@@ -27,7 +27,7 @@ CASES = [
 
 @contextlib.contextmanager
 def no_thread_can_be_started() -> Iterator[list[str]]:
-    """Refuse all but the servers of the tests; gives the names of those that were refused."""
+    """Refuse to start any thread except those of the test servers; returns the names of the refused ones."""
     refused = []
     start = threading.Thread.start
 
@@ -40,7 +40,7 @@ def no_thread_can_be_started() -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threading.Thread, 'start', refuse)
-        # A watchdog that is there already would do.
+        # A running watchdog would do.
         patch.setattr(_watchdog._Watchdog, '_current', None)
         yield refused
 

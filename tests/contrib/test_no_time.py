@@ -1,4 +1,4 @@
-"""An acquire that may not wait, on pools whose checks ask the server: a good connection that is idle is served."""
+"""An acquire that may not wait, on pools whose checks ask the server: a healthy idle connection is served."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from tests.contrib.servers import PATIENCE, PostgresServer
 
 @pytest.fixture(params=['psycopg', 'psycopg2', 'pymysql', 'redis'])
 def manager(request: pytest.FixtureRequest) -> Any:
-    """A manager for threads that sends a ping at each check, of ``db``."""
+    """A manager for threads that sends a ping at each check of ``db``."""
     pytest.importorskip(request.param)
     module = importlib.import_module(f'gcpool.contrib.{request.param}')
     if request.param == 'psycopg':
@@ -39,7 +39,7 @@ def test_a_server_has_a_moment_to_answer(manager: Any) -> None:
 
         def note(endpoint: str, conn: Any, timeout: float | None = None) -> bool:
             told.append(timeout)
-            # As long as it likes: this machine may be busy.
+            # Without a limit: this machine may be busy.
             return bool(check(endpoint, conn, PATIENCE if time_to_answer(timeout) == 0.05 else timeout))
 
         manager.check_aliveness = note

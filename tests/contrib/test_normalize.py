@@ -1,4 +1,4 @@
-"""One server under several spellings is one endpoint, and no two that may differ are."""
+"""Several spellings of one server are one endpoint, and spellings that may differ are several."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ class Named(NamedTuple):
 
 
 class Index:
-    """A number of another kind, as numpy's."""
+    """A number of another type, like numpy's."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -105,7 +105,7 @@ DIFFERENT = [
     # Not the same protocol, and not everywhere the same server.
     ('::1', 80),
     ('::ffff:127.0.0.1', 80),
-    # What becomes of these is up to the system.
+    # Systems treat these differently.
     ('127.1', 80),
     ('0x7f.1', 80),
     ('2130706433', 80),
@@ -126,7 +126,7 @@ DIFFERENT = [
 def test_hosts_that_may_differ_are_not_one(manager: Any) -> None:
     normal = [manager.normalize(endpoint) for endpoint in DIFFERENT]
     assert len({*normal}) == len(DIFFERENT)
-    # Nor does what it counts as count as something else.
+    # Nor does the normal spelling change again.
     assert [manager.normalize(endpoint) for endpoint in normal] == normal
 
 
@@ -199,7 +199,7 @@ def test_paths_that_may_differ_are_not_one(manager: Any) -> None:
     ids=repr,
 )
 def test_what_is_no_endpoint_is_left_for_create_to_say(endpoint: Any) -> None:
-    # A path is no pair, and the other way round.
+    # A path is not a pair, nor the other way round.
     managers: list[Any] = [*HOSTS, *ADDRESSES]
     for manager in managers:
         assert manager.normalize(endpoint) is endpoint

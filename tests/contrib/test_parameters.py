@@ -1,4 +1,4 @@
-"""The parameters that several managers have: what they may be, and what they cannot be, said by all in one way."""
+"""The parameters that several managers have: valid and invalid values, and the same message for all."""
 
 import importlib
 import math
@@ -9,8 +9,8 @@ import pytest
 
 from gcpool.contrib._parameters import finite_time_limit, positive_time_limit, time_limit
 
-# For each manager what else it takes to make one; and of its parameters those that are limits of time, how each may
-# have none: by None and infinity, by infinity alone, or in no way.
+# For each manager, the other arguments that it needs; and, for each of its time limits, how to set no limit: by None
+# and infinity, by infinity alone, or not at all.
 NOTHING: dict[Any, Any] = {}
 MANAGERS: dict[str, tuple[tuple[Any, ...], dict[str, str]]] = {
     'psycopg.ConnectionManager': ((NOTHING,), {'rollback_timeout': 'none', 'cancel_timeout': 'bounded'}),
@@ -27,7 +27,7 @@ MANAGERS: dict[str, tuple[tuple[Any, ...], dict[str, str]]] = {
     'socket_async.TcpStreamConnectionManager': ((), {'close_timeout': 'none'}),
     'unix_async.UnixSocketStreamConnectionManager': ((), {'close_timeout': 'none'}),
 }
-# Those of databases, and what their codes are.
+# The managers of databases, and the type of their codes.
 NUMBERS = ('pymysql', 'asyncmy', 'sqlite3', 'aiosqlite')
 DATABASES = [name for name in MANAGERS if name.partition('.')[0] not in ('http', 'socket_async', 'unix_async')]
 LIMITS = [(name, limit) for name, (_, limits) in MANAGERS.items() for limit in limits]

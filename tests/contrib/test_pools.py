@@ -1,4 +1,4 @@
-"""The managers in pools, in both runtimes, against real servers: what only the two together can get wrong."""
+"""The managers in pools, in both runtimes, with real servers: faults that only the two together can have."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ class Recorder:
 
 
 class AsyncRecorder(Recorder):
-    """The same for asyncio."""
+    """Send and read on a redis-py connection for asyncio."""
 
     async def create(self, endpoint: Any) -> Any:  # type: ignore[override]
         conn = await super(Recorder, self).create(endpoint)  # type: ignore[misc]
@@ -72,13 +72,13 @@ class AsyncRecorder(Recorder):
 
 
 def recording(recorder: type[Recorder], manager: type[Any], *args: Any, **kwargs: Any) -> Any:
-    """A manager that keeps books."""
+    """A manager that records the calls."""
     return type(f'Recording{manager.__name__}', (recorder, manager), {})(*args, **kwargs)
 
 
 @dataclass
 class Kind:
-    """One kind of connection for threads: how to make, use and lose it."""
+    """One kind of connection for threads: how to create, use and lose it."""
 
     manager: Any
     endpoint: Any
@@ -167,7 +167,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def pool(kind: Kind) -> Iterator[gcpool.threading.ConnectionPool[Any, Any]]:
-    """A pool of the kind, of two connections at most. At the end all were disposed of, and the server has none."""
+    """A pool of the kind, of at most two connections. At the end all were disposed of, and the server has none."""
     pool = gcpool.threading.ConnectionPool[Any, Any](kind.manager, max_size=2, acquire_timeout=PATIENCE)
     yield pool
     pool.close(timeout=PATIENCE)
@@ -262,7 +262,7 @@ class TestThreads:
 
 
 def database_errors() -> list[type[Exception]]:
-    """The errors of the database drivers that are here."""
+    """The errors of the installed database drivers."""
     try:
         import psycopg2
     except ImportError:
@@ -403,7 +403,7 @@ def async_kind(request: pytest.FixtureRequest) -> AsyncKind:
 
 @pytest.fixture
 def run_with_pool(async_kind: AsyncKind, run: Run) -> Callable[[Callable[[Any], Coroutine[Any, Any, None]]], None]:
-    """Runs a coroutine function with a pool of two connections at most; afterwards all are closed."""
+    """Runs a coroutine function with a pool of at most two connections; afterwards all are closed."""
 
     def run_main(main: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         pool = gcpool.asyncio.ConnectionPool[Any, Any](async_kind.manager, max_size=2)
@@ -471,7 +471,7 @@ class TestAsyncio:
             await async_kind.use(conn)
             assert await pool.close(timeout=0) == 1
             assert async_kind.manager.disposed == [conn]
-            # asyncpg.InterfaceError, IncompleteReadError and OSError have nothing in common.
+            # asyncpg.InterfaceError, IncompleteReadError and OSError have no common base.
             with pytest.raises(Exception, match=r'.') as caught:
                 await async_kind.use(conn)
             assert not isinstance(caught.value, AssertionError)
@@ -497,7 +497,7 @@ class TestAsyncio:
             assert holder.cancelled()
             async with pool.connection(async_kind.endpoint) as conn:
                 await async_kind.use(conn)
-            # Of a plain socket nobody knows whether an answer is still to come.
+            # For a plain socket it is unknown whether an answer is still to come.
             assert len(async_kind.manager.created) == (1 if async_kind.knows_its_protocol else 2)
 
         run_with_pool(main)

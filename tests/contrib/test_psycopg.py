@@ -78,7 +78,7 @@ def limited_role(postgres: PostgresServer, on_server: Callable[[str], Any]) -> I
 
 
 def kill(conn: Any, on_server: Callable[[str], Any]) -> None:
-    """Let the server end a connection, and wait until that has arrived."""
+    """Have the server end a connection, and wait until that has arrived."""
     assert on_server(f'SELECT pg_terminate_backend({conn.info.backend_pid}, 30000)')
     wait_readable(conn.fileno())
 
@@ -92,7 +92,7 @@ def fetch(conn: 'Connection[Any]', query: str) -> Any:
     return row and row[0]
 
 
-# What is wrong with the parameters, and what the error says about it. Each leads to the server, or to nothing.
+# Invalid parameters, and what the error says about them. Each leads to the server, or nowhere.
 BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({'password': 'wrong'}, 'check user, password'),
     ({'user': 'nobody-knows'}, 'check user, password'),
@@ -103,7 +103,8 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({'connect_timeout': float('inf')}, 'check its entry in conninfo'),
 ]
 
-# What a user may do to a connection, and a release takes back; the first by a setter that only the synchronous one has.
+# What a user may do to a connection, and a release undoes; the first by a setter that only the synchronous connection
+# has.
 CHANGES: list[Callable[[Any], Any]] = [
     lambda conn: setattr(conn, 'autocommit', True),
     lambda conn: setattr(conn, 'row_factory', dict_row),
@@ -111,12 +112,12 @@ CHANGES: list[Callable[[Any], Any]] = [
     lambda conn: conn.add_notice_handler(print),
 ]
 
-# What is no conninfo.
+# Invalid conninfo.
 NO_CONNINFO: list[Any] = [None, 5, [1], {1: 2}, {'conninfo': 5}, {'context': 5}]
 
 
 def shows(error: object, text: str, known: set[int] | None = None) -> bool:
-    """Whether a text is in the repr of an error, or of what can be reached from it by attributes."""
+    """Whether a text is in the repr of an error, or of anything that its attributes lead to."""
     known = set() if known is None else known
     if id(error) in known:
         return False
@@ -269,7 +270,7 @@ class TestCreate:
             raise AssertionError
 
         source: Any = parameters
-        with pytest.raises(ConnectError, match='gave an awaitable, which only the managers for asyncio await'):
+        with pytest.raises(ConnectError, match='returned an awaitable, which only the managers for asyncio await'):
             ConnectionManager(source).create('db')
         with pytest.raises(TypeError, match='configure: expected a plain function, got a coroutine function'):
             ConnectionManager({'db': postgres.dsn}, configure=configure)
@@ -443,7 +444,7 @@ class TestAliveness:
         conn.rollback()
         assert manager.check_aliveness('db', conn, timeout)
         assert conn.info.transaction_status == IDLE
-        # An empty statement shows as one.
+        # An empty statement shows up as one.
         assert last_query(conn, on_server) == ('' if ping else 'SELECT 2' if autocommit else 'ROLLBACK')
         assert fetch(conn, 'SELECT 1') == 1
         manager.dispose('db', conn)
@@ -470,7 +471,7 @@ class TestAliveness:
     ) -> None:
         manager = ConnectionManager({'db': postgres.dsn}, ping=ping)
         conn = manager.create('db')
-        # Where the kernel does not tell of the end before everything was read; with ping, before the question is sent.
+        # If the kernel does not report the end before everything was read; with ping, before the question is sent.
         monkeypatch.setattr(statements, 'poll_once', lambda fd: (not ping, False))
         kill(conn, on_server)
         assert not manager.check_aliveness('db', conn, 20.0)
@@ -626,7 +627,7 @@ class TestRelease:
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', why: str, broken: bool = True
     ) -> None:
         assert manager.is_broken('db', conn, KeyboardInterrupt()) is broken
-        # A release that was cut off may have left it so.
+        # An interrupted release may have left it so.
         assert not manager.check_aliveness('db', conn)
         with pytest.raises(DiscardConnection, match=why):
             manager.on_release('db', conn)
@@ -638,7 +639,7 @@ class TestRelease:
         self, manager: 'ConnectionManager[str, Any]', conn: 'Connection[Any]', caplog: pytest.LogCaptureFixture
     ) -> None:
         conn.close()
-        self.check_discards(manager, conn, "'db' was given back closed")
+        self.check_discards(manager, conn, "'db' was returned closed")
         assert not caplog.text
 
     def test_discards_what_the_server_has_ended(
@@ -790,9 +791,9 @@ class TestIsBroken:
 
 
 def start_sleeping(conn: 'Connection[Any]') -> tuple[threading.Thread, list[Exception]]:
-    """Let a thread execute a statement that would take an hour, and return when the connection is busy with it."""
+    """Have a thread execute a statement that would take an hour, and return when the connection is busy with it."""
     failures: list[Exception] = []
-    # psycopg's own BEGIN would make the connection busy for a moment, and then not.
+    # psycopg's own BEGIN would make the connection busy only for a moment.
     conn.execute('SELECT 1')
 
     def sleep() -> None:
@@ -942,7 +943,7 @@ async def async_kill(conn: Any, on_server: Callable[[str], Any]) -> None:
 
 
 async def until_active(conn: 'AsyncConnection[Any]') -> None:
-    """Let the loop turn until a statement is on its way."""
+    """Let the loop turn until a statement has been sent."""
     while conn.info.transaction_status != TransactionStatus.ACTIVE:  # noqa: ASYNC110  (psycopg has no event for it)
         await asyncio.sleep(0)
 
@@ -1118,7 +1119,7 @@ class TestAsyncCreate:
                 await pool.acquire('db', timeout=0.05)
             assert pool.get_size() == 0
             await pool.close()
-            # While the error is there.
+            # While the error exists.
             await asyncio.to_thread(accept_and_wait_for_end, silent_listener)
             assert caught.value is not None
 
@@ -1282,7 +1283,7 @@ class TestAsyncRelease:
         broken: bool = True,
     ) -> None:
         assert await manager.is_broken('db', conn, asyncio.CancelledError()) is broken
-        # A release that was cut off may have left it so.
+        # An interrupted release may have left it so.
         assert not await manager.check_aliveness('db', conn)
         with pytest.raises(DiscardConnection, match=why):
             await manager.on_release('db', conn)
@@ -1296,7 +1297,7 @@ class TestAsyncRelease:
         async def main() -> None:
             async with connected(async_manager) as conn:
                 await conn.close()
-                await self.check_discards(async_manager, conn, "'db' was given back closed")
+                await self.check_discards(async_manager, conn, "'db' was returned closed")
             async with connected(async_manager) as conn:
                 await conn.execute('SELECT 1')
                 await async_kill(conn, on_server)
@@ -1423,7 +1424,7 @@ class TestAsyncIsBroken:
             async with connected(async_manager) as conn:
                 await conn.execute('SELECT 1')
                 task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(3600)'))
-                # What is cancelled before the server begins with it is not cancelled.
+                # A cancellation before the server begins the statement has no effect.
                 asleep = f"pid = {conn.info.backend_pid} AND wait_event = 'PgSleep'"
                 while not on_server(f'SELECT count(*) FROM pg_stat_activity WHERE {asleep}'):  # noqa: ASYNC110
                     await asyncio.sleep(0)
@@ -1512,7 +1513,7 @@ class TestAsyncInPool:
             if left == 'notifications':
                 await held.aclose()
             elif held is not None:
-                # What its end says is of no interest any more.
+                # Its result does not matter any more.
                 with contextlib.suppress(psycopg.Error):
                     await held.__aexit__(None, None, None)
             await pool.close()

@@ -62,7 +62,7 @@ def limited_role(postgres: PostgresServer, on_server: Callable[[str], Any]) -> I
 
 
 def kill(conn: Connection, on_server: Callable[[str], Any]) -> None:
-    """Let the server end a connection, and wait until that has arrived."""
+    """Have the server end a connection, and wait until that has arrived."""
     assert on_server(f'SELECT pg_terminate_backend({conn.info.backend_pid}, 30000)')
     wait_readable(conn.fileno())
 
@@ -277,7 +277,7 @@ class TestCreate:
 
 
 def recording(passed: dict[str, Any]) -> Callable[..., object]:
-    """Makes no connection, but keeps the parameters of it."""
+    """Makes no connection, but records its parameters."""
 
     class Nothing:
         pass
@@ -321,7 +321,7 @@ class TestCallWithin:
         assert call_within(lambda: 42, never, PATIENCE) == 42
 
     def interrupt(self, monkeypatch: pytest.MonkeyPatch, exc: BaseException, too_late: bool) -> None:
-        """Let the first wait for a result end by an exception: before there is one, or just after."""
+        """Have the first wait for a result end with an exception: before there is a result, or just after."""
 
         class Future(futures.Future[Any]):
             interrupted = False
@@ -417,7 +417,7 @@ class TestAliveness:
         on_server: Callable[[str], Any],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        # Where the kernel does not tell of the end before everything was read.
+        # If the kernel does not report the end before everything was read.
         monkeypatch.setattr(contrib, 'poll_once', lambda fd: (True, False))
         kill(conn, on_server)
         assert not manager.check_aliveness('db', conn)
@@ -465,7 +465,7 @@ class TestRelease:
     def test_discards_what_a_user_has_closed(self, manager: DbConnectionManager) -> None:
         conn = manager.create('db')
         conn.close()
-        with pytest.raises(DiscardConnection, match="'db' was given back closed"):
+        with pytest.raises(DiscardConnection, match="'db' was returned closed"):
             manager.on_release('db', conn)
         assert not manager.check_aliveness('db', conn)
         manager.dispose('db', conn)
@@ -581,9 +581,9 @@ class TestIsBroken:
 
 
 def start_sleeping(conn: Connection) -> tuple[threading.Thread, list[Exception]]:
-    """Let a thread execute a statement that would take an hour, and return when the connection is busy with it.
+    """Have a thread execute a statement that would take an hour, and return when the connection is busy with it.
 
-    The transaction is open before: psycopg2's own BEGIN would make the connection busy for a moment, and then not.
+    The transaction is open before: psycopg2's own BEGIN would make the connection busy only for a moment.
     """
     failures: list[Exception] = []
     execute(conn, 'SELECT 1')

@@ -35,19 +35,19 @@ from gcpool.contrib.psycopg2 import DbConnectionManager  # noqa: E402
 
 pytestmark = pytest.mark.postgres
 
-# What the issue allows beyond a time limit.
+# The margin beyond a time limit.
 SLACK = 0.5
 
 
 class Watch:
-    """How many sessions of clients the server has had."""
+    """Samples of the number of clients' sessions at the server."""
 
     most = 0
 
 
 @contextlib.contextmanager
 def watched(server: PostgresServer) -> Iterator[Watch]:
-    """Ask the server all the time how many sessions of clients there are."""
+    """Sample the number of clients' sessions at the server."""
     watch = Watch()
 
     @contextlib.contextmanager
@@ -61,7 +61,7 @@ def watched(server: PostgresServer) -> Iterator[Watch]:
             def look() -> None:
                 watch.most = max(watch.most, count())
 
-            # Of the tests before, some may be about to end.
+            # Some sessions of earlier tests may be about to end.
             deadline = time.monotonic() + PATIENCE
             while count():
                 assert time.monotonic() < deadline, 'sessions of other tests do not end'
@@ -85,7 +85,7 @@ def params_by(proxy: Proxy, server: PostgresServer) -> dict[str, Any]:
 
 
 async def by_time_limit_on_all(request: Request, at_work: Request) -> None:
-    """Also on the wait for a connection."""
+    """Also for the wait for a connection."""
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(request(), 0.05)
 
@@ -129,7 +129,7 @@ class TestCap:
         with watched(postgres) as watch:
             for _ in range(10):
                 conn = manager.create('db')
-                # The first one is kept until it was seen: others may come and go between two looks.
+                # The first one is kept until it was sampled: others may come and go between two samples.
                 deadline = time.monotonic() + PATIENCE
                 while not watch.most and time.monotonic() < deadline:
                     time.sleep(0.001)
@@ -152,7 +152,8 @@ class TestCap:
 
     @pytest.mark.parametrize('asynchronous', [True, False])
     def test_with_a_libpq_that_waits(self, postgres: PostgresServer, asynchronous: bool) -> None:
-        """Of the system, by psycopg's implementation in Python: before version 17 it cannot cancel without waiting."""
+        """The system's libpq, with psycopg's implementation in Python: before version 17 it cannot cancel without
+        waiting."""
         program = OLD_LIBPQ_ASYNC if asynchronous else OLD_LIBPQ
         with watched(postgres) as watch:
             done = run_program(program, postgres, PSYCOPG_IMPL='python')
@@ -164,7 +165,7 @@ class TestCap:
 
 
 def interrupting(conn: Any) -> Any:
-    """What psycopg waits for, and is interrupted in as by Ctrl-C, while a statement runs."""
+    """What psycopg waits for, and in which Ctrl-C interrupts it, while a statement runs."""
     from psycopg import generators
 
     conn.pgconn.send_query(b'SELECT pg_sleep(3600)')
@@ -181,7 +182,7 @@ def interrupting(conn: Any) -> Any:
 
 @contextlib.contextmanager
 def at_work_in_thread(conn: Any) -> Iterator[None]:
-    """A statement that would take an hour is executed in a thread, which is told by an error when it was ended."""
+    """A thread executes a statement that would take an hour; an error tells it when the statement was ended."""
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -202,7 +203,7 @@ def at_work_in_thread(conn: Any) -> Iterator[None]:
 
 
 def is_in_begin(conn: Any) -> bool:
-    # The BEGIN before the statement makes the connection busy, too. Its end is not seen from here, but takes no time.
+    # The BEGIN before the statement makes the connection busy, too. Its end cannot be seen here, but takes no time.
     time.sleep(0.02)
     return False
 
@@ -263,7 +264,7 @@ asyncio.run(main())
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """The block takes no longer than a time limit and what the issue allows beyond it."""
+    """The block exceeds its time limit by no more than the margin."""
     began = time.monotonic()
     yield
     took = time.monotonic() - began
@@ -280,7 +281,7 @@ def test_a_request_to_cancel_that_may_come_late_costs_the_connection(
     async def main() -> None:
         manager = AsyncConnectionManager({'db': postgres.dsn}, kwargs={'autocommit': True})
         conn = await manager.create('db')
-        # It ends by itself while the request is on its way.
+        # The statement ends by itself while the request is on its way.
         task = asyncio.ensure_future(conn.execute('SELECT pg_sleep(0.2)'))
         await asyncio.sleep(0.1)
         task.cancel()
@@ -295,7 +296,7 @@ def test_a_request_to_cancel_that_may_come_late_costs_the_connection(
 
 
 class TestTimeLimits:
-    """With a server that says nothing any more, a limit of 0.5 s is one of 1 s at the most."""
+    """If a server stops answering, a limit of 0.5 s ends within 1 s."""
 
     def test_configure(self, postgres: PostgresServer) -> None:
         with stalled(postgres) as proxy:
@@ -306,7 +307,7 @@ class TestTimeLimits:
 
             manager = ConnectionManager({'db': params_by(proxy, postgres)}, configure=configure)
             pool = gcpool.threading.ConnectionPool[str, Any](manager, max_size=1)
-            with within(0.5), pytest.raises(ConnectTimeout, match='configure had no answer in time'):
+            with within(0.5), pytest.raises(ConnectTimeout, match='configure got no answer in time'):
                 pool.acquire('db', timeout=0.5)
             assert pool.get_size() == 0
             pool.close()
@@ -320,7 +321,7 @@ class TestTimeLimits:
                     conn.execute('SELECT 1')
 
             manager = ConnectionManager({'db': params_by(proxy, postgres)}, configure=configure)
-            with within(0.5), pytest.raises(ConnectTimeout, match='configure had no answer in time'):
+            with within(0.5), pytest.raises(ConnectTimeout, match='configure got no answer in time'):
                 manager.create('db', 0.5)
 
     @with_any_timers
@@ -407,7 +408,7 @@ class TestTimeLimits:
                 if at_work:
                     stack.enter_context(at_work_in_thread(conn))
                 proxy.holds()
-                # The thread of psycopg that waits is given a moment besides.
+                # psycopg's waiting thread is given another moment.
                 with within(0.2):
                     manager.dispose('db', conn)
             assert conn.closed
@@ -466,7 +467,7 @@ class TestWithoutThreads:
         pool.close()
 
 
-# What a user may do to a session, and a query that tells the next one of it by another answer than at first.
+# What a user may do to a session, and a query by whose answer the next user would notice.
 DIRT: dict[str, tuple[str, str]] = {
     'role': ('SET ROLE reset_other', 'SELECT current_user'),
     'session user': ('SET SESSION AUTHORIZATION reset_other', 'SELECT session_user, current_user'),
@@ -500,7 +501,7 @@ DIRT: dict[str, tuple[str, str]] = {
 }
 
 
-# So often each is done on one connection.
+# How often each is done on one connection.
 TIMES = 25
 
 
@@ -510,7 +511,7 @@ class Shouting(StrDumper):
 
 
 def ask(conn: Any, question: str) -> object:
-    """Put one of those questions; an error is an answer, too."""
+    """Ask one of those questions; an error is an answer, too."""
     cursor = conn.cursor()
     try:
         cursor.execute(question)
@@ -528,7 +529,7 @@ def reset_objects(postgres: PostgresServer) -> Iterator[None]:
 
 @pytest.mark.usefixtures('reset_objects')
 class TestFullReset:
-    """Nothing that a user has done reaches the next one, and the connection is good as often as that may be."""
+    """Nothing that a user has done reaches the next one, however often, and the connection stays usable."""
 
     @pytest.mark.parametrize('autocommit', [True, False])
     @pytest.mark.parametrize('dirt', DIRT)
@@ -738,7 +739,7 @@ def successor() -> Iterator[PostgresServer]:
 
 
 class TestUseless:
-    """After some errors a connection is of no use though it is alive, and so may be its siblings."""
+    """After some errors a connection is useless although it is alive, and so may be the endpoint's others."""
 
     @pytest.fixture
     def predecessor(self, postgres: PostgresServer) -> Iterator[PostgresServer]:
@@ -772,7 +773,7 @@ class TestUseless:
             fail_over(predecessor, successor, proxy)
             deadline = time.monotonic() + PATIENCE
             with pytest.raises(Exception, match=r'read-only|outer') as caught:  # noqa: PT012
-                # The sessions are told a moment later.
+                # The sessions learn of it a moment later.
                 while time.monotonic() < deadline:
                     write()
             assert any('read-only transaction' in str(error) for error in errors_in(caught.value))
@@ -803,7 +804,7 @@ class TestUseless:
                     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):  # noqa: PT012
                         while time.monotonic() < deadline:
                             await write()
-                    # Those in use are given back after that.
+                    # Those in use are released after that.
                 for _ in range(12):
                     await write()
                 async with contextlib.AsyncExitStack() as stack:
@@ -855,7 +856,7 @@ class TestUseless:
 
 
 def fail_over(predecessor: PostgresServer, successor: PostgresServer, proxy: Proxy) -> None:
-    """The server goes on read-only, and the address leads to another one."""
+    """The server becomes read-only, and the address now leads to another one."""
     assert predecessor.password == successor.password
     predecessor.query('ALTER SYSTEM SET default_transaction_read_only = on')
     predecessor.query('SELECT pg_reload_conf()')
@@ -863,7 +864,7 @@ def fail_over(predecessor: PostgresServer, successor: PostgresServer, proxy: Pro
 
 
 class TestStalePlans:
-    """A table was changed that prepared statements read."""
+    """A table that prepared statements use was changed."""
 
     @pytest.fixture
     def table(self, postgres: PostgresServer) -> Iterator[str]:
@@ -890,7 +891,7 @@ class TestStalePlans:
                 conn.execute('SELECT * FROM changing')
             assert all(len(use()) == 3 for _ in range(3))
             after = use()
-            # The siblings are good again, not closed.
+            # The other connections are refreshed, not closed.
             assert len(before & after) == 2
 
     def test_in_tasks(self, run: Run, postgres: PostgresServer, table: str) -> None:

@@ -90,7 +90,7 @@ def sock_of(conn: Connection) -> socket.socket:
 
 
 def greeting_of(mariadb: MariadbServer) -> bytes:
-    """What the server says first."""
+    """What the server sends first."""
     with socket.create_connection((mariadb.host, mariadb.port)) as sock:
         wait_readable(sock)
         return sock.recv(4096)
@@ -98,7 +98,7 @@ def greeting_of(mariadb: MariadbServer) -> bytes:
 
 @contextlib.contextmanager
 def dripping(server: socket.socket, start: bytes) -> Iterator[None]:
-    """Send a packet that never ends, a byte at a time, each long before the client's limit, until the block ends."""
+    """Send a packet that never ends, byte by byte, each long before the client's limit, until the block ends."""
     stopping = threading.Event()
 
     def drip() -> None:
@@ -113,7 +113,7 @@ def dripping(server: socket.socket, start: bytes) -> Iterator[None]:
         yield
     finally:
         stopping.set()
-        # Whoever still reads sees the end.
+        # A thread that still reads sees the end.
         shut_down(server)
         thread.join(PATIENCE)
         assert not thread.is_alive()
@@ -124,13 +124,13 @@ def session_of(conn: Connection) -> int:
 
 
 def end_session(mariadb: MariadbServer, conn: Connection) -> None:
-    """Let the server end a connection, and wait until that has arrived."""
+    """Have the server end a connection, and wait until that has arrived."""
     mariadb.kill_session(session_of(conn))
     wait_readable(sock_of(conn))
 
 
 def start_sleeping(mariadb: MariadbServer, conn: Connection) -> tuple[threading.Thread, list[Exception]]:
-    """Let a thread execute a statement that would take an hour, and return when the server is busy with it."""
+    """Have a thread execute a statement that would take an hour, and return when the server is busy with it."""
     failures: list[Exception] = []
 
     def sleep() -> None:
@@ -146,7 +146,7 @@ def start_sleeping(mariadb: MariadbServer, conn: Connection) -> tuple[threading.
 
 
 def end_statement(mariadb: MariadbServer, conn: Connection) -> None:
-    """Let the server end a connection in the middle of a statement, and raise what that raises."""
+    """Have the server end a connection in the middle of a statement, and raise what the driver raises."""
     user, failures = start_sleeping(mariadb, conn)
     mariadb.kill_session(session_of(conn))
     user.join(PATIENCE)
@@ -162,7 +162,7 @@ class TestCreate:
         conn = manager.create('db', timeout)
         assert fetch(conn, 'SELECT USER()') == f'{mariadb.user}@127.0.0.1'
         assert bool(conn.get_autocommit()) is False
-        # The limit was only for connecting.
+        # The limit applied only to connecting.
         assert sock_of(conn).gettimeout() is None
         manager.dispose('db', conn)
         assert not conn.open
@@ -503,7 +503,7 @@ class TestCreate:
                 creation.result(PATIENCE)
 
     def test_all_answers_together_may_take_the_time(self, mariadb: MariadbServer) -> None:
-        # Every answer comes in less than the limit, all of them do not.
+        # Every answer comes within the limit, all of them together do not.
         conn = Connection(**mariadb.params, defer_connect=True)
         limits: list[float] = []
         with conn.limited(20.0):
@@ -582,7 +582,7 @@ class TestAliveness:
     def test_does_not_wait_anew_for_each_byte_of_the_answer(self, mariadb: MariadbServer) -> None:
         manager = DbConnectionManager({'db': mariadb.params}, ping=True)
         conn = manager.create('db')
-        # The server's end is not read: it is only there to be asked.
+        # The server's end is not read: the driver only sees it when it asks the socket.
         ours, server = socket.socketpair()
         conn.abort()
         conn._sock, conn._rfile, conn._poll = ours, ours.makefile('rb'), poller_for(ours.fileno())
@@ -724,7 +724,7 @@ class TestRelease:
     def test_ends_the_snapshot_that_a_select_began(
         self, mariadb: MariadbServer, manager: DbConnectionManager, conn: Connection, mariadb_table: str
     ) -> None:
-        # The end of a result set says that a transaction is open, and PyMySQL does not take that in.
+        # The end of a result set says that a transaction is open, and PyMySQL does not read that.
         assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 0
         mariadb.execute(f'INSERT INTO {mariadb_table} VALUES (1)')
         assert fetch(conn, 'SELECT COUNT(*) FROM numbers') == 0
@@ -807,13 +807,13 @@ class TestRelease:
         cursor.execute('SELECT seq FROM seq_1_to_1000')
         for _ in range(read):
             assert cursor.fetchone()
-        # All rows were read, but not that they are all.
+        # All rows were read, but not the end of the result.
         with commands_sent(conn) as sent, pytest.raises(DiscardConnection):
             manager.on_release('db', conn)
         assert sent == []
         assert not manager.check_aliveness('db', conn)
         manager.dispose('db', conn)
-        # Of a connection that is closed nothing is read.
+        # Nothing is read from a closed connection.
         cursor.close()
 
     def test_discards_one_with_further_results(self, mariadb: MariadbServer) -> None:
@@ -867,7 +867,7 @@ class TestRelease:
         conn._execute_command(3, 'SELECT 1')
         wait_readable(sock_of(conn))
         conn._read_packet()
-        # As if the driver took that for all.
+        # As if the driver took the rows for all.
         conn._awaiting_reply = False
         assert conn.is_quiet()
         assert conn.has_unread()
@@ -1044,7 +1044,7 @@ class TestDispose:
         closed: list[ssl.SSLSocket] = []
 
         def send_and_close(self: ssl.SSLSocket) -> None:
-            # What another thread sends now, this takes the encryption away from.
+            # From now on, what another thread sends goes out without encryption.
             with pytest.raises(ConnectionError):
                 socket.socket.send(self, b'SELECT 2')
             closed.append(self)
@@ -1052,7 +1052,7 @@ class TestDispose:
 
         monkeypatch.setattr(ssl.SSLSocket, '_real_close', send_and_close)
         manager.dispose('db', conn)
-        # Then comes the one by which the server was to end the statement.
+        # Then comes the control connection, by which the server would end the statement.
         assert closed[0] is sock
 
     @pytest.mark.parametrize('tls', [True, False])
@@ -1063,7 +1063,7 @@ class TestDispose:
         manager.dispose('db', conn)
         user.join(PATIENCE)
         assert not user.is_alive()
-        # PyMySQL may find what it was reading from gone between two packets, and says so in this way.
+        # PyMySQL may find its reader gone between two packets, and raises this error then.
         assert isinstance(failures[0], (err.OperationalError, AttributeError))
         assert not conn.open
         mariadb.kill_sessions()
@@ -1178,10 +1178,10 @@ def give_up_reading(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
 
 def leave_rows_unread(pool: ConnectionPool[DbEndpoint, Connection]) -> None:
     with pool.connection('db') as conn:
-        # A cursor that is collected reads them.
+        # A cursor reads them when it is collected.
         cursor = conn.cursor(cursors.SSCursor)
         cursor.execute("SELECT IF(seq < 100, REPEAT('x', 10000), SLEEP(3600)) FROM seq_1_to_200")
-        # Long enough to be seen.
+        # Long enough to be sampled.
         threading.Event().wait(0.05)
 
 
@@ -1200,7 +1200,7 @@ def close_in_another_thread(pool: ConnectionPool[DbEndpoint, Connection]) -> Non
 
 
 class TestStatementsAtWork:
-    """What the server's own list of sessions shows while statements are given up."""
+    """What the server's own list of sessions shows while statements are abandoned."""
 
     @pytest.mark.parametrize('way', [give_up_reading, leave_rows_unread, close_in_another_thread])
     @pytest.mark.parametrize('by_tls', [False, True], ids=['plain', 'tls'])
@@ -1218,7 +1218,7 @@ class TestStatementsAtWork:
                 done.result(PATIENCE)
             assert mariadb.statements() == []
         assert 1 <= watch.most_at_work <= 2
-        # The server may list one that has said good-bye beside the next one.
+        # The server may list a session that has said good-bye beside the next one.
         assert watch.most_control <= 2
 
     def test_when_a_pool_is_closed_over_its_users(
@@ -1268,7 +1268,7 @@ class TestStatementsAtWork:
         mariadb.kill_sessions()
 
     def test_in_a_child_that_was_forked_while_one_was_ended(self, manager: DbConnectionManager) -> None:
-        # The lock of the thread that is not there any more.
+        # The lock of a thread that does not exist any more.
         lock = threading.Lock()
         lock.acquire()
         manager._turns['db', -1] = lock
@@ -1281,14 +1281,14 @@ class TestStatementsAtWork:
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Fails if the block takes longer than that, and half a second."""
+    """Fails if the block exceeds its limit by more than half a second."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds + 0.5
 
 
 class TestTimeLimits:
-    """What holds when the server stalls, or sends byte by byte: the limit, and half a second."""
+    """When the server stalls, or sends byte by byte, a limit is exceeded by at most half a second."""
 
     @pytest.fixture(params=['mute', 'drip'])
     def stall(
@@ -1336,7 +1336,7 @@ class TestTimeLimits:
         conn = pool.acquire('db')
         execute(conn, 'BEGIN')
         begin()
-        # The closing takes no time then.
+        # Closing takes no time then.
         with limited(0.3):
             pool.release(conn, 'db')
         assert pool.get_size() == 0
@@ -1358,7 +1358,7 @@ class TestTimeLimits:
         if not at_work:
             pool.release(pool.acquire('db'), 'db')
         begin()
-        # Of all of them: after the first one the server is known to be silent.
+        # For all of them together: after the first one the server is known to be silent.
         with limited(0.3):
             pool.close(timeout=0)
         for user, _ in users:

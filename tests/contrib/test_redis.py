@@ -1,4 +1,4 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
 """The managers of redis-py's connections, alone and in pools, against private Redis servers."""
 
@@ -52,7 +52,7 @@ ResultT = TypeVar('ResultT')
 
 @pytest.fixture(scope='module')
 def guarded_server() -> Iterator[RedisServer]:
-    """A server that wants a password and takes few clients."""
+    """A server that requires a password and accepts few clients."""
     with running_redis(password='not-a-secret', maxclients=5) as server:
         yield server
 
@@ -105,7 +105,7 @@ def fd_of(conn: Connection | AsyncConnection) -> int:
 
 
 def any_client(conn: Connection) -> Any:
-    """The client, whose hints do not know what is synchronous."""
+    """The client, whose type hints do not distinguish synchronous methods."""
     return client_of(conn)
 
 
@@ -368,7 +368,7 @@ class TestErrors:
             for exc in self.create(run, {'db': guarded_server.url}):
                 assert isinstance(exc, ConnectError)
                 assert isinstance(exc, redis.ConnectionError)
-                assert 'raise its maxclients' in str(exc)
+                assert 'raise maxclients' in str(exc)
         finally:
             for conn in conns:
                 manager.dispose('db', conn)
@@ -429,7 +429,7 @@ class TestErrors:
             assert "endpoint 'db'" in str(exc)
             assert name in str(exc)
             assert 'check its entry in endpoints' in str(exc)
-        # The tracebacks of what was raised still have the connections.
+        # The tracebacks of the exceptions still refer to the connections.
         redis_server.wait_for_clients(0)
         assert open_descriptors() == before
 
@@ -437,7 +437,7 @@ class TestErrors:
         for kind, module in ((RedisConnectionManager, redis.asyncio), (AsyncRedisConnectionManager, redis)):
             parameters = {'connection_class': module.Connection, 'retry': module.retry.Retry(NoBackoff(), 1)}
             for name, value in parameters.items():
-                # An await that is missing is a warning, which is an error.
+                # A missing await is a warning, which is an error here.
                 exc = self.create_one(run, kind, {'db': {'url': redis_server.url, name: value}})
                 assert isinstance(exc, ConnectError)
                 assert isinstance(exc, TypeError)
@@ -454,7 +454,7 @@ class TestErrors:
         class Failing(module.Connection):  # type: ignore[misc]
             def _connect(self) -> Any:
                 attempts.append(self)
-                # This it would try again.
+                # redis-py would retry this.
                 raise redis.TimeoutError('of the test')
 
         params = {'host': '127.0.0.1', 'connection_class': Failing, 'retry': module.retry.Retry(NoBackoff(), 5)}
@@ -486,7 +486,7 @@ class TestErrors:
             for exc in self.create(run, {'db': {'host': '127.0.0.1', 'port': listener.getsockname()[1]}}):
                 assert isinstance(exc, ConnectError)
                 assert isinstance(exc, redis.RedisError)
-                assert 'is a Redis server' in str(exc)
+                assert 'a Redis server listens there' in str(exc)
             thread.join(PATIENCE)
             assert not thread.is_alive()
 
@@ -570,7 +570,7 @@ class TestErrors:
             loop = asyncio.get_running_loop()
             conn, _ = await loop.run_in_executor(None, silent_listener.accept)
             with conn:
-                # It is in the midst of the handshake.
+                # It is in the middle of the handshake.
                 conn.settimeout(PATIENCE)
                 assert await loop.run_in_executor(None, conn.recv, 1000)
                 task.cancel()
@@ -602,7 +602,7 @@ def dispose_while_another_thread_sends(manager: RedisConnectionManager, conn: An
 
 @contextlib.contextmanager
 def trickling(tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """The port of a server whose answer has no end, and comes byte by byte, each soon after the other."""
+    """The port of a server whose answer never ends, and comes byte by byte in quick succession."""
     ended = threading.Event()
 
     def serve() -> None:
@@ -627,7 +627,7 @@ def trickling(tls: ssl.SSLContext | None = None) -> Iterator[int]:
             assert not thread.is_alive()
 
 
-#: Commands that leave a connection unfit, and what is said of it.
+#: Commands that make a connection unfit, and the reason that is given.
 UNFIT: dict[str, tuple[list[list[Any]], str]] = {
     'unread': ([['GET', 'k']], '1 replies were not read'),
     'several': ([['PING'], ['PING']], '2 replies were not read'),
@@ -778,7 +778,7 @@ class TestState:
         assert sock is not None
         sock.sendall(b'PING\r\n')
         wait_readable(sock)
-        # Both replies arrive in one piece: taking the first in takes the second as well.
+        # Both replies arrive in one piece: reading the first also reads the second.
         conn.send_command('ECHO', 'x')
         deadline = time.monotonic() + PATIENCE
         while sock.recv(100, socket.MSG_PEEK).count(b'\r\n') < 3:
@@ -792,13 +792,13 @@ class TestState:
         async def main(conn: AsyncConnection) -> None:
             assert await async_manager.check_aliveness('db', conn)
             fd = fd_of(conn)
-            # Past the event loop, which has no turn until the check looks.
+            # Without the event loop, which has no turn until the check looks.
             os.write(fd, b'PING\r\n')
             wait_readable(fd)
             assert not await async_manager.check_aliveness('db', conn)
             while poll_once(fd)[0]:  # noqa: ASYNC110  (nothing tells)
                 await asyncio.sleep(0)
-            # Now the loop has it.
+            # Now the loop has seen it.
             assert not await async_manager.check_aliveness('db', conn)
 
         run_with_conn(main)
@@ -810,7 +810,7 @@ class TestState:
     def test_a_timeout_of_a_command(self, redis_server: RedisServer) -> None:
         manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': PATIENCE}})
         conn = manager.create('db', PATIENCE)
-        # Not for connecting, now and again.
+        # Not for connecting, which takes a moment now and then.
         conn.update_current_socket_timeout(0.05)
         with pytest.raises(redis.TimeoutError) as caught:
             ask(conn, 'BLPOP', 'nothing', 0)
@@ -818,7 +818,7 @@ class TestState:
         assert manager.is_broken('db', conn, ValueError())
         with pytest.raises(DiscardConnection, match='it is closed'):
             manager.on_release('db', conn)
-        # redis-py connects again when the next command is sent, which is all right as long as it is in use.
+        # redis-py connects again when the next command is sent, which is fine while the connection is in use.
         assert ask(conn, 'PING') == b'PONG'
         self.check_fit(manager, conn)
         manager.dispose('db', conn)
@@ -883,7 +883,7 @@ class TestState:
 
     @pytest.fixture
     def checked(self, redis_server: RedisServer) -> dict[str, Any]:
-        """Parameters with which redis-py checks whether the server is there before it sends a command."""
+        """Parameters with which redis-py checks the connection before it sends a command."""
         return {'url': redis_server.url, 'health_check_interval': 100}
 
     COMMANDS = pytest.mark.parametrize(
@@ -993,9 +993,9 @@ class TestState:
             params = {'host': host, 'port': port, 'protocol': 2, 'driver_info': None}
             manager = AsyncRedisConnectionManager({'db': params}, close_timeout=0.05)
             conn = await manager.create('db')
-            # More than the server, which takes nothing, has room for.
+            # More than the server, which reads nothing, has room for.
             task = asyncio.ensure_future(conn.send_command('SET', 'k', bytes(50_000_000)))
-            # On some versions of Python the transport takes all of it without a word.
+            # On some versions of Python the transport accepts all of it.
             while not (conn._in_send or task.done()):  # noqa: ASYNC110  (nothing tells)
                 await asyncio.sleep(0)
             if task.done():
@@ -1021,7 +1021,7 @@ class TestState:
         self, async_manager: AsyncRedisConnectionManager, run_with_conn: Callable[..., None]
     ) -> None:
         async def main(conn: AsyncConnection) -> None:
-            # What one task reads while another has not come back yet from sending.
+            # What one task reads while another has not returned from sending.
             count = conn._about_to_send(packed := conn.pack_command('SELECT', 5))
             conn._was_read(b'OK')
             conn._was_sent(packed, count)
@@ -1140,7 +1140,7 @@ class TestAliveness:
             conn = await manager.create('db')
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(manager.check_aliveness('db', conn), 0.1)
-            # Cut off half-way: the next check says so.
+            # Interrupted half-way: the next check says so.
             assert not await manager.check_aliveness('db', conn)
             await manager.dispose('db', conn)
 
@@ -1291,7 +1291,7 @@ class TestClient:
         client.set('n', 1)
         with client.pipeline() as pipeline:
             pipeline.watch('n')
-            # The connection is the pipeline's.
+            # The connection belongs to the pipeline.
             with pytest.raises(redis.MaxConnectionsError, match='one at a time'):
                 client.get('n')
             number = int(pipeline.get('n'))
@@ -1347,7 +1347,7 @@ class TestClient:
         kept.set('k', 'v')
         manager.on_release('db', conn)
         for use in (kept.ping, pipeline.set('k', 1).execute, lambda: pubsub.subscribe('channel')):
-            with pytest.raises(redis.ConnectionError, match='was given back to its pool'):
+            with pytest.raises(redis.ConnectionError, match='was returned to its pool'):
                 use()
         client = any_client(conn)
         assert client is not kept
@@ -1365,7 +1365,7 @@ class TestClient:
             await kept.set('k', 'v')
             await async_manager.on_release('db', conn)
             for use in (kept.ping, pipeline.set('k', 1).execute):
-                with pytest.raises(redis.ConnectionError, match='was given back to its pool'):
+                with pytest.raises(redis.ConnectionError, match='was returned to its pool'):
                     await use()
             client = any_async_client(conn)
             assert client is not kept

@@ -1,6 +1,6 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""What goes wrong in the field with Redis connections: each kind a table of cases, against private servers."""
+"""Redis connections that go wrong in the field: a table of cases for each kind, with private servers."""
 
 import asyncio
 import contextlib
@@ -46,13 +46,13 @@ from gcpool.contrib.redis import (  # noqa: E402
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
-# What the issue demands of a time limit: it holds but for half a second.
+# The margin beyond a time limit: half a second.
 LIMIT = 0.3
 GRACE = 0.5
 
 
 async def in_group(*tasks: Awaitable[Any]) -> None:
-    """Run them as asyncio.TaskGroup does, which Python 3.10 does not have."""
+    """Run them like asyncio.TaskGroup, which Python 3.10 does not have."""
     futures = [asyncio.ensure_future(task) for task in tasks]
     await asyncio.wait(futures, return_when=asyncio.FIRST_EXCEPTION)
     for future in futures:
@@ -63,7 +63,7 @@ async def in_group(*tasks: Awaitable[Any]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Nobody reads another's answer
+# No user reads another's answer
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +99,7 @@ def interrupt(conn: Any, server: RedisServer) -> None:
 
 
 def give_up_a_helper(conn: Any, server: RedisServer) -> None:
-    # Which still reads when the block ends.
+    # It still reads when the block ends.
     number = ask(conn, 'CLIENT', 'ID')
 
     def read() -> None:
@@ -185,7 +185,7 @@ def test_the_next_thread_reads_its_own_answer(redis_server: RedisServer, end: An
 
 
 def any_async_client(conn: AsyncConnection) -> Any:
-    """The client, whose hints do not know what is asynchronous."""
+    """The client, whose type hints do not distinguish asynchronous methods."""
     return async_client_of(conn)
 
 
@@ -230,7 +230,7 @@ async def cancel_a_pipeline(conn: Any) -> None:
 
 
 async def leave_a_task(conn: Any) -> None:
-    # Which still reads when the block ends.
+    # It still reads when the block ends.
     task = asyncio.ensure_future(ask_async(conn, 'BLPOP', 'late', 0))
     task.add_done_callback(lambda task: task.exception())
     await asyncio.sleep(0.02)
@@ -314,7 +314,7 @@ def test_errors_in_groups(redis_server: RedisServer, run: Run, wrap: Wrap) -> No
 
 
 class Dribble:
-    """Forwards to a server; what the server says goes on byte by byte while it is slow. One thread does it all."""
+    """Forwards to a server; while it is slow, the server's data goes on byte by byte. One thread does it all."""
 
     PAUSE = 0.1
 
@@ -340,11 +340,11 @@ class Dribble:
         assert not self._thread.is_alive()
 
     def holds(self) -> None:
-        """As the proxy: from now on something is amiss."""
+        """Like the proxy: from now on something is wrong."""
         self.is_slow = True
 
     def passes(self) -> None:
-        """As the proxy: all is well again."""
+        """Like the proxy: from now on all is well again."""
         self.is_slow = False
 
     def _run(self) -> None:
@@ -390,13 +390,13 @@ FAULTS: dict[str, Any] = {'stalled': Proxy, 'byte by byte': Dribble}
 
 @pytest.fixture(params=FAULTS)
 def fault(request: pytest.FixtureRequest, redis_server: RedisServer) -> Iterator[Any]:
-    """Something in front of the server that forwards, until it is told to hold."""
+    """Forwards to the server until told to hold."""
     with FAULTS[request.param](redis_server.host, redis_server.port) as between:
         yield between
 
 
 def params_of(between: Any, **others: Any) -> dict[str, Any]:
-    # redis-py's own limits are not what is to hold.
+    # redis-py's own limits must not be what ends the wait.
     return {'host': between.host, 'port': between.port, 'socket_timeout': PATIENCE, **others}
 
 
@@ -495,7 +495,7 @@ async def close_async(pool: Any, between: Any) -> None:
 
 
 async def request_async(pool: Any, between: Any) -> None:
-    """What the user awaits: docs/recovery.md says that ``asyncio.timeout`` holds but for 0.1 s."""
+    """What the user awaits: docs/recovery.md promises that ``asyncio.timeout`` is exceeded by at most 0.1 s."""
 
     async def request() -> None:
         async with pool.connection('db') as conn:
@@ -532,7 +532,7 @@ def test_limits_in_tasks(fault: Any, run: Run, step: Any) -> None:
 
 
 def test_socket_timeout_in_threads_is_one_on_each_wait(redis_server: RedisServer) -> None:
-    # As docs/recovery.md says.
+    # What docs/recovery.md promises.
     for kind, is_through in ((Proxy, False), (Dribble, True)):
         with kind(redis_server.host, redis_server.port) as between:
             manager = RedisConnectionManager({'db': params_of(between, socket_timeout=0.5)})
@@ -576,7 +576,7 @@ def no_thread(*args: object) -> None:
 @pytest.mark.parametrize('reset', ['rollback', 'full'])
 def test_without_threads(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, reset: Any) -> None:
     manager = RedisConnectionManager(
-        # A name, which is otherwise resolved in a thread.
+        # A name, which would otherwise be resolved in a thread.
         {'db': {'host': 'localhost', 'port': redis_server.port}},
         ping=True,
         reset=reset,
@@ -620,7 +620,7 @@ AT_WORK: dict[str, tuple[Any, ...]] = {
 
 @contextlib.contextmanager
 def sessions_are_counted(server: RedisServer) -> Iterator[list[int]]:
-    """Ask the server for its list again and again, by several connections: it answers nobody while a script runs."""
+    """Sample the server's list of sessions, by several connections: it answers none of them while a script runs."""
     counts: list[int] = []
 
     def look(judge: Any) -> None:
@@ -689,7 +689,7 @@ def test_sessions_of_tasks(redis_server: RedisServer, run: Run, name: str) -> No
 
 
 def test_one_that_connects_again_by_itself(redis_server: RedisServer) -> None:
-    # As redis-py does it after a time-out, for the next command of the same user.
+    # Like redis-py after a timeout, for the next command of the same user.
     manager = RedisConnectionManager({'db': {'url': redis_server.url, 'socket_timeout': PATIENCE}})
     conn = manager.create('db')
     with sessions_are_counted(redis_server) as counts:
@@ -705,7 +705,7 @@ def test_one_that_connects_again_by_itself(redis_server: RedisServer) -> None:
 
 
 def test_a_session_that_never_ends(silent_listener: socket.socket) -> None:
-    """A server that is stuck for long keeps nobody from connecting for longer than that."""
+    """A server that is stuck for long does not delay connects for longer than that."""
     params = {'host': '127.0.0.1', 'port': silent_listener.getsockname()[1], 'protocol': 2, 'driver_info': None}
     manager = RedisConnectionManager({'db': params})
     conn = manager.create('db')
@@ -719,10 +719,10 @@ def test_a_session_that_never_ends(silent_listener: socket.socket) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Sessions as the handshake made them
+# Sessions as the handshake left them
 # ---------------------------------------------------------------------------------------------------------------------
 
-#: What a session can carry that RESET undoes.
+#: What a session can carry and RESET undoes.
 UNDONE: dict[str, list[tuple[Any, ...]]] = {
     'database': [('SELECT', 5)],
     'user': [('AUTH', 'other', 'not-a-secret')],
@@ -735,7 +735,7 @@ UNDONE: dict[str, list[tuple[Any, ...]]] = {
     'asking': [('HELLO',)],
     'what is not known to change anything': [('OBJECT', 'HELP')],
 }
-#: And what it does not.
+#: And what RESET does not undo.
 NOT_UNDONE: dict[str, tuple[Any, ...]] = {
     'subscription': ('SUBSCRIBE', 'channel'),
     'pattern': ('PSUBSCRIBE', 'chan*'),
@@ -753,14 +753,14 @@ HANDSHAKES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope='module')
 def guarded_server() -> Iterator[RedisServer]:
-    """A server that wants a password, and has another user."""
+    """A server that requires a password, and has another user."""
     with running_redis(password='not-a-secret') as server:
         server.command('ACL SETUSER other on >not-a-secret allkeys allchannels +@all')
         yield server
 
 
 def session_of(info: bytes) -> dict[str, str]:
-    """What of CLIENT INFO a user could have changed."""
+    """The part of CLIENT INFO that a user could have changed."""
     found = dict(pair.split('=', 1) for pair in info.decode().split() if '=' in pair)
     wanted = ('id', 'name', 'flags', 'db', 'sub', 'psub', 'multi', 'watch', 'user', 'redir', 'resp', 'lib-name')
     return {name: found[name] for name in wanted if name in found}
@@ -863,7 +863,7 @@ def test_a_block_that_fails_leaves_what_can_be_undone(redis_server: RedisServer)
     conn = manager.create('db')
     ask(conn, 'SELECT', 5)
     assert not manager.is_broken('db', conn, ValueError())
-    # Its release was left out.
+    # Its release was skipped.
     assert not manager.check_aliveness('db', conn)
     manager.on_release('db', conn)
     assert manager.check_aliveness('db', conn)
@@ -897,7 +897,7 @@ def test_credentials_that_are_good_no_more(guarded_server: RedisServer, run: Run
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Alive, and useless
+# Alive, but useless
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -910,7 +910,7 @@ def second_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def failover(redis_server: RedisServer, second_server: RedisServer) -> Iterator[Proxy]:
-    """A proxy in front of a server; the second takes over when it is told to by :py:func:`fail_over`."""
+    """A proxy in front of a server; the second takes over when told to by :py:func:`fail_over`."""
     with Proxy(redis_server.host, redis_server.port) as proxy:
         yield proxy
     redis_server.be_master()
@@ -965,7 +965,7 @@ def test_failover(
     fail_over(failover, redis_server, second_server)
     with contextlib.suppress(redis.ResponseError), pool.connection('db') as conn:
         first_write(conn)
-    # At once, by those that were idle as well as by the one that was in use.
+    # At once, by the idle connections as well as by the one in use.
     pool.release(before[4], 'db')
     after = [pool.acquire('db') for _ in range(5)]
     for conn in after:
@@ -1092,7 +1092,7 @@ def test_other_codes(code: str) -> None:
 
 
 def test_a_server_that_loads_its_data(redis_server: RedisServer, second_server: RedisServer) -> None:
-    # As one does after a failover that has become a replica.
+    # Like a former primary that has become a replica.
     assert second_server.command('EVAL "for i = 1, 3000 do redis.call(\'SET\', i, i) end return 1" 0') == ':1'
     manager = RedisConnectionManager({'db': redis_server.url})
     conn, sibling = manager.create('db'), manager.create('db')

@@ -1,4 +1,4 @@
-"""A resolver that hangs: what was given up does not pile up, and says why, and nobody else is held up by it."""
+"""A resolver that hangs: abandoned attempts do not accumulate, errors name them, and other work is not delayed."""
 
 import asyncio
 import contextlib
@@ -33,11 +33,11 @@ def attempts_at_work() -> int:
 
 
 class Resolver:
-    """Answers nothing about a host until it is told to."""
+    """Answers no question about a host until told to."""
 
     def __init__(self) -> None:
         self.may_answer = threading.Event()
-        # Those that ask and have no answer yet, and the most of them at a time.
+        # Callers without an answer yet, and their maximum at a time.
         self.asking: set[threading.Thread] = set()
         self.peak = 0
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
 def test_threads_that_were_given_up_do_not_pile_up(
     request: pytest.FixtureRequest, resolver: Resolver, kind: Callable[..., Kind]
 ) -> None:
-    # Servers are started by those that need no resolver.
+    # Servers are started by code that needs no resolver.
     resolver.may_answer.set()
     manager, endpoint, use = of_driver(request, kind)
     resolver.may_answer.clear()
@@ -98,8 +98,8 @@ def test_threads_that_were_given_up_do_not_pile_up(
     assert len(errors) == 24
     assert resolver.peak == MAX_SIZE
     assert attempts_at_work() <= MAX_SIZE
-    assert sum('given up have not ended yet' in error for error in errors) >= 20, errors
-    assert any(f'{MAX_SIZE} attempts that were given up have not ended yet' in error for error in errors), errors
+    assert sum('abandoned attempts have not ended yet' in error for error in errors) >= 20, errors
+    assert any(f'{MAX_SIZE} abandoned attempts have not ended yet' in error for error in errors), errors
     assert pool.get_size() == 0
     # It is back, and so is everything.
     resolver.answer()
@@ -117,7 +117,7 @@ def test_tasks_that_were_given_up_do_not_pile_up(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        # One thread, and nobody has it taken.
+        # One thread, which is not in use.
         loop.set_default_executor(futures.ThreadPoolExecutor(1))
         pool = for_asyncio.ConnectionPool[Any, Any](manager, max_size=MAX_SIZE)
 
@@ -129,9 +129,9 @@ def test_tasks_that_were_given_up_do_not_pile_up(
         await asyncio.gather(*(acquire() for _ in range(MAX_SIZE)))
         assert resolver.peak == MAX_SIZE
         assert attempts_at_work() <= MAX_SIZE
-        assert f'{MAX_SIZE} attempts that were given up have not ended yet' in caplog.text
+        assert f'{MAX_SIZE} abandoned attempts have not ended yet' in caplog.text
         assert await loop.run_in_executor(None, lambda: 42) == 42
-        # Nor another endpoint's.
+        # Nor for another endpoint.
         if not secure:
             async with pool.connection((OTHER, server.port), timeout=PATIENCE) as (reader, writer):
                 writer.write(b'hello')
@@ -159,7 +159,7 @@ def test_an_endpoint_is_waited_for_as_long_as_there_is_time(request: pytest.Fixt
         conns: list[Any] = []
         waiter = threading.Thread(target=lambda: conns.append(manager.create(endpoint, PATIENCE)), daemon=True)
         waiter.start()
-        # The one that was given up goes on alone.
+        # Only the abandoned one is still running.
         waiter.join(0.05)
         assert waiter.is_alive()
         assert resolver.peak == 1
@@ -175,7 +175,7 @@ def test_both_runtimes_count_together(resolver: Resolver, run: Run, tcp4_server:
         pool = for_asyncio.ConnectionPool[Any, Any](TcpStreamConnectionManager(), max_size=1)
         with pytest.raises(PoolTimeout):
             await pool.acquire((HOST, tcp4_server.port), timeout=0.01)
-        assert RESOLUTIONS.describe(HOST) == '1 attempt that was given up has not ended yet'
+        assert RESOLUTIONS.describe(HOST) == '1 abandoned attempt has not ended yet'
         await pool.close()
 
     run(main)
@@ -262,7 +262,7 @@ assert os.waitpid(pid, 0)[1] == 0
     ids=['ends', 'forks'],
 )
 def test_a_process_that_has_given_up_some(connect: str, then: str) -> None:
-    """It ends without a word and without waiting, and its child is not held up by threads that it does not have."""
+    """It ends silently and without waiting, and its child is not delayed by threads that it does not have."""
     finished = subprocess.run(
         [sys.executable, '-W', 'error', '-c', PROGRAM.format(connect=connect, then=then)],
         env=program_environment(),

@@ -31,7 +31,7 @@ def test_leaves_its_encryption_to_who_is_using_it(tls_server: EchoServer, client
     plain = socket.create_connection(('127.0.0.1', tls_server.port), PATIENCE)
     with client_tls.wrap_socket(plain, server_hostname='localhost') as sock:
         assert shut_down(sock)
-        # Without it, what another thread sends meanwhile goes out as it is.
+        # Without this, what another thread sends meanwhile goes out in plaintext.
         assert sock.version() is not None
         with pytest.raises((ConnectionError, ssl.SSLError)):
             sock.sendall(b'a secret')

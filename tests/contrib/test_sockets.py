@@ -161,7 +161,7 @@ class TestTcpDispose:
             try:
                 received.append(sock.recv(1))
             except OSError as exc:
-                # It came too late, the socket was closed already.
+                # It came too late: the socket was closed already.
                 received.append(exc)
 
         waiter = threading.Thread(target=wait, daemon=True)
@@ -274,7 +274,7 @@ def tls_manager(request: pytest.FixtureRequest, client_tls: ssl.SSLContext) -> S
 
 
 class Times:
-    """A clock that says what the test has set, in order, and then the last of it again."""
+    """A clock that returns the times that the test has set, in order, and then the last of them again."""
 
     def __init__(self, *times: float) -> None:
         self._times = list(times)
@@ -319,7 +319,7 @@ class TestTlsCreate:
     def test_has_one_deadline_for_connecting_and_handshake(
         self, client_tls: ssl.SSLContext, silent_listener: socket.socket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # At its start, before connecting, before the handshake: all but 50 ms of the hour is over by then.
+        # At the start, before connecting, before the handshake: by then all but 50 ms of the hour have passed.
         monkeypatch.setattr(_attempts, 'time', Times(0.0, 0.0, 3599.95))
         with pytest.raises(TimeoutError):
             SslSocketConnectionManager(client_tls).create(('127.0.0.1', silent_listener.getsockname()[1]), 3600.0)
@@ -386,7 +386,8 @@ class TestTlsCreate:
             # Of 60 seconds: a third, half of the rest, all of it; and the handshake.
             manager.create(('localhost', 1), 60.0).close()
             assert limits == [20.0, 30.0, 60.0, 60.0]
-            # Less than 2 seconds are too short to be worth trying, so an address gets these, or all if there is less.
+            # Less than 2 seconds are too short to be worth trying, so an address gets 2 seconds, or all that is left if
+            # that is less.
             limits.clear()
             manager.create(('localhost', 1), 5.0).close()
             assert limits == [2.0, 2.5, 5.0, 5.0]
@@ -422,7 +423,7 @@ class TestTlsCreate:
             ('127.0.0.1', 20.0, False),
             ('::1', 20.0, False),
             ('localhost', 20.0, True),
-            # No address of four bytes.
+            # Not an address of four bytes.
             ('host', 20.0, True),
         ]:
             SslSocketConnectionManager(client_tls).create((host, tls_server.port), timeout).close()
@@ -452,7 +453,7 @@ class TestTlsCreate:
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """Make any host name stand for some addresses of IP version 4."""
+    """Make any host name resolve to some IPv4 addresses."""
     infos = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, '', address) for address in addresses]
     monkeypatch.setattr(socket, 'getaddrinfo', lambda *args, **kwargs: infos)
 

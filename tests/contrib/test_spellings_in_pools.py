@@ -1,4 +1,4 @@
-"""One server or file under several spellings, in a pool of one connection: all of them get that one."""
+"""Several spellings of one server or file, in a pool of one connection: all of them get that connection."""
 
 import os
 import ssl

@@ -22,7 +22,7 @@ from gcpool.threading import ConnectionPool
 from tests.contrib.raising import HOW_IT_IS_RAISED
 from tests.contrib.servers import PATIENCE
 
-# Some tests are left out before the Python that has what they are for: a skipped one would look like a fault.
+# Some tests do not exist before the Python version that they need; a skipped test would look like a fault.
 HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
 
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that keeps the database locked, until it is rolled back."""
+    """A connection that keeps the database locked until it is rolled back."""
     conn = sqlite3.connect(path, isolation_level=None)
     conn.execute('BEGIN EXCLUSIVE')
     yield conn
@@ -132,7 +132,7 @@ class TestCreate:
 
     @pytest.mark.parametrize('name', ['', 'a b', 'a;b', "a'", 'a.b.c', '1a'])
     def test_says_what_is_no_pragma(self, name: str) -> None:
-        with pytest.raises(ValueError, match='is no name of a pragma'):
+        with pytest.raises(ValueError, match='is not the name of a pragma'):
             SqliteConnectionManager(pragmas={name: 1})
 
     def test_quotes_values_of_pragmas(self, path: Path) -> None:
@@ -162,7 +162,7 @@ class TestCreate:
         with pytest.raises(TimeoutError, match='was locked') as caught:
             manager.create(path, timeout)
         assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
-        # Where closing a file drops its locks, SQLite puts it off while they are held.
+        # Where closing a file drops its locks, SQLite delays it while they are held.
         locked.rollback()
         assert open_descriptors() == before
 
@@ -258,7 +258,7 @@ class TestCreate:
     ]
 )
 def manager(request: pytest.FixtureRequest) -> SqliteConnectionManager:
-    """A manager for each way in which transactions begin."""
+    """A manager for each way to begin transactions."""
     return SqliteConnectionManager(**request.param)
 
 
@@ -533,7 +533,7 @@ class TestDispose:
 
         def run() -> None:
             try:
-                # Would go on for ever.
+                # Would run for ever.
                 conn.execute(
                     'WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT count_on() FROM r) SELECT sum(n) FROM r'
                 ).fetchone()
@@ -555,7 +555,7 @@ ENDLESS_WRITE = (
 
 
 class TestWorkInAnotherThread:
-    """A user gives the connection back while another thread, which he has started, executes a statement with it."""
+    """A user returns the connection while another thread, started by the user, is executing a statement with it."""
 
     @pytest.mark.parametrize('raised', [True, False])
     def test_is_ended_before_the_slot_is_free(self, path: Path, raised: bool) -> None:
@@ -581,7 +581,7 @@ class TestWorkInAnotherThread:
             began = time.monotonic()
             error = LookupError() if raised else None
             context.__exit__(type(error) if error else None, error, None)
-            # The lock is as free as the slot.
+            # The lock is free at the same time as the slot.
             assert can_write(path)
             assert time.monotonic() - began < 1.5
             worker.join(PATIENCE)
@@ -610,7 +610,7 @@ class TestWorkInAnotherThread:
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
         assert begun.wait(PATIENCE)
-        with pytest.raises(DiscardConnection, match='another thread executes a statement'):
+        with pytest.raises(DiscardConnection, match='another thread is executing a statement'):
             manager.on_release(path, conn)
         began = time.monotonic()
         manager.dispose(path, conn, 0.1)
@@ -641,7 +641,7 @@ class TestWorkInAnotherThread:
                 pool.release(conn, path)
         with pool.connection(path) as other:
             assert other is not conn
-            # It was closed for the acquire by a thread of the pool.
+            # A thread of the pool closed it for the acquire.
             until(lambda: can_write(path))
         worker.join(PATIENCE)
         pool.close()
@@ -653,7 +653,7 @@ def until(condition: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-# What a user may leave behind, and how the next one finds out.
+# What a user may leave behind, and how the next user would see it.
 LEFTOVERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     'pragma': (lambda conn: conn.execute('PRAGMA foreign_keys = 0'), lambda conn: value_of(conn, 'foreign_keys')),
     'pragma not set by the manager': (
@@ -741,7 +741,7 @@ class TestFullReset:
 
 
 def of_code(code: int) -> sqlite3.Error:
-    """An error as Python 3.11 makes them."""
+    """An error as Python 3.11 builds it."""
     exc = sqlite3.OperationalError('said by SQLite')
     exc.sqlite_errorcode = code  # type: ignore[attr-defined,unused-ignore]
     return exc
@@ -755,7 +755,7 @@ class TestBrokenCodes:
         conn, later_used = manager.create(path), manager.create(path)
         assert manager.is_broken(path, conn, wrap(of_code(code)))
         assert not manager.check_aliveness(path, later_used)
-        with pytest.raises(DiscardConnection, match='from before an error of broken_codes'):
+        with pytest.raises(DiscardConnection, match='older than an error of broken_codes'):
             manager.on_release(path, later_used)
         new = manager.create(path)
         assert manager.check_aliveness(path, new)
@@ -774,7 +774,7 @@ class TestBrokenCodes:
         ],
     )
     def test_each_is_known_by_its_text(self, path: Path, text: str, is_broken: bool) -> None:
-        """As Python 3.10 makes them."""
+        """An error as Python 3.10 builds it."""
         manager = SqliteConnectionManager()
         conn = manager.create(path)
         assert manager.is_broken(path, conn, sqlite3.DatabaseError(text)) is is_broken
@@ -805,7 +805,7 @@ class TestBrokenCodes:
 
     @pytest.mark.parametrize('how', ['query_only', 'overwritten'])
     def test_real_ones(self, path: Path, how: str) -> None:
-        """Also where Python does not tell the code."""
+        """Also where Python does not have the code."""
         good = path.read_bytes()
         pool = ConnectionPool[SqliteEndpoint, PooledConnection](SqliteConnectionManager(), max_size=2)
         first, second = pool.acquire(path), pool.acquire(path)

@@ -1,4 +1,4 @@
-"""Cut-offs: one thread for all of them, which is there when it is needed, and nowhere needed."""
+"""Cut-offs: one thread for all of them, started when needed, and needed nowhere."""
 
 import contextlib
 import gc
@@ -24,7 +24,7 @@ LATER = 10 * PATIENCE
 
 @pytest.fixture(autouse=True)
 def watchdog(monkeypatch: pytest.MonkeyPatch) -> Iterator[_watchdog._Watchdog]:
-    """A watchdog that no other test has anything with; its thread ends with the test."""
+    """A watchdog that no other test uses; its thread ends with the test."""
     monkeypatch.setattr(_watchdog._Watchdog, '_current', None)
     monkeypatch.setattr(_watchdog._Watchdog, '_has_complained', False)
     watchdog = _watchdog._Watchdog.of_this_process()
@@ -139,7 +139,7 @@ def test_ended_while_it_is_called_waits_for_that() -> None:
 
 def test_ended_again_by_the_handler_of_a_signal(watchdog: _watchdog._Watchdog) -> None:
     cut_off = CutOff(never, LATER)
-    # The handler runs in the thread that has the locks.
+    # The handler runs in the thread that holds the locks.
     with cut_off._lock, watchdog._changed:
         cut_off.end()
         CutOff(never, LATER).end()
@@ -157,7 +157,7 @@ def test_the_thread_ends_without_work_and_comes_again(
         thread = watchdog._thread
         assert happened.wait(PATIENCE)
         assert cut_off.happened
-        # What has ended is no work, however long it would have been watched.
+        # Watches that have ended are no work, however long they would have lasted.
         longer.end()
         assert thread is not None
         thread.join(PATIENCE)
@@ -169,7 +169,7 @@ def exit_the_thread() -> None:
 
 
 def test_the_thread_is_replaced_if_it_died(watchdog: _watchdog._Watchdog, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Python says nothing of a thread that exits; pytest would.
+    # Python reports nothing when a thread exits; pytest would.
     monkeypatch.setattr(threading, 'excepthook', lambda args: None)
     died = CutOff(exit_the_thread, 0.0)
     thread = watchdog._thread
@@ -183,7 +183,7 @@ def test_the_thread_is_replaced_if_it_died(watchdog: _watchdog._Watchdog, monkey
 
 
 class Broken(logging.Handler):
-    """Of a log server that is down."""
+    """The exception of a log server that is down."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise ConnectionError('of the handler')
@@ -231,7 +231,7 @@ def test_without_threads_nothing_happens_and_that_is_said_once(
     if handler is None:
         assert [record.levelname for record in caplog.records] == ['WARNING']
         assert "no thread can be started (can't start new thread)" in caplog.text
-    # When there are some again, the next one brings back the thread for all.
+    # When threads can be started again, the next watch brings back the thread for all.
     CutOff(never, LATER).end()
     assert happened.wait(PATIENCE)
     assert cut_off.happened

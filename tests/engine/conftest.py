@@ -1,4 +1,4 @@
-"""What the tests of the core share."""
+"""Shared by the tests of the core."""
 
 import gc
 from collections.abc import Callable
@@ -10,10 +10,11 @@ from gcpool._core import Entry
 
 @pytest.fixture
 def living() -> Callable[..., int]:
-    """How many objects of a type the test made that are still there; by default entries: connections' and tickets'.
+    """Count the objects of a type that the test created and that still exist; by default entries: of connections and
+    tickets.
 
-    What tests before this one left does not count, whether it goes meanwhile or not: it is held on to, so that no new
-    object is taken for it.
+    Objects from before this test do not count. They are kept alive, so that a new object cannot be taken for an old
+    one.
     """
     gc.collect()
     elders = {id(thing): thing for thing in gc.get_objects()}

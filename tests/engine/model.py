@@ -1,7 +1,7 @@
-"""A pool in plain Python, one step at a time: what the core has to answer, written from DESIGN.md and COMPAT.md.
+"""A pool in plain Python, one step at a time: what the core must answer, written from DESIGN.md and COMPAT.md.
 
-Lists and dicts only, everything is looked for by walking through all there is. Connections are known by number,
-acquires by the number of their arrival. Where the documents leave a choice, the comment says so.
+It has only lists and dicts, and finds everything by walking through all of it. Connections are known by number,
+acquires by the order of their arrival. Where the documents leave a choice, the comment says so.
 """
 
 import math
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 # gave up is kept, or half of that, which is the length of an epoch. DESIGN.md wants a bound; this one is the core's.
 MAX_OVERTAKING_TIME = 10.0
 
-# Seconds, and up to twice as many, after which a connection that is still being closed is no relief any more for those
-# who wait. The core's choice, too.
+# Seconds, and up to twice as many, after which a connection that is still being closed does not count as relief for
+# waiters any more. Also the core's choice.
 RELIEF_TIME = 1.0
 
 
@@ -22,12 +22,12 @@ def hash_of(endpoint: int) -> int:
 
 
 class NotAcquired(Exception):
-    """Given back, and not out."""
+    """Released, but not in use."""
 
 
 @dataclass(eq=False)
 class Conn:
-    """A connection, or a slot that somebody is connecting for."""
+    """A connection, or a slot in which one is being created."""
 
     endpoint: int
     state: str = 'creating'
@@ -71,12 +71,12 @@ class Model:
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
-    # What the caller who dooms closes, and what a worker does. Each item is what was doomed in one step: lists of which
-    # any may be begun with, each in its order.
+    # What the caller that dooms closes, and what a worker closes. Each item was doomed in one step: the lists may be
+    # taken in any order, each list in its own.
     doomed: list[list[list[Conn]]] = field(default_factory=list)
     doomed_for_worker: list[list[list[Conn]]] = field(default_factory=list)
     notified: list[Acq] = field(default_factory=list)
-    # Those who wait for a connection to be closed, or (None) for the pool to be empty.
+    # Waiters for a connection to be closed, or (None) for the pool to be empty.
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
@@ -100,7 +100,7 @@ class Model:
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def of(self, endpoint: int | None, *states: str) -> list[Conn]:
-        """The connections of an endpoint, or of all, that are in one of some states."""
+        """Return the connections of an endpoint, or of all, that are in one of some states."""
         return [
             conn
             for conn in self.conns
@@ -114,7 +114,7 @@ class Model:
         return len(self.of(endpoint, 'closing'))
 
     def idle(self, endpoint: int, core: bool) -> list[Conn]:
-        """In the order they were given back."""
+        """Return the idle connections in the order of their release."""
         found = [conn for conn in self.of(endpoint, 'idle') if conn.core is core]
         return sorted(found, key=lambda conn: conn.released)
 
@@ -138,12 +138,12 @@ class Model:
         return conn.expires_at if conn.core else min(conn.expires_at, conn.used_at + self.idle_timeout)
 
     def first_due(self) -> Conn | None:
-        """The idle connection whose deadline comes first; of several, the one given back first."""
+        """Return the idle connection whose deadline comes first; of several, the one released first."""
         idle = self.of(None, 'idle')
         return min(idle, key=lambda conn: (self.deadline(conn), conn.released)) if idle else None
 
     def next_due(self) -> float | None:
-        """When the collector is to come back; it sleeps until then, or until something is due earlier."""
+        """Tell the collector when to wake up; it sleeps until then, or until something is due earlier."""
         first = self.first_due()
         self.sleeps_until = math.inf if first is None else self.deadline(first)
         return None if self.sleeps_until == math.inf else self.sleeps_until
@@ -172,7 +172,7 @@ class Model:
         self.doomed_of(for_worker).append([[conn]])
 
     def doom_dead(self, acq: Acq) -> None:
-        """What it found dead is closed when it has asked again, or is cancelled, and not before."""
+        """A connection found dead is closed when its acquirer has asked again, or is cancelled, and not before."""
         if acq.dead_conn is not None:
             self.doom(acq.dead_conn, for_worker=True)
             acq.dead_conn = None
@@ -193,7 +193,7 @@ class Model:
         return first
 
     def needs_relief(self) -> bool:
-        """Whether fewer connections are being closed for those who wait than there are endpoints in need."""
+        """Whether fewer connections are being closed for waiters than there are endpoints in need."""
         relief = [
             conn
             for conn in self.of(None, 'closing')
@@ -202,7 +202,7 @@ class Model:
         return len(relief) < len(self.wanting_slots())
 
     def count_as_relief(self, conn: Conn) -> None:
-        """A connection is being closed. Its slot is for somebody who wants one, if not enough are closed for them."""
+        """Doom a connection. If too few are being closed for waiters that want a slot, its slot is for one of them."""
         if self.needs_relief():
             conn.relief_since = self.epoch
 
@@ -266,8 +266,8 @@ class Model:
         return self.overtaking_epoch
 
     def dispatch(self, for_worker: bool) -> None:
-        """Give slots to those who wait for one, first come, first served. Where the total cap is reached, close what is
-        due first: as many at a time as there are endpoints in need."""
+        """Give slots to the waiters that want one, first come, first served. At the total cap, close what is due first:
+        at most as many at a time as there are endpoints in need."""
         while wanting := self.wanting_slots():
             if len(self.conns) < self.total_max_size:
                 acq = wanting[0]
@@ -293,7 +293,7 @@ class Model:
     # -- what is asked ------------------------------------------------------------------------------------------------
 
     def try_acquire(self, acq: Acq, now: float) -> bool:
-        """Take what is ready. What has to be closed first is not: then it is to be asked for."""
+        """Take an idle connection. One that must be closed first does not count: ask for a connection then."""
         ready = self.idle(acq.endpoint, core=True)[:1] or self.idle(acq.endpoint, core=False)[-1:]
         if self.closed or not ready or ready[0].expires_at <= now:
             return False
@@ -372,7 +372,7 @@ class Model:
         self.counters['acquires'] -= 1
 
     def suspect_others(self, conn: Conn) -> None:
-        """One is dead: the others are suspect. So are those that are being checked, whatever comes out."""
+        """A connection is dead: the others are suspect. So are those that are being checked, whatever the result."""
         for other in self.of(conn.endpoint):
             other.suspect = True
             if other.holder is not None:
@@ -393,7 +393,7 @@ class Model:
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
     def discard(self, acq: Acq, suspicious: bool, now: float) -> None:
-        """Its holder says that it is unfit."""
+        """Its holder reports it as unfit."""
         conn = acq.conn
         assert conn is not None
         acq.conn = None
@@ -514,7 +514,7 @@ class Model:
         return True
 
     def take_doomed(self, conn: Conn, for_worker: bool) -> None:
-        """It is the next one to be closed."""
+        """The next one to be closed was closed."""
         doomed = self.doomed_of(for_worker)
         for order in doomed[0]:
             if order[0] is conn:
@@ -546,7 +546,7 @@ class Model:
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
         orders = []
         for endpoint in sorted(self.endpoints()):
-            # What was not used for longest; the core, which is kept longer, last.
+            # The extra one that was unused for longest; then the core ones, which are kept longer.
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
         self.doom_in_any_order(orders)

@@ -1,4 +1,4 @@
-"""A facade for tests that does nothing by itself: the test asks the core and carries out what it answers.
+"""A facade for tests that does nothing by itself: the test asks the core and carries out the answers.
 
 Time is a number that the test sets; nothing here waits, connects or closes.
 """
@@ -22,7 +22,8 @@ class Connection:
 class Acquire:
     """One acquire in progress."""
 
-    # A collection may take an instance's attributes before the waiter of another one is finalised, which notifies it.
+    # The garbage collector may clear an instance's attributes before it finalises the waiter of another one, which
+    # notifies the instance.
     notified = 0
     _on_notify: Callable[['Acquire'], object] = staticmethod(lambda acquire: None)
 
@@ -38,7 +39,7 @@ class Acquire:
 
     @property
     def answer(self) -> str:
-        """What the core has answered so far: ``waits``, ``refused``, ``ticket``, ``served``, or ``nothing`` yet."""
+        """The core's answer so far: ``waits``, ``refused``, ``ticket``, ``served``, or ``nothing`` yet."""
         waiter = self.waiter
         answers = {
             'waits': waiter.queued,
@@ -64,7 +65,7 @@ class Acquire:
 
 
 class Pool:
-    """A core, what the time is, and who was notified, in this order."""
+    """A core, its time, and who was notified, in order."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class Pool:
         self.core.check_invariants()
 
     def connect(self, acquire: Acquire, *made: object) -> Any:
-        """Carry out a ticket, with a new connection if not with one that the test made."""
+        """Carry out a ticket, with a new connection unless the test passes one."""
         if made:
             (conn,) = made
         else:
@@ -119,7 +120,7 @@ class Pool:
         return conn
 
     def acquire(self, endpoint: object) -> Acquire:
-        """Ask for a connection that is ready or can be made at once."""
+        """Ask for a connection that is idle or can be created at once."""
         acquire = self.ask(endpoint)
         if acquire.answer == 'ticket':
             self.connect(acquire)
@@ -130,7 +131,7 @@ class Pool:
         return [self.acquire(endpoint) for _ in range(count)]
 
     def release(self, *acquires: Acquire) -> None:
-        """Give back what they hold, as a facade does."""
+        """Release what they hold, as a facade does."""
         for acquire in acquires:
             entry = self.core.find_acquired(acquire.conn, acquire.endpoint)
             if entry is not None:
@@ -143,13 +144,13 @@ class Pool:
         return waited
 
     def fill(self, endpoint: object, count: int) -> None:
-        """Have so many idle connections made, given back in the order of their numbers."""
+        """Create a number of idle connections, released in the order of their numbers."""
         self.release(*self.acquire_all(endpoint, count))
 
     # -- closing --------------------------------------------------------------------------------------------------
 
     def take_doomed(self) -> list[Entry]:
-        """What is to be closed now; none of it is closed yet."""
+        """Return what is to be closed now; none of it is closed yet."""
         entries = []
         while (entry := self.core.take_doomed()) is not None:
             entries.append(entry)
@@ -157,7 +158,7 @@ class Pool:
         return entries
 
     def dispose(self) -> list[str]:
-        """Close what is to be closed, one by one, and what that dooms. The names, in that order."""
+        """Close what is to be closed, one by one, and what that dooms. Return the names, in that order."""
         names = []
         while (entry := self.core.take_doomed()) is not None:
             names.append(entry.conn.name)
@@ -173,7 +174,7 @@ class Pool:
     # -- looking --------------------------------------------------------------------------------------------------
 
     def drain_idle(self, endpoint: object) -> list[str]:
-        """Acquire all idle connections of an endpoint, and keep them. Their names, in the order they are served."""
+        """Acquire all idle connections of an endpoint, and keep them. Return their names, in the order of serving."""
         names = []
         while (entry := self.core.try_acquire(endpoint, self.now)) is not None:
             names.append(entry.conn.name)
@@ -190,5 +191,5 @@ class Pool:
 
 
 def names(*acquires: Acquire) -> list[str]:
-    """What the acquires were served."""
+    """Return what the acquires were served."""
     return [acquire.conn.name for acquire in acquires]

@@ -1,4 +1,4 @@
-"""The end of a pool: nothing new, nobody left waiting, and every connection disposed of exactly once."""
+"""The end of a pool: nothing new, no waiter left, and every connection disposed of exactly once."""
 
 import pytest
 
@@ -130,7 +130,7 @@ def test_resize_and_expired_on_a_closed_pool_do_no_harm() -> None:
 
 
 class Closer:
-    """Somebody who waits for the pool to be empty."""
+    """A waiter for the pool to be empty."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -220,7 +220,7 @@ def test_a_slot_that_somebody_waits_for_leaves_the_pool_not_empty() -> None:
 
 
 def closed_over(pool: Pool, count: int = 1) -> list[Acquire]:
-    """Acquires whose connections were doomed while they were out."""
+    """Acquires whose connections were doomed while in use."""
     acquires = pool.acquire_all('a', count)
     pool.core.close()
     assert pool.core.doom_acquired() == count
@@ -255,7 +255,7 @@ WHEN = ['doomed', 'being closed', 'closed']
 
 
 def reach(pool: Pool, when: str) -> list[Entry]:
-    """Bring the doomed connections to a point of their end. Those that are being closed."""
+    """Bring the doomed connections to a stage of their end. Return those that are being closed."""
     if when == 'doomed':
         return []
     entries = pool.take_doomed()

@@ -1,4 +1,4 @@
-"""Connections are found by identity, whatever they say of themselves; what is not out cannot be given back."""
+"""Connections are found by identity, whatever their __eq__ says; a connection that is not in use cannot be released."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from tests.engine.support import Acquire, Connection, Pool
 
 
 class HostileError(Exception):
-    """What a hostile connection raises when it is asked anything."""
+    """What a hostile connection raises in every special method."""
 
 
 class Hostile:
-    """Must be found, kept and handed over without a question."""
+    """Must be found, kept and handed over without calling any of its methods."""
 
     def __hash__(self) -> int:
         raise HostileError('hash')
@@ -30,7 +30,7 @@ class Hostile:
 
 
 class AllEqual:
-    """Equal to everything, hash and all."""
+    """Equal to everything, with any hash."""
 
     def __hash__(self) -> int:
         return 0
@@ -40,7 +40,7 @@ class AllEqual:
 
 
 def whole_life(pool: Pool, conns: list[object]) -> None:
-    """Everything that can happen to connections, checked by identity."""
+    """Everything that can happen to connections, compared by identity."""
     acquires = [pool.ask('a') for _ in conns]
     for acquire, conn in zip(acquires, conns, strict=True):
         pool.connect(acquire, conn)
@@ -172,7 +172,7 @@ def test_a_connection_given_back_twice_is_an_error() -> None:
 
 @pytest.mark.parametrize('waits', [False, True])
 def test_the_end_of_one_acquire_is_not_that_of_the_next(waits: bool) -> None:
-    """Who knows which acquire he ends (a context) cannot give back what somebody else has by now."""
+    """A release that names its acquire (a context's) cannot return what another user has acquired meanwhile."""
     pool = Pool(max_size=1)
     first = pool.acquire('a')
     entry, lease_no = first.entry, first.entry.lease_no
@@ -192,7 +192,8 @@ def test_the_end_of_one_acquire_is_not_that_of_the_next(waits: bool) -> None:
             with pytest.raises(ConnectionNotAcquired, match=r"<a1> was given back before, .* somebody else's by now"):
                 give_back()
         assert pool.stats == before
-        # Once more, when the pool was closed over the second one: that one's release is nothing then, and no error.
+        # Again, when the pool was closed while the second user had it: that user's release does nothing then, and is no
+        # error.
         pool.core.close()
         pool.core.doom_acquired()
         before = pool.stats
@@ -211,7 +212,7 @@ def test_a_connection_given_back_twice_while_its_hook_runs_is_an_error() -> None
 
 
 def test_a_connection_handed_to_the_next_one_is_given_back_by_that_one() -> None:
-    """Who it is that gives a connection back cannot be told: only what is not out is refused."""
+    """The core cannot tell who releases a connection: it refuses only a connection that is not in use."""
     pool = Pool(max_size=1)
     holder, waiting = pool.acquire('a'), pool.ask('a')
     pool.release(holder)

@@ -1,4 +1,5 @@
-"""What the core asks, keeps and reads, however much there is: costs that can be counted instead of measured."""
+"""What the core hashes, compares, keeps and reads, however many entries there are: costs that are counted, not
+measured."""
 
 import gc
 import sys
@@ -31,7 +32,7 @@ class Endpoint:
 
 
 def filled(pool: Pool) -> list[Endpoint]:
-    """So many endpoints, each with an idle connection; one is due after the other."""
+    """Create a number of endpoints, each with an idle connection; one is due after the other."""
     endpoints = [Endpoint(number) for number in range(COUNT)]
     for endpoint in endpoints:
         pool.now += 1 / 1024

@@ -35,7 +35,7 @@ class Endpoint:
 
 @pytest.fixture
 def calls() -> Callable[[], tuple[int, int]]:
-    """How often endpoints were hashed and compared since this was asked last."""
+    """Return how often endpoints were hashed and compared since the last call."""
 
     def take() -> tuple[int, int]:
         taken = Endpoint.hashes, Endpoint.comparisons
@@ -47,7 +47,7 @@ def calls() -> Callable[[], tuple[int, int]]:
 
 
 def connected(pool: Pool, endpoint: object, name: str) -> Acquire:
-    """Acquire a new connection, which is not counted by its endpoint: that would hash it."""
+    """Acquire a new connection, which is not counted by its endpoint, because that would hash the endpoint."""
     acquire = pool.ask(endpoint)
     assert acquire.answer == 'ticket'
     pool.connect(acquire, Connection(name))
@@ -55,7 +55,7 @@ def connected(pool: Pool, endpoint: object, name: str) -> Acquire:
 
 
 def cycle(pool: Pool, endpoint: object) -> str:
-    """Take the idle connection and give it back. Its name."""
+    """Acquire the idle connection and release it. Return its name."""
     entry = pool.core.try_acquire(endpoint, pool.now)
     assert entry is not None
     found = pool.core.find_acquired(entry.conn, endpoint)
@@ -139,7 +139,7 @@ def test_distinct_endpoints_of_equal_hash_are_kept_apart() -> None:
     for number, acquire in held.items():
         assert pool.core.endpoint_size(Endpoint(f'e{number}', 7), True) == 1
         pool.release(acquire)
-    for number in range(0, 200, 2):  # forget every second one: the others stay where they are found
+    for number in range(0, 200, 2):  # forget every second one: the others must still be found
         entry = pool.core.try_acquire(Endpoint(f'e{number}', 7), pool.now)
         assert entry is not None
     pool.core.close()
@@ -151,7 +151,7 @@ def test_distinct_endpoints_of_equal_hash_are_kept_apart() -> None:
 
 
 def test_endpoints_of_clustered_hashes_are_found_whatever_is_forgotten_between() -> None:
-    """The table of the endpoints moves what stands behind one that is taken out."""
+    """When an endpoint is removed, its table moves what is stored behind it."""
     pool = Pool(min_idle=0, max_size=1, total_max_size=10_000, idle_timeout=10.0)
     for number in range(600):
         pool.now = float(number)
@@ -403,7 +403,7 @@ def test_a_table_that_grows_and_shrinks_during_a_comparison_is_searched_anew() -
 
 
 def test_an_endpoint_is_found_though_one_before_it_is_forgotten_during_the_search() -> None:
-    """Both have one hash: a search that went on by count would leave out the second one, which is the first now."""
+    """Both have one hash: a search that went on by count would miss the second one, which is the first now."""
     pool = Pool(min_idle=0, idle_timeout=10.0)
     first, second = Reentrant('b', 7), Endpoint('a', 7)
     pool.release(connected(pool, first, 'of b'))
@@ -500,7 +500,7 @@ def test_the_memory_of_forgotten_endpoints_comes_back(living: Callable[..., int]
     try:
         cycle_many()
         growths = []
-        # What is kept is kept each time; what a thread of another test allocates meanwhile is counted here, too.
+        # What is kept is kept each time; memory that a thread of another test allocates meanwhile is counted here, too.
         for _ in range(3):
             gc.collect()
             before = tracemalloc.get_traced_memory()[0]

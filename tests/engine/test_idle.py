@@ -46,7 +46,7 @@ def test_an_extra_connection_is_served_again_and_again() -> None:
 
 def test_core_connections_are_served_before_extra_ones() -> None:
     pool = Pool(min_idle=2, max_size=4)
-    pool.fill('a', 4)  # the first two come back while others are out: they are extra
+    pool.fill('a', 4)  # the first two are released while others are in use: they are extra
     assert pool.drain_idle('a') == ['a3', 'a4', 'a2', 'a1']
 
 
@@ -54,7 +54,7 @@ def test_core_connections_are_served_before_extra_ones() -> None:
 
 
 def core_and_extra(pool: Pool) -> tuple[int, int]:
-    """How many idle connections are core, and how many extra: those are due when their idle time is over."""
+    """Return how many idle connections are core, and how many extra: those are due when their idle time is over."""
     idle = pool.stats['idle']
     pool.now += pool.core.idle_timeout
     closed = len(pool.expire())
@@ -268,7 +268,7 @@ def test_a_stale_deadline_of_a_connection_that_is_out_is_none() -> None:
 def test_an_extra_connection_that_becomes_core_is_due_later() -> None:
     pool = Pool(min_idle=1, idle_timeout=10.0)
     first, second = pool.acquire_all('a', 2)
-    pool.release(first)  # extra: the other one is out
+    pool.release(first)  # extra: the other one is in use
     assert pool.core.next_due() == 10.0
     pool.release(second)  # core
     assert pool.drain_idle('a') == ['a2', 'a1']
@@ -292,7 +292,7 @@ def test_a_core_connection_that_becomes_extra_is_due_earlier() -> None:
     assert pool.core.next_due() == 100.0
     first, second = pool.acquire_all('a', 2)
     pool.now = 5.0
-    pool.release(first)  # extra: the other one is out
+    pool.release(first)  # extra: the other one is in use
     assert pool.core.next_due() == 15.0
     pool.release(second)
     pool.now = 15.0
@@ -309,7 +309,7 @@ def test_stale_deadlines_of_many_connections_come_up_in_the_order_of_the_true_on
         pool.release(acquire)
         idle[acquire.conn.name] = (pool.now, acquire)
     for _ in range(300):
-        # Take some of the top of the stack, and give them back in any order.
+        # Take some from the top of the stack, and release them in any order.
         taken = [pool.acquire('a') for _ in range(rng.randrange(1, 12))]
         rng.shuffle(taken)
         for acquire in taken:
@@ -412,7 +412,7 @@ def test_a_connection_that_is_out_is_not_evicted() -> None:
 
 
 class Collector:
-    """What a facade's worker does: it asks when to come back, and sleeps until then or until it is woken."""
+    """Does what a facade's worker does: asks when to wake up, and sleeps until then or until it is woken."""
 
     def __init__(self, **limits: float) -> None:
         self.wakes = 0

@@ -1,4 +1,4 @@
-"""max_size, total_max_size, and those who wait: first come, first served, at one endpoint and over all."""
+"""max_size, total_max_size, and waiters: first come, first served, at one endpoint and over all."""
 
 import functools
 import math
@@ -316,7 +316,7 @@ def test_what_one_frees_itself_is_closed_in_place_of_another_one_s() -> None:
 
 
 def doomed_by_caller_and_worker(pool: Pool) -> tuple[list[str], list[str]]:
-    """The names of what each is to close; all of it is being closed then."""
+    """Return the names that each is to close; all of them are being closed then."""
     pool.core.check_invariants()
     by_caller = [entry.conn.name for entry in iter(pool.core.take_doomed_for_caller, None)]
     by_worker = [entry.conn.name for entry in iter(pool.core.take_doomed_for_worker, None)]
@@ -658,13 +658,13 @@ def test_the_core_says_when_to_look_again_and_only_while_a_close_is_waited_for()
 
 
 def test_endpoints_that_come_to_want_a_slot_without_a_request_have_room_among_those_that_do() -> None:
-    """The heap of those that want a slot has room for every endpoint that has waiters, not just for those that ask."""
+    """The heap of endpoints that want a slot has room for every endpoint that has waiters, not just for those in it."""
     busy, size = 30, 4
     pool = Pool(min_idle=0, max_size=size, total_max_size=busy * size)
     holders = {endpoint: pool.acquire_all(endpoint, size) for endpoint in range(busy)}
     waiting = [pool.ask(f'z{index}') for index in range(6) for _ in range(size)]
     own = [pool.ask(endpoint) for endpoint in range(busy)]
-    pool.now = 100.0  # their lifetimes are over: what comes back is closed
+    pool.now = 100.0  # their lifetimes are over: a released connection is closed
     for endpoint in range(busy):
         pool.release(holders[endpoint][0])
         pool.dispose()

@@ -1,4 +1,4 @@
-"""What the core owns it lets go, what it only knows it forgets in time, and no user code runs under a lock."""
+"""What the core owns it releases, what it only knows it forgets in time, and no user code runs under a lock."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ from tests.support import collect_garbage
 
 @pytest.fixture
 def nothing_left(living: Callable[..., int]) -> Iterator[None]:
-    """As many entries, endpoint pools, waiters and cores after the test as before it."""
+    """There are as many entries, endpoint pools, waiters and cores after the test as before it."""
     kinds = (Entry, EndpointPool, Waiter, PoolCore, Connection)
     before = [living(kind) for kind in kinds]
     yield
@@ -73,7 +73,7 @@ def test_a_pool_in_a_cycle_with_its_connections_and_hooks_is_collected() -> None
 
 @pytest.mark.parametrize('failing', range(4))
 def test_a_connection_that_there_is_no_memory_for_is_disposed_of(failing: int) -> None:
-    """The first one of a pool, which had nothing to keep connections in before."""
+    """The first entry of a pool, which had no table for connections before."""
     testcapi = pytest.importorskip('_testcapi')
     core = PoolCore(0, 1, 1, 60.0, 3600.0)
     waiter = Waiter('a')
@@ -87,7 +87,7 @@ def test_a_connection_that_there_is_no_memory_for_is_disposed_of(failing: int) -
         del ticket
         core.cancel(waiter, 0.0)
         del waiter
-        # The place of what was freed too early.
+        # Reuses the memory of what was freed too early.
         others = [Waiter('b') for _ in range(10)]
         doomed = core.take_doomed()
         assert doomed is not None
@@ -165,7 +165,7 @@ def test_what_was_closed_over_its_holder_is_let_go_when_that_gives_it_back(livin
 
 
 class Silent:
-    """An acquire that is held by nobody else, so that it goes when it is dropped."""
+    """An acquire to which nothing else refers, so that dropping it frees it."""
 
     def __init__(self, pool: Pool, endpoint: object) -> None:
         self.waiter = Waiter(endpoint)
@@ -242,7 +242,7 @@ def test_waiters_that_are_dropped_together_with_the_pool_do_no_harm(living: Call
 
 
 class Trash:
-    """Garbage in a cycle. When it is collected, which is at any allocation, it uses the pool."""
+    """Garbage in a reference cycle. When it is collected, which may be at any allocation, it uses the pool."""
 
     live = 0
     collected = 0
@@ -259,7 +259,7 @@ class Trash:
 
 
 class TrashyPool:
-    """A pool in which every operation may be interrupted by another one."""
+    """A pool in which any operation may be interrupted by another one."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -296,7 +296,7 @@ class TrashyPool:
             self.acquires.append(acquire)
         elif choice < 7:
             self.acquires.rotate(rng.randrange(20))
-            # Taken out at once: it belongs to this call, whatever comes between.
+            # Removed at once: it belongs to this call, whatever comes between.
             for acquire in self.take():
                 self.end(acquire)
         elif choice == 7:
@@ -314,7 +314,7 @@ class TrashyPool:
             return []
 
     def endpoint(self) -> object:
-        # Made anew each time: it is hashed and compared in Python, and makes garbage doing so.
+        # Created anew each time: it is hashed and compared in Python, which makes garbage.
         return TrashyEndpoint(self, self.rng.randrange(4))
 
     def end(self, acquire: Acquire) -> None:
@@ -372,7 +372,7 @@ def test_garbage_that_is_collected_at_any_allocation_may_use_the_pool(seed: int)
     Trash.collected = 0
     threshold = gc.get_threshold()
     gc.collect()
-    gc.freeze()  # what was there before would be looked through again and again
+    gc.freeze()  # objects from before would be searched again and again
     gc.set_threshold(1)
     try:
         for _ in range(100 if QUICK else 400):
@@ -386,7 +386,7 @@ def test_garbage_that_is_collected_at_any_allocation_may_use_the_pool(seed: int)
 
 
 class Finalized(Connection):
-    """An endpoint, a connection or a callback whose end is noticed, and uses the pool."""
+    """An endpoint, a connection or a callback whose finalizer uses the pool."""
 
     def __init__(self, name: str, pool: Pool, used: list[str]) -> None:
         super().__init__(name)
@@ -411,7 +411,7 @@ class Finalized(Connection):
 
 @pytest.mark.parametrize('what', ['connection', 'endpoint', 'notify'])
 def test_what_the_core_lets_go_may_use_the_pool(what: str) -> None:
-    """Its finalizer runs in the middle of the call that lets it go, but under no lock."""
+    """Its finalizer runs in the middle of the call that drops it, but under no lock."""
     pool = Pool(min_idle=0, max_size=2, idle_timeout=0.0)
     used: list[str] = []
     waiter = Waiter(Finalized('x', pool, used) if what == 'endpoint' else 'a')

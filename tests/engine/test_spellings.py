@@ -1,4 +1,4 @@
-"""Endpoints with several spellings: what the manager's ``normalize`` gives is what counts, and it is seldom asked."""
+"""Endpoints with several spellings: what the manager's ``normalize`` returns counts, and it is called rarely."""
 
 import gc
 import weakref
@@ -14,7 +14,7 @@ from tests.engine.test_endpoints import Endpoint, HostileError, connected, cycle
 
 
 class Speller:
-    """A ``normalize`` that counts how often it is asked; the names of :py:class:`Endpoint` in lower case count."""
+    """A ``normalize`` that counts its calls, and maps the names of :py:class:`Endpoint` to lower case."""
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -25,7 +25,7 @@ class Speller:
         return self.answer(endpoint)
 
     def take(self) -> int:
-        """How often it was asked since this was asked last."""
+        """Return how often it was called since the last time."""
         asked, self.asked = self.asked, []
         return len(asked)
 
@@ -45,7 +45,7 @@ def spelled(speller: Callable[[Any], object], **options: Any) -> Pool:
 
 
 def spellings(name: str, count: int) -> list[Endpoint]:
-    """So many of them, no two equal."""
+    """Return a number of them, no two of them equal."""
     letters = [{letter.lower(), letter.upper()} for letter in name]
     found = ['']
     for choice in letters:
@@ -254,7 +254,7 @@ def test_none_may_be_an_endpoint_that_counts_as_none() -> None:
 
 
 def test_normalize_may_come_back_into_the_pool() -> None:
-    """It is called with no lock held: whatever it does there is done, and the spelling is looked for anew."""
+    """It is called with no lock held: whatever it does is done, and the spelling is looked up again."""
     speller = Speller()
     pool = spelled(speller, min_idle=0, idle_timeout=10.0)
 

@@ -42,7 +42,7 @@ LIMITS = st.sampled_from(
 # idle_timeout, max_lifetime
 SECONDS = st.sampled_from(
     [(4.0, 24.0), (4.0, 12.0), (1.0, 24.0), (8.0, 8.0), (0.0, 12.0), (0.0, 0.0)]
-    # Deadlines without an end tie, and ties are in the order of release only where all releases share a counter.
+    # Infinite deadlines tie. Ties are in the order of release only if all releases share a counter.
     + ([] if FREE_THREADED else [(4.0, math.inf), (math.inf, math.inf)])
 )
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
@@ -65,7 +65,7 @@ class Endpoint:
 
 
 class Spelling(Endpoint):
-    """Counts as an endpoint, and is equal to another one of that spelling alone."""
+    """Counts as an endpoint, and is equal only to another one of that spelling."""
 
     def __init__(self, number: int, variant: int) -> None:
         super().__init__(number)
@@ -83,7 +83,7 @@ def normalize(endpoint: Endpoint) -> Endpoint:
 
 
 class Pair:
-    """An acquire: what the core made of it, and what the model did."""
+    """An acquire: the core's answer, and the model's."""
 
     def __init__(self, machine: 'PoolMachine', endpoint: int, anew: bool) -> None:
         self.known = Acq(endpoint)
@@ -98,7 +98,7 @@ class Pair:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """The test is the facade: it does whatever a facade might, at any time."""
+    """The test is the facade: it does anything that a facade may do, at any time."""
 
     core: PoolCore
     model: Model
@@ -173,7 +173,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(endpoint=ENDPOINT, anew=ANEW, how=ACQUIRE)
     def acquire(self, endpoint: int, anew: bool, how: str) -> None:
-        """As a facade does: what is idle, else ask, and connect at once; or leave the answer for later."""
+        """Acquire as a facade does: take an idle connection, or ask, and connect at once; or leave the answer for
+        later."""
         self.step()
         self.start(endpoint, anew, how)
 
@@ -186,7 +187,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(endpoint=ENDPOINT, count=st.sampled_from([4, 3, 2, 1]), index=INDEX, seconds=st.sampled_from([0.0, 0.5, 3.0]))
     def use(self, endpoint: int, count: int, index: int, seconds: float) -> None:
-        """Some clients come, use connections, and give them back in some order."""
+        """Some clients acquire connections, use them, and release them in some order."""
         pairs = []
         for _ in range(count):
             self.step()
@@ -204,7 +205,7 @@ class PoolMachine(RuleBasedStateMachine):
         pair = Pair(self, endpoint, anew)
         self.active.append(pair)
         if how != 'ask':
-            # Makes it known: try_acquire() leaves a spelling that was not seen before to request().
+            # Makes the spelling known: try_acquire() leaves an unknown spelling to request().
             self.core.endpoint_size(pair.real.endpoint)
             entry = self.core.try_acquire(pair.real.endpoint, self.now)
             assert (entry is not None) == self.model.try_acquire(pair.known, self.now)
@@ -238,7 +239,8 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.active)
     @rule(index=INDEX, how=st.sampled_from(['cancel', 'give up', 'drop']))
     def leave(self, index: int, how: str) -> None:
-        """Interrupted, wherever it is; or out of time, unless it was served in this moment; or thrown away."""
+        """The acquire is interrupted, wherever it is; or its timeout expires, unless it was served at this moment; or
+        it is dropped."""
         self.step()
         pair = self.active[index % len(self.active)]
         known = pair.known
@@ -250,7 +252,7 @@ class PoolMachine(RuleBasedStateMachine):
             if gone:
                 self.cancel_it(pair)
         elif how == 'drop' and known.state in {'waits', 'ticket'}:
-            # A connection that it held would be lost: whoever drops one that does breaks the contract.
+            # A connection that it held would be lost: a caller that drops such an acquire breaks the contract.
             if known.state == 'waits':
                 self.model.leave_queue(known)
             else:
@@ -277,7 +279,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.pairs('served'))
     @rule(index=INDEX, alive=st.booleans())
     def check(self, index: int, alive: bool) -> None:
-        """To its end, or the end is another step's."""
+        """Close the connection to its end, or leave the end to another step."""
         self.step()
         pair = self.pick(index, 'served')
         self.model.begin_check(pair.known)
@@ -359,7 +361,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDEX)
     def come_to_rest(self, index: int) -> None:
-        """Whoever can go on does, and all is given back, in some order, until nobody waits and all is idle."""
+        """Every acquire that can go on does, and everything is released, in some order, until none waits and all are
+        idle."""
         self.step()
         while (
             self.model.doomed
@@ -403,7 +406,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def release_twice(self, conn: Conn, connection: Connection) -> None:
         if conn.state == 'acquired' or conn.closed_over:
-            return  # somebody else has it by now: the core cannot tell who gives it back
+            return  # another user has it by now: the core cannot tell who releases it
         entry = self.entries[conn.number or 0]
         with pytest.raises(ConnectionNotAcquired):
             self.core.find_acquired(connection, self.endpoints[conn.endpoint])
@@ -472,7 +475,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def next_due(self) -> None:
-        """Not after every step: asking brings the queue in order, which a pool has to do without."""
+        """Not after every step: asking sorts the queue, and a pool must work without that."""
         self.step()
         assert self.core.next_due() == self.model.next_due()
 
@@ -480,7 +483,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(limits=LIMITS, what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']))
     def change(self, limits: tuple[int, int, int], what: str) -> None:
-        """Seldom, because less happens afterwards."""
+        """Rarely, because less happens afterwards."""
         self.step()
         if what == 'resize':
             self.model.resize(self.now, *limits)
@@ -495,7 +498,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDEX, what=st.sampled_from(['pool', 'connection', 'unwatch']))
     def wait_until_it_is_gone(self, index: int, what: str) -> None:
-        """The pool is empty, or a connection closed."""
+        """The pool is empty, or a connection is closed."""
         self.step()
         if self.watchers and what == 'unwatch':
             waiter = self.watchers.pop(index % len(self.watchers))
@@ -582,9 +585,9 @@ class PoolMachine(RuleBasedStateMachine):
         served = [pair.real.conn for pair in self.pairs('served')]
         assert len({id(conn) for conn in served}) == len(served)
         assert all(conn.state == 'acquired' for conn in (pair.known.conn for pair in self.pairs('served')) if conn)
-        # 3. Disposed of once at most (and at least: see the end).
+        # 3. Disposed of at most once (at least once: see the end).
         assert all(count == 1 for count in self.disposals.values())
-        # 4. Nobody waits who could be served.
+        # 4. No waiter waits that could be served.
         for endpoint, queue in model.queues.items():
             assert queue
             assert not model.of(endpoint, 'idle')
@@ -597,12 +600,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.sound = True
 
     def teardown(self) -> None:
-        # After a failure there is no end to be checked.
+        # After a failure the end is not checked.
         if self.sound:
             self.finish()
 
     def finish(self) -> None:
-        """Everything comes to its end: what is idle is served in the order of the model, and nothing is lost."""
+        """Everything comes to its end: idle connections are served in the order of the model, and nothing is lost."""
         taken = []
         for number, endpoint in enumerate(self.endpoints):
             while True:
@@ -643,8 +646,8 @@ run_once = TestPool.runTest
 
 
 def run(case: Any) -> None:
-    # The core's set of entries is in the order of their addresses, and so is what is closed while it is out. Where that
-    # makes the same steps lead to another state, Hypothesis says that the test is flaky: not that it failed.
+    # The core's set of entries is in the order of their addresses, and so is what is closed while in use. If the same
+    # steps therefore lead to another state, Hypothesis reports the test as flaky, not as failed.
     for _ in range(3):
         try:
             run_once(case)
@@ -655,7 +658,7 @@ def run(case: Any) -> None:
 
 
 TestPool.runTest = run
-# More than the profile says of every test: what counts comes together only now and then.
+# More than the profile sets for every test: the interesting combinations are rare.
 TestPool.settings = hypothesis.settings(max_examples=3 * hypothesis.settings().max_examples, stateful_step_count=80)
 
 
@@ -670,7 +673,7 @@ TIMES: Any = st.lists(
 def test_connections_expire_in_the_order_of_their_deadlines(
     steps: list[tuple[str, int]], idle_timeout: int, size: int
 ) -> None:
-    """Many at random times, taken out and put back in between: a heap of their keys must stay one."""
+    """Many at random times, removed and reinserted in between: the heap of their keys must stay a heap."""
     core = PoolCore(0, size, size, float(idle_timeout), 1e9)
     now = 0.0
     out: list[Entry] = []
@@ -716,7 +719,7 @@ def test_connections_expire_in_the_order_of_their_deadlines(
 def test_what_is_closed_before_it_is_due_leaves_the_others_in_order(
     order: list[int], doomed: list[int], lifetime: int
 ) -> None:
-    """One that is found dead is taken out of the expiry queue wherever it stands."""
+    """A connection that is found dead is removed from the expiry queue wherever it stands there."""
     core = PoolCore(4, 4, 1000, 1.0, float(lifetime))
     entries = []
     for number in range(24):
@@ -751,7 +754,7 @@ def test_what_is_closed_before_it_is_due_leaves_the_others_in_order(
     steps=st.lists(st.tuples(st.booleans(), st.integers(0, 1000)), min_size=20, max_size=200), slots=st.integers(1, 5)
 )
 def test_those_who_want_a_slot_get_it_in_the_order_of_their_arrival(steps: list[tuple[bool, int]], slots: int) -> None:
-    """Over many endpoints, whoever leaves in between."""
+    """Over many endpoints, whichever leave in between."""
     core = PoolCore(0, 50, 50, 10.0, 1e9)
     holders = []
     for _ in range(50):

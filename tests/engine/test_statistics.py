@@ -1,4 +1,4 @@
-"""What stats() and endpoint_size() say."""
+"""What stats() and endpoint_size() return."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Threads that use one core at the same time. Without the GIL they truly do."""
+"""Threads that use one core at the same time. Without the GIL they really do."""
 
 import random
 import sys
@@ -17,7 +17,7 @@ LONG = 60.0
 
 @pytest.fixture(autouse=True)
 def switch_often() -> Iterator[None]:
-    """With the GIL, threads take turns as often as they can."""
+    """With the GIL, threads switch as often as they can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -25,7 +25,7 @@ def switch_often() -> Iterator[None]:
 
 
 class Endpoint:
-    """Equal to another one of its number, and made anew all the time."""
+    """Equal to another one of its number, and created anew all the time."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -38,7 +38,7 @@ class Endpoint:
 
 
 class Case:
-    """A core, and what the server would see of it."""
+    """A core, and a record of what the server would see of it."""
 
     def __init__(self, min_idle: int, max_size: int, total_max_size: int, seconds: tuple[float, float]) -> None:
         self.core = PoolCore(min_idle, max_size, total_max_size, *seconds, clock=self.clock)
@@ -84,7 +84,7 @@ class Case:
 
 
 class Client:
-    """One thread: acquires, in each of the ways there are to go wrong, and gives back."""
+    """One thread: acquires, in each way that can go wrong, and releases."""
 
     def __init__(self, case: Case, seed: int, steps: int) -> None:
         self.case = case

@@ -1,4 +1,4 @@
-"""Managers that follow a script, and a pool with its books: what the tests of both pools are written with."""
+"""Managers that follow a script, and a pool with its books: the tests of both pools are written with these."""
 
 from random import Random
 from types import TracebackType
@@ -11,7 +11,7 @@ from tests.support import Clock, Connection, Interruption, Recorder
 
 
 class Gate:
-    """A point in a manager's method where one call waits until the test lets it go on.
+    """A point in a manager's method where one call waits until the test lets it continue.
 
     :param then: what the call does afterwards, as in a script
     """
@@ -25,7 +25,7 @@ class Gate:
         self._open.set()
 
     async def reached(self) -> None:
-        """Wait until the call is there."""
+        """Wait until the call has reached this point."""
         await self._reached.wait('no call came to the gate')
 
     async def go_through(self) -> object:
@@ -35,7 +35,7 @@ class Gate:
 
 
 class Pause:
-    """Lets the others work for a moment.
+    """Lets others run for a moment.
 
     :param turns: how often
     :param then: what the call does afterwards, as in a script
@@ -61,9 +61,9 @@ async def follow(step: object) -> Any:
 
 
 class Manager(Recorder, BaseConnectionManager[Any, Connection]):
-    """Overrides nothing that need not be.
+    """Overrides only the required methods.
 
-    ``timeouts`` lists the time limit that each method was told, beside ``calls``: a pool on asyncio tells none.
+    ``timeouts`` lists the time limit that each method was passed, parallel to ``calls``: a pool on asyncio passes none.
     """
 
     def __init__(self) -> None:
@@ -118,16 +118,16 @@ class HookedManager(CheckingManager):
 
 
 class JudgingManager(HookedManager):
-    """Tells, too, whether an exception broke a connection; as a script says, else not."""
+    """Also tells whether an exception broke a connection; as a script says, otherwise no."""
 
     async def is_broken(self, endpoint: Any, conn: Connection, exc: BaseException) -> bool:
         return bool(await follow(self.begin('is_broken', conn)))
 
 
 class FlakyManager(JudgingManager):
-    """Lets the others work at each call, and then fails at random.
+    """Lets others run at each call, and then fails at random.
 
-    :param random: where the chance comes from
+    :param random: the source of randomness
     """
 
     def __init__(self, random: Random) -> None:
@@ -168,7 +168,7 @@ class ForgetfulManager(BaseConnectionManager[Any, object]):
 
 
 class Duck:
-    """A manager that knows nothing of gcpool."""
+    """A manager that does not inherit from gcpool."""
 
     async def create(self, endpoint: Any, timeout: float | None = None) -> object:
         return object()
@@ -181,8 +181,8 @@ class Duck:
 class Case:
     """A pool, a manager that records, and a clock that only the test advances.
 
-    In the end everything has to be back, and then the books must balance: every connection disposed of once, and never
-    more of them than the pool may have.
+    At the end everything must have been returned, and the books must balance: every connection disposed of once, and
+    never more of them than the pool may have.
 
     :param manager: if not a :py:class:`Manager`
     :param pool_class: if not the pool itself
@@ -214,7 +214,7 @@ class Case:
             self.check_books()
 
     def check_books(self) -> None:
-        """Compare what the manager saw with what it may see. At rest, the pool closed."""
+        """Compare what the manager saw with what it may see. At rest, with the pool closed."""
         self.pool._core.check_invariants()
         assert [(conn, conn.disposals) for conn in self.manager.connections if conn.disposals != 1] == []
         assert self.manager.open.total() == 0
@@ -233,12 +233,12 @@ class Case:
         return [await self.pool.acquire(endpoint) for _ in range(count)]
 
     async def release(self, *conns: Connection) -> None:
-        """Give connections back, in this order."""
+        """Release connections, in this order."""
         for conn in conns:
             await self.pool.release(conn, conn.endpoint)
 
     async def cycle(self, endpoint: Any) -> str:
-        """Acquire a connection and give it back.
+        """Acquire a connection and release it.
 
         :return: its name
         """
@@ -247,7 +247,7 @@ class Case:
         return conn.name
 
     async def waiting(self, count: int) -> None:
-        """Wait until so many acquires are queued."""
+        """Wait until this many acquires are queued."""
         await until(lambda: self.stats['waiting'] == count)
 
 

@@ -1,4 +1,4 @@
-"""The interface: names, parameters and their defaults, types, what is a property and what a method."""
+"""The interface: names, parameters and their defaults, types, properties and methods."""
 
 import inspect
 import weakref
@@ -181,7 +181,7 @@ async def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
 
 @pytest.mark.parametrize('collector', [False, True])
 async def test_a_pool_has_nothing_in_its_dict(collector: bool) -> None:
-    """Since Python 3.12 the interpreter finds the methods of an object the slow way once the object has a dict."""
+    """Since Python 3.12 the interpreter looks up an object's methods more slowly once the object has a dict."""
     async with Case(
         HookedManager(), max_size=1, idle_timeout=60, background_collector=collector, check_interval=1.0
     ) as case:

@@ -51,7 +51,7 @@ BAD_PARAMETERS = [
     ('background_collector', None, TypeError, 'expected a bool, got NoneType'),
     ('background_collector', 'yes', TypeError, 'expected a bool, got str'),
     ('background_collector', 1.0, TypeError, 'expected a bool, got float'),
-    # True by what Python makes of it, and rather another parameter's value.
+    # Python takes True for 1, but it is more likely another parameter's value.
     ('background_collector', 7, TypeError, 'expected a bool, got int'),
     ('background_collector', 1, TypeError, 'expected a bool, got int'),
     ('background_collector', 0, TypeError, 'expected a bool, got int'),
@@ -97,7 +97,7 @@ def test_a_bad_parameter_starts_no_collector() -> None:
 
 
 class Three:
-    """An int to all who ask for one."""
+    """Is converted to an int on demand."""
 
     def __index__(self) -> int:
         return 3
@@ -174,7 +174,7 @@ class WithAValueForAHook(Manager):
     ],
     ids=shown,
 )
-def test_what_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
+def test_an_object_that_is_no_manager_for_this_pool_is_refused(manager: Any, parts: list[str]) -> None:
     with pytest.raises(TypeError) as caught:
         ConnectionPool(manager)
     for part in [*parts, 'connection_manager', 'expected a gcpool.asyncio.BaseConnectionManager']:
@@ -264,7 +264,7 @@ async def test_a_bad_time_limit_of_close_is_refused_and_the_pool_stays_open(
 
 @pytest.mark.parametrize('used', [False, True])
 @pytest.mark.parametrize('acquired', ['x', '', 0, 1, 1.0, []], ids=shown)
-async def test_what_says_neither_out_nor_idle_is_refused_by_name(acquired: Any, used: bool) -> None:
+async def test_a_bad_value_of_acquired_is_refused_by_name(acquired: Any, used: bool) -> None:
     async with Case() as case:
         if used:
             await case.cycle('a')

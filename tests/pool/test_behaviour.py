@@ -44,7 +44,7 @@ async def test_extra_connections_are_served_last_in_first_out() -> None:
 async def test_core_connections_are_served_before_extra_ones() -> None:
     async with Case(min_idle=1) as case:
         a1, a2, a3 = await case.acquire('a', 3)
-        # The last one to come back finds nobody out: it is core.
+        # When the last one is released, none is in use: it is core.
         await case.release(a3, a2, a1)
         assert [conn.name for conn in await case.acquire('a', 3)] == ['a1', 'a2', 'a3']
         await case.release(a1, a2, a3)
@@ -81,9 +81,9 @@ async def test_a_released_connection_is_extra_if_those_still_out_fill_what_the_c
 async def test_idle_core_connections_count_for_what_the_core_has_free() -> None:
     async with Case(min_idle=2, idle_timeout=60) as case:
         a1, a2, a3 = await case.acquire('a', 3)
-        await case.release(a1)  # 2 out fill both places: extra
-        await case.release(a2)  # 1 out leaves one of two: core
-        await case.release(a3)  # none out, one place left: core
+        await case.release(a1)  # 2 in use fill both places: extra
+        await case.release(a2)  # 1 in use leaves one of two: core
+        await case.release(a3)  # none in use, one place left: core
         assert [conn.name for conn in await case.acquire('a', 3)] == ['a2', 'a3', 'a1']
         await case.release(a1, a2, a3)
 
@@ -185,7 +185,7 @@ async def test_without_idle_time_and_core_a_released_connection_is_gone_when_rel
 async def test_what_is_due_at_the_same_time_is_disposed_of_in_the_order_of_release() -> None:
     async with Case(HookedManager(), idle_timeout=0, min_idle=0, dispose_batch_size=10) as case:
         a1, a2, a3, a4 = await case.acquire('a', 4)
-        # A hook that raises keeps its release from disposing, so that they gather.
+        # A hook that raises keeps its release from disposing, so that expired connections accumulate.
         case.manager.script('on_release', ValueError(), ValueError(), ValueError())
         for conn in (a3, a1, a4):
             with pytest.raises(ValueError):
@@ -451,7 +451,7 @@ async def test_without_a_time_limit_an_acquire_waits_for_as_long_as_it_takes(tim
 async def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
     async with Case(max_size=1, total_max_size=3) as case:
         conn = await case.pool.acquire('a')
-        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are out, 1 of at most 3 exist in all"
+        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are in use, 1 of at most 3 exist in all"
         with pytest.raises(PoolTimeout) as caught:
             await case.pool.acquire('a', timeout=0)
         assert str(caught.value) == expected
@@ -461,7 +461,7 @@ async def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
 # ---- first come, first served -------------------------------------------------------------------------------------
 
 
-async def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> None:
+async def test_waiters_are_served_in_the_order_of_their_arrival() -> None:
     async with Case(max_size=1) as case:
         conn = await case.pool.acquire('a')
         jobs = []
@@ -476,7 +476,7 @@ async def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> No
         await case.release(conn)
 
 
-async def test_one_who_released_cannot_overtake_one_who_waits() -> None:
+async def test_a_releaser_cannot_overtake_a_waiter() -> None:
     async with Case(max_size=1) as case:
         conn = await case.pool.acquire('a')
         job = spawn(case.pool.acquire, 'a')

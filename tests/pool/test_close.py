@@ -1,4 +1,4 @@
-"""Closing: in time, whatever is out, whoever waits, whatever is under way; and what a closed pool still does."""
+"""Closing: in time, with connections in use, waiters and running operations; and what a closed pool still does."""
 
 import logging
 
@@ -39,7 +39,7 @@ async def test_close_with_connections_out_returns_in_time_closes_them_and_report
         expected = f'closing the pool: 3 connections were not released within {timeout:g} s'
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert [(record.name, record.getMessage()) for record in warnings] == [('gcpool', expected)]
-        # Their users give them back later.
+        # Their users release them later.
         case.manager.take_calls()
         await case.release(*out)
         assert case.manager.take_calls() == []
@@ -129,7 +129,7 @@ async def test_a_close_that_gives_up_ends_the_wait_of_another_one() -> None:
         await case.release(conn)
 
 
-async def test_a_connection_closed_over_its_user_may_be_given_back_once() -> None:
+async def test_a_connection_closed_while_in_use_may_be_released_once() -> None:
     async with Case() as case:
         conn = await case.pool.acquire('a')
         assert await case.pool.close(timeout=0) == 1

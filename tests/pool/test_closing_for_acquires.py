@@ -1,4 +1,4 @@
-"""What an acquire has closed for it is closed beside it: it keeps its time limit, and is served when the close ends."""
+"""What an acquire needs closed is closed beside it: it keeps its timeout, and is served when the close ends."""
 
 import pytest
 
@@ -81,7 +81,7 @@ async def test_connections_are_closed_beside_one_that_hangs() -> None:
         await case.release(*[await job.result() for job in jobs])
 
 
-async def test_a_dead_connection_holds_up_nobody_where_nobody_is_told_of_it() -> None:
+async def test_without_on_connection_dead_an_acquire_does_not_wait_for_a_dead_connection() -> None:
     async with Case(CheckingManager(), min_idle=2, max_size=2) as case:
         await case.release(*await case.acquire('a', 2))
         gate = Gate()

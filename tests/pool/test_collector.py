@@ -1,4 +1,4 @@
-"""The background collector: it disposes of what is due, so that releases need not, sleeps when nothing is, and goes
+"""The background collector: it disposes of what is due, so that releases need not, sleeps when nothing is, and ends
 with its pool."""
 
 import gc
@@ -12,7 +12,7 @@ from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, ForgetfulManager, Gate, Manager
 
-# Seconds of the clock that the test sets, and of the real one: so long does a collector sleep at the least.
+# Seconds of the clock that the test sets, and of the real one: the minimum that a collector sleeps.
 SHORT = 0.005
 
 
@@ -118,7 +118,7 @@ async def test_use_does_not_wake_the_collector_while_nothing_is_due() -> None:
         for _ in range(100):
             await case.release(*await case.acquire('a', 3))
             case.clock.advance(0.1)
-        # The first connection that was idle told it how long to sleep, if it had to be told.
+        # The first idle connection told it how long to sleep, if it had to be told.
         assert wakeups(case.pool) <= 1
         assert case.pool.get_size() == 3
 
@@ -132,7 +132,7 @@ async def test_the_collector_wakes_no_more_often_than_something_is_due() -> None
     for conn in conns:
         await pool.release(conn, 'a')
     await until(lambda: pool.get_size() == 0)
-    # Once to be told of the first deadline, and once for each; twice where a timer was the smallest step early.
+    # Once to be told of the first deadline, and once for each; twice if a timer fired slightly early.
     assert wakeups(pool) <= 1 + 2 * len(conns)
     assert await pool.close() == 0
 
@@ -219,7 +219,7 @@ async def test_a_pool_that_nobody_holds_is_collected_with_its_collector(idle_tim
         gc.collect()
         return (gone(), core_gone(), manager_gone()) == (None, None, None)
 
-    # A collector that is at work holds it until it is done. That its thread ends, tests/conftest.py sees to.
+    # A collector that is at work refers to it until it is done. tests/conftest.py checks that its thread ends.
     await until(is_gone)
 
 

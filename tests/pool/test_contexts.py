@@ -1,4 +1,4 @@
-"""``pool.connection()``: what is acquired at its beginning is given back at its end, once, whatever happens between."""
+"""``pool.connection()``: what is acquired at its beginning is released at its end, once, whatever happens between."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the pool does when something goes wrong: nothing is lost, nobody is left waiting, and the caller is told."""
+"""What the pool does when something goes wrong: nothing is lost, no waiter is forgotten, and the caller is told."""
 
 import logging
 from random import Random
@@ -351,7 +351,7 @@ async def test_a_dead_connection_is_disposed_of_while_everything_else_goes_on() 
         await case.release(a2)
 
 
-async def test_what_hangs_for_nobody_keeps_nobody_from_the_idle_connections_of_others() -> None:
+async def test_a_hanging_close_that_no_waiter_needs_delays_no_waiter() -> None:
     async with Case(min_idle=0, idle_timeout=10, total_max_size=3, max_size=3) as case:
         b1 = await case.pool.acquire('b')
         await case.cycle('a')

@@ -16,7 +16,7 @@ CHECK = 'check_aliveness'
 
 
 def checks(case: Case) -> list[str]:
-    """Which connections were checked since this was asked last."""
+    """Return which connections were checked since the last call."""
     return [call.removeprefix('check_aliveness ') for call in case.manager.take_calls() if call.startswith(CHECK)]
 
 
@@ -57,7 +57,7 @@ async def test_a_check_that_was_due_does_not_change_who_is_served_next() -> None
         assert checks(case) == ['a1', 'a2', 'a3']
 
 
-async def test_what_is_handed_over_was_used_just_now() -> None:
+async def test_a_connection_that_is_handed_over_counts_as_just_used() -> None:
     async with Case(CheckingManager(), check_interval=5, max_size=1) as case:
         conn = await case.pool.acquire('a')
         job = spawn(case.pool.acquire, 'a')
@@ -84,7 +84,7 @@ async def test_an_interval_without_a_check_changes_nothing() -> None:
         assert await case.cycle('a') == 'a1'
 
 
-async def test_what_was_found_dead_after_the_interval_is_replaced() -> None:
+async def test_a_connection_found_dead_after_the_interval_is_replaced() -> None:
     async with Case(HookedManager(), check_interval=5) as case:
         await case.cycle('a')
         case.clock.advance(5)
@@ -149,7 +149,7 @@ async def test_what_is_created_after_a_dead_one_is_not_suspect() -> None:
         assert checks(case) == []
 
 
-async def test_what_was_out_when_another_one_was_found_dead_is_suspect_when_it_is_back() -> None:
+async def test_a_connection_in_use_when_another_is_found_dead_is_suspect_after_its_release() -> None:
     async with Case(JudgingManager(), check_interval=50, min_idle=2) as case:
         conns = await case.acquire('a', 2)
         await case.release(conns[0])
@@ -173,12 +173,12 @@ async def test_several_dead_ones_of_one_outage_do_not_make_new_ones_suspect() ->
         assert checks(case) == []
 
 
-async def test_what_was_made_between_two_outages_is_suspect_when_what_is_from_before_both_is_dead() -> None:
+async def test_a_connection_from_between_two_outages_is_suspect_when_an_older_one_is_dead() -> None:
     async with Case(JudgingManager(), check_interval=50, min_idle=3) as case:
         a1, a2 = await case.acquire('a', 2)
         await case.release(a1)
         await break_one(case)
-        # Suspect since the first outage, and out until after the second.
+        # Suspect since the first outage, and in use until after the second.
         a3 = await case.pool.acquire('a')
         await case.release(a2)
         case.manager.script(CHECK, False)
@@ -188,7 +188,7 @@ async def test_what_was_made_between_two_outages_is_suspect_when_what_is_from_be
         assert checks(case) == ['a2', 'a3']
 
 
-async def test_what_was_asked_before_another_one_was_found_dead_is_asked_again() -> None:
+async def test_a_connection_checked_before_another_is_found_dead_is_checked_again() -> None:
     async with Case(JudgingManager(), check_interval=5, min_idle=2) as case:
         conns = await case.acquire('a', 2)
         await case.release(*conns)
@@ -232,7 +232,7 @@ async def test_a_check_that_fails_and_then_finds_it_dead_makes_the_others_suspec
         case.clock.advance(3)
         await case.release(a1)
         case.clock.advance(3)
-        # Only a2 is due. Its check is cut off, and the next one finds it dead; a1 was used 3 s ago.
+        # Only a2 is due. Its check is interrupted, and the next one finds it dead; a1 was used 3 s ago.
         case.manager.script(CHECK, Interruption('cut off'), False)
         with pytest.raises(Interruption):
             await case.pool.acquire('a')
@@ -245,7 +245,7 @@ async def test_a_check_that_fails_and_then_finds_it_dead_makes_the_others_suspec
         assert checks(case) == ['a1']
 
 
-async def test_what_was_being_connected_when_another_one_was_found_dead_is_suspect() -> None:
+async def test_a_connection_being_created_when_another_is_found_dead_is_suspect() -> None:
     async with Case(JudgingManager(), check_interval=50) as case:
         await case.cycle('a')
         a1 = await case.pool.acquire('a')
@@ -275,7 +275,7 @@ async def test_after_a_hook_that_failed_it_is_checked(error: BaseException) -> N
         assert checks(case) == []
 
 
-async def test_what_cannot_be_acquired_is_checked_each_time() -> None:
+async def test_a_connection_whose_on_acquire_fails_is_checked_each_time() -> None:
     async with Case(HookedManager(), check_interval=50) as case:
         await case.cycle('a')
         for _ in range(3):
@@ -316,7 +316,7 @@ async def fail(case: Case, error: BaseException, endpoint: str = 'a') -> None:
 
 
 async def break_one(case: Case) -> None:
-    """Use the connection that is served next, which breaks it."""
+    """Use the next connection that is served, and break it."""
     case.manager.script('is_broken', True)
     await fail(case, OSError('gone'))
 
@@ -346,7 +346,7 @@ async def test_what_is_not_broken_is_released_as_usual(error: BaseException) -> 
         assert case.stats['broken'] == 0
 
 
-async def test_nobody_is_asked_when_nothing_was_raised() -> None:
+async def test_is_broken_is_not_called_when_nothing_was_raised() -> None:
     async with Case(JudgingManager()) as case:
         async with case.pool.connection('a'):
             pass
@@ -354,7 +354,7 @@ async def test_nobody_is_asked_when_nothing_was_raised() -> None:
 
 
 @pytest.mark.parametrize('hooks', [True, False])
-async def test_a_manager_is_told_what_was_raised(hooks: bool) -> None:
+async def test_is_broken_receives_what_was_raised(hooks: bool) -> None:
     told: list[tuple[Any, Connection, BaseException]] = []
 
     class Listening(Manager):
@@ -373,7 +373,7 @@ async def test_a_manager_is_told_what_was_raised(hooks: bool) -> None:
 
 
 @pytest.mark.parametrize('hooks', [True, False])
-async def test_when_it_fails_itself_the_connection_is_disposed_of(
+async def test_when_is_broken_fails_the_connection_is_disposed_of(
     hooks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     class OnlyJudging(Manager):
@@ -388,7 +388,7 @@ async def test_when_it_fails_itself_the_connection_is_disposed_of(
         assert (case.stats['broken'], case.stats['size']) == (1, 0)
 
 
-async def test_when_it_is_interrupted_the_connection_is_disposed_of() -> None:
+async def test_when_is_broken_is_interrupted_the_connection_is_disposed_of() -> None:
     async with Case(JudgingManager()) as case:
         case.manager.script('is_broken', Interruption('oops'))
         with pytest.raises(Interruption, match='oops'):
@@ -434,7 +434,7 @@ async def test_what_the_hook_raises_after_a_broken_connection_reaches_the_caller
         assert case.stats['size'] == 0
 
 
-async def test_a_connection_that_the_pool_was_closed_over_is_not_asked_about() -> None:
+async def test_is_broken_is_not_called_for_a_connection_closed_while_in_use() -> None:
     async with Case(JudgingManager()) as case:
 
         async def fail_when_the_pool_is_closed() -> None:
@@ -449,7 +449,9 @@ async def test_a_connection_that_the_pool_was_closed_over_is_not_asked_about() -
             await case.pool.acquire('a')
 
 
-async def test_a_verdict_that_cannot_be_told_is_that_it_is_broken(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_ambiguous_result_of_is_broken_counts_as_broken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Ambiguous:
         def __bool__(self) -> bool:
             raise ZeroDivisionError('neither')
@@ -476,7 +478,7 @@ async def fail_in(pool: ConnectionPool[Any, Connection], error: BaseException) -
     assert caught.value is error
 
 
-async def test_no_hook_sees_what_the_pool_was_closed_over_while_the_manager_was_asked() -> None:
+async def test_no_hook_sees_a_connection_closed_while_is_broken_runs() -> None:
     async with Case(JudgingManager()) as case:
         gate = Gate(False)
         case.manager.script('is_broken', gate)
@@ -567,7 +569,7 @@ async def test_what_is_discarded_makes_nothing_suspect() -> None:
         assert checks(case) == []
 
 
-async def test_a_hook_that_discards_what_the_pool_was_closed_over_discards_it_once() -> None:
+async def test_a_connection_closed_while_in_use_and_discarded_is_disposed_of_once() -> None:
     async with Case(HookedManager()) as case:
         conn = await case.pool.acquire('a')
         gate = Gate(DiscardConnection())

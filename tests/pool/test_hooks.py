@@ -1,4 +1,4 @@
-"""The methods of a manager: which of them a pool calls, and what they may do in there."""
+"""The methods of a manager: which of them a pool calls, and what they may do."""
 
 from typing import Any
 
@@ -100,7 +100,7 @@ async def test_every_method_of_a_manager_may_use_the_pool(method: str) -> None:
 
 
 async def live_through_everything(case: Case) -> None:
-    """An acquire that connects, one that is checked, one whose user fails."""
+    """An acquire that connects, one that is checked, and one whose user fails."""
     await case.cycle('a')
 
     async def fail() -> None:

@@ -1,6 +1,6 @@
-"""Log handlers that raise: whatever the pool logs, its work goes on, and whose connection is fine learns nothing of it.
+"""Log handlers that raise: whatever the pool logs, it goes on, and a user whose connection is fine notices nothing.
 
-A handler may send what is logged to a server, and that may be down.
+A handler may send log records to a server, and that server may be down.
 """
 
 import logging
@@ -18,7 +18,7 @@ from tests.support import Interruption
 
 @final
 class FailingHandler(logging.Handler):
-    """Raises whatever it is told to, at each message that begins as it is told."""
+    """Raises what it is told to, at each message that begins as it is told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ def handler() -> Iterator[FailingHandler]:
 
 @pytest.fixture
 def unraisable(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
-    """What was raised and could not be raised on."""
+    """Exceptions that could not be raised further."""
     found: list[BaseException | None] = []
     monkeypatch.setattr(sys, 'unraisablehook', lambda args: found.append(args.exc_value))
     return found
 
 
-# What makes the pool log something: the beginning of what it says, and how to come there. Nothing is out at the end.
+# What makes the pool log something: the beginning of the message, and how to cause it. Nothing is in use at the end.
 
 
 async def create(case: Case) -> None:
@@ -133,7 +133,7 @@ EVENTS: list[tuple[str, Callable[[Case], Any]]] = [
     ("disposing of a connection to 'a' failed: OSError: no", find_one_dead),
     ("is_broken() for a connection to 'a' failed", fail_to_judge),
     ("a connection to 'a' is disposed of: doubtful", discard),
-    ('closing the pool: 1 connections are still out', close_and_wait),
+    ('closing the pool: 1 connections are still in use', close_and_wait),
     ('closing the pool: 1 connections were not released', close_over_what_is_out),
 ]
 IDS = [event.__name__ for _, event in EVENTS]
@@ -157,7 +157,7 @@ async def test_a_handler_that_raises_reaches_nobody_and_no_work_is_left_out(
     assert unraisable == [handler.error] * len(handler.said)
 
 
-# On asyncio disposals run in tasks of their own: what ends one of those is the event loop's, and this is for threads.
+# On asyncio disposals run in tasks of their own, whose exceptions the event loop reports; this is for threads.
 IN_THE_CALLER = [
     (message, event) for message, event in EVENTS if not message.startswith(('disposing', "connection to 'b"))
 ]
@@ -171,7 +171,7 @@ async def test_an_interruption_in_a_handler_loses_nothing(
 
 
 async def interrupt(message: str, event: Callable[[Case], Any], handler: FailingHandler, error: BaseException) -> None:
-    """It reaches somebody. Each step of the event may have been left out; connections and slots may not."""
+    """The exception reaches the caller. Steps of the event may have been skipped, but no connection or slot is lost."""
     async with make_case() as case:
         handler.error, handler.start = error, message
         try:

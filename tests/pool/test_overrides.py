@@ -1,4 +1,4 @@
-"""What replaces a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
+"""Replacing a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ MANAGERS = pytest.mark.parametrize('manager_class', [Manager, CheckingManager, H
 
 
 class Tracer:
-    """Replaces a method by one that calls it, and notes what was called."""
+    """Replaces a method by one that calls it, and records the calls."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -70,7 +70,7 @@ async def test_connection_calls_what_was_put_in_the_place_of_a_method(
         finally:
             for each in reversed(patches):
                 each.stop()
-        # And no longer when it was taken back.
+        # And no longer after it was restored.
         await use(case)
         assert tracer.seen == []
         assert case.stats['acquired'] == 0

@@ -176,13 +176,13 @@ async def test_a_wrapper_that_passes_everything_on_passes_normalize_on() -> None
     await pool.close()
 
 
-async def test_a_mock_s_normalize_that_nobody_wrote_is_none() -> None:
+async def test_the_automatic_normalize_of_a_mock_is_ignored() -> None:
     for manager in (Mock(spec=BaseConnectionManager), Mock()):
         pool: ConnectionPool[str, Any] = ConnectionPool(manager)
         assert pool._core.normalize is None
 
 
-async def test_a_normalize_that_is_none_is_refused() -> None:
+async def test_an_invalid_normalize_is_refused() -> None:
     for wrong, message in ((sleep, 'is a coroutine function: expected a plain one'), ('lower', 'expected a method')):
         manager: Any = Duck()
         manager.normalize = wrong

@@ -1,6 +1,6 @@
 # Generated from tests/pool/support.py by .github/scripts/generate_threading.py; do not edit.
 
-"""Managers that follow a script, and a pool with its books: what the tests of both pools are written with."""
+"""Managers that follow a script, and a pool with its books: the tests of both pools are written with these."""
 
 from random import Random
 from types import TracebackType
@@ -13,7 +13,7 @@ from tests.threads.runtime import Event, give_way, until
 
 
 class Gate:
-    """A point in a manager's method where one call waits until the test lets it go on.
+    """A point in a manager's method where one call waits until the test lets it continue.
 
     :param then: what the call does afterwards, as in a script
     """
@@ -27,7 +27,7 @@ class Gate:
         self._open.set()
 
     def reached(self) -> None:
-        """Wait until the call is there."""
+        """Wait until the call has reached this point."""
         self._reached.wait('no call came to the gate')
 
     def go_through(self) -> object:
@@ -37,7 +37,7 @@ class Gate:
 
 
 class Pause:
-    """Lets the others work for a moment.
+    """Lets others run for a moment.
 
     :param turns: how often
     :param then: what the call does afterwards, as in a script
@@ -63,9 +63,9 @@ def follow(step: object) -> Any:
 
 
 class Manager(Recorder, BaseConnectionManager[Any, Connection]):
-    """Overrides nothing that need not be.
+    """Overrides only the required methods.
 
-    ``timeouts`` lists the time limit that each method was told, beside ``calls``: a pool on asyncio tells none.
+    ``timeouts`` lists the time limit that each method was passed, parallel to ``calls``: a pool on asyncio passes none.
     """
 
     def __init__(self) -> None:
@@ -120,16 +120,16 @@ class HookedManager(CheckingManager):
 
 
 class JudgingManager(HookedManager):
-    """Tells, too, whether an exception broke a connection; as a script says, else not."""
+    """Also tells whether an exception broke a connection; as a script says, otherwise no."""
 
     def is_broken(self, endpoint: Any, conn: Connection, exc: BaseException) -> bool:
         return bool(follow(self.begin('is_broken', conn)))
 
 
 class FlakyManager(JudgingManager):
-    """Lets the others work at each call, and then fails at random.
+    """Lets others run at each call, and then fails at random.
 
-    :param random: where the chance comes from
+    :param random: the source of randomness
     """
 
     def __init__(self, random: Random) -> None:
@@ -170,7 +170,7 @@ class ForgetfulManager(BaseConnectionManager[Any, object]):
 
 
 class Duck:
-    """A manager that knows nothing of gcpool."""
+    """A manager that does not inherit from gcpool."""
 
     def create(self, endpoint: Any, timeout: float | None = None) -> object:
         return object()
@@ -183,8 +183,8 @@ class Duck:
 class Case:
     """A pool, a manager that records, and a clock that only the test advances.
 
-    In the end everything has to be back, and then the books must balance: every connection disposed of once, and never
-    more of them than the pool may have.
+    At the end everything must have been returned, and the books must balance: every connection disposed of once, and
+    never more of them than the pool may have.
 
     :param manager: if not a :py:class:`Manager`
     :param pool_class: if not the pool itself
@@ -216,7 +216,7 @@ class Case:
             self.check_books()
 
     def check_books(self) -> None:
-        """Compare what the manager saw with what it may see. At rest, the pool closed."""
+        """Compare what the manager saw with what it may see. At rest, with the pool closed."""
         self.pool._core.check_invariants()
         assert [(conn, conn.disposals) for conn in self.manager.connections if conn.disposals != 1] == []
         assert self.manager.open.total() == 0
@@ -235,12 +235,12 @@ class Case:
         return [self.pool.acquire(endpoint) for _ in range(count)]
 
     def release(self, *conns: Connection) -> None:
-        """Give connections back, in this order."""
+        """Release connections, in this order."""
         for conn in conns:
             self.pool.release(conn, conn.endpoint)
 
     def cycle(self, endpoint: Any) -> str:
-        """Acquire a connection and give it back.
+        """Acquire a connection and release it.
 
         :return: its name
         """
@@ -249,7 +249,7 @@ class Case:
         return conn.name
 
     def waiting(self, count: int) -> None:
-        """Wait until so many acquires are queued."""
+        """Wait until this many acquires are queued."""
         until(lambda: self.stats['waiting'] == count)
 
 

@@ -46,7 +46,7 @@ def test_extra_connections_are_served_last_in_first_out() -> None:
 def test_core_connections_are_served_before_extra_ones() -> None:
     with Case(min_idle=1) as case:
         a1, a2, a3 = case.acquire('a', 3)
-        # The last one to come back finds nobody out: it is core.
+        # When the last one is released, none is in use: it is core.
         case.release(a3, a2, a1)
         assert [conn.name for conn in case.acquire('a', 3)] == ['a1', 'a2', 'a3']
         case.release(a1, a2, a3)
@@ -83,9 +83,9 @@ def test_a_released_connection_is_extra_if_those_still_out_fill_what_the_core_ha
 def test_idle_core_connections_count_for_what_the_core_has_free() -> None:
     with Case(min_idle=2, idle_timeout=60) as case:
         a1, a2, a3 = case.acquire('a', 3)
-        case.release(a1)  # 2 out fill both places: extra
-        case.release(a2)  # 1 out leaves one of two: core
-        case.release(a3)  # none out, one place left: core
+        case.release(a1)  # 2 in use fill both places: extra
+        case.release(a2)  # 1 in use leaves one of two: core
+        case.release(a3)  # none in use, one place left: core
         assert [conn.name for conn in case.acquire('a', 3)] == ['a2', 'a3', 'a1']
         case.release(a1, a2, a3)
 
@@ -187,7 +187,7 @@ def test_without_idle_time_and_core_a_released_connection_is_gone_when_release_r
 def test_what_is_due_at_the_same_time_is_disposed_of_in_the_order_of_release() -> None:
     with Case(HookedManager(), idle_timeout=0, min_idle=0, dispose_batch_size=10) as case:
         a1, a2, a3, a4 = case.acquire('a', 4)
-        # A hook that raises keeps its release from disposing, so that they gather.
+        # A hook that raises keeps its release from disposing, so that expired connections accumulate.
         case.manager.script('on_release', ValueError(), ValueError(), ValueError())
         for conn in (a3, a1, a4):
             with pytest.raises(ValueError):
@@ -453,7 +453,7 @@ def test_without_a_time_limit_an_acquire_waits_for_as_long_as_it_takes(timeout: 
 def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
     with Case(max_size=1, total_max_size=3) as case:
         conn = case.pool.acquire('a')
-        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are out, 1 of at most 3 exist in all"
+        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are in use, 1 of at most 3 exist in all"
         with pytest.raises(PoolTimeout) as caught:
             case.pool.acquire('a', timeout=0)
         assert str(caught.value) == expected
@@ -463,7 +463,7 @@ def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
 # ---- first come, first served -------------------------------------------------------------------------------------
 
 
-def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> None:
+def test_waiters_are_served_in_the_order_of_their_arrival() -> None:
     with Case(max_size=1) as case:
         conn = case.pool.acquire('a')
         jobs = []
@@ -478,7 +478,7 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came() -> None:
         case.release(conn)
 
 
-def test_one_who_released_cannot_overtake_one_who_waits() -> None:
+def test_a_releaser_cannot_overtake_a_waiter() -> None:
     with Case(max_size=1) as case:
         conn = case.pool.acquire('a')
         job = spawn(case.pool.acquire, 'a')

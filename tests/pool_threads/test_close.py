@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_close.py by .github/scripts/generate_threading.py; do not edit.
 
-"""Closing: in time, whatever is out, whoever waits, whatever is under way; and what a closed pool still does."""
+"""Closing: in time, with connections in use, waiters and running operations; and what a closed pool still does."""
 
 import logging
 
@@ -41,7 +41,7 @@ def test_close_with_connections_out_returns_in_time_closes_them_and_reports_them
         expected = f'closing the pool: 3 connections were not released within {timeout:g} s'
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert [(record.name, record.getMessage()) for record in warnings] == [('gcpool', expected)]
-        # Their users give them back later.
+        # Their users release them later.
         case.manager.take_calls()
         case.release(*out)
         assert case.manager.take_calls() == []
@@ -131,7 +131,7 @@ def test_a_close_that_gives_up_ends_the_wait_of_another_one() -> None:
         case.release(conn)
 
 
-def test_a_connection_closed_over_its_user_may_be_given_back_once() -> None:
+def test_a_connection_closed_while_in_use_may_be_released_once() -> None:
     with Case() as case:
         conn = case.pool.acquire('a')
         assert case.pool.close(timeout=0) == 1

@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_closing_for_acquires.py by .github/scripts/generate_threading.py; do not edit.
 
-"""What an acquire has closed for it is closed beside it: it keeps its time limit, and is served when the close ends."""
+"""What an acquire needs closed is closed beside it: it keeps its timeout, and is served when the close ends."""
 
 import pytest
 
@@ -83,7 +83,7 @@ def test_connections_are_closed_beside_one_that_hangs() -> None:
         case.release(*[job.result() for job in jobs])
 
 
-def test_a_dead_connection_holds_up_nobody_where_nobody_is_told_of_it() -> None:
+def test_without_on_connection_dead_an_acquire_does_not_wait_for_a_dead_connection() -> None:
     with Case(CheckingManager(), min_idle=2, max_size=2) as case:
         case.release(*case.acquire('a', 2))
         gate = Gate()

@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_collector.py by .github/scripts/generate_threading.py; do not edit.
 
-"""The background collector: it disposes of what is due, so that releases need not, sleeps when nothing is, and goes
+"""The background collector: it disposes of what is due, so that releases need not, sleeps when nothing is, and ends
 with its pool."""
 
 import gc
@@ -14,7 +14,7 @@ from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, ForgetfulManager, Gate, Manager
 from tests.threads.runtime import spawn, until
 
-# Seconds of the clock that the test sets, and of the real one: so long does a collector sleep at the least.
+# Seconds of the clock that the test sets, and of the real one: the minimum that a collector sleeps.
 SHORT = 0.005
 
 
@@ -120,7 +120,7 @@ def test_use_does_not_wake_the_collector_while_nothing_is_due() -> None:
         for _ in range(100):
             case.release(*case.acquire('a', 3))
             case.clock.advance(0.1)
-        # The first connection that was idle told it how long to sleep, if it had to be told.
+        # The first idle connection told it how long to sleep, if it had to be told.
         assert wakeups(case.pool) <= 1
         assert case.pool.get_size() == 3
 
@@ -134,7 +134,7 @@ def test_the_collector_wakes_no_more_often_than_something_is_due() -> None:
     for conn in conns:
         pool.release(conn, 'a')
     until(lambda: pool.get_size() == 0)
-    # Once to be told of the first deadline, and once for each; twice where a timer was the smallest step early.
+    # Once to be told of the first deadline, and once for each; twice if a timer fired slightly early.
     assert wakeups(pool) <= 1 + 2 * len(conns)
     assert pool.close() == 0
 
@@ -221,7 +221,7 @@ def test_a_pool_that_nobody_holds_is_collected_with_its_collector(idle_timeout: 
         gc.collect()
         return (gone(), core_gone(), manager_gone()) == (None, None, None)
 
-    # A collector that is at work holds it until it is done. That its thread ends, tests/conftest.py sees to.
+    # A collector that is at work refers to it until it is done. tests/conftest.py checks that its thread ends.
     until(is_gone)
 
 

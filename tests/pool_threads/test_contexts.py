@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_contexts.py by .github/scripts/generate_threading.py; do not edit.
 
-"""``pool.connection()``: what is acquired at its beginning is given back at its end, once, whatever happens between."""
+"""``pool.connection()``: what is acquired at its beginning is released at its end, once, whatever happens between."""
 
 import pytest
 

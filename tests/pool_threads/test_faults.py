@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_faults.py by .github/scripts/generate_threading.py; do not edit.
 
-"""What the pool does when something goes wrong: nothing is lost, nobody is left waiting, and the caller is told."""
+"""What the pool does when something goes wrong: nothing is lost, no waiter is forgotten, and the caller is told."""
 
 import logging
 from random import Random
@@ -349,7 +349,7 @@ def test_a_dead_connection_is_disposed_of_while_everything_else_goes_on() -> Non
         case.release(a2)
 
 
-def test_what_hangs_for_nobody_keeps_nobody_from_the_idle_connections_of_others() -> None:
+def test_a_hanging_close_that_no_waiter_needs_delays_no_waiter() -> None:
     with Case(min_idle=0, idle_timeout=10, total_max_size=3, max_size=3) as case:
         b1 = case.pool.acquire('b')
         case.cycle('a')

@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_hooks.py by .github/scripts/generate_threading.py; do not edit.
 
-"""The methods of a manager: which of them a pool calls, and what they may do in there."""
+"""The methods of a manager: which of them a pool calls, and what they may do."""
 
 from typing import Any
 
@@ -102,7 +102,7 @@ def test_every_method_of_a_manager_may_use_the_pool(method: str) -> None:
 
 
 def live_through_everything(case: Case) -> None:
-    """An acquire that connects, one that is checked, one whose user fails."""
+    """An acquire that connects, one that is checked, and one whose user fails."""
     case.cycle('a')
 
     def fail() -> None:

@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_overrides.py by .github/scripts/generate_threading.py; do not edit.
 
-"""What replaces a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
+"""Replacing a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ MANAGERS = pytest.mark.parametrize('manager_class', [Manager, CheckingManager, H
 
 
 class Tracer:
-    """Replaces a method by one that calls it, and notes what was called."""
+    """Replaces a method by one that calls it, and records the calls."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -72,7 +72,7 @@ def test_connection_calls_what_was_put_in_the_place_of_a_method(
         finally:
             for each in reversed(patches):
                 each.stop()
-        # And no longer when it was taken back.
+        # And no longer after it was restored.
         use(case)
         assert tracer.seen == []
         assert case.stats['acquired'] == 0

@@ -1,4 +1,4 @@
-"""What the tests of both pools need, in the way of threads: ``tests/asyncio_/runtime.py`` has the same names."""
+"""The threads' part of what the tests of both pools need; ``tests/asyncio_/runtime.py`` has the asyncio part."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ ResultT = TypeVar('ResultT')
 
 
 class Event:
-    """Something that happens once. To wait for it has a bound."""
+    """An event that happens once. Waiting for it has a time limit."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -22,20 +22,20 @@ class Event:
         self._event.set()
 
     def wait(self, otherwise: str) -> None:
-        """Wait until it has happened.
+        """Wait until the event has happened.
 
-        :param otherwise: what is wrong if it does not happen
+        :param otherwise: the error message if it does not happen
         """
         assert self._event.wait(PATIENCE), otherwise
 
 
 def give_way() -> None:
-    """Let the others work."""
+    """Let other tasks run."""
     time.sleep(0)
 
 
 class Job(Generic[ResultT]):
-    """A call that runs beside the test, in a thread of its own."""
+    """A call that runs in a thread of its own."""
 
     def __init__(self, function: Callable[[], ResultT]) -> None:
         self._function = function
@@ -64,12 +64,12 @@ class Job(Generic[ResultT]):
 
 
 def spawn(function: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> Job[ResultT]:
-    """Start a call beside the test."""
+    """Start a call in a task of its own."""
     return Job(lambda: function(*args, **kwargs))
 
 
 def until(predicate: Callable[[], bool]) -> None:
-    """Let the others work until something is so. It looks again and again: the pool has no event for most of it."""
+    """Let other threads run until a condition holds. This polls, because the pool has no event for most conditions."""
     pause = threading.Event()
     deadline = time.monotonic() + PATIENCE
     while not predicate():
@@ -88,7 +88,7 @@ class OtherRuntimeManager(AsyncConnectionManager[Any, object]):
 
 
 class OtherRuntimeDuck:
-    """A manager for the other runtime's pool that knows nothing of gcpool."""
+    """A manager for the other runtime's pool that does not inherit from gcpool."""
 
     async def create(self, endpoint: Any) -> object:
         return object()

@@ -1,5 +1,5 @@
-"""The threads that close what acquires have doomed: there are as many as it takes, they end, and where there is none
-nothing stays open because of that."""
+"""The threads that close what acquires have doomed: there are as many as needed, they end, and if none can be started
+nothing stays open."""
 
 import ctypes
 import gc
@@ -23,7 +23,7 @@ def closers(case: Case) -> list[threading.Thread]:
 
 
 def close_one(case: Case, endpoint: str) -> None:
-    """Have an idle connection of another endpoint closed."""
+    """Acquire so that an idle connection of another endpoint is closed."""
     case.cycle(endpoint)
     until(lambda: len(case.pool._closers._crew_of_this_process().free) > 0)
 
@@ -276,7 +276,7 @@ def test_a_thread_that_somebody_ended_is_replaced(monkeypatch: pytest.MonkeyPatc
         [killed] = closers(case)
         assert killed.ident is not None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(killed.ident), ctypes.py_object(SystemExit))
-        # It comes when the thread runs next, which is when there is something to close.
+        # The exception comes when the thread runs next, which is when there is something to close.
         assert case.cycle('c') == 'c1'
         until(lambda: not killed.is_alive())
         close_one(case, 'd')

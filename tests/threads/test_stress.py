@@ -1,6 +1,5 @@
-"""Many threads at once. Each test does a fixed number of things, and then every account has to balance: which threads
-met where is up to the scheduler, that nothing came of it is not.
-"""
+"""Many threads at once. Each test does a fixed number of things, and then all books must balance, however the scheduler
+interleaved the threads."""
 
 import contextlib
 import sys
@@ -27,7 +26,7 @@ ROUNDS = 40 if QUICK else 300
 
 @pytest.fixture(autouse=True)
 def eager_switching() -> Iterator[None]:
-    """Threads take turns wherever the interpreter lets them."""
+    """Threads switch wherever the interpreter lets them."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -35,9 +34,9 @@ def eager_switching() -> Iterator[None]:
 
 
 class Watch:
-    """Sees to it that no two threads are at one connection.
+    """Checks that no two threads use one connection at the same time.
 
-    What it sees is kept, not raised: the pool forgives a manager's ``dispose`` whatever it raises.
+    Findings are recorded, not raised: the pool ignores what a manager's ``dispose`` raises.
     """
 
     def __init__(self) -> None:
@@ -60,7 +59,7 @@ class Watch:
 
 
 class WatchedManager(HookedManager):
-    """Reports two calls at once for one connection, be it by the pool or by a client."""
+    """Reports two calls at once for one connection, by the pool or by a client."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +83,7 @@ class WatchedManager(HookedManager):
 
 
 class UnreliableManager(WatchedManager, FlakyManager):
-    """Reports that, and fails at random."""
+    """Also fails at random."""
 
     def __init__(self, random: Random) -> None:
         FlakyManager.__init__(self, random)
@@ -92,7 +91,7 @@ class UnreliableManager(WatchedManager, FlakyManager):
 
 
 class PlainWatchedManager(Manager):
-    """Overrides no hook, so that the pool takes its shortest ways."""
+    """Overrides no hook, so that the pool takes its shortest paths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +99,7 @@ class PlainWatchedManager(Manager):
 
 
 def check_books(pool: ConnectionPool[Any, Connection], manager: Any) -> None:
-    """Compare what the manager saw with what it may see. At rest, the pool closed."""
+    """Compare what the manager saw with what it may see. At rest, with the pool closed."""
     assert manager.watch.collisions == []
     pool._core.check_invariants()
     assert [(conn, conn.disposals) for conn in manager.connections if conn.disposals != 1] == []
@@ -113,7 +112,7 @@ def check_books(pool: ConnectionPool[Any, Connection], manager: Any) -> None:
 
 
 def run_threads(*functions: Callable[[], None]) -> None:
-    """Run functions side by side, from one moment on, to their ends."""
+    """Run functions in parallel, starting at the same moment, to their ends."""
     start = threading.Barrier(len(functions))
 
     def run(function: Callable[[], None]) -> None:
@@ -125,7 +124,7 @@ def run_threads(*functions: Callable[[], None]) -> None:
 
 
 def run_behind(pool: ConnectionPool[Any, Connection], *functions: Callable[[], None]) -> None:
-    """Run functions side by side while every slot is taken, and free them once somebody waits.
+    """Run functions in parallel while every slot is taken, and free the slots once one of them waits.
 
     However the threads are scheduled, some of them have waited then.
     """
@@ -150,7 +149,7 @@ THREADS = 20
 
 
 class Client:
-    """Takes connections in every way there is, uses them, and gives them back."""
+    """Acquires connections in each possible way, uses them, and releases them."""
 
     def __init__(self, pool: ConnectionPool[Any, Connection], manager: Any, seed: int, cycles: int) -> None:
         self.pool = pool
@@ -162,7 +161,7 @@ class Client:
     def __call__(self) -> None:
         for _ in range(self.cycles):
             endpoint = self.random.choice(ENDPOINTS)
-            # The time limits cut off some waits, at no predictable point.
+            # The timeouts end some waits, at unpredictable points.
             timeout = self.random.choice([None, None, 0, 0.0005, 5.0])
             way = self.random.choice([self.raw, self.context, self.failing_context])
             try:
@@ -249,7 +248,7 @@ def test_threads_on_few_connections_are_each_alone_with_theirs(max_size: int, co
 
 
 def test_nobody_is_left_waiting_where_every_slot_has_to_come_from_another_endpoint() -> None:
-    """Each thread has an endpoint of its own and there are two connections for all of them."""
+    """Each thread has an endpoint of its own, and there are two connections for all of them."""
     manager = PlainWatchedManager()
     pool: ConnectionPool[Any, Connection] = ConnectionPool(manager, max_size=2, total_max_size=2, min_idle=1)
 
@@ -268,7 +267,7 @@ def test_nobody_is_left_waiting_where_every_slot_has_to_come_from_another_endpoi
 
 
 def test_endpoints_come_and_go_under_every_thread() -> None:
-    """Endpoints that are equal and not the same object, forgotten as soon as nothing is left of them."""
+    """Endpoints that are equal but not the same object, forgotten as soon as they have no connections."""
     manager = PlainWatchedManager()
     pool: ConnectionPool[Any, Connection] = ConnectionPool(
         manager, min_idle=0, idle_timeout=0, max_size=2, total_max_size=6
@@ -296,7 +295,7 @@ def test_endpoints_come_and_go_under_every_thread() -> None:
 
 
 def queue_up(case: Case, count: int, served: list[int]) -> list[Any]:
-    """Queue threads one after the other; each of them notes when it is served, and gives the connection back."""
+    """Queue threads one after the other; each records when it is served, and releases the connection."""
 
     def client(number: int) -> None:
         with case.pool.connection('a'):
@@ -340,7 +339,7 @@ def test_threads_are_served_in_the_order_of_their_arrival_when_connections_come_
             case.release(conn)
             until(lambda count=count: len(served) == count)  # type: ignore[misc]
         for number in range(24):
-            # Of those who have a connection any one may be through first.
+            # Of those that have a connection, any one may finish first.
             turns[(number * 5) % 8 + number - number % 8].open()
             until(lambda count=number + 9: len(served) == count)  # type: ignore[misc]
         for turn in turns:
@@ -366,7 +365,7 @@ def test_a_thread_that_just_released_does_not_overtake_one_that_waits() -> None:
 def test_nobody_is_served_twice_before_all_who_waited_are_served_once(
     record_property: Callable[[str, object], None],
 ) -> None:
-    """32 threads share 8 connections, a fixed number of times: how evenly, is for the record."""
+    """32 threads share 8 connections, a fixed number of times; how evenly is recorded."""
     total = 32 * ROUNDS
     counts = [0] * 32
     with Case(max_size=8) as case:
@@ -450,7 +449,7 @@ def close_acquire_and_release(timeout: float | None) -> None:
 
     run_threads(acquire('a'), acquire('a'), acquire('b'), acquire('c'), release, close)
     assert len(outcomes) == 4
-    # One that was closed over may be in a hook of its user's release at that moment, and be used there.
+    # A connection closed while in use may be in a hook of its user's release at that moment.
     if still_out == [0]:
         assert manager.watch.collisions == []
     manager.watch.collisions.clear()
@@ -499,7 +498,7 @@ def close_over_clients(seed: int) -> None:
 
 
 def test_a_pool_is_closed_over_every_client_in_the_middle_of_its_work() -> None:
-    """close(0) while connections are created, checked, used, given back and disposed of."""
+    """close(0) while connections are created, checked, used, released and disposed of."""
     for seed in range(ROUNDS // 4):
         close_over_clients(seed)
 
@@ -524,7 +523,7 @@ def test_limits_change_under_every_thread() -> None:
                 max_size=max_size,
                 total_max_size=max_size + random.randrange(6),
             )
-            # What it doomed is for the clients to dispose of, or, when they are through, for close().
+            # The clients dispose of what close() doomed, or, when they have finished, close() does.
             pool._dispose_doomed()
             time.sleep(0)
 

@@ -1,4 +1,5 @@
-"""Faults that only threads have: what is no Exception in a dispose, and who is served when many want one connection."""
+"""Faults that only threads have: exceptions of dispose that are no Exception, and who is served when many want one
+connection."""
 
 import logging
 import threading
@@ -25,7 +26,7 @@ def test_an_interruption_inside_the_manager_loses_nothing(method: str, error: Ba
         with pytest.raises(type(error)):
             case.cycle('a')
         assert case.stats['acquired'] == 0
-        # The slot can be had by another endpoint.
+        # Another endpoint may take the slot.
         assert case.cycle('b') == 'b1'
 
 
@@ -37,7 +38,7 @@ def test_who_waits_for_a_hanging_dispose_has_another_connection_closed_by_who_co
         case.manager.script('dispose', gate)
         first = spawn(case.pool.acquire, 'x')
         gate.reached()
-        # It is no relief any more.
+        # It does not count as relief any more.
         case.clock.advance(2)
         second = case.pool.acquire('x', timeout=PATIENCE)
         third = spawn(case.pool.acquire, 'y')
@@ -76,7 +77,7 @@ def test_an_acquire_disposes_of_its_own_and_not_of_what_comes_first() -> None:
         gate.reached()
         case.manager.take_calls()
         case.clock.advance(5)
-        # The release has more to dispose of; this acquire its own expired connection.
+        # The release has more to dispose of; this acquire has its own expired connection.
         conn = case.pool.acquire('b', timeout=5.0)
         assert case.manager.take_calls() == ['dispose b1', 'create b']
         gate.open()
@@ -186,8 +187,9 @@ def test_hooks_of_one_client_do_not_hold_up_the_others() -> None:
 
 @pytest.mark.stress
 def test_many_threads_on_few_connections_are_served_in_turn() -> None:
-    # With several connections, whoever the system does not let run when he has been served holds his for many turns of
-    # the others; with one the turns are those of the queue. (The pure-Python pool, on few: 1 against 2,348.)
+    # With several connections, a thread that the system does not run after it was served holds its connection for many
+    # turns of the others; with one connection the turns are those of the queue. (The pure-Python pool, on few: 1
+    # against 2,348.)
     threads, cycles = 16, 15
     with Case(max_size=1) as case:
         counts = [0] * threads
@@ -199,7 +201,7 @@ def test_many_threads_on_few_connections_are_served_in_turn() -> None:
                     counts[number] += 1
                     if counts[number] == cycles:
                         enough.set()
-                    # So that there are all to choose from.
+                    # So that all of them are there to choose from.
                     until(lambda: enough.is_set() or case.stats['waiting'] == threads - 1)
 
         for job in [spawn(client, number) for number in range(threads)]:

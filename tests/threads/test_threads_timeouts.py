@@ -1,4 +1,4 @@
-"""What time limits a manager for threads is told: what is left of the caller's."""
+"""Which time limits a manager for threads is passed: the time that the caller has left."""
 
 import logging
 import math
@@ -75,7 +75,7 @@ def test_the_check_of_the_next_connection_is_told_what_is_left_after_the_first()
         case.clock.advance(300)
         gate.open()
         case.release(job.result())
-        # The dead one is closed beside that, and is not told of the acquire's limit.
+        # The dead connection is closed beside that, and is not passed the acquire's limit.
         until(lambda: case.manager.living == ['a2'])
         case.manager.timeouts.remove(None)
         assert case.manager.timeouts == [1000.0, 700.0]
@@ -111,7 +111,7 @@ def test_the_disposals_of_close_are_told_what_is_left_and_at_least_a_tenth_of_a_
 
 
 class SlowManager(Manager):
-    """Disposes of a connection as late as it may."""
+    """Takes all its time to dispose of a connection."""
 
     def __init__(self) -> None:
         super().__init__()

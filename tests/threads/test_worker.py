@@ -1,5 +1,5 @@
-"""The thread of the background collector: it does not end before its time. Where there is none, because it was ended or
-none can be started, nobody who uses a connection learns of it, and what is due is disposed of all the same."""
+"""The thread of the background collector: it does not end early. If there is none, because it was killed or cannot be
+started, users of connections notice nothing, and what is due is disposed of all the same."""
 
 import ctypes
 import logging
@@ -28,13 +28,13 @@ def thread_of(case: Case) -> threading.Thread:
 
 
 def kill(case: Case) -> threading.Thread:
-    """End the collector's thread, as a library does that raises an exception in another thread."""
+    """End the collector's thread, like a library that raises an exception in another thread."""
     thread = thread_of(case)
     assert thread.ident is not None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
     hook, threading.excepthook = threading.excepthook, lambda args: None
     try:
-        # It comes when the thread runs next.
+        # The exception comes when the thread runs next.
         case.pool._worker._ring_all()
         until(lambda: not thread.is_alive())
     finally:
@@ -70,7 +70,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
 
 @final
 class Raising(logging.Handler):
-    """In the threads of the pool's own."""
+    """In the pool's own threads."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_the_collector_goes_on_whatever_dispose_and_a_log_handler_raise(
         assert set(map(type, unraisable)) == {type(handler.error)}
 
 
-# What an acquire has doomed is closed by a thread of the pool's own: there it reaches nobody.
+# What an acquire has doomed is closed by a thread of the pool: there the exception reaches no caller.
 IN_THE_CALLER = [(message, event) for message, event in EVENTS if event not in {evict, find_one_dead}]
 
 
@@ -151,7 +151,7 @@ def test_a_thread_that_was_ended_is_replaced_by_the_next_release_that_finds_some
         case.cycle('a')
         killed = kill(case)
         case.clock.advance(60)
-        # Due is the first one. This one is due later, and would not wake a collector that is there.
+        # The first one is due. This one is due later, and would not wake a running collector.
         case.cycle('b')
         assert thread_of(case) is not killed
         until(lambda: case.manager.living == ['b1'])

@@ -1,4 +1,4 @@
-"""asyncmy's connection, which also knows what a pool has to know of it."""
+"""asyncmy's connection, extended by what a pool needs to know."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -16,7 +16,7 @@ __all__ = ['GOOD_BYE', 'Connection']
 if TYPE_CHECKING:
 
     class _DriverConnection(connection.Connection):
-        """What asyncmy's connection has beside its interface, and is used here."""
+        """Attributes of asyncmy's connection that are not in its interface and are used here."""
 
         autocommit_mode: bool | None
         server_status: int
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         def _write_bytes(self, data: bytes) -> None: ...
 
     class _DriverStatement:
-        """What is used here of asyncmy's prepared statement."""
+        """Attributes of asyncmy's prepared statement that are used here."""
 
         _connection: Any
 
@@ -57,50 +57,51 @@ else:
     _DriverConnection = connection.Connection
     _DriverStatement = connection.PreparedStatement
 
-# A bit of the server's status.
+# Bits of the server's status.
 _MORE_RESULTS = 8
 
 _QUIT = b'\x01\x00\x00\x00\x01'
 
-#: Seconds that a user's own closing waits for the server.
+#: Seconds that a close by the user waits for the server.
 GOOD_BYE = 1.0
 
-# Named as what it is to a user.
+# The name that users know the class by.
 logger = GuardedLogger('gcpool.contrib.asyncmy')
 
 
 class Connection(SessionState, _DriverConnection):
     """asyncmy's connection, which also knows whether the server still owes it an answer.
 
-    Where the server's status has no bit set, asyncmy takes it for not told. So this takes the status in, and notes when
-    it is of before the last statement.
+    asyncmy ignores a server status without any bit set. So this class reads the status itself, and knows when asyncmy's
+    value is older than the last statement.
     """
 
     INTERFACE_ERROR = errors.InterfaceError
 
     @property
     def in_order(self) -> bool:
-        """Whether the last statement's answer was read to its end, and another statement may be sent."""
+        """Whether the last statement's answer was read to its end, so that another statement may be sent."""
         return self._connected and self._is_answered
 
     def is_quiet(self) -> bool:
-        """Whether the server has neither ended the connection nor said anything that was not read; no round trip."""
+        """Whether the server has neither ended the connection nor sent anything unread; no round trip."""
         proto, transport = self._proto, self._transport
         if transport is None or transport.is_closing() or proto.eof or proto.exc is not None:
             return False
         if proto.length > proto.pos:
             return False
         sock = transport.get_extra_info('socket')
-        # None: a TLS transport of Python 3.10 that is gone. Else the kernel knows what the event loop has not seen yet.
+        # None: a TLS transport of Python 3.10 that is gone. Otherwise the kernel may know what the event loop has not
+        # seen yet.
         return sock is not None and not any(poll_once(sock.fileno()))
 
     async def restore(self) -> None:
-        """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
+        """Roll back an open transaction and restore autocommit; no round trip if there is nothing to do."""
         for step in self.steps_to_restore():
             await step()
 
     async def learn_to_reset(self) -> None:
-        """Find out, of a new session, what a reset has to make of it."""
+        """Record the state of a new session that a reset restores."""
         try:
             await self.query(QUERIES_FOR_RESET[0])
         except errors.MySQLError as exc:
@@ -110,7 +111,7 @@ class Connection(SessionState, _DriverConnection):
         self._initial = self._charset, self._encoding, self.autocommit_mode
 
     async def reset(self) -> None:
-        """Make the session what it was when it was new; one round trip, none if nothing was asked of the server."""
+        """Reset the session to its initial state; one round trip, none if the session was not used."""
         if not self.was_used:
             return
         self._charset, self._encoding, self.autocommit_mode = self._initial
@@ -119,28 +120,28 @@ class Connection(SessionState, _DriverConnection):
             await step()
 
     async def connect(self) -> Any:
-        """As asyncmy's, which a user may call to connect again.
+        """Connect again, as asyncmy lets users do.
 
         :raise asyncmy.errors.InterfaceError: the pool has closed the connection, and would not know of another one
         """
         self._refuse_if_ended()
         connected = await super().connect()
-        # Meanwhile it may have.
+        # The pool may have closed it in the meantime.
         self._refuse_if_ended()
         return connected
 
     def abort(self) -> None:
         """Close the connection without a good-bye."""
         self.close()
-        # Not every version of asyncmy says so.
+        # Not every version of asyncmy reports this.
         self._connected = False
 
     async def ensure_closed(self) -> None:
-        """As asyncmy's, which for its part waits for the server as long as it takes, also after ``read_timeout``."""
+        """Close like asyncmy, which waits for the server without a limit, even after ``read_timeout``."""
         await self._close_within(GOOD_BYE)
 
     async def end(self, timeout: float) -> None:
-        """Close the connection for good, with a good-bye if it is in order; abort it if that takes too long.
+        """Close the connection for good, with a good-bye if it is intact; abort it if that takes too long.
 
         :param timeout: seconds
         """
@@ -155,7 +156,7 @@ class Connection(SessionState, _DriverConnection):
         proto = self._proto
         if proto is None:
             return
-        # Not awaited as it is: a cancellation would reach the future itself, of which asyncmy has only this one.
+        # Not awaited directly: a cancellation would reach the future itself, and asyncmy has only this one.
         closed = (proto._closed_waiter,)  # noqa: SLF001
         try:
             if polite:
@@ -166,22 +167,22 @@ class Connection(SessionState, _DriverConnection):
             logger.debug('a connection is aborted, it could not be closed: %r', exc)
         finally:
             self.abort()
-            # Not the connection's own, which it forgets before all that was written is sent.
+            # Not the connection's own writer: asyncmy forgets that before everything written is sent.
             if proto.transport is not None:
                 proto.transport.abort()
         await asyncio.wait(closed, timeout=timeout)
 
     @staticmethod
     def _failed_half_way(result: Any) -> bool:
-        # At the end of the rows, which an error takes the place of, it would give up its connection.
+        # If an error comes in place of the end of the rows, asyncmy forgets the connection.
         return result.connection is not None and not result.unbuffered_active
 
     def _was_closed_here(self, exc: BaseException) -> bool:
-        # asyncmy closes it after a time limit, but leaves it to whoever comes next to close what the server has ended.
+        # asyncmy closes the transport after a timeout, but does not when the server has ended the connection.
         return self._transport is None
 
     async def _get_server_information(self) -> None:
-        # Before any waiting: it may be given up half-way.
+        # Before any wait, because the wait may be cancelled half-way.
         transport: Any = self._transport
         self._begin_session(transport.get_extra_info('sockname'))
         await super()._get_server_information()
@@ -189,13 +190,14 @@ class Connection(SessionState, _DriverConnection):
     async def _execute_command(self, command: int, sql: str | bytes) -> None:
         earlier = self._result
         if command == COMMAND.COM_STMT_CLOSE:
-            # It changes nothing, and there is no answer to it.
+            # The command changes nothing and has no answer.
             try:
                 await super()._execute_command(command, sql)
             finally:
                 self._note_forgotten(earlier)
             return
-        # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
+        # Before, because sending may fail half-way; after, because asyncmy first reads what an earlier statement left
+        # unread.
         if self._connected:
             self._begin_statement(earlier, command)
         try:
@@ -209,7 +211,7 @@ class Connection(SessionState, _DriverConnection):
         return await self._reply_of(super()._read_ok_packet(), told=True)
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
-        # Of a statement's further results, too.
+        # Also for further results of a statement.
         self._awaiting_reply = True
         try:
             await super()._read_query_result(unbuffered)
@@ -219,14 +221,14 @@ class Connection(SessionState, _DriverConnection):
         self._note_result(self._result)
 
     def _note_result(self, result: Any) -> None:
-        """Take in the status of a result that was read to its end, or whose rows are fetched one by one."""
+        """Read the status of a result that was read to its end, or whose rows are fetched one by one."""
         told = result.field_count == 0 or (self._deprecate_eof and not result.unbuffered_active)
         if told:
             self.server_status = result.server_status
         self._note_reply(told=told)
 
     async def note_execution(self, reading: Awaitable[Any]) -> Any:
-        """Await the execution of a prepared statement, and note what comes of it."""
+        """Await the execution of a prepared statement, and record the outcome."""
         try:
             result = await reading
         except errors.MySQLError as exc:
@@ -234,18 +236,18 @@ class Connection(SessionState, _DriverConnection):
             raise
         self._note_result(result)
         if result.server_status & _MORE_RESULTS or self._status_is_old:
-            # There may have been further results, which asyncmy drops with what the server said at their ends.
+            # There may have been further results. asyncmy drops these, and the statuses that the server sent with them.
             self._note_reply(told=False)
             self._status_is_in_doubt = True
         return result
 
     async def prepare(self, query: Any) -> Any:
-        """As asyncmy's."""
+        """Like asyncmy."""
         statement = await self._reply_of(super().prepare(query), told=False)
         return _PreparedStatement(self, statement._statement_id, statement.parameter_count)  # noqa: SLF001
 
     async def show_warnings(self) -> Any:
-        """As asyncmy's."""
+        """Like asyncmy."""
         return await self._reply_of(super().show_warnings(), told=False)
 
     async def _reply_of(self, reading: Awaitable[Any], *, told: bool) -> Any:
@@ -259,18 +261,19 @@ class Connection(SessionState, _DriverConnection):
 
 
 class _PreparedStatement(_DriverStatement):
-    """asyncmy's prepared statement, which tells its connection when an answer was read to its end, and its status.
+    """asyncmy's prepared statement, which tells its connection when an answer was read to its end, and the server's
+    status.
 
-    asyncmy reads those answers past the connection, keeps the old status where the new one has no bit set, and drops
-    all results of a procedure but the first.
+    asyncmy reads these answers without using the connection, ignores a status without any bit set, and drops all
+    results of a procedure but the first.
     """
 
     async def execute(self, args: Any = ()) -> Any:
-        """As asyncmy's."""
+        """Like asyncmy."""
         return await self._execution(super().execute(args))
 
     async def execute_bulk(self, rows: Any) -> Any:
-        """As asyncmy's."""
+        """Like asyncmy."""
         return await self._execution(super().execute_bulk(rows))
 
     async def _execution(self, reading: Awaitable[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Attempts to connect, kept within a time limit and within the pool's numbers, also where what blocks has no limit."""
+"""Attempts to connect, kept within a time limit and ``max_size``, even when the blocking call has no time limit."""
 
 import contextlib
 import os
@@ -21,47 +21,47 @@ __all__ = [
 
 _ResultT = TypeVar('_ResultT')
 
-#: Seconds that an attempt to connect has at the least: a limit of 0 is no reason not to learn that a server refuses.
+#: Minimum number of seconds for an attempt to connect, so that even with a limit of 0 a refusal is noticed.
 SHORTEST_CONNECT = 0.25
 
 
 def deadline_after(timeout: float | None) -> float | None:
-    """Give the monotonic time at which ``timeout`` seconds are over, None if they never are."""
+    """Return the monotonic time ``timeout`` seconds from now, None for no limit."""
     return None if timeout is None else time.monotonic() + timeout
 
 
 def time_left(deadline: float | None) -> float | None:
-    """Give the seconds until a monotonic time, at least 0; None if there is no such time."""
+    """Return the seconds until a monotonic time, at least 0; None if there is no such time."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 class GivenUpAttemptsError(TimeoutError):
-    """The time was over before an attempt could begin: as many as may be at work have been given up and go on."""
+    """The timeout expired before an attempt could begin, because too many abandoned attempts are still running."""
 
 
 @final
 class Attempt:
-    """An attempt that goes on in a thread when nobody waits for it any more.
+    """An attempt that continues in a thread after its caller has abandoned it.
 
-    :param endpoint: where it leads
+    :param endpoint: the endpoint of the attempt
     """
 
     def __init__(self, endpoint: Hashable) -> None:
         self.endpoint = endpoint
         self._process = os.getpid()
-        # Running, so that whoever waits for it cannot cancel it.
+        # Marked as running, so that a waiter cannot cancel it.
         self.ended: futures.Future[None] = futures.Future()
         self.ended.set_running_or_notify_cancel()
-        # One entry as long as no other attempt waits for the end of this one. Taking it out is one step, without a
-        # lock, which a fork could leave locked.
+        # Has one element until another attempt waits for the end of this one. pop() is atomic; a lock could stay locked
+        # after a fork.
         self.places: list[None] = [None]
-        # One entry until the attempt begins; taken out in one step, too.
+        # Has one element until the attempt begins; also popped atomically.
         self._unbegun: list[None] = [None]
-        #: Whether nobody waits for its result any more.
+        #: Whether the caller has abandoned the attempt.
         self.is_given_up = False
 
     def begins(self) -> bool:
-        """Mark the attempt as begun: True the first time, then False. Called before the start, it prevents that."""
+        """Mark the attempt as begun, and return True the first time. Called before the start, it prevents the start."""
         try:
             self._unbegun.pop()
         except IndexError:
@@ -70,28 +70,28 @@ class Attempt:
 
     @property
     def is_here(self) -> bool:
-        """Whether this process has its thread: a forked child does not."""
+        """Whether the attempt's thread is in this process: a forked child does not have it."""
         return self._process == os.getpid()
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended. Not to be asked in a child: the lock may be held by a thread that it does not have."""
+        """Whether the attempt has ended. Do not ask in a forked child: a thread missing there may hold the lock."""
         return self.ended.done()
 
     def end(self) -> None:
-        """Say that it has ended. More than once does no harm."""
+        """Mark the attempt as ended. May be called more than once."""
         with contextlib.suppress(futures.InvalidStateError):
             self.ended.set_result(None)
 
 
 @final
 class Attempts:
-    """Keeps attempts within the numbers of the pool, also those that were given up.
+    """Keeps attempts, including abandoned ones, within the pool's ``max_size``.
 
-    What blocks in a thread (libpq, the system's resolver) cannot be ended: when its time is over it is given up, and
-    goes on until it ends by itself, while the pool has its place free again. So the next attempt to the same
-    endpoint first waits for the end of an attempt that was given up, each new attempt for a different one. Thus there
-    are never more attempts at work than the pool makes at a time: its ``max_size`` at most.
+    A call that blocks in a thread (libpq, the system's resolver) cannot be ended. When its timeout expires, the caller
+    abandons it; it continues until it ends by itself, while the pool's slot is free again. So each new attempt to the
+    same endpoint first waits for the end of one abandoned attempt, each for a different one. Therefore at most
+    ``max_size`` attempts to an endpoint run at a time.
     """
 
     def __init__(self) -> None:
@@ -104,14 +104,15 @@ class Attempts:
         undo: Callable[[_ResultT], object],
         timeout: float | None,
     ) -> _ResultT:
-        """Connect within a time limit, in a thread if there is one.
+        """Connect within a time limit, in a thread if there is a limit.
 
-        :param endpoint: where the connection leads
-        :param call: connects; it is called with the seconds that are left, None for no limit
-        :param undo: closes a connection that nobody waits for any more
-        :param timeout: seconds that it may take (a quarter of a second at the least), None for no limit
-        :raise GivenUpAttemptsError: the time was over before the attempt began: others that were given up go on
-        :raise TimeoutError: the time is over
+        :param endpoint: the endpoint to connect to
+        :param call: connects; receives the seconds that are left, None for no limit
+        :param undo: closes a connection that arrives after the caller has abandoned the attempt
+        :param timeout: seconds, at least a quarter of a second; None for no limit
+        :raise GivenUpAttemptsError: the timeout expired before the attempt began, because abandoned attempts are still
+            running
+        :raise TimeoutError: the timeout expired
         """
         limit = None if timeout is None else max(timeout, SHORTEST_CONNECT)
         deadline = deadline_after(limit)
@@ -140,14 +141,14 @@ class Attempts:
 
         def undo_and_end(_: object = None) -> None:
             try:
-                # Taking it out is one step: it is undone once.
+                # pop() is atomic, so the result is undone only once.
                 with contextlib.suppress(IndexError):
                     undo(results.pop())
             finally:
                 attempt.end()
 
-        # An exception may come at any point (KeyboardInterrupt, a time limit of Celery), also where the thread is being
-        # started, or has just ended: who waits for the attempt later on must not do so in vain.
+        # An exception may come at any point (KeyboardInterrupt, a time limit of Celery), even while the thread is being
+        # started or just after it has ended. A later attempt that waits for this one must not wait for ever.
         try:
             call_within(begin, undo_and_end, left)
             return results.pop()
@@ -160,16 +161,16 @@ class Attempts:
             raise
 
     def give_up(self, attempt: Attempt) -> None:
-        """Note that nobody waits for an attempt any more."""
+        """Record an abandoned attempt."""
         if not attempt.is_over:
             self._given_up.add(attempt)
 
     @contextlib.contextmanager
     def place(self, endpoint: Hashable) -> Iterator['futures.Future[None] | None']:
-        """Take the place of an attempt that was given up, for the next one to the same endpoint.
+        """Take the place of an abandoned attempt to the same endpoint.
 
-        :return: of the context: the future to wait for in the block, None for nothing. If the block raises, the place
-            is left to another attempt.
+        :return: of the context manager: the future to wait for in the block, None for nothing. If the block raises,
+            another attempt may take the place.
         """
         attempt = self._take_one(endpoint)
         try:
@@ -190,30 +191,30 @@ class Attempts:
         return None
 
     def describe(self, endpoint: Hashable) -> str:
-        """Say how many attempts to an endpoint that were given up have not ended."""
+        """Say how many abandoned attempts to an endpoint have not ended."""
         count = sum(
             attempt.is_here and attempt.endpoint == endpoint and not attempt.is_over
             for attempt in self._given_up.copy()
         )
-        which = '1 attempt that was given up has' if count == 1 else f'{count} attempts that were given up have'
+        which = '1 abandoned attempt has' if count == 1 else f'{count} abandoned attempts have'
         return f'{which} not ended yet'
 
 
 def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], timeout: float) -> _ResultT:
-    """Call something that blocks, and wait for it for ``timeout`` seconds at most.
+    """Make a blocking call, and wait for it for at most ``timeout`` seconds.
 
-    It is called in a daemon thread, which goes on with it when nobody waits any more: resolving a host name has no time
-    limit of its own, and libpq counts that of the rest in whole seconds, for each host anew. What comes too late is
-    undone there.
+    The call runs in a daemon thread and continues there when the timeout expires: resolving a host name has no time
+    limit, and libpq counts its own limit in whole seconds, and anew for each host. A result that comes too late is
+    undone in the thread.
 
-    :param call: what to call
-    :param undo: called with the result that nobody waits for any more
+    :param call: the function to call
+    :param undo: called with a result that comes too late
     :param timeout: seconds to wait
-    :raise TimeoutError: the time is over
+    :raise TimeoutError: the timeout expired
     """
     outcome = call_in_thread(call, undo)
     if outcome is None:
-        # The driver's own limit is better than none.
+        # No thread could be started. The driver's own limit is better than none.
         return call()
     try:
         return outcome.result(timeout)
@@ -223,26 +224,26 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
                 raise TimeoutError(f'it took longer than {timeout:g} seconds') from None
             raise
         if outcome.exception() is not exc:
-            # It ended at the last moment.
+            # The call ended at the last moment.
             if isinstance(exc, futures.TimeoutError):
                 return outcome.result()
             if outcome.exception() is None:
                 undo(outcome.result())
         raise
     finally:
-        # The traceback of what it holds leads here.
+        # The traceback of the future's exception refers to this frame.
         del outcome
 
 
 def call_in_thread(
     call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], name: str = 'gcpool-connect'
 ) -> 'futures.Future[_ResultT] | None':
-    """Call something that blocks in a daemon thread.
+    """Make a blocking call in a daemon thread.
 
-    :param call: what to call
-    :param undo: called, there, with the result if the future was cancelled before
-    :param name: of the thread
-    :return: a future of the result; None if there are too many threads, or the interpreter shuts down
+    :param call: the function to call
+    :param undo: called in the thread with the result, if the future was cancelled before
+    :param name: name of the thread
+    :return: a future of the result; None if there are too many threads, or the interpreter is shutting down
     """
     outcome: futures.Future[_ResultT] = futures.Future()
     try:

@@ -1,4 +1,4 @@
-"""The endpoints of sockets: what they are, what each spelling counts as, and what is said of one that is none."""
+"""The endpoints of sockets: their parts, the normal spelling of each, and the errors for invalid ones."""
 
 import ipaddress
 import operator
@@ -36,14 +36,14 @@ _PATH_ENDPOINT = 'that is a path (str, bytes or os.PathLike)'
 
 
 class _PathTooLong(OSError, ValueError):
-    """What Python itself raises for such a path is a mere OSError."""
+    """Like Python's own error for such a path, an OSError, but also a ValueError."""
 
 
 def split_tcp_endpoint(endpoint: tuple[IpAddress, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """Give the family of an endpoint and the address to connect to.
+    """Return the address family of an endpoint and the address to connect to.
 
-    :raise ConnectError: the endpoint is no pair of an IP address and a port (a TypeError, too), or the port is out of
-        range (a ValueError)
+    :raise ConnectError: the endpoint is not a pair of an IP address and a port (a TypeError, too), or the port is out
+        of range (a ValueError)
     """
     address, port = _pair(endpoint, _TCP_ENDPOINT)
     if not isinstance(address, (IPv4Address, IPv6Address)):
@@ -53,21 +53,21 @@ def split_tcp_endpoint(endpoint: tuple[IpAddress, int]) -> tuple[socket.AddressF
 
 
 def split_host_endpoint(endpoint: tuple[str, int]) -> tuple[str, int | str]:
-    """Give the host name and the port of an endpoint.
+    """Return the host name and the port of an endpoint.
 
-    :return: the port is a str only if it is the name of a service, which the resolver knows the number of
-    :raise ConnectError: the endpoint is no pair of a host name and a port (a TypeError, too), or the port is out of
+    :return: the port is a str only if it is the name of a service, which the resolver translates
+    :raise ConnectError: the endpoint is not a pair of a host name and a port (a TypeError, too), or the port is out of
         range, or there is a NUL in the name (a ValueError)
     """
     host, port = _pair(endpoint, _HOST_ENDPOINT)
     if not isinstance(host, str):
         raise bad_endpoint(TypeError, endpoint, _HOST_ENDPOINT)
     if '\0' in host:
-        # The system's resolver would see the name end there.
+        # For the system's resolver the name would end at the NUL.
         raise bad_endpoint(ValueError, endpoint, f'{_HOST_ENDPOINT}, and no NUL in the name')
     if not isinstance(port, str):
         return host, _port_number(endpoint, port, _HOST_ENDPOINT)
-    # Programs rely on it that asyncio.open_connection takes these as well.
+    # asyncio.open_connection accepts these too, and programs rely on that.
     if port.isascii() and port.isdecimal():
         return host, _port_number(endpoint, int(port), _HOST_ENDPOINT)
     if not port.isprintable() or not any(map(str.isalpha, port)):
@@ -76,7 +76,7 @@ def split_host_endpoint(endpoint: tuple[str, int]) -> tuple[str, int | str]:
 
 
 def _pair(endpoint: Any, expected: str) -> tuple[object, object]:
-    # A string of two characters is no pair.
+    # A string of two characters is not a pair.
     if not isinstance(endpoint, (str, bytes)):
         try:
             first, second = endpoint
@@ -94,16 +94,16 @@ def _port_number(endpoint: Hashable, port: Any, expected: str) -> int:
         number = None
     if number is None or isinstance(port, bool):
         raise bad_endpoint(TypeError, endpoint, expected)
-    # The system's resolver takes 65536 more for the same port.
+    # The system's resolver takes port + 65536 for the same port.
     if not 1 <= number <= HIGHEST_PORT:
         raise bad_endpoint(ValueError, endpoint, expected)
     return number
 
 
 def normal_tcp_endpoint(endpoint: Any) -> Any:
-    """Give what an endpoint of an IP address and a port counts as: itself, with the port as an int.
+    """Return the normal spelling of an endpoint of an IP address and a port: the same, with the port as an int.
 
-    :return: what is no such endpoint comes back as it is, for ``create`` to say so
+    :return: an invalid endpoint unchanged; ``create`` raises for it
     """
     try:
         _, (_, port) = split_tcp_endpoint(endpoint)
@@ -113,9 +113,10 @@ def normal_tcp_endpoint(endpoint: Any) -> Any:
 
 
 def normal_host_endpoint(endpoint: Any) -> Any:
-    """Give what an endpoint of a host name and a port counts as: see :py:func:`normal_host`; the port as an int.
+    """Return the normal spelling of an endpoint of a host name and a port: see :py:func:`normal_host`; the port as an
+    int.
 
-    :return: what is no such endpoint comes back as it is, for ``create`` to say so
+    :return: an invalid endpoint unchanged; ``create`` raises for it
     """
     try:
         host, port = split_host_endpoint(endpoint)
@@ -125,21 +126,21 @@ def normal_host_endpoint(endpoint: Any) -> Any:
 
 
 def normal_host(host: str) -> str:
-    """Give the one spelling of a host name: as the resolver is asked, in lower case; of an address, its usual form.
+    """Return the normal spelling of a host name: lower case, as sent to the resolver; of an address, its usual form.
 
-    A dot at the end is dropped from a name with another dot in it. A name of one label keeps it: without the dot the
-    resolver completes it by the domains of its search list, so that ``db`` and ``db.`` may lead to different hosts. Nor
-    is an address changed that systems read in different ways (``127.1``, ``010.0.0.1``), nor what is no name.
+    A final dot is dropped if the name has another dot in it. A name of one label keeps it: without the dot, the
+    resolver appends the domains of its search list, so ``db`` and ``db.`` may be different hosts. Addresses that
+    systems read in different ways (``127.1``, ``010.0.0.1``) and invalid names are left unchanged.
     """
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
         pass
     if '%' in host:
-        # An interface, whose name is told from another one's by case, too.
+        # A network interface. Interface names are case-sensitive.
         return host
     try:
-        # As Python does for the resolver and for the certificate.
+        # What Python does for the resolver and for the certificate.
         name = host.encode('idna').decode('ascii').lower()
     except UnicodeError:
         return host
@@ -147,23 +148,24 @@ def normal_host(host: str) -> str:
 
 
 def normal_path(endpoint: Any) -> Any:
-    """Give what the path of a Unix socket counts as: a :py:class:`pathlib.Path`, or a str in the abstract namespace.
+    """Return the normal spelling of a Unix socket's path: a :py:class:`pathlib.Path`, or a str in the abstract
+    namespace.
 
-    Neither symbolic links nor ``..`` are followed, and a relative path remains one: what they mean may change.
+    Symbolic links and ``..`` are not resolved, and a relative path stays relative: what they refer to may change.
 
-    :return: what is no path comes back as it is, for ``create`` to say so
+    :return: an invalid path unchanged; ``create`` raises for it
     """
     try:
         path = os.fsdecode(path_of_endpoint(endpoint))
     except ConnectError:
         return endpoint
-    # A name in the abstract namespace is none of directories, and '' is not '.'.
+    # A name in the abstract namespace has no directories, and '' is not '.'.
     normal = path if path.startswith('\0') or not path else pathlib.Path(path)
     return endpoint if endpoint == normal else normal
 
 
 def _with_parts(endpoint: Any, *parts: object) -> Any:
-    # The object itself if nothing changes; else another of its kind, so that a named tuple remains one.
+    # The object itself if nothing changes, otherwise an object of the same class, so that a named tuple remains one.
     if endpoint == parts:
         return endpoint
     make = getattr(endpoint, '_make', tuple)
@@ -171,17 +173,17 @@ def _with_parts(endpoint: Any, *parts: object) -> Any:
 
 
 def path_of_endpoint(endpoint: Any) -> str | bytes:
-    """Give the path of a Unix socket.
+    """Return the path of a Unix socket.
 
-    :raise ConnectError: the endpoint is no path (a TypeError, too), or there is a NUL in it, or a character that the
-        system does not have (a ValueError). With a NUL in front it is a name in Linux's abstract namespace.
+    :raise ConnectError: the endpoint is not a path (a TypeError, too), or it contains a NUL or a character that the
+        system cannot encode (a ValueError). A NUL in front marks a name in Linux's abstract namespace.
     """
     try:
         path: str | bytes = os.fspath(endpoint)
     except TypeError:
         raise bad_endpoint(TypeError, endpoint, _PATH_ENDPOINT) from None
     try:
-        # The system would see the path end there, and might find another socket.
+        # For the system the path would end at the NUL, and might name another socket.
         is_path = os.fsencode(path).find(b'\0') <= 0
     except UnicodeEncodeError:
         is_path = False
@@ -191,15 +193,15 @@ def path_of_endpoint(endpoint: Any) -> str | bytes:
 
 
 def raise_not_connected_to_path(endpoint: Hashable, cause: OSError, timeout: float | None) -> NoReturn:
-    """Raise that a Unix socket could not be connected to.
+    """Raise the error for a Unix socket that could not be connected to.
 
     :param endpoint: its path
     :param cause: what was raised
     :param timeout: seconds that connecting was allowed to take, None for no limit
-    :raise ConnectTimeout: it is a TimeoutError
-    :raise ConnectError: it is another; a ValueError, too, if the path is too long
+    :raise ConnectTimeout: ``cause`` is a TimeoutError
+    :raise ConnectError: ``cause`` is another error; a ValueError, too, if the path is too long
     """
-    # Python looks at the length itself, so there is no number of a system's error.
+    # Python checks the length itself, so the error has no errno.
     if cause.errno is None and type(cause) is OSError:
         expected = f'{_PATH_ENDPOINT} short enough for a Unix socket (Linux: 107 bytes, macOS: 103)'
         raise bad_endpoint(_PathTooLong, endpoint, expected) from cause
@@ -207,9 +209,9 @@ def raise_not_connected_to_path(endpoint: Hashable, cause: OSError, timeout: flo
 
 
 def tls_name(host: str) -> str:
-    """Give the name that a certificate is checked for: without the dot that a host name may end in (RFC 6066).
+    """Return the name that a certificate is checked for: without the final dot that a host name may have (RFC 6066).
 
-    :raise ValueError: there is none
+    :raise ValueError: nothing is left of the name
     """
     name = host.removesuffix('.')
     if not name:

@@ -1,4 +1,4 @@
-"""What the managers raise when a connection cannot be made: a gcpool error that is the driver's, too."""
+"""What the managers raise when they cannot connect: errors of gcpool that are also instances of the driver's class."""
 
 import errno
 import inspect
@@ -35,18 +35,18 @@ __all__ = [
     'unknown_endpoint',
 ]
 
-#: What drivers raise for parameters that make no sense: an unknown one, a port out of range, a host that is none.
+#: What drivers raise for invalid parameters: an unknown one, a port out of range, an invalid host.
 BAD_PARAMS = (TypeError, ValueError, OverflowError)
 
 
 def errors_in(exc: BaseException) -> Iterator[BaseException]:
-    """Give an exception and all that it brings along: those in groups, at any depth, and what each was raised from.
+    """Return an exception, the members of its groups at any depth, and what each of these was raised from.
 
-    A task group wraps the driver's error in an ExceptionGroup, a framework raises an error of its own from it.
-    ``__context__`` counts, too, unless ``raise ... from`` has suppressed it.
+    A task group wraps the driver's error in an ExceptionGroup, and a framework raises its own error from it.
+    ``__context__`` counts too, unless ``raise ... from`` has suppressed it.
 
-    :param exc: what a user's block raised; a group may be of the ``exceptiongroup`` package on Python 3.10
-    :return: each of them once, groups included, the outermost first
+    :param exc: what a user's block raised; on Python 3.10 a group may come from the ``exceptiongroup`` package
+    :return: each exception once, groups included, the outermost first
     """
     seen: set[int] = set()
     found: list[BaseException | None] = [exc]
@@ -57,48 +57,48 @@ def errors_in(exc: BaseException) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         found += (error.__cause__, None if error.__suppress_context__ else error.__context__)
-        # Last, so that they come first: the error itself, not what it was raised from.
+        # Pushed last, so that they come first: the error itself before what it was raised from.
         if _is_group(error):
             found += reversed(error.exceptions)  # type: ignore[attr-defined]
 
 
 def _is_group(exc: BaseException) -> bool:
-    # The backport is asked for, not imported: a group of it can only have been raised where it was.
+    # The backport is looked up, not imported: if it is not loaded, nothing can have raised its group.
     modules = (sys.modules.get('builtins'), sys.modules.get('exceptiongroup'))
     kinds = (getattr(module, 'BaseExceptionGroup', None) for module in modules)
     return any(kind is not None and isinstance(exc, kind) for kind in kinds)
 
 
 def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -> NoReturn:
-    """Raise that ``endpoint`` could not be connected to.
+    """Raise the error for a failed connect to ``endpoint``.
 
-    :param endpoint: where the connection was to lead
+    :param endpoint: the endpoint of the attempt
     :param cause: what the driver raised
     :param advice: what the reader of the message can do about it
-    :raise ConnectError: always; an instance of the class of ``cause``, too, with its attributes
+    :raise ConnectError: always; also an instance of the class of ``cause``, with the attributes of ``cause``
     """
     message = f'no connection to endpoint {endpoint!r} could be made: {_first_line(cause)}; {advice}'
     error = make_connect_error(cause, message, endpoint)
     try:
         raise error from cause
     finally:
-        # The traceback refers to this frame: without it there is no reference cycle.
+        # The traceback refers to this frame; deleting the local avoids a reference cycle.
         del error
 
 
 def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: float | None) -> NoReturn:
-    """Raise that connecting took too long.
+    """Raise the error for a connect that took too long.
 
-    :param endpoint: where the connection was to lead
+    :param endpoint: the endpoint of the attempt
     :param cause: what the driver raised
     :param timeout: seconds that connecting was allowed to take, None if the limit was the driver's own
-    :raise ConnectTimeout: always; with the number of the system's error, if ``cause`` has one
+    :raise ConnectTimeout: always; with the errno of ``cause``, if it has one
     """
-    # What is left of a limit is not one that anybody has set to the microsecond.
+    # Rounded, because the rest of a time limit has meaningless decimals.
     limit = 'in time' if timeout is None else f'within {round(timeout, 3) or timeout:g} s'
     reason = _first_line(cause)
     for inner in errors_in(cause):
-        # Drivers raise something of their own from it, which does not say why.
+        # Drivers raise their own error from it, which does not say why.
         if isinstance(inner, GivenUpAttemptsError) and str(inner) not in reason:
             reason += f' ({inner})'
     error = ConnectTimeout(
@@ -122,44 +122,44 @@ def raise_not_connected(
     timeout: float | None,
     advise: Callable[[OSError], str] | None = None,
 ) -> NoReturn:
-    """Raise what a socket's error makes of a connect.
+    """Raise the error for a socket's failed connect.
 
-    :param endpoint: where the connection was to lead
-    :param cause: what was raised; a ValueError is one about the host name (a label of it is empty or too long)
-    :param timeout: seconds that connecting was allowed to take, None if that was up to the system
-    :param advise: says what to do about an error; :py:func:`advice_for_os_error` if it is None
-    :raise ConnectTimeout: it is a TimeoutError
-    :raise ConnectError: it is another
+    :param endpoint: the endpoint of the attempt
+    :param cause: what was raised; a ValueError is about the host name (a label is empty or too long)
+    :param timeout: seconds that connecting was allowed to take, None if the system decided
+    :param advise: returns advice on an error; :py:func:`advice_for_os_error` if None
+    :raise ConnectTimeout: ``cause`` is a TimeoutError
+    :raise ConnectError: ``cause`` is another error
     """
     if isinstance(cause, TimeoutError):
         raise_connect_timeout(endpoint, cause, timeout)
     if isinstance(cause, OSError):
         raise_connect_error(endpoint, cause, (advise or advice_for_os_error)(cause))
-    raise_connect_error(endpoint, cause, 'check the host name: it is none')
+    raise_connect_error(endpoint, cause, 'check the host name: it is not valid')
 
 
 def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, expected: str) -> ConnectError:
-    """The error to raise for an endpoint that nothing can be connected to, whatever runs there.
+    """Return the error for an endpoint that is invalid in itself.
 
-    :param kind: TypeError or ValueError (or a class of it), of which the error is one, too
+    :param kind: TypeError or ValueError (or a subclass), which the error inherits from, too
     :param endpoint: what was asked for
-    :param expected: what an endpoint is, to be read after the word
+    :param expected: what an endpoint is, as the end of a sentence
     """
     both = connect_error_class(kind)  # type: ignore[arg-type]
     return both(f'expected an endpoint {expected}, got {endpoint!r}', endpoint)
 
 
 def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool = False) -> NoReturn:
-    """Raise that the parameters of an endpoint make no sense to the driver.
+    """Raise the error for parameters of an endpoint that the driver rejects.
 
-    :param endpoint: where the connection was to lead
+    :param endpoint: the endpoint of the attempt
     :param cause: the driver's error
     :param parameter: the name of the manager's parameter
-    :param quotes: the message may quote what the driver could not read, which may be the password: do not show it
+    :param quotes: the driver's message may quote its input, which may be the password: do not show the message
     :raise ConnectError: always
     """
     if isinstance(cause, (UnicodeEncodeError, UnicodeDecodeError)):
-        # It holds the text, which may be the password.
+        # The cause holds the text, which may be the password.
         cause = UnicodeError(f'{cause.reason} (by {cause.encoding})')
     elif quotes:
         cause = type(cause)('the driver cannot read its connection string (not shown, it may hold a password)')
@@ -167,7 +167,7 @@ def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, qu
 
 
 def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashable]) -> UnknownEndpoint:
-    """The error to raise for an endpoint that the manager was not told about.
+    """Return the error for an endpoint that the manager has no parameters for.
 
     :param endpoint: what was asked for
     :param parameter: the name of the manager's parameter that lists the endpoints
@@ -180,13 +180,13 @@ def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashabl
 
 
 def check_source(source: object, parameter: str, *, or_callable: bool = False) -> None:
-    """Refuse, when a manager is made, what no endpoint can be looked up in.
+    """Raise when a manager is built with a parameter in which no endpoint can be looked up.
 
     :param source: what the manager was given
     :param parameter: the name of the manager's parameter
-    :param or_callable: whether it may be a callable of the endpoint, too
-    :raise TypeError: it is neither a mapping nor, if that will do, callable. The message does not show it: it may hold
-        a password.
+    :param or_callable: whether it may also be a callable that receives the endpoint
+    :raise TypeError: it is neither a mapping nor, if that is allowed, callable. The message does not show it, because
+        it may hold a password.
     """
     if not isinstance(source, Mapping) and not (or_callable and callable(source)):
         expected = 'a mapping of endpoints to how to reach them' + (', or a callable of the endpoint' * or_callable)
@@ -196,24 +196,25 @@ def check_source(source: object, parameter: str, *, or_callable: bool = False) -
 def look_up(source: Any, endpoint: Hashable, parameter: str) -> Any:
     """Look up how to reach an endpoint.
 
-    :param source: the manager's parameter: a mapping, whose values may be callables of the endpoint, or such a callable
+    :param source: the manager's parameter: a mapping, whose values may be callables that receive the endpoint, or such
+        a callable
     :param endpoint: what to look up
     :param parameter: the name of the manager's parameter
-    :return: what is there, or what the callable returns
-    :raise UnknownEndpoint: the mapping does not have it, or the callable raises KeyError
+    :return: the value found, or what the callable returns
+    :raise UnknownEndpoint: the mapping does not have the endpoint, or the callable raises KeyError
     :raise ConnectError: (a TypeError, too) the callable is a coroutine function; :py:func:`look_up_async` awaits it
     """
     found = _look_up(source, endpoint, parameter)
     if inspect.isawaitable(found):
         if inspect.iscoroutine(found):
             found.close()
-        cause = TypeError(f'{parameter} gave an awaitable, which only the managers for asyncio await')
+        cause = TypeError(f'{parameter} returned an awaitable, which only the managers for asyncio await')
         raise_bad_params(endpoint, cause, parameter)
     return found
 
 
 async def look_up_async(source: Any, endpoint: Hashable, parameter: str) -> Any:
-    """The same, where callables may be coroutine functions."""
+    """Look up like :py:func:`look_up`, but callables may be coroutine functions."""
     found = _look_up(source, endpoint, parameter)
     if inspect.isawaitable(found):
         try:
@@ -240,7 +241,7 @@ def _look_up(source: Any, endpoint: Hashable, parameter: str) -> Any:
 
 
 def raise_unknown(endpoint: Hashable, parameter: str, cause: KeyError) -> NoReturn:
-    """Raise that a callable does not know an endpoint.
+    """Raise the error for a callable that does not know an endpoint.
 
     :raise UnknownEndpoint: always
     """
@@ -250,25 +251,25 @@ def raise_unknown(endpoint: Hashable, parameter: str, cause: KeyError) -> NoRetu
 
 
 def to_params(found: object, endpoint: Hashable, parameter: str, *, text_as: str | None = None) -> dict[str, Any]:
-    """Make a driver's parameters of what was looked up.
+    """Convert what was looked up into a driver's parameters.
 
     :param found: what was looked up
     :param endpoint: the endpoint that it is for
     :param parameter: the name of the manager's parameter
-    :param text_as: the driver's parameter that a connection string is given as; None if it takes none
-    :raise ConnectError: (a TypeError, too) it is neither a mapping of names nor, if that will do, a string
+    :param text_as: the driver's parameter for a connection string; None if it has none
+    :raise ConnectError: (a TypeError, too) it is neither a mapping of names nor, if that is allowed, a string
     """
     if isinstance(found, str) and text_as is not None:
         return {text_as: found}
     if isinstance(found, Mapping) and all(isinstance(name, str) for name in found):
         return dict(found)
     expected = 'a mapping of names to values' + (' or a connection string' if text_as is not None else '')
-    given = f'a {type(found).__name__}' + (' with keys that are no strings' if isinstance(found, Mapping) else '')
+    given = f'a {type(found).__name__}' + (' with keys that are not strings' if isinstance(found, Mapping) else '')
     raise_bad_params(endpoint, TypeError(f'expected {expected}, not {given}'), parameter)
 
 
 def advice_for_os_error(exc: OSError) -> str:
-    """What to do about a host that cannot be reached."""
+    """Return advice for a host that cannot be reached."""
     if isinstance(exc, socket.gaierror):
         return 'check the host name: it does not resolve'
     if isinstance(exc, ssl.SSLError):
@@ -279,9 +280,9 @@ def advice_for_os_error(exc: OSError) -> str:
 
 
 def advice_for_path_error(exc: OSError) -> str:
-    """What to do about a Unix socket that cannot be connected to."""
+    """Return advice for a Unix socket that cannot be connected to."""
     if isinstance(exc, FileNotFoundError):
-        return 'check the path: there is nothing'
+        return 'check the path: it does not exist'
     if isinstance(exc, ConnectionRefusedError):
         return 'check that the server is running and listens on that path'
     if isinstance(exc, PermissionError):

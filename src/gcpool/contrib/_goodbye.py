@@ -1,4 +1,4 @@
-"""Waits until the server, too, has closed a connection that was closed here: until then there is a session of it."""
+"""Waits until the server has closed its side of a closed connection: until then the server has a session for it."""
 
 import asyncio
 import socket
@@ -8,28 +8,29 @@ from gcpool.contrib._attempts import deadline_after, time_left
 __all__ = ['hold_socket', 'wait_for_end', 'wait_for_end_async']
 
 _CHUNK = 65536
-# Seconds between two looks, doubled from look to look.
+# Seconds between two looks, doubled each time.
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.016
 
 
 def hold_socket(fd: int) -> socket.socket | None:
-    """Duplicate a socket that is about to be closed: its end tells that the server has let the session go.
+    """Duplicate a socket that is about to be closed, so that its end of stream shows when the server has ended the
+    session.
 
-    :param fd: the descriptor; a TLS socket of Python cannot be duplicated itself
-    :return: None where there is no descriptor left, or none to duplicate
+    :param fd: the descriptor; Python cannot duplicate a TLS socket itself
+    :return: None if there is no descriptor, or it cannot be duplicated
     """
     try:
-        # Whatever its family is: reading and shutting down ask for none.
+        # Any family will do: reading and shutting down do not depend on it.
         return socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:
         return None
 
 
 def wait_for_end(sock: socket.socket, timeout: float) -> bool:
-    """Wait until the server has closed its side of a connection; False if it has not done so in time.
+    """Wait until the server has closed its side of a connection; return False if it has not done so in time.
 
-    :param sock: what :py:func:`hold_socket` gave
+    :param sock: a socket from :py:func:`hold_socket`
     :param timeout: seconds
     """
     deadline = deadline_after(timeout)
@@ -41,14 +42,14 @@ def wait_for_end(sock: socket.socket, timeout: float) -> bool:
     except TimeoutError:
         return False
     except OSError:
-        # It was reset.
+        # The connection was reset.
         return True
     return False
 
 
 async def wait_for_end_async(sock: socket.socket, timeout: float) -> bool:
     """Wait as :py:func:`wait_for_end` does, on asyncio."""
-    # By looking again and again: not every event loop can watch any socket, and mostly it has ended after the first.
+    # Polls, because not every event loop can watch any socket, and the session has usually ended by the first look.
     deadline = deadline_after(timeout)
     pause = 0.0
     sock.setblocking(False)

@@ -1,11 +1,11 @@
-"""Whether the body of a request was sent as its header has announced it."""
+"""Whether the body of a request was sent as its header announced it."""
 
 import re
 from typing import Any
 
 __all__ = ['RequestBody']
 
-# Of a chunk's size or a trailer: what is longer is none.
+# The length of a chunk's size line or a trailer: a longer line is invalid.
 _LONGEST_LINE = 65536
 _DIGITS = re.compile(r'[ \t]*[0-9]{1,18}[ \t]*')
 _CHUNK_SIZE = re.compile(rb'([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n')
@@ -13,7 +13,7 @@ _CHUNKED = re.compile(r'(?:.*,)?\s*chunked\s*', re.IGNORECASE)
 
 
 class _ChunkedBody:
-    """Follows the framing of a body that is sent in chunks."""
+    """Follows the framing of a chunked body."""
 
     ended = False
     spoilt = False
@@ -57,7 +57,7 @@ class _ChunkedBody:
 
 
 class RequestBody:
-    """Whether the body of a request was sent as its header has announced it."""
+    """Whether the body of a request was sent as its header announced it."""
 
     def __init__(self) -> None:
         self._length: int | None = None
@@ -66,13 +66,13 @@ class RequestBody:
         self._spoilt = False
 
     def announce(self, header: str | bytes, values: tuple[Any, ...]) -> None:
-        """Take note of a header."""
+        """Record a header."""
         name = _as_text(header).strip().lower()
         if name not in ('content-length', 'transfer-encoding'):
             return
         value = ','.join(map(_as_text, values))
         if self._length is not None or self._chunks is not None:
-            # Which of them counts is up to the server.
+            # The server decides which of them counts.
             self._spoilt = True
         elif name == 'transfer-encoding':
             self._chunks = _ChunkedBody()
@@ -83,19 +83,19 @@ class RequestBody:
             self._spoilt = True
 
     def add(self, data: Any) -> None:
-        """Take note of bytes that were sent."""
+        """Record bytes that were sent."""
         view = memoryview(data).cast('B')
         self._sent += len(view)
         if self._chunks is not None:
             self._chunks.add(view)
 
     def spoil(self) -> None:
-        """Take note that it is not known what was sent."""
+        """Record that it is unknown what was sent."""
         self._spoilt = True
 
     @property
     def is_through(self) -> bool:
-        """Whether all of it was sent, and nothing else."""
+        """Whether the whole body was sent, and nothing else."""
         if self._spoilt:
             return False
         if self._chunks is not None:

@@ -1,4 +1,4 @@
-"""http.client's connections, which remember what a pool has to know of them."""
+"""http.client's connections, extended by what a pool needs to know."""
 
 import http.client
 import io
@@ -18,7 +18,7 @@ _SHORTEST_TIMEOUT = 0.001
 
 
 class _Reader(io.BufferedReader):
-    """Reads a response, and notices when it took in more than that."""
+    """Reads a response, and notices when it has read past the end."""
 
     sock: socket.socket | None = None
     surplus = False
@@ -31,18 +31,18 @@ class _Reader(io.BufferedReader):
             try:
                 sock.settimeout(0)
                 try:
-                    # What is behind the end of the response is lost with the buffer.
+                    # Bytes after the end of the response are lost with the buffer.
                     self.surplus = bool(self.peek(1))
                 finally:
                     sock.settimeout(timeout)
             except OSError:
-                # There is nothing to be read, or nothing any more.
+                # Nothing can be read, or nothing any more.
                 pass
         super().close()
 
 
 class _Response(http.client.HTTPResponse):
-    """A response that can tell whether it leaves its connection as the next request needs it."""
+    """A response that can tell whether it leaves its connection fit for the next request."""
 
     def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, **kwargs: Any) -> None:
         super().__init__(sock, debuglevel, method, **kwargs)
@@ -55,52 +55,53 @@ class _Response(http.client.HTTPResponse):
         self._last_chunk_was_read = False
 
     def close(self) -> None:
-        """Close it. The rest of one that was not read to its end still comes, and who is next would be given that."""
+        """Close the response. If it was not read to its end, the next user would read the rest."""
         if self.length != 0 and not self.isclosed():
             self.was_cut_off = True
         super().close()
 
     def _read_and_discard_trailer(self) -> None:
-        # http.client calls it behind the last chunk.
+        # http.client calls this after the last chunk.
         super()._read_and_discard_trailer()  # type: ignore[misc]
         self._last_chunk_was_read = True
 
     @property
     def _came_in_full(self) -> bool:
-        """Whether the body, which http.client takes for read, came to the end that the header announced."""
-        # http.client closes a response by itself also where the server hangs up within its body, or where a chunk's
-        # size is none.
+        """Whether the body came to the end that the header announced; http.client may close the response earlier."""
+        # http.client also closes a response when the server hangs up within the body, or when a chunk's size is
+        # invalid.
         if self.chunked and self.length is None:
             return self._last_chunk_was_read
         return not self.length
 
     @property
     def spoils(self) -> str | None:
-        """What it leaves behind for whoever is next, now that it is closed."""
+        """Why the connection is unfit for the next user after this response, which is closed."""
         if self.status == _SWITCHING_PROTOCOLS or (self.method == 'CONNECT' and 200 <= self.status < 300):
             return 'it was switched to another protocol'
         if self.status < 200:
-            return f'an interim response was read ({self.status}), and not the final one behind it'
+            return f'an interim response was read ({self.status}), but not the final one after it'
         if self.was_cut_off:
             return 'a response was closed before its end'
         if not self._came_in_full:
             return 'a response was cut short'
         if self.reader.surplus:
-            return 'there is more behind the response'
+            return 'there is data after the response'
         return None
 
 
 class PooledConnection(http.client.HTTPConnection):
-    """Goes in front of one of http.client's classes."""
+    """Mixin for http.client's connection classes."""
 
     response_class = _Response
 
-    #: The host name as it is resolved. It may end in a dot, which neither its certificate has nor the server expects.
+    #: The host name as it is resolved. It may end in a dot, which the certificate does not have and the server does not
+    #: expect.
     resolved_name: str
 
     _ended = False
     _requesting = False
-    # From the moment in which the head of the request is sent.
+    # True from the moment in which the head of the request is sent.
     _body_is_next = False
     _body = RequestBody()
     _tunnelled = False
@@ -110,21 +111,21 @@ class PooledConnection(http.client.HTTPConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The base class keeps socket.create_connection there, which gives each address of a host all the time.
+        # The base class stores socket.create_connection there, which allows each address of a host the whole timeout.
         del self.__dict__['_create_connection']
 
     def _create_connection(self, address: tuple[str, int], timeout: float | None, source: object) -> socket.socket:
         deadline = deadline_after(timeout) if self._deadline is None else self._deadline
         sock = connect_tcp(self.resolved_name, address[1], deadline)
-        # For the TLS handshake. Without any time it would be a non-blocking socket.
+        # For the TLS handshake. With a timeout of 0 the socket would be non-blocking.
         left = time_left(deadline)
         sock.settimeout(None if left is None else max(left, _SHORTEST_TIMEOUT))
         return sock
 
     def connect(self) -> None:
-        """Connect, also by itself for a request after the server has closed the connection."""
+        """Connect. http.client also calls this for a request after the server has closed the connection."""
         if self._ended:
-            # Nobody would ever close that one.
+            # Nothing would ever close the new connection.
             raise http.client.NotConnected('the connection was closed by its pool')
         try:
             super().connect()
@@ -134,7 +135,7 @@ class PooledConnection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
 
     def connect_within(self, timeout: float | None) -> None:
-        """Connect, in no more time than that."""
+        """Connect within a time limit."""
         self._deadline = deadline_after(timeout)
         try:
             self.connect()
@@ -142,14 +143,14 @@ class PooledConnection(http.client.HTTPConnection):
             self._deadline = None
 
     def set_tunnel(self, *args: Any, **kwargs: Any) -> None:
-        """Have it connect again by way of a proxy: it does not lead to its endpoint any more."""
+        """Connect again through a proxy: after that, the connection does not lead to its endpoint any more."""
         super().set_tunnel(*args, **kwargs)
         self._tunnelled = True
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         """Begin a request."""
         if not self._requesting:
-            # Before: a request that is refused for its path has begun, too, as far as http.client is concerned.
+            # Set before the call: for http.client, a request refused for its path has begun, too.
             self._requesting = True
             self._body_is_next = False
             self._body = RequestBody()
@@ -164,7 +165,7 @@ class PooledConnection(http.client.HTTPConnection):
         """Send something: the head of the request, or some of its body."""
         if not self._requesting:
             super().send(data)
-            self._spoilt = self._spoilt or 'something was sent on it that belongs to no request'
+            self._spoilt = self._spoilt or 'something was sent on it outside of a request'
             return
         if not self._body_is_next:
             # http.client sends the head in one piece.
@@ -177,12 +178,12 @@ class PooledConnection(http.client.HTTPConnection):
                 super().send(block)
                 body.add(block)
         except BaseException:
-            # How much of it was sent is not known.
+            # How much of the body was sent is unknown.
             body.spoil()
             raise
 
     def _blocks_of(self, data: Any) -> Iterator[Any]:
-        # What http.client's own does, one block at a time.
+        # Like http.client's own code, but one block at a time.
         if hasattr(data, 'read'):
             while block := data.read(self.blocksize):
                 yield block.encode('iso-8859-1') if isinstance(block, str) else block
@@ -200,23 +201,23 @@ class PooledConnection(http.client.HTTPConnection):
             if previous is not None:
                 self._spoilt = self._spoilt or previous.spoils
             if not self._body.is_through:
-                # Nor is it good if the rest is sent now: the server may have given up to wait for it.
+                # Sending the rest now does not help: the server may have stopped waiting for it.
                 self._spoilt = self._spoilt or 'a request was not sent as its header announced it'
         return response
 
     def close(self) -> None:
-        """Close the connection; a request connects again, unless the pool has closed it."""
+        """Close the connection. A request connects again, unless the pool has closed the connection."""
         self._requesting = self._body_is_next = False
         self._spoilt = None
         super().close()
 
     def end(self) -> None:
-        """Close it for good, with a response that was not read to its end. Never waits."""
+        """Close the connection for good, and a response that was not read to its end. Never waits."""
         self._ended = True
         response = self._response
         for sock in (self.sock, None if response is None else response.sock):
             if sock is not None:
-                # Wakes a thread that waits for a response, which closing has to wait for.
+                # Wakes a thread that waits for a response; closing has to wait for that thread.
                 shut_down(sock)
         self.close()
         if response is not None:
@@ -224,17 +225,17 @@ class PooledConnection(http.client.HTTPConnection):
             response.close()
 
     def why_unfit(self) -> str | None:
-        """Say why the next user must not get the connection, as far as can be known without touching the socket."""
+        """Say why the next user must not get the connection, as far as is known without touching the socket."""
         response = self._response
         if response is not None and response.length == 0 and not response.isclosed():
-            # There is nothing to read (HEAD, 204, 304, an empty body), but http.client wants to be asked for it.
+            # Nothing is left to read (HEAD, 204, 304, an empty body), but http.client expects a read.
             response.read()
         if self.sock is None:
             return 'it is closed'
         if self._tunnelled:
-            return 'it leads by way of a proxy'
+            return 'it goes through a proxy'
         if self._requesting:
-            return 'a request was begun, and its response not asked for'
+            return 'a request was begun, but its response was not read'
         if response is not None:
             if not response.isclosed():
                 return 'a response was not read to its end'
@@ -242,7 +243,7 @@ class PooledConnection(http.client.HTTPConnection):
         return self._spoilt
 
     def is_quiet(self) -> bool:
-        """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
+        """Tell whether the server has neither closed the connection nor sent anything unasked."""
         sock = self.sock
         readable, finished = poll_once(sock.fileno())
         if finished:
@@ -255,7 +256,7 @@ class PooledConnection(http.client.HTTPConnection):
         try:
             sock.settimeout(0)
             try:
-                # It may be something for the TLS layer only, such as a session ticket, which this takes in.
+                # It may be only for the TLS layer, such as a session ticket; recv() processes it.
                 sock.recv(1)
             finally:
                 sock.settimeout(timeout)

@@ -1,4 +1,4 @@
-"""What the managers of libpq's connections (psycopg, psycopg2) share: how a statement at work and its session end."""
+"""Shared by the managers of libpq's connections (psycopg, psycopg2): how a statement and its session are ended."""
 
 import ctypes
 import functools
@@ -14,16 +14,16 @@ from gcpool.contrib._watchdog import has_greenlets_for_threads
 __all__ = ['ASK_AGAIN', 'CANCEL_TIMEOUT', 'LOOK', 'LibpqCancel', 'LibpqSession', 'ask_in_thread']
 
 #: Seconds to end a statement and its session; a server that answers takes milliseconds. Less than half a second, by
-#: which a time limit of the user may be exceeded.
+#: which a user's time limit may be exceeded.
 CANCEL_TIMEOUT = 0.3
-#: Seconds after which the server is asked once more to end a statement: a request that comes before it has begun with
-#: it is lost.
+#: Seconds after which the server is asked again to end a statement: a request that arrives before the statement has
+#: begun is lost.
 ASK_AGAIN = 0.1
-#: Seconds between two looks at whether a statement has ended, where somebody else is told of that.
+#: Seconds between two looks at whether a statement has ended, where another thread or task reads its end.
 LOOK = 0.002
 
-# Seconds that the server has at most to let an idle session go: the slot is free after that. And the seconds that it
-# has at least, even if ending the statement took all of the time.
+# Maximum number of seconds for the server to end an idle session; after that the slot is free. And the minimum, even if
+# ending the statement took all the time.
 _GOODBYE = 0.1
 _SHORTEST_GOODBYE = 0.05
 
@@ -33,16 +33,16 @@ logger = GuardedLogger(__name__)
 
 
 class LibpqSession:
-    """What a manager keeps of a connection.
+    """The manager's record of a connection.
 
     :param generation: see :py:class:`gcpool.contrib._generations.Generations`
     """
 
     def __init__(self, generation: int | None) -> None:
         self.generation = generation
-        #: A duplicate of the socket when the connection was closed.
+        #: A duplicate of the socket, made when the connection was closed.
         self.socket: socket.socket | None = None
-        #: The monotonic time until which the server has time to end the session, if it was at work.
+        #: The monotonic time by which the server must end the session, if a statement was running.
         self.deadline: float | None = None
 
     def hold_socket(self, fd: int) -> None:
@@ -51,7 +51,7 @@ class LibpqSession:
             self.socket = hold_socket(fd)
 
     def goodbye_time(self, most: float) -> float:
-        """Give the seconds that the server has to let the session go.
+        """Return the seconds that the server has to end the session.
 
         :param most: seconds
         """
@@ -59,7 +59,7 @@ class LibpqSession:
         return min(left, most)
 
     def __del__(self) -> None:
-        # Of a connection that was never disposed of.
+        # For a connection that was never disposed of.
         if self.socket is not None:
             self.socket.close()
 
@@ -76,13 +76,14 @@ def _libpq(module: str) -> ctypes.CDLL:
 
 
 class LibpqCancel:
-    """A request to the server to end the statement of a connection; calling it sends it, and waits without the GIL.
+    """A request to the server to end the statement of a connection. Calling it sends the request, without holding the
+    GIL.
 
-    The drivers' own methods hold the GIL while libpq waits: with a server that says nothing the whole program stops.
+    The drivers' own methods hold the GIL while libpq waits: if the server does not answer, the whole program stops.
 
-    :param module: the file of the driver's extension module, which has libpq in it or is linked to it
+    :param module: the file of the driver's extension module, which contains libpq or is linked to it
     :param pgconn: the address of libpq's connection, which may be closed before the request is sent
-    :raise OSError: the functions of libpq cannot be found there
+    :raise OSError: the functions of libpq are not found there
     """
 
     _request: int | None = None
@@ -105,10 +106,11 @@ class LibpqCancel:
 
 
 def ask_in_thread(ask: Callable[[], object], ended: Callable[[], object]) -> None:
-    """Ask the server to end a statement, in a thread, since that may block for long.
+    """Ask the server to end a statement, in a thread, because that may block for long.
 
-    :param ask: asks it
-    :param ended: called in the thread when that has ended; at once if there can be no thread, and so no asking
+    :param ask: sends the request
+    :param ended: called in the thread when ``ask`` has ended; called at once, without ``ask``, if no thread can be
+        started
     """
 
     def run() -> None:
@@ -119,6 +121,6 @@ def ask_in_thread(ask: Callable[[], object], ended: Callable[[], object]) -> Non
         finally:
             ended()
 
-    # A thread that is a greenlet would stop all others.
+    # If threads are greenlets, blocking in one would stop all others.
     if has_greenlets_for_threads() or call_in_thread(run, lambda _: None, 'gcpool-cancel') is None:
         ended()

@@ -18,36 +18,36 @@ __all__ = [
     'is_reply',
 ]
 
-#: What the drivers' constructors, which connect to nothing, raise for arguments that they cannot use: files of TLS that
-#: they cannot load, and character sets that they do not know, among them.
+#: Raised by the drivers' constructors, which connect to nothing, for invalid arguments, such as TLS files that cannot
+#: be loaded and unknown character sets.
 BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError, NotImplementedError, OSError)
 
-#: After these a connection is useless though it is alive; each with its reason in docs/drivers/asyncmy.md.
+#: Errors that make a connection useless although it is alive; docs/drivers/asyncmy.md gives the reasons.
 BROKEN_CODES: Final = frozenset(
     {
         1047,  # Galera: the node is cut off from its cluster, and executes nothing
         1290,  # the server runs with --read-only (for other options see _READ_ONLY_OPTIONS)
-        1615,  # a prepared statement that was kept has to be prepared again, and the server could not do that
+        1615,  # a kept prepared statement has to be prepared again, and the server could not do that
         1836,  # the server is in read-only mode
     }
 )
 
-#: The server does not know a session that is to be ended: it has ended.
+#: The server does not know the session that is to be ended: it has ended.
 KILLED_MEANWHILE = 1094
 
-#: Seconds that closing a connection may take after its connect was given up: less than the half second within which a
-#: time limit is to hold.
+#: Seconds that closing a connection may take after its connect was abandoned: less than half a second, by which a time
+#: limit may be exceeded.
 CLOSING_IN_CREATE = 0.3
 
-# The drivers' own errors, by the numbers of the C client: the server sends none of these.
+# The drivers' own errors, with the numbers of the C client: the server sends none of these.
 _FIRST_CLIENT_ERROR = 2000
 _LAST_CLIENT_ERROR = 2999
 
-#: The drivers' numbers for a connection that is lost: when they send, and when they read.
+#: The drivers' numbers for a lost connection: when they send, and when they read.
 GONE = 2006
 LOST = 2013
 
-# After these the server closes the connection, or has closed it.
+# After these errors the server closes the connection, or has closed it.
 _LAST_WORDS = frozenset(
     {
         1053,  # the server shuts down
@@ -80,7 +80,7 @@ _ADVICE = {
     2059: 'check by which plugin the server checks the password',
 }
 
-# What the drivers need for some ways to ask for a password, and do not bring; they raise a plain RuntimeError.
+# What the drivers need for some password exchanges, and do not install; they raise a plain RuntimeError.
 _PACKAGES = {
     'cryptography': 'pip install cryptography, or connect by TLS (the parameter ssl)',
     'pynacl': 'pip install pynacl',
@@ -88,28 +88,28 @@ _PACKAGES = {
 
 
 def error_number(exc: BaseException) -> int:
-    """The number of an error, of the server or of the client; 0 for an error without one."""
+    """Return the number of an error, of the server or of the client; 0 for an error without one."""
     number = exc.args[0] if exc.args else None
     return number if isinstance(number, int) else 0
 
 
 def is_reply(exc: BaseException) -> bool:
-    """Whether an error of a driver is an answer of the server, and so the end of the statement's protocol."""
+    """Whether a driver's error is the server's answer, and so ends the protocol of the statement."""
     number = error_number(exc)
     return number > 0 and not _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
 
 
 def ends_session(exc: BaseException) -> bool:
-    """Whether an error of a driver says that the connection is lost, or that the server is about to close it."""
+    """Whether a driver's error says that the connection is lost, or that the server is about to close it."""
     number = error_number(exc)
     return number in _LAST_WORDS or _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
 
 
 def advice_for_error(exc: BaseException) -> str:
-    """What to do about a server that does not accept the connection."""
+    """Return advice for a server that does not accept the connection."""
     return _ADVICE.get(error_number(exc), 'see what the server says')
 
 
 def advice_for_package(exc: RuntimeError) -> str | None:
-    """What to do about a package that the driver has not found; None for an error of another kind."""
+    """Return advice for a package that the driver has not found; None for an error of another kind."""
     return next((advice for package, advice in _PACKAGES.items() if f'{package!r} package' in str(exc)), None)

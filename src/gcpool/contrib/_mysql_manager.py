@@ -1,4 +1,4 @@
-"""What the managers of MySQL and MariaDB connections for both runtimes share: what they keep, decide and raise."""
+"""Shared by the managers of MySQL and MariaDB connections for both runtimes: their state, decisions and errors."""
 
 from collections.abc import Collection, Hashable
 from typing import Any, Literal
@@ -22,12 +22,12 @@ __all__ = ['ManagerBase', 'raise_refused']
 
 
 class ManagerBase:
-    """What both managers keep, and how they judge a connection."""
+    """The state of both managers, and how they judge a connection."""
 
-    #: The driver's errors.
+    #: The base class of the driver's errors.
     _ERROR: type[Exception]
     _INTERFACE_ERROR: type[Exception]
-    #: What a release may meet when the server does not put a connection in order.
+    #: Exceptions in a release that could not restore a connection.
     _NOT_RESTORED: tuple[type[Exception], ...]
 
     def _set_up(
@@ -59,14 +59,14 @@ class ManagerBase:
         return conn.was_used if self._resets_all else not conn.is_restored
 
     def _is_as_new(self, endpoint: Hashable, conn: SessionState) -> bool:
-        """Whether an idle connection that is open and quiet may be served."""
-        # It is not restored where a release was left out, or cut off before it could do that.
+        """Whether an idle connection that is open and has nothing to read may be served."""
+        # It is not restored if a release was skipped, or interrupted before it could do that.
         if not conn.is_restored or (self._resets_all and conn.was_used):
             return False
         return not self._is_useless(endpoint, conn)
 
     def _has_broken(self, endpoint: Hashable, conn: SessionState, exc: BaseException) -> bool:
-        """Whether what a block has raised makes its connection useless, or says that it is lost."""
+        """Whether an exception from a block makes its connection useless, or says that the connection is lost."""
         return is_useless(self._generations, endpoint, conn, exc) or any(
             isinstance(error, self._INTERFACE_ERROR) or (isinstance(error, self._ERROR) and ends_session(error))
             for error in errors_in(exc)
@@ -77,9 +77,9 @@ class ManagerBase:
             raise DiscardConnection(f'the connection to {endpoint!r} is alive, but useless')
 
     def _give_up(self, endpoint: Hashable, conn: SessionState, exc: BaseException, logger: Any) -> None:
-        """Close a connection that a release could not put in order.
+        """Close a connection that a release could not restore.
 
-        :raise DiscardConnection: unless what came in between is something else than an answer of the server
+        :raise DiscardConnection: if the exception is an answer of the server
         """
         conn.give_up_restoring()
         if isinstance(exc, self._NOT_RESTORED):
@@ -90,12 +90,12 @@ class ManagerBase:
 def raise_refused(
     endpoint: Hashable, error: BaseException, origin: BaseException | None, driver_error: type[Exception]
 ) -> None:
-    """Raise what an error of connecting is to a user; return if it is none of the kinds that are known.
+    """Raise the user's error for a failed connect; return if the error is of no known kind.
 
-    :param endpoint: where the connection was to lead
+    :param endpoint: the endpoint of the attempt
     :param error: what was raised
-    :param origin: what the driver has made it of
-    :param driver_error: the class of the driver's errors
+    :param origin: what the driver raised it from
+    :param driver_error: the base class of the driver's errors
     """
     if isinstance(error, driver_error):
         advice = advice_for_os_error(origin) if isinstance(origin, OSError) else advice_for_error(error)

@@ -1,4 +1,4 @@
-"""What a connection to MySQL or MariaDB has to know of its session, whatever its driver is."""
+"""What a connection to MySQL or MariaDB needs to know of its session, whichever driver it is."""
 
 import functools
 import struct
@@ -11,10 +11,10 @@ from gcpool.contrib._mysql import GONE, LOST, error_number, is_reply
 
 __all__ = ['QUERIES_FOR_RESET', 'SessionState', 'is_useless']
 
-# What is said when a connection that the pool has closed is told to connect again.
+# The message for a connection that the pool has closed and that is told to connect again.
 _ENDED = 'the pool has closed this connection'
 
-#: What has to be known of a new session so that it can be made the same again; and the same for servers without roles.
+#: The query for the state of a new session that a reset restores; and the same for servers without roles.
 QUERIES_FOR_RESET = (
     'SELECT @@character_set_client, @@collation_connection, @@sql_mode, DATABASE(), CURRENT_ROLE()',
     'SELECT @@character_set_client, @@collation_connection, @@sql_mode, DATABASE()',
@@ -34,31 +34,31 @@ _AUTOCOMMIT = 2
 
 
 class SessionState:
-    """What a driver's connection, which this is mixed into, has to know of its session when it is given back.
+    """Mixin for a driver's connection: what it needs to know of its session when it is returned.
 
-    The server tells whether a transaction is open, and whether autocommit is on, with every answer but an error. The
-    drivers do not take it in from all of those. Where they do not, all that a statement that has succeeded may have
-    done is to begin a transaction without autocommit; one that has failed (a procedure half-way) may have done
-    anything: then the server has to be asked.
+    With every answer except an error, the server says whether a transaction is open, and whether autocommit is on. The
+    drivers do not read this from every answer. If they do not, a statement that succeeded can at most have begun a
+    transaction without autocommit. A statement that failed (a procedure half-way) may have done anything: then the
+    server has to be asked.
     """
 
-    # Only declared here: a value would hide what the drivers have.
+    # Declared without values, which would hide the driver's attributes.
     server_status: int
     _next_seq_id: int
     _read_query_result: Callable[..., Any]
     _result: Any
     _write_bytes: Callable[[bytes], None]
 
-    #: Whether autocommit was on when the connection was made.
+    #: Whether autocommit was on when the connection was created.
     initial_autocommit = False
     #: See :py:class:`gcpool.contrib._generations.Generations`.
     generation: int | None = None
-    #: The numbers of errors after which it is useless, and whether it has met one of them.
+    #: The numbers of errors that make the connection useless, and whether one of them has occurred.
     broken_codes: frozenset[int] = frozenset()
     met_broken_code = False
-    #: Whether anything was asked of the server since the session was new.
+    #: Whether anything was sent to the server since the session was new.
     was_used = False
-    #: The port of its own end, by which the server names its client; None for a Unix socket.
+    #: The port of the client's end, by which the server identifies it; None for a Unix socket.
     own_port: int | None = None
     _awaiting_reply = False
     _lost_count = False
@@ -67,12 +67,13 @@ class SessionState:
     _ended = False
     _server_has_ended_it = False
     _ends_by_itself = False
-    # Packets, the number of their answers, and whether no database was selected; None if it is not to be reset.
+    # The packets of a reset, the number of their answers, and whether no database was selected; None without a full
+    # reset.
     _reset: tuple[bytes, int, bool] | None = None
 
     @property
     def _is_answered(self) -> bool:
-        """Whether the last statement's answer was read to its end, and another statement may be sent."""
+        """Whether the last statement's answer was read to its end, so that another statement may be sent."""
         result = self._result
         if self._lost_count:
             return False
@@ -84,10 +85,10 @@ class SessionState:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the server may be at work for a statement, though the connection may be closed."""
+        """Whether the server may be running a statement, even if the connection is closed."""
         return not (self._is_answered or self._server_has_ended_it or self._ends_by_itself)
 
-    #: The driver's error of something that is asked of it at the wrong time.
+    #: The driver's error for a command sent at the wrong time.
     INTERFACE_ERROR: type[Exception]
 
     def _refuse_if_ended(self) -> None:
@@ -96,9 +97,9 @@ class SessionState:
             raise self.INTERFACE_ERROR(0, _ENDED)
 
     def give_up_restoring(self) -> None:
-        """Close the connection in the middle of being restored: who checks it must not find it alive.
+        """Close the connection while it is being restored, so that a check does not find it alive.
 
-        What the server is at work for is to roll back, which telling it to end would not shorten.
+        The server is rolling back; ending the session would not shorten that.
         """
         self._ends_by_itself = True
         self.abort()
@@ -109,23 +110,23 @@ class SessionState:
 
     @property
     def may_be_in_transaction(self) -> bool:
-        """Whether a transaction is open, or may be by a statement that did not fail."""
+        """Whether a transaction is open, or may have been opened by a statement that succeeded."""
         if self.server_status & _IN_TRANSACTION:
             return True
         return self._status_is_old and not self.server_status & _AUTOCOMMIT
 
     @property
     def is_restored(self) -> bool:
-        """Whether it is known that no transaction is open, and autocommit is what it was. Costs no round trip."""
+        """Whether it is known that no transaction is open and autocommit is restored. Costs no round trip."""
         return not (self._is_in_doubt() or self.may_be_in_transaction or self._autocommit_was_switched())
 
     def steps_to_restore(self) -> Iterator[Callable[[], Any]]:
-        """Give what to call to roll back what may be open and set autocommit to what it was; nothing if it is restored.
+        """Yield the calls that roll back an open transaction and restore autocommit; none if that is not needed.
 
-        Each is to be called, and its coroutine awaited if it gives one, before the next one is asked for.
+        Make each call, and await its coroutine if it returns one, before taking the next one.
         """
         driver: Any = self
-        # The answer to the rollback tells as much.
+        # The answer to the rollback carries the status.
         if self._is_in_doubt() and not self.may_be_in_transaction:
             yield functools.partial(driver.ping, reconnect=False)
         if self.may_be_in_transaction:
@@ -141,23 +142,23 @@ class SessionState:
 
     @staticmethod
     def _failed_half_way(result: Any) -> bool:
-        """Whether rows that were fetched one by one have ended with an error."""
+        """Whether rows that are fetched one by one have ended with an error."""
         raise NotImplementedError
 
     def _begin_session(self, own_address: Any) -> None:
-        """Note that the server has accepted a connection, the first one or another one in its place.
+        """Record that the server has accepted a connection, the first one or a replacement.
 
-        :param own_address: of this end of it, as a socket tells it
+        :param own_address: the address of this end, as a socket returns it
         """
         self.own_port = own_address[1] if isinstance(own_address, tuple) else None
         self._result = None
         self._awaiting_reply = self._lost_count = self._server_has_ended_it = False
 
     def _begin_statement(self, earlier: Any, command: int) -> None:
-        """Note that a statement is about to be sent, for which the driver forgets an earlier result."""
+        """Record that a statement is about to be sent, for which the driver forgets an earlier result."""
         if self._awaiting_reply and self._result is None:
-            # Another task or thread waits for an answer, or gave up reading one: from now on nobody can tell whose
-            # answer it is that comes.
+            # Another task or thread waits for an answer, or stopped reading one: from now on it is unknown to which
+            # statement an answer belongs.
             self._lost_count = True
         self._note_statement(earlier)
         self.was_used = self.was_used or command != _COM_PING
@@ -171,9 +172,9 @@ class SessionState:
             self._status_is_in_doubt = True
 
     def _note_reply(self, *, told: bool) -> None:
-        """Note an answer that is no error, read to its end as far as the driver does by itself.
+        """Record an answer that is no error, read to its end as far as the driver reads by itself.
 
-        :param told: the status that came with it was taken in
+        :param told: whether the driver read the status that came with the answer
         """
         self._awaiting_reply = False
         self._status_is_old = not told
@@ -181,24 +182,24 @@ class SessionState:
             self._status_is_in_doubt = False
 
     def _note_error(self, exc: BaseException) -> None:
-        """Note what reading an answer, or sending a statement, has raised."""
+        """Record an exception from reading an answer or sending a statement."""
         if is_reply(exc):
             self._awaiting_reply = False
             self._status_is_in_doubt = True
             self.met_broken_code = self.met_broken_code or self.is_broken_code(exc)
         elif error_number(exc) == GONE or (error_number(exc) == LOST and not self._was_closed_here(exc)):
-            # What could not be sent as a whole is not executed, either.
+            # The server does not execute a statement that was not sent completely.
             self._server_has_ended_it = True
 
     def _was_closed_here(self, exc: BaseException) -> bool:
-        """Whether it is this side that ended the connection, after a time limit for instance, and not the server."""
+        """Whether this side has ended the connection, for instance after a timeout, and not the server."""
         raise NotImplementedError
 
     def is_known_as(self, host: str) -> bool:
-        """Whether a session of this one's number is this one, from what the server's list of sessions says.
+        """Whether a session with this one's number is this one, according to the server's list of sessions.
 
-        Behind a proxy it is not known: the server sees the proxy's port. What a session executes tells nothing, since
-        the servers of one application all execute the same.
+        Behind a proxy this is unknown: the server sees the proxy's port. What a session executes does not identify it,
+        because the servers of one application all execute the same statements.
 
         :param host: address and port of the client, as the server sees them
         """
@@ -206,21 +207,21 @@ class SessionState:
         return port == (None if self.own_port is None else str(self.own_port))
 
     def is_broken_code(self, exc: BaseException) -> bool:
-        """Whether an error is one after which the connection is useless."""
+        """Whether an error makes the connection useless."""
         number = error_number(exc)
         if number not in self.broken_codes:
             return False
-        # It is the answer to whatever an option forbids.
+        # It is the error for whatever an option forbids.
         return number != _OPTION_PREVENTS_STATEMENT or any(option in str(exc) for option in _READ_ONLY_OPTIONS)
 
     def plan_reset(self, row: Any, init_command: str | None, encoding: str) -> None:
-        """Keep how the new session can be made the same again, whatever its users do to it.
+        """Record how to reset the new session to its initial state, whatever its users do to it.
 
-        ``COM_RESET_CONNECTION`` sets all variables to the server's defaults, and leaves role and database as they are.
+        ``COM_RESET_CONNECTION`` sets all variables to the server's defaults, and leaves role and database unchanged.
 
         :param row: the answer to :py:data:`QUERIES_FOR_RESET`, with the role, or without it from a server without roles
-        :param init_command: what the driver executes when it has connected
-        :param encoding: of what the driver sends
+        :param init_command: what the driver executes after connecting
+        :param encoding: the encoding of what the driver sends
         """
         charset, collation, sql_mode, database, *role = row
         commands: list[tuple[int, str]] = [
@@ -234,9 +235,9 @@ class SessionState:
         if init_command is not None:
             commands += ((_COM_QUERY, init_command), (_COM_QUERY, 'COMMIT'))
         if database is None:
-            # Nothing takes back a USE then.
+            # Nothing can undo a USE then.
             commands.append((_COM_QUERY, 'SELECT DATABASE()'))
-        # Last, since its answer tells the driver the status.
+        # Last, because its answer tells the driver the status.
         commands.append((_COM_QUERY, f'SET autocommit = {int(self.initial_autocommit)}'))
         encoded = [(command, text.encode(encoding)) for command, text in commands]
         packets = b''.join(struct.pack('<iB', len(text) + 1, command) + text for command, text in encoded)
@@ -244,12 +245,12 @@ class SessionState:
         self.was_used = False
 
     def steps_to_reset(self) -> Iterator[Callable[[], Any]]:
-        """Give what to call to make the session what it was when it was new, in one round trip.
+        """Yield the calls that reset the session to its initial state, in one round trip.
 
-        Each is to be called, and its coroutine awaited if it gives one, before the next one is asked for. When one of
-        them raises, there may be answers that nobody reads: the connection is to be closed.
+        Make each call, and await its coroutine if it returns one, before taking the next one. If one of them raises,
+        answers may be left unread: close the connection.
 
-        :raise ValueError: the session cannot be made the same again
+        :raise ValueError: the session cannot be reset
         """
         packets, answers, expects_no_database = self._reset or (b'', 0, False)
         self._begin_statement(self._result, _COM_RESET_CONNECTION)
@@ -259,7 +260,7 @@ class SessionState:
             self._next_seq_id = 1
             yield self._read_query_result
             if left == 1 and expects_no_database and self._result.rows[0][0] is not None:
-                raise ValueError('its user has selected a database, which nothing undoes')
+                raise ValueError('its user has selected a database, which cannot be undone')
             while self._result.has_next:
                 yield self._read_query_result
         self._result = None
@@ -267,7 +268,7 @@ class SessionState:
 
 
 def _role(name: str | None) -> str:
-    """What ``CURRENT_ROLE()`` has told as ``SET ROLE`` takes it: MariaDB tells one name, MySQL a list with quotes."""
+    """Convert an answer of ``CURRENT_ROLE()`` (MariaDB: one name, MySQL: a quoted list) to what ``SET ROLE`` takes."""
     if name is None or name == 'NONE':
         return 'NONE'
     return name if name.startswith('`') else '`{}`'.format(name.replace('`', '``'))
@@ -276,10 +277,11 @@ def _role(name: str | None) -> str:
 def is_useless(
     generations: Generations, endpoint: Hashable, conn: SessionState, exc: BaseException | None = None
 ) -> bool:
-    """Tell whether a connection has met an error that makes it useless, or is retired since another one has.
+    """Tell whether an error has made a connection useless, or whether the connection is retired because of another
+    one's error.
 
-    :param generations: of the manager
-    :param endpoint: where the connection leads
+    :param generations: the manager's generations
+    :param endpoint: the endpoint of the connection
     :param conn: the connection
     :param exc: what its user's block raised
     """

@@ -1,4 +1,4 @@
-"""The checks of parameters that several managers have, so that all say the same of a value that they cannot use."""
+"""Checks of parameters that several managers have: all of them reject an invalid value with the same message."""
 
 import threading
 from collections.abc import Collection, Mapping
@@ -21,14 +21,14 @@ __all__ = [
 #: What a manager undoes when a connection is returned.
 Reset: TypeAlias = Literal['rollback', 'full']
 
-#: Seconds that threads, sockets and event loops can wait at the most.
+#: Maximum number of seconds that threads, sockets and event loops can wait.
 LONGEST = threading.TIMEOUT_MAX
 
 CodeT = TypeVar('CodeT', str, int)
 
 
 def resets_all(value: object) -> bool:
-    """Check the parameter ``reset``, and tell whether it is ``'full'``.
+    """Check the parameter ``reset``, and return whether it is ``'full'``.
 
     :raise ValueError: it is neither ``'rollback'`` nor ``'full'``
     """
@@ -44,7 +44,7 @@ def check_codes(value: Collection[CodeT], kind: type[CodeT]) -> frozenset[CodeT]
 
     :param value: error codes
     :param kind: what a code is
-    :raise TypeError: it is no collection of codes: a single string, a mapping, or it has something that is no code
+    :raise TypeError: it is not a collection of codes: a single string, a mapping, or an element that is not a code
     """
     given: Any = value
     if isinstance(given, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(given, Collection):
@@ -58,20 +58,20 @@ def check_codes(value: Collection[CodeT], kind: type[CodeT]) -> frozenset[CodeT]
 def time_limit(name: str, value: object) -> float | None:
     """Check a time limit.
 
-    :param name: of the parameter
+    :param name: the name of the parameter
     :param value: seconds, None or infinity for no limit
-    :return: seconds, None also for more than threads can wait
-    :raise TypeError: it is no number
-    :raise ValueError: it is less than 0, or not a number at all
+    :return: seconds; None also for more than threads can wait
+    :raise TypeError: it is not a number
+    :raise ValueError: it is less than 0, or NaN
     """
     seconds = check_optional_seconds(name, value)
     return None if seconds is None or seconds > LONGEST else seconds
 
 
 def positive_time_limit(name: str, value: object) -> float | None:
-    """Check a time limit that cannot be 0, which a socket would take for non-blocking.
+    """Check a time limit that cannot be 0, which would make a socket non-blocking.
 
-    :raise ValueError: it is 0 or less, or not a number at all
+    :raise ValueError: it is 0 or less, or NaN
     """
     seconds = time_limit(name, value)
     if seconds == 0:
@@ -80,7 +80,7 @@ def positive_time_limit(name: str, value: object) -> float | None:
 
 
 def finite_time_limit(name: str, value: object) -> float:
-    """Check a time limit for a driver that takes no None: gives the longest possible wait if there is no limit."""
+    """Check a time limit for a driver that does not accept None: the longest possible wait stands for no limit."""
     seconds = time_limit(name, value)
     return LONGEST if seconds is None else seconds
 
@@ -88,10 +88,10 @@ def finite_time_limit(name: str, value: object) -> float:
 def some_seconds(name: str, value: object) -> float:
     """Check a time that cannot be None.
 
-    :param name: of the parameter
+    :param name: the name of the parameter
     :param value: seconds
-    :raise TypeError: it is no number
-    :raise ValueError: it is less than 0, or not a number at all
+    :raise TypeError: it is not a number
+    :raise ValueError: it is less than 0, or NaN
     """
     seconds = check_optional_seconds(name, value)
     if seconds is None:
@@ -102,7 +102,7 @@ def some_seconds(name: str, value: object) -> float:
 def bounded_seconds(name: str, value: object) -> float:
     """Check a time that must be finite.
 
-    :raise ValueError: it is less than 0, more than threads can wait, or not a number at all
+    :raise ValueError: it is less than 0, more than threads can wait, or NaN
     """
     seconds = some_seconds(name, value)
     if seconds > LONGEST:

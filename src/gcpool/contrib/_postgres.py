@@ -1,4 +1,4 @@
-"""What the managers of PostgreSQL connections share: codes of errors, the text of a full reset, and advice."""
+"""Shared by the managers of PostgreSQL connections: error codes, the text of a full reset, and advice."""
 
 import math
 import os
@@ -17,48 +17,49 @@ __all__ = [
     'shorter_connect_timeout',
 ]
 
-#: SQLSTATEs after which a connection is of no use, though it may be alive. Not class 08 as a whole: postgres_fdw and
-#: dblink raise 08001, 08003 and 08006 for connections of the server's own; what libpq has lost is found by its state.
+#: SQLSTATEs that make a connection useless although it may be alive. Not the whole class 08: postgres_fdw and dblink
+#: raise 08001, 08003 and 08006 for the server's own connections. That libpq has lost a connection shows in its state.
 BROKEN_CODES = frozenset(
     {
         # A write on a standby: the primary has become one, or the endpoint leads elsewhere now. is_useless_after()
-        # tells it from a READ ONLY transaction of the user's own.
+        # tells this case from a user's own READ ONLY transaction.
         '25006',
         # The server ends the session; a proxy in between may keep its side of the connection open.
         '25P03',  # idle_in_transaction_session_timeout
         '25P04',  # transaction_timeout
         '57P01',  # shut down by an administrator, or pg_terminate_backend()
-        '57P02',  # another session has crashed, and the server starts anew
+        '57P02',  # another session has crashed, and the server restarts
         '57P03',  # the server starts or stops
         '57P04',  # the database was dropped
         '57P05',  # idle_session_timeout
-        # What the driver and the server (or the proxy in between) take the session for differs: it would fail again.
+        # The driver and the server (or the proxy in between) disagree on the state of the session, so the error would
+        # recur.
         '08P01',  # a message that the server did not expect
-        '26000',  # a prepared statement that the driver knows, and the server does not
-        '42P05',  # a prepared statement that the server has, and the driver does not know of
+        '26000',  # a prepared statement that the driver has, and the server does not
+        '42P05',  # a prepared statement that the server has, and the driver does not
     }
 )
 
 _READ_ONLY = '25006'
 
-# Of those, what says nothing about other sessions. An administrator may have ended one session alone. Where the server
-# shuts down, the check finds the others closed.
+# The codes among them that say nothing about other sessions. An administrator may have ended one session alone. If the
+# server shuts down, the check finds the other connections closed.
 _OF_ONE_SESSION = frozenset({'57P01', '25P03', '25P04', '57P05', '08P01', '26000', '42P05'})
 
-#: Undoes all that a session can carry, in one message of the simple protocol and thus in one round trip: the parts of
-#: DISCARD ALL, which itself may not stand beside a ROLLBACK, and RESET ROLE, which brings back the role that the
-#: connection was made with. What was set when the connection was made (``options``, ``ALTER ROLE ... SET``) stays. The
-#: driver's own cache of prepared statements has to be cleared, too.
+#: Undoes everything that a session can carry, in one message of the simple protocol and thus in one round trip: the
+#: parts of DISCARD ALL, which itself cannot be combined with ROLLBACK, and RESET ROLE, which restores the role of the
+#: connect. Settings made by the connect (``options``, ``ALTER ROLE ... SET``) stay. The driver's own cache of prepared
+#: statements has to be cleared, too.
 FULL_RESET = (
     'CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DEALLOCATE ALL; UNLISTEN *; '
     'SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES'
 )
 
-#: How often a check takes in what the server says unasked. One that sends notifications faster than they are read
-#: should not hold up a check for ever.
+#: How often a check reads what the server says unasked. Limited, because a server may send notifications faster than
+#: they are read.
 MOST_MESSAGES = 10
 
-# By SQLSTATE, and by what the message says: while connecting, libpq passes on the text and not the code.
+# By SQLSTATE, and by the text of the message: while connecting, libpq passes on the text but not the code.
 _ADVICE: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (
         ('53300',),
@@ -87,7 +88,7 @@ _ADVICE: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 
 
 def advice_for(text: str, sqlstate: str | None = None) -> str:
-    """What to do about a failed connect.
+    """Return advice for a failed connect.
 
     :param text: the message of the server or of libpq
     :param sqlstate: the code of the server's error, where the driver knows it
@@ -99,25 +100,25 @@ def advice_for(text: str, sqlstate: str | None = None) -> str:
 
 
 def may_show_password(params: Mapping[str, Any]) -> bool:
-    """Whether libpq has taken a part of the password for a host or a port, and so would name it in its errors.
+    """Whether libpq has read a part of the password as a host or a port, and so would show it in its errors.
 
-    That is what becomes of a URI whose password has an ``@`` or ``/`` that is not escaped.
+    This happens with a URI whose password contains an ``@`` or ``/`` that is not escaped.
 
-    :param params: what libpq has read in the connection string
+    :param params: the parameters that libpq found in the connection string
     """
     hosts = str(params.get('host') or '').split(',')
     ports = str(params.get('port') or '').split(',')
-    # A path of a Unix socket, or an abstract one, may have an @.
+    # The path of a Unix socket, or an abstract one, may contain an @.
     return any('@' in host and host[0] not in '/@' for host in hosts) or any(
         port and not port.isdigit() for port in ports
     )
 
 
 def shorter_connect_timeout(timeout: float, configured: Any) -> int:
-    """The ``connect_timeout`` for libpq, in whole seconds: the shorter one of a time limit and what is configured.
+    """Return libpq's ``connect_timeout``, in whole seconds: the shorter of a time limit and the configured value.
 
     :param timeout: seconds that connecting may take
-    :param configured: the user's own ``connect_timeout``, None if there is none; 0 and less mean no limit to libpq
+    :param configured: the user's own ``connect_timeout``, None if there is none; for libpq 0 and less mean no limit
     """
     limit = max(math.ceil(timeout), 1)
     if configured is None:
@@ -127,29 +128,30 @@ def shorter_connect_timeout(timeout: float, configured: Any) -> int:
 
 
 def is_of_the_server(code: str | None) -> bool:
-    """Tell whether an error after which a connection is of no use speaks of its siblings, too."""
+    """Tell whether an error that makes a connection useless discredits the other connections, too."""
     return code not in _OF_ONE_SESSION
 
 
 def is_stale_plan(code: str | None, function: str | None) -> bool:
-    """Tell whether a prepared statement has failed since a table that it reads was changed, as it would each time.
+    """Tell whether a prepared statement failed because a table that it uses was changed, so that it would fail each
+    time.
 
     :param code: the SQLSTATE, which many errors share
-    :param function: the server's function that raised it; its message depends on the language
+    :param function: the server's function that raised the error; the message depends on the language
     """
     return code == '0A000' and function == 'RevalidateCachedQuery'
 
 
 def is_useless_after(code: str | None, codes: Collection[str], setting: Callable[[str], str | None]) -> bool:
-    """Tell whether a connection is of no use after an error of the server.
+    """Tell whether an error of the server makes a connection useless.
 
-    A write that fails for being in a READ ONLY transaction of the user's own says nothing about the server: since
-    PostgreSQL 14 it reports whether it is a standby and whether its transactions are read-only, and where it reports
-    neither to be so the connection is kept.
+    If a write fails because the user's own transaction is READ ONLY, this says nothing about the server. Since
+    PostgreSQL 14 the server reports whether it is a standby and whether its transactions are read-only by default; if
+    it reports neither, the connection is kept.
 
-    :param code: the SQLSTATE of the error, None for one that is not the server's
-    :param codes: the codes after which a connection is of no use
-    :param setting: gives what the server has reported of a setting, None if it has not
+    :param code: the SQLSTATE of the error, None for an error that is not the server's
+    :param codes: the codes that make a connection useless
+    :param setting: returns what the server has reported of a setting, None if nothing
     """
     if code not in codes:
         return False

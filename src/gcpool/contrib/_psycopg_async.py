@@ -1,4 +1,4 @@
-"""The manager of psycopg's connections for asyncio; it is to be had from :py:mod:`gcpool.contrib.psycopg`."""
+"""The manager of psycopg's connections for asyncio; import it from :py:mod:`gcpool.contrib.psycopg`."""
 
 import asyncio
 import functools
@@ -50,24 +50,25 @@ class AsyncConnectionManager(
 ):
     """Makes connections with :py:meth:`psycopg.AsyncConnection.connect`.
 
-    What it does with a connection that is given back, :py:class:`gcpool.contrib.psycopg.ConnectionManager` says.
+    :py:class:`gcpool.contrib.psycopg.ConnectionManager` describes what happens to a connection that is returned.
 
     :param conninfo: how to reach each endpoint, as there; callables may be coroutine functions
     :param kwargs: parameters of :py:meth:`psycopg.AsyncConnection.connect` for every endpoint (``conninfo`` has
         precedence)
-    :param connection_class: whose ``connect`` is called: psycopg's own, or a subclass of it
+    :param connection_class: the class whose ``connect`` is called: psycopg's own, or a subclass of it
     :param configure: a coroutine function, called with each new connection; it must leave no transaction open
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
-        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param rollback_timeout: seconds that a release may wait for the server before the connection is given up (the
-        rollback of a transaction left open, or the full reset with ``configure``), None for no limit but that of TCP
+        server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
+        open.
+    :param rollback_timeout: seconds that a release may wait for the server (the rollback of an open transaction, or the
+        full reset with ``configure``) before the connection is closed; None for no limit but that of TCP
     :param reset: as there
     :param broken_codes: as there
-    :param cancel_timeout: seconds in which the server has to end a statement, and then its session, when nobody waits
-        for the result any more (its task was cancelled, or the connection is closed under it); psycopg itself takes up
-        to 10. After that the connection is closed and its slot is free, whether the server has done so or not.
-    :raise TypeError: ``conninfo`` is neither a mapping nor callable, ``connection_class`` is no such class, a time
-        limit is no number, or ``broken_codes`` is no collection of strings
+    :param cancel_timeout: seconds in which the server has to end an abandoned statement, and then its session (the task
+        was cancelled, or the connection closed in use); psycopg itself takes up to 10. After that the connection is
+        closed and its slot is free, whether the server has done so or not.
+    :raise TypeError: ``conninfo`` is neither a mapping nor callable, ``connection_class`` is not such a class, a time
+        limit is not a number, or ``broken_codes`` is not a collection of strings
     :raise ValueError: a time limit is less than 0 (``cancel_timeout``: or infinite), or ``reset`` is neither
         ``'rollback'`` nor ``'full'``
     """
@@ -129,10 +130,10 @@ class AsyncConnectionManager(
         )
 
     async def create(self, endpoint: _EndpointT) -> _AsyncConnT:
-        """Connect. Cancelled half-way it leaves nothing open.
+        """Connect. If cancelled half-way, nothing is left open.
 
         :param endpoint: known to ``conninfo``
-        :raise gcpool.exceptions.ConnectTimeout: psycopg's ``connect_timeout`` is over
+        :raise gcpool.exceptions.ConnectTimeout: psycopg's ``connect_timeout`` expired
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         """
@@ -161,13 +162,13 @@ class AsyncConnectionManager(
         return conn
 
     async def dispose(self, endpoint: _EndpointT, conn: _AsyncConnT) -> None:
-        """Close a connection, and give the server a moment to let the session go.
+        """Close a connection, and give the server a moment to end the session.
 
-        That takes a round trip, and a tenth of a second at the most. The server is first asked to end a statement that
-        it is at work on, for ``cancel_timeout`` seconds at most. A pool closed in a hurry also disposes of a connection
-        whose user waits for an answer: that wait is ended, and the user has a moment to leave the connection.
+        That takes a round trip, and at most a tenth of a second. If a statement is running, the server is first asked
+        to end it, for at most ``cancel_timeout`` seconds. When a pool is closed at short notice, a user may still wait
+        for an answer on the connection: that wait is ended, and the user has a moment to leave the connection.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
         """
         await self._farewell(conn, self._cancel_timeout)
@@ -181,7 +182,7 @@ class AsyncConnectionManager(
                 while not has_answer(conn) and (left := deadline - time.monotonic()) > 0:
                     await ask_to_cancel_async(conn, left)
                     ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
-                    # Whoever waits for the answer has the loop watch the socket, which can have one watcher.
+                    # A task that waits for the answer has the loop watch the socket, which can have one watcher.
                     while not has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
                         await asyncio.sleep(LOOK)
                 if conn.lock.locked():
@@ -200,13 +201,13 @@ class AsyncConnectionManager(
                     await wait_for_end_async(held, session.goodbye_time(seconds))
 
     async def check_aliveness(self, endpoint: _EndpointT, conn: _AsyncConnT) -> bool:
-        """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel, and
-        waits for nothing.
+        """Tell whether a connection is open, and in its initial state. Without ``ping``, asks only the kernel and waits
+        for nothing.
 
-        Cancelled half-way it leaves the connection closed.
+        If cancelled half-way, the connection is closed.
 
-        :param endpoint: where the connection leads
-        :param conn: the connection; it is in doubt unless no transaction is open
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection; not trusted unless no transaction is open
         """
         session = self._untouched(endpoint, conn)
         if session is not None and not (self._ping or self._plans.any_retired or session.poll(0)):
@@ -225,21 +226,21 @@ class AsyncConnectionManager(
         return True
 
     async def is_broken(self, endpoint: _EndpointT, conn: _AsyncConnT, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, in the middle of something, or of no use after its user's block raised.
+        """Tell whether a connection is lost, in the middle of something, or useless after its user's block raised.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
-        :param exc: what the block raised. An error in it, in its groups or among its causes, that has one of
-            ``broken_codes`` makes the connection useless, and so does one of a prepared statement whose table was
-            changed. If the error speaks of the server, the connections to the endpoint from before are replaced when
-            they are next to be served; what they have prepared is dropped if it speaks of that.
+        :param exc: what the block raised. The connection is useless if ``exc``, an error in its groups or one of its
+            causes has one of ``broken_codes``, or is about a prepared statement whose table was changed. If the error
+            discredits the server, the endpoint's older connections are replaced when they are next served; if it is
+            about prepared statements, those of the older connections are dropped then.
         """
         return self._is_useless(endpoint, conn, exc)
 
     async def on_release(self, endpoint: _EndpointT, conn: _AsyncConnT) -> None:
-        """Roll back the transaction that the user left open, and take back settings; no round trip if there is none.
+        """Roll back the transaction that the user left open, and reset settings; no round trip if there is none.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
         :raise gcpool.exceptions.DiscardConnection: it is closed, in the middle of something, or cannot be rolled back
         """

@@ -1,4 +1,4 @@
-"""What the managers of psycopg's connections for both runtimes share: what they keep, decide and raise."""
+"""Shared by the managers of psycopg's connections for both runtimes: their state, decisions and errors."""
 
 import time
 import traceback
@@ -66,27 +66,27 @@ Conninfo: TypeAlias = str | Mapping[str, Any]
 _EndpointT = TypeVar('_EndpointT', bound=Hashable)
 _AnyConnT = TypeVar('_AnyConnT')
 
-#: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too.
+#: By endpoint, or a callable that receives the endpoint; a value of the mapping may also be such a callable.
 ConninfoSource: TypeAlias = (
     Mapping[_EndpointT, Conninfo | Callable[[_EndpointT], Conninfo]] | Callable[[_EndpointT], Conninfo]
 )
-#: The same, and the callables may be coroutine functions.
+#: The same, but the callables may be coroutine functions.
 AsyncConninfoSource: TypeAlias = (
     Mapping[_EndpointT, Conninfo | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]]
     | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]
 )
 
-#: Seconds that a thread or task has to leave a connection that is closed under it.
+#: Seconds that a thread or task has to leave a connection that is closed while in use.
 PATIENCE_WITH_USER = 0.1
 
-# Named as what it is to a user.
+# The name that users know the class by.
 logger = GuardedLogger('gcpool.contrib.psycopg')
 
 
 class ManagerBase(Generic[_AnyConnT]):
-    """What the managers of both runtimes keep."""
+    """The state of the managers of both runtimes."""
 
-    # Whose subclass a connection class has to be.
+    # The base that a connection class must have.
     _BASE: type[Any]
 
     def _set_up(
@@ -116,9 +116,10 @@ class ManagerBase(Generic[_AnyConnT]):
         self._resets_all = resets_all(reset)
         self._broken_codes = check_codes(broken_codes, str)
         self._cancel_timeout = bounded_seconds('cancel_timeout', cancel_timeout)
-        # Of connections that somebody else has made: the others have theirs with them.
+        # Records of connections that the manager did not create; the manager's own connections carry theirs.
         self._sessions: WeakKeyDictionary[_AnyConnT, Session] = WeakKeyDictionary()
-        # Of connections, and of what they have prepared: to have that dropped costs little, so whenever it is stale.
+        # Of connections, and of what they have prepared. Dropping prepared statements costs little, so it has no
+        # minimum interval.
         self._generations = Generations()
         self._plans = Generations(interval=0.0)
 
@@ -133,13 +134,13 @@ class ManagerBase(Generic[_AnyConnT]):
         return self._sessions.setdefault(conn, Session(self._cancel_timeout))
 
     def _begin(self, endpoint: Hashable) -> Session:
-        """Begin with what is kept of a connection, before it is made."""
-        # Until it is configured, the limit of whoever acquires it counts.
+        """Create the record of a connection, before the connection is made."""
+        # Until the connection is configured, the acquirer's time limit applies.
         seconds = min(self._cancel_timeout, CANCEL_TIMEOUT)
         return Session(seconds, self._generations.latest(endpoint), self._plans.latest(endpoint), manager=self)
 
     def _remember(self, conn: Any, session: Session) -> None:
-        """Take what a connection is now, configured, for what each user is to find."""
+        """Record the state of a connection, now configured, as the state that each user gets."""
         session.state = state_of(conn)
         session.as_new = as_new_state(conn)
         if self._resets_all:
@@ -147,7 +148,7 @@ class ManagerBase(Generic[_AnyConnT]):
         session.cancel_timeout = self._cancel_timeout
 
     def _untouched(self, endpoint: Hashable, conn: Any) -> Session | None:
-        """Give what is kept of a connection that is found to be as new at the first look, None for any other."""
+        """Return the record of a connection that a first look finds in its initial state, None for any other."""
         try:
             session: Session = conn.gcpool_session
         except AttributeError:
@@ -159,9 +160,7 @@ class ManagerBase(Generic[_AnyConnT]):
         return session
 
     def _is_as_new(self, endpoint: Hashable, conn: Any) -> bool:
-        """Whether a connection is trusted, and nothing is left of the last user's work: a release that was cut off may
-        have left all of it.
-        """
+        """Whether a connection is trusted and clean. After an interrupted release, all of a user's work may be left."""
         if why_unfit(conn) is not None or (self._generations.any_retired and self._is_retired(endpoint, conn)):
             return False
         state = self._session_of(conn).state
@@ -171,7 +170,7 @@ class ManagerBase(Generic[_AnyConnT]):
         return self._generations.is_retired(endpoint, self._session_of(conn).generation)
 
     def _check_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
-        """What a check has to ask the server; None for nothing."""
+        """Return what a check has to ask the server; None for nothing."""
         if self._plans.any_retired:
             session = self._session_of(conn)
             if self._plans.is_retired(endpoint, session.plans):
@@ -180,7 +179,7 @@ class ManagerBase(Generic[_AnyConnT]):
         return b'' if self._ping else None
 
     def _is_useless(self, endpoint: Hashable, conn: Any, exc: BaseException) -> bool:
-        """Whether a connection is lost, in the middle of something, or of no use after an error."""
+        """Whether a connection is lost, in the middle of something, or useless after an error."""
         if why_unfit(conn) is not None:
             return True
         for error in errors_in(exc):
@@ -199,33 +198,33 @@ class ManagerBase(Generic[_AnyConnT]):
         why = why_unfit(conn)
         if why is not None:
             if not conn.closed:
-                logger.warning('discarding a connection to %r that was given back %s', endpoint, why)
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back {why}')
+                logger.warning('discarding a connection to %r that was returned %s', endpoint, why)
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned {why}')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that discredits its server')
 
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
-        """What a release has to ask the server, in one message; None for nothing."""
+        """Return what a release has to send to the server, in one message; None for nothing."""
         is_idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
         if is_idle and not self._resets_all:
             return None
         session = self._session_of(conn)
         parts = [] if is_idle else [b'ROLLBACK']
         if self._resets_all or conn._prepared._names:  # noqa: SLF001
-            # As psycopg does after each rollback: objects that are made anew would not be those that were prepared for.
+            # psycopg does the same after each rollback: objects that are created anew would not be the prepared ones.
             parts.append(FULL_RESET.encode() if self._resets_all else b'DEALLOCATE ALL')
             session.forget_prepared(conn, self._plans.latest(endpoint))
         return b'; '.join(parts)
 
     def _forget_all(self, conn: Any) -> None:
-        """Take back what a full reset does, and the server has no part in."""
+        """Do the client's part of a full reset."""
         session = self._session_of(conn)
         if session.state is not None:
             conn._adapters = copy_of_adapters(session.adapters)  # noqa: SLF001
             forget_notifications(conn)
 
     def _take_back(self, conn: Any) -> list[tuple[str, Any]]:
-        """Take back the handlers, and give what is left to take back: names and values of settings."""
+        """Restore the handlers, and return the settings that are left to restore: names and values."""
         state = self._session_of(conn).state
         if state is None:
             return []
@@ -244,9 +243,9 @@ class ManagerBase(Generic[_AnyConnT]):
         ]
 
     def _give_up(self, endpoint: Hashable, conn: Any, exc: BaseException) -> None:
-        """Close a connection that a release could not put in order.
+        """Close a connection that a release could not restore.
 
-        :raise DiscardConnection: unless what came in between is no error of the server, nor of ``configure``
+        :raise DiscardConnection: if the exception is an error of the server, or of ``configure``
         """
         self._session_of(conn).leave(conn)
         if isinstance(exc, Exception):
@@ -255,18 +254,18 @@ class ManagerBase(Generic[_AnyConnT]):
             raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
 
     def _leave_after_check(self, conn: Any, exc: BaseException) -> None:
-        """Close a connection whose check has failed, or was cut off."""
+        """Close a connection whose check has failed, or was interrupted."""
         session = self._session_of(conn)
         if isinstance(exc, psycopg.Error):
-            # The server had its time to answer: closing the connection waits for it no longer.
+            # The server had its time to answer: closing the connection does not wait for it any longer.
             session.deadline = time.monotonic()
         session.leave(conn)
 
 
 def params_for(endpoint: Hashable, found: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the parameters of psycopg's ``connect`` of what was looked up."""
+    """Convert what was looked up into the parameters of psycopg's ``connect``."""
     params = {**kwargs, **to_params(found, endpoint, 'conninfo', text_as='conninfo')}
-    # psycopg fails at these with an AttributeError, at the context after it has connected.
+    # With these psycopg raises an AttributeError; with the context, only after it has connected.
     text, context = params.get('conninfo'), params.get('context')
     if text is not None and not isinstance(text, str):
         cause = TypeError(f"expected a connection string as 'conninfo', not a {type(text).__name__}")
@@ -278,7 +277,7 @@ def params_for(endpoint: Hashable, found: Any, kwargs: Mapping[str, Any]) -> dic
 
 
 def connect_timeout_for(timeout: float, params: Mapping[str, Any]) -> int:
-    """Give the ``connect_timeout`` that keeps within a time limit."""
+    """Return the ``connect_timeout`` that keeps within a time limit."""
     configured = params.get('connect_timeout')
     if configured is None and params.get('conninfo'):
         configured = conninfo_to_dict(params['conninfo']).get('connect_timeout')
@@ -294,13 +293,14 @@ def raise_typed(
     exc: psycopg.Error | TimeoutError | TypeError | ValueError | OverflowError,
     timeout: float | None,
 ) -> NoReturn:
-    """Raise what an error of connecting is to a user."""
+    """Raise the user's error for a failed connect."""
     if isinstance(exc, TimeoutError):
         cause = ConnectionTimeout(f'the server did not answer in time ({exc})')
         raise_connect_timeout(endpoint, cause, timeout)
     if not isinstance(exc, psycopg.Error):
         raise_bad_params(endpoint, exc, 'conninfo', quotes='conninfo' in params)
-    # What it keeps of the attempt has the password, for whoever shows the attributes of errors.
+    # The driver's error keeps the attempt, with the password, which tools that show the attributes of errors would
+    # print.
     exc._pgconn = None  # noqa: SLF001
     if isinstance(exc, ConnectionTimeout):
         raise_connect_timeout(endpoint, exc, None)
@@ -312,12 +312,12 @@ def raise_typed(
 
 
 def close_half_open(exc: BaseException) -> None:
-    """Close what a failed connect has opened: psycopg leaves that to the end of its own, which the error refers to."""
+    """Close what a failed connect has opened: psycopg does when it is collected, but the error refers to it."""
     traceback.clear_frames(exc.__traceback__)
 
 
 def check_configured(endpoint: Hashable, conn: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Refuse a connection that ``configure`` has left in a transaction."""
+    """Reject a connection that ``configure`` has left in a transaction."""
     status = conn.pgconn.transaction_status
     if status != TransactionStatus.IDLE:
         raise ConnectError(

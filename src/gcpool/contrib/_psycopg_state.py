@@ -1,6 +1,6 @@
-# What psycopg does not tell by its interface is read past it.
+# This module reads psycopg's internals where its interface does not tell.
 # ruff: noqa: SLF001
-"""What a connection of psycopg is left with by its users, as far as it can be told without asking the server."""
+"""What users leave behind in a connection of psycopg, as far as the client can tell without asking the server."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -27,8 +27,8 @@ __all__ = [
     'why_unfit',
 ]
 
-#: What a user may change on a connection, and is taken back without asking the server. Those of an asynchronous one are
-#: changed by its setters.
+#: What a user may change on a connection, and a release restores without asking the server. On an asynchronous
+#: connection these are changed by setters.
 SETTINGS_WITH_SETTERS = ('autocommit', 'isolation_level', 'read_only', 'deferrable')
 SETTINGS = (
     *SETTINGS_WITH_SETTERS,
@@ -40,23 +40,23 @@ SETTINGS = (
 )
 settings_of = attrgetter(*SETTINGS)
 
-# Of the settings, and of the handlers.
+# The initial values of the settings, and of the handlers.
 _State: TypeAlias = tuple[tuple[Any, ...], tuple[list[Any], ...]]
 
 
-# libpq's numbers: psycopg's enumerations take ten times as long to compare.
+# libpq's numbers: comparing psycopg's enumerations takes ten times as long.
 _IDLE: int = TransactionStatus.IDLE.value
 _NO_PIPELINE: int = PipelineStatus.OFF.value
 
 
 class AsNew:
-    """What a connection was like when it was configured: each release and check compares the connection with it.
+    """The state of a connection after ``configure``: each release and check compares the connection with it.
 
-    A connection that this describes is in order. Of any other :py:func:`why_unfit` and :py:func:`state_of`, which have
-    the rules, tell what is wrong. They take five times as long: psycopg's properties, which they read, are functions in
-    Python. This reads the attributes behind the properties.
+    A connection in this state is in order. For any other, :py:func:`why_unfit` and :py:func:`state_of`, which have the
+    rules, tell what is wrong. They take five times as long, because they read psycopg's properties, which are Python
+    functions. This class reads the attributes behind the properties.
 
-    :raise AttributeError: in this version of psycopg they are elsewhere
+    :raise AttributeError: this version of psycopg has other attributes
     """
 
     def __init__(self, conn: Any) -> None:
@@ -73,10 +73,10 @@ class AsNew:
         self._notify_handlers = list(conn._notify_handlers)
 
     def describes(self, conn: Any) -> bool:
-        """Tell whether a connection is open and idle, nobody uses it, and its settings and handlers are these."""
+        """Tell whether a connection is open, idle and not in use, and has these settings and handlers."""
         pgconn, prepared = conn.pgconn, conn._prepared
         return (
-            # Neither is it closed then.
+            # This implies that it is not closed.
             pgconn.transaction_status == _IDLE
             and pgconn.pipeline_status == _NO_PIPELINE
             and conn._autocommit is self._autocommit
@@ -97,7 +97,7 @@ class AsNew:
 
 
 def as_new_state(conn: Any) -> AsNew | None:
-    """Give what to compare a connection with; None where that cannot be told from the outside."""
+    """Return what to compare a connection with; None if psycopg's attributes do not allow it."""
     try:
         state = AsNew(conn)
         return state if state.describes(conn) else None
@@ -106,15 +106,15 @@ def as_new_state(conn: Any) -> AsNew | None:
 
 
 class Session(LibpqSession):
-    """What a manager keeps of a connection.
+    """The manager's record of a connection.
 
     :param cancel_timeout: seconds that the server has to end a statement
     :param generation: of the connection, and of what it has prepared, see
-        :py:class:`gcpool.contrib._generations.Generations`; None for one that somebody else has made
-    :param manager: that makes the connection; None likewise
+        :py:class:`gcpool.contrib._generations.Generations`; None for a connection that the manager did not create
+    :param manager: the manager that makes the connection; None likewise
     """
 
-    #: Looks at the socket: see :py:func:`gcpool.contrib._sockets.poller_for`.
+    #: Polls the socket: see :py:func:`gcpool.contrib._sockets.poller_for`.
     poll: Callable[[int], object]
 
     def __init__(
@@ -125,18 +125,18 @@ class Session(LibpqSession):
         self.plans = plans
         self.manager = manager
         self.as_new: AsNew | None = None
-        # As configure has left it; None for a connection that somebody else has made.
+        # The state after ``configure``; None for a connection that the manager did not create.
         self.state: _State | None = None
         self.adapters: AdaptersMap | None = None
 
     def begin(self, conn: Any) -> None:
-        """Keep this with the connection, now that it is made."""
+        """Attach this record to the connection, now that it exists."""
         if not conn.closed:
             self.poll = poller_for(conn.pgconn.socket)
         conn.gcpool_session = self
 
     def leave(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
-        """Close a connection without waiting, also the socket of one that is lost, which psycopg takes for closed."""
+        """Close a connection without waiting, and the socket of a lost connection, which psycopg takes for closed."""
         self.hold(conn)
         conn.pgconn.finish()
 
@@ -146,7 +146,7 @@ class Session(LibpqSession):
             self.hold_socket(conn.pgconn.socket)
 
     def forget_prepared(self, conn: Any, plans: int | None) -> None:
-        """Clear psycopg's cache of prepared statements, for which there is no public way, before the server drops them.
+        """Clear psycopg's cache of prepared statements, for which it has no public way, before the server drops them.
 
         :param conn: the connection
         :param plans: the generation of what it prepares from now on
@@ -154,12 +154,12 @@ class Session(LibpqSession):
         if self.plans is not None:
             self.plans = plans
         conn._prepared.clear()
-        # It is not to be told once more.
+        # The server need not be told again.
         conn._prepared._to_flush.clear()
 
 
 def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
-    """Say what is left of the last user's work that cannot be mended; None if there is nothing."""
+    """Say what is left of the last user's work that cannot be undone; None if there is nothing."""
     if conn.closed:
         return 'closed'
     if conn.pgconn.transaction_status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
@@ -169,8 +169,8 @@ def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
     if conn.lock.locked():
         # Also by a generator that was not read to its end.
         return 'in use'
-    # psycopg has no public way to know these: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the
-    # session any more.
+    # psycopg has no public way to tell: after tpc_prepare(), or a COMMIT by SQL, there is no transaction in the session
+    # any more.
     if getattr(conn, '_tpc', None) is not None:
         return 'in a two-phase commit'
     if getattr(conn, '_num_transactions', 0):
@@ -179,22 +179,22 @@ def why_unfit(conn: Connection[Any] | AsyncConnection[Any]) -> str | None:
 
 
 def state_of(conn: Any) -> _State:
-    """Give what a release leads back to: settings, and handlers."""
+    """Return what a release restores: settings, and handlers."""
     return settings_of(conn), tuple(map(list, handlers_of(conn)))
 
 
 def handlers_of(conn: Any) -> tuple[list[Any], ...]:
-    """Give the lists of those who want to be told. psycopg has no public way to read them."""
+    """Return the lists of handlers. psycopg has no public way to read them."""
     return getattr(conn, '_notice_handlers', []), getattr(conn, '_notify_handlers', [])
 
 
 def copy_of_adapters(adapters: AdaptersMap | None) -> AdaptersMap | None:
-    """Copy the adapters of a connection: None as long as it has not been asked for them."""
+    """Copy the adapters of a connection: None as long as they have not been asked for."""
     return None if adapters is None else AdaptersMap(adapters)
 
 
 def forget_notifications(conn: Any) -> None:
-    """Drop the notifications that have arrived, and nobody has taken."""
+    """Drop the notifications that have arrived and that no user has taken."""
     while conn.pgconn.notifies() is not None:
         pass
     if backlog := getattr(conn, '_notifies_backlog', None):

@@ -1,4 +1,4 @@
-"""Statements on a connection of psycopg, past its cursors: how some are executed, and how those at work are ended."""
+"""Statements on a connection of psycopg, without its cursors: how some are executed, and how running ones are ended."""
 
 import asyncio
 import contextlib
@@ -42,10 +42,10 @@ __all__ = [
 
 _ResultT = TypeVar('_ResultT')
 
-# Seconds in which what is asked of a server is cut off at the least, as connecting has some time though the limit is 0.
+# Minimum number of seconds for a request to the server, like the minimum for connecting with a limit of 0.
 _SHORTEST_WAIT = 0.05
 
-# How often psycopg looks up while it waits, in seconds.
+# The interval, in seconds, at which psycopg checks for interrupts while it waits.
 _INTERVAL: float = inspect.signature(AsyncConnection.wait).parameters['interval'].default
 
 logger = GuardedLogger(__name__)
@@ -58,13 +58,13 @@ async def wait_bounded(
     interval: float = _INTERVAL,
     **options: Any,
 ) -> _ResultT:
-    """Do what :py:meth:`psycopg.AsyncConnection.wait` does; but what follows a cancellation is bounded, not cut off.
+    """Like :py:meth:`psycopg.AsyncConnection.wait`, but what follows a cancellation is limited, not cut off.
 
-    psycopg waits up to 5 seconds each for the server to take its request to cancel, and to end the statement. Is it
-    cancelled once more meanwhile (as anyio's scopes do at each turn of the loop), it closes the connection, and the
-    server goes on with the statement.
+    psycopg waits up to 5 seconds for the server to accept its cancel request, and up to 5 for the statement to end. If
+    it is cancelled again meanwhile (anyio's scopes cancel at each turn of the loop), it closes the connection, and the
+    server continues the statement.
     """
-    # Whoever calls this holds it.
+    # The caller holds psycopg's lock.
     conn = cast('AsyncConnection[Any]', connection())
     try:
         return await wait_async(gen, conn.pgconn.socket, interval=interval, **options)
@@ -75,10 +75,10 @@ async def wait_bounded(
 
 
 async def _end_statement(conn: AsyncConnection[Any], session: Session, gen: Generator[Any, Any, object]) -> None:
-    """Ask the server to end the statement and take what it answers: the connection is good again. Else close it."""
+    """Ask the server to end the statement and read the answer: the connection is good again. Otherwise close it."""
     deadline = time.monotonic() + session.cancel_timeout
     ending = asyncio.ensure_future(wait_async(gen, conn.pgconn.socket, interval=_INTERVAL))
-    # Whether the server has taken each request: one that comes late would end the next user's statement.
+    # Whether the server has accepted each request: a late one would end the next user's statement.
     all_arrived = True
     try:
         while not ending.done() and (left := deadline - time.monotonic()) > 0:
@@ -86,21 +86,22 @@ async def _end_statement(conn: AsyncConnection[Any], session: Session, gen: Gene
             await asyncio.wait((ending,), timeout=min(max(deadline - time.monotonic(), 0.0), ASK_AGAIN))
     finally:
         while not ending.done():
-            # Perhaps more than once: psycopg before 3.3.6 loses a cancellation that comes when its interval is over.
+            # Cancel, possibly more than once: psycopg before 3.3.6 loses a cancellation that comes when its interval
+            # ends.
             ending.cancel()
             await asyncio.wait((ending,), timeout=LOOK)
         failure = None if ending.cancelled() else ending.exception()
         if failure is not None and not isinstance(failure, QueryCanceled):
-            logger.info('a statement that nobody waits for has not ended as it should: %s', failure)
+            logger.info('an abandoned statement has not ended as it should: %s', failure)
         if is_at_work(conn) or not (all_arrived or conn.closed):
             session.deadline = deadline
             session.leave(conn)
 
 
 async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await what is bounded in time, and has to be done though the task is cancelled, as often as that may be.
+    """Await something that has a time limit and must be done, however often the task is cancelled meanwhile.
 
-    For whoever raises on the first cancellation afterwards.
+    The caller re-raises the first cancellation afterwards.
     """
     task = asyncio.ensure_future(work)
     while not task.done():
@@ -111,7 +112,7 @@ async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 
 def is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Tell whether a connection is idle, and the server has not ended it; only the kernel is asked."""
+    """Tell whether a connection is idle, and the server has not ended it; asks only the kernel."""
     pgconn = conn.pgconn
     if conn.closed or pgconn.transaction_status != TransactionStatus.IDLE:
         return False
@@ -121,8 +122,8 @@ def is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
             return False
         if not readable:
             break
-        # The server may speak unasked: a notification, or that it shuts down. This takes in what has arrived (psycopg
-        # delivers notifications with the next statement) and fails if that was the end; it sends nothing.
+        # The server may speak unasked: a notification, or a shutdown. This reads what has arrived (psycopg delivers
+        # notifications with the next statement) and fails if that was the end; it sends nothing.
         pgconn.consume_input()
         if pgconn.is_busy():
             return False
@@ -130,9 +131,9 @@ def is_connected(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 
 
 def _conversation(pgconn: PGconn, command: bytes) -> Generator[None, None, None]:
-    """Send statements by the simple protocol and read the answers; yields when the next one has not arrived.
+    """Send statements by the simple protocol and read the answers; yields when the next answer has not arrived.
 
-    Not by a cursor: that would begin a transaction, and ask a dead server to cancel when it is cut off.
+    Not with a cursor: that would begin a transaction, and ask a dead server to cancel when interrupted.
 
     :raise psycopg.Error: the server refuses them, or is lost
     """
@@ -156,12 +157,12 @@ def _conversation(pgconn: PGconn, command: bytes) -> Generator[None, None, None]
 
 
 def exchange(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
-    """Have statements executed by the simple protocol, which begins no transaction.
+    """Execute statements by the simple protocol, which begins no transaction.
 
     :param pgconn: libpq's connection
     :param command: the statements
     :param timeout: seconds, None for no limit
-    :raise psycopg.Error: that failed, or the time is over
+    :raise psycopg.Error: they failed, or the timeout expired
     """
     deadline = deadline_after(timeout)
     conversation = _conversation(pgconn, command)
@@ -173,7 +174,7 @@ def exchange(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
 
 
 async def exchange_async(pgconn: PGconn, command: bytes, timeout: float | None) -> None:
-    """The same in an event loop."""
+    """Execute statements like :py:func:`execute`, in an event loop."""
     loop = asyncio.get_running_loop()
     arrived, fd = asyncio.Event(), pgconn.socket
     is_over = False
@@ -184,7 +185,7 @@ async def exchange_async(pgconn: PGconn, command: bytes, timeout: float | None) 
         arrived.set()
 
     loop.add_reader(fd, arrived.set)
-    # The timer alone tells that the time is over: uvloop's may ring before the clock says so.
+    # Only the timer decides that the time is over: uvloop's timer may fire before the clock says so.
     timer = None if timeout is None else loop.call_later(timeout, give_up)
     try:
         for _ in _conversation(pgconn, command):
@@ -200,11 +201,11 @@ async def exchange_async(pgconn: PGconn, command: bytes, timeout: float | None) 
 
 @contextlib.contextmanager
 def waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Callable[[], bool]]:
-    """Bound what a connection waits for in the block, without a thread: psycopg looks up at intervals.
+    """Limit the waits of a connection in the block, without a thread: psycopg checks for interrupts at intervals.
 
     :param conn: the connection
-    :param deadline: of :py:func:`time.monotonic`, None for no limit
-    :return: of the context: tells whether the time was over. Each wait raises ConnectionTimeout then.
+    :param deadline: in the time of :py:func:`time.monotonic`, None for no limit
+    :return: of the context manager: tells whether the deadline has passed. Each wait raises ConnectionTimeout then.
     """
     if deadline is None:
         yield lambda: False
@@ -238,17 +239,17 @@ def waits_until(conn: Connection[Any], deadline: float | None) -> Iterator[Calla
 
 
 def is_at_work(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Tell whether the server may be at work for a statement."""
+    """Tell whether the server may be running a statement."""
     return not conn.closed and conn.pgconn.transaction_status == TransactionStatus.ACTIVE
 
 
 def has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Whether a statement has ended, or what the server says of it has not been read."""
+    """Whether a statement has ended, or its answer has arrived but was not read."""
     return not is_at_work(conn) or poll_once(conn.pgconn.socket)[0]
 
 
 def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
-    """Ask the server to end the statement of a connection, and wait for it to take that for some seconds at most."""
+    """Ask the server to end the statement of a connection, and wait for at most some seconds until it accepts that."""
     if capabilities.has_cancel_safe():
         try:
             conn.cancel_safe(timeout=max(seconds, 0.001))
@@ -261,9 +262,9 @@ def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
 
 
 async def ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> bool:
-    """The same in an event loop.
+    """Ask in an event loop.
 
-    :return: False if it is not known that the server has taken the request
+    :return: False if it is unknown whether the server has accepted the request
     """
     if capabilities.has_cancel_safe():
         try:
@@ -289,7 +290,7 @@ async def ask_to_cancel_async(conn: AsyncConnection[Any], seconds: float) -> boo
 
 
 def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:
-    """Give what asks the server by a libpq that waits for the answer: before version 17."""
+    """Return a function that asks the server by a libpq before version 17, which waits for the answer."""
     if psycopg.pq.__impl__ == 'python':
         return pgconn.get_cancel().cancel
     module = sys.modules[type(pgconn).__module__].__file__
@@ -297,9 +298,9 @@ def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:
 
 
 def cut_off_user(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """End the wait of whoever waits for an answer on a connection that the server does not give.
+    """End the wait of a thread or task for an answer that the server does not send.
 
-    :return: False if there is an answer: nobody waits for it, and the server is about to end the session
+    :return: False if there is an answer: then nothing waits for it, and the server is about to end the session
     """
     if conn.closed or poll_once(conn.pgconn.socket)[0]:
         return False

@@ -1,4 +1,4 @@
-"""PyMySQL's connection, which also knows what a pool has to know of it."""
+"""PyMySQL's connection, extended by what a pool needs to know."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ __all__ = ['Connection', 'default_tls', 'seconds_until']
 if TYPE_CHECKING:
 
     class _DriverConnection(connections.Connection[Any]):
-        """What PyMySQL's connection has beside its interface, and is used here."""
+        """Attributes of PyMySQL's connection that are not in its interface and are used here."""
 
         autocommit_mode: bool | None
         bind_address: str | None
@@ -56,51 +56,52 @@ else:
 
 # A timeout of 0 would make the socket non-blocking.
 _SHORTEST_TIMEOUT = 1e-6
-# Seconds that sending the five bytes of a good-bye may take. They do not wait, unless what is before them does.
+# Seconds that sending the five bytes of a good-bye may take. Sending does not wait, unless earlier data does.
 _QUIT_TIMEOUT = 1.0
 _SERVER_LOST = 'Lost connection to MySQL server during query'
 
 
 @functools.cache
 def default_tls() -> Any:
-    """What PyMySQL does TLS with if the parameters say nothing of it: from 1.2 on if the server offers it, unverified.
+    """Return PyMySQL's TLS context for parameters that do not mention TLS: from 1.2 on it uses TLS if offered,
+    unverified.
 
-    PyMySQL makes that for each connection anew, and loads the system's certificates into it: tens of milliseconds of
-    processor time, for which all other threads wait, too.
+    PyMySQL builds a context for each connection, and loads the system's certificates into it: tens of milliseconds of
+    processor time, during which all other threads wait.
     """
     return getattr(connections.Connection(defer_connect=True), 'ctx', None)
 
 
 class _RawReader(socket.SocketIO):
-    """Reads from a socket, unless it is only to be seen what the buffer in front of it has."""
+    """Reads from a socket, unless only the contents of the buffer above it are wanted."""
 
     only_looks = False
 
     def readinto(self, b: Any) -> int | None:
-        """Read what there is; None, as if there were nothing, while it is only looked."""
+        """Read what there is; while only looking, return None, as if there were nothing."""
         return None if self.only_looks else super().readinto(b)
 
 
 class Connection(SessionState, _DriverConnection):
     """PyMySQL's connection, which also knows whether the server still owes it an answer.
 
-    PyMySQL keeps the server's status, but does not take it from the end of a result set: a ``SELECT`` that began a
-    transaction does not show there. So this notes when the status is of before the last statement.
+    PyMySQL keeps the server's status, but does not read it from the end of a result set, so it misses that a ``SELECT``
+    began a transaction. Therefore this class records when the status is older than the last statement.
     """
 
     INTERFACE_ERROR = err.InterfaceError
-    # Looks at the socket: see gcpool.contrib._sockets.poller_for.
+    # Polls the socket: see gcpool.contrib._sockets.poller_for.
     _poll: Callable[[int], object] | None = None
 
     def is_quiet(self) -> bool:
-        """Whether the server has neither ended the connection nor said anything that was not asked for."""
+        """Whether the server has neither ended the connection nor sent anything unasked."""
         return self._sock is not None and self._poll is not None and not self._poll(0)
 
     def has_unread(self) -> bool:
-        """Whether something has arrived that was not read, or the connection has ended. Costs no round trip."""
+        """Whether anything unread has arrived, or the connection has ended. Costs no round trip."""
         if not self.is_quiet():
             return True
-        # The kernel has nothing, but the driver's buffer may, or TLS.
+        # The kernel has nothing, but the driver's buffer or the TLS layer may.
         reader = self._rfile
         reader.raw.only_looks = True
         try:
@@ -111,12 +112,12 @@ class Connection(SessionState, _DriverConnection):
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
     def restore(self) -> None:
-        """Roll back what may be open and set autocommit to what it was; no round trip if there is nothing to do."""
+        """Roll back an open transaction and restore autocommit; no round trip if there is nothing to do."""
         for step in self.steps_to_restore():
             step()
 
     def learn_to_reset(self) -> None:
-        """Find out, of a new session, what a reset has to make of it."""
+        """Record the state of a new session that a reset restores."""
         try:
             self.query(QUERIES_FOR_RESET[0])
         except err.MySQLError as exc:
@@ -126,7 +127,7 @@ class Connection(SessionState, _DriverConnection):
         self._initial = self.charset, self.collation, self.encoding, self.autocommit_mode
 
     def reset(self) -> None:
-        """Make the session what it was when it was new; one round trip, none if nothing was asked of the server."""
+        """Reset the session to its initial state; one round trip, none if the session was not used."""
         if not self.was_used:
             return
         self.charset, self.collation, self.encoding, self.autocommit_mode = self._initial
@@ -135,7 +136,7 @@ class Connection(SessionState, _DriverConnection):
 
     @contextlib.contextmanager
     def limited(self, seconds: float | None) -> Generator[None, None, None]:
-        """Let all that is read and written in the block together take no longer than some seconds (None: as long)."""
+        """Limit the total time of all reads and writes in the block, in seconds (None: no limit)."""
         if seconds is None:
             yield
             return
@@ -158,12 +159,12 @@ class Connection(SessionState, _DriverConnection):
             if len(data) < count:
                 self.abort()
                 raise err.OperationalError(CR.CR_SERVER_LOST, _SERVER_LOST)
-            # For what is written next, and the handshake of TLS.
+            # For the next writes, and the TLS handshake.
             renew()
             return data
 
         renew()
-        # On the instance, and only for this block: reading rows should not cost more.
+        # On the instance, and only for this block, so that reading rows does not become slower.
         self._read_bytes = read_bytes
         try:
             yield
@@ -172,9 +173,10 @@ class Connection(SessionState, _DriverConnection):
             self._read_timeout, self._write_timeout = configured
 
     def _read_in_pieces(self, count: int, renew: Callable[[], None]) -> bytes:
-        """Read some bytes, or less at the end of the stream, with ``renew`` called before each wait for the server.
+        """Read some bytes, or fewer at the end of the stream; ``renew`` is called before each wait for the server.
 
-        A reader that is told to read them all waits anew, as long as it may at all, for each byte that comes alone.
+        A reader that is told to read all of them would wait anew, for its whole timeout, for each byte that arrives
+        alone.
         """
         data = b''
         while len(data) < count:
@@ -183,7 +185,7 @@ class Connection(SessionState, _DriverConnection):
             if sock is None or reader is None:
                 break
             sock.settimeout(self._read_timeout)
-            # By this PyMySQL knows whether the socket has the timeout that it should have.
+            # PyMySQL compares this with the timeout that the socket should have.
             self._current_timeout = self._read_timeout
             piece = reader.read1(count - len(data))
             if not piece:
@@ -192,13 +194,13 @@ class Connection(SessionState, _DriverConnection):
         return data
 
     def connect(self, sock: socket.socket | None = None) -> None:
-        """As PyMySQL's, which a user may call to connect again.
+        """Connect again, as PyMySQL lets users do.
 
         :raise pymysql.err.InterfaceError: the pool has closed the connection, and would not know of another one
         """
         self._refuse_if_ended()
         super().connect(sock)
-        # Meanwhile it may have.
+        # The pool may have closed it in the meantime.
         self._refuse_if_ended()
         sock, reader = self._sock, self._rfile
         if sock is not None:
@@ -208,9 +210,9 @@ class Connection(SessionState, _DriverConnection):
     def connect_by(self, deadline: float) -> None:
         """Connect and log in.
 
-        :param deadline: the monotonic time by which it has to be done, with the host name's resolution and all of its
+        :param deadline: the monotonic time by which this must be done, including resolving the host name and trying all
             addresses
-        :raise pymysql.err.MySQLError: as PyMySQL does when it connects by itself
+        :raise pymysql.err.MySQLError: as when PyMySQL connects by itself
         """
         try:
             if self.unix_socket:
@@ -236,18 +238,18 @@ class Connection(SessionState, _DriverConnection):
         return sock
 
     def _prepare(self, sock: socket.socket) -> None:
-        """Give a socket what PyMySQL gives those that it connects by itself."""
+        """Set the options that PyMySQL sets on sockets that it connects itself."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self.bind_address is not None:
             sock.bind((self.bind_address, 0))
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
-        # The parameters say nothing of TLS.
+        # The parameters do not mention TLS.
         return default_tls() if sslp == {} else super()._create_ssl_ctx(sslp)
 
     def end(self, seconds: float = _QUIT_TIMEOUT) -> None:
-        """Close it for good, with a good-bye if it is in order; may be called from another thread, and twice.
+        """Close the connection for good, with a good-bye if it is intact; may be called from another thread, and twice.
 
         :param seconds: how long sending the good-bye may take
         """
@@ -255,7 +257,7 @@ class Connection(SessionState, _DriverConnection):
         polite = self.in_order
         result, self._result = self._result, None
         if result is not None:
-            # It would read on when it is collected, from a connection that is closed.
+            # When collected, it would read on from a closed connection.
             result.unbuffered_active = False
         if self._sock is None:
             return
@@ -269,8 +271,8 @@ class Connection(SessionState, _DriverConnection):
         """Close the connection without a good-bye; may be called from another thread, and twice."""
         sock, reader = self._sock, self._rfile
         if sock is not None:
-            # Who waits for an answer is woken by this, and gives the reader free. And closing a socket of TLS takes its
-            # encryption away before it closes it: from now on what another thread sends goes nowhere.
+            # This wakes a thread that waits for an answer and frees the reader. And closing a TLS socket removes its
+            # encryption before closing it: from now on, data that another thread sends goes nowhere.
             shut_down(sock)
         for stream in (reader, sock):
             if stream is not None:
@@ -283,20 +285,21 @@ class Connection(SessionState, _DriverConnection):
 
     @staticmethod
     def _failed_half_way(result: Any) -> bool:
-        # The end of the rows, which an error takes the place of, would tell whether there are further results.
+        # The end of the rows, which the error replaces, would tell whether there are further results.
         return result.has_next is None and not result.unbuffered_active
 
     def _was_closed_here(self, exc: BaseException) -> bool:
         return self._ended or self._closed or any(isinstance(error, TimeoutError) for error in errors_in(exc))
 
     def _get_server_information(self) -> None:
-        # Before any waiting: it may be given up half-way.
+        # Before any wait, because the wait may be cancelled half-way.
         self._begin_session(None if self._sock is None else self._sock.getsockname())
         super()._get_server_information()
 
     def _execute_command(self, command: int, sql: str | bytes) -> None:
         earlier = self._result
-        # Before, since sending may fail half-way; behind, since what an earlier statement left unread is read first.
+        # Before, because sending may fail half-way; after, because asyncmy first reads what an earlier statement left
+        # unread.
         if self._sock is None:
             super()._execute_command(command, sql)
             return
@@ -314,7 +317,7 @@ class Connection(SessionState, _DriverConnection):
             return super()._read_ok_packet()
 
     def _read_query_result(self, unbuffered: bool = False) -> int:
-        # Of a statement's further results, too.
+        # Also for further results of a statement.
         self._awaiting_reply = True
         try:
             affected: int = super()._read_query_result(unbuffered)
@@ -325,12 +328,12 @@ class Connection(SessionState, _DriverConnection):
         return affected
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """As PyMySQL's."""
+        """Like PyMySQL."""
         with self._reading_reply(told=False):
             super().set_character_set(charset, collation)
 
     def show_warnings(self) -> Any:
-        """As PyMySQL's."""
+        """Like PyMySQL."""
         with self._reading_reply(told=False):
             return super().show_warnings()  # type: ignore[no-untyped-call]
 
@@ -351,5 +354,5 @@ def _cannot_connect(host: str, cause: OSError) -> err.OperationalError:
 
 
 def seconds_until(deadline: float) -> float:
-    """Give the seconds until a monotonic time: some, since a socket takes 0 for non-blocking."""
+    """Return the seconds until a monotonic time; never 0, which would make a socket non-blocking."""
     return max(deadline - time.monotonic(), _SHORTEST_TIMEOUT)

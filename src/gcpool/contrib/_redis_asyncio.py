@@ -1,6 +1,6 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""redis-py's connections for asyncio, which keep to a time limit and part from their servers."""
+"""redis-py's connections for asyncio, with time limits and an orderly end of their sessions."""
 
 import asyncio
 import functools
@@ -38,7 +38,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
         if not self.is_connected:
             self._about_to_connect()
-            # From the last session on it.
+            # Of the previous session.
             await self._part()
             await self._wait_for_another()
         await super().connect_check_health(*args, **kwargs)
@@ -51,21 +51,21 @@ class AsyncPooledConnection(Session, _AsyncBase):
         finally:
             self._session_is_over()
             if writer is not None:
-                # redis-py does not always wait until it is closed, and a server that takes nothing of what is still to
-                # be sent would keep it open for good.
+                # redis-py does not always wait until the connection is closed, and a server that does not read what is
+                # still to be sent would keep it open for good.
                 writer.transport.abort()
             if self._farewell is not None:
                 end_sending(self._farewell)
 
     def _leave_stream(self) -> None:
-        # A transport of TLS that is closed has forgotten its socket, and fails.
+        # A closed TLS transport has forgotten its socket, and raises.
         if self._writer is not None and not self._writer.transport.is_closing():
             sock = self._writer.get_extra_info('socket')
             if sock is not None and sock.fileno() >= 0:
                 self._leave(sock)
 
     async def _part(self, limit: float | None = None) -> None:
-        """Give the server a moment to let go of a session that was left."""
+        """Give the server a moment to end an abandoned session."""
         farewell, self._farewell = self._farewell, None
         if farewell is not None:
             ended = False
@@ -75,7 +75,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
                 self._see_off(farewell, ended)
 
     async def _wait_for_another(self) -> None:
-        """Wait for the end of a session that the server still has, in whose place this one comes."""
+        """Wait for the end of a session that the server still has, and that this one replaces."""
         taken = self.servers.take(self.endpoint)
         if taken is not None:
             farewell, until = taken
@@ -108,7 +108,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
             self._was_not_read(exc, self.is_connected)
             raise
         if response is None and timeout is not None:
-            # A reply, or redis-py's way to say that there was none in time.
+            # A reply, or redis-py's sign that none came in time.
             self._doubt = 'a reply may not have come in time'
         self._was_read(response)
         return response
@@ -124,8 +124,8 @@ class AsyncPooledConnection(Session, _AsyncBase):
         if limit is None:
             await do()
             return
-        # With a limit of its own redis-py sends by asyncio.wait_for, which before Python 3.12 may swallow a
-        # cancellation, that of a pool whose time is over as well.
+        # With its own limit redis-py sends by asyncio.wait_for, which before Python 3.12 may swallow a cancellation,
+        # including the pool's own.
         self.socket_timeout = None
         try:
             async with timeout_scope(limit):
@@ -136,9 +136,9 @@ class AsyncPooledConnection(Session, _AsyncBase):
             self.socket_timeout = timeout
 
     async def end(self, timeout: float) -> None:
-        """Close it for good: abort it if that takes more than ``timeout`` seconds.
+        """Close the connection for good: abort it if that takes more than ``timeout`` seconds.
 
-        Then give the server a moment to close it, too.
+        Then give the server a moment to close its side, too.
         """
         self._leave_stream()
         self._ended = True
@@ -154,7 +154,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
             await self._part(time_left(deadline))
 
     async def abort(self) -> None:
-        """Close it for good, and at once, but for a moment that the server gets to close it, too."""
+        """Close the connection for good, at once except for a moment in which the server may close its side, too."""
         self._leave_stream()
         self._ended = True
         if self._writer is not None:
@@ -163,7 +163,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
         await self._part()
 
     async def reset(self, timeout: float | None) -> None:
-        """Make the session what the handshake made it, in one round trip."""
+        """Reset the session to its state after the handshake, in one round trip."""
         try:
             await self._in_time(self._reset, timeout)
         finally:
@@ -178,7 +178,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
         self._is_clean()
 
     async def is_quiet(self) -> bool:
-        """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
+        """Tell whether the server has neither closed the connection nor sent anything unasked."""
         writer = self._writer
         if writer is None or writer.transport.is_closing():
             return False
@@ -189,7 +189,7 @@ class AsyncPooledConnection(Session, _AsyncBase):
             return False
         if self._poll is None or self._poll(0):
             readable, finished = poll_once(sock.fileno())
-            # With TLS it may be something for the TLS layer only.
+            # With TLS the data may be only for the TLS layer.
             if finished or (readable and writer.get_extra_info('ssl_object') is None):
                 return False
         try:
@@ -203,13 +203,13 @@ class AsyncPooledConnection(Session, _AsyncBase):
         self._poll = None if sock is None else poller_for(sock.fileno())
 
     async def answers(self) -> bool:
-        """Ask the server for a sign of life."""
+        """Ask the server whether it still answers."""
         try:
             await self._in_time(self._send_ping)
         except (redis.RedisError, OSError):
             await self.disconnect(nowait=True)
             return False
         finally:
-            # Unless it has answered, it has had its time: nobody waits for it again.
+            # If the server has not answered, it has had its time: closing does not wait for it again.
             self._is_busy = False
         return True

@@ -1,6 +1,6 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""redis-py's clients of one connection, which another one has when it is given back."""
+"""redis-py's clients on one connection, each valid until the connection is returned."""
 
 import weakref
 from typing import Any, cast
@@ -17,9 +17,9 @@ __all__ = ['async_client_of', 'async_pooled', 'client_of', 'pooled']
 
 
 def pooled(conn: PooledConnection) -> PooledConnection:
-    """Give a connection that was made by this package's manager.
+    """Return a connection, if the manager of this package created it.
 
-    :raise TypeError: it was not
+    :raise TypeError: the manager did not create it
     """
     if not isinstance(conn, PooledConnection):
         raise TypeError(f'{conn!r} was not made by RedisConnectionManager')
@@ -27,14 +27,14 @@ def pooled(conn: PooledConnection) -> PooledConnection:
 
 
 def async_pooled(conn: AsyncPooledConnection) -> AsyncPooledConnection:
-    """The same for asyncio."""
+    """Return a connection for asyncio, likewise."""
     if not isinstance(conn, AsyncPooledConnection):
         raise TypeError(f'{conn!r} was not made by AsyncRedisConnectionManager')
     return conn
 
 
 class _OneConnection(redis.ConnectionPool):
-    """What a client of redis-py takes for its pool."""
+    """Serves as the pool of a redis-py client."""
 
     def __init__(self, conn: PooledConnection) -> None:
         super().__init__(
@@ -56,11 +56,11 @@ class _OneConnection(redis.ConnectionPool):
         self.is_lent = False
 
     def disconnect(self, inuse_connections: bool = True) -> None:
-        """Leave the connection to its pool."""
+        """Keep the connection: it belongs to its pool."""
 
 
 class _OneAsyncConnection(redis.asyncio.ConnectionPool):
-    """What a client of redis-py for asyncio takes for its pool."""
+    """Serves as the pool of a redis-py client for asyncio."""
 
     def __init__(self, conn: AsyncPooledConnection) -> None:
         super().__init__(connection_class=type(conn), max_connections=1, **conn.parameters)
@@ -77,14 +77,14 @@ class _OneAsyncConnection(redis.asyncio.ConnectionPool):
         self.is_lent = False
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Leave the connection to its pool."""
+        """Keep the connection: it belongs to its pool."""
 
 
 def _check_that_it_may_be_lent(conn: Session | None, lender: _OneConnection | _OneAsyncConnection) -> None:
     if conn is None:
         raise redis.ConnectionError('the connection was closed by its pool')
     if lender.is_given_back:
-        raise redis.ConnectionError('the connection was given back to its pool, and this client with it')
+        raise redis.ConnectionError('the connection was returned to its pool, and this client with it')
     if lender.is_lent:
         raise redis.MaxConnectionsError(
             'this client has one connection, which its pipeline with WATCH or its pubsub holds: use them one at a time'
@@ -92,27 +92,27 @@ def _check_that_it_may_be_lent(conn: Session | None, lender: _OneConnection | _O
 
 
 def client_of(conn: PooledConnection) -> redis.Redis:
-    """Give a client of redis-py that uses the one connection.
+    """Return a client of redis-py that uses this one connection.
 
-    ``client_of(conn).get('key')``. For as long as the connection is acquired, and for one thread. Pipelines work; a
-    pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does nothing.
+    ``client_of(conn).get('key')``. Use the client while the connection is acquired, in one thread. Pipelines work. A
+    pubsub works too, but makes the connection unfit. Closing the client is not needed and does nothing.
 
-    :param conn: a connection made by :py:class:`gcpool.contrib.redis.RedisConnectionManager`
-    :return: the same client each time, until the connection is given back; from then on that one raises
+    :param conn: a connection created by :py:class:`gcpool.contrib.redis.RedisConnectionManager`
+    :return: the same client each time, until the connection is returned; after that the client raises
         ``redis.ConnectionError``
     """
     return cast('redis.Redis', pooled(conn).client(redis.Redis, _OneConnection))
 
 
 def async_client_of(conn: AsyncPooledConnection) -> redis.asyncio.Redis:
-    """Give a client of redis-py for asyncio that uses the one connection.
+    """Return a client of redis-py for asyncio that uses this one connection.
 
-    ``await async_client_of(conn).get('key')``. For as long as the connection is acquired, and for one task at a time.
-    Pipelines work; a pubsub does, too, but leaves the connection unfit. Closing the client is not needed and does
+    ``await async_client_of(conn).get('key')``. Use the client while the connection is acquired, in one task at a time.
+    Pipelines work. A pubsub works too, but makes the connection unfit. Closing the client is not needed and does
     nothing.
 
-    :param conn: a connection made by :py:class:`gcpool.contrib.redis.AsyncRedisConnectionManager`
-    :return: the same client each time, until the connection is given back; from then on that one raises
+    :param conn: a connection created by :py:class:`gcpool.contrib.redis.AsyncRedisConnectionManager`
+    :return: the same client each time, until the connection is returned; after that the client raises
         ``redis.ConnectionError``
     """
     return cast('redis.asyncio.Redis', async_pooled(conn).client(redis.asyncio.Redis, _OneAsyncConnection))

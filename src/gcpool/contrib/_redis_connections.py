@@ -1,4 +1,4 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
 """Makes redis-py's connections, of the class and with the parameters that their endpoint asks for."""
 
@@ -35,7 +35,7 @@ def _pooled_class(mixin: type, base: type) -> type:
 def _split_parameters(
     endpoint: Hashable, found: dict[str, Any], parse_url: Callable[[str], Mapping[str, Any]]
 ) -> tuple[str, type | None, dict[str, Any]]:
-    """Give the kind of connection, its class if one was named, and the parameters of the class."""
+    """Return the kind of connection, its class if one was named, and the parameters of the class."""
     url = found.pop('url', None)
     if url is not None:
         if not isinstance(url, str):
@@ -43,7 +43,7 @@ def _split_parameters(
         try:
             found.update(parse_url(url))
         except ValueError:
-            # Without the cause, which may quote from the URL.
+            # Without the cause, which may quote the URL.
             raise ConnectError(
                 f'the URL of endpoint {endpoint!r} cannot be read by redis-py; write '
                 'redis://user:password@host:port/0 (rediss:// for TLS, unix:// for a socket), with special characters '
@@ -74,7 +74,7 @@ _ASYNC_CLASSES: Mapping[str, type] = {
 
 
 def new_connection(endpoint: Hashable, params: dict[str, Any], servers: Servers, *, resets: bool) -> PooledConnection:
-    """Make a connection for threads, not connected yet."""
+    """Create a connection for threads, not connected yet."""
     kind, base, found = _split_parameters(endpoint, params, redis.connection.parse_url)
     _check_parameters(found, base, redis.connection.AbstractConnection, asynchronous=False)
     conn: PooledConnection = _pooled_class(PooledConnection, base or _CLASSES[kind])(**found)
@@ -85,7 +85,7 @@ def new_connection(endpoint: Hashable, params: dict[str, Any], servers: Servers,
 def new_async_connection(
     endpoint: Hashable, params: dict[str, Any], servers: Servers, *, resets: bool
 ) -> AsyncPooledConnection:
-    """Make a connection for asyncio, not connected yet."""
+    """Create a connection for asyncio, not connected yet."""
     kind, base, found = _split_parameters(endpoint, params, redis.asyncio.connection.parse_url)
     _check_parameters(found, base, redis.asyncio.connection.AbstractConnection, asynchronous=True)
     conn: AsyncPooledConnection = _pooled_class(AsyncPooledConnection, base or _ASYNC_CLASSES[kind])(**found)
@@ -94,7 +94,7 @@ def new_async_connection(
 
 
 def _check_parameters(params: Mapping[str, Any], base: object, expected_base: type, *, asynchronous: bool) -> None:
-    """Refuse what redis-py would take and stumble over later, or would take for the other runtime."""
+    """Reject what redis-py would accept and fail on later, and what is for the other runtime."""
     where = 'redis.asyncio' if asynchronous else 'redis'
     if base is not None and not (isinstance(base, type) and issubclass(base, expected_base)):
         raise TypeError(f'connection_class: expected a subclass of {where}.Connection or of its kin, got {base!r}')

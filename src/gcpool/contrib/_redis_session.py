@@ -1,6 +1,6 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""What is known of a session of Redis beyond what redis-py knows: whether it is as its handshake has made it."""
+"""What is known of a Redis session beyond what redis-py knows: whether it is as the handshake left it."""
 
 import collections
 import copy
@@ -20,23 +20,23 @@ from gcpool.contrib._goodbye import hold_socket
 
 __all__ = ['BROKEN_CODES', 'FAREWELL', 'Packed', 'Servers', 'Session', 'least']
 
-_NOT_THROUGH = 'its handshake is not through'
+_NOT_THROUGH = 'its handshake is not complete'
 
-#: Seconds for which nobody connects in the place of a session that was closed while the server was at work for it.
+#: Seconds for which no new session replaces one that was closed while a command was running.
 _LONGEST_FAREWELL = 2.0
 
-#: Seconds that a server that is not at work needs to end a session that was closed, at the most.
+#: Maximum number of seconds in which a server that is not busy ends a closed session.
 FAREWELL = 0.1
 
-#: Error codes after which a connection is useless though it is alive; docs/drivers/redis.md gives the reasons.
+#: Error codes that make a connection useless although it is alive; docs/drivers/redis.md gives the reasons.
 BROKEN_CODES = frozenset({'LOADING', 'MASTERDOWN', 'READONLY', 'UNBLOCKED'})
 
-# What the next user would not expect to find, and what no single command takes back.
+# What the next user would not expect to find, and no single command undoes.
 _ALTERS_SESSION = frozenset(
     {
         *('ASKING', 'AUTH', 'HELLO', 'HIMPORT', 'MONITOR', 'PSYNC', 'QUIT', 'READONLY', 'READWRITE', 'REPLCONF'),
         *('RESET', 'SYNC'),
-        # The number of replies to these depends on how many channels there are.
+        # The number of replies to these depends on the number of channels.
         *('PSUBSCRIBE', 'PUNSUBSCRIBE', 'SSUBSCRIBE', 'SUBSCRIBE', 'SUNSUBSCRIBE', 'UNSUBSCRIBE'),
     }
 )
@@ -49,20 +49,20 @@ _ALTERS_SESSION_WITH = {
     ),
     'SCRIPT': frozenset({'DEBUG'}),
 }
-# What RESET takes back, of these: as Redis 7.0 does it, which leaves NO-EVICT and the reply mode alone. Subscriptions
-# are not here: how many messages come before the reply to RESET cannot be counted.
+# Of these, what RESET undoes: as in Redis 7.0, which leaves NO-EVICT and the reply mode alone. Without subscriptions,
+# because it is unknown how many messages come before the reply to RESET.
 _UNDONE_BY_RESET = frozenset(
     {
         *('ASKING', 'AUTH', 'HELLO', 'READONLY', 'READWRITE', 'RESET'),
         *('CLIENT CACHING', 'CLIENT SETNAME', 'CLIENT TRACKING'),
     }
 )
-# Whether these have changed the session, or have taken back a change, is told by their replies.
+# Their replies tell whether these have changed the session, or have undone a change.
 _TOLD_BY_REPLY = frozenset({'DISCARD', 'EXEC', 'MULTI', 'SELECT', 'UNWATCH', 'WATCH'})
 
 
 def least(limit: float, other: float | None) -> float:
-    """Give the shorter one of two time limits, the second of which may be none."""
+    """Return the shorter of two time limits; the second may be None."""
     return limit if other is None else min(limit, other)
 
 
@@ -78,7 +78,7 @@ class Packed(list[Any]):
 
 @functools.lru_cache(maxsize=1024)
 def _words_that_matter(name: str | bytes) -> tuple[str, ...]:
-    """The words of a command's name if the command may change the session, else none."""
+    """Return the words of a command's name if the command may change the session, otherwise none."""
     text = name.decode('latin-1') if isinstance(name, bytes) else name
     words = tuple(text.upper().split())
     if not words:
@@ -94,43 +94,44 @@ def _as_text(value: object) -> str:
 
 
 class Session:
-    """What both kinds of connections know about themselves beyond what redis-py does."""
+    """What both kinds of connections know about themselves beyond what redis-py knows."""
 
-    # Class attributes, because redis-py's __del__ may come before __init__ is through.
+    # Class attributes, because redis-py's __del__ may run before __init__ has finished.
     #: Commands that were sent, less the replies that were read.
     _unread = 0
-    #: Commands that are being sent. Apart from the others: sending may begin by connecting anew, which wipes these out.
+    #: Commands that are being sent. Counted separately, because sending may begin by reconnecting, which resets the
+    #: other counts.
     _in_send = 0
-    #: Replies that were read since it was connected.
+    #: Replies that were read since the connect.
     _received = 0
-    #: Commands whose replies tell what becomes of the session, each with the number of its reply.
+    #: Commands whose replies show what happens to the session, each with the number of its reply.
     _awaited: 'collections.deque[tuple[int, tuple[str, ...]]] | None' = None
-    #: Why nobody can have it any more.
+    #: Why the connection cannot be served any more.
     _doubt: str | None = _NOT_THROUGH
     _transaction: str | None = None
     _other_database: str | None = None
     _ended = False
     _process = 0
-    #: The commands of the handshake, those that are not answered yet and those that the server has carried out.
+    #: The commands of the handshake: those not answered yet, and those that the server has executed.
     _in_handshake = True
     _handshake_asked: tuple[tuple[Any, ...], ...] = ()
     _handshake: tuple[tuple[Any, ...], ...] = ()
-    #: How many replies had been read when its session was last as the handshake made it.
+    #: How many replies had been read when the session was last as the handshake left it.
     _received_when_clean = 0
-    #: Of its endpoint when it was connected: see Generations.
+    #: The generation of the endpoint at the connect: see Generations.
     _generation = 0
-    #: A second descriptor of a socket that was closed, until the server has closed its side; and whether the server may
-    #: be at work for it.
+    #: A second descriptor of a closed socket, kept until the server has closed its side; and whether the server may be
+    #: running a command.
     _farewell: socket.socket | None = None
     _is_busy = False
-    # Looks at the socket: see gcpool.contrib._sockets.poller_for.
+    # Polls the socket: see gcpool.contrib._sockets.poller_for.
     _poll: Callable[[int], object] | None = None
-    # redis-py's client for whoever has the connection now, and what it is a copy of.
+    # redis-py's client for the current user of the connection, and the client that it is a copy of.
     _client: Any = None
     _client_template: Any = None
-    #: What it was made with.
+    #: The parameters that it was created with.
     parameters: Mapping[str, Any]
-    #: Whether RESET is sent on it before the next user gets it, if this one has sent any command.
+    #: Whether RESET is sent before the next user gets the connection, if this user has sent any command.
     resets: bool
     servers: 'Servers'
     generations: Generations
@@ -145,7 +146,7 @@ class Session:
     def belongs_to(
         self, servers: 'Servers', endpoint: Hashable, parameters: Mapping[str, Any], *, resets: bool
     ) -> None:
-        """Tell a new connection where it leads, and what for."""
+        """Tell a new connection its endpoint and its purpose."""
         self.servers = servers
         self.generations = servers.generations
         self.endpoint = endpoint
@@ -161,23 +162,23 @@ class Session:
         commands = [tuple(command) for command in commands]
         return Packed(base.pack_commands(commands), commands)
 
-    # Each of these leaves the connection unfit if it is interrupted: it is counted before it is sent, and a reply is
-    # taken off last.
+    # If interrupted, each of these methods leaves the connection unfit: a command is counted before it is sent, and a
+    # reply is counted last.
 
     def _about_to_send(self, packed: object) -> int:
-        """Count the commands that come next, and give their number."""
+        """Count the commands that come next, and return their number."""
         count = len(packed.commands) if isinstance(packed, Packed) else 1
         self._in_send += count
         return count
 
     def _was_sent(self, packed: object, count: int) -> None:
-        # Only now: it may have connected, and what the handshake did is no change.
+        # Only now: sending may have connected, and what the handshake does is not a change.
         self._note_all(packed)
         self._unread += count
         self._in_send -= count
 
     def _was_not_sent(self, count: int, connected: bool) -> None:
-        # If it is still connected nobody knows how much of them was sent.
+        # If the connection is still open, it is unknown how much was sent.
         if not connected:
             self._in_send -= count
 
@@ -197,13 +198,13 @@ class Session:
 
     def _was_not_read(self, exc: BaseException, connected: bool) -> None:
         if isinstance(exc, redis.RedisError):
-            # redis-py takes some error replies for lost connections.
+            # redis-py treats some error replies as lost connections.
             self._note_failure(exc)
         if connected:
             self._doubt = 'reading a reply from it failed'
 
     def _note_failure(self, failure: redis.RedisError) -> None:
-        """Take note of an error reply."""
+        """Record an error reply."""
         code = failure.status_code or str(failure).partition(' ')[0]
         if code in self.servers.broken_codes:
             self._doubt = f'the server has answered {code}'
@@ -211,11 +212,11 @@ class Session:
 
     def _note_all(self, packed: object) -> None:
         if not isinstance(packed, Packed):
-            # How many replies there will be cannot be known.
-            self._doubt = 'bytes were sent on it that it has not packed itself'
+            # The number of replies is unknown.
+            self._doubt = 'bytes were sent on it that it did not pack itself'
             return
         if self._in_handshake:
-            # What the handshake does is no change.
+            # What the handshake does is not a change.
             self._handshake_asked += tuple(packed.commands)
             return
         for number, command in enumerate(packed.commands, self._received + self._unread + 1):
@@ -229,7 +230,7 @@ class Session:
         first = words[0]
         if first in _TOLD_BY_REPLY:
             if number <= self._received:
-                # By another task, while this one was still sending.
+                # By another task, while this task was still sending.
                 self._doubt = f'the reply to {first} was read before it was awaited'
                 return
             if self._awaited is None:
@@ -247,7 +248,7 @@ class Session:
     def _note_reply(self, words: tuple[str, ...], reply: object) -> None:
         first = words[0]
         if isinstance(reply, redis.RedisError):
-            # The server has not done it. But an EXEC that it aborts has ended the transaction.
+            # The server has not executed the command. But an EXEC that it aborts has ended the transaction.
             if first == 'EXEC' and isinstance(reply, ExecAbortError):
                 self._transaction = None
             return
@@ -257,7 +258,7 @@ class Session:
                     self._note_failure(part)
         if first == 'SELECT':
             if self._transaction == 'MULTI':
-                # Whether it takes place turns out later.
+                # Whether it is executed turns out later.
                 if not self.resets:
                     self._doubt = 'SELECT was sent on it within a transaction'
             else:
@@ -271,19 +272,19 @@ class Session:
             self._transaction = None
 
     def _session_begins(self, connection: object) -> None:
-        # redis-py calls it when the handshake is through, which changes the session as it should.
+        # redis-py calls this after the handshake, whose changes to the session are intended.
         self._doubt = None
         self._in_handshake = False
         self._handshake_asked = ()
         self._is_clean()
 
     def _is_clean(self) -> None:
-        """Take note that its session is as the handshake makes it."""
+        """Record that the session is as the handshake left it."""
         self._forget_notes()
         self._received_when_clean = self._received
 
     def _handshake_begins(self) -> None:
-        # Also in the midst of one: on a Unix socket redis-py for asyncio goes through it twice.
+        # Also during a handshake: on a Unix socket, redis-py for asyncio does it twice.
         self._handshake = self._handshake_asked = ()
 
     def _session_is_over(self) -> None:
@@ -301,34 +302,35 @@ class Session:
 
     def _about_to_connect(self) -> None:
         if self._ended:
-            # Otherwise redis-py would connect again, and nobody would ever close that one.
+            # Otherwise redis-py would connect again, and nothing would ever close the new connection.
             raise redis.ConnectionError('the connection was closed by its pool')
         self._process = os.getpid()
         self._generation = self.generations.latest(self.endpoint)
 
     def _leave(self, sock: Any) -> None:
-        """Keep a second descriptor of a socket that is about to be closed, to see when the server has closed it, too.
+        """Keep a second descriptor of a socket that is about to be closed, to see when the server has closed its side,
+        too.
 
         :param sock: has ``fileno()``
         """
-        # A child process must not end what is its parent's.
+        # A child process must not end its parent's connection.
         if self._farewell is None and not self._ended and self._process == os.getpid():
             self._farewell = hold_socket(sock.fileno())
             self._is_busy = bool(self._unread or self._in_send)
 
     def _see_off(self, farewell: socket.socket, ended: bool) -> None:
-        """Let go of a session that was left, or remember that the server still has it."""
+        """Forget an abandoned session, or remember that the server still has it."""
         if ended or not self._is_busy:
             farewell.close()
         else:
             self.servers.remember(self.endpoint, farewell)
 
     def client(self, kind: Callable[..., Any], pool_kind: Callable[..., Any]) -> Any:
-        """Give redis-py's client for whoever has the connection now."""
+        """Return redis-py's client for the current user of the connection."""
         if self._client is None:
             if self._client_template is None:
                 self._client_template = kind(connection_pool=pool_kind(self))
-            # Making one takes longer than a command does.
+            # Creating a client takes longer than a command.
             client = copy.copy(self._client_template)
             client.connection_pool = pool_kind(self)
             client.response_callbacks = copy.copy(client.response_callbacks)
@@ -336,13 +338,13 @@ class Session:
         return self._client
 
     def take_client_back(self) -> None:
-        """Keep a client that its user has kept from using the connection, which is somebody else's next."""
+        """Stop a client that its user has kept from using the connection, which gets another user next."""
         if self._client is not None:
             self._client.connection_pool.is_given_back = True
             self._client = None
 
     def why_unfit(self, connected: bool) -> str | None:
-        """Say why the next user must not get the connection, as far as can be known without asking the server."""
+        """Say why the next user must not get the connection, as far as is known without asking the server."""
         if not connected or self._ended:
             return 'it is closed'
         if self._doubt is not None:
@@ -354,23 +356,23 @@ class Session:
         if self.generations.any_retired and self.generations.is_retired(self.endpoint, self._generation):
             return "it was made before the endpoint's server gave an error reply of broken_codes"
         if self._transaction is not None and not self.resets:
-            return f'{self._transaction} was sent on it, and no end of the transaction'
+            return f'{self._transaction} was sent on it, but not the end of the transaction'
         if self._other_database is not None and not self.resets:
             return f'database {self._other_database} is selected'
         return None
 
     @property
     def is_used(self) -> bool:
-        """Whether commands were sent on it since its session was last as the handshake made it."""
+        """Whether commands were sent since the session was last as the handshake left it."""
         return self._received != self._received_when_clean
 
     def is_fit_and_idle(self, connected: bool) -> bool:
-        """Tell whether the next user may get it, now that nobody has it."""
-        # A client that was not taken back, since its release was left out, goes on to use it.
+        """Tell whether the next user may get the connection, which is not in use now."""
+        # If its release was skipped, a client was not stopped, and would go on using the connection.
         return self._client is None and self.why_unfit(connected) is None
 
     def pack_reset(self) -> Packed:
-        """Give the commands that make the session what the handshake made it, to be sent in one piece."""
+        """Return the commands that reset the session to its state after the handshake, to be sent in one piece."""
         packed: Packed = self.pack_commands([('RESET',), *self._handshake])
         return packed
 
@@ -378,25 +380,26 @@ class Session:
 class Servers:
     """What a manager knows of the servers behind its endpoints.
 
-    Behind the name of a database there may be another server after a failover, while the connections to the old one
-    live on. What one of them is told makes all that were made before useless.
+    After a failover, a database's name may lead to another server while connections to the old one live on. An error
+    that one of them gets makes all older connections useless.
     """
 
     def __init__(self, broken_codes: Collection[str]) -> None:
         self.broken_codes = broken_codes
         self.generations = Generations()
-        # Sessions that were closed, but that the server may still be at work for: where, and until when that counts.
-        # Without a lock, which a fork could leave locked: each is taken out by one thread alone.
+        # Closed sessions for which the server may still be running a command: their endpoint, and until when they
+        # count. There is no lock, because a fork could leave it locked: popping is atomic.
         self._leaving: dict[socket.socket, tuple[Hashable, float]] = {}
-        # Not by __del__: within a cycle the sockets might come first, and warn that nobody has closed them.
+        # Not in __del__: within a reference cycle the sockets might be collected first, and warn that they were not
+        # closed.
         weakref.finalize(self, _close_all, self._leaving)
 
     def remember(self, endpoint: Hashable, farewell: socket.socket, until: float | None = None) -> None:
-        """Have whoever connects next wait for the end of a session, so that the server never has more than the pool."""
+        """Make the next connect wait for the end of a session: the server must not have more sessions than the pool."""
         self._leaving[farewell] = (endpoint, time.monotonic() + _LONGEST_FAREWELL if until is None else until)
 
     def take(self, endpoint: Hashable) -> tuple[socket.socket, float] | None:
-        """Give a session whose end is to be waited for before one connects, and until when, if there is one."""
+        """Return a session whose end a connect must wait for, and until when, if there is one."""
         now = time.monotonic()
         for farewell, (where, until) in tuple(self._leaving.items()):
             if until <= now:

@@ -1,4 +1,4 @@
-"""The sockets of redis-py's connections for threads: they can be bounded in time, and part from the server."""
+"""The sockets of redis-py's connections for threads, with time limits and an orderly end."""
 
 import contextlib
 import socket
@@ -10,7 +10,7 @@ from gcpool.contrib._attempts import time_left
 
 __all__ = ['PartingSocket', 'bound', 'end_sending', 'pooled_socket', 'unbound']
 
-# A limit of 0 is no reason to cut off a server that answers without being waited for.
+# Even with a limit of 0, a server that answers without a wait is not cut off.
 _SHORTEST_EXCHANGE = 0.05
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ else:
 
 
 class PartingSocket(_SocketBase):
-    """Mixin of sockets that end only what is sent: redis-py ends both directions before it closes a socket."""
+    """Mixin of sockets that shut down only the sending direction: before a close redis-py shuts down both."""
 
     def shutdown(self, how: int) -> None:
-        """End what is sent only: otherwise the server's end would not be seen."""
-        # By the base class: an SSLSocket's own takes its encryption away, and another thread may be sending.
+        """Shut down only the sending direction: otherwise the server's end would not be seen."""
+        # With the base class's method: SSLSocket's own removes the encryption, and another thread may be sending.
         socket.socket.shutdown(self, socket.SHUT_WR)
 
 
@@ -37,14 +37,14 @@ class _TlsSocket(PartingSocket, ssl.SSLSocket):
 
 
 class _Bounded(_SocketBase):
-    """Mixin of sockets with a time at which all sending and reading has to be through.
+    """Mixin of sockets with a deadline for all sending and reading.
 
-    A socket's own time limit bounds each read, and begins anew with each byte that the server sends. A socket is of
-    such a class only while there is such a limit, because the checks cost time.
+    A socket's timeout limits each read, and begins anew with each byte that the server sends. A socket has such a class
+    only while there is a deadline, because the checks cost time.
     """
 
     deadline: float
-    #: The class of a socket like this one without a limit.
+    #: The class of such a socket without a deadline.
     unbounded: type[PartingSocket]
 
     def sendall(self, *args: Any, **kwargs: Any) -> None:
@@ -69,19 +69,19 @@ class _Bounded(_SocketBase):
 
 
 class _BoundedPlainSocket(_Bounded, _PlainSocket):
-    """A socket without TLS, with a time limit."""
+    """A socket without TLS, with a deadline."""
 
     unbounded = _PlainSocket
 
 
 class _BoundedTlsSocket(_Bounded, _TlsSocket):
-    """A socket with TLS, with a time limit."""
+    """A socket with TLS, with a deadline."""
 
     unbounded = _TlsSocket
 
 
 def pooled_socket(sock: Any) -> Any:
-    """Make a socket one that can be bounded, if it is of Python's own classes."""
+    """Make a socket capable of a deadline, if it is of Python's own classes."""
     if type(sock) is socket.socket:
         timeout = sock.gettimeout()
         sock = _PlainSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
@@ -92,16 +92,16 @@ def pooled_socket(sock: Any) -> Any:
 
 
 def bound(sock: Any, deadline: float) -> None:
-    """Bound what is sent and read on a socket by a monotonic time."""
+    """Limit sending and reading on a socket by a monotonic time."""
     if isinstance(sock, PartingSocket):
         bounded: Any = sock
-        # Before the class, since another thread may be sending.
+        # Set before the class, because another thread may be sending.
         bounded.deadline = max(deadline, time.monotonic() + _SHORTEST_EXCHANGE)
         bounded.__class__ = _BoundedTlsSocket if isinstance(sock, ssl.SSLSocket) else _BoundedPlainSocket
 
 
 def unbound(sock: Any, timeout: float | None) -> None:
-    """Lift the bound of a socket, and set its timeout."""
+    """Remove the deadline of a socket, and set its timeout."""
     if isinstance(sock, _Bounded):
         again: Any = sock
         again.__class__ = sock.unbounded
@@ -109,7 +109,7 @@ def unbound(sock: Any, timeout: float | None) -> None:
 
 
 def end_sending(sock: socket.socket) -> None:
-    """Tell the server that no more is sent: it closes the connection, also one on which a command waits."""
+    """Tell the server that nothing more is sent: it closes the connection, even if a blocking command is waiting."""
     with contextlib.suppress(OSError):
-        # Unless it is closed already.
+        # Unless the socket is closed already.
         sock.shutdown(socket.SHUT_WR)

@@ -1,6 +1,6 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""redis-py's connections for threads, which keep to a time limit and part from their servers."""
+"""redis-py's connections for threads, with time limits and an orderly end of their sessions."""
 
 import socket
 import ssl
@@ -19,7 +19,7 @@ from gcpool.contrib._sockets import connect_tcp, poller_for, shut_down
 
 __all__ = ['PooledConnection', 'TcpConnection']
 
-# A socket with no time left gets this much: none at all would make it a non-blocking one.
+# The timeout of a socket with no time left: 0 would make it non-blocking.
 _SHORTEST_TIMEOUT = 0.001
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ else:
 
 
 def _bounded_while_connecting(name: str) -> Any:
-    """Make a property of redis-py's time limits: of what is configured, and of what is left while it connects."""
+    """Build a property for one of redis-py's time limits: its configured value, limited while connecting."""
 
     def get(conn: 'PooledConnection') -> float | None:
         return conn._bounded(getattr(conn, name))  # noqa: SLF001
@@ -53,7 +53,7 @@ class PooledConnection(Session, _Base):
     socket_connect_timeout = _bounded_while_connecting('_socket_connect_timeout')  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def _bounded(self, configured: float | None) -> float | None:
-        # Only while a socket is connected: the parser keeps what it is told afterwards.
+        # Only while a socket is connected: the parser keeps the value that it is given afterwards.
         return self._less_than_left(configured) if self._connecting else configured
 
     def _less_than_left(self, configured: float | None) -> float | None:
@@ -63,7 +63,7 @@ class PooledConnection(Session, _Base):
         return max(left, _SHORTEST_TIMEOUT)
 
     def _connect(self) -> Any:
-        # From the last session on it.
+        # Of the previous session.
         self._part()
         self._wait_for_another()
         self._connecting = True
@@ -77,7 +77,7 @@ class PooledConnection(Session, _Base):
         return sock
 
     def _wait_for_another(self) -> None:
-        """Wait for the end of a session that the server still has, in whose place this one comes."""
+        """Wait for the end of a session that the server still has, and that this one replaces."""
         taken = self.servers.take(self.endpoint)
         if taken is None:
             return
@@ -87,7 +87,7 @@ class PooledConnection(Session, _Base):
             now = time.monotonic()
             ended = wait_for_end(farewell, least(until - now, time_left(self._deadline))) or time.monotonic() >= until
             if not ended:
-                raise TimeoutError('the server is still at work for a connection that was closed')
+                raise TimeoutError('the server is still running a command of a closed connection')
         finally:
             if ended:
                 farewell.close()
@@ -95,7 +95,7 @@ class PooledConnection(Session, _Base):
                 self.servers.remember(self.endpoint, farewell, until)
 
     def within(self, timeout: float | None, do: Callable[[], None]) -> None:
-        """Call something that sends commands and reads replies, and do not let all of it take longer than that."""
+        """Call something that sends commands and reads replies, with one limit on all of it."""
         if timeout is None:
             do()
             return
@@ -147,7 +147,7 @@ class PooledConnection(Session, _Base):
         except BaseException as exc:
             self._was_not_read(exc, self.is_connected)
             if self._ended and isinstance(exc, Exception) and not isinstance(exc, redis.RedisError):
-                # Another thread has taken the parser away in the midst of it.
+                # Meanwhile another thread has removed the parser.
                 raise redis.ConnectionError('the connection was closed by its pool') from exc
             raise
         finally:
@@ -156,7 +156,7 @@ class PooledConnection(Session, _Base):
         return response
 
     def _part(self, limit: float | None = None) -> None:
-        """Give the server a moment to let go of a session that was left."""
+        """Give the server a moment to end an abandoned session."""
         farewell, self._farewell = self._farewell, None
         if farewell is None:
             return
@@ -166,12 +166,12 @@ class PooledConnection(Session, _Base):
             ended = wait_for_end(farewell, least(FAREWELL, limit))
         finally:
             if not ended and self._reading:
-                # Another thread, which is to be woken up.
+                # Another thread, which must be woken up.
                 ended = shut_down(farewell)
             self._see_off(farewell, ended)
 
     def end(self, limit: float | None = None) -> None:
-        """Close it for good, and give the server a moment to close it, too.
+        """Close the connection for good, and give the server a moment to close its side, too.
 
         :param limit: seconds that this may take at most
         """
@@ -186,17 +186,17 @@ class PooledConnection(Session, _Base):
             self.disconnect()
 
     def is_quiet(self) -> bool:
-        """Tell whether the server has neither closed the connection nor sent anything that nobody has asked for."""
+        """Tell whether the server has neither closed the connection nor sent anything unasked."""
         if self._has_nothing():
             return True
         try:
-            # Looks into the parser's buffer, and reads what the socket has, if it has something.
+            # Looks into the parser's buffer, and reads from the socket if it has data.
             return not self.can_read(0)
         except (redis.RedisError, OSError):
             return False
 
     def _has_nothing(self) -> bool:
-        """Tell whether there is nothing to read, as far as that can be told without trying, which takes far longer."""
+        """Tell whether there is nothing to read, as far as that is known without trying, which takes far longer."""
         unread_bytes = getattr(getattr(self._parser, '_buffer', None), 'unread_bytes', None)
         if self._poll is None or unread_bytes is None or unread_bytes():
             return False
@@ -209,19 +209,19 @@ class PooledConnection(Session, _Base):
         self._poll = poller_for(sock.fileno()) if isinstance(sock, PartingSocket) else None
 
     def answers(self, timeout: float | None) -> bool:
-        """Ask the server for a sign of life."""
+        """Ask the server whether it still answers."""
         try:
             self.within(timeout, self._send_ping)
         except (redis.RedisError, OSError):
             self.disconnect()
             return False
         finally:
-            # Unless it has answered, it has had its time: nobody waits for it again.
+            # If the server has not answered, it has had its time: closing does not wait for it again.
             self._is_busy = False
         return True
 
     def reset(self, timeout: float | None) -> None:
-        """Make the session what the handshake made it, in one round trip."""
+        """Reset the session to its state after the handshake, in one round trip."""
         try:
             self.within(timeout, self._reset)
         finally:
@@ -237,12 +237,12 @@ class PooledConnection(Session, _Base):
 
 
 class TcpConnection(redis.connection.Connection):
-    """Goes between redis-py's TCP connection and its subclasses, with one limit on all that connecting takes."""
+    """Stands between redis-py's TCP connection and its subclasses, with one limit on all of connecting."""
 
     def _connect(self) -> Any:
         deadline = deadline_after(self.socket_connect_timeout)
         sock = connect_tcp(self.host, self.port, deadline, family=self.socket_type, prepare=self._prepare)
-        # Here, not behind a subclass of the user's: that may keep it.
+        # Here, not in a subclass of the user's class, which may keep the value.
         sock = pooled_socket(sock)
         try:
             sock.settimeout(self.socket_timeout)

@@ -1,6 +1,6 @@
-"""What the socket managers share: looking at a socket without touching it, time limits, connecting.
+"""Shared by the socket managers: looking at a socket without reading from it, time limits, connecting.
 
-Everything here that differs between platforms stands in :py:func:`poll_once` and :py:func:`poller_for`.
+Everything in this module that differs between platforms is in :py:func:`poll_once` and :py:func:`poller_for`.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ __all__ = [
 #: Seconds between two attempts to connect to a Unix socket whose listener's backlog is full.
 BACKLOG_RETRY = 0.005
 
-# A timeout of 0 would make the socket non-blocking, where a connect in progress is an error rather than a timeout.
+# A timeout of 0 would make the socket non-blocking, so that a connect in progress raises an error other than a timeout.
 _SHORTEST_TIMEOUT = 1e-6
 _SHORTEST_PING = 0.05
-# With several addresses each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
+# With several addresses, each gets its share of the time, but not so little that it cannot answer (as in Go's dialer).
 _SHORTEST_SHARE = 2.0
 
-#: The attempts to resolve host names, by name. One for the whole process: all pools ask the same resolver.
+#: Attempts to resolve host names, by name. Shared by the whole process, because all pools ask the same resolver.
 RESOLUTIONS = Attempts()
 
 _TLS_RECORD_HEADER = 5
@@ -47,13 +47,13 @@ _TLS_ALERT = 21
 _TLS_APPLICATION_DATA = 23
 # Two bytes of alert, one of content type, and the tag, which has 16 bytes in every cipher that Python enables.
 _TLS13_ALERT_LENGTH = 2 + 1 + 16
-# Two session tickets and an alert behind them take some 600 bytes.
+# Two session tickets and an alert after them take some 600 bytes.
 _TLS_PEEK_LENGTH = 4096
 
 if sys.platform == 'win32':
 
     def poll_once(fd: int) -> tuple[bool, bool]:
-        """Tell whether a socket has something to read and whether it is known to be finished, without waiting."""
+        """Tell whether a socket has something to read, and whether it is known to have ended, without waiting."""
         try:
             readable, _, failed = select.select((fd,), (), (fd,), 0)
         except OSError:
@@ -61,15 +61,15 @@ if sys.platform == 'win32':
         return bool(readable), bool(failed)
 
     def poller_for(fd: int) -> Callable[[int], object]:
-        """Make what tells, called with 0, whether anything has happened to a socket: see :py:func:`poll_once`."""
+        """Return a function that, called with 0, tells whether a socket has any event: see :py:func:`poll_once`."""
         return lambda _: any(poll_once(fd))
 
 else:
-    # POLLRDHUP (Linux, FreeBSD) tells of the peer's end even if there is data to be read before it.
+    # POLLRDHUP (Linux, FreeBSD) reports the peer's end even if there is data to read before it.
     _FINISHED = select.POLLERR | select.POLLHUP | select.POLLNVAL | getattr(select, 'POLLRDHUP', 0)
 
     def poll_once(fd: int) -> tuple[bool, bool]:
-        """Tell whether a socket has something to read and whether it is known to be finished, without waiting."""
+        """Tell whether a socket has something to read, and whether it is known to have ended, without waiting."""
         events = poller_for(fd)(0)
         if not events:
             return False, False
@@ -77,9 +77,10 @@ else:
         return bool(flags & select.POLLIN), bool(flags & _FINISHED)
 
     def poller_for(fd: int) -> Callable[[int], list[tuple[int, int]]]:
-        """Make what tells, called with 0, whether anything has happened to a socket: see :py:func:`poll_once`.
+        """Return a function that, called with 0, tells whether anything has happened to a socket: see
+        :py:func:`poll_once`.
 
-        For a socket that is looked at often, since what is made here takes as long as a look does.
+        For a socket that is polled often, because building the function takes as long as one poll.
         """
         # Not select.select: it fails for descriptors from 1024 on.
         poller = select.poll()
@@ -88,17 +89,17 @@ else:
 
 
 def peer_hung_up(fd: int) -> bool:
-    """Tell whether a socket is finished as far as the kernel tells by its descriptor alone (negative: closed)."""
+    """Tell whether a socket has ended, as far as the kernel tells by its descriptor alone (negative: closed)."""
     return fd < 0 or poll_once(fd)[1]
 
 
 @contextlib.contextmanager
 def socket_timeout(sock: socket.socket, timeout: float | None) -> Generator[None, None, None]:
-    """Bound each operation on a socket in the block, and give the socket its timeout back.
+    """Limit each operation on a socket in the block, and restore its timeout afterwards.
 
     :param sock: the socket; it may be closed in the block
-    :param timeout: seconds; 0 and less leave an operation only the time that it needs if it does not have to wait;
-        None changes nothing
+    :param timeout: seconds; with 0 and less an operation succeeds only if it does not have to wait; None changes
+        nothing
     :raise TimeoutError: an operation took longer
     """
     if timeout is None:
@@ -115,9 +116,9 @@ def socket_timeout(sock: socket.socket, timeout: float | None) -> Generator[None
 
 
 def socket_is_alive(sock: socket.socket) -> bool:
-    """Tell whether the peer has neither closed nor reset a plain stream socket; costs one system call if it is idle.
+    """Tell whether the peer has neither closed nor reset a plain stream socket; one system call if the socket is idle.
 
-    The socket's timeout is neither used nor changed. Bytes that wait to be read leave it alive.
+    The socket's timeout is neither used nor changed. With unread bytes the socket still counts as alive.
     """
     fd = sock.fileno()
     if fd < 0:
@@ -127,9 +128,9 @@ def socket_is_alive(sock: socket.socket) -> bool:
 
 
 def tls_socket_is_alive(sock: ssl.SSLSocket) -> bool:
-    """Tell what :py:func:`socket_is_alive` does, and False also if a TLS alert (``close_notify``) waits to be read.
+    """Like :py:func:`socket_is_alive`, but also return False if a TLS alert (``close_notify``) is waiting to be read.
 
-    The records are read by their headers, with nothing taken from the socket. A TLS 1.3 alert is told by its length.
+    The record headers are peeked at; nothing is read from the socket. A TLS 1.3 alert is recognised by its length.
     """
     fd = sock.fileno()
     if fd < 0:
@@ -144,9 +145,9 @@ def tls_socket_is_alive(sock: ssl.SSLSocket) -> bool:
 
 
 def _peek(sock: socket.socket, size: int) -> bytes | None:
-    """Look at what a readable socket has: b'' if it has ended or failed, None if there was nothing after all."""
+    """Peek at the data of a readable socket: b'' if it has ended or failed, None if there was nothing after all."""
     try:
-        # By the base class, since an SSLSocket takes no flags.
+        # With the base class's method, because SSLSocket's own accepts no flags.
         return socket.socket.recv(sock, size, socket.MSG_PEEK)
     except (BlockingIOError, TimeoutError):
         return None
@@ -168,10 +169,11 @@ def _has_tls_alert(records: bytes, encrypted_type: bool) -> bool:
 
 
 def shut_down(sock: socket.socket) -> bool:
-    """End both directions of a socket; False if there was nothing left to end (the peer is gone, or it is closed)."""
+    """Shut down both directions of a socket; False if there was nothing to shut down (it has ended, or is closed)."""
     try:
         if isinstance(sock, ssl.SSLSocket):
-            # Its own first takes its encryption away: what another thread is about to send would go out in plaintext.
+            # SSLSocket's own method removes the encryption first: what another thread is about to send would go out in
+            # plaintext.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
         else:
             sock.shutdown(socket.SHUT_RDWR)
@@ -181,7 +183,7 @@ def shut_down(sock: socket.socket) -> bool:
 
 
 def time_to_answer(timeout: float | None) -> float | None:
-    """Give the seconds that a server has to answer a ping: some, though its asker may not wait."""
+    """Return the seconds that a server has to answer a ping: never 0, even if the caller may not wait."""
     return None if timeout is None else max(timeout, _SHORTEST_PING)
 
 
@@ -194,7 +196,7 @@ def connected(
     protocol: int = 0,
     prepare: Callable[[socket.socket], object] | None = None,
 ) -> socket.socket:
-    """Make a socket and connect it to an address, within ``timeout`` seconds: as :py:func:`socket_timeout` says."""
+    """Create a socket and connect it to an address, within ``timeout`` seconds: see :py:func:`socket_timeout`."""
     sock = socket.socket(family, kind, protocol)
     try:
         if prepare is not None:
@@ -217,19 +219,19 @@ def connect_tcp(
 ) -> socket.socket:
     """Resolve a host name, and connect to the first of its addresses that answers.
 
-    With a deadline, a name is resolved in a daemon thread (an address, or without a deadline, is not): the system's
-    resolver cannot be interrupted, so a resolution that takes too long goes on there until the resolver itself gives
-    up, and what it finds is dropped. The next one of that name waits for its end, so that there are not more and more.
+    With a deadline, a name (but not an address) is resolved in a daemon thread, because the system's resolver cannot be
+    interrupted. A resolution that takes too long continues in the thread until the resolver gives up, and its result is
+    dropped. The next resolution of that name waits for its end, so that the number of threads does not grow.
 
     :param host: host name, or an address as a string
     :param port: the port, or the name of a service
-    :param deadline: the monotonic time (:py:func:`deadline_after`) at which all of it has to be through, the resolution
-        and the attempts at all addresses; None for the system's limits. If it is over from the start, a name still has
-        a quarter of a second to be resolved, and an address is found that answers without being waited for.
-    :param family: one of the address families, to take only its addresses
+    :param deadline: the monotonic time (:py:func:`deadline_after`) by which everything must be done, the resolution and
+        the attempts at all addresses; None for the system's limits. If it has passed at the start, a name still gets a
+        quarter of a second to be resolved, and an address that answers without a wait is still connected to.
+    :param family: an address family, to use only its addresses
     :param prepare: called with each socket before it is connected (options, bind)
     :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
-    :raise TimeoutError: the time is over
+    :raise TimeoutError: the deadline has passed
     :raise socket.gaierror: the name does not resolve
     :raise OSError: the last address's error, if none of them could be connected to
     """
@@ -246,7 +248,7 @@ def connect_tcp(
     try:
         raise failure or OSError(f'no address found for {host!r}')
     finally:
-        # The traceback refers to this frame: without it there is no reference cycle.
+        # The traceback refers to this frame; deleting the local avoids a reference cycle.
         del failure
 
 
@@ -268,7 +270,7 @@ def _resolve(host: str, port: int | str, deadline: float | None, family: int) ->
 
 
 def is_address(host: object) -> bool:
-    # Any other type would be taken for an address in its binary form.
+    # Any other type would be taken for a binary address.
     if not isinstance(host, str):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What the stream managers for asyncio share: resolving a host name and connecting, within the numbers of the pool."""
+"""Shared by the stream managers for asyncio: resolving a host name and connecting, within the pool's ``max_size``."""
 
 import asyncio
 import functools
@@ -15,7 +15,7 @@ logger = GuardedLogger(__name__)
 
 
 async def connected(family: int, address: Any, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
-    """Make a non-blocking socket and connect it to an address."""
+    """Create a non-blocking socket and connect it to an address."""
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
@@ -29,10 +29,10 @@ async def connected(family: int, address: Any, kind: int = socket.SOCK_STREAM, p
 async def connect_tcp(host: str, port: int | str) -> socket.socket:
     """Resolve a host name, and connect to the first of its addresses that answers.
 
-    A name is resolved in a daemon thread, and not where ``loop.getaddrinfo`` does it: the system's resolver cannot be
-    interrupted, and a resolution that was cancelled would keep a thread of the loop's default executor (uvloop: one of
-    libuv's four), from which everybody's work is done, and which is waited for when the loop ends. The next
-    resolution of that name waits for the end of one that was cancelled, so that there are not more and more threads.
+    A name is resolved in a daemon thread, not by ``loop.getaddrinfo``: the system's resolver cannot be interrupted, and
+    a cancelled resolution would occupy a thread of the loop's default executor (uvloop: one of libuv's 4), which other
+    work needs, and which the loop waits for at its end. The next resolution of that name waits for the end of a
+    cancelled one, so that the number of threads does not grow.
 
     :param host: host name, or an address as a string
     :param port: the port, or the name of a service
@@ -49,7 +49,7 @@ async def connect_tcp(host: str, port: int | str) -> socket.socket:
     try:
         raise failure or OSError(f'no address found for {host!r}')
     finally:
-        # The traceback refers to this frame: without it there is no reference cycle.
+        # The traceback refers to this frame; deleting the local avoids a reference cycle.
         del failure
 
 
@@ -74,7 +74,7 @@ async def _resolve(host: str, port: int | str) -> list[Any]:
 
     outcome = call_in_thread(resolve, lambda _: None)
     if outcome is None:
-        # There are too many threads: the executor may have one.
+        # There are too many threads; the executor may have a free one.
         return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     try:
         return await asyncio.wrap_future(outcome)

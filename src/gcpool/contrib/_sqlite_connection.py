@@ -1,4 +1,4 @@
-"""sqlite3's connection, which knows which cursors it has given out, which file it has open, and who has it."""
+"""sqlite3's connection, which knows its cursors, which file it has open, and whether it is in use."""
 
 import os
 import sqlite3
@@ -9,24 +9,24 @@ from typing import Any
 
 __all__ = ['INTERRUPT_INTERVAL', 'LONGEST_END', 'PooledConnection', 'fetch_one', 'is_closed', 'roll_back']
 
-#: Seconds that closing waits for a statement of another thread that was interrupted.
+#: Seconds that closing waits for an interrupted statement of another thread.
 LONGEST_END = 1.0
-#: Seconds after which a statement is interrupted again: one that had not quite begun is not interrupted.
+#: Seconds after which a statement is interrupted again: an interrupt just before the statement begins is lost.
 INTERRUPT_INTERVAL = 0.02
 
 
 class PooledConnection(sqlite3.Connection):
-    """A connection that knows which cursors and blobs it has given out, which file it has open, and who has it.
+    """A connection that knows its open cursors and blobs, which file it has open, and whether it is in use.
 
     A ``factory`` of your own must be a subclass of it.
     """
 
-    # Should the base's __init__ fail, __del__ sees these.
+    # If the base's __init__ fails, __del__ finds these.
     _lent = False
     _doomed = False
-    # Whether it was given back while another thread executed a statement.
+    # Whether it was returned while another thread was executing a statement.
     _abandoned = False
-    # See Generations; None for one that a create() of the user's own has made.
+    # See Generations; None for a connection that a user's own create() made.
     _generation: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -40,18 +40,18 @@ class PooledConnection(sqlite3.Connection):
         if self._doomed:
             self.close()
         elif sys.version_info >= (3, 13):
-            # Warns of a connection that nobody has closed.
+            # Warns of a connection that was not closed.
             super().__del__()
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Give a cursor, which works until it is closed or the connection goes back to the pool."""
+        """Return a cursor, which works until it is closed or the connection is returned to the pool."""
         if self._doomed:
             self.close()
         cursor = super().cursor(*args, **kwargs)
         self._given_out.add(weakref.ref(cursor, self._given_out.discard))
         return cursor
 
-    # Since Python 3.11 these make a cursor without asking cursor() for it.
+    # Since Python 3.11 these create a cursor without calling cursor().
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
         """Execute a statement with a new cursor."""
@@ -59,32 +59,32 @@ class PooledConnection(sqlite3.Connection):
         return cursor.execute(*args)
 
     def executemany(self, *args: Any) -> sqlite3.Cursor:
-        """Execute a statement for each of some parameters with a new cursor."""
+        """Execute a statement for each set of parameters with a new cursor."""
         cursor: sqlite3.Cursor = self.cursor()
         return cursor.executemany(*args)
 
     def executescript(self, *args: Any) -> sqlite3.Cursor:
-        """Execute some statements with a new cursor."""
+        """Execute several statements with a new cursor."""
         cursor: sqlite3.Cursor = self.cursor()
         return cursor.executescript(*args)
 
     if sys.version_info >= (3, 11):
 
         def blobopen(self, *args: Any, **kwargs: Any) -> sqlite3.Blob:
-            """Open a blob, which works until it is closed or the connection goes back to the pool."""
+            """Open a blob, which works until it is closed or the connection is returned to the pool."""
             blob = super().blobopen(*args, **kwargs)
             self._given_out.add(weakref.ref(blob, self._given_out.discard))
             return blob
 
     def lend(self) -> None:
-        """Note that a user has the connection."""
+        """Record that the connection is in use."""
         self._lent = True
 
     def take_back(self) -> bool:
-        """Note that no user has the connection any more, and close each cursor and blob that somebody still holds.
+        """Record that the connection is not in use any more, and close each cursor and blob that still exists.
 
-        :return: False if another thread executes a statement: then nothing of that is done for its cursor, and
-            :py:meth:`end` waits for it
+        :return: False if another thread is executing a statement: its cursor stays open, and :py:meth:`end` waits for
+            the statement
         """
         if self._given_out and not self._close_given_out():
             self._abandoned = True
@@ -99,35 +99,36 @@ class PooledConnection(sqlite3.Connection):
                 try:
                     given_out.close()
                 except sqlite3.ProgrammingError:
-                    # "Recursive use of cursors": it is at work.
+                    # "Recursive use of cursors": a statement is running.
                     return False
         self._given_out.clear()
         return True
 
     @property
     def has_given_out(self) -> bool:
-        """Whether somebody still holds a cursor or blob."""
+        """Whether a cursor or blob still exists."""
         return bool(self._given_out)
 
     @property
     def is_tidy(self) -> bool:
-        """Whether nothing is left open by a user whose release was left out or cut off."""
+        """Whether nothing is left open by a user whose release was skipped or interrupted."""
         if self._lent and self._given_out:
             return False
         # With autocommit=False there always is a transaction.
         return not self.in_transaction or (not self._lent and getattr(self, 'autocommit', None) is False)
 
     def end(self, timeout: float = LONGEST_END) -> None:
-        """Close the connection as soon as that is safe: at once, if no user has it.
+        """Close the connection as soon as that is safe: at once, if it is not in use.
 
-        If one has it, the statement that he may be executing is interrupted. He may do it in another thread, and
-        Python's sqlite3 does not survive that a connection is closed in the middle of a statement. So it is closed when
-        he asks it for the next cursor (which fails), or lets go of it.
+        If it is in use, a running statement is interrupted. It may be running in another thread, and Python's sqlite3
+        crashes if a connection is closed in the middle of a statement. So the connection is closed when its user asks
+        it for the next cursor (which fails), or drops the last reference.
 
-        If it was given back while another thread executes a statement, that is interrupted, and closing waits for it:
-        until then the file may be locked.
+        If it was returned while another thread was executing a statement, the statement is interrupted, and closing
+        waits for its end: until then the file may be locked.
 
-        :param timeout: seconds to wait for such a statement; after that it is closed when that thread lets go of it
+        :param timeout: seconds to wait for such a statement; after that the connection is closed when that thread drops
+            its last reference
         """
         if is_closed(self):
             return
@@ -146,9 +147,10 @@ class PooledConnection(sqlite3.Connection):
             self.close()
 
     def remember_file(self, path: str | None) -> None:
-        """Note which file is open, for :py:meth:`file_was_replaced`.
+        """Record which file is open, for :py:meth:`file_was_replaced`.
 
-        :param path: what it was opened by; None for a URI. SQLite itself only tells where symbolic links have led.
+        :param path: the path that was opened; None for a URI. SQLite itself reports only the path behind symbolic
+            links.
         """
         (_, _, resolved) = fetch_one(self, 'PRAGMA database_list')
         # A database in memory, or a temporary one, has no path.
@@ -158,18 +160,18 @@ class PooledConnection(sqlite3.Connection):
 
     @property
     def has_file(self) -> bool:
-        """Whether the database is a file: what opens it again finds the same data."""
+        """Whether the database is a file, so that opening it again finds the same data."""
         return self._file is not None
 
     def file_was_replaced(self) -> bool:
-        """Tell whether the database's path leads to another file by now, or to none."""
+        """Tell whether the database's path now leads to another file, or to none."""
         return self._file is not None and _file_id(self._file) != self._file_id
 
 
 def roll_back(conn: PooledConnection) -> None:
-    """Roll back the transaction that is open, in whatever mode it was begun."""
+    """Roll back the open transaction, in whatever mode it was begun."""
     if sys.version_info >= (3, 12) and conn.autocommit is True:
-        # There rollback() does nothing, even if the user has begun a transaction by himself.
+        # In autocommit mode rollback() does nothing, even if the user has begun a transaction with BEGIN.
         conn.execute('ROLLBACK')
     else:
         conn.rollback()
@@ -178,7 +180,7 @@ def roll_back(conn: PooledConnection) -> None:
 def is_closed(conn: sqlite3.Connection) -> bool:
     """Tell whether a connection is closed, without waiting."""
     try:
-        # The others ask SQLite, which may have them wait, with the GIL held, for a statement of another thread.
+        # The others ask SQLite, which may wait, with the GIL held, for a statement of another thread.
         conn.isolation_level  # noqa: B018
     except sqlite3.ProgrammingError:
         return True
@@ -194,8 +196,8 @@ def _file_id(path: str) -> tuple[int, int] | None:
 
 
 def fetch_one(conn: PooledConnection, statement: str) -> Any:
-    """Execute a statement, and give the first row of what it answers, as a tuple."""
+    """Execute a statement, and return its first row as a tuple."""
     cursor = conn.cursor()
-    # A factory may give its connections rows of another kind.
+    # A factory may set another row type on its connections.
     cursor.row_factory = None
     return cursor.execute(statement).fetchone()

@@ -1,7 +1,7 @@
-"""Ends a wait for a peer that has no time limit of its own: the connection is shut down when its time is over.
+"""Ends a wait that has no time limit of its own: the connection is shut down when its time is over.
 
-One daemon thread serves the whole process. It is started when there is first something to watch, ends when there was
-nothing for ten seconds, and is replaced if it died or stayed behind in the process that this one was forked from.
+One daemon thread serves the whole process. It is started when there is first something to watch, and ends after ten
+seconds without work. It is replaced if it died, or is missing because the process was forked.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 #: Seconds without work after which the thread ends.
 IDLE_TIME = 10.0
 
-# With more entries than this, those that have ended are dropped from time to time.
+# With more entries than this, entries that have ended are dropped from time to time.
 _LEAST_KEPT = 64
 
 
 def shut_down_descriptor(fd: int) -> None:
-    """End both directions of a socket that belongs to somebody else (libpq): who waits for it is woken up."""
+    """Shut down both directions of a socket that belongs to other code (libpq): a thread that waits for it is woken."""
     sock = socket.socket(fileno=fd)
     try:
         shut_down(sock)
@@ -42,13 +42,13 @@ def shut_down_descriptor(fd: int) -> None:
 
 @contextlib.contextmanager
 def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]]:
-    """Shut a socket down unless the block ends in time: so ends a wait for the peer that has no limit of its own.
+    """Shut a socket down if the block takes too long; this ends a wait that has no time limit of its own.
 
-    Where no thread can be started it is not cut off: the limits of TCP hold.
+    Where no thread can be started the wait is not cut off: the limits of TCP apply.
 
     :param fd: the descriptor, which must stay open during the block
     :param timeout: seconds, None for no limit
-    :return: of the context: tells whether it was cut off. Ask at the end of the block.
+    :return: of the context manager: tells whether the wait was cut off. Call it at the end of the block.
     """
     if timeout is None:
         yield lambda: False
@@ -62,25 +62,26 @@ def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]
 
 @final
 class CutOff:
-    """Calls ``shut_down`` when a time is over, unless it was ended before, or nobody refers to it any more.
+    """Calls ``shut_down`` when a time is over, unless the watch was ended or garbage-collected before.
 
-    Where no thread can be started it is never called, which is logged once.
+    Where no thread can be started ``shut_down`` is never called, which is logged once.
 
-    :param shut_down: called in another thread; must not wait for anything. What it refers to is let go at the end.
-    :param seconds: until then
+    :param shut_down: called in another thread; must not wait for anything. Its references are dropped at the end.
+    :param seconds: the time until the call
     """
 
     _timer: threading.Timer | None = None
 
     def __init__(self, shut_down: Callable[[], object], seconds: float) -> None:
-        #: Whether the time was over. Ask when it has ended.
+        #: Whether the time was over. Read it after the watch has ended.
         self.happened = False
         self._shut_down: Callable[[], object] | None = shut_down
-        # Not a Lock: a signal's handler may dispose of the connection, and end this once more.
+        # Not a Lock: a signal handler may dispose of the connection, and end this watch again.
         self._lock = threading.RLock()
         self._process = os.getpid()
         if has_greenlets_for_threads():
-            # One for each costs little. A common one would run only while the hub that it was started in does.
+            # A lock per watch costs little. A shared lock would work only while the gevent hub in which it was created
+            # runs.
             timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _expire, (weakref.ref(self),))
             timer.daemon = True
             timer.start()
@@ -89,11 +90,12 @@ class CutOff:
             _Watchdog.of_this_process().watch(self, seconds)
 
     def end(self) -> None:
-        """Have it not happen any more. When this returns, it neither happens nor is about to.
+        """End the watch. When this returns, ``shut_down`` neither runs nor is about to.
 
-        May be called from any thread, from a signal's handler, and more than once.
+        May be called from any thread, from a signal handler, and more than once.
         """
-        # In a forked child the lock may be held by a thread that it does not have, and nobody would call anything.
+        # In a forked child, a thread that is missing there may hold the lock, and nothing would call ``shut_down``
+        # anyway.
         if self._process == os.getpid():
             with self._lock:
                 self._shut_down = None
@@ -106,7 +108,7 @@ class CutOff:
         return self._shut_down is None
 
     def expire(self) -> None:
-        """Call it, if it has not ended."""
+        """Call ``shut_down``, if the watch has not ended."""
         with self._lock:
             shut_down, self._shut_down = self._shut_down, None
             if shut_down is not None:
@@ -121,14 +123,14 @@ def _expire(reference: 'weakref.ref[CutOff]') -> None:
 
 
 def has_greenlets_for_threads() -> bool:
-    """Tell whether what blocks in a thread stops all others, since gevent has made a greenlet of it."""
+    """Tell whether a blocking call in a thread stops all others, because gevent has made threads greenlets."""
     monkey: Any = sys.modules.get('gevent.monkey')
     return monkey is not None and bool(monkey.is_module_patched('threading'))
 
 
 @final
 class _Watchdog:
-    """The thread, and what it has to do."""
+    """The thread and its entries."""
 
     _current: ClassVar['_Watchdog | None'] = None
     _has_complained: ClassVar[bool] = False
@@ -137,16 +139,17 @@ class _Watchdog:
     def of_this_process(cls) -> '_Watchdog':
         watchdog = cls._current
         if watchdog is None or watchdog.process != os.getpid():
-            # Two threads may make one each; both do their work. Of a parent's nothing is touched: its lock may be held.
+            # Two threads may create one each; both work. Nothing of a parent's is touched: its lock may be held.
             watchdog = cls._current = cls()
         return watchdog
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        # Its lock is a reentrant one: the handler of a signal may come here again, wherever it finds its thread.
+        # The condition's lock is reentrant: a signal handler may enter this code again, wherever it interrupts its
+        # thread.
         self._changed = threading.Condition(threading.RLock())
-        # When, a number to tell those of one moment apart, and what. Weakly: what nobody refers to any more, because
-        # its user was interrupted before he could end it, must not happen.
+        # The time, a number that orders entries of the same time, and the watch. Weakly: a watch must not fire if
+        # nothing refers to it any more because its user was interrupted before ending it.
         self._due: list[tuple[float, int, weakref.ref[CutOff]]] = []
         self._numbers = itertools.count()
         self._most_kept = _LEAST_KEPT
@@ -154,7 +157,7 @@ class _Watchdog:
         self._wakes_at = math.inf
 
     def watch(self, cut_off: CutOff, seconds: float) -> None:
-        """Have something happen in a while."""
+        """Add a watch."""
         due = time.monotonic() + seconds
         entry = (due, next(self._numbers), weakref.ref(cut_off))
         with self._changed:
@@ -167,7 +170,7 @@ class _Watchdog:
                 self._changed.notify()
 
     def _drop_ended(self) -> None:
-        # Into a new list: what a signal's handler adds meanwhile goes there, too.
+        # Into a new list, which also receives what a signal handler adds meanwhile.
         entries, self._due = self._due, []
         for entry in entries:
             if not _has_ended(entry[2]):
@@ -179,13 +182,13 @@ class _Watchdog:
         try:
             thread.start()
         except (RuntimeError, MemoryError) as exc:
-            # There are too many threads, or the interpreter shuts down. Whoever comes next tries again.
+            # There are too many threads, or the interpreter is shutting down. The next call tries again.
             if not _Watchdog._has_complained:
                 _Watchdog._has_complained = True
                 _log(
                     logging.WARNING,
-                    'no thread can be started (%s): what a server does not answer is not cut off in time, the limits '
-                    'of TCP hold',
+                    'no thread can be started (%s): waits for a server that does not answer are not cut off in time, '
+                    'only the limits of TCP apply',
                     exc,
                 )
         else:
@@ -197,17 +200,17 @@ class _Watchdog:
                 cut_off.expire()
             except Exception as exc:  # noqa: BLE001  (of one connection; the others' time comes as well)
                 _log(logging.ERROR, 'a connection whose time was over cannot be shut down: %s', exc)
-            # Not while it waits.
+            # Not during the wait.
             del cut_off
 
     def _next(self) -> CutOff | None:
-        """Wait until something is due, and return it; None if there was nothing to watch for some time."""
+        """Wait until an entry is due, and return it; None if there was nothing to watch for some time."""
         with self._changed:
             while True:
                 while self._due and _has_ended(self._due[0][2]):
                     heapq.heappop(self._due)
                 idle = not self._due
-                # Not until then if that is long: what has ended meanwhile is no reason to stay.
+                # Not longer: entries that have ended must not keep the thread alive.
                 wait = IDLE_TIME if idle else min(self._due[0][0] - time.monotonic(), IDLE_TIME)
                 if wait <= 0:
                     cut_off = heapq.heappop(self._due)[2]()
@@ -226,6 +229,6 @@ def _has_ended(reference: 'weakref.ref[CutOff]') -> bool:
 
 
 def _log(level: int, message: str, exc: BaseException) -> None:
-    # A handler that raises is no reason to fail a user whose connection is fine, or to end the thread.
+    # An error in ``shut_down`` must neither fail a user whose connection is fine, nor end the thread.
     with contextlib.suppress(Exception):
         logger.log(level, message, exc)

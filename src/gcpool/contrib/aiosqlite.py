@@ -1,10 +1,10 @@
-# aiosqlite has no hints at some of its methods.
+# aiosqlite has no type hints on some of its methods.
 # mypy: allow-untyped-calls
-"""SQLite databases by aiosqlite, for :py:class:`gcpool.asyncio.ConnectionPool`.
+"""SQLite databases with aiosqlite, for :py:class:`gcpool.asyncio.ConnectionPool`.
 
-An endpoint is the path of a database. aiosqlite runs a thread for each connection: a pool saves starting one each time,
-and bounds how many there are. What a user leaves behind does not reach the next one, as is told in
-:py:mod:`gcpool.contrib.sqlite3`, and neither does a statement that is still being executed when its task was cancelled.
+An endpoint is the path of a database. aiosqlite runs a thread for each connection; a pool saves starting one each time,
+and limits their number. What a user leaves behind does not reach the next user (see :py:mod:`gcpool.contrib.sqlite3`),
+nor does a statement that is still running after its task was cancelled.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ _THREAD_END = 1.0
 logger = GuardedLogger(__name__)
 
 
-# Those whose thread was started: what is to be closed when the program ends.
+# Connections whose thread was started; these are closed when the program ends.
 _started: 'weakref.WeakSet[Connection]' = weakref.WeakSet()
 
 
 class Connection(aiosqlite.Connection):
-    """aiosqlite's connection, which knows whether its thread is at work, and always ends it.
+    """aiosqlite's connection, which knows whether its thread is busy, and always ends the thread.
 
-    aiosqlite's own thread dies of telling an event loop that is closed by then, as happens after a cancellation, and
-    keeps a program that did not close its connections from ending. This one does not: the interpreter closes the
-    databases that are still open when it ends.
+    aiosqlite's own thread dies when it reports to an event loop that is already closed, as happens after a
+    cancellation, and keeps a program that did not close its connections from ending. This thread does neither:
+    databases that are still open are closed when the interpreter ends.
     """
 
     def __init__(self, connector: Callable[[], PooledConnection], iter_chunk_size: int) -> None:
@@ -59,7 +59,7 @@ class Connection(aiosqlite.Connection):
         self._thread.daemon = True
         self._raw: PooledConnection | None = None
         self._ending = False
-        # One is written by the event loop's thread, the other by the connection's.
+        # The event loop's thread writes one, the connection's thread the other.
         self._begun = 0
         self._through = 0
 
@@ -74,7 +74,7 @@ class Connection(aiosqlite.Connection):
         try:
             self._connection = await self._hand_over(self._open)
         except BaseException:
-            # The thread does not wait for a lock any longer.
+            # Makes the thread stop waiting for a lock.
             self._ending = True
             self.stop()
             raise
@@ -82,7 +82,7 @@ class Connection(aiosqlite.Connection):
 
     @property
     def is_ending(self) -> bool:
-        """Whether nobody wants the connection any more."""
+        """Whether the connection is being closed, so that no result is wanted."""
         return self._ending
 
     def _open(self) -> PooledConnection:
@@ -98,7 +98,7 @@ class Connection(aiosqlite.Connection):
     def _count(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             if self._ending:
-                # It was queued behind what was interrupted.
+                # It was queued after the interrupted call.
                 raise sqlite3.OperationalError('interrupted')
             return fn(*args, **kwargs)
         finally:
@@ -106,29 +106,29 @@ class Connection(aiosqlite.Connection):
 
     @property
     def is_busy(self) -> bool:
-        """Whether the thread executes something, or has it before it: also for a task that was cancelled."""
+        """Whether the thread is executing something or has something queued, also for a cancelled task."""
         return self._begun != self._through
 
     @property
     def raw(self) -> PooledConnection | None:
-        """The connection of sqlite3, None if it is closed."""
+        """The connection of sqlite3, None if closed."""
         return None if self._ending or self._raw is None or is_closed(self._raw) else self._raw
 
     def stop(self) -> 'asyncio.Future[Any] | None':
-        """Let the thread close the database and end when it has done what it was told before."""
+        """Let the thread close the database and end after what was queued before."""
         self._running = False
         try:
             return self._hand_over(self._close_in_thread)
         except RuntimeError:
-            # No event loop is running: aiosqlite calls this from __del__, too.
+            # No event loop is running: aiosqlite also calls this from __del__.
             self._tx.put_nowait((None, self._close_in_thread))
             return None
 
     def _close_in_thread(self) -> None:
         if self._raw is not None:
-            # aiosqlite does not know the database if opening it was cancelled.
+            # aiosqlite does not have the database if opening it was cancelled.
             self._raw.close()
-        # In this thread it finds no event loop that it would tell.
+        # In this thread aiosqlite finds no event loop to report to.
         super().stop()
 
     def _interrupt(self) -> None:
@@ -138,10 +138,10 @@ class Connection(aiosqlite.Connection):
                 self._raw.interrupt()
 
     async def end(self, timeout: float | None) -> None:
-        """Interrupt what is being executed, close the database and end the thread.
+        """Interrupt the running statement, close the database and end the thread.
 
-        Whatever it does that cannot be interrupted it does to its end, but this does not wait longer than ``timeout``
-        seconds (None for no limit). What was queued behind that is not begun.
+        A call that cannot be interrupted runs to its end, but this waits for it for at most ``timeout`` seconds (None
+        for no limit). Queued calls are not begun.
         """
         if self._ending:
             return
@@ -153,7 +153,7 @@ class Connection(aiosqlite.Connection):
             self._interrupt()
             if stopped is None:
                 return
-            # Again and again: a statement that has not quite begun is not interrupted.
+            # Repeatedly: an interrupt just before the statement begins is lost.
             step = INTERRUPT_INTERVAL if self.is_busy else math.inf
             left = min(step, deadline - time.monotonic())
             await asyncio.wait((stopped,), timeout=None if left == math.inf else max(left, 0.0))
@@ -171,9 +171,9 @@ class Connection(aiosqlite.Connection):
 
 
 def _end_all_at_exit() -> None:
-    # Their threads would not keep the interpreter from ending, but SQLite cleans up behind a database that is closed.
-    # Only what is at work and cannot be interrupted is left to itself: in the interpreter's last moments it sleeps.
-    # A forked child has none of the threads.
+    # The threads would not keep the interpreter from ending, but SQLite cleans up when a database is closed. Only a
+    # call that is running and cannot be interrupted is left alone: it sleeps in the interpreter's last moments. A
+    # forked child has none of the threads.
     connections = [connection for connection in _started if connection._thread.is_alive()]  # noqa: SLF001
     deadline = time.monotonic() + _THREAD_END
     for connection in connections:
@@ -195,7 +195,7 @@ def _call(fn: Callable[[], Any], loop: asyncio.AbstractEventLoop, future: 'async
         tell = functools.partial(future.set_exception, exc)
     else:
         tell = functools.partial(future.set_result, result)
-    # The loop may be closed; nobody waits then.
+    # The loop may be closed; then nothing waits for it.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(_unless_done, future, tell)
 
@@ -220,12 +220,13 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
     :param close_timeout: seconds that closing waits for a statement that does not end when it is interrupted; the
         connection is closed, and its thread ends, when the statement does. None for no limit.
     :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction, cursors and blobs;
-        ``'full'`` everything, which SQLite can only do by closing the connection. The next user gets a new one, with
-        the pragmas set.
-    :param broken_codes: result codes of SQLite after which a connection to a file is closed, and those made before it
-        are replaced when they would be served next. A primary code stands for its extended codes, too.
-    :raise TypeError: ``timeout`` or ``close_timeout`` is no number, or ``broken_codes`` no collection of numbers
-    :raise ValueError: a pragma's name is none, ``timeout`` or ``close_timeout`` is less than 0, ``reset`` is another
+        ``'full'`` everything, which with SQLite takes closing the connection. The next user gets a new one, with the
+        pragmas set.
+    :param broken_codes: result codes of SQLite after which a connection to a file is closed, and older ones are
+        replaced before they are served next. A primary code includes its extended codes.
+    :raise TypeError: ``timeout`` or ``close_timeout`` is not a number, or ``broken_codes`` is not a collection of
+        numbers
+    :raise ValueError: a pragma's name is invalid, ``timeout`` or ``close_timeout`` is less than 0, ``reset`` is another
         word, or ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
@@ -261,7 +262,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         self._close_timeout = time_limit('close_timeout', close_timeout)
 
     def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
-        """Tell what an endpoint counts as: see :py:meth:`gcpool.contrib.sqlite3.SqliteConnectionManager.normalize`.
+        """Return the normal spelling of an endpoint: see
+        :py:meth:`gcpool.contrib.sqlite3.SqliteConnectionManager.normalize`.
 
         :param endpoint: path, or URI
         """
@@ -270,17 +272,17 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
     async def create(self, endpoint: SqliteEndpoint) -> Connection:
         """Open a database and set the pragmas, in a thread of its own.
 
-        Cancelled half-way, it does not wait for the thread, which ends at once, also if it waited for a lock.
+        If cancelled half-way, this does not wait for the thread, which ends at once, even if it was waiting for a lock.
 
         :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
-        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
-            cause: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is no path
+        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also an instance of the cause's
+            class: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is not a path
         """
         conn = Connection(lambda: self._sync._create(endpoint, None, given_up), self._iter_chunk_size)  # noqa: SLF001
         reference = weakref.ref(conn)
 
         def given_up() -> bool:
-            # Strong references of the thread to its connection would keep one alive that nobody closes.
+            # With strong references to its connection, the thread would keep an unclosed connection alive.
             wanted = reference()
             return wanted is None or wanted.is_ending
 
@@ -289,7 +291,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         return conn
 
     async def dispose(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
-        """Close a connection and end its thread; a statement that is being executed is interrupted.
+        """Close a connection and end its thread; a running statement is interrupted.
 
         :param endpoint: path
         :param conn: the connection
@@ -297,7 +299,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         await conn.end(self._close_timeout)
 
     async def check_aliveness(self, endpoint: SqliteEndpoint, conn: Connection) -> bool:
-        """Tell whether a connection is open, tidy and at rest, and its path still leads to the file that it has open.
+        """Tell whether a connection is open, clean and not busy, and its path still leads to the file that it has open.
 
         No statement is executed, and nothing is handed to the thread.
 
@@ -309,11 +311,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             return False
         if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
             return False
-        # A release that was cut off has not come to its hook.
+        # An interrupted release did not reach its hook.
         return raw.is_tidy and not (self._sync._closes_at_release and raw._lent)  # noqa: SLF001
 
     async def on_acquire(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
-        """Note that a user has the connection, for the check that follows a release that was left out.
+        """Record that the connection is in use, for the check that follows a skipped release.
 
         :param endpoint: path
         :param conn: the connection
@@ -322,22 +324,23 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             conn.raw.lend()
 
     async def on_release(self, endpoint: SqliteEndpoint, conn: Connection) -> None:
-        """Close the cursors and roll back the transaction that the user left open; no thread is asked if there is none.
+        """Close the cursors and roll back the transaction that the user left open; if there is none, the thread is not
+        used.
 
         :param endpoint: path
         :param conn: the connection
-        :raise DiscardConnection: it is closed, still executes something, or cannot be rolled back; it was made before
+        :raise DiscardConnection: it is closed, still executing something, or cannot be rolled back; it was made before
             an error of ``broken_codes``; or ``reset`` is ``'full'``
         """
         raw = conn.raw
         if raw is None:
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         if conn.is_busy:
-            raise DiscardConnection(f'the connection to {endpoint!r} still executes a statement')
+            raise DiscardConnection(f'the connection to {endpoint!r} is still executing a statement')
         if self._sync._closes_at_release:  # noqa: SLF001
             raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
         if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
-            raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
+            raise DiscardConnection(f'the connection to {endpoint!r} is older than an error of broken_codes')
         if raw.in_transaction or raw.has_given_out:
             try:
                 await conn._execute(_tidy_up, raw)  # noqa: SLF001
@@ -348,11 +351,11 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
             raw.take_back()
 
     async def is_broken(self, endpoint: SqliteEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether the connection is closed, useless (``broken_codes``), or at work for a task that was cancelled.
+        """Tell whether the connection is closed, useless (``broken_codes``), or busy for a task that was cancelled.
 
         :param endpoint: path
         :param conn: the connection
-        :param exc: what the user's block raised; an error in a group, or one that it was raised from, counts
+        :param exc: what the user's block raised; errors in its groups and its causes count
         """
         return conn.raw is None or conn.is_busy or self._sync._makes_useless(endpoint, conn.raw, exc)  # noqa: SLF001
 

@@ -1,8 +1,7 @@
-"""MySQL and MariaDB connections made by asyncmy, for :py:class:`gcpool.asyncio.ConnectionPool`.
+"""MySQL and MariaDB connections with asyncmy, for :py:class:`gcpool.asyncio.ConnectionPool`.
 
-asyncmy rather than aiomysql, since in 2026 it is the better maintained of the two: with releases every few weeks,
-wheels for every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is
-cancelled.
+asyncmy and not aiomysql, because in 2026 it is the better maintained of the two: releases every few weeks, wheels for
+every Python up to 3.14 and its free-threaded build, and a connection that closes itself when a statement is cancelled.
 """
 
 import asyncio
@@ -36,13 +35,13 @@ DbParameters = (
     | Callable[[DbEndpoint], Awaitable[Mapping[str, Any]]]
 )
 
-# asyncmy's own default, for connecting to a host; here for all until the connection can be used.
+# asyncmy's own default, for connecting to a host; here for everything until the connection can be used.
 _CONNECT_TIMEOUT = 10.0
 
 # asyncio.TimeoutError is an OSError only since Python 3.11.
 _TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
 
-# Seconds after which a cancellation is repeated that has had no effect.
+# Seconds after which a cancellation that had no effect is repeated.
 _CANCELLATION_REPEATED = 0.1
 
 logger = GuardedLogger(__name__)
@@ -51,30 +50,32 @@ logger = GuardedLogger(__name__)
 class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with asyncmy.
 
-    When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
-    it was in the beginning. That costs a round trip only if there is something to do, or the last statement failed in
-    autocommit mode: what it has begun (a procedure half-way) the server has to be asked. A connection with an answer
-    that was not read to its end (a statement that was cancelled, an unbuffered cursor, further result sets) is closed.
-    Everything else in the session (``SET``, user variables, ``USE``, ``SET ROLE``, ``GET_LOCK``, ``LOCK TABLES``,
-    ``PREPARE``, temporary tables) stays as the user leaves it, unless ``reset`` is ``'full'``.
+    When a connection is returned, a transaction that the user left open is rolled back, and autocommit is restored.
+    That costs a round trip only if there is something to do, or if the last statement failed in autocommit mode: only
+    the server knows what it began (a procedure half-way). A connection with an answer that was not read to its end (a
+    cancelled statement, an unbuffered cursor, further result sets) is closed. Everything else in the session (``SET``,
+    user variables, ``USE``, ``SET ROLE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary tables) stays as the
+    user leaves it, unless ``reset`` is ``'full'``.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`asyncmy.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable, or
-        coroutine function, that returns them for an endpoint, called at each connect: so credentials may change.
+        :py:func:`asyncmy.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
+        change, a callable or coroutine function that is called with the endpoint at each connect and returns the
+        parameters.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
-        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. One whose
-        statement the server may still execute is aborted at once, and the server has as long to end the statement:
-        it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to. None for no limit.
-    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo all that a session can carry when it is
-        given back, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
-    :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is given back, before
-        the connection is closed; None for no limit but ``read_timeout`` in the parameters
-    :param broken_codes: numbers of the server's errors after which a connection is closed, and those to the same
-        endpoint that were created before, too, when they are next to be served
-    :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is no number, or ``broken_codes``
-        is no collection of numbers
-    :raise ValueError: ``reset`` is another one, or a time limit is less than 0
+        server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
+        open.
+    :param close_timeout: seconds that the server may take to say good-bye; then the connection is aborted. If the
+        server may still be running a statement, the connection is aborted at once, and the server has as long to end
+        the statement: it is told to by ``KILL``, over another connection. 0: it is not told. None for no limit.
+    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo everything that a session can carry when it
+        is returned, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
+    :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is returned, before the
+        connection is closed; None for no limit but ``read_timeout`` in the parameters
+    :param broken_codes: numbers of the server's errors after which a connection is closed, and older ones to the same
+        endpoint, too, before they are served next
+    :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is not a number, or ``broken_codes``
+        is not a collection of numbers
+    :raise ValueError: ``reset`` is another word, or a time limit is less than 0
     """
 
     _ERROR = errors.MySQLError
@@ -92,18 +93,18 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
         self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes)
-        # Of each loop and endpoint: only one control connection at a time.
+        # Per loop and endpoint: only one control connection at a time.
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, asyncio.Lock]]
         self._turns = weakref.WeakKeyDictionary()
 
     async def create(self, endpoint: DbEndpoint) -> Connection:
-        """Connect. It may take ``connect_timeout`` of the parameters (default 10 seconds) until it can be used.
+        """Connect. It may take ``connect_timeout`` of the parameters (default 10 seconds) until the connection can be
+        used.
 
         :param endpoint: a key of ``params``
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; an :py:class:`asyncmy.errors.MySQLError` as well, unless it
-            is the parameters that make no sense, or a package is missing that asyncmy needs for the server's way to
-            check passwords
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the connection cannot be made; also an :py:class:`asyncmy.errors.MySQLError`, unless the
+            parameters are invalid, or a package is missing that asyncmy needs for the server's password exchange
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
         generation = self._generations.latest(endpoint)
@@ -117,7 +118,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         try:
             await _within(self._log_in(conn), limit)
         except BaseException as exc:
-            # asyncmy has closed it, but that may have yet to happen.
+            # asyncmy has closed it, but that may not have happened yet.
             await self._end(endpoint, conn, min(self._close_timeout, CLOSING_IN_CREATE))
             if isinstance(exc, Exception):
                 _raise_not_connected(endpoint, exc, limit)
@@ -134,12 +135,12 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     async def dispose(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Close a connection; abort it if that takes too long or is cancelled, or if it is in the middle of something.
 
-        Then the server is told to end the statement, if it is at work for one, and this returns when it has let the
-        session go, or ``close_timeout`` is over.
+        If the server is running a statement, it is then told to end it, and this returns when the server has ended the
+        session, or ``close_timeout`` expires.
 
         :param endpoint: a key of ``params``
-        :param conn: the connection; one whose user waits for an answer (a pool can be closed over it) is cut off, and
-            the user gets asyncmy's error of a lost connection
+        :param conn: the connection; if its user waits for an answer (a pool can be closed while it is in use), the
+            connection is cut off, and the user gets asyncmy's error for a lost connection
         """
         await self._end(endpoint, conn, self._close_timeout)
 
@@ -156,7 +157,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             self._control_log.note_success(endpoint)
 
     async def _kill(self, endpoint: DbEndpoint, conn: Connection) -> None:
-        """End a session at the server that is closed here, and wait until it is gone."""
+        """End the session at the server of a connection that is closed here, and wait until the session is gone."""
         turns = self._turns.setdefault(asyncio.get_running_loop(), {})
         async with turns.setdefault(endpoint, asyncio.Lock()):
             params = to_params(await look_up_async(self._params, endpoint, 'params'), endpoint, 'params')
@@ -176,7 +177,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
                 if error_number(exc) != KILLED_MEANWHILE:
                     raise
             except asyncio.CancelledError:
-                # The time is over.
+                # The timeout expired.
                 if not answered:
                     self._control_log.note_silence(endpoint, time.monotonic() - began, self._close_timeout)
                 raise
@@ -184,10 +185,10 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
                 await control.end(GOOD_BYE)
 
     async def check_aliveness(self, endpoint: DbEndpoint, conn: Connection) -> bool:
-        """Tell whether a connection is open, and the server has said nothing that was not asked for.
+        """Tell whether a connection is open, and the server has sent nothing unasked.
 
         :param endpoint: a key of ``params``
-        :param conn: the connection. One whose answer to ``ping`` is no longer waited for is closed.
+        :param conn: the connection; closed if its answer to ``ping`` is abandoned
         """
         if not (conn.in_order and conn.is_quiet() and self._is_as_new(endpoint, conn)):
             return False
@@ -202,14 +203,14 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
         After a statement that failed in autocommit mode, and after a prepared one with further results, the server is
-        asked (``COM_PING``) what it has left. With ``reset='full'`` the whole session is made what it was when it was
-        new. A server that does not answer is waited for ``rollback_timeout``, and for ``read_timeout`` in the
-        parameters of the connection, neither of which is limited by default.
+        asked (``COM_PING``) about its state. With ``reset='full'`` the whole session is reset to its initial state.
+        Waiting for the server is limited by ``rollback_timeout``, and by ``read_timeout`` in the parameters of the
+        connection; neither has a default.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
         :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
-            rolled back or reset, or has met an error of ``broken_codes``
+            rolled back or reset, or has had an error of ``broken_codes``
         """
         if not (conn.in_order and conn.is_quiet()):
             raise DiscardConnection(f'the connection to {endpoint!r} is closed or was not read to its end')
@@ -233,7 +234,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
 
 def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, limit: float) -> None:
-    """Raise what an error that came while connecting is to a user; return if it is none of the kinds that are known."""
+    """Raise the user's error for a failed connect; return if the error is of no known kind."""
     found = list(errors_in(exc))
     if any(isinstance(error, _TIMEOUTS) for error in found):
         raise_connect_timeout(endpoint, exc, limit)
@@ -242,9 +243,9 @@ def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, limit: float) -> 
 
 
 async def _within(call: Coroutine[Any, Any, None], seconds: float | None) -> None:
-    """Await something for no longer than that, and see to it that it has ended then.
+    """Await something with a timeout, and make sure that it has ended then.
 
-    :raise asyncio.TimeoutError: the time is over
+    :raise asyncio.TimeoutError: the timeout expired
     """
     if seconds is None:
         await call
@@ -261,9 +262,9 @@ async def _within(call: Coroutine[Any, Any, None], seconds: float | None) -> Non
 
 
 async def _cancel(task: 'asyncio.Future[Any]') -> None:
-    """Cancel a task, if it is not done, and see to it that it ends.
+    """Cancel a task, if it is not done, and make sure that it ends.
 
-    asyncmy connects by ``asyncio.wait_for``, which before Python 3.12 forgets a cancellation that arrives when what it
+    asyncmy connects by ``asyncio.wait_for``, which before Python 3.12 drops a cancellation that arrives when what it
     waits for is just done; then asyncmy goes on, and waits for the server.
     """
     interruption: asyncio.CancelledError | None = None
@@ -276,5 +277,5 @@ async def _cancel(task: 'asyncio.Future[Any]') -> None:
     if interruption is not None:
         raise interruption
     if not task.cancelled():
-        # Now it counts as retrieved, also if nobody asks for it.
+        # Marks the exception as retrieved, even if it is never asked for.
         task.exception()

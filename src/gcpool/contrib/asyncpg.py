@@ -1,4 +1,4 @@
-"""PostgreSQL connections made by asyncpg, for :py:class:`gcpool.asyncio.ConnectionPool`.
+"""PostgreSQL connections with asyncpg, for :py:class:`gcpool.asyncio.ConnectionPool`.
 
 The names and signatures are those of ``generic_connection_pool.contrib.asyncpg``.
 """
@@ -60,8 +60,8 @@ DbEndpoint = str
 DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
 
 _Parameters: TypeAlias = Mapping[str, Any] | str
-#: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too. They may be coroutine
-#: functions.
+#: By endpoint, or a callable that receives the endpoint; a value of the mapping may also be such a callable. Callables
+#: may be coroutine functions.
 DsnSource: TypeAlias = (
     Mapping[DbEndpoint, _Parameters | Callable[[DbEndpoint], _Parameters | Awaitable[_Parameters]]]
     | Callable[[DbEndpoint], _Parameters | Awaitable[_Parameters]]
@@ -75,14 +75,14 @@ logger = GuardedLogger(__name__)
 _CONNECTION_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
-    # Also raised where the server has said that it ends the connection, and the loop has not seen the end yet.
+    # Also raised when the server has said that it ends the connection, and the loop has not seen the end yet.
     asyncpg.InternalClientError,
     OSError,
     asyncio.TimeoutError,
 )
 
 
-# What asyncpg remembers of tables and types is from before they were changed.
+# asyncpg's cached tables and types are older than a change of the schema.
 _STALE_SCHEMA = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 _RESET_ROLE = 'SET SESSION AUTHORIZATION DEFAULT; RESET ROLE'
 
@@ -90,33 +90,34 @@ _RESET_ROLE = 'SET SESSION AUTHORIZATION DEFAULT; RESET ROLE'
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):
     """Makes connections with :py:func:`asyncpg.connect`.
 
-    A transaction that the user left open is rolled back when the connection is given back, by asyncpg's
-    ``Connection.reset``: that says so to the event loop's exception handler, and also takes back the session's
-    settings, listeners and locks. A connection given back in order is left as it is, unless ``reset='full'``. One whose
-    last operation is still being executed (for another task) or cancelled (a task was cancelled, a ``timeout`` was
-    over) is discarded, and so are one whose ``transaction()`` was ended by SQL, which asyncpg does not notice, and one
-    on which a ``COPY`` to the client did not come to its end.
+    A transaction that the user left open is rolled back when the connection is returned, by asyncpg's
+    ``Connection.reset``: that reports it to the event loop's exception handler, and also resets the session's settings,
+    listeners and locks. A connection returned without an open transaction is left as it is, unless ``reset='full'``. A
+    connection is closed if its last operation is still running (for another task) or being cancelled (a task was
+    cancelled, a ``timeout`` expired), if SQL ended its ``transaction()``, which asyncpg does not notice, or if a
+    ``COPY`` to the client did not complete.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`asyncpg.connect`, or a DSN, or a callable of the endpoint that returns either (it may be a coroutine
-        function); or one such callable for all. It is asked at each connect, so that endpoints may be added and
-        credentials change.
+        :py:func:`asyncpg.connect`, or a DSN, or a callable that receives the endpoint and returns either (it may be a
+        coroutine function); or one such callable for all. It is looked up or called at each connect, so endpoints may
+        be added and credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
-        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param close_timeout: seconds that the server may take to end what it executes and to say good-bye; then the
+        server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
+        open.
+    :param close_timeout: seconds that the server may take to end a running statement and to say good-bye; then the
         connection is aborted. None for no limit.
-    :param rollback_timeout: seconds that the rollback of a transaction left open, or the full reset, may take before
-        the connection is given up, None for no limit but that of TCP
-    :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction; ``'full'`` all that
-        a session carries, at the price of one round trip: role, settings, temporary tables, listeners, cursors,
+    :param rollback_timeout: seconds that the rollback of an open transaction, or the full reset, may take before the
+        connection is closed, None for no limit but that of TCP
+    :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction; ``'full'``
+        everything that a session carries, for one round trip: role, settings, temporary tables, listeners, cursors,
         advisory locks, sequences' last values, and prepared statements together with asyncpg's cache of them. What
         ``create`` (also a subclass's) has added to the connection itself stays: query loggers, log and termination
-        listeners; type codecs, too, and a connection whose codecs a user has changed is replaced. What ``create`` has
-        set by SQL does not stay: use ``server_settings``.
-    :param broken_codes: SQLSTATEs after which a connection is closed; if the error speaks of the server, those to the
-        same endpoint made before it are replaced when they would be served next
-    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is no number, or ``broken_codes``
-        no collection of strings
+        listeners, and type codecs; a connection whose codecs a user has changed is replaced. What ``create`` has set by
+        SQL does not stay: use ``server_settings``.
+    :param broken_codes: SQLSTATEs after which a connection is closed; if the error discredits the server, older
+        connections to the same endpoint are replaced before they are served next
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is not a number, or
+        ``broken_codes`` is not a collection of strings
     :raise ValueError: a time limit is less than 0, or ``reset`` is another word
     """
 
@@ -136,12 +137,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         self._close_timeout = time_limit('close_timeout', close_timeout)
         self._rollback_timeout = time_limit('rollback_timeout', rollback_timeout)
         self._broken_codes = check_codes(broken_codes, str)
-        # Of connections, and of what they remember of the schema: to forget that costs little, so whenever it is stale.
+        # Of connections, and of their cached schema. Dropping that cache costs little, so it has no minimum interval.
         self._generations = Generations()
         self._schemas = Generations(interval=0.0)
         self._resets_all = resets_all(reset)
         if self._resets_all:
-            # Around a subclass's own: what that adds to a connection belongs to all of its users.
+            # Wraps a subclass's own create(): what that adds to a connection is for all of its users.
             self._create = self.create
             self.create = self._create_and_remember  # type: ignore[method-assign]
 
@@ -150,7 +151,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         try:
             Additions.remember(conn)
         except BaseException:
-            # A version of asyncpg that keeps these things elsewhere.
+            # This version of asyncpg keeps these things elsewhere.
             conn.terminate()
             raise
         return conn
@@ -160,8 +161,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
         :param endpoint: known to ``dsn_params``
         :param timeout: seconds that connecting may take, None for ``timeout`` in ``dsn_params`` (asyncpg's default is
-            60). A pool does not pass it, it cancels.
-        :raise gcpool.exceptions.ConnectTimeout: the time is over
+            60). A pool does not pass it; it cancels.
+        :raise gcpool.exceptions.ConnectTimeout: the timeout expired
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`asyncpg.PostgresError` or
             :py:exc:`OSError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
@@ -182,7 +183,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             raise_connect_error(endpoint, exc, advice_for(str(exc), getattr(exc, 'sqlstate', None)))
         except (asyncpg.InterfaceError, AttributeError, *BAD_PARAMS) as exc:
             _refuse_what_cannot_be_encoded(endpoint, exc)
-            # The AttributeError is that of a host or another name that is no string.
+            # The AttributeError comes from a host or another name that is not a string.
             raise_bad_params(endpoint, exc, 'dsn_params', quotes='dsn' in params)
         CopyWatch.attach(conn)
         made.begin(conn)
@@ -203,7 +204,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         limit = self._close_timeout if timeout is None else timeout
         try:
             cancel_copy(conn)
-            # Before 0.32 asyncpg's own limit does not cover the cancellation of a statement that is being executed.
+            # Before 0.32 asyncpg's own limit does not include cancelling a running statement.
             await asyncio.wait_for(conn.close(timeout=limit), limit)
         except _CONNECTION_ERRORS as exc:
             _abort(conn)
@@ -220,14 +221,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     ) -> bool:
         """Tell whether a connection is open and, with ``ping``, whether the server answers.
 
-        One made before an error of ``broken_codes`` is to be replaced. One made before asyncpg was found to remember a
-        schema that has changed forgets what it remembers.
+        A connection older than an error of ``broken_codes`` is replaced. A connection whose asyncpg cache is older than
+        a change of the schema drops the cache.
 
-        Cut off while it waits for the answer it leaves the connection closed.
+        If interrupted while it waits for the answer, the connection is closed.
 
         :param endpoint: a key of ``dsn_params``
-        :param conn: the connection; it is in doubt unless no transaction is open
-        :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it, it cancels.
+        :param conn: the connection; not trusted unless no transaction is open
+        :param timeout: seconds that the answer may take, used only with ``ping``. A pool does not pass it; it cancels.
         """
         if is_unfit(conn) or conn.is_in_transaction():
             return False
@@ -237,7 +238,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
             return False
         if self._resets_all and not Additions.of(conn).is_as_new(conn):
-            # A release that was cut off has not come to the reset.
+            # An interrupted release did not reach the reset.
             return False
         if self._ping:
             try:
@@ -257,15 +258,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :param exc: what the block raised; an error of the server (``broken_codes``) in a group, or one that it was
-            raised from, counts. So does that asyncpg's statements or types are from before a change of the schema.
+        :param exc: what the block raised. An error of the server (``broken_codes``) counts, also in a group or as a
+            cause, and so does an error about statements or types that asyncpg cached before a change of the schema.
         """
         cancel_copy(conn)
         is_broken = is_unfit(conn)
         made = made_by(self, conn)
         for error in errors_in(exc):
             if isinstance(error, _STALE_SCHEMA):
-                # Also so that the pool has the others checked, which refreshes them.
+                # Also makes the pool check the others, which refreshes them.
                 self._schemas.retire(endpoint, made.schema)
                 is_broken = True
             elif isinstance(error, asyncpg.PostgresError) and is_useless_after(
@@ -285,17 +286,18 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         return not self._generations.is_retired(endpoint, made.connection)
 
     async def on_release(self, endpoint: DbEndpoint, conn: 'Connection[RecordT]') -> None:
-        """Roll back the transaction that the user left open; no round trip if there is none. Or undo all (``reset``).
+        """Roll back the transaction that the user left open; no round trip if there is none. Or undo everything
+        (``reset``).
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :raise gcpool.exceptions.DiscardConnection: it is closed, its last operation is still being executed or
-            cancelled or was a ``COPY`` to the client that did not come to its end, its transaction was ended by SQL,
-            or it cannot be rolled back or reset; it was made before an error of ``broken_codes``
+        :raise gcpool.exceptions.DiscardConnection: it is closed; its last operation is still running or being
+            cancelled, or was a ``COPY`` to the client that did not complete; SQL ended its transaction; it cannot be
+            rolled back or reset; or it was made before an error of ``broken_codes``
         """
         self._check_fit(endpoint, conn)
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is from before an error of broken_codes')
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error of broken_codes')
         if not self._resets_all and not conn.is_in_transaction():
             return
         try:
@@ -314,13 +316,13 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     @staticmethod
     def _check_fit(endpoint: DbEndpoint, conn: Any) -> None:
         if conn.is_closed():
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned closed')
         if is_lost_or_busy(conn):
-            # Not aborted here: as long as it is being closed, the server may be told to cancel.
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a statement')
+            # Not aborted here: while it is being closed, the server can be told to cancel.
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned in the middle of a statement')
         if CopyWatch.saw_unfinished(conn):
             cancel_copy(conn)
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back in the middle of a COPY')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned in the middle of a COPY')
         if has_ended_unnoticed(conn):
             logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
             raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
@@ -347,7 +349,7 @@ def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None
     while seen is not None and not isinstance(seen, (UnicodeEncodeError, UnicodeDecodeError)):
         seen = seen.__cause__ or seen.__context__
     if seen is not None:
-        # It holds the text, which may be the password.
+        # The cause holds the text, which may be the password.
         exc.__cause__ = exc.__context__ = None
         raise_bad_params(endpoint, seen, 'dsn_params')
 
@@ -355,7 +357,7 @@ def _refuse_what_cannot_be_encoded(endpoint: DbEndpoint, exc: Exception) -> None
 async def _roll_back(conn: Any) -> None:
     await conn.reset()
     if conn._server_caps.sql_reset:  # noqa: SLF001
-        # What asyncpg leaves out, and must not reach the next user. Redshift, for one, has no RESET.
+        # asyncpg omits these, and they must not reach the next user. Redshift, for one, has no RESET.
         await conn.execute(_RESET_ROLE)
 
 

@@ -1,4 +1,4 @@
-"""What a manager of one's own can judge an exception with, in its ``is_broken``."""
+"""For ``is_broken`` of your own managers: what to judge an exception by."""
 
 from gcpool.contrib._errors import errors_in
 

@@ -1,11 +1,11 @@
-"""HTTP connections that are kept alive, made by :py:mod:`http.client`, for :py:class:`gcpool.threading.ConnectionPool`.
+"""Keep-alive HTTP connections with :py:mod:`http.client`, for :py:class:`gcpool.threading.ConnectionPool`.
 
-The connections are ``http.client.HTTPConnection`` and ``HTTPSConnection``. They only remember, in addition, whether the
-last response was read to its end: the next user of a connection on which some of it is left would be given that. And
-whether each request was sent to its end: a server would take the next user's request for the rest of it.
+The connections are ``http.client.HTTPConnection`` and ``HTTPSConnection``. They also record whether the last response
+was read to its end, because the next user would read what is left of it, and whether each request was sent to its end,
+because the server would take the next user's request for the rest of it.
 
-Of interim responses http.client skips only 100 (Continue). It takes any other (103, Early Hints) for the final one,
-which is still to come then: that leaves a connection unfit as well.
+Of interim responses http.client skips only 100 (Continue). It takes any other (103, Early Hints) for the final
+response, which is still to come: that makes a connection unfit as well.
 """
 
 import http.client
@@ -31,16 +31,16 @@ _DEFAULT_PORTS: Mapping[str, int] = {'http': http.client.HTTP_PORT, 'https': htt
 
 
 class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
-    """Makes connections that are kept alive between requests.
+    """Makes keep-alive connections.
 
-    A connection is unfit, and its pool closes it, when the server has closed it (``Connection: close``, or while it was
-    idle), when a request was not sent to its end (less or more of a body than ``Content-Length`` says, or no last
-    chunk), when its response was not read to its end or was cut short, when it was switched to another protocol, and
-    when there is something to read on it that nobody has asked for.
+    A connection is unfit, and its pool closes it, when the server has closed it (``Connection: close``, or while idle),
+    when a request was not sent to its end (less or more of a body than ``Content-Length`` says, or no last chunk), when
+    its response was not read to its end or was cut short, when it was switched to another protocol, and when it has
+    unexpected data to read.
 
     :param timeout: seconds that connecting, and each wait for the server, may take; None for no limit
-    :param ssl_context: settings for ``https``, None for Python's default: certificates are checked against the
-        system's authorities
+    :param ssl_context: settings for ``https``, None for Python's default: certificates are checked against the system's
+        authorities
     :raise TypeError: a parameter is of another type
     :raise ValueError: ``timeout`` is 0, negative or NaN
     """
@@ -52,20 +52,20 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         self._ssl_context = ssl_context
 
     def normalize(self, endpoint: HttpEndpoint) -> HttpEndpoint:
-        """Give the one spelling of an endpoint that its connections are kept under.
+        """Return the normal spelling of an endpoint, by which the pool knows it.
 
-        ``'HTTP://Example.org.:80/'`` and ``('http', 'example.org', 80)`` are ``'http://example.org'``: the scheme and
-        the host name in lower case, as DNS has it (``xn--``), and without a dot at its end unless that is its only one
-        (``db`` is completed by the resolver's search list, ``db.`` is not), an IP address in its usual form, the port
-        only where it is not the scheme's own. Names are not resolved: one and its address, or an IPv4 address and the
-        IPv6 one that maps it, are two endpoints.
+        ``'HTTP://Example.org.:80/'`` and ``('http', 'example.org', 80)`` become ``'http://example.org'``: the scheme
+        and the host name in lower case, international names as in DNS (``xn--``), without a final dot unless that is
+        the only dot (the resolver completes ``db`` by its search list, but not ``db.``), an IP address in its usual
+        form, the port only if it is not the scheme's default. Names are not resolved: a name and its address, or an
+        IPv4 address and the IPv6 address that maps it, are two endpoints.
 
-        :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; what is no endpoint is returned as it is
+        :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; an invalid endpoint is returned unchanged
         """
         try:
             scheme, host, port = _split_endpoint(endpoint)
         except UnknownEndpoint:
-            # Raised where it is connected to.
+            # create() raises for it.
             return endpoint
         if ':' in host:
             host = f'[{host}]'
@@ -75,12 +75,12 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         """Resolve the host name, connect to its addresses in turn until one answers; with ``https`` shake hands.
 
         :param endpoint: ``'http://host:port'`` or ``(scheme, host, port)``; ``http`` and ``https`` have default ports
-        :param timeout: seconds that all of it may take together, if that is less than the manager's ``timeout``. With a
-            limit the name is resolved in a thread, which is left behind when the time is over.
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; also an ``OSError`` of the kind that was the cause
-        :raise UnknownEndpoint: the endpoint is none: another scheme, a host name with blanks or control characters, a
-            port that is no int from 1 to 65535
+        :param timeout: seconds that all of this may take together, if less than the manager's ``timeout``. With a limit
+            the name is resolved in a thread, which is left behind when the timeout expires.
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the connection cannot be made; also an ``OSError`` of the cause's class
+        :raise UnknownEndpoint: the endpoint is invalid: another scheme, a host name with blanks or control characters,
+            a port that is not an int from 1 to 65535
         """
         scheme, host, port = _split_endpoint(endpoint)
         limit = min((limit for limit in (timeout, self._timeout) if limit is not None), default=None)
@@ -101,22 +101,22 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         except OSError as exc:
             raise_connect_error(endpoint, exc, advice_for_os_error(exc))
         except UnicodeError as exc:
-            raise_connect_error(endpoint, exc, 'check the host name: it is none')
+            raise_connect_error(endpoint, exc, 'check the host name: it is not valid')
         return conn
 
     def dispose(self, endpoint: HttpEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection. It will not connect again by itself, as those of http.client otherwise do.
+        """Close a connection. After that it does not connect again by itself, unlike http.client's own.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection; a thread that waits for a response on it gets an error
         :param timeout: not needed, this never waits
         """
         _pooled(conn).end()
 
     def check_aliveness(self, endpoint: HttpEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and nothing is left over on it. Only the kernel is asked.
+        """Tell whether a connection is open and has nothing left to read. Asks only the kernel.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
         :param timeout: not needed, this never waits
         """
@@ -124,9 +124,9 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         return pooled.why_unfit() is None and pooled.is_quiet()
 
     def on_release(self, endpoint: HttpEndpoint, conn: Connection) -> None:
-        """Look at what is known of the connection, and take back a timeout that the user has set on its socket.
+        """Judge the connection by its recorded state, and undo a timeout that the user has set on its socket.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
         :raise DiscardConnection: it is unfit
         """
@@ -141,9 +141,10 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
     def is_broken(self, endpoint: HttpEndpoint, conn: Connection, exc: BaseException) -> bool:
         """Tell whether the connection is in any state but idle.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
-        :param exc: what the user's block raised; whatever it is, a response that was read to its end is good
+        :param exc: what the user's block raised; whatever it is, a connection whose response was read to its end is
+            good
         """
         return _pooled(conn).why_unfit() is not None
 
@@ -158,7 +159,7 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
     parts: tuple[object, object, object] | None = None
     if isinstance(endpoint, str):
         if '@' in endpoint:
-            # Not quoted: there may be a password.
+            # Not quoted, because it may contain a password.
             raise UnknownEndpoint('an endpoint has a user name: send it with the request (Authorization)', endpoint)
         try:
             url = urllib.parse.urlsplit(endpoint)
@@ -166,7 +167,7 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
         except ValueError:
             pass
         else:
-            # Some control characters it has left out.
+            # urlsplit() has dropped some control characters.
             if url.path in ('', '/') and not url.query and not url.fragment and _is_host(endpoint):
                 parts = url.scheme, url.hostname, _DEFAULT_PORTS.get(url.scheme) if port is None else port
     elif isinstance(endpoint, tuple) and len(endpoint) == 3:
@@ -175,11 +176,11 @@ def _split_endpoint(endpoint: object) -> tuple[str, str, int]:
         scheme, host, number = parts
         scheme = scheme.lower() if isinstance(scheme, str) else ''
         if scheme in _DEFAULT_PORTS and _is_host(host) and _is_port(number):
-            # http.client takes brackets for granted, too.
+            # http.client also accepts a host with brackets.
             inner = host[1:-1] if host.startswith('[') and host.endswith(']') else host
             return scheme, normal_host(inner), number
     raise UnknownEndpoint(
-        f"{endpoint!r} is no endpoint: write 'http://host:port' or 'https://host:port', without a path, "
+        f"{endpoint!r} is not an endpoint: write 'http://host:port' or 'https://host:port', without a path, "
         f"or ('http', 'host', port); the port is an int from 1 to {HIGHEST_PORT}, the host has neither blanks nor "
         'control characters',
         endpoint,

@@ -1,8 +1,8 @@
-"""PostgreSQL connections made by psycopg 3, for the pools of both runtimes.
+"""PostgreSQL connections with psycopg 3, for the pools of both runtimes.
 
 :py:class:`ConnectionManager` is for :py:class:`gcpool.threading.ConnectionPool`, :py:class:`AsyncConnectionManager` for
-:py:class:`gcpool.asyncio.ConnectionPool`. psycopg's asynchronous connections do not work on Windows' default event loop
-(``ProactorEventLoop``).
+    :py:class:`gcpool.asyncio.ConnectionPool`. psycopg's asynchronous connections do not work on Windows' default event
+    loop (``ProactorEventLoop``).
 """
 
 import inspect
@@ -77,36 +77,36 @@ _ConnT = TypeVar('_ConnT', bound=Connection[Any])
 class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _ConnT], Generic[_EndpointT, _ConnT]):
     """Makes connections with :py:meth:`psycopg.Connection.connect`.
 
-    When a connection is given back, a transaction that the user left open is rolled back, and what the user changed of
-    its ``autocommit``, ``isolation_level``, ``read_only``, ``deferrable``, ``prepare_threshold``, ``prepared_max``,
-    factories and handlers is taken back. Adapters, and what was changed at the server (``SET``, ``LISTEN``, temporary
+    When a connection is returned, a transaction that the user left open is rolled back, and the user's changes to its
+    ``autocommit``, ``isolation_level``, ``read_only``, ``deferrable``, ``prepare_threshold``, ``prepared_max``,
+    factories and handlers are undone. Adapters, and what was changed at the server (``SET``, ``LISTEN``, temporary
     tables, advisory locks) stay, unless ``reset='full'``. A connection left in the middle of a statement, a stream, a
-    ``COPY``, a pipeline, a ``transaction()`` block or a two-phase commit is discarded.
+    ``COPY``, a pipeline, a ``transaction()`` block or a two-phase commit is closed.
 
     :param conninfo: how to reach each endpoint (any hashable; often a name for the database): a mapping of endpoints to
         connection strings, or to mappings of the parameters of :py:meth:`psycopg.Connection.connect`, or to callables
-        of the endpoint that return either; or one such callable for all. It is asked at each connect, so that endpoints
-        may be added and credentials change.
+        that receive the endpoint and return either; or one such callable for all. It is looked up or called at each
+        connect, so endpoints may be added and credentials change.
     :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
-    :param connection_class: whose ``connect`` is called: psycopg's own, or a subclass of it
-    :param configure: called with each new connection; it must leave no transaction open. What it asks the server is
-        bounded by the timeout of an acquire.
+    :param connection_class: the class whose ``connect`` is called: psycopg's own, or a subclass of it
+    :param configure: called with each new connection; it must leave no transaction open. Its waits for the server are
+        limited by the timeout of the acquire.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
-        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param rollback_timeout: seconds that a release may wait for the server before the connection is given up (the
-        rollback of a transaction left open, or the full reset with ``configure``), None for no limit but that of TCP
-    :param reset: what a release takes back at the server: ``'rollback'`` a transaction that was left open, ``'full'``
-        all that a session can carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``,
-        advisory locks, cursors, prepared statements with psycopg's cache of them, and adapters; one round trip at each
-        release. What the parameters of the connection have set stays. ``configure`` is called again after it.
-    :param broken_codes: SQLSTATEs after which a connection is of no use, in place of
+        server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
+        open.
+    :param rollback_timeout: seconds that a release may wait for the server (the rollback of an open transaction, or the
+        full reset with ``configure``) before the connection is closed; None for no limit but that of TCP
+    :param reset: what a release undoes at the server: ``'rollback'`` an open transaction, ``'full'`` everything that a
+        session can carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``, advisory locks,
+        cursors, prepared statements with psycopg's cache of them, and adapters; one round trip at each release. What
+        the parameters of the connection have set stays. ``configure`` is called again after it.
+    :param broken_codes: SQLSTATEs that make a connection useless, in place of
         :py:data:`gcpool.contrib.psycopg.BROKEN_CODES`
-    :param cancel_timeout: seconds in which the server has to end a statement, and then its session, when nobody waits
-        for the result any more. After that the connection is closed and its slot is free, whether the server has
-        done so or not.
+    :param cancel_timeout: seconds in which the server has to end an abandoned statement, and then its session. After
+        that the connection is closed and its slot is free, whether the server has done so or not.
     :raise TypeError: ``conninfo`` is neither a mapping nor callable, ``configure`` is a coroutine function,
-        ``connection_class`` is no such class, a time limit is no number, or ``broken_codes`` is no collection of
-        strings
+        ``connection_class`` is not such a class, a time limit is not a number, or ``broken_codes`` is not a collection
+        of strings
     :raise ValueError: a time limit is less than 0 (``cancel_timeout``: or infinite), or ``reset`` is neither
         ``'rollback'`` nor ``'full'``
     """
@@ -174,13 +174,13 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         """Connect.
 
         :param endpoint: known to ``conninfo``
-        :param timeout: seconds that connecting may take (a quarter of a second at the least), and what ``configure``
-            asks the server, without the time of the callables; None for ``connect_timeout`` in the parameters, which
-            otherwise holds for connecting if it is less. With a limit the connection is made in a thread: psycopg
-            counts in whole seconds for each host, and not the time to resolve its name. An attempt that is given up
-            goes on there until psycopg ends it; the next one to the same endpoint waits for that, so that the server
-            does not see more connections than the pool allows.
-        :raise gcpool.exceptions.ConnectTimeout: the time is over
+        :param timeout: seconds that connecting may take (at least a quarter of a second), including waits of
+            ``configure`` for the server but not the callables; None for ``connect_timeout`` in the parameters, which
+            also applies to connecting if it is less. With a limit the connection is made in a thread: psycopg counts in
+            whole seconds for each host, and without the time to resolve its name. An abandoned attempt continues there
+            until psycopg ends it; the next one to the same endpoint waits for that, so that the server does not see
+            more connections than the pool allows.
+        :raise gcpool.exceptions.ConnectTimeout: the timeout expired
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``conninfo``
         :raise TypeError: ``configure`` has returned an awaitable
@@ -218,7 +218,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
                 if not is_over():
                     raise
             if is_over():
-                raise_connect_timeout(endpoint, ConnectionTimeout('configure had no answer in time'), timeout)
+                raise_connect_timeout(endpoint, ConnectionTimeout('configure got no answer in time'), timeout)
 
     def _connect(self, params: dict[str, Any], timeout: float | None) -> _ConnT:
         if timeout is not None:
@@ -230,15 +230,15 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
             raise
 
     def dispose(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> None:
-        """Close a connection, and give the server a moment to let the session go.
+        """Close a connection, and give the server a moment to end the session.
 
-        That takes a round trip, and a tenth of a second at the most. The server is first asked to end a statement that
-        it is at work on, for ``cancel_timeout`` seconds at most.
+        That takes a round trip, and at most a tenth of a second. If a statement is running, the server is first asked
+        to end it, for at most ``cancel_timeout`` seconds.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
-        :param timeout: seconds that this may take at most. A pool closed in a hurry also disposes of a connection whose
-            user waits for an answer: that wait is ended, and the user has a moment to leave the connection.
+        :param timeout: seconds that this may take at most. When a pool is closed at short notice, a user may still wait
+            for an answer on the connection: that wait is ended, and the user has a moment to leave the connection.
         """
         self._farewell(conn, self._cancel_timeout if timeout is None else min(timeout, self._cancel_timeout))
 
@@ -258,7 +258,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
                     if not locked and cut_off_user(conn):
                         locked = conn.lock.acquire(timeout=PATIENCE_WITH_USER)
             session.hold(conn)
-            # The goodbye is sent without waiting.
+            # The good-bye is sent without waiting.
             conn.close()
         finally:
             session.leave(conn)
@@ -270,12 +270,12 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
                 wait_for_end(held, session.goodbye_time(seconds))
 
     def check_aliveness(self, endpoint: _EndpointT, conn: _ConnT, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open, and as it was at first. Without ``ping`` it asks only the kernel.
+        """Tell whether a connection is open, and in its initial state. Without ``ping``, asks only the kernel.
 
-        :param endpoint: where the connection leads
-        :param conn: the connection; it is in doubt unless no transaction is open
-        :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
-            Without ``ping`` nothing waits.
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection; not trusted unless no transaction is open
+        :param timeout: seconds that the answer may take, used only with ``ping``: a connection that does not answer is
+            closed. Without ``ping`` nothing waits.
         """
         session = self._untouched(endpoint, conn)
         if session is not None and not (self._ping or self._plans.any_retired or session.poll(0)):
@@ -294,21 +294,21 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         return True
 
     def is_broken(self, endpoint: _EndpointT, conn: _ConnT, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, in the middle of something, or of no use after its user's block raised.
+        """Tell whether a connection is lost, in the middle of something, or useless after its user's block raised.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
-        :param exc: what the block raised. An error in it, in its groups or among its causes, that has one of
-            ``broken_codes`` makes the connection useless, and so does one of a prepared statement whose table was
-            changed. If the error speaks of the server, the connections to the endpoint from before are replaced when
-            they are next to be served; what they have prepared is dropped if it speaks of that.
+        :param exc: what the block raised. The connection is useless if ``exc``, an error in its groups or one of its
+            causes has one of ``broken_codes``, or is about a prepared statement whose table was changed. If the error
+            discredits the server, the endpoint's older connections are replaced when they are next served; if it is
+            about prepared statements, those of the older connections are dropped then.
         """
         return self._is_useless(endpoint, conn, exc)
 
     def on_release(self, endpoint: _EndpointT, conn: _ConnT) -> None:
-        """Roll back the transaction that the user left open, and take back settings; no round trip if there is none.
+        """Roll back the transaction that the user left open, and reset settings; no round trip if there is none.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the connection
         :raise gcpool.exceptions.DiscardConnection: it is closed, in the middle of something, or cannot be rolled back
         """
@@ -342,6 +342,6 @@ def _check_not_awaitable(returned: object) -> None:
 
 
 def _close(conn: Connection[Any]) -> None:
-    # The goodbye is sent without waiting.
+    # The good-bye is sent without waiting.
     conn.close()
     conn.pgconn.finish()

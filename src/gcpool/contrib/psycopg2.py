@@ -1,4 +1,4 @@
-"""PostgreSQL connections made by psycopg2, for :py:class:`gcpool.threading.ConnectionPool`.
+"""PostgreSQL connections with psycopg2, for :py:class:`gcpool.threading.ConnectionPool`.
 
 The names and signatures are those of ``generic_connection_pool.contrib.psycopg2``.
 """
@@ -57,21 +57,21 @@ Connection = extensions.connection
 DsnParameters = Mapping[DbEndpoint, Mapping[str, Any] | str]
 
 _Parameters: TypeAlias = Mapping[str, Any] | str
-#: By endpoint, or a callable of the endpoint; a value of the mapping may be such a callable, too.
+#: By endpoint, or a callable that receives the endpoint; a value of the mapping may also be such a callable.
 DsnSource: TypeAlias = (
     Mapping[DbEndpoint, _Parameters | Callable[[DbEndpoint], _Parameters]] | Callable[[DbEndpoint], _Parameters]
 )
 
 _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
-# psycopg2 has set the style of dates by a statement where it was not the server's; it cannot read any other.
+# psycopg2 sets the date style by a statement if the server has another one; it cannot read any other.
 _FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
 
 logger = GuardedLogger(__name__)
 
 
 class _State(NamedTuple):
-    """What a connection has besides its session, as it was made."""
+    """The initial state of a connection, apart from its session."""
 
     characteristics: dict[str, Any]
     encoding: str
@@ -79,38 +79,39 @@ class _State(NamedTuple):
 
 
 class _Session(LibpqSession):
-    """What a manager keeps of a connection."""
+    """The manager's record of a connection."""
 
-    #: What a full reset leads back to.
+    #: What a full reset restores.
     state: _State | None = None
 
 
 class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with :py:func:`psycopg2.connect`.
 
-    A transaction that the user left open is rolled back when the connection is given back. Session settings
+    A transaction that the user left open is rolled back when the connection is returned. Session settings
     (``autocommit``, the isolation level, ``readonly``, ``cursor_factory``, ``SET``) stay as the user leaves them,
     unless ``reset='full'``.
 
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`psycopg2.connect`, or a DSN, or a callable of the endpoint that returns either; or one such callable
-        for all. It is asked at each connect, so that endpoints may be added and credentials change.
+        :py:func:`psycopg2.connect`, or a DSN, or a callable that receives the endpoint and returns either; or one such
+        callable for all. It is looked up or called at each connect, so endpoints may be added and credentials change.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
-        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param rollback_timeout: seconds that a release may wait for the server before the connection is given up (the
-        rollback of a transaction left open, or the full reset), None for no limit but that of TCP
-    :param reset: what a release takes back: ``'rollback'`` a transaction that was left open, ``'full'`` all that a
-        session can carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``, advisory locks,
-        cursors and prepared statements at the server, and of the connection ``autocommit``, the isolation level,
-        ``readonly``, ``deferrable``, ``cursor_factory``, the encoding, ``notices`` and ``notifies``. It is one round
-        trip at each release, and one more if a transaction was left open. What ``dsn_params`` has set stays.
-    :param broken_codes: SQLSTATEs after which a connection is of no use, in place of
+        server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
+        open.
+    :param rollback_timeout: seconds that a release may wait for the server (the rollback of an open transaction, or the
+        full reset) before the connection is closed, None for no limit but that of TCP
+    :param reset: what a release undoes: ``'rollback'`` an open transaction, ``'full'`` everything that a session can
+        carry: also role and session user, settings (``SET``), temporary tables, ``LISTEN``, advisory locks, cursors and
+        prepared statements at the server, and of the connection ``autocommit``, the isolation level, ``readonly``,
+        ``deferrable``, ``cursor_factory``, the encoding, ``notices`` and ``notifies``. It takes one round trip at each
+        release, and one more if a transaction was left open. What ``dsn_params`` has set stays.
+    :param broken_codes: SQLSTATEs that make a connection useless, in place of
         :py:data:`gcpool.contrib.psycopg2.BROKEN_CODES`
     :param cancel_timeout: seconds in which the server has to end a statement, and then its session, when the connection
         is closed while a thread waits for the result. After that the slot is free, whether the server has done so or
         not.
-    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is no number, or ``broken_codes``
-        is no collection of strings
+    :raise TypeError: ``dsn_params`` is neither a mapping nor callable, a time limit is not a number, or
+        ``broken_codes`` is not a collection of strings
     :raise ValueError: a time limit is less than 0 (``cancel_timeout``: or infinite), or ``reset`` is neither
         ``'rollback'`` nor ``'full'``
     """
@@ -140,12 +141,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """Connect.
 
         :param endpoint: known to ``dsn_params``
-        :param timeout: seconds that connecting may take (a quarter of a second at the least), without the time of the
-            callables; None for ``connect_timeout`` in ``dsn_params``, which otherwise holds if it is less. With a limit
-            the connection is made in a thread: libpq counts in whole seconds for each host, and not the time to resolve
-            its name. An attempt that is given up goes on there until libpq ends it; the next one to the same endpoint
-            waits for that, so that the server does not see more connections than the pool allows.
-        :raise gcpool.exceptions.ConnectTimeout: the time is over
+        :param timeout: seconds that connecting may take (at least a quarter of a second), without the callables; None
+            for ``connect_timeout`` in ``dsn_params``, which also applies if it is less. With a limit the connection is
+            made in a thread: libpq counts in whole seconds for each host, and without the time to resolve its name. An
+            abandoned attempt continues there until libpq ends it; the next one to the same endpoint waits for that, so
+            that the server does not see more connections than the pool allows.
+        :raise gcpool.exceptions.ConnectTimeout: the timeout expired
         :raise gcpool.exceptions.ConnectError: the connection cannot be made; a :py:exc:`psycopg2.OperationalError`, too
         :raise gcpool.exceptions.UnknownEndpoint: the endpoint is not in ``dsn_params``
         """
@@ -178,15 +179,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection, and give the server a moment to let the session go.
+        """Close a connection, and give the server a moment to end the session.
 
-        That takes a round trip, and a tenth of a second at the most. The server is first asked to end a statement that
-        it is at work on, for ``cancel_timeout`` seconds at most.
+        That takes a round trip, and at most a tenth of a second. If a statement is running, the server is first asked
+        to end it, for at most ``cancel_timeout`` seconds.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :param timeout: seconds that this may take at most. A pool closed in a hurry also disposes of a connection whose
-            user waits for an answer: that wait is ended, for closing would have to wait for it.
+        :param timeout: seconds that this may take at most. When a pool is closed at short notice, a user may still wait
+            for an answer on the connection: that wait is ended, because closing would have to wait for it.
         """
         seconds = self._cancel_timeout if timeout is None else min(timeout, self._cancel_timeout)
         self._end(conn, seconds)
@@ -196,7 +197,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             with held:
                 wait_for_end(held, session.goodbye_time(seconds))
 
-    # Not by dispose(), which the pool calls once for each connection, and a subclass may count.
+    # Not by dispose(), which the pool calls once for each connection, and which a subclass may count.
     def _end(self, conn: Connection, seconds: float = 0.0) -> None:
         session = self._sessions.get(conn)
         if not conn.closed:
@@ -209,7 +210,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if session is not None:
                 session.hold_socket(fd)
             if _is_at_work(conn):
-                # Closing would have to wait for whoever waits for an answer.
+                # Closing would have to wait for a thread that waits for an answer.
                 shut_down_descriptor(fd)
         conn.close()
 
@@ -217,9 +218,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         """Tell whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
 
         :param endpoint: a key of ``dsn_params``
-        :param conn: the connection; it is in doubt unless no transaction is open
-        :param timeout: seconds that the answer may take, used only with ``ping``: what does not answer is closed.
-            Without ``ping`` nothing waits.
+        :param conn: the connection; not trusted unless no transaction is open
+        :param timeout: seconds that the answer may take, used only with ``ping``: a connection that does not answer is
+            closed. Without ``ping`` nothing waits.
         """
         if conn.closed or not _is_ready(conn):
             return False
@@ -235,21 +236,20 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             raise
 
     def is_broken(self, endpoint: DbEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether a connection is lost, busy with a statement, or of no use after its user's block raised.
+        """Tell whether a connection is lost, busy with a statement, or useless after its user's block raised.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
-        :param exc: what the block raised. An error in it, in its groups or among its causes, that has one of
-            ``broken_codes`` makes the connection useless, and so does one of a statement prepared by SQL whose table
-            was changed. If the error speaks of the server, the connections to the endpoint from before are replaced
-            when they are next to be served.
+        :param exc: what the block raised. The connection is useless if ``exc``, an error in its groups or one of its
+            causes has one of ``broken_codes``, or is about a statement prepared by SQL whose table was changed. If the
+            error discredits the server, the endpoint's older connections are replaced when they are next served.
         """
         if conn.closed or conn.get_transaction_status() in _BUSY_OR_LOST:
             return True
         for error in errors_in(exc):
             if isinstance(error, psycopg2.Error):
                 if is_stale_plan(error.pgcode, error.diag.source_function):
-                    # Whoever has prepared it by SQL may have done so on others, too.
+                    # The program that prepared it by SQL may have done so on other connections, too.
                     self._retire(endpoint, conn)
                     return True
                 if is_useless_after(error.pgcode, self._broken_codes, conn.get_parameter_status):
@@ -259,7 +259,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         return False
 
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
-        """Roll back the transaction that the user left open, no round trip if there is none; reset all if told to.
+        """Roll back the transaction that the user left open, no round trip if there is none; with ``reset='full'`` undo
+        all.
 
         :param endpoint: a key of ``dsn_params``
         :param conn: the connection
@@ -267,9 +268,9 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             a statement or of a two-phase commit)
         """
         if conn.closed:
-            raise DiscardConnection(f'a connection to {endpoint!r} was given back closed')
+            raise DiscardConnection(f'a connection to {endpoint!r} was returned closed')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that speaks of its server')
+            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that discredits its server')
         try:
             if _is_ready(conn) and not self._resets_all:
                 return
@@ -310,12 +311,12 @@ def _is_at_work(conn: Connection) -> bool:
 
 
 def _end_statement(conn: Connection, deadline: float) -> None:
-    """Ask the server to end a statement, and wait until whoever waits for it has its end."""
+    """Ask the server to end a statement, and wait until the thread that waits for the statement has noticed its end."""
     if extensions.get_wait_callback() is not None:
         # Greenlets: libpq would stop all of them while it waits.
         return
     try:
-        # Not conn.cancel(): it holds the GIL while libpq waits, which with a server that says nothing is for ever.
+        # Not conn.cancel(): it holds the GIL while libpq waits, and if the server does not answer, that is for ever.
         ask = LibpqCancel(_psycopg.__file__, conn.pgconn_ptr or 0)
     except OSError as exc:
         logger.info('the server cannot be asked to end a statement: %s', exc)
@@ -338,7 +339,7 @@ def _configured_timeout(params: Mapping[str, Any]) -> Any:
 
 
 def _is_ready(conn: Connection) -> bool:
-    # Where a transaction was ended by SQL, or a two-phase commit was prepared, only psycopg2 takes it to be open.
+    # When SQL ended a transaction, or a two-phase commit was prepared, only psycopg2 takes the transaction to be open.
     return (
         conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE and conn.status == extensions.STATUS_READY
     )
@@ -351,8 +352,8 @@ def _is_connected(conn: Connection) -> bool:
             return False
         if not readable:
             break
-        # The server may speak unasked: a notification, or that it shuts down. This takes in what has arrived and fails
-        # if that was the end; it sends nothing.
+        # The server may speak unasked: a notification, or a shutdown. This reads what has arrived and fails if that was
+        # the end; it sends nothing.
         conn.poll()
     return True
 
@@ -372,14 +373,14 @@ def _answers(conn: Connection, timeout: float | None) -> bool:
 
 def _roll_back(conn: Connection) -> None:
     if _is_at_work(conn):
-        # libpq would first wait for the end of it.
+        # libpq would first wait for the end of the statement.
         raise psycopg2.InterfaceError('a statement is being executed')
     if _is_ready(conn):
         return
     if conn.status != extensions.STATUS_READY:
         conn.rollback()
     else:
-        # A BEGIN in autocommit mode, which conn.rollback() knows nothing of.
+        # A BEGIN in autocommit mode, of which conn.rollback() does not know.
         with conn.cursor() as cursor:
             cursor.execute('ROLLBACK')
 

@@ -1,4 +1,4 @@
-"""MySQL and MariaDB connections made by PyMySQL, for :py:class:`gcpool.threading.ConnectionPool`."""
+"""MySQL and MariaDB connections with PyMySQL, for :py:class:`gcpool.threading.ConnectionPool`."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ __all__ = ['BROKEN_CODES', 'Connection', 'DbConnectionManager', 'DbEndpoint', 'D
 DbEndpoint = str
 DbParameters = Mapping[DbEndpoint, Mapping[str, Any]] | Callable[[DbEndpoint], Mapping[str, Any]]
 
-# PyMySQL's own default, for connecting to a host; here for all until the connection can be used.
+# PyMySQL's own default, for connecting to a host; here for everything until the connection can be used.
 _CONNECT_TIMEOUT = 10.0
 
 logger = GuardedLogger(__name__)
@@ -39,30 +39,30 @@ logger = GuardedLogger(__name__)
 class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with PyMySQL.
 
-    When a connection is given back, a transaction that the user left open is rolled back, and autocommit is set to what
-    it was in the beginning. That costs a round trip only if there is something to do, or the last statement failed in
-    autocommit mode: what it has begun (a procedure half-way) the server has to be asked. A connection with an answer
-    that was not read to its end (of an unbuffered cursor, or further result sets) is closed. Everything else in the
-    session (``SET``, user variables, ``USE``, ``SET ROLE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary
-    tables) stays as the user leaves it, unless ``reset`` is ``'full'``.
+    When a connection is returned, a transaction that the user left open is rolled back, and autocommit is restored.
+    That costs a round trip only if there is something to do, or if the last statement failed in autocommit mode: only
+    the server knows what it began (a procedure half-way). A connection with an answer that was not read to its end (of
+    an unbuffered cursor, or further result sets) is closed. Everything else in the session (``SET``, user variables,
+    ``USE``, ``SET ROLE``, ``GET_LOCK``, ``LOCK TABLES``, ``PREPARE``, temporary tables) stays as the user leaves it,
+    unless ``reset`` is ``'full'``.
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
-        :py:func:`pymysql.connect`; it is looked up at each connect, so endpoints may be added later. Or a callable that
-        returns them for an endpoint, called at each connect: so credentials may change.
+        :py:func:`pymysql.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
+        change, a callable that is called with the endpoint at each connect and returns the parameters.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
-        server has closed the connection, which does not find a server behind a proxy that keeps the connection open.
-    :param close_timeout: seconds that the server may take to end a statement that it still executes when its connection
-        is closed: it is told to by ``KILL``, over a connection that is made for that. 0: it is not told to. None for
-        no limit.
-    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo all that a session can carry when it is
-        given back, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
-    :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is given back, before
-        the connection is closed; None for no limit but ``read_timeout`` in the parameters
-    :param broken_codes: numbers of the server's errors after which a connection is closed, and those to the same
-        endpoint that were created before, too, when they are next to be served
-    :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is no number, or ``broken_codes``
-        is no collection of numbers
-    :raise ValueError: ``reset`` is another one, or a time limit is less than 0
+        server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
+        open.
+    :param close_timeout: seconds that the server may take to end a statement that it is still running when its
+        connection is closed: it is told to by ``KILL``, over another connection. 0: it is not told. None for no limit.
+    :param reset: ``'rollback'`` for what is said above; ``'full'`` to undo everything that a session can carry when it
+        is returned, by ``COM_RESET_CONNECTION`` and what the parameters set, in one round trip
+    :param rollback_timeout: seconds that the rollback, or the reset, may take when a connection is returned, before the
+        connection is closed; None for no limit but ``read_timeout`` in the parameters
+    :param broken_codes: numbers of the server's errors after which a connection is closed, and older ones to the same
+        endpoint, too, before they are served next
+    :raise TypeError: ``params`` is neither a mapping nor a callable, a time limit is not a number, or ``broken_codes``
+        is not a collection of numbers
+    :raise ValueError: ``reset`` is another word, or a time limit is less than 0
     """
 
     _ERROR = err.MySQLError
@@ -80,24 +80,23 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
         self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes)
-        # Of each endpoint, only one control connection at a time; and of each process, since a fork copies a lock as
-        # it is.
+        # Only one control connection at a time per endpoint; and per process, because a fork copies a lock in its
+        # current state.
         self._turns: dict[tuple[Hashable, int], threading.Lock] = {}
-        # Now, rather than in the first acquires, whose time it would take.
+        # Now and not in the first acquires, whose time it would take.
         default_tls()
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
 
         :param endpoint: a key of ``params``
-        :param timeout: seconds that it may take until the connection can be used, if that is less than
-            ``connect_timeout`` in the parameters (default 10); None for that one. All of it counts: the resolution of
-            the host name, the attempts at each of its addresses, TLS, the login.
-        :raise ConnectTimeout: the time is over, or the server was silent for ``read_timeout`` or ``write_timeout`` of
-            the parameters
-        :raise ConnectError: the connection cannot be made; a :py:class:`pymysql.err.MySQLError` as well, unless it is
-            the parameters that make no sense, or a package is missing that PyMySQL needs for the server's way to check
-            passwords
+        :param timeout: seconds that it may take until the connection can be used, if less than ``connect_timeout`` in
+            the parameters (default 10); None for ``connect_timeout``. This includes resolving the host name, trying
+            each of its addresses, TLS and the login.
+        :raise ConnectTimeout: the timeout expired, or the server did not answer for ``read_timeout`` or
+            ``write_timeout`` of the parameters
+        :raise ConnectError: the connection cannot be made; also a :py:class:`pymysql.err.MySQLError`, unless the
+            parameters are invalid, or a package is missing that PyMySQL needs for the server's password exchange
         :raise UnknownEndpoint: the endpoint is not in ``params``, or the callable raises KeyError
         """
         generation = self._generations.latest(endpoint)
@@ -129,15 +128,15 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         return conn
 
     def dispose(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection, without waiting for the server unless it is at work for it.
+        """Close a connection, without waiting for the server unless a statement is running.
 
-        Then the server is told to end the statement, and this returns when it has let the session go, or the time is
-        over.
+        In that case the server is told to end the statement, and this returns when the server has ended the session, or
+        the time is over.
 
         :param endpoint: a key of ``params``
-        :param conn: the connection; one whose user waits for an answer (a pool can be closed over it) is cut off, and
-            the user gets an error, mostly PyMySQL's own of a lost connection
-        :param timeout: seconds that this may take, if that is less than ``close_timeout``
+        :param conn: the connection; if its user waits for an answer (a pool can be closed while it is in use), the
+            connection is cut off, and the user gets an error, usually PyMySQL's error for a lost connection
+        :param timeout: seconds that this may take, if less than ``close_timeout``
         """
         self._end(endpoint, conn, self._close_timeout if timeout is None else min(timeout, self._close_timeout))
 
@@ -155,7 +154,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             self._control_log.note_success(endpoint)
 
     def _kill(self, endpoint: DbEndpoint, conn: Connection, deadline: float) -> None:
-        """End a session at the server that is closed here, and wait until it is gone."""
+        """End the session at the server of a connection that is closed here, and wait until the session is gone."""
         turn = self._turns.setdefault((endpoint, os.getpid()), threading.Lock())
         if not turn.acquire(timeout=seconds_until(deadline)):
             raise TimeoutError('others are being ended')
@@ -184,12 +183,12 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             turn.release()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open, and the server has said nothing that was not asked for.
+        """Tell whether a connection is open, and the server has sent nothing unasked.
 
         :param endpoint: a key of ``params``
-        :param conn: the connection
-        :param timeout: seconds that the answer to ``ping`` may take, if that is less than ``read_timeout`` in the
-            parameters; None for that one. After a check that took too long the connection is closed.
+        :param conn: the connection; closed after a check that took too long
+        :param timeout: seconds that the answer to ``ping`` may take, if less than ``read_timeout`` in the parameters;
+            None for ``read_timeout``
         """
         if not (conn.open and conn.in_order and conn.is_quiet() and self._is_as_new(endpoint, conn)):
             return False
@@ -198,15 +197,14 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     def on_release(self, endpoint: DbEndpoint, conn: Connection) -> None:
         """Roll back the transaction that the user left open and restore autocommit; no round trip if nothing is to do.
 
-        After a statement that failed in autocommit mode the server is asked (``COM_PING``) what it has left. With
-        ``reset='full'`` the whole session is made what it was when it was new. A server that does not answer is waited
-        for ``rollback_timeout``, and for ``read_timeout`` in the parameters of the connection, neither of which is
-        limited by default.
+        After a statement that failed in autocommit mode the server is asked (``COM_PING``) about its state. With
+        ``reset='full'`` the whole session is reset to its initial state. Waiting for the server is limited by
+        ``rollback_timeout``, and by ``read_timeout`` in the parameters of the connection; neither has a default.
 
         :param endpoint: a key of ``params``
         :param conn: the connection
         :raise DiscardConnection: the connection is closed, or has an answer that was not read to its end, or cannot be
-            rolled back or reset, or has met an error of ``broken_codes``
+            rolled back or reset, or has had an error of ``broken_codes``
         """
         if not conn.open:
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
@@ -238,11 +236,11 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
 
 def _raise_not_connected(endpoint: DbEndpoint, exc: Exception, conn: Connection, limit: float, deadline: float) -> None:
-    """Raise what an error that came while connecting is to a user; return if it is none of the kinds that are known."""
+    """Raise the user's error for a failed connect; return if the error is of no known kind."""
     for error in errors_in(exc):
         origin = None
         if isinstance(error, err.MySQLError):
-            # What PyMySQL made its own error of.
+            # What PyMySQL raised its own error from.
             origin = getattr(error, 'original_exception', None) or error.__context__
             if isinstance(origin, TimeoutError):
                 if time_left(deadline):
@@ -261,13 +259,13 @@ def _answers(conn: Connection, timeout: float | None) -> bool:
 
 
 def _raise_early_timeout(endpoint: DbEndpoint, exc: err.MySQLError, origin: TimeoutError, conn: Connection) -> NoReturn:
-    """Raise that the server was silent for so long that something gave up before the time was over."""
+    """Raise the error for a server that was silent for so long that another limit expired before ``timeout``."""
     if error_number(exc) == CR.CR_SERVER_LOST:
         name, seconds = 'read_timeout', conn._read_timeout  # noqa: SLF001
     else:
         name, seconds = 'write_timeout', conn._write_timeout  # noqa: SLF001
     if seconds is None or origin.errno is not None:
-        # It was the system, which has limits of its own.
+        # It was the system's own limit.
         raise_connect_timeout(endpoint, exc, None)
     raise ConnectTimeout(
         f'no connection to endpoint {endpoint!r} could be made: the server was silent for the {name} of its '

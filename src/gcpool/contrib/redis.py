@@ -1,11 +1,10 @@
-# redis-py has hints at half of its methods.
+# redis-py has type hints for half of its methods.
 # mypy: allow-untyped-calls
-"""Redis connections made by redis-py, for both runtimes.
+"""Redis connections with redis-py, for both runtimes.
 
 The connections are redis-py's own (``redis.Connection``, ``SSLConnection``, ``UnixDomainSocketConnection`` and those of
-``redis.asyncio``), after their handshake: TLS, AUTH or HELLO, CLIENT SETNAME, SELECT. Only that they count, in
-addition, the replies that were not read yet, and note what changes the session, so that the next user is given a
-connection in order.
+``redis.asyncio``), after their handshake: TLS, AUTH or HELLO, CLIENT SETNAME, SELECT. They also count unread replies,
+and record what changes the session, so that the next user gets a clean connection.
 
 Use one with ``send_command`` and ``read_response``, or with redis-py's client: :py:func:`client_of`,
 :py:func:`async_client_of`.
@@ -79,26 +78,26 @@ AsyncEndpoints = (
     | Callable[[Any], Parameters | Awaitable[Parameters]]
 )
 
-#: What redis-py raises for parameters that it cannot use, some of them (an encoding) not before it connects.
+#: What redis-py raises for invalid parameters, for some of them (an encoding) only when it connects.
 _BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError)
 
-#: One of redis-py's connections that knows whether it is fit for the next user.
+#: One of redis-py's connections, which knows whether it is fit for the next user.
 Connection = PooledConnection
 #: The same for asyncio.
 AsyncConnection = AsyncPooledConnection
 
 
 def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | None) -> NoReturn:
-    # What redis-py has made its own error of: it names it nowhere else.
+    # What redis-py raised its own error from, which it records nowhere else.
     origin = exc.__cause__ or exc.__context__
     if isinstance(exc, redis.TimeoutError):
         raise_connect_timeout(endpoint, exc, timeout)
     if isinstance(exc, redis.AuthenticationError):
-        advice = 'check user name and password, and whether the server wants any'
+        advice = 'check user name and password, and whether the server requires any'
     elif isinstance(exc, redis.BusyLoadingError):
-        advice = 'the server is loading its data: try again when it is through'
+        advice = 'the server is loading its data: try again when it is done'
     elif 'max number of clients' in str(exc):
-        advice = "the server has as many clients as it takes: lower the pools' sizes, or raise its maxclients"
+        advice = "the server has reached its maxclients: lower the pools' sizes, or raise maxclients"
     elif isinstance(exc, redis.ResponseError):
         advice = 'check the number of the database, and what the user may do'
     elif isinstance(origin, ssl.SSLError):
@@ -108,12 +107,12 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
     elif isinstance(exc.__cause__, BAD_PARAMS):
         advice = 'check its entry in endpoints'
     else:
-        advice = 'check that what listens there is a Redis server, and whether it wants TLS (rediss://)'
+        advice = 'check that a Redis server listens there, and whether it requires TLS (rediss://)'
     raise_connect_error(endpoint, exc, advice)
 
 
 class _ManagerBase:
-    """What the managers of both runtimes keep and decide."""
+    """The state and decisions of the managers of both runtimes."""
 
     def _set_up(
         self,
@@ -131,8 +130,8 @@ class _ManagerBase:
         self._servers = Servers(check_codes(broken_codes, str))
 
     def _is_fit(self, conn: PooledConnection | AsyncPooledConnection) -> bool:
-        """Whether an idle connection may be served, as far as is known of it."""
-        # The session is used if a release was left out.
+        """Whether an idle connection may be served, as far as its recorded state tells."""
+        # The session has been used if a release was skipped.
         return conn.is_fit_and_idle(conn.is_connected) and not (self._resets and conn.is_used)
 
     @staticmethod
@@ -144,32 +143,32 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
     """Makes connections for threads with redis-py.
 
     A connection is unfit, and its pool closes it, when the server has closed it, when replies were not read, and when
-    its session is not what the handshake made it: a transaction is open (MULTI, WATCH), another database is selected,
-    or a command was sent that no other takes back (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like). Also
-    when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it, or, once it is idle, the client
-    itself, because its release was left out.
+    its session is not as the handshake left it: a transaction is open (MULTI, WATCH), another database is selected, or
+    a command was sent that no other command undoes (SUBSCRIBE, MONITOR, CLIENT REPLY, AUTH, RESET and the like). It is
+    also unfit when a pipeline or a pubsub of its client (:py:func:`client_of`) still has it, or, once it is idle, the
+    client itself, because its release was skipped.
 
-    An error reply may tell that a connection is useless though it is alive, such as READONLY after a failover: then it
-    is closed when it comes back, as are those of its endpoint that were made before, in whatever order they are next
+    An error reply may tell that a connection is useless although it is alive, such as READONLY after a failover: then
+    it is closed when it is returned, and so are the endpoint's older connections, in whatever order they are next
     served or returned.
 
     :param endpoints: for each endpoint (a name, chosen freely) a URL such as ``redis://user:password@host:6379/0``
-        (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; in
-        them also ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or a function that is given
-        the endpoint and returns one of these, for credentials that change; it is asked at each connect, and raises
-        KeyError for an endpoint that it does not know.
+        (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; these
+        may include ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or, for credentials that
+        change, a function that receives the endpoint and returns one of these; it is called at each connect, and raises
+        KeyError for an unknown endpoint.
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
-        server has closed it, which does not find a server behind a proxy that keeps the connection open.
-    :param reset: 'rollback' closes a connection whose session is not what the handshake made it. 'full' sends RESET and
-        the commands of the handshake when a connection is returned on which commands were sent, in one round trip, and
-        keeps it: whatever these commands have changed reaches nobody. It takes Redis 6.2. What RESET does not undo
-        (subscriptions, MONITOR, CLIENT REPLY and NO-EVICT, unread replies) closes the connection with 'full', too.
+        server has closed it; this does not notice a dead server behind a proxy that keeps the connection open.
+    :param reset: 'rollback' closes a connection whose session is not as the handshake left it. 'full' keeps it: when a
+        connection on which commands were sent is returned, it sends RESET and the commands of the handshake, in one
+        round trip, so the next user gets a clean session. It takes Redis 6.2. What RESET does not undo (subscriptions,
+        MONITOR, CLIENT REPLY and NO-EVICT, unread replies) closes the connection with 'full', too.
     :param reset_timeout: seconds that the round trip of 'full' may take, None for what ``socket_timeout`` allows; then
         the connection is closed
-    :param broken_codes: the error codes (a reply's first word) after which a connection is useless, in place of
+    :param broken_codes: the error codes (a reply's first word) that make a connection useless, in place of
         ``BROKEN_CODES``: LOADING, MASTERDOWN, READONLY, UNBLOCKED
     :raise TypeError: a parameter is of another type
-    :raise ValueError: ``reset`` is neither, or ``reset_timeout`` negative or NaN
+    :raise ValueError: ``reset`` is another word, or ``reset_timeout`` is negative or NaN
     """
 
     def __init__(
@@ -184,16 +183,16 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         self._set_up(endpoints, ping, reset, reset_timeout, broken_codes)
 
     def create(self, endpoint: RedisEndpoint, timeout: float | None = None) -> Connection:
-        """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
+        """Connect, once (redis-py's ``retry`` is for the commands), and do the handshake.
 
         :param endpoint: a key of ``endpoints``
-        :param timeout: seconds that connecting may take, if that is less than ``socket_connect_timeout`` and
-            ``socket_timeout`` allow: the former for finding an address that answers, the latter for each wait after
-            that. With a limit the host's name is resolved in a thread, which is left behind when the time is over. The
-            limit holds however slowly an answer comes in.
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
-            that it cannot use of TypeError, ValueError or LookupError
+        :param timeout: seconds that connecting may take, if less than ``socket_connect_timeout`` and ``socket_timeout``
+            allow: the former for finding an address that answers, the latter for each wait after that. With a limit the
+            host's name is resolved in a thread, which is left behind when the timeout expires. The limit holds however
+            slowly an answer arrives.
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for invalid
+            parameters of TypeError, ValueError or LookupError
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
         params = to_params(look_up(self._endpoints, endpoint, 'endpoints'), endpoint, 'endpoints', text_as='url')
@@ -211,10 +210,11 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         return conn
 
     def dispose(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> None:
-        """Close a connection. It will not connect again by itself, as redis-py's connections otherwise do.
+        """Close a connection. After that it does not connect again by itself, unlike redis-py's own.
 
-        Waits until the server has closed it, too, but no longer than 0.1 s: it does so at once, also while a blocking
-        command waits, unless a slow one is at work. Then whoever connects to the endpoint within 2 s waits for that.
+        Waits until the server has closed its side, too, but at most 0.1 s. The server does so at once, even during a
+        blocking command, unless a slow command is running. In that case, connects to the endpoint within 2 s wait for
+        it.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection; a thread that waits for a reply from it gets ``redis.ConnectionError``
@@ -223,7 +223,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         pooled(conn).end(timeout)
 
     def check_aliveness(self, endpoint: RedisEndpoint, conn: Connection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
+        """Tell whether a connection is open and has nothing left to read. Without ``ping`` nothing is sent.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -235,7 +235,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         return not self._ping or ours.answers(time_to_answer(timeout))
 
     def on_release(self, endpoint: RedisEndpoint, conn: Connection) -> None:
-        """Look at what is known of the connection; nothing is sent unless ``reset`` is 'full'.
+        """Judge the connection by its recorded state; nothing is sent unless ``reset`` is 'full'.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -250,7 +250,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
                 raise _not_reset(endpoint, exc) from exc
 
     def is_broken(self, endpoint: RedisEndpoint, conn: Connection, exc: BaseException) -> bool:
-        """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
+        """Tell whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -265,12 +265,12 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
     :param endpoints: as there, but the function may also be a coroutine function
     :param ping: ask the server at each aliveness check (a round trip)
     :param close_timeout: seconds that closing may take to send what is still to be sent (then the connection is
-        aborted), and until the server has closed it, too, for which it gets 0.1 s. None for no limit on the former.
+        aborted); the server has another 0.1 s to close its side. None for no limit on the former.
     :param reset: as there
     :param reset_timeout: as there
     :param broken_codes: as there
     :raise TypeError: a parameter is of another type
-    :raise ValueError: ``close_timeout`` or ``reset_timeout`` is negative or NaN, or ``reset`` none of the two
+    :raise ValueError: ``close_timeout`` or ``reset_timeout`` is negative or NaN, or ``reset`` is another word
     """
 
     def __init__(
@@ -287,12 +287,12 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
         self._close_timeout = finite_time_limit('close_timeout', close_timeout)
 
     async def create(self, endpoint: RedisEndpoint) -> AsyncConnection:
-        """Connect, once (redis-py's ``retry`` is for the commands), and go through the handshake.
+        """Connect, once (redis-py's ``retry`` is for the commands), and do the handshake.
 
         :param endpoint: a key of ``endpoints``
-        :raise ConnectTimeout: redis-py's ``socket_connect_timeout``, or for the handshake ``socket_timeout``, is over
-        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for parameters
-            that it cannot use of TypeError, ValueError or LookupError
+        :raise ConnectTimeout: redis-py's ``socket_connect_timeout``, or for the handshake ``socket_timeout``, expired
+        :raise ConnectError: the connection cannot be made; also an instance of redis-py's own error, or for invalid
+            parameters of TypeError, ValueError or LookupError
         :raise UnknownEndpoint: the endpoint is not in ``endpoints``
         """
         found = await look_up_async(self._endpoints, endpoint, 'endpoints')
@@ -311,7 +311,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
         return conn
 
     async def dispose(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
-        """Close a connection; abort it if that takes too long. It will not connect again by itself.
+        """Close a connection; abort it if that takes too long. After that it does not connect again by itself.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection; a task that waits for a reply from it gets ``redis.ConnectionError``
@@ -319,9 +319,9 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
         await async_pooled(conn).end(self._close_timeout)
 
     async def check_aliveness(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> bool:
-        """Tell whether a connection is open and nothing is left over on it. Without ``ping`` nothing is sent.
+        """Tell whether a connection is open and has nothing left to read. Without ``ping`` nothing is sent.
 
-        Cancelled half-way, as by ``check_timeout``, it leaves the connection closed.
+        If cancelled half-way, as by ``check_timeout``, the connection is closed.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -332,7 +332,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
         return not self._ping or await ours.answers()
 
     async def on_release(self, endpoint: RedisEndpoint, conn: AsyncConnection) -> None:
-        """Look at what is known of the connection; nothing is sent unless ``reset`` is 'full'.
+        """Judge the connection by its recorded state; nothing is sent unless ``reset`` is 'full'.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
@@ -347,24 +347,25 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
                 raise _not_reset(endpoint, exc) from exc
 
     async def is_broken(self, endpoint: RedisEndpoint, conn: AsyncConnection, exc: BaseException) -> bool:
-        """Tell whether the connection is unfit, or ``exc`` is of the kind that one raises that is lost.
+        """Tell whether the connection is unfit, or ``exc`` is of a kind that a lost connection raises.
 
         :param endpoint: a key of ``endpoints``
         :param conn: the connection
-        :param exc: what the user's block raised, also CancelledError
+        :param exc: what the user's block raised, including CancelledError
         """
         return self._is_useless(async_pooled(conn), exc)
 
 
 def _is_lost(exc: BaseException) -> bool:
-    """Tell whether what a block raised is, or brings along, what a lost connection raises."""
+    """Tell whether what a block raised is, or contains, or was raised from, an error that a lost connection raises."""
     return any(
         isinstance(error, (redis.ConnectionError, redis.TimeoutError)) and not isinstance(error, _NOT_LOST)
         for error in errors_in(exc)
     )
 
 
-# Those of redis-py's ConnectionErrors that are replies, or say that a client lends its connection to one at a time.
+# Those of redis-py's ConnectionErrors that are replies, or say that a client lends its connection to one user at a
+# time.
 _NOT_LOST = (
     redis.AuthenticationError,
     AuthorizationError,
@@ -376,7 +377,7 @@ _NOT_LOST = (
 def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
     return DiscardConnection(
         f'the connection to {endpoint!r} could not be reset ({type(exc).__name__}: {exc}): '
-        "reset='full' takes RESET of Redis 6.2, and credentials that are still good"
+        "reset='full' needs RESET of Redis 6.2, and credentials that are still valid"
     )
 
 

@@ -2,10 +2,10 @@
 
 The names and signatures are those of ``generic_connection_pool.contrib.socket``.
 
-**When is an idle socket alive?** Unless the peer has closed or reset it, or it is closed on this side. That is looked
-up in the kernel, with nothing read and the socket's timeout untouched. Bytes that nobody asked for (the rest of an
-answer that the previous user did not read) do *not* make it dead, as in generic-connection-pool: only the program knows
-whether its protocol lets the peer speak first. Where it does not, override ``check_aliveness`` or ``on_release``.
+**When is an idle socket alive?** Unless the peer has closed or reset it, or it is closed on this side. The kernel is
+asked; nothing is read, and the socket's timeout is not touched. Unexpected bytes (the rest of an answer that the
+previous user did not read) do *not* make the socket dead, as in generic-connection-pool: only the program knows whether
+its protocol lets the peer speak first. If it does not, override ``check_aliveness`` or ``on_release``.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ SslEndpoint = tuple[Hostname, Port]
 
 @contextlib.contextmanager
 def socket_nonblocking(sock: socket.socket) -> Generator[None, None, None]:
-    """Make a socket non-blocking for the block, and give it its timeout back.
+    """Make a socket non-blocking for the block, and restore its timeout.
 
     :param sock: the socket; it may be closed in the block
     """
@@ -76,18 +76,18 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
     def check_aliveness(self, endpoint: EndpointT, conn: socket.socket, timeout: float | None = None) -> bool:
         """Tell whether the peer has neither closed nor reset the connection. One system call if it is idle.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param timeout: not needed, this never waits
         """
         return socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
-        """Tell that the connection must not be served again: after any exception a request may be outstanding.
+        """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        Only a program that knows its protocol can tell otherwise, and overrides this.
+        A program that knows its protocol can tell otherwise, and overrides this.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param exc: what the user's block raised, whatever it is
         """
@@ -100,18 +100,18 @@ class SslSocketAlivenessCheckingMixin(Generic[EndpointT]):
     def check_aliveness(self, endpoint: EndpointT, conn: tls.SSLSocket, timeout: float | None = None) -> bool:
         """Tell whether the peer has neither closed nor reset the connection, nor said ``close_notify``.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param timeout: not needed, this never waits
         """
         return tls_socket_is_alive(conn)
 
     def is_broken(self, endpoint: EndpointT, conn: tls.SSLSocket, exc: BaseException) -> bool:
-        """Tell that the connection must not be served again: after any exception a request may be outstanding.
+        """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        Only a program that knows its protocol can tell otherwise, and overrides this.
+        A program that knows its protocol can tell otherwise, and overrides this.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param exc: what the user's block raised, whatever it is
         """
@@ -125,10 +125,10 @@ class TcpSocketConnectionManager(
     """Makes TCP connections to an IP address, version 4 or 6 (with its scope id, if it has one)."""
 
     def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
-        """Give what an endpoint counts as: the port is an int.
+        """Return the normal spelling of an endpoint: with the port as an int.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
         return normal
@@ -137,12 +137,12 @@ class TcpSocketConnectionManager(
         """Connect.
 
         :param endpoint: IP address and port
-        :param timeout: seconds that connecting may take, None for the system's limit; 0 leaves it only the time in
-            which a host close by answers
+        :param timeout: seconds that connecting may take, None for the system's limit; with 0 only a nearby host has
+            time to answer
         :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is
-            something else (a TypeError, or a ValueError for a port out of range)
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is something
+            else (a TypeError, or a ValueError for a port out of range)
         """
         family, address = split_tcp_endpoint(endpoint)
         try:
@@ -151,9 +151,9 @@ class TcpSocketConnectionManager(
             raise_not_connected(endpoint, exc, timeout)
 
     def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
-        """Shut the connection down and close it; whoever still waits on it wakes up.
+        """Shut the connection down and close it; a thread that still waits on it wakes up.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param timeout: not needed, this never waits
         """
@@ -165,10 +165,10 @@ class SslSocketConnectionManager(
     SslSocketAlivenessCheckingMixin[SslEndpoint],
     BaseConnectionManager[SslEndpoint, tls.SSLSocket],
 ):
-    """Makes TLS connections to a host name, which also is what the certificate is checked for.
+    """Makes TLS connections to a host name, for which the certificate is checked.
 
     :param ssl: the TLS settings, for example :py:func:`ssl.create_default_context`
-    :raise TypeError: ``ssl`` is no :py:class:`ssl.SSLContext`
+    :raise TypeError: ``ssl`` is not an :py:class:`ssl.SSLContext`
     """
 
     def __init__(self, ssl: tls.SSLContext) -> None:
@@ -177,13 +177,14 @@ class SslSocketConnectionManager(
         self._ssl = ssl
 
     def normalize(self, endpoint: SslEndpoint) -> SslEndpoint:
-        """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
+        """Return the normal spelling of an endpoint: the host name in lower case and in its ASCII form, the port as an
+        int.
 
-        A dot at the name's end is dropped unless it is its only one (``db`` is completed by the resolver's search list,
-        ``db.`` is not). The certificate is checked for the name without it.
+        A final dot is dropped unless it is the name's only dot (the resolver completes ``db`` by its search list, but
+        not ``db.``). The certificate is checked for the name without it.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: SslEndpoint = normal_host_endpoint(endpoint)
         return normal
@@ -192,14 +193,15 @@ class SslSocketConnectionManager(
         """Resolve the host name, connect to its addresses in turn until one answers, and shake hands.
 
         :param endpoint: host name (or an address as a string) and port
-        :param timeout: seconds that all of it may take together, None for the system's limit on connecting and none on
-            the handshake. With a limit the name is resolved in a thread, which is left behind when the time is over.
+        :param timeout: seconds that all of this may take together, None for the system's limit on connecting and none
+            on the handshake. With a limit the name is resolved in a thread, which is left behind when the timeout
+            expires.
         :return: a socket with the handshake done and the default timeout (:py:func:`socket.getdefaulttimeout`)
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made (it is the OSError, too, that is the cause:
-            :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if it is the handshake
-            that fails), or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range and for
-            what cannot be a host name)
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the connection cannot be made (also an OSError of the cause's class:
+            :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if the handshake fails),
+            or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range or an invalid host
+            name)
         """
         hostname, port = split_host_endpoint(endpoint)
         deadline = deadline_after(timeout)
@@ -211,7 +213,7 @@ class SslSocketConnectionManager(
                 with socket_timeout(secured, time_left(deadline)):
                     secured.do_handshake()
             except BaseException:
-                # Either socket: a plain one that was wrapped owns no descriptor any longer.
+                # Whichever socket exists: a plain one that was wrapped no longer owns a descriptor.
                 sock.close()
                 raise
         except (OSError, ValueError) as exc:
@@ -219,12 +221,12 @@ class SslSocketConnectionManager(
         return secured
 
     def dispose(self, endpoint: SslEndpoint, conn: tls.SSLSocket, timeout: float | None = None) -> None:
-        """Shut the TCP connection down and close it; whoever still waits on it wakes up.
+        """Shut the TCP connection down and close it; a thread that still waits on it wakes up.
 
-        There is no ``close_notify``: a pool that is closed in a hurry also disposes of connections that another thread
-        is using, and an OpenSSL connection bears only one thread at a time.
+        No ``close_notify`` is sent: a pool closed at short notice also disposes of connections that another thread is
+        using, and OpenSSL allows only one thread at a time on a connection.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param timeout: not needed, this never waits
         """

@@ -3,8 +3,8 @@
 The names and signatures are those of ``generic_connection_pool.contrib.socket_async``.
 
 **When is an idle connection alive?** As in :py:mod:`gcpool.contrib.socket`: unless the peer has closed or reset it, or
-it is closed on this side. Bytes that nobody asked for do not make it dead. For a stream the kernel is asked too,
-because the event loop may not have come round to the peer's end yet.
+it is closed on this side. Unexpected bytes do not make it dead. For a stream the kernel is asked too, because the event
+loop may not have seen the peer's end yet.
 """
 
 import asyncio
@@ -55,17 +55,17 @@ class SocketAlivenessCheckingMixin(Generic[EndpointT]):
     async def check_aliveness(self, endpoint: EndpointT, conn: socket.socket) -> bool:
         """Tell whether the peer has neither closed nor reset the connection. One system call if it is idle.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         """
         return socket_is_alive(conn)
 
     async def is_broken(self, endpoint: EndpointT, conn: socket.socket, exc: BaseException) -> bool:
-        """Tell that the connection must not be served again: after any exception a request may be outstanding.
+        """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        Only a program that knows its protocol can tell otherwise, and overrides this.
+        A program that knows its protocol can tell otherwise, and overrides this.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param exc: what the user's block raised, whatever it is
         """
@@ -76,9 +76,9 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
     """Finds out whether a stream, with TLS or without, is alive (see the module)."""
 
     async def check_aliveness(self, endpoint: EndpointT, conn: Stream) -> bool:
-        """Tell whether the peer has neither closed nor reset the connection. One system call at the most.
+        """Tell whether the peer has neither closed nor reset the connection. At most one system call.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: reader and writer
         """
         reader, writer = conn
@@ -88,11 +88,11 @@ class StreamAlivenessCheckingMixin(Generic[EndpointT]):
         return sock is None or not peer_hung_up(sock.fileno())
 
     async def is_broken(self, endpoint: EndpointT, conn: Stream, exc: BaseException) -> bool:
-        """Tell that the connection must not be served again: after any exception a request may be outstanding.
+        """Return True, so that the connection is not served again: after any exception a request may be outstanding.
 
-        Only a program that knows its protocol can tell otherwise, and overrides this.
+        A program that knows its protocol can tell otherwise, and overrides this.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the stream
         :param exc: what the user's block raised, whatever it is
         """
@@ -106,10 +106,10 @@ class TcpSocketConnectionManager(
     """Makes TCP connections to an IP address, version 4 or 6: non-blocking sockets for ``loop.sock_recv`` and so on."""
 
     def normalize(self, endpoint: TcpEndpoint) -> TcpEndpoint:
-        """Give what an endpoint counts as: the port is an int.
+        """Return the normal spelling of an endpoint: with the port as an int.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: TcpEndpoint = normal_tcp_endpoint(endpoint)
         return normal
@@ -119,8 +119,8 @@ class TcpSocketConnectionManager(
 
         :param endpoint: IP address and port
         :return: a connected non-blocking socket
-        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is
-            something else (a TypeError, or a ValueError for a port out of range)
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is something
+            else (a TypeError, or a ValueError for a port out of range)
         """
         family, address = split_tcp_endpoint(endpoint)
         try:
@@ -131,7 +131,7 @@ class TcpSocketConnectionManager(
     async def dispose(self, endpoint: TcpEndpoint, conn: socket.socket) -> None:
         """Shut the connection down and close it.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         """
         await close_socket(conn)
@@ -144,9 +144,9 @@ class TcpStreamConnectionManager(
     """Makes streams to a host name, with TLS if ``ssl`` is given.
 
     :param ssl: the TLS settings, or True for the default ones; None and False mean plain TCP
-    :param close_timeout: seconds that closing may take to send what is still to be sent and, with TLS, to hear the
+    :param close_timeout: seconds that closing may take to send what is still to be sent and, with TLS, to receive the
         peer's ``close_notify``; then the connection is aborted. None for no limit.
-    :raise TypeError: ``ssl`` is something else, or ``close_timeout`` no number
+    :raise TypeError: ``ssl`` is something else, or ``close_timeout`` is not a number
     :raise ValueError: ``close_timeout`` is less than 0
     """
 
@@ -157,13 +157,14 @@ class TcpStreamConnectionManager(
         self._close_timeout = time_limit('close_timeout', close_timeout)
 
     def normalize(self, endpoint: TcpStreamEndpoint) -> TcpStreamEndpoint:
-        """Give what an endpoint counts as: the host name is in lower case and in its ASCII form, the port an int.
+        """Return the normal spelling of an endpoint: the host name in lower case and in its ASCII form, the port as an
+        int.
 
-        A dot at the name's end is dropped unless it is its only one (``db`` is completed by the resolver's search list,
-        ``db.`` is not). The certificate is checked for the name without it.
+        A final dot is dropped unless it is the name's only dot (the resolver completes ``db`` by its search list, but
+        not ``db.``). The certificate is checked for the name without it.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: TcpStreamEndpoint = normal_host_endpoint(endpoint)
         return normal
@@ -173,17 +174,17 @@ class TcpStreamConnectionManager(
 
         :param endpoint: host name (or an address as a string) and port
         :return: reader and writer
-        :raise ConnectError: the connection cannot be made (it is the OSError, too, that is the cause:
-            :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if it is the handshake
-            that fails), or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range and for
-            what cannot be a host name)
+        :raise ConnectError: the connection cannot be made (also an OSError of the cause's class:
+            :py:class:`socket.gaierror` if the name does not resolve, :py:class:`ssl.SSLError` if the handshake fails),
+            or ``endpoint`` is something else (a TypeError, or a ValueError for a port out of range or an invalid host
+            name)
         """
         hostname, port = split_host_endpoint(endpoint)
         try:
             if self._ssl is None:
                 return await asyncio.open_connection(sock=await connect_tcp(hostname, port))
             name = tls_name(hostname)
-            # From there on the socket is the transport's, which closes it when this fails.
+            # From here on the transport owns the socket, and closes it when this fails.
             return await asyncio.open_connection(
                 sock=await connect_tcp(hostname, port), ssl=self._ssl, server_hostname=name
             )
@@ -193,7 +194,7 @@ class TcpStreamConnectionManager(
     async def dispose(self, endpoint: TcpStreamEndpoint, conn: Stream) -> None:
         """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: reader and writer
         """
         await close_stream(conn, self._close_timeout)
@@ -206,10 +207,10 @@ async def close_socket(sock: socket.socket) -> None:
     """
     try:
         if shut_down(sock):
-            # A pool closed in a hurry disposes of connections that are in use. Whoever waits in loop.sock_recv now gets
-            # the end of the stream, but only if the loop comes to see it: a descriptor that is closed before that is
-            # forgotten by the kernel, and he waits for ever. The loop needs one turn to see it, one to tell him and one
-            # to take the descriptor off its list.
+            # A pool closed at short notice disposes of connections that are in use. A task that waits in loop.sock_recv
+            # gets the end of the stream, but only if the loop sees it: the kernel forgets a descriptor that is closed
+            # before that, and the task would wait for ever. The loop needs one turn to see the end, one to tell the
+            # task and one to take the descriptor off its list.
             for _ in range(3):
                 await asyncio.sleep(0)
     finally:
@@ -217,23 +218,23 @@ async def close_socket(sock: socket.socket) -> None:
 
 
 async def close_stream(stream: Stream, timeout: float | None) -> None:
-    """Close a stream. It neither fails nor hangs if the peer is gone, or takes nothing of what is still to be sent.
+    """Close a stream. Neither fails nor hangs if the peer is gone, or does not read what is still to be sent.
 
     :param stream: reader and writer
-    :param timeout: seconds until the connection is aborted, None for no limit; if the task is cancelled meanwhile it is
-        aborted at once
+    :param timeout: seconds until the connection is aborted, None for no limit; if the task is cancelled meanwhile the
+        connection is aborted at once
     """
     writer = stream[1]
     writer.close()
     # In a task, because a cancelled wait_closed would make every later one look cancelled.
     closed = asyncio.ensure_future(writer.wait_closed())
-    # How the connection ended (say, reset by the peer) is of no interest any more.
+    # How the connection ended (for instance, reset by the peer) does not matter any more.
     closed.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         await asyncio.wait((closed,), timeout=timeout)
         if not closed.done():
             writer.transport.abort()
-            # Bounded all the same: abort() needs a few turns of the loop, and no peer.
+            # Limited all the same: abort() needs a few turns of the loop, and no peer.
             await asyncio.wait((closed,), timeout=timeout)
     except BaseException:
         writer.transport.abort()

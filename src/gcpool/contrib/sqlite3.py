@@ -1,10 +1,10 @@
 """SQLite databases for :py:class:`gcpool.threading.ConnectionPool`.
 
-An endpoint is the path of a database. Opening a connection costs little, but what SQLite and Python remember with it
-(pages, the schema, prepared statements) is worth keeping, and a pool bounds how many threads work on a file at once.
+An endpoint is the path of a database. Opening a connection costs little, but what SQLite and Python cache in it (pages,
+the schema, prepared statements) is worth keeping, and a pool limits how many threads work on a file at once.
 
-What a user leaves behind does not reach the next one: an open transaction is rolled back, and cursors and blobs that
-somebody still holds are closed, because a result that was not read to the end keeps the database locked.
+What a user leaves behind does not reach the next user: an open transaction is rolled back, and cursors and blobs that
+still exist are closed, because a result that was not read to its end keeps the database locked.
 
 Every connection to ``:memory:`` is a database of its own. For one that the connections share, use
 ``file:NAME?mode=memory&cache=shared`` with ``uri=True``, and keep one of them open.
@@ -33,18 +33,18 @@ __all__ = ['BROKEN_CODES', 'IsolationLevel', 'PooledConnection', 'SqliteConnecti
 SqliteEndpoint = str | pathlib.Path
 IsolationLevel = Literal['DEFERRED', 'IMMEDIATE', 'EXCLUSIVE'] | None
 
-#: Result codes of SQLite after which a connection to a file is useless, though it is open. A code stands for its
-#: extended codes, too (``code & 0xFF``).
+#: Result codes of SQLite that make a connection to a file useless, although it is open. A code includes its extended
+#: codes (``code & 0xFF``).
 BROKEN_CODES = frozenset(
     {
         8,  # SQLITE_READONLY: the file was read-only when it was opened, or was moved; or query_only was left on
         10,  # SQLITE_IOERR: its descriptor leads to nothing useful any more (a network file system, a lost disk)
-        11,  # SQLITE_CORRUPT: the file was overwritten in place, and the pages it remembers are of the one before
+        11,  # SQLITE_CORRUPT: the file was overwritten in place, and the cached pages are those of the old file
         26,  # SQLITE_NOTADB: likewise
     }
 )
 
-# Python 3.10 does not tell the code, only SQLite's text for it.
+# Python 3.10 does not have the code, only SQLite's text for it.
 _CODES_BY_TEXT = {
     'attempt to write a readonly database': 8,
     'disk I/O error': 10,
@@ -52,14 +52,14 @@ _CODES_BY_TEXT = {
     'file is not a database': 26,
 }
 
-# What of _pragma_statement() gives SQLite's own limit another value, that is to stay. It waits for nothing.
+# Those results of _pragma_statement() that give SQLite's own limit another, lasting value. Setting it does not wait.
 _SETS_BUSY_TIMEOUT = re.compile(r'PRAGMA ([^ ]*\.)?busy_timeout ', re.ASCII | re.IGNORECASE)
 _PRAGMA_NAME = re.compile(r'([A-Za-z_]\w*\.)?[A-Za-z_]\w*', re.ASCII)
 _HAS_AUTOCOMMIT = sys.version_info >= (3, 12)
 # Seconds. SQLite counts milliseconds in 31 bits.
 _LONGEST_TIMEOUT = float((2**31 - 1) // 1000)
-# Seconds that a pragma waits for a lock before it asks whether anybody still wants the connection: SQLite's own wait
-# for a lock cannot be interrupted.
+# Seconds that a pragma waits for a lock before it asks whether the connection is still wanted: SQLite's own wait for a
+# lock cannot be interrupted.
 _LOCK_SLICE = 0.05
 
 logger = GuardedLogger(__name__)
@@ -80,14 +80,14 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     :param uri: paths are URIs
     :param pragmas: set on every new connection, in this order, for example ``{'journal_mode': 'wal'}``
     :param reset: what is undone when a connection is returned: ``'rollback'`` an open transaction, cursors and blobs;
-        ``'full'`` everything, which SQLite can only do by closing the connection. The next user gets a new one, with
-        the pragmas set and made by ``factory``.
-    :param broken_codes: result codes of SQLite after which a connection to a file is closed, and those made before it
-        are replaced when they would be served next. A primary code stands for its extended codes, too.
-    :raise TypeError: ``factory`` is no subclass of :py:class:`PooledConnection`, ``timeout`` is no number, or
-        ``broken_codes`` no collection of numbers
-    :raise ValueError: a pragma's name is none, ``timeout`` is less than 0, ``reset`` is another word, or ``autocommit``
-        is used before Python 3.12
+        ``'full'`` everything, which with SQLite takes closing the connection. The next user gets a new one, made by
+        ``factory`` and with the pragmas set.
+    :param broken_codes: result codes of SQLite after which a connection to a file is closed, and older ones are
+        replaced before they are served next. A primary code includes its extended codes.
+    :raise TypeError: ``factory`` is not a subclass of :py:class:`PooledConnection`, ``timeout`` is not a number, or
+        ``broken_codes`` is not a collection of numbers
+    :raise ValueError: a pragma's name is invalid, ``timeout`` is less than 0, ``reset`` is another word, or
+        ``autocommit`` is used before Python 3.12
     :raise sqlite3.NotSupportedError: SQLite was built without thread safety
     """
 
@@ -124,19 +124,20 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         self._generations = Generations()
 
     def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
-        """Tell what an endpoint counts as: the absolute path as text, so that each file has one pool.
+        """Return the normal spelling of an endpoint: the absolute path as text, so that each file has one endpoint
+        pool.
 
-        Spellings that may lead to two databases are not taken for one: symbolic links are not followed (they may be
-        made to lead elsewhere), ``..`` is kept (behind a symbolic link it is another directory than the text suggests),
-        and so is the case of letters. ``:memory:``, the empty string, and URIs stay as they are.
+        Spellings that may lead to two databases stay different: symbolic links are not resolved (they may be changed),
+        ``..`` is kept (after a symbolic link it is another directory than the text suggests), and so is the case of
+        letters. ``:memory:``, the empty string, and URIs stay unchanged.
 
-        :param endpoint: path, or URI. A relative path counts from the current directory of the moment at which the pool
-            sees it first.
+        :param endpoint: path, or URI. A relative path is resolved against the current directory when the pool first
+            sees it.
         """
         try:
             path = os.fsdecode(endpoint)
         except TypeError:
-            # create() says that it is no path.
+            # create() raises: it is not a path.
             return endpoint
         if path in {'', ':memory:'} or path.startswith('file:'):
             # SQLite may be built to take each such name for a URI.
@@ -144,19 +145,19 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         try:
             return str(pathlib.Path(path).absolute())
         except OSError:
-            # There is no current directory any more, and so no such file: create() says so.
+            # The current directory no longer exists, and so the file does not either: create() raises.
             return path
 
     def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> PooledConnection:
         """Open a database and set the pragmas.
 
         :param endpoint: path, or URI if the manager has ``uri=True``; the file is created if it is missing
-        :param timeout: seconds that setting the pragmas may wait for other connections' locks, if that is less than the
-            manager's timeout (or ``busy_timeout`` of the pragmas, from there on)
+        :param timeout: seconds that setting the pragmas may wait for other connections' locks, if less than the
+            manager's timeout (or ``busy_timeout`` of the pragmas, once that is set)
         :return: a connection for any thread
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also the error that was the
-            cause: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is no path
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the database cannot be opened, or a pragma cannot be set; also an instance of the cause's
+            class: a ``sqlite3.Error``, or a TypeError or ValueError if ``endpoint`` is not a path
         """
         return self._create(endpoint, deadline_after(timeout), None)
 
@@ -200,7 +201,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
                     _set_pragma_unless(given_up, conn, statement)
             conn.remember_file(None if self._uri and path.startswith('file:') else path)
             if sys.version_info >= (3, 12) and self._autocommit is not None:
-                # Not before: with False a transaction is open from here on, and many pragmas do nothing within one.
+                # Not before: with False a transaction is open from here on, in which many pragmas do nothing.
                 conn.autocommit = self._autocommit
         except BaseException:
             conn.close()
@@ -215,7 +216,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             if bounded:
                 _set_busy_timeout(conn, int((left or 0.0) * 1000))
             try:
-                # Some of them answer with a row, and are not through until it was read.
+                # Some of them answer with a row, and have not finished until it is read.
                 conn.execute(statement).fetchall()
             except sqlite3.OperationalError as exc:
                 if bounded and _is_busy(exc):
@@ -231,20 +232,20 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def dispose(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> None:
         """Close a connection.
 
-        A pool closed in a hurry also disposes of connections that are in use. See :py:meth:`PooledConnection.end`.
+        A pool closed at short notice also disposes of connections that are in use. See :py:meth:`PooledConnection.end`.
 
         :param endpoint: path
         :param conn: the connection
-        :param timeout: seconds to wait for a statement that another thread executes and that is interrupted, 1 at most.
-            Otherwise this does not wait.
+        :param timeout: seconds to wait for a statement that another thread is executing and that is interrupted, at
+            most 1. Otherwise this does not wait.
         """
         conn.end(LONGEST_END if timeout is None else min(timeout, LONGEST_END))
 
     def check_aliveness(self, endpoint: SqliteEndpoint, conn: PooledConnection, timeout: float | None = None) -> bool:
-        """Tell whether a connection is open and tidy, and its path still leads to the file that it has open.
+        """Tell whether a connection is open and clean, and its path still leads to the file that it has open.
 
-        No statement is executed. A connection to a file that was replaced (as a deployment of a new database does)
-        would go on reading the old one. One made before an error of ``broken_codes`` is replaced, too.
+        No statement is executed. If the file was replaced (as when a new database is deployed), the connection would go
+        on reading the old one. A connection older than an error of ``broken_codes`` is replaced, too.
 
         :param endpoint: path
         :param conn: the connection
@@ -254,15 +255,15 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             return False
         if self._generations.any_retired and self._is_retired(endpoint, conn):
             return False
-        # A release that was cut off has not come to its hook.
+        # An interrupted release did not reach its hook.
         if not conn.is_tidy or (self._closes_at_release and conn._lent):  # noqa: SLF001
-            # Nobody has it any more: unless another thread works with it, it can be closed at once.
+            # It is not in use any more: unless another thread works with it, it can be closed at once.
             conn.take_back()
             return False
         return True
 
     def on_acquire(self, endpoint: SqliteEndpoint, conn: PooledConnection) -> None:
-        """Note that a user has the connection, so that it is not closed under him.
+        """Record that the connection is in use, so that it is not closed during its use.
 
         :param endpoint: path
         :param conn: the connection
@@ -275,18 +276,18 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         :param endpoint: path
         :param conn: the connection
         :raise DiscardConnection: it is closed, or cannot be rolled back (it is closed then, and that is logged), or
-            another thread executes a statement with it; it was made before an error of ``broken_codes``; or ``reset``
-            is ``'full'``
+            another thread is executing a statement with it; it was made before an error of ``broken_codes``; or
+            ``reset`` is ``'full'``
         """
         if is_closed(conn):
             raise DiscardConnection(f'the connection to {endpoint!r} is closed')
         try:
             if not conn.take_back():
-                raise DiscardConnection(f'another thread executes a statement with the connection to {endpoint!r}')
+                raise DiscardConnection(f'another thread is executing a statement with the connection to {endpoint!r}')
             if self._closes_at_release:
                 raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
             if self._generations.any_retired and self._is_retired(endpoint, conn):
-                raise DiscardConnection(f'the connection to {endpoint!r} is from before an error of broken_codes')
+                raise DiscardConnection(f'the connection to {endpoint!r} is older than an error of broken_codes')
             if conn.in_transaction:
                 roll_back(conn)
         except DiscardConnection:
@@ -301,16 +302,16 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             raise
 
     def is_broken(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
-        """Tell whether the connection is closed, or useless (``broken_codes``); what else is left can be mended.
+        """Tell whether the connection is closed, or useless (``broken_codes``); anything else can be undone.
 
         :param endpoint: path
         :param conn: the connection
-        :param exc: what the user's block raised; an error in a group, or one that it was raised from, counts
+        :param exc: what the user's block raised; errors in its groups and its causes count
         """
         return is_closed(conn) or self._makes_useless(endpoint, conn, exc)
 
     def _makes_useless(self, endpoint: SqliteEndpoint, conn: PooledConnection, exc: BaseException) -> bool:
-        # A database in memory is gone when it is closed, and no other connection has another one.
+        # A database in memory is gone when it is closed, and each connection has another one.
         if not conn.has_file:
             return False
         codes = [_code_of(error) for error in errors_in(exc) if isinstance(error, sqlite3.Error)]
@@ -330,7 +331,7 @@ def _code_of(error: sqlite3.Error) -> int:
 
 def _is_busy(exc: sqlite3.OperationalError) -> bool:
     if sys.version_info >= (3, 11):
-        # The lower byte is the error, the others say more about it. What Python itself raises has no code.
+        # The lower byte is the error, the other bytes are details. Errors that Python itself raises have no code.
         return getattr(exc, 'sqlite_errorcode', 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     return 'is locked' in str(exc)
 
@@ -345,7 +346,7 @@ def _set_busy_timeout(conn: PooledConnection, milliseconds: int) -> None:
 
 
 def _set_pragma_unless(given_up: Callable[[], bool], conn: PooledConnection, statement: str) -> None:
-    # Waits for other connections' locks as long as SQLite would, unless nobody wants the connection any more.
+    # Waits for other connections' locks as long as SQLite would, unless the connection is not wanted any more.
     usual = _busy_timeout(conn)
     if _SETS_BUSY_TIMEOUT.match(statement):
         conn.execute(statement).fetchall()
@@ -359,7 +360,7 @@ def _set_pragma_unless(given_up: Callable[[], bool], conn: PooledConnection, sta
         except sqlite3.OperationalError as exc:
             if left <= 0 or given_up() or not _is_busy(exc):
                 raise
-            # Sometimes SQLite does not wait at all.
+            # Sometimes SQLite does not wait.
             time.sleep(_LOCK_SLICE / 10)
         else:
             break
@@ -369,7 +370,7 @@ def _set_pragma_unless(given_up: Callable[[], bool], conn: PooledConnection, sta
 def _pragma_statement(name: str, value: str | float) -> str:
     # Neither can be a bound parameter in a PRAGMA.
     if not _PRAGMA_NAME.fullmatch(name):
-        raise ValueError(f'{name!r} is no name of a pragma')
+        raise ValueError(f'{name!r} is not the name of a pragma')
     if isinstance(value, bool):
         value = int(value)
     elif isinstance(value, str):

@@ -1,7 +1,7 @@
 """Unix domain sockets for :py:class:`gcpool.threading.ConnectionPool`.
 
-The names and signatures are those of ``generic_connection_pool.contrib.unix``. When an idle socket counts as alive is
-told in :py:mod:`gcpool.contrib.socket`.
+The names and signatures are those of ``generic_connection_pool.contrib.unix``. :py:mod:`gcpool.contrib.socket` explains
+when an idle socket counts as alive.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ if not hasattr(socket, 'AF_UNIX'):
 
 UnixSocketEndpoint = pathlib.Path
 
-#: The name that generic_connection_pool.contrib.unix has for it.
+#: The name of this type in generic_connection_pool.contrib.unix.
 CheckSocketAlivenessMixin = SocketAlivenessCheckingMixin
 
 
@@ -32,10 +32,11 @@ class UnixSocketConnectionManager(
     """Makes connections to a Unix domain stream socket."""
 
     def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
-        """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.
+        """Return the normal spelling of an endpoint: a :py:class:`pathlib.Path`, or a str in Linux's abstract
+        namespace.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: UnixSocketEndpoint = normal_path(endpoint)
         return normal
@@ -44,12 +45,12 @@ class UnixSocketConnectionManager(
         """Connect.
 
         :param endpoint: the socket's path
-        :param timeout: seconds that connecting may take (it takes time if the listener's backlog is full), None for
-            the default timeout; 0 does not wait for room in it
+        :param timeout: seconds that connecting may take (it takes time if the listener's backlog is full), None for the
+            default timeout; 0 does not wait for room in the backlog
         :return: a connected socket with the default timeout (:py:func:`socket.getdefaulttimeout`)
-        :raise ConnectTimeout: the time is over
-        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is no path
-            (a TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
+        :raise ConnectTimeout: the timeout expired
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is not a path (a
+            TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
         """
         path = path_of_endpoint(endpoint)
         try:
@@ -68,7 +69,7 @@ class UnixSocketConnectionManager(
                     with socket_timeout(sock, left):
                         sock.connect(path)
                 except BlockingIOError as exc:
-                    # Linux lets only a connect without any time limit wait for room in the listener's backlog.
+                    # On Linux only a connect without any timeout waits for room in the listener's backlog.
                     if left == 0:
                         raise TimeoutError('the backlog of its listener is full') from exc
                     time.sleep(BACKLOG_RETRY if left is None else min(left, BACKLOG_RETRY))
@@ -79,9 +80,9 @@ class UnixSocketConnectionManager(
             raise
 
     def dispose(self, endpoint: UnixSocketEndpoint, conn: socket.socket, timeout: float | None = None) -> None:
-        """Shut the connection down and close it; whoever still waits on it wakes up.
+        """Shut the connection down and close it; a thread that still waits on it wakes up.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         :param timeout: not needed, this never waits
         """

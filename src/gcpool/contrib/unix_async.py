@@ -1,7 +1,7 @@
 """Unix domain sockets and streams for :py:class:`gcpool.asyncio.ConnectionPool`.
 
-The names and signatures are those of ``generic_connection_pool.contrib.unix_async``. When an idle connection counts as
-alive is told in :py:mod:`gcpool.contrib.socket_async`.
+The names and signatures are those of ``generic_connection_pool.contrib.unix_async``.
+:py:mod:`gcpool.contrib.socket_async` explains when an idle connection counts as alive.
 """
 
 import asyncio
@@ -37,21 +37,22 @@ class UnixSocketConnectionManager(
     """Makes connections to a Unix domain stream socket: non-blocking sockets for ``loop.sock_recv`` and so on."""
 
     def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
-        """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.
+        """Return the normal spelling of an endpoint: a :py:class:`pathlib.Path`, or a str in Linux's abstract
+        namespace.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: UnixSocketEndpoint = normal_path(endpoint)
         return normal
 
     async def create(self, endpoint: UnixSocketEndpoint) -> socket.socket:
-        """Connect. Waits, until it is cancelled, for room in the listener's backlog.
+        """Connect. Waits, until cancelled, for room in the listener's backlog.
 
         :param endpoint: the socket's path
         :return: a connected non-blocking socket
-        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is no path
-            (a TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is not a path (a
+            TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
         """
         path = path_of_endpoint(endpoint)
         try:
@@ -62,7 +63,7 @@ class UnixSocketConnectionManager(
     async def dispose(self, endpoint: UnixSocketEndpoint, conn: socket.socket) -> None:
         """Shut the connection down and close it.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: the socket
         """
         await close_socket(conn)
@@ -76,7 +77,7 @@ class UnixSocketStreamConnectionManager(
 
     :param close_timeout: seconds that closing may take to send what is still to be sent; then the connection is
         aborted. None for no limit.
-    :raise TypeError: ``close_timeout`` is no number
+    :raise TypeError: ``close_timeout`` is not a number
     :raise ValueError: it is less than 0
     """
 
@@ -84,21 +85,22 @@ class UnixSocketStreamConnectionManager(
         self._close_timeout = time_limit('close_timeout', close_timeout)
 
     def normalize(self, endpoint: UnixSocketEndpoint) -> UnixSocketEndpoint:
-        """Give what an endpoint counts as: a :py:class:`pathlib.Path`, or a str in Linux's abstract namespace.
+        """Return the normal spelling of an endpoint: a :py:class:`pathlib.Path`, or a str in Linux's abstract
+        namespace.
 
         :param endpoint: as it was asked for
-        :return: the endpoint itself if it is spelled like that, or is none (which ``create`` says)
+        :return: the endpoint itself if it has that spelling, or if it is invalid (``create`` raises then)
         """
         normal: UnixSocketEndpoint = normal_path(endpoint)
         return normal
 
     async def create(self, endpoint: UnixSocketEndpoint) -> Stream:
-        """Connect. Waits, until it is cancelled, for room in the listener's backlog.
+        """Connect. Waits, until cancelled, for room in the listener's backlog.
 
         :param endpoint: the socket's path
         :return: reader and writer
-        :raise ConnectError: the connection cannot be made (it is the system's OSError, too), or ``endpoint`` is no path
-            (a TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
+        :raise ConnectError: the connection cannot be made (also the system's OSError), or ``endpoint`` is not a path (a
+            TypeError), or one that a socket cannot have: too long, or with a NUL in it (a ValueError)
         """
         path = path_of_endpoint(endpoint)
         try:
@@ -114,7 +116,7 @@ class UnixSocketStreamConnectionManager(
     async def dispose(self, endpoint: UnixSocketEndpoint, conn: Stream) -> None:
         """Send what is still to be sent and close; abort if that takes longer than ``close_timeout``.
 
-        :param endpoint: where the connection leads
+        :param endpoint: the endpoint of the connection
         :param conn: reader and writer
         """
         await close_stream(conn, self._close_timeout)
@@ -125,8 +127,8 @@ async def _connect(path: str | bytes) -> socket.socket:
     try:
         sock.setblocking(False)
         while True:
-            # Not loop.sock_connect: on Linux connecting to a full backlog fails at once with EAGAIN, which it takes for
-            # "in progress" and then for success, and the socket is not connected.
+            # Not loop.sock_connect: on Linux connecting to a full backlog fails at once with EAGAIN, which sock_connect
+            # takes for "in progress" and then for success, although the socket is not connected.
             try:
                 sock.connect(path)
             except BlockingIOError:
