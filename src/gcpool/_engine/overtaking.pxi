@@ -1,17 +1,18 @@
-# OVERTAKING. At the total cap a connection that is released at A goes to the next waiter of A, though a waiter of B may
-# have come earlier: to serve that one it would have to be closed, and another one opened. But who was overtaken for
-# MAX_OVERTAKING_TIME is overtaken no more. Time is cut into epochs of half of that. All who were overtaken in an epoch
-# came before the last one who overtook in it, so that one number an epoch tells who they are. They are overtaken no more
-# from the next but one epoch on, that is 5 to 10 s later.
+# OVERTAKING. At the total cap a connection that is released at A goes to the next waiter of A, though a waiter of B
+# may have come earlier: to serve that one it would have to be closed, and another one opened. But who was overtaken
+# for MAX_OVERTAKING_TIME is overtaken no more. Time is cut into epochs of half of that. All who were overtaken in an
+# epoch came before the last one who overtook in it, so that one number an epoch tells who they are. They are
+# overtaken no more from the next but one epoch on, that is 5 to 10 s later.
 #
 # Between endpoints it is the *place* of a waiter that counts. That is its number, unless it came to the head of its
-# queue when the one before gave up waiting: then it has the place of that one. Where nobody is behind, the place is kept
-# for the next one who waits at the endpoint, in this epoch and the next one. So an endpoint whose waiters time out and
-# come again does not begin anew each time. Example: B has 9 of 10 connections, which stay out, and its waiters give up
-# each second. A hands its connection on to waiters of its own, who have come after the first one of B. After 5 to 10 s
-# it is closed for B.
+# queue when the one before gave up waiting: then it has the place of that one. Where nobody is behind, the place is
+# kept for the next one who waits at the endpoint, in this epoch and the next one. So an endpoint whose waiters time
+# out and come again does not begin anew each time. Example: B has 9 of 10 connections, which stay out, and its
+# waiters give up each second. A hands its connection on to waiters of its own, who have come after the first one of
+# B. After 5 to 10 s it is closed for B.
 #
-# Places are kept by the hash of the endpoint, which may be forgotten by then. Endpoints that have one hash share them.
+# Places are kept by the hash of the endpoint, which may be forgotten by then. Endpoints that have one hash share
+# them.
 
 cdef double MAX_OVERTAKING_TIME = 10.0
 
