@@ -110,7 +110,7 @@ class AsyncWorker:
 
 
 class AsyncSecondLook:
-    """Has a pool look again where a close hangs that somebody waits for: a timer, set while there may be one.
+    """Has a pool look again where a close hangs that somebody waits for: a timer of the loop, set while one may hang.
 
     It holds no strong reference to the pool.
     """

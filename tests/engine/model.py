@@ -128,10 +128,14 @@ class Model:
         return {conn.endpoint for conn in self.conns} | {acq.endpoint for acq in self.waiting()}
 
     def wanting_slots(self) -> list[Acq]:
-        """The first of each endpoint's queue that may have one more connection, in the order of their places."""
+        """The first of each endpoint's queue that may have one more connection, in the order of their places.
+
+        Two endpoints of one hash may have the same place: then by arrival.
+        """
         heads = [queue[0] for queue in self.queues.values() if queue]
         return sorted(
-            (head for head in heads if len(self.of(head.endpoint)) < self.max_size), key=lambda head: head.place
+            (head for head in heads if len(self.of(head.endpoint)) < self.max_size),
+            key=lambda head: (head.place, head.arrival),
         )
 
     def deadline(self, conn: Conn) -> float:

@@ -603,6 +603,7 @@ def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
     endpoints, endpoint = [str(number) for number in range(20_000)], ''
     tracemalloc.start()
     try:
+        waiting = None
         for endpoint in endpoints:
             waiting = Acquire(pool.core, endpoint, pool.notified.append)
             assert pool.core.request(waiting.waiter, pool.now)

@@ -32,8 +32,8 @@ cdef enum:
 # Seconds, and up to twice as many, for which a connection that is being closed counts as relief.
 cdef double RELIEF_TIME = 1.0
 
-# Seconds for which a waiter of another endpoint may be overtaken, and for which the place of one who gave up is kept, or
-# half of that, which is the length of an epoch.
+# Seconds for which a waiter of another endpoint may be overtaken, and the place of one who gave up is kept; or half of
+# that, which is the length of an epoch.
 cdef double MAX_OVERTAKING_TIME = 10.0
 
 
@@ -206,7 +206,7 @@ cdef class Model:
                 seen |= 1u << acq.endpoint
                 if self.count(acq.endpoint, IS_ANY) < self.max_size:
                     found.append(acq)
-        found.sort(key=place_of)
+        found.sort(key=place_of)    # stable: where two endpoints of one hash share a place, by arrival
         return found
 
     cdef Conn next_idle(self, int endpoint):

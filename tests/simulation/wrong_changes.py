@@ -111,8 +111,8 @@ WRONG_CHANGES = (
     WrongChange(
         'overtaking-without-a-bound',
         CORE,
-        'and first.stamp >= core.overtaking.earlier',
-        'or first.stamp >= core.overtaking.earlier',
+        'and first.key >= <double>core.overtaking.earlier',
+        'or first.key >= <double>core.overtaking.earlier',
         'a waiter whose endpoint has connections that stay out is overtaken by everybody at a busy one, for ever',
     ),
     WrongChange(

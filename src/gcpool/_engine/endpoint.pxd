@@ -2,7 +2,7 @@
 # misses. A line ends where the comment says so (on a 64-bit build with the GIL); the sizes make the allocator begin
 # each object at a line.
 
-cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key: place of the waiter at the head
+cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key: place of the first waiter
     cdef gcp_mutex lock
     cdef Linked core                        # [ep] idle core connections, first in, first out
     cdef Linked extra                       # [ep] idle extra connections, last in, first out

@@ -1,17 +1,18 @@
-# OVERTAKING. At the total cap a connection that is released at A goes to the next waiter of A, though a waiter of another
-# endpoint B may have come earlier: to serve B it would have to be closed, and another one opened. But who was overtaken
+# OVERTAKING. At the total cap a connection that is released at A goes to the next waiter of A, though a waiter of B
+# may have come earlier: to serve that one it would have to be closed, and another one opened. But who was overtaken
 # for MAX_OVERTAKING_TIME is overtaken no more. Time is cut into epochs of half of that. All who were overtaken in an
-# epoch came before the last one who overtook in it, so that one number an epoch tells who they are. They are overtaken no
-# more from the next but one epoch on, that is 5 to 10 s later.
+# epoch came before the last one who overtook in it, so that one number an epoch tells who they are. They are
+# overtaken no more from the next but one epoch on, that is 5 to 10 s later.
 #
-# Between endpoints it is the *place* of a waiter that counts. That is its number, unless it came to the head of its queue
-# when the one before gave up waiting: then it has the place of that one. Where nobody is behind, the place is kept for
-# the next one who waits at the endpoint, in this epoch and the next one. So an endpoint whose waiters time out and come
-# again does not begin anew each time. Example: B has 9 of 10 connections, which stay out, and its waiters give up each
-# second. A hands its connection on to those of its own, each of whom came before the present waiter of B, or after it.
-# After 5 to 10 s it is closed for B.
+# Between endpoints it is the *place* of a waiter that counts. That is its number, unless it came to the head of its
+# queue when the one before gave up waiting: then it has the place of that one. Where nobody is behind, the place is
+# kept for the next one who waits at the endpoint, in this epoch and the next one. So an endpoint whose waiters time
+# out and come again does not begin anew each time. Example: B has 9 of 10 connections, which stay out, and its
+# waiters give up each second. A hands its connection on to waiters of its own, who have come after the first one of
+# B. After 5 to 10 s it is closed for B.
 #
-# Places are kept by the hash of the endpoint, which may be forgotten by then. Endpoints that have one hash share them.
+# Places are kept by the hash of the endpoint, which may be forgotten by then. Endpoints that have one hash share
+# them.
 
 cdef double MAX_OVERTAKING_TIME = 10.0
 
@@ -34,7 +35,7 @@ cdef void advance_overtaking(PoolCore core, double now) noexcept:
 
 cdef inline bint is_overtaken(PoolCore core, unsigned long long place) noexcept:
     # core.lock is held. Whether an endpoint that wants a slot has an earlier place.
-    return core.wanting_slots.used > 0 and core.wanting_slots.items[0].stamp < place
+    return core.wanting_slots.used > 0 and core.wanting_slots.items[0].key < <double>place
 
 
 cdef inline void note_overtaking(PoolCore core, unsigned long long place) noexcept:
@@ -50,12 +51,12 @@ cdef inline bint may_overtake(PoolCore core, unsigned long long place) noexcept:
     cdef HeapItem *first = core.wanting_slots.items
     if not is_overtaken(core, place):
         return True
-    return (<EndpointPool>first.item).size > 0 and first.stamp >= core.overtaking.earlier
+    return (<EndpointPool>first.item).size > 0 and first.key >= <double>core.overtaking.earlier
 
 
 cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noexcept:
-    # Both locks are held. The waiter is about to give up. If it is at the head of its queue, its place goes to the next in
-    # the queue, or is kept. One that did not wait (a time limit of 0) leaves its place to nobody.
+    # Both locks are held. The waiter is about to give up. If it is at the head of its queue, its place goes to the next
+    # one there, or is kept. One that did not wait (a time limit of 0) leaves its place to nobody.
     cdef void *second = w.next
     if ep.queue.head != <void *>w or now <= w.queued_at:
         return

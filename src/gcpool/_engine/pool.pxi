@@ -335,7 +335,7 @@ cdef class PoolCore:
         return at
 
     def look_again(self, double now):
-        """Doom another idle connection for those who want a slot, if a close for them hangs. A worker is to close it."""
+        """Doom another idle connection, for a worker, if a close hangs that somebody waits for who wants a slot."""
         look_again(self, now)
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------

@@ -40,15 +40,20 @@ cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
     return True
 
 
+cdef inline bint is_up_to_date(HeapItem *item, EndpointPool ep) noexcept:
+    # Both locks are held. By place, and where two endpoints share one, by number.
+    return item.stamp == (<Waiter>ep.queue.head).number and item.key == <double>(<Waiter>ep.queue.head).place
+
+
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
     # for a connection of its own. A place in the heap is reserved for it since its first waiter was queued.
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
-        heap_push(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).place)
-    elif wants and core.wanting_slots.items[ep.heap_index].stamp != (<Waiter>head).place:
-        heap_rekey(&core.wanting_slots, <void *>ep, 0.0, (<Waiter>head).place)
+        heap_push(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
+    elif wants and not is_up_to_date(&core.wanting_slots.items[ep.heap_index], ep):
+        heap_rekey(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
     elif not wants and ep.heap_index >= 0:
         heap_remove(&core.wanting_slots, <void *>ep)
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
@@ -66,7 +71,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         if (
             ep.queue.head == NULL
             or ep.size >= core.max_size
-            or (<Waiter>ep.queue.head).place != core.wanting_slots.items[0].stamp
+            or not is_up_to_date(&core.wanting_slots.items[0], ep)
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
