@@ -88,17 +88,11 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         conn: ConnectionT = ready[endpoint]
         if conn is not ready:
             return conn
-        # Here and not in a coroutine of its own: when that returns after something was thrown into it (a time limit of
-        # a check, say), CPython 3.10 and 3.12 look for signals before this one goes on.
-        waiter = Waiter(endpoint)
-        try:
-            await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
-            conn = waiter.served.conn
-            del waiter.served
-            return conn  # noqa: TRY300 - beyond the try block CPython 3.10 jumps
-        except BaseException:
-            self._abandon(waiter)
-            raise
+        # If a signal handler raises before the next line, the waiter goes, and gives back what it was served.
+        waiter = await self._acquire_unready(endpoint, timeout)
+        conn = waiter.served.conn
+        del waiter.served
+        return conn
 
     # In the warning about a coroutine that was never awaited.
     acquire.__qualname__ = 'ConnectionPool.acquire'
@@ -109,16 +103,20 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
-    async def _enter(self, context: AsyncConnectionContext, endpoint: EndpointT, timeout: float | None) -> Any:
+    async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
+        """Acquire a connection that is not ready: the waiter that this returns was served it."""
         waiter = Waiter(endpoint)
         try:
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
-            # No call: see acquire().
-            context.waiter = waiter
-            return context.conn  # noqa: TRY300
         except BaseException:
             self._abandon(waiter)
             raise
+        return waiter
+
+    async def _enter(self, context: AsyncConnectionContext, endpoint: EndpointT, timeout: float | None) -> Any:
+        # No call: see ReadyConnections.
+        context.waiter = await self._acquire_unready(endpoint, timeout)
+        return context.conn
 
     _enter.__qualname__ = 'ConnectionPool.connection'
 

@@ -194,8 +194,11 @@ class PatientManager(CheckingManager):
     """Is suspended once in each check, and answers whatever is thrown in."""
 
     async def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
-        with suppress(OSError):
+        try:
             await suspended()
+        except OSError as exc:
+            # It would keep the frames of the acquire alive.
+            exc.__traceback__ = None
         return True
 
 

@@ -15,6 +15,7 @@ cdef class AsyncPool(PoolFacade):
 
     cdef int share_core(self) except -1
     cdef bint give_back(self, Entry e, unsigned int lease_no) except -1
+    cdef int doom_due_or_spawn(self, double now) except -1
     cdef object leave(self, Entry e, unsigned int lease_no)
     cdef object leave_after_error(self, Entry e, unsigned int lease_no, object exc)
     cdef bint leave_elsewhere(self, Lease context, object exc) except -1

@@ -289,13 +289,19 @@ cdef class AsyncPool(PoolFacade):
         cdef double now = core.read_clock()
         if not core.release_fast(e, now, lease_no):
             core.release_locked(e, now, &core.doomed_for_caller, lease_no)
+        if gcp_load_double(&core.deadlines.due_at) <= now:
+            self.doom_due_or_spawn(now)
+        return has_doomed(core)
+
+    cdef int doom_due_or_spawn(self, double now) except -1:
+        # Apart from give_back(): a try block costs what can be measured there.
         try:
             self.doom_due(now)
         except BaseException:   # a signal handler raised in it, where it looks after the collector's timer
-            if has_doomed(core):
+            if has_doomed(self._core):
                 self.spawn_disposals()
             raise
-        return has_doomed(core)
+        return 0
 
     def connection(self, endpoint, timeout=None):
         """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
@@ -358,6 +364,7 @@ cdef class AsyncConnectionContext(Lease):
     def waiter(self, Waiter w not None):
         w.served        # else it raises
         if self.entry is not None:      # another task has entered while this one waited
+            (<AsyncPool>self.pool)._abandon(w)
             raise RuntimeError(ENTERED)
         begin_lease(self, take_served(w), w.lease_no)
 

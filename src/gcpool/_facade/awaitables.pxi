@@ -163,14 +163,17 @@ cdef class ReleaseCoroutine(ManagerCall):
         # Signal handlers may raise between any two lines of the facade's Python code. Then the connection that they
         # were about to give back is still out, what they were to close still doomed, and nobody else knows.
         cdef Lease lease = self.lease
-        cdef Entry e = None if lease is None else lease.entry
+        cdef Entry e
         self.failure = None
+        if lease is None or lease.lease_no == ANY_LEASE:    # a release that is refused changes nothing
+            return 0
+        e = lease.entry
         try:
             if e is not None:
                 lease.entry = None
                 self.pool.give_back_dropped(e, lease.lease_no, lease.state)
         finally:
-            if self.pool is not None and has_doomed(self.pool._core):
+            if has_doomed(self.pool._core):
                 self.pool.spawn_disposals()
         return 0
 
