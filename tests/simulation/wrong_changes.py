@@ -336,11 +336,11 @@ WRONG_CHANGES = (
         'a connection that is released twice is idle twice, and goes to two users at once',
     ),
     WrongChange(
-        'second-release-accepted-at-once',
+        'released-to-another-endpoint',
         THREADS,
-        'and (<Entry>p).state == ACQUIRED\n        and not',
-        'and (<Entry>p).state != GONE\n        and not',
-        'a connection that is released twice is idle twice, and goes to two users at once',
+        '(<EndpointPool>ep).endpoint is endpoint\n        and (<Entry>p).state',
+        '(<Entry>p).state',
+        'a release that names the wrong endpoint is accepted, and the mistake goes unnoticed',
     ),
     WrongChange(
         'broken-connection-closed-twice',
