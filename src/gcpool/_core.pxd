@@ -2,9 +2,13 @@
 #   [core]     PoolCore.lock
 #   [ep]       EndpointPool.lock of the endpoint pool concerned
 #   [core+ep]  written under both, so it may be read under either
+#   [shard]    the lock of the shard concerned, of a Map
 #   [owner]    only the thread or task that owns the object
+#   [loop]     only the thread of the event loop that the pool belongs to
+#   [relaxed]  no lock: relaxed atomics
+#
 # Locks are taken in the order core, endpoint pool, shard, and at most one of each kind at a time. On a build with the
-# GIL all of them are empty: a locked region runs no Python code, so the GIL makes it atomic.
+# GIL the locks are empty macros: a locked region runs no Python code, so the GIL makes it atomic.
 #
 # The declarations of each part stand beside it.
 

@@ -52,8 +52,8 @@ cdef enum:          # Entry.state
     IDLE_CORE
     IDLE_EXTRA
     ACQUIRED
-    RELEASING       # still out, its on_release hook is running
-    CLOSING         # doomed or being disposed of; it keeps its slot until that has ended
+    RELEASING       # still checked out: its on_release hook is running
+    CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
     GONE
 
 cdef enum:          # Waiter.state
@@ -62,7 +62,7 @@ cdef enum:          # Waiter.state
     SERVED
     REFUSED         # the pool is closed
     CANCELLED
-    DROPPED         # out of the queue, since its destructor runs; that sees to the rest
+    DROPPED         # out of the queue, because its destructor runs: that does the rest of dequeue()
 
 STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 
@@ -83,7 +83,7 @@ include "_engine/entry.pxi"
 include "_engine/endpoint.pxi"
 # One acquire in progress, and how it is notified.
 include "_engine/waiter.pxi"
-# Finds the endpoint pool of an endpoint, however that is spelled.
+# From an endpoint, however it is spelled, to its endpoint pool; from a connection to its entry.
 include "_engine/directory.pxi"
 # The expiry queue: what is due, when the next is, and who is told.
 include "_engine/deadlines.pxi"
@@ -114,11 +114,11 @@ include "_engine/invariants.pxi"
 # The facades: the compiled bases of both pools
 # ---------------------------------------------------------------------------------------------------------------------
 
-# A logger whose handlers cannot do harm.
+# A logger whose handlers can do no harm.
 include "_facade/log.pxi"
 # What both pools have in common.
 include "_facade/base.pxi"
-# One acquire of a connection, which comes back when its holder goes.
+# One acquire of a connection; returns the connection when its holder goes away.
 include "_facade/lease.pxi"
 # The pool for threads, and its context manager.
 include "_facade/threads.pxi"

@@ -1,10 +1,10 @@
-"""Coroutines of the interpreter's own kind, which the compiled part returns where nothing is left to wait for."""
+"""Coroutines of the interpreter's own kind. The compiled part returns them where nothing is left to await."""
 
 __all__ = ['acquired', 'not_released', 'released']
 
 
 async def acquired(conn: object) -> object:
-    """The beginning of a context that took a ready connection."""
+    """Entering a context that took a ready connection."""
     return conn
 
 
@@ -13,14 +13,14 @@ async def released() -> None:
 
 
 async def not_released(exc: BaseException) -> None:
-    """A release that failed when it was called: who awaits it gets the error."""
+    """A release that failed when it was called: its caller gets the error by awaiting it."""
     try:
         raise exc
     finally:
-        # Its traceback holds this frame.
+        # The traceback of the exception holds this frame: a reference from the frame would make a cycle.
         del exc
 
 
-# In the warning about a coroutine that was never awaited.
+# The warning about a coroutine that was never awaited shows these names.
 acquired.__qualname__ = 'ConnectionPool.connection'
 released.__qualname__ = not_released.__qualname__ = 'ConnectionPool.release'

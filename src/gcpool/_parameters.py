@@ -44,7 +44,7 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 
 
 def _limit(seconds: float | None) -> float | None:
-    # Managers know no other way to say that there is none.
+    # To managers, only None means no limit.
     return None if seconds is None or seconds >= ENDLESS else seconds
 
 
@@ -63,7 +63,7 @@ def _check_count(name: str, value: Any, minimum: int) -> int:
 
 
 class Hooks:
-    """Which of the optional methods a manager has, found out once: one that it has not costs nothing.
+    """Which of the optional methods a manager overrides. Found out once, so that the others cost nothing.
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
@@ -95,11 +95,11 @@ class Hooks:
 
 
 def check_manager(manager: object, *, asynchronous: bool) -> None:
-    """Refuse what cannot be a connection manager, or is one for the other runtime.
+    """Refuse an object that cannot be a connection manager, or is a manager for the other runtime.
 
     :param manager: what the pool was given
-    :param asynchronous: whether it has to be one for asyncio
-    :raises TypeError: when it is not; the message says what was expected
+    :param asynchronous: whether the manager has to be one for asyncio
+    :raises TypeError: when it cannot be; the message says what was expected
     """
     wanted, other = (
         (AsyncConnectionManager, SyncConnectionManager)
@@ -126,7 +126,8 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
 
 
 def _is_made_up(manager: object, name: str) -> bool:
-    # A mock has every method, and a normalize() that nobody wrote would make all endpoints count as one.
+    # Whether a mock has made the method up. A mock has every method, and its normalize() returns the same object for
+    # all endpoints, so that they would count as one.
     mock = sys.modules.get('unittest.mock')
     if mock is None:
         return False
@@ -138,8 +139,8 @@ def _is_made_up(manager: object, name: str) -> bool:
 
 
 def _is_coroutine_function(method: object) -> bool:
-    # inspect takes longer to import than all the rest of a pool for threads. Without it nobody can have marked a plain
-    # function as a coroutine function.
+    # inspect takes longer to import than the rest of a pool for threads. While nobody has imported it, no plain
+    # function can be marked as a coroutine function, and the flag of the code decides.
     code = getattr(getattr(method, '__func__', method), '__code__', None)
     if method is None or (code is not None and not code.co_flags & _CO_COROUTINE and 'inspect' not in sys.modules):
         return False
@@ -151,8 +152,8 @@ def _is_coroutine_function(method: object) -> bool:
 def _is_plain(method: object) -> bool:
     import inspect
 
-    # A plain function may still return an awaitable; one of a class that knows nothing of this package, with the
-    # timeout that only the managers for threads have, does not.
+    # Whether a method is one for threads. A plain function may return an awaitable, so it is refused only if it has the
+    # parameter `timeout`, which only the managers for threads have.
     if not inspect.isroutine(method) or _is_coroutine_function(inspect.unwrap(method)):
         return False
     try:
@@ -174,10 +175,10 @@ def make_core(
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
 ) -> PoolCore:
-    """Check the parameters that make a pool, and make its core.
+    """Check the parameters of a pool, and make its core.
 
-    :raises TypeError: when one is of a wrong type
-    :raises ValueError: when one is out of its range, or two contradict each other
+    :raises TypeError: when a parameter is of a wrong type
+    :raises ValueError: when a parameter is out of range, or two contradict each other
     """
     idle_timeout = _check_seconds('idle_timeout', idle_timeout)
     max_lifetime = _check_seconds('max_lifetime', max_lifetime)
@@ -201,7 +202,7 @@ def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    # Any other int would rather be the value of another parameter.
+    # Not any truthy object: an int is more likely meant for another parameter.
     if not isinstance(background_collector, bool):
         raise TypeError(
             f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
@@ -209,7 +210,6 @@ def check_facade_parameters(
     limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
-        # Managers know no other way to say that there is no limit.
         _limit(limit),
         _check_count('dispose_batch_size', dispose_batch_size, 0),
     )
@@ -221,11 +221,10 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     limit = check_optional_seconds('check_timeout', check_timeout)
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
-    # Managers know no other way to say that there is no limit.
     return check_interval, _limit(limit)
 
 
 def check_acquired(acquired: object) -> None:
-    """Refuse what says neither which connections to count nor, as None does, that all are meant."""
+    """Refuse an `acquired` that is neither a bool nor None."""
     if acquired is not None and not isinstance(acquired, bool):
         raise TypeError(f'acquired={acquired!r}: expected True, False or None, got {type(acquired).__name__}')

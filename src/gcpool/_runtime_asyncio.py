@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
-    # The interpreter reads an attribute fastest that has a slot.
+    # In a slot, because the interpreter reads such an attribute fastest.
     __slots__ = ('_ready', '_second_look')
 
     _ready: ReadyConnections
@@ -82,8 +82,8 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         """
         if timeout is not None:
             timeout = self._checked_timeout(timeout)
-        # What was taken is not lost to a signal handler that raises: no call comes after it (see ReadyConnections), and
-        # no jump, at which CPython 3.10 looks for signals, too.
+        # After the connection was taken, there is no call (see ReadyConnections) and no jump, at which CPython 3.10
+        # looks for signals, too: a signal handler that raised there would lose the connection.
         ready = self._ready
         conn: ConnectionT = ready[endpoint]
         if conn is not ready:
@@ -152,9 +152,9 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
     async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.
 
-        Its user waits LEAST_DISPOSE_TIME for that at most, then closing goes on in the pool's tasks. Otherwise a server
-        that no longer answers would keep the user waiting beyond a time limit of the user's own (``asyncio.timeout``
-        around the block).
+        Its user waits for that for at most LEAST_DISPOSE_TIME; then the pool's tasks go on. Otherwise a server that no
+        longer answers would keep the user waiting beyond a time limit of the user's own (``asyncio.timeout`` around the
+        block).
         """
         entry = lease.held
         if not self._retire(lease, True):
@@ -173,7 +173,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
 
     async def _tell_dead(self, entry: Entry, failure: BaseException | None) -> None:
         if failure is not None:
-            # The task was cancelled before its first step: the loop ends.
+            # The task was cancelled before its first step, because the loop ends.
             raise failure
         await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
@@ -186,7 +186,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         except DiscardConnection as exc:
             await self._discard_unreset(lease, exc)
         except BaseException as exc:
-            # Disposes of nothing that is due, as in generic-connection-pool.
+            # Closes no connections that are due, as in generic-connection-pool.
             self._release_unreset(lease, isinstance(exc, Exception))
             self._spawn_disposals()
             raise
@@ -203,10 +203,10 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
             self._doom_due()
             tasks = self._spawn_disposals()
         if tasks:
-            # No longer than for a broken connection: see _discard().
+            # For no longer than for a broken connection: see _discard().
             await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
 
-    # In the warning about a coroutine that was never awaited.
+    # The warning about a coroutine that was never awaited shows this name.
     for rest_of_release in (_release_after_error, _release_in_loop, _discard, _finish_release):
         rest_of_release.__qualname__ = 'ConnectionPool.release'
     del rest_of_release
@@ -214,7 +214,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
     async def _wait(
         self, signal: Signal, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
     ) -> bool:
-        """Wait until notified (True), or give up when the time is over (False)."""
+        """Wait until notified (True), or give up when the time limit has expired (False)."""
         try:
             # Loops keep weak references to their tasks, so whatever a task waits for has to keep it alive.
             self._signals.add(signal)
@@ -223,7 +223,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
                 return True
             remaining = deadline - self._core.now()
             if remaining > 0 and not signal.done():
-                # In a context of its own for the reason that set_limit() gives.
+                # In an empty context, for the reason that set_limit() gives.
                 timer = signal.get_loop().call_later(remaining, signal, context=Context())
                 try:
                     await signal
@@ -231,7 +231,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
                     timer.cancel()
         finally:
             self._signals.discard(signal)
-        # Notified, or the time is over, or both: whether it was served is decided in the core.
+        # The waiter was notified, or its time limit has expired, or both: the core knows whether it was served.
         return not give_up(waiter)
 
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
@@ -254,7 +254,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
                 async with scope:
                     set_limit(scope, limit)
                     alive = bool(await call)
-                # What swallows its cancellation has not answered in time either.
+                # A check that swallows its cancellation and returns has not answered in time either.
                 alive = alive and not scope.expired()
             except (TimeoutError, asyncio.TimeoutError):
                 if not scope.expired():
@@ -272,8 +272,8 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
     async def _bounded(
         self, call: Awaitable[ResultT], deadline: float | None, timeout: float | None, name: str, endpoint: object
     ) -> ResultT:
-        # Awaited in the caller's own task: one of its own (wait_for) may end with a connection in the moment in which
-        # its caller is cancelled.
+        # Awaited in the caller's own task. In a task of its own (wait_for), create() may return a connection at the
+        # moment when the caller is cancelled, and the connection would be lost.
         if deadline is None:
             return await call
         scope = timeout_scope(None)

@@ -1,6 +1,6 @@
 """What a pool for threads does besides deciding: it waits, connects, checks, closes. Much is compiled (SyncPool).
 
-``gcpool.threading`` is generated from ``gcpool.asyncio``, and written over this module as that is over
+``gcpool.threading`` is generated from ``gcpool.asyncio``. It builds on this module as that builds on
 ``_runtime_asyncio``.
 """
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
         def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
 
-# Seconds that threads have to end which have nothing to do any more.
+# Seconds that the closing threads get to end when the pool is closed without a limit. They have nothing more to close.
 IDLE_THREADS_TIME = 10.0
 
 
 class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
-    """The half for threads of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
+    """The threads' half of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
 
     asynchronous = False
 
     if TYPE_CHECKING:
-        # Compiled too.
+        # Compiled (SyncPool); here they get the types of the pool's endpoints and connections.
         def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
@@ -55,7 +55,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         raise NotImplementedError
 
     def _arm(self, waiter: Waiter) -> threading.Lock:
-        # A lock that is taken is an event that happens once; looked up here, so that monkey-patching reaches it.
+        # A taken lock serves as an event that happens once. It is looked up here, so that monkey-patching reaches it.
         lock = threading.Lock()
         lock.acquire()
         waiter.arm(lock.release)
@@ -88,7 +88,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                 self._closers.stand_by()
         if give_up(waiter):
             return False
-        # It was served in this very moment, by somebody who is about to say so.
+        # The waiter was served at this very moment, and is about to be notified.
         signal.acquire()
         return True
 

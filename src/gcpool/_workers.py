@@ -1,4 +1,4 @@
-"""The workers of a pool: what closes idle connections in time, and on threads, what closes for those who acquire."""
+"""The workers of a pool: the collector of either runtime, and the threads that close connections for acquires."""
 
 import math
 import os
@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ['PARALLEL_DISPOSALS', 'AsyncSecondLook', 'AsyncWorker', 'SyncClosers', 'SyncWorker']
 
-# How many connections of a pool are closed side by side at most. One alone might hang, and hold up the others.
+# How many connections of a pool are closed at the same time, at most. One at a time would not do: its close may hang.
 PARALLEL_DISPOSALS = 64
 
-# Seconds that a thread which closes connections waits for the next one, before it ends.
+# Seconds that a closing thread waits for the next connection before it ends.
 LINGER = 1.0
 
 # Seconds that idle threads have to end before the process forks.
 FORK_PATIENCE = 0.1
 
-# Seconds after which the collector of an asyncio pool goes on when its task was cancelled.
+# Seconds after which the collector of an asyncio pool goes on if its task was cancelled.
 COLLECTOR_PAUSE = 0.1
 
 
 class AsyncWorker:
     """Runs a pool's ``_collect`` when something is due: a timer of the loop while there is nothing to do.
 
-    It holds no strong reference to the pool, and no task waits, so that a forgotten pool is collected and a loop ends.
+    It holds no strong reference to the pool, and no task waits. So a forgotten pool can be collected, and a loop that
+    waits for its tasks can end.
 
     :param pool: the pool; ``await pool._collect()`` returns the seconds until it is to be called again, None for never
     """
@@ -40,16 +41,16 @@ class AsyncWorker:
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
         self._timer: asyncio.TimerHandle | None = None
-        #: The task that collects just now; None if none does.
+        #: The task that is collecting; None if none is.
         self.task: asyncio.Task[None] | None = None
         self._stopped = False
         self.wakeups = 0
 
     def start(self) -> None:
-        """Nothing: the first connection that becomes idle wakes it."""
+        """Do nothing: the first connection that becomes idle wakes the collector."""
 
     def wake(self) -> None:
-        """Something is due earlier than known. Called in the loop's thread."""
+        """A connection is due earlier than the collector knows. Called in the loop's thread."""
         if self._stopped:
             return
         if self._timer is not None:
@@ -59,12 +60,12 @@ class AsyncWorker:
         if pool is None:
             return
         if self.task is not None and not self.task.done() and self.task.get_loop() is pool._bound_loop:
-            # When it is done it looks what is due next.
+            # When the task is done, it looks what is due next.
             return
         self._work(pool)
 
     def at_work(self) -> bool:
-        """Whether what is due will be closed: always, since this sets the timer if neither timer nor task is there."""
+        """Whether what is due will be closed: always, since this sets the timer if there is neither timer nor task."""
         if self._timer is None and (self.task is None or self.task.done()):
             self.wake()
         return True
@@ -72,7 +73,7 @@ class AsyncWorker:
     def _work(self, pool: Any, min_delay: float = 0.0) -> None:
         loop = pool._bound_loop
         if loop is None or loop.is_closed():
-            # A coroutine that outlived its loop gave a connection back.
+            # A coroutine that outlived its loop has released a connection.
             return
         if pool._runs_in_other_thread():
             # A coroutine that is finalised there did.
@@ -81,8 +82,8 @@ class AsyncWorker:
         if self._timer is not None:
             self._timer.cancel()
         delay = pool._due_in()
-        # In an empty context, which the collector's task inherits. The context of the task that gave back the first
-        # connection may be a request's, and would be kept as long as the pool.
+        # In an empty context, which the collector's task inherits. Otherwise the context of the task that released the
+        # first connection, which may be a request's, would be kept as long as the pool.
         self._timer = None if delay is None else loop.call_later(max(delay, min_delay), self._ring, context=Context())
 
     def _ring(self) -> None:
@@ -97,12 +98,12 @@ class AsyncWorker:
         self.task = None
         pool = self._pool()
         if pool is not None and not self._stopped:
-            # Cancelled, maybe before its first step: as all tasks of a loop that ends. If this one does not, the work
-            # goes on in a moment.
+            # The task may have been cancelled, even before its first step, as all tasks of a loop that ends. If the
+            # loop does not end, the work goes on after a pause.
             self._work(pool, COLLECTOR_PAUSE if task.cancelled() else 0.0)
 
     def stop(self) -> None:
-        """Do not work any more; what is being disposed of goes on."""
+        """Do not collect any more. Closes that have begun go on."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -161,28 +162,28 @@ class _Collector:
         self.thread: threading.Thread | None = None
 
     def is_at_work_in(self, pid: int) -> bool:
-        # The process is compared first: threading may not know of the fork, and have the thread still alive.
+        # The process is compared first: if threading was not told of a fork, it takes the thread to be alive.
         return self.pid == pid and self.thread is not None and self.thread.is_alive()
 
     def ring_in(self, pid: int) -> None:
-        # Of no other module anything, nothing global: the last pools go when the modules are being taken apart.
+        # Uses nothing global, because the last pools are freed while the modules are being taken apart.
         if self.pid != pid:
-            # The lock is that of the process that this one was forked from, and a thread of that process waits for it.
-            # Where Python was not told of the fork, the lock would be handed over to that thread, which is not here.
+            # The lock belongs to the process that this one was forked from, where a thread waits for it. If Python was
+            # not told of the fork, releasing the lock would hand it over to that thread, which does not exist here.
             return
         try:
             self.news.release()
         except RuntimeError:
-            # It was set already, and the thread has not seen it yet.
+            # The event was set already, and the thread has not seen that yet.
             return
 
 
 class SyncWorker:
     """Runs a pool's ``_collect`` when something is due: a daemon thread that sleeps until then.
 
-    It holds no strong reference to the pool while it sleeps, and ends when the pool is gone. A thread that has died
-    (somebody raised an exception in it) or stayed behind in the process that this one was forked from is replaced when
-    a thread is needed. Where no thread can be started, releases do its work until one can be.
+    The thread holds no strong reference to the pool while it sleeps, and ends when the pool is gone. A thread that has
+    died (somebody raised an exception in it), or has stayed behind in the process that this one was forked from, is
+    replaced when it is needed. If no thread can be started, releases do its work until one can be.
 
     :param pool: the pool; ``pool._collect()`` returns the seconds until it is to be called again, None for never
     """
@@ -204,14 +205,14 @@ class SyncWorker:
         self._start()
 
     def wake(self) -> bool:
-        """Something is due earlier than known. False if there is no thread that could see to it."""
+        """A connection is due earlier than the collector knows. False if there is no thread to collect it."""
         at_work = self.at_work()
         for collector in self._collectors[-1:]:
             collector.ring_in(self._getpid())
         return at_work
 
     def at_work(self) -> bool:
-        """Whether a thread sees to what is due. One is started if there is none."""
+        """Whether a thread will close what is due. One is started if there is none."""
         return self._stopped or self._lives() or self._start()
 
     def _lives(self) -> bool:
@@ -227,7 +228,7 @@ class SyncWorker:
                 self._forget(collector)
             if not isinstance(exc, (RuntimeError, MemoryError)):
                 raise
-            # There are too many threads, or the interpreter ends: no fault of the caller, who gives a connection back.
+            # There are too many threads, or the interpreter ends. That must not make the calling release fail.
             if not self._complained:
                 logger.warning('%s cannot be started, releases do its work until it can: %s', self._name, exc)
             self._complained = True
@@ -237,8 +238,8 @@ class SyncWorker:
 
     def _add_collector(self) -> _Collector:
         collector = _Collector(self._getpid())
-        # The thread is handed its own Thread object. It may not find that by itself: gevent's monkey-patching changes
-        # what the current thread is taken to be.
+        # The thread is handed its own Thread object, because current_thread() may return another one under gevent's
+        # monkey-patching.
         collector.thread = threading.Thread(target=lambda: self._run(collector), name=self._name, daemon=True)
         self._collectors.append(collector)
         return collector
@@ -333,13 +334,13 @@ class SyncWorker:
 
 
 class _Crew:
-    """The closers of one process, and the lock that wakes one of them: it is taken while there is nothing new."""
+    """The closers of one process, and the lock that wakes one of them. It is taken while there is nothing new."""
 
     def __init__(self) -> None:
-        # Dicts for sets that keep their order: the same simulation is to take the same course. list() of one is atomic,
-        # without the GIL, too; tuple() is not.
+        # Dicts serve as sets that keep their order: otherwise a simulation could not be repeated. list() of a dict is
+        # atomic, even without the GIL; tuple() is not.
         self.threads: dict[threading.Thread, None] = {}
-        # Those that will look what is doomed: they wait for that, or have just been started.
+        # The threads that will look for doomed connections: they wait for a call, or have just been started.
         self.free: dict[threading.Thread, None] = {}
         self.news = threading.Lock()
         self.news.acquire()
@@ -350,7 +351,8 @@ class _Crew:
         try:
             self.news.release()
         except RuntimeError:
-            # It was set already, and nobody has seen it yet. Whoever does looks whether there is work for another one.
+            # The event was set already, and no thread has seen that yet. The thread that does calls another one if
+            # there is more than one connection to close.
             return
 
 
@@ -373,17 +375,18 @@ class SyncClosers:
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
         self._name = name
-        # By fork epoch, one at a time: setdefault() is atomic, and two threads of a child must not make two crews.
+        # By fork epoch, of which there is one at a time. A dict, because its setdefault() is atomic: two threads of a
+        # child must not make two crews.
         self._crews = {pool._core.fork_epoch: _Crew()}
         self._stopped = False
         self._complained = False
 
     def call(self) -> bool:
-        """Something is doomed: wake a thread that is free, or start one.
+        """A connection is doomed: wake a thread that is free, or start one.
 
         :return: False if there is none, and none can be started
         """
-        # At the end of the interpreter the threads are there, and will never run again.
+        # At the end of the interpreter the threads still exist, but will never run again.
         if self._is_finalizing():
             return False
         crew = self._crew_of_this_process()
@@ -391,7 +394,7 @@ class SyncClosers:
             if thread.is_alive():
                 crew.ring()
                 return True
-            # It is being started by somebody else, or has died, of an exception that somebody raised in it.
+            # Another call is starting this thread, or the thread has died of an exception that somebody raised in it.
             crew.free.pop(thread, None)
         # Each of those that there may be looks for more when it is done.
         return self._is_full(crew) or self._start(crew)
@@ -436,7 +439,7 @@ class SyncClosers:
         epoch = max(list(self._crews)) if pool is None else pool._core.fork_epoch
         crew = self._crews.get(epoch)
         if crew is None:
-            # The threads have stayed behind in the process that this one was forked from.
+            # The earlier crew's threads have stayed behind in the process that this one was forked from.
             crew = self._crews.setdefault(epoch, _Crew())
             for earlier in list(self._crews):
                 if earlier < epoch:
@@ -460,7 +463,7 @@ class SyncClosers:
                 crew.free.pop(thread, None)
             if not isinstance(exc, (RuntimeError, MemoryError)):
                 raise
-            # There are too many threads, or the interpreter ends: no fault of the caller.
+            # There are too many threads, or the interpreter ends. The caller then closes the connection itself.
             if not self._complained:
                 logger.warning('%s cannot be started, acquires close connections until it can: %s', self._name, exc)
             self._complained = True
@@ -471,9 +474,10 @@ class SyncClosers:
     def _run(self, crew: _Crew, thread: threading.Thread) -> None:
         try:
             crew.free.pop(thread, None)
-            # If a signal handler raised in start(), nobody else knows of it.
+            # If a signal handler raised in start(), it may have been taken out of the crew, and runs all the same.
             if self._enlist(crew, thread):
-                # It looks once more after it has waited: it was free, and may have been called in the last moment.
+                # Looks once more after it has waited in vain: it was free until then, and may have been called at the last
+            # moment.
                 while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
                     pass
         finally:
@@ -482,7 +486,7 @@ class SyncClosers:
             self._leave(crew)
 
     def _close_all(self) -> bool:
-        # Whether there was anything to close.
+        # Closes until nothing is doomed. Returns whether there was anything to close.
         pool = self._pool()
         found = False
         while pool is not None:
@@ -490,13 +494,13 @@ class SyncClosers:
                 if not pool._close_next():
                     break
             except BaseException:
-                # A manager's dispose raised what is no Exception. The connection is accounted for.
+                # A manager's dispose raised what is no Exception. The connection is accounted for; there may be others.
                 logger.last_resort('closing connections of %r goes on after an error', pool)
             found = True
         return found
 
     def _wait(self, crew: _Crew, thread: threading.Thread) -> bool:
-        # Whether it was called.
+        # Waits until the thread is called (True), or for LINGER seconds (False).
         pool = self._pool()
         if pool is None or self._are_to_end(crew) or crew is not self._crew_of_this_process():
             return False
@@ -523,15 +527,15 @@ class SyncClosers:
         return self._stopped or crew.dismissed or self._pool() is None
 
     def _leave(self, crew: _Crew) -> None:
-        # Makes the thread known where it is not, so that it can end in order: see SyncWorker.
+        # Makes the thread known to threading, so that it can end in order: see SyncWorker.
         threading.current_thread()
         if crew is self._crew_of_this_process() and self._are_to_end(crew):
-            # The others are to end, too.
+            # The other threads are to end, too.
             crew.ring()
         pool = self._pool()
         if pool is not None:
-            # Until a moment ago it counted as one that would look for more: nobody starts another one at the most that
-            # there may be. Or it dies of an exception that somebody raised in it.
+            # Until a moment ago this thread counted: with PARALLEL_DISPOSALS of them, a call starts no other one, and
+            # relies on one of them to look for more. Or this thread dies of an exception that somebody raised in it.
             try:
                 pool._begin_disposals()
             except BaseException:
@@ -540,7 +544,7 @@ class SyncClosers:
     def stop(self) -> list[threading.Thread]:
         """Have the threads end as soon as there is nothing more to close.
 
-        :return: those that there are, but for the caller: a dispose that closes the pool does not wait for itself
+        :return: the threads that are alive, but for the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
         crew = self._crew_of_this_process()

@@ -416,7 +416,7 @@ def test_a_closed_connection_is_told_to_those_who_wait_for_that() -> None:
 def test_a_waiter_at_the_cap_of_its_endpoint_has_nothing_closed_elsewhere() -> None:
     pool = Pool(min_idle=0, max_size=2, total_max_size=4)
     pool.fill('b', 2)
-    pool.acquire_all('a', 2)
+    _held = pool.acquire_all('a', 2)
     assert pool.ask('a').answer == 'waits'
     assert pool.core.doomed == 0
 
@@ -488,7 +488,7 @@ def test_an_endpoint_without_connections_is_not_starved_behind_one_whose_connect
 @pytest.mark.parametrize('patience', [None, 5], ids=['waits on', 'times out and comes again'])
 def test_nobody_is_overtaken_for_longer_than_a_bounded_time(patience: int | None) -> None:
     pool = Pool(max_size=10, total_max_size=10, max_lifetime=1e9)
-    pool.acquire_all('slow', 9)
+    _held = pool.acquire_all('slow', 9)
     holder, waiting = pool.acquire('busy'), pool.ask('slow')
     # A connection changes hands once a minute, for an hour.
     for turn in range(1, 61):
@@ -509,7 +509,7 @@ def test_nobody_is_overtaken_for_longer_than_a_bounded_time(patience: int | None
 @pytest.mark.parametrize('patience', [math.inf, 3.0, 0.5], ids=['waits on', 'gives up now and then', 'gives up often'])
 def test_an_endpoint_is_overtaken_for_its_bound_at_most_and_for_half_of_it_at_least(patience: float) -> None:
     pool = Pool(max_size=10, total_max_size=10, max_lifetime=1e9)
-    pool.acquire_all('slow', 9)
+    _held = pool.acquire_all('slow', 9)
     holder, waiting, waits_since = pool.acquire('busy'), pool.ask('slow'), 0.0
     while waiting.answer == 'waits':
         pool.now += 0.125
@@ -525,7 +525,7 @@ def test_an_endpoint_is_overtaken_for_its_bound_at_most_and_for_half_of_it_at_le
 
 def test_those_who_were_overtaken_for_long_are_not_overtaken_for_as_long_again_one_by_one() -> None:
     pool = Pool(max_size=10, total_max_size=10, max_lifetime=1e9)
-    pool.acquire_all('slow', 6)
+    _held = pool.acquire_all('slow', 6)
     holders, waiting = pool.acquire_all('busy', 4), [pool.ask('slow') for _ in range(3)]
     while waiting[0].answer == 'waits':
         pool.now += 0.125
@@ -713,7 +713,7 @@ def test_a_higher_max_size_serves_those_who_wait() -> None:
 
 def test_a_higher_total_max_size_serves_those_who_wait_at_any_endpoint() -> None:
     pool = Pool(max_size=2, total_max_size=2)
-    pool.acquire_all('a', 2)
+    _held = pool.acquire_all('a', 2)
     waiters = [pool.ask(endpoint) for endpoint in 'bcb']
     pool.core.resize(pool.now, total_max_size=4)
     pool.core.check_invariants()

@@ -457,12 +457,16 @@ cdef class World:
         return True
 
     cdef bint ask_drop(self) except -1:
-        # Thrown away, whatever it holds.
+        # Thrown away, whatever it holds. One that waited leaves its place to nobody.
         cdef Acq acq = self.pick(-1, ANY_ACQ)
         if acq is None:
             return False
         self.about(None, acq.conn, acq.endpoint)
-        self.model.cancel(acq, self.now)
+        if acq.state == WAITS:
+            self.model.waiting.remove(acq)
+            acq.state = NOTHING
+        else:
+            self.model.cancel(acq, self.now)
         self.end(acq)
         return True
 

@@ -773,8 +773,8 @@ WRONG_CHANGES = (
     WrongChange(
         'child-gives-back-for-its-parent',
         ASYNCIO,
-        "if made_before_fork(core, ep.fork_epoch):\n        # What it waited for, or holds, is the parent's.",
-        "if False:\n        # What it waited for, or holds, is the parent's.",
+        'if made_before_fork(core, ep.fork_epoch):\n        # What the waiter waited for',
+        'if False:\n        # What the waiter waited for',
         'an acquire of the parent that ends in a forked child, as garbage, changes the books of the child',
     ),
     WrongChange(

@@ -10,7 +10,7 @@ cdef inline void *take_idle(PoolCore core, object endpoint, double now, double i
     cdef void *ep = NULL
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
-        if slot != NULL:    # no reference is needed: no Python code runs, so nobody lets go of the endpoint pool
+        if slot != NULL:    # without a reference: no Python code runs meanwhile, which could free the endpoint pool
             ep = slot.value
             gcp_lock(&(<EndpointPool>ep).lock)
     else:
@@ -33,7 +33,7 @@ cdef inline void *take_idle_and_unlock(
 ) noexcept:
     cdef void *p = next_idle(ep)
     cdef void *taken
-    # Where somebody waits nothing is idle, so this overtakes nobody.
+    # This overtakes nobody: an endpoint that has waiters has no idle connection.
     if (
         p == NULL
         or gcp_load_int(&core.is_closed)
@@ -47,7 +47,7 @@ cdef inline void *take_idle_and_unlock(
     unlink_idle(ep, <Entry>p)
     lend(ep, <Entry>p)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
-    Py_INCREF(<object>taken)    # under the lock: close() may take it away from its holder at once
+    Py_INCREF(<object>taken)    # under the lock: as soon as this unlocks, close() may doom the entry and a worker free it
     gcp_unlock(&ep.lock)
     return taken
 
@@ -65,7 +65,8 @@ cdef int adopt(PoolCore core, Waiter w, Entry e) except -1:
 
 
 cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
-    # In the order of arrival; a waiter that was served a dead connection and asks again keeps its number.
+    # core.lock is held. Numbers waiters by arrival. A waiter that was served a dead connection and asks again keeps its
+    # number, and so its place in the queue.
     if w.number == 0:
         core.arrivals += 1
         w.number = core.arrivals
@@ -73,13 +74,13 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 
 # -- request -------------------------------------------------------------------------------------------------------
 
-# What an acquire gets, the first that is true:
+# What an acquire gets; the first line that applies decides:
 #
 #   the pool is closed                                          REFUSE
-#   somebody who came before waits at the endpoint              QUEUE
+#   a waiter that arrived earlier is queued at the endpoint     QUEUE
 #   a connection of the endpoint is idle                        LEND_IDLE
-#   the endpoint and the pool may have one connection more      CONNECT
-#   else                                                        QUEUE
+#   both limits allow one more connection                       CONNECT
+#   otherwise                                                   QUEUE
 cdef enum:
     REFUSE
     QUEUE
@@ -101,7 +102,7 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 
 
 cdef bint request(PoolCore core, Waiter w, double now) except -1:
-    cdef Entry _dead_entry = w.dead_entry       # goes when no lock is held
+    cdef Entry _dead_entry = w.dead_entry       # holds the reference until no lock is held
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef void *last = core.doomed_for_worker.tail
     cdef Entry e
@@ -110,7 +111,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef bint out_of_memory = False
     cdef int outcome
     number_locked(core, w)
-    # In the region in which the waiter is served or queued: nobody comes between who could get the slot.
+    # In the same locked region in which the waiter is served or queued: otherwise another acquire could get the slot of
+    # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
     outcome = decide_request(core, ep, w)
@@ -133,7 +135,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         w.state = FRESH
         forget_if_empty(core, ep)
         out_of_memory = True
-    count_as_relief_after(core, last)       # the slots that this acquire frees itself
+    count_as_relief_after(core, last)       # what this acquire has doomed frees slots, too
     gcp_unlock(&ep.lock)
     if core.wanting_count and (outcome == QUEUE or late):
         dispatch(core, &core.doomed_for_worker, &served)
@@ -162,24 +164,25 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
 
 
 cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
-    # The endpoint pool of the waiter's endpoint; its lock and core.lock are held. Finding it runs user code (__hash__,
-    # __eq__, normalize) without a lock: what that may have changed is looked at again.
+    # Returns the endpoint pool of the waiter's endpoint, with its lock and core.lock held. The search runs user code
+    # (__hash__, __eq__, normalize) with no lock held, and starts again if the endpoint pool is forgotten by now, or if
+    # that code has forked the process.
     cdef EndpointPool ep
     if w.state == QUEUED or w.entry is not None:
         raise RuntimeError('the waiter waits already, or holds what it was served')
     if w.spare is None:
         w.spare = Entry()
     while True:
-        # created() adds the entry of a new connection to this set, and must not fail at that.
+        # Allocates the set to which created() will add the entry. By then there is a connection that could get lost.
         entries_of_this_process(core)
         ep = find_or_add_pool(core, w.endpoint)
         w.core = core
         w.pool = ep
         if core.normalize is not None:
-            w.endpoint = ep.endpoint        # what the manager's other methods are called with
+            w.endpoint = ep.endpoint        # the manager's other methods are called with this spelling
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
-        # Without an ancestor to be, an __eq__ has forked, and this is the child.
+        # There is no ancestor to be if an __eq__ has forked the process, and this is the child.
         if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
             return ep
         gcp_unlock(&ep.lock)
@@ -187,7 +190,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
 
 
 cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcept:
-    # Both locks are held. Idle connections that would be served now, but for the end of their lifetime.
+    # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
     cdef void *p = next_idle(ep)
     while p != NULL and (<Entry>p).expires_at <= now:
         doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)
@@ -195,8 +198,9 @@ cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcep
 
 
 cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. The endpoint pool may come to want a slot at any time, without a request that could still
-    # fail. False when there is no memory.
+    # Both locks are held. Reserves a place among the endpoints that want a slot. An endpoint pool with waiters may come
+    # to want one at any time, for example in a release, which could not report that there is no memory. False if there
+    # is none now.
     if ep.has_heap_slot:
         return True
     if not heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1):
@@ -213,20 +217,20 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     cdef bint served = False
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
-        Py_INCREF(conn)     # no finalizer may end the parent's session
+        Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
         raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
-    ticket.conn_ = conn             # from here on cancel() has it disposed of
+    ticket.conn_ = conn             # from here on cancel() has the connection closed
     try:
         core.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
     except MemoryError:
-        Py_INCREF(ticket)           # nobody else owns it until then
+        Py_INCREF(ticket)           # never given back: the set does not own the ticket, and the doomed only borrow it
         raise
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
     outcome = add_connection(&core.directory, ticket)
     if outcome == KNOWN_ALREADY:
-        ticket.conn_ = NOTHING      # the caller holds it, and it is somebody else's
+        ticket.conn_ = NOTHING      # not to be closed: another entry has this connection. The caller holds a reference
     elif outcome == ADDED:
         core.counters.created += 1
         ticket.used_at = now
@@ -265,7 +269,7 @@ cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
-    if ticket.conn_ is not NOTHING:     # connected, but not taken into the books
+    if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker)
         count_as_relief(core, <void *>ticket)
         gcp_unlock(&ep.lock)
@@ -293,7 +297,7 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
         w.state = CANCELLED
         return False
     if made_before_fork(core, ep.fork_epoch):
-        # What it waited for, or holds, is the parent's.
+        # What the waiter waited for, or holds, belongs to the parent process.
         w.dead_entry = None
         w.entry = None
         w.state = CANCELLED
@@ -322,12 +326,12 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
 
 
 cdef int give_back_unused(PoolCore core, Entry e, unsigned int lease_no, double now) except -1:
-    # What an acquire was served that did not come to its end.
+    # Gives back what an acquire was served and did not pass on to its user.
     cdef int state = gcp_load_char(&e.state)
     if state == CREATING:
         give_back_ticket(core, e, now)
     elif (state == ACQUIRED or gcp_load_char(&e.closed_while_out)) and is_lease_of(e, lease_no):
-        mark_unchecked(core, e, lease_no)       # its check, or what comes after it, was cut off
+        mark_unchecked(core, e, lease_no)       # the check of the connection, or its on_acquire, was cut off
         try:
             release_locked(core, e, now, &core.doomed_for_worker, lease_no)
         except ConnectionNotAcquired:           # another thread was faster

@@ -1,12 +1,14 @@
-# An entry's key in the expiry queue is never later than its deadline: the entry is not moved when it is acquired, or
-# becomes idle with a later deadline, but looked at again when its old deadline comes up.
+# THE EXPIRY QUEUE IS LAZY. An entry's key in the queue is never later than its deadline. An acquire, or a release that
+# makes the deadline later, leaves the entry where it is: so both cost O(1). When the old key comes up,
+# first_due_locked() looks at the entry and puts it back under its true deadline.
 
-# The end of a lifetime without end: after all others, and yet a deadline, so that the connection can be evicted.
+# The deadline of a connection that never expires: later than all others, and yet finite, so that the connection is in
+# the expiry queue and can be evicted for another endpoint.
 cdef double NEVER = DBL_MAX
 
 
 cdef inline double deadline_if_idle(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
-    # The end of its lifetime, or, of an extra connection, the end of its idle time if that comes first.
+    # The end of the connection's lifetime, or, if it is extra, the end of its idle time if that comes first.
     if not is_core and used_at + core.idle_timeout < e.expires_at:
         return used_at + core.idle_timeout
     return e.expires_at
@@ -21,7 +23,7 @@ cdef inline void set_due_locked(Deadlines *d) noexcept:
 
 
 cdef bint schedule_locked(Deadlines *d, Entry e, double deadline) noexcept:
-    # There is room in the queue. Returns whether the collector would wake too late: then it is to be called.
+    # There is room in the queue. True if the collector would wake too late: then the caller calls it.
     if deadline >= e.heap_key:
         return False
     if e.heap_index < 0:
@@ -43,8 +45,9 @@ cdef void unschedule_locked(Deadlines *d, Entry e) noexcept:
 
 
 cdef void *first_due_locked(PoolCore core, double limit) noexcept:
-    # The idle entry whose deadline comes first, if the queue says that it is not after `limit`, with its endpoint
-    # pool's lock held; else NULL. core.lock is held, no other. The first entry whose key is up to date is the minimum.
+    # core.lock is held, no other. Returns the idle entry whose deadline comes first, if that is not after `limit`, and
+    # holds the lock of its endpoint pool then; else NULL. Keys are never later than deadlines, so the first entry whose
+    # key is up to date has the earliest deadline.
     cdef Deadlines *d = &core.deadlines
     cdef void *p
     cdef EndpointPool ep
@@ -70,11 +73,11 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
 
 
 cdef void *evict(PoolCore core, double limit, Chain *doomed) noexcept:
-    # Doom the idle connection whose deadline comes first, if that is not after `limit`. Only core.lock is held.
+    # Only core.lock is held. Dooms the idle connection whose deadline comes first, if that is not after `limit`.
     cdef void *p = first_due_locked(core, limit)
     cdef EndpointPool ep
     if p == NULL:
-        set_due_locked(&core.deadlines)     # the queue may have changed all the same
+        set_due_locked(&core.deadlines)     # first_due_locked() may have put entries back or taken some out
         return NULL
     ep = (<Entry>p).pool
     unschedule_locked(&core.deadlines, <Entry>p)
@@ -88,7 +91,8 @@ cdef int call_collector(PoolCore core) except -1:
         if core.wake_collector() is False:
             forget_wake(core)
     except BaseException:
-        # A signal handler raised in it, maybe. Nothing else would tell the collector of what is due: so once more.
+        # A signal handler may have raised inside the call. Nothing else would tell the collector what is due, and the
+        # connection would stay open: so call it once more.
         forget_wake(core)
         core.wake_collector()
         raise
@@ -96,7 +100,7 @@ cdef int call_collector(PoolCore core) except -1:
 
 
 cdef void forget_wake(PoolCore core) noexcept:
-    # The collector was not told: the next connection that is queued for expiry tries again.
+    # The collector was not told. Without this, the core would take it to be awake in time, and not call it again.
     gcp_lock(&core.lock)
     core.deadlines.wake_at = INFINITY
     gcp_unlock(&core.lock)
@@ -130,7 +134,7 @@ cdef int expired(PoolCore core, double now, int limit, Chain *doomed) except -1:
 
 
 cdef double next_due(PoolCore core) noexcept:
-    # The collector will wake then by itself, or never from NEVER on.
+    # When the next entry is due. The collector is taken to wake then by itself; from NEVER on it does not.
     cdef double due
     cdef void *p
     cdef EndpointPool ep

@@ -1,4 +1,4 @@
-# How many spellings of one endpoint are known at a time, besides the one that normalize() gives.
+# How many spellings of one endpoint are remembered, besides the one that normalize() returns.
 cdef enum:
     MAX_SPELLINGS = 8
 
@@ -6,7 +6,7 @@ cdef enum:
 @cython.final
 @cython.no_gc_clear
 cdef class Spelling:
-    """Another spelling of an endpoint, as far as the manager's ``normalize`` is concerned."""
+    """Another spelling of an endpoint: the manager's ``normalize`` returns the same for both."""
 
 
 cdef inline Py_hash_t hash_of(object endpoint) except? -1:
@@ -18,7 +18,7 @@ cdef inline Py_hash_t hash_of(object endpoint) except? -1:
 
 cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
     cdef void *found = map_get(&d.by_identity, <size_t><void *>endpoint)
-    if found == NULL:       # as an expression the choice would have its type tested
+    if found == NULL:       # an if: Cython would test the type of a conditional expression at runtime
         return None
     return hand_out_pool(found)
 
@@ -87,9 +87,9 @@ cdef inline void forget_connection(Directory *d, Entry e) noexcept:
 
 
 cdef inline Slot *prefetch_endpoint(Directory *d, object endpoint) noexcept:
-    # Only with the GIL, so that nobody moves the tables meanwhile. Among many endpoints a cycle is a walk from one
-    # cache miss to the next: ask the memory at once for all that a cycle at this endpoint will look at. NULL if the
-    # endpoint is not found by its identity.
+    # PREFETCHING. Among many endpoints, a cycle goes from one cache miss to the next. So this asks the memory at once
+    # for everything that a cycle at this endpoint will look at. It needs the GIL: without that, another thread could
+    # move the tables meanwhile. NULL if the endpoint is not found by its identity.
     cdef Slot *slot = table_find_slot(&d.by_identity.shards[0].table, <size_t><void *>endpoint)
     if slot != NULL:
         gcp_prefetch(<char *>slot.value + 64)
@@ -114,8 +114,8 @@ cdef void directory_free(Directory *d) noexcept:
 
 
 cdef inline EndpointPool find_known_pool(PoolCore core, object endpoint):
-    # By identity first: the hash of an endpoint may be Python code. None if the endpoint is unknown, or
-    # spelled in a way that was not seen before: find() and request() then ask the manager.
+    # By identity first, because the hash of an endpoint may be Python code. None if the endpoint is unknown, or its
+    # spelling is: find_pool() and find_or_add_pool() then ask the manager.
     cdef EndpointPool ep = find_by_identity(&core.directory, endpoint)
     cdef Py_hash_t hash_
     if ep is None and (gcp_load_int(&core.size) > 0 or gcp_load_int(&core.wanting_count)):
@@ -129,7 +129,7 @@ cdef inline EndpointPool find_known_pool(PoolCore core, object endpoint):
 
 
 cdef EndpointPool find_pool(PoolCore core, object endpoint):
-    # The pool of an endpoint, however the endpoint is spelled. None if it is unknown.
+    # The pool of an endpoint, however the endpoint is spelled. None if the endpoint is unknown.
     cdef EndpointPool ep = find_known_pool(core, endpoint)
     cdef Spelling new
     if ep is None and core.normalize is not None:
@@ -142,7 +142,7 @@ cdef EndpointPool find_pool(PoolCore core, object endpoint):
 
 
 cdef bint pool_is_for(PoolCore core, EndpointPool ep, object endpoint) except -1:
-    # Whether the endpoint is that of the endpoint pool, or another spelling of it.
+    # Whether the endpoint is the endpoint pool's own, or another spelling of that.
     cdef EndpointPool found
     if ep.endpoint is endpoint or find_by_identity(&core.directory, endpoint) is ep:
         return True
@@ -151,13 +151,15 @@ cdef bint pool_is_for(PoolCore core, EndpointPool ep, object endpoint) except -1
     if core.normalize is None:
         return False
     found = find_pool(core, endpoint)
-    # Where the pool was closed over its connections, the endpoint pool may be forgotten, or there is a new one.
+    # close() may have closed the connection while it was checked out. Then the endpoint pool of its entry may be
+    # forgotten, and the directory may know none, or a new one, for that endpoint: compare the endpoints.
     return found is ep or ep.endpoint == (normalized(core, endpoint) if found is None else found.endpoint)
 
 
 cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_hash_t hash_, size_t *version):
-    # In by_hash, or in by_spelling. __eq__ is user code: it runs between two looks at the table, and the search
-    # starts again if that changed.
+    # Searches by_hash or by_spelling. __eq__ is user code: it runs between two looks at the table, with no lock held,
+    # and the search starts again if the table has changed between them. If the endpoint is not found, the caller gets
+    # the version of the table.
     cdef EndpointPool ep
     cdef void *found
     cdef bint equal
@@ -183,13 +185,13 @@ cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_ha
             equal = has_spelling(ep, endpoint, hash_)
         else:
             equal = ep.endpoint is endpoint or ep.endpoint == endpoint
-        if made_before_fork(core, ep.fork_epoch):    # __eq__ has forked, and this is the child
+        if made_before_fork(core, ep.fork_epoch):    # __eq__ has forked the process, and this is the child
             n = 0
         elif equal:
             return ep
         else:
             n += 1
-        ep = None       # forgotten meanwhile, maybe: then it goes with its endpoint, and not under the lock
+        ep = None       # it may be forgotten meanwhile, and this the last reference: not to be let go under the lock
 
 
 cdef bint has_spelling(EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:
@@ -210,7 +212,7 @@ cdef bint has_spelling(EndpointPool ep, object endpoint, Py_hash_t hash_) except
 
 
 cdef object normalized(PoolCore core, object endpoint):
-    # What the manager says that an endpoint counts as. normalize() is user code: no lock is held.
+    # Asks the manager what an endpoint counts as. normalize() is user code, so no lock is held.
     hash_of(endpoint)
     counts_as = core.normalize(endpoint)
     if counts_as is None and endpoint is not None:
@@ -219,8 +221,8 @@ cdef object normalized(PoolCore core, object endpoint):
 
 
 cdef Spelling new_spelling(PoolCore core, object endpoint, object counts_as):
-    # None if the two are equal: then either of them is found by the hash of the other. It runs __hash__ and
-    # __eq__, so no lock is held. It allocates, so that add_spelling() cannot fail half-way.
+    # None if the two endpoints are equal: then each is found by the hash of the other. No lock is held, since __hash__
+    # and __eq__ run here. The spelling is allocated here, so that add_spelling() cannot fail half-way.
     cdef Spelling new
     cdef Py_hash_t hash_ = hash_of(endpoint)
     cdef Py_hash_t hash_of_normalized
@@ -240,14 +242,14 @@ cdef Spelling new_spelling(PoolCore core, object endpoint, object counts_as):
 
 
 cdef void add_spelling(PoolCore core, EndpointPool ep, Spelling new):
-    # Beyond MAX_SPELLINGS the oldest spelling is forgotten: a program that spells an endpoint in another way each
-    # time must not fill the memory.
-    cdef Spelling _oldest = None    # goes when the lock is free again
+    # Beyond MAX_SPELLINGS the oldest spelling is forgotten: otherwise a program that spells an endpoint differently
+    # each time would fill the memory.
+    cdef Spelling _oldest = None    # holds the reference until no lock is held
     cdef void *p
     cdef void *before = NULL
     cdef int count = 1
     gcp_lock(&ep.lock)
-    # Without memory for it the manager is asked again.
+    # If there is no memory for the spelling, the manager will be asked again.
     if not ep.forgotten and map_insert(&core.directory.by_spelling, <size_t>new.hash, <void *>ep):
         add_identity_locked(&core.directory, ep, new.endpoint)
         new.next = ep.spellings
@@ -312,7 +314,8 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
         if failed:
             raise MemoryError
         if added:
-            # Another thread may have found it by its hash, used it and had it forgotten.
+            # Another thread may have found the new endpoint pool by its hash, used it, and emptied it already. Then it
+            # is forgotten, and must not be found by identity.
             gcp_lock(&new.lock)
             if not new.forgotten:
                 add_identity_locked(&core.directory, new, endpoint)
@@ -321,7 +324,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
 
 
 cdef bint add_identity_locked(Directory *d, EndpointPool ep, object endpoint) noexcept:
-    # False when there is no memory: then the endpoint pool is found by the hash of the endpoint.
+    # False if there is no memory: then the endpoint pool is found by the hash of the endpoint.
     return map_insert(&d.by_identity, <size_t><void *>endpoint, <void *>ep)
 
 
@@ -330,8 +333,9 @@ cdef inline void forget_identity_locked(Directory *d, EndpointPool ep, object en
 
 
 cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
-    # Many programs build an equal endpoint somewhere else and then use that one object all the time.
-    cdef object old = endpoint      # holds the reference until the lock is free again
+    # Remembers an object that is equal to the endpoint. Many programs build such an object once and keep using it: then
+    # it is found by identity, and its hash is computed once only.
+    cdef object old = endpoint      # holds the reference to the old alias until no lock is held
     gcp_lock(&ep.lock)
     if not ep.forgotten and ep.alias is not endpoint and ep.endpoint is not endpoint:
         old = ep.alias
@@ -342,7 +346,7 @@ cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
 
 
 cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. The caller holds a reference to ep, so that nothing is let go here.
+    # Both locks are held. The caller holds a reference to ep, so that no object is let go here.
     cdef void *p
     if ep.size or ep.waiting or ep.forgotten:
         return
@@ -370,7 +374,8 @@ cdef list endpoint_pools(PoolCore core):
     cdef int s
     cdef Table *t
     for s in range(GCP_SHARDS):
-        # Appending may collect garbage, that is run code that changes the table: then the shard is read again.
+        # Making the list may collect garbage, which may run code that changes the table. So the list is made with no
+        # lock held, and the shard is read again if it has changed.
         while True:
             t = &core.directory.by_hash.shards[s].table
             gcp_lock(&core.directory.by_hash.shards[s].lock)

@@ -1,14 +1,14 @@
-# WHO CLOSES. What is doomed goes at once to the chain of whoever is to close it. A release (and close(), and resize())
-# closes what it dooms itself: on threads that is closed when the release returns. What an acquire dooms, or the
-# collector, is left to a worker, so that an acquire keeps its time limit however long a close takes. What the end of
-# a close dooms for the next waiter goes to the chain of whoever ends it. asyncio closes in tasks, and takes from both.
+# WHO CLOSES. A doomed entry goes at once onto the chain of the caller or of the workers. On threads, a release, close()
+# and resize() close what they doom themselves: these connections are closed when the call returns. What an acquire or
+# the collector dooms is left to a worker, so that an acquire keeps its time limit however long a close takes. What the
+# end of a close dooms for the next waiter goes onto the same chain. On asyncio, tasks close, and take from both chains.
 
 cdef inline Chain *doomed_of(PoolCore core, bint for_worker) noexcept:
     return &core.doomed_for_worker if for_worker else &core.doomed_for_caller
 
 
 cdef inline bint has_doomed(PoolCore core) noexcept:
-    # Whether anything is to be closed.
+    # Whether a connection is to be closed, by anybody.
     return gcp_load_int(&core.doomed_for_caller.count) + gcp_load_int(&core.doomed_for_worker.count) != 0
 
 
@@ -25,7 +25,8 @@ cdef inline void doom_idle(PoolCore core, EndpointPool ep, Entry e, Chain *doome
 
 
 cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:
-    # core.lock is held. What a check found dead has been closing since reject_dead(); the caller holds a reference.
+    # core.lock is held. Dooms the connection that a check of this waiter found dead: its state is CLOSING since
+    # reject_dead(). The caller holds a reference to the entry, so that it is not let go here.
     if w.dead_entry is not None:
         if not made_before_fork(core, w.dead_entry.fork_epoch):
             chain_append(&core.doomed_for_worker, w.dead_entry)
@@ -45,13 +46,14 @@ cdef Entry take_from(PoolCore core, Chain *doomed):
 
 
 cdef int forget_closed_while_out(PoolCore core, Entry e) except -1:
-    # The pool was closed over it, and now its user is through with it: nobody will ask for it again.
+    # close() closed the connection while it was checked out, and now its user has released it: its entry was kept for
+    # that release only.
     cdef EndpointPool ep = e.pool
     cdef bint gone
     gcp_lock(&ep.lock)
     gone = e.closed_while_out and e.state == GONE
     gcp_store_char(&e.closed_while_out, False)
-    if gone:        # else it is still among the doomed, which do not own it: disposed() does this
+    if gone:        # else the entry is still doomed, and only core.entries owns it: disposed() will do this
         forget_connection(&core.directory, e)
     gcp_unlock(&ep.lock)
     if gone:
@@ -79,7 +81,7 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(e.state == CLOSING)
-    keep = e.closed_while_out       # for its release: see forget_closed_while_out()
+    keep = e.closed_while_out       # the release is still to come: see forget_closed_while_out()
     end_relief(core, e)
     unschedule_locked(&core.deadlines, e)
     free_slot(core, ep, e)

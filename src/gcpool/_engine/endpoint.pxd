@@ -1,6 +1,6 @@
-# Here and in Entry the order of the fields is that of two cache lines: with many endpoints a cycle costs what it
-# misses. A line ends where the comment says so (on a 64-bit build with the GIL); the sizes make the allocator begin
-# each object at a line.
+# CACHE LINES. Here and in Entry, the fields that a cycle uses stand together in as few cache lines as possible: among
+# many endpoints, a cycle costs what it misses in the cache. The comments say where a line ends (on a 64-bit build with
+# the GIL). The sizes of the objects make the allocator begin each of them at a line.
 
 cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key: place of the first waiter
     cdef gcp_mutex lock
@@ -14,11 +14,11 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef readonly object endpoint           # never changes
     cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
     cdef Linked queue                       # [ep] the waiters, first come, first served
-    # -- 128 bytes, in the middle of the queue: its head is looked at by every release
-    cdef object alias                       # [ep] another object equal to the endpoint, the last one seen
+    # -- 128 bytes: the line ends in the middle of `queue`, whose head every release looks at
+    cdef object alias                       # [ep] the object equal to the endpoint that was seen last
     cdef Py_hash_t hash                     # never changes
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int distrust_count        # [ep] how often a connection was found dead, or broken
     cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first
     cdef char forgotten                     # [core+ep]
-    cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved for it
+    cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved

@@ -7,12 +7,12 @@ cdef class EndpointPool(HeapMember):
         return f'<EndpointPool of {self.endpoint!r}, size {self.size}, {self.waiting} waiting>'
 
 
-# Everything here needs the lock of the endpoint pool.
+# Everything here is called with ep.lock held. Where a comment says "with core.lock", both are held.
 
 # -- states --------------------------------------------------------------------------------------------------------
 
 cdef inline void move(EndpointPool ep, Entry e, int old, int new) noexcept:
-    # With core.lock, too, where CREATING or CLOSING is one of the states.
+    # With core.lock if one of the states is CREATING or CLOSING.
     gcp_assert(e.state == old)
     ep.counts[old] -= 1
     ep.counts[new] += 1
@@ -37,7 +37,7 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
 
 
 cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e) noexcept:
-    # With core.lock. An idle entry has to leave its list before: leave_idle().
+    # With core.lock. An idle entry has left its list before: unlink_idle().
     move(ep, e, e.state, CLOSING)
     core.closing += 1
 
@@ -53,8 +53,8 @@ cdef inline int out_count(EndpointPool ep) noexcept:
 # -- idle entries --------------------------------------------------------------------------------------------------
 
 cdef inline void *next_idle(EndpointPool ep) noexcept:
-    # Which is served next: the core ones in turn, then the extra one that was used last, so that those which are not
-    # needed become due.
+    # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
+    # entry that was used last, so that the extra entries nobody needs stay unused until they are due.
     return ep.core.head if ep.core.head != NULL else ep.extra.tail
 
 
@@ -63,7 +63,7 @@ cdef inline void *oldest_idle(Linked *first, Linked *then) noexcept:
 
 
 cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
-    # The caller moves the entry on.
+    # Takes an idle entry out of its list. The caller then changes its state.
     if e.state == IDLE_CORE:
         linked_remove(&ep.core, e)
     else:
@@ -71,12 +71,13 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
-    # Whether an entry that is out is to be a core one when it is idle: not while those that stay out could be enough.
+    # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
+    # checked-out ones are min_idle or more.
     return out_count(ep) - 1 < gcp_load_int(&core.min_idle) - ep.counts[IDLE_CORE]
 
 
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
-    # The expiry queue is not touched, see schedule_locked().
+    # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
     if GCP_SHARED_STAMP:
         core.stamp += 1
@@ -95,13 +96,13 @@ cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
 # -- serving -------------------------------------------------------------------------------------------------------
 
 cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double interval) noexcept:
-    # Before the entry is served: a check or a hook was cut off, it was not used within the interval, or another
-    # connection of the endpoint was found dead since it was last seen alive.
+    # Whether the connection is checked before it is served: a check or a hook was cut off, the connection was not used
+    # within the interval, or another one of the endpoint was found dead since this one was last seen alive.
     return e.check_pending or not now - e.used_at < interval or e.verified_at != ep.distrust_count
 
 
 cdef inline void lend(EndpointPool ep, Entry e) noexcept:
-    # Idle entries are unlinked before.
+    # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows.
     move(ep, e, e.state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
     gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))
@@ -109,7 +110,7 @@ cdef inline void lend(EndpointPool ep, Entry e) noexcept:
 
 
 cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexcept:
-    # From the holder who gives it back to the waiter at the head of the queue.
+    # Gives the entry, which its holder returns, to the waiter at the head of the queue.
     waiter_unlink(ep, <void *>w)
     e.used_at = now
     lend(ep, e)
@@ -124,15 +125,16 @@ cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
 
 
 cdef void drop(PoolCore core, EndpointPool ep, void *p) noexcept:
-    # With core.lock. gcp_try_incref() has failed: the destructor of the waiter waits for these locks, and does the rest
-    # of dequeue() then.
+    # With core.lock. gcp_try_incref() has failed: the destructor of the waiter is waiting for these locks, and will do
+    # the rest of dequeue().
     waiter_unlink(ep, p)
     gcp_store_int(&(<Waiter>p).state, DROPPED)
     update_wants_slot(core, ep)
 
 
 cdef void *first_waiter(PoolCore core, EndpointPool ep) noexcept:
-    # With core.lock. The head of the queue with a reference, which is given back when no lock is held; or NULL.
+    # With core.lock. The waiter at the head of the queue; NULL if there is none. The caller gets a reference, and gives
+    # it back when no lock is held.
     while ep.queue.head != NULL and not gcp_try_incref(ep.queue.head):
         drop(core, ep, ep.queue.head)
     return ep.queue.head

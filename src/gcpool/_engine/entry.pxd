@@ -6,15 +6,15 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef double expires_at                  # set once: end of its lifetime
     # -- 64 bytes
     cdef char state                         # [ep]
-    cdef char closed_while_out              # [ep] by close(): its release is nothing
-    cdef char broken                        # [owner] unfit: its release disposes of it
-    cdef char check_pending                 # [ep] until the next check that ends well: however recently it was used
-    cdef unsigned int lease_no              # [ep] how often it was acquired
+    cdef char closed_while_out              # [ep] set by close(): the entry's release does nothing
+    cdef char broken                        # [owner] the connection is unfit: its release closes it
+    cdef char check_pending                 # [ep] check before serving, however recently it was used
+    cdef unsigned int lease_no              # [ep] how often the connection was acquired
     cdef double used_at                     # [ep]
     cdef double heap_key                    # [core+ep] infinite: not in the expiry queue
     cdef unsigned long long stamp           # [ep] order of release
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
-    cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when it was last seen alive
-    cdef char is_relief                     # [core] it is counted in Relief, of relief_epoch
+    cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
+    cdef char is_relief                     # [core] its close counts as relief, in the epoch relief_epoch
     cdef char is_watched                    # [core] the waiter that had it doomed looks again if its close hangs
-    cdef int relief_epoch                   # [core] Relief.epoch when it was doomed
+    cdef int relief_epoch                   # [core] Relief.epoch when the entry was doomed

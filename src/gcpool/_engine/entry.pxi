@@ -1,10 +1,10 @@
-cdef object NOTHING = type('_Nothing', (), {'__slots__': ()})()     # the connection of a ticket
+cdef object NOTHING = type('_Nothing', (), {'__slots__': ()})()     # stands in a ticket: even None may be a connection
 
 
 @cython.final
 @cython.no_gc_clear
 cdef class Entry(HeapMember):
-    """The pool's record of one connection; while it is being created: the ticket to do so."""
+    """The pool's record of one connection. While the connection is being created, the record is a ticket."""
 
     def __cinit__(self):
         self.conn_ = NOTHING
@@ -20,7 +20,7 @@ cdef class Entry(HeapMember):
 
     @property
     def endpoint(self):
-        """Where the connection leads. AttributeError if nobody was served the entry."""
+        """The endpoint of the connection. AttributeError if nobody was served the entry."""
         if self.pool is None:
             raise AttributeError('the entry belongs to no endpoint yet')
         return self.pool.endpoint
@@ -37,15 +37,15 @@ cdef class Entry(HeapMember):
 
     @property
     def is_broken(self):
-        """Whether its holder said that it is unfit (:py:meth:`break_`)."""
+        """Whether the holder has said that the connection is unfit (:py:meth:`break_`)."""
         return bool(gcp_load_char(&self.broken))
 
     def break_(self):
-        """Have the next release dispose of it. Called by its holder."""
+        """Have the next release close the connection. Called by the holder."""
         gcp_store_char(&self.broken, True)
 
     def mark_sound(self):
-        """Take :py:meth:`break_` back."""
+        """Undo :py:meth:`break_`. Called by the holder."""
         gcp_store_char(&self.broken, False)
 
     def __repr__(self):
@@ -53,14 +53,15 @@ cdef class Entry(HeapMember):
 
 
 cdef inline EndpointPool pool_of(Entry e):
-    # Entries and waiters can be made by hand. Those that no core served lead nowhere.
+    # Python code can make an entry itself, which has no endpoint pool. Without this check the core would take None for
+    # the endpoint pool, and write to None's memory.
     if e is None or e.pool is None:
         raise RuntimeError('there is no entry, or one that no pool ever served')
     return e.pool
 
 
 cdef enum:
-    ANY_LEASE = 0       # of a release that names the connection only, and cannot know which acquire's end it is
+    ANY_LEASE = 0       # for a release that names only the connection, and cannot know which acquire it ends
     FIRST_LEASE = 1
 
 
@@ -73,12 +74,12 @@ cdef inline bint is_out(Entry e) noexcept:
 
 
 cdef inline bint is_lease_of(Entry e, unsigned int lease_no) noexcept:
-    # Whether nobody has acquired the connection since that lease began.
+    # Whether nobody else has acquired the connection since that lease began.
     return lease_no == ANY_LEASE or gcp_load_uint(&e.lease_no) == lease_no
 
 
 cdef inline bint is_leased(Entry e, unsigned int lease_no) noexcept:
-    # Whether the connection is still out, and by that lease. ep.lock is held.
+    # ep.lock is held. Whether the connection is checked out, and by that lease.
     return is_out(e) and is_lease_of(e, lease_no)
 
 
@@ -91,9 +92,9 @@ cdef inline void serve(Waiter w, Entry e) noexcept:
 
 
 cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
-    # Called, with no lock held, where an entry that its holder gives back is not out, or not by that lease. That is an
-    # error, unless the pool was closed while it was out: then its release does nothing, and is the end of the entry.
-    # Nobody can acquire it after that: its lease number, which is looked at second, is the last one.
+    # No lock is held. A release has found that the entry is not checked out, or not by that lease. That is an error,
+    # unless close() closed the connection while it was checked out: then the release only forgets the entry. The lease
+    # number is read after closed_while_out, and so is the last one: nobody acquires an entry that is closed.
     cdef bint closed = gcp_load_char(&e.closed_while_out)
     if not is_lease_of(e, lease_no):
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')

@@ -1,8 +1,9 @@
-# What a check finds out about one connection says something about the endpoint's others: when one turns out to be dead,
-# all that were not looked at since are suspect.
+# SUSPECTS. One dead connection says something about the endpoint's others: those that were not seen alive since are
+# suspect, and are checked before they are served. No list is walked for that: EndpointPool.distrust_count goes up, and
+# an entry is suspect while its verified_at differs from that.
 
 cdef inline Entry entry_held_by(Waiter w):
-    # Waiters can be made by hand, and may hold nothing.
+    # The entry that a waiter holds. RuntimeError if it holds none: Python code can make a waiter itself.
     pool_of(None if w is None else w.entry)
     return w.entry
 
@@ -95,7 +96,7 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
 
 
 cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
-    # Without a chain the caller closes it.
+    # Takes a checked-out connection out of use for good. Without a chain the caller closes it.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint late = False
@@ -119,7 +120,7 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
     try:
         notify_all(&served)
     except BaseException:
-        if out and doomed == NULL:      # the caller does not come to close it
+        if out and doomed == NULL:      # the exception keeps the caller from closing the connection
             doom_again(core, e)
         raise
     if not out:

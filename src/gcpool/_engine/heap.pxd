@@ -8,7 +8,7 @@ cdef struct Heap:       # [core]
     HeapItem *items
     Py_ssize_t used
     Py_ssize_t capacity
-    Py_ssize_t reserved     # for how many members there is room whenever they are pushed
+    Py_ssize_t reserved     # how many members may be pushed at any time: the capacity is never less
 
 
 cdef class HeapMember:

@@ -1,8 +1,8 @@
-# Binary heaps whose members know their places, so that any of them is moved or taken out in O(log n).
+# Binary heaps whose members know their positions, so that any member is moved or removed in O(log n).
 
 @cython.no_gc_clear
 cdef class HeapMember:
-    """Something that a heap can hold: it knows its place there."""
+    """What a heap can hold: an object that knows its position there."""
 
     def __cinit__(self):
         self.heap_index = -1
@@ -13,7 +13,7 @@ cdef inline bint before(HeapItem *a, HeapItem *b) noexcept nogil:
 
 
 cdef bint heap_make_room(Heap *heap, Py_ssize_t room) noexcept:
-    # False when there is no memory. It raises nothing: it is called under a lock.
+    # False if there is no memory. Raises nothing, because it is called under a lock.
     cdef Py_ssize_t capacity = heap.capacity
     cdef HeapItem *items
     if room <= capacity:
@@ -62,7 +62,8 @@ cdef void sift_down(Heap *heap, Py_ssize_t i) noexcept:
 
 
 cdef void heap_push(Heap *heap, void *member, double key, unsigned long long stamp) noexcept:
-    # Room was made before the lock's decisions were taken, or is reserved.
+    # The caller has made room before it decided anything, or has a place reserved: a push that failed in the middle of
+    # a locked region would leave the books half changed.
     gcp_assert(heap.used < heap.capacity)
     heap.items[heap.used].key = key
     heap.items[heap.used].stamp = stamp

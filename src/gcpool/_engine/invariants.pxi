@@ -1,4 +1,5 @@
-# Whether the books balance, for tests, at rest: each function adds what does not to the list of problems.
+# Checks whether the books balance. For tests, at rest: no locks are taken. Each function adds what it finds to the list
+# of problems.
 
 cdef int check_invariants_of(PoolCore core) except -1:
     cdef EndpointPool ep
@@ -60,7 +61,7 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
     for e in entries:
         owned[<int>e.state] += 1
     counts = [ep.counts[i] for i in range(6)]
-    # Tickets are owned by whoever connects.
+    # Without the tickets: they are not in core.entries, but belong to the waiters that connect.
     if counts[IDLE_CORE:] != owned[IDLE_CORE:]:
         problems.append(f'{ep!r} counts {counts}, owned are {owned}')
     if ep.size != sum(counts):

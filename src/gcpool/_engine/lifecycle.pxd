@@ -1,3 +1,3 @@
-cdef struct Ancestor:   # a process that this one was forked from. Nothing of it changes
-    Map connections     # by_connection when it forked
+cdef struct Ancestor:   # what is known of a process that this one was forked from; never changes
+    Map connections     # its by_connection at the time of the fork
     Ancestor *ancestor

@@ -1,13 +1,12 @@
-cdef Linked cores                       # [cores_lock] all that are alive, for the forked child
+cdef Linked cores                       # [cores_lock] all cores that are alive, for a forked child
 cdef gcp_mutex cores_lock
-cdef long process = gcp_process_id()    # in which the pools were made, or last begun anew
+cdef long process = gcp_process_id()    # the process in which the pools were made, or last began anew
 
 
 @cython.linetrace(False)
 cdef void begin_anew_in_child() noexcept:
-    # The C library calls this in the child, at the end of fork(). A server in C may fork without telling Python, and
-    # the child then has no thread state: nothing of the interpreter is called here or below, and nothing is allocated
-    # or freed.
+    # THE CHILD'S SIDE OF fork(). The C library calls this at the end of fork(). A server in C may fork without telling
+    # Python: then the child has no thread state. So nothing here or below calls the interpreter, allocates or frees.
     global process
     cdef void *p = cores.head
     memset(&cores_lock, 0, sizeof(gcp_mutex))
@@ -26,15 +25,16 @@ def reset_after_fork():
         begin_anew_in_child()
 
 
-# Both are registered, since each misses some forks: the first those that bypass the C library, the second those in C.
+# Both are registered, because each misses some forks: the first misses forks that bypass the C library, the second
+# forks that C code makes without telling Python.
 gcp_call_in_child(begin_anew_in_child)
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=reset_after_fork)
 
 
 cdef set entries_of_this_process(PoolCore core):
-    # The entries of this process. What a forked child will need is allocated here, before there is a connection to
-    # inherit: the child cannot allocate.
+    # The set of this process's entries. What a forked child will need is allocated here, before there is a connection
+    # that it could inherit, because the child cannot allocate.
     cdef set found = None
     cdef set new
     cdef Ancestor *a
@@ -60,12 +60,13 @@ cdef set entries_of_this_process(PoolCore core):
 
 
 cdef inline bint made_before_fork(PoolCore core, int fork_epoch) noexcept nogil:
-    # Whether an entry or an endpoint pool is of the process that this one was forked from: it is in no books here.
+    # Whether an entry or an endpoint pool belongs to a process that this one was forked from. None of this process's
+    # books has it, so a call must not change them for it.
     return fork_epoch != core.fork_epoch
 
 
 cdef bint is_inherited(PoolCore core, object conn) noexcept:
-    # Whether it is a connection of a process that this one was forked from.
+    # Whether the connection belongs to a process that this one was forked from.
     cdef Ancestor *a = core.ancestor
     while a != NULL:
         if table_find(&a.connections.shards[shard_of(<size_t><void *>conn)].table, <size_t><void *>conn) != NULL:
@@ -76,14 +77,14 @@ cdef bint is_inherited(PoolCore core, object conn) noexcept:
 
 @cython.linetrace(False)
 cdef void begin_anew(PoolCore core) noexcept nogil:
-    # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so
-    # nothing of the old structures is walked. The parent's connections are kept for good, past the end of the
-    # interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
+    # See begin_anew_in_child(). Another thread may have been in a locked region when the process was copied, so the old
+    # structures are not walked: they may be half changed. The parent's connections are kept for good, beyond the end of
+    # the interpreter: a finalizer that says goodbye on a shared socket would end the parent's session.
     cdef Ancestor *a = core.ancestor_to_be
     cdef int s
     core.fork_epoch += 1
     memset(&core.lock, 0, sizeof(gcp_mutex))
-    if a != NULL:           # else this process has created no connection: what there is, is of older processes
+    if a != NULL:           # else this process has created no connection that the child could inherit
         for s in range(GCP_SHARDS):
             if not gcp_is_locked(&core.directory.by_connection.shards[s].lock):
                 a.connections.shards[s].table = core.directory.by_connection.shards[s].table
@@ -92,7 +93,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
         core.ancestor_to_be = NULL
         gcp_keep_for_good(<void *>core.entries)
     memset(&core.directory, 0, sizeof(Directory))
-    # Another thread may have been about to move the items of a heap: nothing of them is freed either.
+    # The items of the heaps are not freed either: another thread may have been about to reallocate them.
     memset(&core.deadlines, 0, sizeof(Deadlines))
     core.deadlines.due_at = core.deadlines.wake_at = INFINITY
     memset(&core.wanting_slots, 0, sizeof(Heap))
@@ -117,7 +118,7 @@ cdef int close(PoolCore core) except -1:
     gcp_lock(&core.lock)
     gcp_store_int(&core.is_closed, 1)
     gcp_unlock(&core.lock)
-    # Endpoint pools that appear from here on are empty: request() refuses.
+    # Endpoint pools that appear from here on stay empty, because request() refuses.
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
@@ -128,7 +129,7 @@ cdef int close(PoolCore core) except -1:
         gcp_unlock(&core.lock)
         try:
             notify_all(&refused)
-        except BaseException as exc:    # the other endpoints' waiters must not wait on
+        except BaseException as exc:    # a waiter that cannot be woken must not keep those of other endpoints asleep
             if failure is None:
                 failure = exc
     if failure is not None:
@@ -159,7 +160,8 @@ cdef int doom_acquired(PoolCore core) except -1:
     cdef Entry e
     cdef EndpointPool ep
     cdef int count = 0
-    # The set alone has them in the order of their addresses, which differs from run to run.
+    # Sorted, because the order of the set is that of the addresses: it differs from run to run, and no failure of a
+    # simulation could be repeated.
     for e in sorted(entries_of_this_process(core), key=lambda x: (<Entry>x).expires_at):
         ep = e.pool
         gcp_lock(&core.lock)
@@ -215,7 +217,7 @@ cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_si
 
 
 cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. What is idle beyond max_size, the extra connections first.
+    # Both locks are held. Dooms the idle connections beyond max_size, the extra ones first.
     cdef void *p = oldest_idle(&ep.extra, &ep.core)
     while p != NULL and ep.size - ep.counts[CLOSING] > core.max_size:
         doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
@@ -225,15 +227,16 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
 # -- watching ------------------------------------------------------------------------------------------------------
 
 cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
-    # core.lock is held. Adds those who wait for that entry to be gone, or for the pool to be empty, if it is, to those
-    # who are to be notified. The chain of watchers borrows them, as the queues do: a task that nobody will go on with
-    # is garbage although it watches.
+    # core.lock is held. The entry is gone: moves its watchers to the waiters that are to be notified, and, if the pool
+    # is empty, those that watch for that. The chain of watchers borrows its members, as the queues do: otherwise a task
+    # that nothing will ever resume could not be collected while it watches.
     cdef void *p = chain_take_all(&core.watchers)
     cdef void *following
     while p != NULL:
         following = (<Waiter>p).next
         if core.size == 0 if (<Waiter>p).entry is None else (<Waiter>p).entry is gone:
-            # The state last: a destructor that finds it queued waits for the lock before it frees the waiter.
+            # The reference first and the state last: a destructor that finds the state QUEUED waits for the lock, and
+            # so cannot free the waiter before the reference is taken.
             if gcp_try_incref(p):
                 gcp_store_int(&(<Waiter>p).state, SERVED)
                 chain_append(notified, <Waiter>p)
@@ -270,7 +273,7 @@ cdef bint watch_gone(PoolCore core, Waiter w, Entry e) except -1:
 
 
 cdef bint unwatch(PoolCore core, void *p) noexcept:
-    # False if it watches nothing. The destructor of the waiter may run.
+    # False if the waiter watches nothing. Called by its destructor, too: no reference to it is taken here.
     cdef bint found
     gcp_lock(&core.lock)
     found = chain_remove(&core.watchers, <Waiter>p)

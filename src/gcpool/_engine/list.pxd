@@ -6,4 +6,4 @@ cdef struct Linked:     # doubly linked: a member has the fields prev and next
 cdef struct Chain:      # singly linked, first in, first out: a member has the field next
     void *head
     void *tail
-    int count           # of the doomed it is read without the lock
+    int count           # that of the doomed is read without the lock

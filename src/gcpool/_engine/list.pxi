@@ -1,6 +1,7 @@
-# Lists of objects that hold the links themselves: nothing is allocated under a lock. A list borrows its members; where
-# it owns references to them, whoever adds and takes them counts those. No function here takes a reference for a while
-# either: a member may be in its destructor, and giving the reference back would run the destructor once more.
+# LISTS. The members hold the links themselves, so that nothing is allocated under a lock. A list borrows its members.
+# Where it is to own references to them, the code that adds and takes the members counts these references. No function
+# here takes a reference, not even for a moment: a member may be in its destructor, and giving the reference back would
+# run the destructor a second time.
 
 ctypedef fused Member:
     Entry
@@ -19,7 +20,7 @@ cdef inline void linked_append(Linked *list, Member member) noexcept:
 
 
 cdef inline void linked_insert(Linked *list, Member member, void *following) noexcept:
-    # Before another member, or at the end (NULL).
+    # Insert a member before the following one; NULL: at the end.
     cdef void *after = list.tail if following == NULL else (<Member>following).prev
     member.prev = after
     member.next = following
@@ -59,7 +60,7 @@ cdef inline void chain_append(Chain *chain, Member member) noexcept:
 
 
 cdef inline void *chain_take_entry(Chain *chain) noexcept:
-    # The first member, or NULL. Only entries are taken one by one.
+    # Take the first member; NULL if there is none. Only entries are taken one by one.
     cdef void *p = chain.head
     if p != NULL:
         chain.head = (<Entry>p).next
@@ -71,7 +72,7 @@ cdef inline void *chain_take_entry(Chain *chain) noexcept:
 
 
 cdef inline bint chain_remove(Chain *chain, Member member) noexcept:
-    # In O(n). False when it is no member.
+    # Costs O(n). False if the chain has no such member.
     cdef void *before = NULL
     cdef void *p = chain.head
     while p != <void *>member:
@@ -91,7 +92,7 @@ cdef inline bint chain_remove(Chain *chain, Member member) noexcept:
 
 
 cdef inline void *chain_take_all(Chain *chain) noexcept:
-    # Returns the first, each of which leads to the next.
+    # Empty the chain. Returns its first member, from which the links lead to the others; NULL if there is none.
     cdef void *head = chain.head
     chain.head = chain.tail = NULL
     gcp_store_int(&chain.count, 0)

@@ -2,17 +2,17 @@ cdef class PoolCore:
     cdef object __weakref__
     cdef gcp_mutex lock
     cdef Directory directory                # [shard] finds endpoint pools and entries
-    cdef Ancestor *ancestor                 # changes only in a forked child
-    cdef Ancestor *ancestor_to_be           # [core] will be the ancestor of a forked child; NULL: no connection made
+    cdef Ancestor *ancestor                 # the process this one was forked from; changes only in a forked child
+    cdef Ancestor *ancestor_to_be           # [core] what a forked child needs; NULL: no connection was created
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
-    cdef readonly object wake_collector     # set once; called outside the lock when something is due earlier
+    cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int is_closed                      # [core]; read under [ep]
     cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]
-    cdef bint shrunk                        # [core] a limit was lowered once: sizes may be above it for a while
+    cdef bint shrunk                        # [core] a limit was lowered: sizes may exceed it for a while
     cdef readonly int fork_epoch            # changes only in a forked child
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
@@ -26,9 +26,9 @@ cdef class PoolCore:
     cdef readonly bint collects             # never changes: a background worker closes what is due
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
-    cdef Chain doomed_for_caller            # [core] to be closed by whoever doomed them, or else by the next release
-    cdef Chain doomed_for_worker            # [core] to be closed by a worker
-    cdef Chain watchers                     # [core] waiters for an entry to be gone, or for the pool to be empty
+    cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
+    cdef Chain doomed_for_worker            # [core] closed by a worker
+    cdef Chain watchers                     # [core] waiters until an entry is gone, or the pool is empty
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]

@@ -16,11 +16,11 @@ cdef class PoolCore:
     :param total_max_size: how many connections there may be
     :param idle_timeout: seconds after which an unused extra connection is due
     :param max_lifetime: seconds after which any connection is due
-    :param collects: whether a background worker closes what is due, so that release leaves that to it
+    :param collects: whether a collector closes what is due, so that releases leave that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
-    :param wake_collector: called, with no lock held, when something is due earlier than the worker was last told;
-        returns False if no worker could be told
-    :param normalize: called, with no lock held, for an endpoint that was not seen before; returns what it counts as
+    :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
+        returns False if it could not be told
+    :param normalize: called, with no lock held, for an endpoint that was not seen before; returns what that counts as
     """
 
     def __cinit__(self):
@@ -81,11 +81,12 @@ cdef class PoolCore:
     # -- the hot path ----------------------------------------------------------------------------------------------
 
     cdef Entry take_idle(self, object endpoint, double now, double interval):
-        """An idle connection, core ones first, or None: then :py:meth:`request` knows more.
+        """The entry of an idle connection, core ones first. None if none is ready: ask :py:meth:`request` then.
 
-        None, too, for another spelling of an endpoint that was not seen before: only request() asks the manager.
+        Also None for an endpoint that is spelled as never before: only request() asks the manager about it.
 
-        :param interval: seconds; None, too, when it was not used within them, or is suspect. 0: never mind.
+        :param interval: seconds within which the connection must have been used. None is returned if it was not, or if
+            it has to be checked for another reason. 0 if neither matters.
         """
         return entry_or_none(take_idle(self, endpoint, now, interval, TAKEN_ENTRY))
 
@@ -96,8 +97,10 @@ cdef class PoolCore:
     # -- acquiring --------------------------------------------------------------------------------------------------
 
     def try_acquire(self, object endpoint, double now):
-        """An idle connection's entry, or None when none is ready, or the endpoint is spelled as never before. Nothing
-        is created, nobody waits."""
+        """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.
+
+        Nothing is created, and nobody waits.
+        """
         return entry_or_none(take_idle(self, endpoint, now, 0, TAKEN_ENTRY))
 
     cpdef adopt(self, Waiter w, Entry e):
@@ -107,51 +110,56 @@ cdef class PoolCore:
         adopt(self, w, e)
 
     def request(self, Waiter w not None, double now):
-        """Serve a waiter an idle connection or a ticket, or queue it, or refuse it: its properties tell.
+        """Serve a waiter an idle connection or a ticket, or queue it, or refuse it. Its properties tell which.
 
-        What has to be closed for that, and what the waiter found dead before, is doomed, and left to a worker.
+        What has to be closed for that, and what the waiter found dead before, is doomed and left to a worker.
 
-        :return: True when it was queued: it will be notified, once.
+        :return: True if the waiter was queued: it will be notified, once
         """
         return request(self, w, now)
 
     def created(self, Entry ticket not None, object conn, double now):
         """Turn a ticket into an acquired connection.
 
-        :return: False when the pool was closed meanwhile: the connection is among the doomed.
+        :return: False if the pool was closed meanwhile: the connection is doomed then
         :raises ValueError: when the pool holds that connection already; the ticket is as it was
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
         return created(self, ticket, conn, now)
 
     def failed(self, Waiter w not None, double now):
-        """Give a ticket back: there is no connection. Its slot goes to whoever waits for one."""
+        """Give a ticket back: there is no connection. The slot goes to a waiter that wants one, if there is any."""
         failed(self, w, now)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
     cpdef bint needs_check(self, Waiter w, double now, double interval):
         """Whether the connection that a waiter was served has to be checked before it is used.
 
-        :param interval: seconds within which a connection that was used is taken to be alive, unless it is suspect
+        :param interval: seconds within which a used connection counts as alive, unless it is suspect
         """
         return needs_check(self, w, now, interval)
 
     cpdef begin_check(self, Waiter w):
-        """The connection that a waiter was served is about to be checked. If :py:meth:`end_check` does not come, it is
-        checked again."""
+        """A check of the connection that a waiter was served begins.
+
+        If :py:meth:`end_check` is not called after it, the connection is checked again before it is served.
+        """
         begin_check(self, w)
 
     cpdef end_check(self, Waiter w):
-        """The connection that a waiter was served was alive. If another one was found dead meanwhile, it is suspect
-        again: it may have been asked before the server went."""
+        """The check has found the connection alive.
+
+        If another one was found dead meanwhile, the connection remains suspect: the server may have gone since it
+        answered.
+        """
         end_check(self, w)
 
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=ANY_LEASE):
-        """What the manager was doing with a connection was cut off, or left out: it is checked before it is served."""
+        """A hook or a check was cut off, or left out: the connection is checked before it is served."""
         mark_unchecked(self, e, lease_no)
 
     cpdef bint is_out(self, Entry e, unsigned int lease_no=ANY_LEASE):
-        """Whether a connection that is being released still is: not if the pool was closed over it, or after a fork."""
+        """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
         cdef bint out
         pool_of(e)
         if made_before_fork(self, e.fork_epoch):
@@ -172,25 +180,25 @@ cdef class PoolCore:
         return retire(self, e, now, NULL, lease_no)
 
     cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
-        """The same, and it is among the doomed at once: the next release disposes of it, if the caller does not.
+        """The same, and the connection is doomed at once: the next release closes it, if the caller does not.
 
-        :raises ConnectionNotAcquired: when it is not out
-        :return: whether it is
+        :raises ConnectionNotAcquired: when it is not checked out
+        :return: whether it was doomed
         """
         return retire(self, e, now, &self.doomed_for_caller, lease_no)
 
     def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
-        """A connection turned out to be broken in its user's hands: whatever was not looked at since is suspect.
+        """A connection broke while in use: the endpoint's connections that are not seen alive after that are suspect.
 
-        Not if it was closed while it was out: that is what broke it.
+        Not if :py:meth:`doom_acquired` closed it while it was checked out: then that has broken it.
         """
         distrust_endpoint(self, e, lease_no)
 
     def reject_dead(self, Waiter w not None):
-        """What the waiter was served is dead (:py:attr:`Waiter.dead_entry`).
+        """A check has found the connection dead that the waiter was served (:py:attr:`Waiter.dead_entry`).
 
-        It is doomed when the waiter asks again, or is cancelled, and not before, so that nobody comes between. Nothing
-        is dead when the pool was closed over it during the check.
+        It is doomed when the waiter asks again or is cancelled, and not before: otherwise another acquire could get its
+        slot in between. If :py:meth:`doom_acquired` closed it during the check, it does not count as dead.
         """
         reject_dead(self, w)
 
@@ -208,9 +216,9 @@ cdef class PoolCore:
         must_hold(self, w, endpoint)
 
     cpdef bint cancel(self, Waiter w, double now) except -1:
-        """Take a waiter out of the queue; what it was served already goes to the next one, or back.
+        """Take a waiter out of the queue. What it was served already is given back, or goes to the next waiter.
 
-        :return: True when it was still waiting, so that it will not be notified.
+        :return: True if the waiter was still queued, so that it will not be notified
         """
         if w is None:
             raise TypeError('expected a Waiter, got None')
@@ -227,19 +235,19 @@ cdef class PoolCore:
     # -- releasing --------------------------------------------------------------------------------------------------
 
     cdef inline Entry find_acquired_by_identity(self, object conn, object endpoint):
-        # The entry of a connection that is acquired, where that can be told without an error and without user code
-        # (__eq__ of another endpoint object); else None.
+        # The entry of an acquired connection, if it can be found without user code (__eq__ of another endpoint object)
+        # and without an error; else None.
         return find_acquired_by_identity(self, conn, endpoint)
 
     cdef Entry entry_to_release(self, object conn, object endpoint):
-        """The entry of a connection that is to be given back, or None when there is nothing to do (it was out when the
-        pool was closed over it, or belongs to the parent process)."""
+        """The entry of a connection that is to be released. None if there is nothing to do: close() has closed it while
+        it was checked out, or it belongs to the parent process."""
         return entry_to_release(self, conn, endpoint)
 
     def find_acquired(self, object conn, object endpoint):
-        """The entry of a connection that is out.
+        """The entry of a connection that is checked out.
 
-        :raises ConnectionNotAcquired: when it is not, or not of that endpoint
+        :raises ConnectionNotAcquired: when it is not, or belongs to another endpoint
         """
         cdef Entry e = self.entry_to_release(conn, endpoint)
         if e is not None and gcp_load_char(&e.state) != ACQUIRED:
@@ -248,37 +256,37 @@ cdef class PoolCore:
         return e
 
     def entry_if_acquired(self, object conn, object endpoint):
-        """The same, or None when it is not out, or another endpoint's. It changes nothing."""
+        """The same, or None if it is not checked out, or belongs to another endpoint. Changes nothing."""
         return entry_if_acquired(self, conn, endpoint)
 
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=ANY_LEASE) except -1:
-        """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be given back once more.
+        """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be released a second time.
 
         :param lease_no: of the acquire that this ends, if that is known
         :raises ConnectionNotAcquired: when it is not acquired
-        :return: False when there is nothing to release any more (the pool was closed over it, or a fork lies between)
+        :return: False if there is nothing to release (:py:meth:`doom_acquired` closed it, or after a fork)
         """
         return begin_release(self, e, lease_no)
 
     cpdef release(self, Entry e, double now, unsigned int lease_no=ANY_LEASE):
-        """Give a connection back: to the first waiter, or to the idle ones, or to the doomed.
+        """Release a connection: it is handed to the first waiter, becomes idle, or is doomed.
 
         :param lease_no: of the acquire that this ends, if that is known
-        :raises ConnectionNotAcquired: when it is not out; nothing is changed then
+        :raises ConnectionNotAcquired: when it is not checked out; nothing is changed then
         """
         pool_of(e)
         if not self.release_fast(e, now, lease_no):
             self.release_locked(e, now, &self.doomed_for_caller, lease_no)
 
     cdef int release_locked(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
-        # What release_fast() leaves, under the core's lock.
+        # The releases that release_fast() leaves. Takes both locks.
         return release_locked(self, e, now, doomed, lease_no)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 
     @property
     def doomed(self):
-        """How many connections are to be closed now, by whoever."""
+        """How many connections are to be closed now, by the caller or a worker."""
         return gcp_load_int(&self.doomed_for_caller.count) + gcp_load_int(&self.doomed_for_worker.count)
 
     @property
@@ -287,41 +295,41 @@ cdef class PoolCore:
         return gcp_load_int(&self.doomed_for_worker.count)
 
     cpdef Entry take_doomed(self):
-        """The next entry to be closed, by whoever, or None. Its taker disposes of it, and then calls
+        """The next entry to be closed, of either chain, or None. The caller closes it, and then calls
         :py:meth:`disposed`."""
         cdef Entry e = take_from(self, &self.doomed_for_caller)
         return take_from(self, &self.doomed_for_worker) if e is None else e
 
     cpdef Entry take_doomed_for_caller(self):
-        """The same, of those that releases, close() and resize() have doomed."""
+        """The same, of those that releases, close() and resize() have doomed for themselves."""
         return take_from(self, &self.doomed_for_caller)
 
     cpdef Entry take_doomed_for_worker(self):
-        """The same, of those that acquires and the collector have doomed."""
+        """The same, of those that acquires and the collector have doomed for a worker."""
         return take_from(self, &self.doomed_for_worker)
 
     def doom_again(self, Entry e not None):
-        """Put back what :py:meth:`take_doomed` gave: its dispose was not begun, and its taker cannot do it."""
+        """Put back what :py:meth:`take_doomed` returned: its close has not begun, and its taker cannot do it."""
         doom_again(self, e)
 
     cpdef disposed(self, Entry e, double now, bint by_worker=False):
-        """The dispose of a connection has ended, one way or the other: its slot is free.
+        """The close of a connection has ended, with or without an error: its slot is free.
 
-        :param by_worker: whether a worker closes what is doomed at that, for the next one who waits
+        :param by_worker: whether a worker closes what this dooms for the next waiter
         """
         disposed(self, e, now, doomed_of(self, by_worker))
 
     cpdef int expired(self, double now, int limit, bint for_worker=False) except -1:
-        """Put the idle connections that are due among the doomed, in the order of their deadlines.
+        """Doom the idle connections that are due, in the order of their deadlines.
 
         :param limit: how many at most; 0 for ``int(log2(size + 1)) + 1`` (generic-connection-pool)
         :param for_worker: whether a worker is to close them
-        :return: how many
+        :return: how many were doomed
         """
         return expired(self, now, limit, doomed_of(self, for_worker))
 
     def next_due(self):
-        """When the next idle connection will be due, or None if none ever will: the collector may sleep till then."""
+        """When the next idle connection will be due, or None if none ever will. The collector may sleep until then."""
         cdef double due = next_due(self)
         return None if due >= NEVER else due
 
@@ -341,40 +349,43 @@ cdef class PoolCore:
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 
     def close(self):
-        """Refuse all that comes, refuse those who wait, doom what is idle. What is out is closed when it comes back."""
+        """Refuse new and queued waiters, and doom what is idle. What is checked out is closed when it is released."""
         close(self)
 
     def watch_empty(self, Waiter w not None):
         """Have a waiter notified when the pool has no connection left.
 
-        :return: False when that is so already
+        :return: False if it has none already
         """
         return watch_empty(self, w)
 
     def watch_gone(self, Waiter w not None, Entry e not None):
         """Have a waiter notified when a connection is closed.
 
-        :return: False when that is so already, or in a forked child, where nobody closes it
+        :return: False if it is already, or in a forked child, where nobody closes it
         """
         return watch_gone(self, w, e)
 
     def unwatch(self, Waiter w not None):
-        """Do not notify a waiter of what it watches any more.
+        """End what :py:meth:`watch_empty` or :py:meth:`watch_gone` began.
 
-        :return: True when it was still waiting, so that it will not be notified
+        :return: True if the waiter was still watching, so that it will not be notified
         """
         return unwatch(self, <void *>w)
 
     def doom_acquired(self):
-        """Doom every connection that is out, the oldest first; its release will do nothing.
+        """Doom every connection that is checked out, the oldest first. Their releases will do nothing.
 
         :return: how many
         """
         return doom_acquired(self)
 
     def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
-        """Change the limits. Room that appears goes to those who wait; what is idle beyond a lower limit is doomed,
-        what is out beyond it is closed when it comes back."""
+        """Change the limits.
+
+        Higher limits serve those who wait. What is idle beyond a lower limit is doomed; what is checked out beyond it
+        is closed when it is released.
+        """
         resize(
             self,
             now,
@@ -412,15 +423,15 @@ cdef class PoolCore:
 
     @property
     def acquired(self):
-        """How many connections are out."""
+        """How many connections are checked out."""
         return self.stats()['acquired']
 
     def endpoint_size(self, object endpoint, object acquired=None):
-        """How many connections an endpoint has: all (None), out (True), idle (False); 0 for an unknown endpoint."""
+        """How many connections an endpoint has: all (None), checked out (True), idle (False). 0 if it is unknown."""
         cdef EndpointPool ep = find_pool(self, endpoint)
         cdef int result
         if ep is None:
-            hash_of(endpoint)       # an empty pool has not looked whether it is an endpoint at all
+            hash_of(endpoint)       # raises TypeError if the object cannot be an endpoint: an empty pool has not tried
             return 0
         gcp_lock(&ep.lock)
         if acquired is None:
@@ -437,5 +448,5 @@ cdef class PoolCore:
         return gauges_and_counters(self)
 
     def check_invariants(self):
-        """Walk through everything and raise AssertionError where the books do not balance. For tests, at rest."""
+        """Raise AssertionError if the books do not balance. For tests, at rest."""
         check_invariants_of(self)

@@ -67,7 +67,7 @@ cdef bint begin_release(PoolCore core, Entry e, unsigned int lease_no) except -1
 
 
 cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) except -1:
-    # Whether a connection is still as the holder of that lease left it.
+    # Whether a connection is still in the state in which the holder of that lease left it.
     cdef EndpointPool ep = pool_of(e)
     cdef bint held
     if made_before_fork(core, e.fork_epoch):
@@ -81,7 +81,7 @@ cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) exc
 # -- release -------------------------------------------------------------------------------------------------------
 
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held. Whether it may have to be closed.
+    # ep.lock is held. Whether the connection may have to be closed: only the core's lock allows to decide that.
     return (
         e.expires_at <= now
         or gcp_load_int(&core.is_closed)
@@ -97,7 +97,7 @@ cdef inline bint keep_at_once(PoolCore core, EndpointPool ep, Entry e, double no
     if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
         return False
     is_core = becomes_core(core, ep)
-    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # to queue it earlier takes the core's lock
+    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # moving the entry in the expiry queue: core.lock
         return False
     push_idle(core, ep, e, now, is_core)
     return True
@@ -122,8 +122,8 @@ cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, do
 
 
 cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
-    # What needs the lock of the entry's endpoint pool alone. False when nothing is done yet: see release_locked(). The
-    # lease number says which acquire it ends, so that it cannot end another user's.
+    # The releases that need only the lock of the entry's endpoint pool. False if nothing was done: the caller calls
+    # release_locked() then. The lease number says which acquire this ends, so that it cannot end another user's.
     cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
     return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
 
@@ -149,7 +149,7 @@ cdef inline bint release_fast_to(
 cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
     cdef Waiter w
     cdef void *p = ep.queue.head
-    if not gcp_try_incref(p):       # to drop the waiter takes the core's lock
+    if not gcp_try_incref(p):       # its destructor runs, and dropping the waiter takes core.lock
         gcp_unlock(&ep.lock)
         return False
     w = <Waiter>p
@@ -200,7 +200,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
 
 
 cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
-    # What release_fast() leaves.
+    # The releases that release_fast() leaves: they may close the connection, or move it in the expiry queue.
     cdef EndpointPool ep = e.pool
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef void *first

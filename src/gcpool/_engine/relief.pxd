@@ -1,4 +1,4 @@
 cdef struct Relief:
-    int epoch           # the latest time that was told, in units of RELIEF_TIME
-    int current         # how many were doomed in this epoch for those who want a slot, and are not closed yet
-    int previous        # the same, doomed in the epoch before it
+    int epoch           # the latest time that the core was told, in units of RELIEF_TIME
+    int current         # how many closes for endpoints that want a slot began in this epoch, and have not ended
+    int previous        # the same, of the epoch before it

@@ -3,19 +3,19 @@
 # again. Closes already under way count, whoever started them, but for 1 to 2 s only (RELIEF_TIME), because a dispose
 # can hang. Example: A wants a slot, B's first close hangs. Within 2 s dispatch() closes a second idle connection of B.
 #
-# Whoever dooms tells the time first (advance_relief). Otherwise a close that begins now would be counted for the second
-# in which the time was told last, and hardly count at all.
+# A call that dooms tells the time first (advance_relief). Otherwise a close that begins now would belong to the second
+# in which the time was last told, and would soon, or at once, no longer count.
 
 cdef double RELIEF_TIME = 1.0
 
 
 cdef inline int missing_relief(PoolCore core) noexcept:
-    # core.lock is held. How many more connections to close.
+    # core.lock is held. How many more connections have to be closed for endpoints that want a slot.
     return <int>core.wanting_slots.used - core.relief.current - core.relief.previous
 
 
 cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
-    # core.lock is held. The entry is being closed.
+    # core.lock is held. The entry was doomed: its close is relief if more relief is needed.
     if missing_relief(core) > 0:
         (<Entry>p).is_relief = True
         (<Entry>p).relief_epoch = core.relief.epoch
@@ -23,7 +23,7 @@ cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
 
 
 cdef inline bint advance_relief(PoolCore core, double now) noexcept:
-    # core.lock is held. Whether some close does not count any more, so that dispatch() is to be called.
+    # core.lock is held. Tells the time. True if a close has stopped counting, so that dispatch() must be called.
     cdef int epoch = <int>(max(min(now, 2e9), -2e9) / RELIEF_TIME)
     cdef bint ended
     if epoch <= core.relief.epoch:
@@ -53,7 +53,7 @@ cdef int look_again(PoolCore core, double now) except -1:
 
 
 cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
-    # core.lock is held. The entries that were doomed for a worker since that one was the last of them; NULL: all.
+    # core.lock is held. Counts the entries that come after `last` on the workers' chain; NULL: all of them.
     cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
     while p != NULL:
         count_as_relief(core, p)
@@ -69,7 +69,7 @@ cdef inline void watch_after(PoolCore core, void *last) noexcept:
 
 
 cdef inline void end_relief(PoolCore core, Entry e) noexcept:
-    # core.lock is held. The entry is closed.
+    # core.lock is held. The close of the entry has ended.
     if e.is_relief:
         e.is_relief = False
         if e.relief_epoch == core.relief.epoch:

@@ -1,17 +1,17 @@
 cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
-    # Both locks are held and both limits leave room.
+    # Both locks are held, and both limits allow one more connection. The waiter's spare entry becomes its ticket.
     cdef Entry e = w.spare
     serve(w, e)
     w.spare = None
     e.pool = ep
     e.fork_epoch = core.fork_epoch
-    e.verified_at = ep.distrust_count   # from now on, not from the end of the connect: it may be half made in an outage
+    e.verified_at = ep.distrust_count   # now, not after the connect: an outage may come in the middle of it
     take_slot(core, ep, e)
 
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
-    # Both locks are held. By number: a waiter that was served a dead connection comes before all that came after it.
-    # It is older than nearly everybody, so its place is looked for from the front.
+    # Both locks are held. The queue is ordered by number: a waiter that was served a dead connection and asks again
+    # comes before all that arrived after it. It is older than nearly all others, so the search begins at the front.
     cdef void *following = NULL
     if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:
         following = ep.queue.head
@@ -28,7 +28,7 @@ cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 
 
 cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
-    # Both locks are held. False when the waiter was not queued any more.
+    # Both locks are held. False if the waiter is no longer queued.
     cdef bint queued = (<Waiter>p).state == QUEUED
     if not queued and (<Waiter>p).state != DROPPED:
         return False
@@ -46,8 +46,8 @@ cdef inline bint is_up_to_date(HeapItem *item, EndpointPool ep) noexcept:
 
 
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. Keep the endpoint pool among those that want a slot: there while it has waiters and room
-    # for a connection of its own. A place in the heap is reserved for it since its first waiter was queued.
+    # Both locks are held. An endpoint pool wants a slot while it has waiters and max_size leaves room. Whatever changes
+    # that calls this, or dispatch() would not serve these waiters. The heap has room: see reserve_heap_slot().
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and ep.size < core.max_size
     if wants and ep.heap_index < 0:
@@ -60,8 +60,8 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
-    # The one dispatcher: gives free slots to those who wait for one, oldest first over all endpoints, and where the
-    # total cap is reached dooms idle connections of others. core.lock is held, no other.
+    # core.lock is held, no other. THE ONE DISPATCHER gives free slots to the endpoints that want one, oldest waiter
+    # first. Where the total limit is reached, it dooms idle connections of other endpoints instead.
     cdef void *p
     cdef EndpointPool ep
     cdef Waiter w
@@ -78,7 +78,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
             continue
         if core.size >= core.total_max_size:
             gcp_unlock(&ep.lock)
-            # As many closings as endpoints in need are enough for now: each end of one comes back here.
+            # One close per endpoint that wants a slot is enough for now: when a close ends, this is called again.
             while missing_relief(core) > 0:
                 p = evict(core, INFINITY, doomed)
                 if p == NULL:
@@ -99,7 +99,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
 
 
 cdef void after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *doomed, Chain *notified) noexcept:
-    # core.lock is held, no other.
+    # core.lock is held, no other. The end of each close, and of each connect that failed, comes here.
     gcp_lock(&ep.lock)
     update_wants_slot(core, ep)
     forget_if_empty(core, ep)

@@ -1,5 +1,5 @@
-cdef struct Counters:       # since the process began; see PoolCore.stats()
-    unsigned long long acquires             # [core] of endpoint pools that are forgotten; theirs have the others
+cdef struct Counters:       # all [core], since the pool was made, or began anew in a forked child
+    unsigned long long acquires             # of forgotten endpoint pools; the others count their own
     unsigned long long created
     unsigned long long create_errors
     unsigned long long dead

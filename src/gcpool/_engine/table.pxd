@@ -1,8 +1,8 @@
 cdef struct Slot:
     size_t key          # an address or a hash
     void *value         # borrowed; NULL: the slot is free
-    void *hint          # Directory.by_identity, with the GIL: the entry served last, and its connection. Addresses to
-    void *hint_conn     # ask the memory for, never followed: they may be of what is gone
+    void *hint          # of Directory.by_identity, with the GIL: the entry served last, and its connection. They are
+    void *hint_conn     # only prefetched, never followed: both objects may be gone
 
 
 cdef struct Table:      # open addressing, linear probing, no tombstones

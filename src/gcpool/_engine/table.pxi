@@ -1,4 +1,5 @@
-# Tables: address or hash -> object. Borrowed references: what is registered is owned elsewhere.
+# Tables map an address or a hash to an object. They borrow their references: another object owns what is registered,
+# and removes it from the table before letting it go.
 
 cdef inline uint64_t mix(size_t key) noexcept nogil:
     return <uint64_t>key * <uint64_t>0x9E3779B97F4A7C15u
@@ -60,7 +61,7 @@ cdef void table_put(Table *t, size_t key, void *value) noexcept nogil:
 
 
 cdef int table_resize(Table *t, size_t capacity) noexcept:
-    # Returns -1 when there is no memory; the table is as it was then.
+    # Returns -1 if there is no memory; the table is unchanged then.
     cdef Slot *old = t.slots
     cdef size_t i
     cdef size_t old_capacity = t.mask + 1 if old != NULL else 0
@@ -88,7 +89,7 @@ cdef inline int table_insert(Table *t, size_t key, void *value) noexcept:
     if t.slots == NULL:
         if table_resize(t, 8) < 0:
             return -1
-    elif (t.used + 1) * 8 > (t.mask + 1) * 7:     # dense: what a cache holds counts more than a few probes
+    elif (t.used + 1) * 8 > (t.mask + 1) * 7:     # dense: a small table in the cache is worth a few more probes
         if table_resize(t, (t.mask + 1) * 2) < 0:
             return -1
     table_put(t, key, value)
@@ -105,7 +106,7 @@ cdef bint table_remove(Table *t, size_t key, void *value) noexcept:
             return False
         i = (i + 1) & t.mask
     j = i
-    while True:     # close the gap, so that no search stops short at it
+    while True:     # close the gap: a search ends at a free slot, and would not find the members behind it
         j = (j + 1) & t.mask
         if t.slots[j].value == NULL:
             break
@@ -117,7 +118,7 @@ cdef bint table_remove(Table *t, size_t key, void *value) noexcept:
     t.used -= 1
     t.version += 1
     if t.mask > 15 and t.used * 8 < t.mask:
-        table_resize(t, (t.mask + 1) >> 1)      # without memory for a smaller one the larger one stays
+        table_resize(t, (t.mask + 1) >> 1)      # if there is no memory for a smaller table, the larger one stays
     return True
 
 
@@ -126,21 +127,21 @@ cdef inline size_t shard_of(size_t key) noexcept nogil:
 
 
 cdef inline void *map_get(Map *m, size_t key) noexcept:
-    # With a reference that is the caller's; NULL if there is nothing.
+    # Returns a new reference, which the caller owns; NULL if nothing is registered.
     cdef size_t s = shard_of(key)
     cdef void *found
     gcp_lock(&m.shards[s].lock)
     found = table_find(&m.shards[s].table, key)
     if found != NULL:
         gcp_prefetch(<char *>found + 64)
-        # Under the lock: what is registered is alive, and is unregistered before it is let go.
+        # Under the lock: an object that is registered is alive, but may be removed and freed as soon as this unlocks.
         Py_INCREF(<object>found)
     gcp_unlock(&m.shards[s].lock)
     return found
 
 
 cdef inline bint map_insert(Map *m, size_t key, void *value) noexcept:
-    # False when there is no memory.
+    # False if there is no memory.
     cdef size_t s = shard_of(key)
     cdef int failed
     gcp_lock(&m.shards[s].lock)

@@ -1,20 +1,20 @@
 cdef class Waiter:
-    cdef readonly object endpoint           # [owner] as the caller wrote it; once the pool is found, its own
-    cdef PoolCore core                      # [owner] whose queue it was in
+    cdef readonly object endpoint           # [owner] as the caller wrote it; with normalize(), then that of the pool
+    cdef PoolCore core                      # [owner] the core that was asked
     cdef EndpointPool pool                  # [owner]
-    cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: what is to be gone
+    cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: the entry that it watches
     cdef unsigned int lease_no              # [ep] while queued, else [owner]: which acquire of the entry it is
-    cdef Entry spare                        # [ep] the ticket that it may get: nothing is allocated under a lock
+    cdef Entry spare                        # [ep] becomes the ticket, so that nothing is allocated under a lock
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
-    cdef object notify                      # [owner] before it is queued; called once after, outside every lock
+    cdef object notify                      # [owner] until the waiter is queued; then called once, with no lock held
     cdef int state                          # [ep]
     cdef unsigned long long number          # set once: order of arrival
     cdef unsigned long long place           # [ep] its number, or an earlier one that was left to it: see overtaking.pxi
     cdef void *prev                         # [ep]
-    cdef void *next                         # [ep]; afterwards links those to be notified
+    cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
-    cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check of its connection began
+    cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check began
 
     cdef int begin(self, object endpoint) except -1
     cdef void leave(self) noexcept

@@ -19,16 +19,17 @@ cdef class Waiter:
         return 0
 
     def __del__(self):
-        # The garbage collector calls this before it clears anything: nobody may find an endpoint that is cleared.
+        # The garbage collector calls this before it clears anything. If the waiter left the queue only in __dealloc__,
+        # a search could meet the endpoint pool that it keeps alive, with an endpoint that is cleared already.
         self.leave()
 
     def __dealloc__(self):
-        # Once more: __del__ may have run long ago, and another object's have revived the waiter.
+        # Once more: __del__ runs only once, and another object's __del__ may have revived the waiter after that.
         self.leave()
 
     cdef void leave(self) noexcept:
-        # Whoever made it cancels it; this is for one that was dropped all the same. Its endpoint pool may have nobody
-        # else: it must be forgotten before it goes with it.
+        # For a waiter that was dropped without having been cancelled. It may hold the last reference to its endpoint
+        # pool: dequeue() takes that out of the directory, which would otherwise lead to freed memory.
         cdef EndpointPool ep = self.pool
         cdef int state = gcp_load_int(&self.state)
         cdef bint queued = state == QUEUED or state == DROPPED
@@ -47,22 +48,22 @@ cdef class Waiter:
 
     @property
     def queued(self):
-        """Whether it waits. It has to be notified before it looks again."""
+        """Whether the waiter is queued. It will be notified, and is not to look again before."""
         return self.state == QUEUED
 
     @property
     def refused(self):
-        """Whether the pool was closed, be it over what the waiter was served before it looked."""
+        """Whether the pool was closed, maybe after the waiter had been served and before it looked."""
         return self.state == REFUSED or (self.entry is not None and gcp_load_char(&self.entry.closed_while_out))
 
     @property
     def held(self):
-        """The entry that it was served, or None."""
+        """The entry that the waiter was served, or None."""
         return self.entry
 
     @property
     def served(self):
-        """The entry that it was served. RuntimeError when it holds none."""
+        """The entry that the waiter was served. RuntimeError if it holds none."""
         if self.entry is None:
             raise RuntimeError('the waiter was served nothing')
         return self.entry
@@ -74,11 +75,11 @@ cdef class Waiter:
 
     @property
     def has_ticket(self):
-        """Whether what it was served is a slot to connect for, not a connection."""
+        """Whether the waiter was served a ticket: a slot to connect for, not a connection."""
         return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
 
     def arm(self, object notify):
-        """Set what is called, once and with no lock held, if it has to wait and is then served or refused."""
+        """Set what is called, once and with no lock held, if the waiter is queued and then served or refused."""
         self.notify = notify
 
 
@@ -108,7 +109,7 @@ cdef int notify_all(Chain *chain) except -1:
         w.next = NULL
         try:
             w.notify()
-        except BaseException as exc:    # one that cannot be woken (its loop is closed) must not keep the others asleep
+        except BaseException as exc:    # a waiter that cannot be woken (its loop is closed) must not hold up the others
             if failure is None:
                 failure = exc
         p = following

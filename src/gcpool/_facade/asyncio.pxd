@@ -4,7 +4,7 @@ cdef class ReadyConnections:                # set once
     cdef PoolCore core
     cdef OwnLoop own_loop
     cdef double trusted_for                 # PoolFacade.trusted_for
-    cdef bint none                          # each connection is checked first, or has a hook called
+    cdef bint none                          # none is ever ready: each is checked first, or has a hook called
 
     cdef Entry take(self, object endpoint)
 

@@ -8,7 +8,7 @@ cdef extern from "Python.h":
 
 
 cdef object iterator_of(object awaitable):
-    # What `await` goes through.
+    # The iterator that `await` steps through.
     if PyCoro_CheckExact(awaitable):
         return awaitable
     method = getattr(type(awaitable), '__await__', None)
@@ -16,7 +16,7 @@ cdef object iterator_of(object awaitable):
 
 
 cdef object exception_of(object kind, object value, object traceback):
-    # What throw() was given, in either of its ways.
+    # The exception that throw() was called with, in either of its forms.
     if value is None and traceback is None:
         return kind
     exc = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
@@ -24,8 +24,8 @@ cdef object exception_of(object kind, object value, object traceback):
 
 
 cdef class ManagerCall:
-    # Awaits a call of the manager's, and does in the moment in which that ends what must not be left undone, whatever
-    # comes between (a signal handler, a time limit) before the next line of Python.
+    # Awaits a call of the manager's. At the moment when the call ends, returned() or failed() does what must not be
+    # left undone: in Python code, a signal handler or a time limit could come in between.
 
     cdef inline int begin_step(self) except -1:
         # A method of the manager may drive the coroutine that has called it. As with the interpreter's own that is an
@@ -44,7 +44,7 @@ cdef class ManagerCall:
     cdef int failed(self) except -1:
         return 0
 
-    # asyncio's call graph asks each coroutine that has `cr_await` for its frame, and can do nothing with None. So these
+    # asyncio's call graph asks each coroutine that has `cr_await` for its frame, and fails if that is None. So these
     # properties are those of the coroutine inside; if that has no frame, this object has none of the three.
 
     @property
@@ -130,7 +130,7 @@ cdef class ManagerCall:
 
 @cython.final
 cdef class CreateCall(ManagerCall):
-    # create(): the connection is its ticket's in the moment in which it is returned.
+    # create(). The connection is in the books at the moment when it is returned.
 
     cdef object begin(self):
         if self.core is None:
@@ -142,7 +142,7 @@ cdef class CreateCall(ManagerCall):
 
 
 @cython.final
-@cython.no_gc_clear     # the coroutine inside warns of itself if nobody awaits it
+@cython.no_gc_clear     # the coroutine inside still has to warn if nobody awaits it
 cdef class ReleaseCoroutine(ManagerCall):
     """What ``release()`` returns where a hook is still to run: a coroutine to everybody who asks.
 
@@ -160,8 +160,8 @@ cdef class ReleaseCoroutine(ManagerCall):
         return value
 
     cdef int failed(self) except -1:
-        # Signal handlers may raise between any two lines of the facade's Python code. Then the connection that they
-        # were about to give back is still out, what they were to close still doomed, and nobody else knows.
+        # A signal handler may raise between any two lines of the facade's Python code. Then the connection that these
+        # lines were to release is still checked out, those they were to close are still doomed, and nobody else knows.
         cdef Lease lease = self.lease
         cdef Entry e
         self.failure = None
@@ -193,12 +193,12 @@ cdef class ReleaseCoroutine(ManagerCall):
 
 @cython.final
 @cython.freelist(16)
-@cython.no_gc_clear     # it warns of itself if nobody awaits it
+@cython.no_gc_clear     # it still has to warn if nobody awaits it
 cdef class Released:
-    """What ``release()`` returns where nothing is left to do: a coroutine to everybody who asks.
+    """What ``release()`` returns if nothing is left to do. It passes for a coroutine.
 
-    ``await`` is done with this at once. For all else there is one of the interpreter's own kind, made when first asked
-    for: that costs more than the rest of a release.
+    ``await`` ends at once. For everything else a coroutine of the interpreter's own is made when it is first needed:
+    making it costs more than the rest of a release.
     """
 
     cdef object real(self):
@@ -231,7 +231,7 @@ cdef class Released:
 
     @property
     def __class__(self):
-        # For isinstance(): anyio up to 4.13 and others ask inspect.iscoroutine() of what a function has returned.
+        # For isinstance(): anyio up to 4.13 and others ask inspect.iscoroutine() about what a function has returned.
         return CoroutineType
 
     def __getattr__(self, name):
@@ -244,7 +244,7 @@ cdef class Released:
 
 @cython.final
 cdef class NothingLeft:
-    """What the end of a context returns that has nothing to wait for: a coroutine that is done. There is one of it."""
+    """What leaving a context returns if there is nothing to wait for: a coroutine that is done. There is only one."""
 
     def __await__(self):
         return self
@@ -269,13 +269,16 @@ cdef NothingLeft NOTHING_LEFT = NothingLeft()
 
 
 @cython.final
-@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
+@cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class Disposal(ManagerCall):
-    """The dispose of one connection on asyncio. When it ends, or goes, the connection's slot is free."""
+    """The dispose of one connection on asyncio. At the moment when the dispose ends, the connection's slot is free.
+
+    A disposal that is freed before it has begun puts the connection back among the doomed.
+    """
 
     @property
     def endpoint(self):
-        """Where the connection leads."""
+        """The endpoint of the connection."""
         return pool_of(self.entry).endpoint
 
     cdef object begin(self):
@@ -294,7 +297,7 @@ cdef class Disposal(ManagerCall):
         return 0
 
     def put_back(self):
-        """Put the connection back among the doomed if its dispose was not begun. Otherwise that has ended here."""
+        """Put the connection back among the doomed if its dispose has not begun; otherwise end the dispose here."""
         cdef Entry e = self.entry
         self.entry = None
         if e is not None:
@@ -313,13 +316,13 @@ cdef class Disposal(ManagerCall):
 
 @cython.final
 cdef class Lane(ManagerCall):
-    """The coroutine of a task that must not end before it has begun.
+    """The coroutine of a task that runs even if the task is cancelled before its first step.
 
-    asyncio throws a cancellation that comes before a task's first step into the coroutine. A coroutine of a
-    Python function then ends without having run a line. asyncio.run() cancels all tasks in this way at its end.
-    A lane begins all the same.
+    asyncio throws such a cancellation into the coroutine. A coroutine of a Python function then ends without having run
+    a line, and asyncio.run() cancels all tasks at its end: the connections of this lane would never be closed.
 
-    :param begin: returns the coroutine that does the work. Called at the first step with None, or with what was thrown.
+    :param begin: called at the first step, with None or with the exception that was thrown; returns the coroutine that
+        does the work
     """
 
     def __init__(self, begin):
@@ -337,9 +340,10 @@ cdef class Lane(ManagerCall):
 
 @cython.final
 cdef class Signal:
-    """What a task waits on: an ``asyncio.Future`` as far as tasks are concerned, that rings once.
+    """What a task awaits until it is woken, once. To the task it is an ``asyncio.Future``.
 
-    Its own, since a signal handler may raise inside of a Future's ``set_result``, which does not wake its task then.
+    It is not a Future, because a signal handler may raise inside a Future's ``set_result``, which then does not wake
+    the task.
     """
 
     def __call__(self):
@@ -362,9 +366,9 @@ cdef class Signal:
             self.tell_loop(call)
         except BaseException:
             if self.loop.is_closed():
-                # Its task will not run again, and gives back what it was served when its coroutine is finalised.
+                # The task will not run again. When its coroutine is finalised, that gives back what it was served.
                 return 0
-            # A signal handler raised in it. Whether it came so far nobody knows: twice does no harm.
+            # A signal handler raised inside call_soon(), before or after the call was scheduled. Twice does no harm.
             self.tell_loop(call)
             raise
         return 0
@@ -404,16 +408,16 @@ cdef class Signal:
         return True
 
     def done(self):
-        """Whether it has rung, or was cancelled."""
+        """Whether the signal has rung, or was cancelled."""
         return self.rung
 
     def result(self):
-        """None. CancelledError if it was cancelled."""
+        """None, or CancelledError if the signal was cancelled."""
         if self.cancelled_:
             raise CancelledError() if self.message is None else CancelledError(self.message)
 
     def get_loop(self):
-        """The loop that it belongs to."""
+        """The loop that the signal belongs to."""
         return self.loop
 
     def __await__(self):

@@ -10,13 +10,13 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_dead
     cdef readonly bint _hooks_broken
     cdef readonly double _check_interval
-    cdef double trusted_for                 # _check_interval, or 0 where nothing is ever checked
+    cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
     cdef bint asks_before_use               # a ready connection takes a check, or a hook
     cdef readonly object _check_timeout
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
-    cdef int replaced                       # [core]; read without the lock: 1 and 2: acquire, release of this very pool
-    # What the Python halves keep. In slots: since 3.12 the interpreter finds the methods of an object the slow way once
-    # the object has a dict of its own, which even ConnectionPool[...]() would give it.
+    cdef int replaced                       # [core]; read without the lock. Set on the pool: 1 acquire, 2 release
+    # What the Python halves keep. These are slots, because since 3.12 the interpreter finds the methods of an object
+    # slowly once the object has a dict of its own, and even ConnectionPool[...]() would make one.
     cdef public object _tasks
     cdef public object _signals
     cdef public object _worker

@@ -5,8 +5,8 @@ def monotonic():
 
 cdef extern from *:
     """
-    /* The version of a type, which changes whenever an attribute of the type or of one of its bases is set; 0 until an
-       attribute is looked up. At the cost of one load it tells that no method was replaced. */
+    /* The version of a type: it changes whenever an attribute of the type or of one of its bases is set, and is 0 until
+       an attribute is looked up. So one load tells that no method was replaced. */
     static inline unsigned int gcp_version_of_type(PyObject *o) {
         PyTypeObject *type = Py_TYPE(o);
     #if PY_VERSION_HEX < 0x030C0000
@@ -23,22 +23,22 @@ cdef extern from *:
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(void *)
 
-# Seconds that a dispose gets though the time of close() is over already (or that of an acquire, where no thread can be
-# started), and those that it gets where others have taken so long over theirs that the caller is LEAST_DISPOSE_TIME
-# short of GRACE late. Never 0: to many managers that is no limit.
+# THE LAST DISPOSES of a close(timeout), in seconds (also of an acquire, where no thread can be started). When the
+# timeout has expired, each dispose still gets LEAST_DISPOSE_TIME. Several that hang would add up, so from 0.4 s (GRACE
+# less LEAST_DISPOSE_TIME) after that on, each gets HASTY_DISPOSE_TIME. Never 0: many managers take that for no limit.
 cdef double LEAST_DISPOSE_TIME_ = 0.1
 cdef double GRACE_ = 0.5
 cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 GRACE = GRACE_
 
-# Seconds that are no limit any more: a socket cannot wait longer.
+# A timeout of so many seconds or more means no limit: a socket cannot wait longer.
 cdef double ENDLESS_ = 9e9
 ENDLESS = ENDLESS_
 
 
 cpdef double dispose_time(double deadline, double now) noexcept:
-    """Seconds that one more dispose gets, of several that have to be done by some time."""
+    """Seconds that one more dispose gets, of several that have to be done by a deadline."""
     cdef double left = deadline - now
     if left > LEAST_DISPOSE_TIME_:
         return left
@@ -48,7 +48,7 @@ cpdef double dispose_time(double deadline, double now) noexcept:
 
 
 cdef inline object checked_timeout(object timeout):
-    # The seconds as the float or the int that managers expect.
+    # The timeout as a float or an int, which managers expect. An error of the caller is raised here.
     if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
         if isinstance(timeout, bool) or not isinstance(timeout, Real):
             raise TypeError(
@@ -64,8 +64,8 @@ cdef inline object checked_timeout(object timeout):
     raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more, or inf for no limit')
 
 
-# The core of a pool that was made without its __init__: nothing is ever found in it, so that only what comes after that
-# has to look.
+# The core of a pool whose __init__ was not called. It never has a connection, so the fast path finds none in it, and
+# only the slow paths have to ask whether the pool was built.
 cdef PoolCore UNBUILT = PoolCore(0, 0, 0, 0.0, 0.0)
 PyObject_GC_UnTrack(<void *>UNBUILT)    # it is no pool of the program's, and never garbage
 
@@ -108,7 +108,7 @@ cdef class PoolFacade:
         object check_timeout,
     ):
         if self._core is not UNBUILT:
-            # What is out of the old core must not come back to a new one.
+            # With a new core, the connections that are checked out of the old one could not be released.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
         self._manager = manager
@@ -130,31 +130,31 @@ cdef class PoolFacade:
         cdef bint overridden
         acquire, release = self._own_methods
         type(self).acquire      # this look-up gives the type a version
-        # Read before the comparison: a method that is replaced after this changes the version.
+        # The version is read before the methods are compared: one that is replaced after this changes the version.
         version = gcp_version_of_type(self)
         overridden = type(self).acquire is not acquire or type(self).release is not release
         gcp_store_uint(&self.unpatched_version, 0 if overridden else version)
         return overridden or gcp_load_int(&self.replaced)
 
     def _note_replaced(self, str name not None, bint replaced):
-        # acquire or release was set on the pool itself, or that was undone.
+        # acquire or release was set on the pool itself, or deleted there.
         cdef int bit = 1 if name == 'acquire' else 2
         gcp_lock(&self._core.lock)
         gcp_store_int(&self.replaced, self.replaced | bit if replaced else self.replaced & ~bit)
         gcp_unlock(&self._core.lock)
 
     cdef inline int doom_due(self, double now) except -1:
-        # Each release disposes of up to dispose_batch_size connections that are due, unless a background collector
-        # does: its thread may have died, and cannot always be started.
+        # Dooms up to dispose_batch_size connections that are due. If there is a collector, that does it instead, unless
+        # its thread has died and no other one can be started.
         cdef PoolCore core = self._core
         if gcp_load_double(&core.deadlines.due_at) <= now and not (core.collects and self._worker.at_work()):
             core.expired(now, self._dispose_batch_size)
         return 0
 
     cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1:
-        # Its on_release hook did not come to its end: with an error, which leaves that to the manager
-        # (generic-connection-pool), or it was cut off or left out. Then the connection is checked before it is served
-        # again, or, where nothing is checked, not served again.
+        # Releases a connection whose on_release hook did not end well. If the hook ended with an error, the connection
+        # is kept, as in generic-connection-pool. If the hook was cut off or left out, the connection may be in any
+        # state: it is checked before it is served, or closed if the manager has no check.
         cdef PoolCore core = self._core
         if hook_ended or self._checks:
             core.mark_unchecked(e, lease_no)
@@ -167,12 +167,13 @@ cdef class PoolFacade:
         return checked_timeout(timeout)
 
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
-        # The holder of a lease has gone without giving the connection back. In any thread; it may be back, though.
+        # The holder of a lease has gone away without releasing the connection, which another release may have done.
+        # Called in any thread.
         raise NotImplementedError
 
     def _must_check(self, Waiter w not None):
-        # Whether what a waiter was served has to be checked first. Not if the pool was closed over it: it is closed by
-        # now, and no method of the manager is to see it.
+        # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the
+        # manager's methods must not see a closed connection.
         if not self._checks or not self._core.still_holds(w):
             return False
         return self.trusted_for <= 0 or self._core.needs_check(w, self._core.now(), self.trusted_for)

@@ -1,10 +1,10 @@
 @cython.freelist(16)
-@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
+@cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class Lease:
-    """One acquire of a connection, by whoever holds this: when this goes, the connection comes back.
+    """One acquire of a connection. A lease that is freed while it holds the connection releases the connection.
 
-    A context that was entered and never left ends so: signal handlers may raise between ``__enter__`` and the block
-    that ``__exit__`` guards (from Python 3.14 on), and between ``__aenter__`` and the first step of what that returned.
+    That happens to a context that was entered and never left: a signal handler may raise between ``__enter__`` and the
+    block that ``__exit__`` guards (from Python 3.14 on), or between ``__aenter__`` and the first step of its coroutine.
     """
 
     def __dealloc__(self):

@@ -5,15 +5,15 @@ cdef extern from "Python.h":
 
 @cython.final
 cdef class GuardedLogger:
-    """A logger whose handlers and filters cannot do harm.
+    """A logger whose handlers and filters can do no harm.
 
-    Most of what the pool logs, it logs between two steps of its work. A handler that raises (it sends to a log server,
-    and that is down) must not end that work, nor the thread that does it, nor reach a user whose connection is fine. An
-    Exception goes to :py:func:`sys.unraisablehook`, which prints it. Anything else is raised: a
-    ``KeyboardInterrupt`` that comes meanwhile is meant for the thread.
+    The pool logs most messages between two steps of its work. A handler that raises (it sends to a log server, and that
+    is down) must not end this work or its thread, nor reach a user whose connection is fine. So an Exception goes to
+    :py:func:`sys.unraisablehook`, which prints it. Any other exception is raised: a ``KeyboardInterrupt`` that comes
+    meanwhile is meant for the thread.
 
-    The module :py:mod:`logging` costs more to import than all else that a pool for threads needs, so it is imported
-    for the first warning, unless the program has done so. Until then nobody can have asked for what is less.
+    To import :py:mod:`logging` costs more than everything else that a pool for threads needs. So the first warning
+    imports it, unless the program has. Messages of lower levels are dropped until then: nobody can have asked for them.
 
     :param name: the name of the logger, as for :py:func:`logging.getLogger`
     """

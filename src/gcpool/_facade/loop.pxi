@@ -1,11 +1,12 @@
-# Of asyncio, as C globals. They are set when gcpool.asyncio is imported: a program of threads does not load asyncio.
+# Functions of asyncio, as C globals. load_asyncio() sets them when gcpool.asyncio is imported, so that a program with
+# threads only does not import asyncio.
 cdef object get_running_loop = None
 cdef object running_loop_or_none = None
 cdef object CancelledError = None
 
 
 def load_asyncio():
-    """Import asyncio for the pools that are to run on it."""
+    """Import asyncio for the pools that run on it."""
     global get_running_loop, running_loop_or_none, CancelledError
     import asyncio
     get_running_loop = asyncio.get_running_loop
@@ -16,10 +17,10 @@ def load_asyncio():
 
 cdef extern from *:
     """
-    /* Before Python 3.12 get_running_loop() asks the system for the process id at each call, which costs more than all
-       the rest of a cycle. What it looks at first is an object in the thread's dict that is made anew whenever a loop
-       begins or ends to run: while that object is the same, so is the running loop. (After a fork it is not valid any
-       more; the pool knows that by its fork_epoch.) Later versions need no such mark, and have none. */
+    /* THE MARK OF THE RUNNING LOOP. Before Python 3.12, get_running_loop() asks the system for the process id at each
+       call, which costs more than the rest of a cycle. The first thing it looks at is an object in the thread's dict,
+       which is made anew whenever a loop begins or ends to run: while the object is the same, so is the running loop.
+       (After a fork the object is no longer valid: the pool's fork_epoch tells.) Later versions have no such object. */
     #if PY_VERSION_HEX < 0x030C0000
       enum { GCP_HAS_LOOP_MARK = 1 };
       static void *gcp_loop_mark(void) {
@@ -34,7 +35,7 @@ cdef extern from *:
       #define gcp_loop_mark() NULL
     #endif
 
-    /* Calls a function of no parameters, that of C directly if it is one of C. */
+    /* Calls a function without parameters; its C function directly if it has one. */
     static PyObject *gcp_call(PyObject *function) {
         if (PyCFunction_CheckExact(function) && PyCFunction_GET_FLAGS(function) == METH_NOARGS)
             return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), NULL);
@@ -51,7 +52,7 @@ cdef class OwnLoop:
     """The event loop that a pool belongs to: the one that used it first."""
 
     cdef inline int check(self) except -1:
-        # That it is the running one, or becomes the pool's.
+        # Checks that the pool's loop is the running one. The first loop that uses the pool becomes the pool's.
         if self.fork_epoch == self.core.fork_epoch:
             if GCP_HAS_LOOP_MARK:
                 if self.mark is not None and <void *>self.mark == gcp_loop_mark():

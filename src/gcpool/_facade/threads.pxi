@@ -102,8 +102,8 @@ cdef class SyncPool(PoolFacade):
         return context
 
     cdef Entry acquire_slowly(self, object endpoint, object timeout, Entry e):
-        # Signal handlers run between the bytecodes of Python code, never in here: whatever the Python parts raise, and
-        # however often, the waiter is cancelled, and what it holds is given back.
+        # Compiled, because signal handlers run between the bytecodes of Python code and never in here. Whatever the
+        # Python parts raise, and however often, the waiter is cancelled, and what it holds is given back.
         cdef Waiter w
         cdef bint dead = False
         cdef bint ready
@@ -114,7 +114,7 @@ cdef class SyncPool(PoolFacade):
         try:
             w = new_waiter(endpoint)
             if timeout is not None and timeout >= ENDLESS_:
-                timeout = None          # managers know no other way to say it
+                timeout = None          # to managers, only None means no limit
         except BaseException:       # there is no memory
             if e is not None:
                 self._core.release(e, self._core.read_clock())
@@ -123,10 +123,10 @@ cdef class SyncPool(PoolFacade):
         try:
             if e is not None:
                 self._core.adopt(w, e)
-                # With an interval, take_idle() leaves to _serve() what needs a check.
+                # With an interval, take_idle() has not taken a connection that needs a check: _serve() does.
                 if self._checks and self.trusted_for <= 0:
                     if timeout is not None:
-                        since = self._core.now()    # a check that takes its time leaves less for what follows
+                        since = self._core.now()    # the time that the check takes counts, too
                     dead = not self._check_within(w, timeout)
                 ready = not dead
             else:
@@ -157,8 +157,8 @@ cdef class SyncPool(PoolFacade):
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
-        # Have what is doomed for workers closed by one. Where no thread can be started, the caller closes it, and is
-        # not late because of that by more than close() would be.
+        # Calls a worker to close what is doomed for workers. If no thread can be started, the caller closes it, and is
+        # late by no more than close() would be: see LEAST_DISPOSE_TIME.
         cdef bint called
         failure = None
         # Whoever has doomed something looks which workers there are; a worker that has left looks what is doomed.
@@ -168,7 +168,7 @@ cdef class SyncPool(PoolFacade):
         try:
             called = self._closers.call()
         except BaseException as exc:
-            # A signal handler raised in it, maybe. No worker would learn of what is doomed: so once more.
+            # A signal handler may have raised inside the call. No worker would learn what is doomed, so call once more.
             failure = exc
             try:
                 called = self._closers.call()
@@ -194,7 +194,7 @@ cdef class SyncPool(PoolFacade):
         return self.finish_release(e, lease_no)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
-        # The block of a context raised, and the manager can tell whether that broke the connection.
+        # The block of a context has raised, and the manager can tell whether the connection broke.
         if not self._core.begin_release(e, lease_no):
             return 0
         gcp_store_char(&e.broken, True)     # until the manager says something else
@@ -241,24 +241,24 @@ cdef class SyncPool(PoolFacade):
                     self.dispose_due(core.read_clock())
                 return 0
             except BaseException as exc:
-                # Disposes of nothing that is due, as in generic-connection-pool.
+                # Closes no connections that are due, as in generic-connection-pool.
                 self.release_unreset(e, lease_no, isinstance(exc, Exception))
                 self.dispose_doomed()
                 raise
         return give_back(self, core, e, lease_no)
 
     cdef int dispose_due(self, double now) except -1:
-        # What each release does for the connections that are due, and for those that are to be closed.
+        # What each release does about the connections that are due, and about the doomed ones.
         try:
             self.doom_due(now)
-        finally:            # a signal handler may raise in it, where it looks after the collector's thread
+        finally:            # a signal handler may raise in doom_due(), while it starts the collector's thread
             if has_doomed(self._core):
                 self.dispose_doomed()
         return 0
 
     cdef int dispose_doomed(self) except -1:
-        # What a release has doomed, or an interrupted one has left, its caller closes. A worker may be missing for the
-        # rest, if an acquire was interrupted before it called one.
+        # The caller closes what its release has doomed, and what an interrupted release has left behind. The call of a
+        # worker is for an acquire that was interrupted before it called one.
         try:
             self.dispose_all(&self._core.doomed_for_caller, INFINITY)
         finally:
@@ -266,7 +266,7 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int dispose_all(self, Chain *doomed, double deadline) except -1:
-        # Somebody may be waiting for each of these slots: go on whatever one of them raises.
+        # Somebody may be waiting for each of these slots: whatever one dispose raises, go on with the next.
         cdef Entry e
         cdef bint for_worker = doomed == &self._core.doomed_for_worker
         failure = None
@@ -314,12 +314,12 @@ cdef class SyncPool(PoolFacade):
         return None
 
     def _close_next(self):
-        # For a worker: close one connection of those that are doomed for it. False if there is none.
+        # For a worker: closes one connection that is doomed for workers. False if there is none.
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
         if gcp_load_int(&core.doomed_for_worker.count) > 1:
-            self._closers.call()        # this dispose may hang: the others are closed beside it
+            self._closers.call()        # this dispose may hang: another worker closes the other connections
         e = core.take_doomed_for_worker()
         if e is None:
             return False
@@ -327,7 +327,8 @@ cdef class SyncPool(PoolFacade):
         return True
 
     cdef bint create_within(self, Waiter w, object timeout) except -1:
-        # Between create's return and the entry there must be no bytecode: a signal there would lose the connection.
+        # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
+        # would lose the connection.
         cdef Entry ticket = w.served
         conn = self._manager.create(w.endpoint, timeout=timeout)
         return created(self._core, ticket, conn, read_clock(self._core))
@@ -336,18 +337,18 @@ cdef class SyncPool(PoolFacade):
         return self.create_within(w, timeout)
 
     def _check_within(self, Waiter w not None, timeout):
-        # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
+        # Whether the connection that the waiter was served is alive. The timeout is what is left of the acquire's.
         cdef Entry e = w.served
         cdef bint alive
         limit = timeout
-        own = self._check_timeout is not None and (timeout is None or self._check_timeout < timeout)
-        if own:
+        check_timeout_applies = self._check_timeout is not None and (timeout is None or self._check_timeout < timeout)
+        if check_timeout_applies:
             limit = self._check_timeout
         self._core.begin_check(w)
         try:
             alive = bool(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
         except TimeoutError as exc:
-            if not own:
+            if not check_timeout_applies:
                 raise
             log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
             alive = False
@@ -359,7 +360,7 @@ cdef class SyncPool(PoolFacade):
         self.begin_disposals(INFINITY if deadline is None else deadline)
 
     def _dispose_doomed(self, deadline=None):
-        # For close(): all that is doomed, by whoever.
+        # For close(): closes everything that is doomed, on both chains.
         cdef double end = INFINITY if deadline is None else deadline
         try:
             self.dispose_all(&self._core.doomed_for_caller, end)
@@ -376,7 +377,7 @@ cdef enum:
 
 
 @cython.final
-@cython.no_gc_clear     # what it holds it gives back, also as part of a reference cycle
+@cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class SyncConnectionContext(Lease):
     """What ``pool.connection()`` returns. It can be entered again after it was left.
 
