@@ -127,7 +127,7 @@ cdef class SyncPool(PoolFacade):
                 if self._checks and self.trusted_for <= 0:
                     if timeout is not None:
                         since = self._core.now()    # a check that takes its time leaves less for what follows
-                    dead = not self._check_within(w, timeout)
+                    dead = not self.check_within(w, timeout)
                 ready = not dead
             else:
                 ready = self.connect_at_once(w, timeout)
@@ -330,6 +330,9 @@ cdef class SyncPool(PoolFacade):
         return self.create_within(w, timeout)
 
     def _check_within(self, Waiter w not None, timeout):
+        return self.check_within(w, timeout)
+
+    cdef bint check_within(self, Waiter w, object timeout) except -1:
         # Whether what the waiter was served is alive; the timeout is what is left of the acquire's.
         cdef Entry e = w.served
         cdef bint alive
