@@ -58,7 +58,7 @@ def test_acquire_at_the_total_cap_is_answered_with_an_idle_connection_to_close_f
 
 def test_acquire_at_the_total_cap_waits_when_all_connections_are_out() -> None:
     pool = Pool(max_size=1, total_max_size=1)
-    pool.acquire('a')
+    _held = pool.acquire('a')
     assert pool.ask('b').answer == 'waits'
     assert pool.core.doomed == 0
 

@@ -136,7 +136,7 @@ def test_each_way_in_takes_any_spelling_and_remembers_it() -> None:
 def test_a_release_to_a_spelling_of_another_endpoint_is_refused() -> None:
     pool = spelled(Speller())
     held = connected(pool, Endpoint('A'), 'first')
-    connected(pool, Endpoint('B'), 'other')
+    _other = connected(pool, Endpoint('B'), 'other')
     for wrong in (Endpoint('b'), Endpoint('B'), Endpoint('c'), Endpoint('C')):
         with pytest.raises(ConnectionNotAcquired, match='belongs to endpoint a'):
             pool.core.find_acquired(held.conn, wrong)

@@ -16,5 +16,4 @@ cdef class Waiter:
     cdef bint has_waited                    # [core]
     cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check began
 
-    cdef int begin(self, object endpoint) except -1
     cdef void leave(self) noexcept

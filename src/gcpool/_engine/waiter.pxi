@@ -10,13 +10,9 @@ cdef class Waiter:
     def __init__(self, object endpoint):
         if self.spare is not None or self.core is not None:
             raise RuntimeError('a waiter is for one acquire: expected a new one')
-        self.begin(endpoint)
-
-    cdef int begin(self, object endpoint) except -1:
         self.endpoint = endpoint
-        self.spare = Entry.__new__(Entry)
+        self.spare = Entry()
         self.state = FRESH
-        return 0
 
     def __del__(self):
         # The garbage collector calls this before it clears anything. If the waiter left the queue only in __dealloc__,
@@ -84,8 +80,9 @@ cdef class Waiter:
 
 
 cdef inline Waiter new_waiter(object endpoint):
+    # Without a ticket: request() sees to that.
     cdef Waiter w = Waiter.__new__(Waiter)
-    w.begin(endpoint)
+    w.endpoint = endpoint
     return w
 
 

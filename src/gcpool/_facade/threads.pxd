@@ -7,6 +7,7 @@ cdef class SyncPool(PoolFacade):
     cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1
     cdef int dispose_due(self, double now) except -1
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1
+    cdef bint check_within(self, Waiter w, object timeout) except -1
     cdef bint create_within(self, Waiter w, object timeout) except -1
     cdef int begin_disposals(self, double deadline) except -1
     cdef int dispose_doomed(self) except -1

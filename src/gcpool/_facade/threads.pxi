@@ -127,7 +127,7 @@ cdef class SyncPool(PoolFacade):
                 if self._checks and self.trusted_for <= 0:
                     if timeout is not None:
                         since = self._core.now()    # the time that the check takes counts, too
-                    dead = not self._check_within(w, timeout)
+                    dead = not self.check_within(w, timeout)
                 ready = not dead
             else:
                 ready = self.connect_at_once(w, timeout)
@@ -337,6 +337,9 @@ cdef class SyncPool(PoolFacade):
         return self.create_within(w, timeout)
 
     def _check_within(self, Waiter w not None, timeout):
+        return self.check_within(w, timeout)
+
+    cdef bint check_within(self, Waiter w, object timeout) except -1:
         # Whether the connection that the waiter was served is alive. The timeout is what is left of the acquire's.
         cdef Entry e = w.served
         cdef bint alive
