@@ -150,6 +150,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
 
 cdef bint request_ticket(PoolCore core, Waiter w) except -1:
     # The same for an acquire that may connect at once. False when nothing is done yet, since it takes more.
+    cdef object as_written = w.endpoint
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
     number_locked(core, w)
@@ -160,6 +161,8 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
         forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
+    if not connects:
+        w.endpoint = as_written     # error messages name the endpoint as the caller wrote it
     return connects
 
 
