@@ -126,7 +126,8 @@ class AsyncSecondLook:
     def set(self, pool: Any) -> None:
         """Set the timer, or take it away: a close has begun, or ended."""
         loop = pool._bound_loop
-        due = math.inf if pool._core.closed or loop is None or loop.is_closed() else pool._core.look_again_at()
+        ended = pool._core.closed or loop is None or loop.is_closed()
+        due = math.inf if ended else pool._core.look_again_at()
         if due == self._due and loop is self._loop:
             return
         if self._timer is not None:
@@ -134,7 +135,7 @@ class AsyncSecondLook:
             self._timer = None
         if due < math.inf:
             # In an empty context, as the collector's: see AsyncWorker.
-            self._timer = loop.call_later(max(due - pool._core.now(), 0.0), self._ring, context=Context())
+            self._timer = pool._bound_loop.call_later(max(due - pool._core.now(), 0.0), self._ring, context=Context())
         self._loop = loop
         self._due = due
 
@@ -476,8 +477,8 @@ class SyncClosers:
             crew.free.pop(thread, None)
             # If a signal handler raised in start(), it may have been taken out of the crew, and runs all the same.
             if self._enlist(crew, thread):
-                # Looks once more after it has waited in vain: it was free until then, and may have been called at the last
-            # moment.
+                # Looks once more after it has waited in vain: it was free until then, and may have been called at the
+                # last moment.
                 while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
                     pass
         finally:

@@ -47,7 +47,7 @@ cdef inline void *take_idle_and_unlock(
     unlink_idle(ep, <Entry>p)
     lend(ep, <Entry>p)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
-    Py_INCREF(<object>taken)    # under the lock: as soon as this unlocks, close() may doom the entry and a worker free it
+    Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
     return taken
 
