@@ -14,7 +14,3 @@ cdef class SyncPool(PoolFacade):
     cdef int dispose_all(self, Chain *doomed, double deadline) except -1
     cdef object stand_by(self)
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1
-
-
-cdef class SyncConnectionContext(Lease):
-    cdef int use                            # [atomic] UNUSED, IN_USE, CHANGING: by the thread that owns the lease then
