@@ -30,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 QUICK = os.environ.get('GCPOOL_QUICK', '0') == '1'
@@ -166,7 +167,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @hypothesis.settings(max_examples=1, database=None)
-@hypothesis.given(hypothesis.strategies.none())
+@hypothesis.given(st.none())
 def let_hypothesis_make_its_random(_: None) -> None:
     """The first test of Hypothesis in a thread makes one, and looks for who refers to it: not among what is frozen."""
 

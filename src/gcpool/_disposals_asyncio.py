@@ -1,4 +1,4 @@
-"""The tasks of a pool on asyncio, most of which close connections."""
+"""The tasks of a pool on asyncio. Most of them close connections."""
 
 import asyncio
 import sys

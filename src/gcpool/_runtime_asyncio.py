@@ -133,7 +133,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         raise NotImplementedError
 
     async def _release_after_error(self, lease: Lease, exc: BaseException) -> None:
-        """The end of a context whose block raised. The connection is being released, and broken."""
+        """The end of a context whose block raised. The connection is RELEASING, and counts as broken."""
         entry = lease.held
         await self._judge(entry, exc)
         if entry.is_broken:

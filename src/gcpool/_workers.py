@@ -127,7 +127,8 @@ class AsyncSecondLook:
     def set(self, pool: Any) -> None:
         """Set, move or cancel the timer, because a close has begun or ended."""
         loop = pool._bound_loop
-        due = math.inf if pool._core.closed or loop is None or loop.is_closed() else pool._core.look_again_at()
+        ended = pool._core.closed or loop is None or loop.is_closed()
+        due = math.inf if ended else pool._core.look_again_at()
         if due == self._due and loop is self._loop:
             return
         if self._timer is not None:
@@ -135,7 +136,7 @@ class AsyncSecondLook:
             self._timer = None
         if due < math.inf:
             # In an empty context, as the collector's: see AsyncWorker.
-            self._timer = loop.call_later(max(due - pool._core.now(), 0.0), self._ring, context=Context())
+            self._timer = pool._bound_loop.call_later(max(due - pool._core.now(), 0.0), self._ring, context=Context())
         self._loop = loop
         self._due = due
 
@@ -570,7 +571,7 @@ class SyncClosers:
         self._crew_of_this_process().dismissed = False
         pool = self._pool()
         if pool is not None and pool._core.look_again_at() < math.inf:
-            # One of the threads that have ended was to look again.
+            # One of the threads that have ended was kept free to look again.
             self.stand_by()
 
 

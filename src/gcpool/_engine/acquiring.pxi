@@ -47,7 +47,7 @@ cdef inline void *take_idle_and_unlock(
     unlink_idle(ep, <Entry>p)
     lend(ep, <Entry>p)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
-    Py_INCREF(<object>taken)    # under the lock: after it, close() may doom the entry and a worker free it
+    Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
     return taken
 
@@ -151,6 +151,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
 cdef bint request_ticket(PoolCore core, Waiter w) except -1:
     # The short form of request() for a waiter that gets a ticket at once, and for whom nothing has to be closed. False
     # if nothing was done: an endpoint wants a slot, or the waiter has to be lent a connection, queued or refused.
+    cdef object as_written = w.endpoint
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
     number_locked(core, w)
@@ -161,6 +162,8 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
         forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
+    if not connects:
+        w.endpoint = as_written     # error messages name the endpoint as the caller wrote it
     return connects
 
 

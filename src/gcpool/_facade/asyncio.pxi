@@ -67,7 +67,7 @@ cdef class AsyncPool(PoolFacade):
         return 0
 
     def _runs_in_other_thread(self):
-        # Whether the pool's loop does: then only what is safe for threads may be called of it.
+        # Whether the pool's loop runs in another thread: then only its thread-safe methods may be called.
         return self.own_loop.runs_in_other_thread()
 
     @property
@@ -207,7 +207,7 @@ cdef class AsyncPool(PoolFacade):
         # The acquire has failed: gives back what its waiter holds.
         try:
             self._core.cancel(w, self._core.read_clock())
-        finally:            # a signal handler may raise in it, where it wakes the next one who waits
+        finally:            # a signal handler may raise in cancel(), where that wakes the next waiter
             if has_doomed(self._core):
                 self.spawn_disposals()
 
@@ -267,7 +267,7 @@ cdef class AsyncPool(PoolFacade):
         try:
             self.try_to_give_back(e, lease_no, state)
         except BaseException:
-            # A signal handler raised in it, maybe before anything was done. (Or the loop was closed in this moment.)
+            # A signal handler raised, maybe before anything was done, or the loop was closed at this moment: once more.
             self.try_to_give_back(e, lease_no, state)
             raise
         return 0
@@ -352,7 +352,7 @@ cdef class AsyncConnectionContext(Lease):
 
     @property
     def conn(self):
-        """The connection. RuntimeError where the context is not entered."""
+        """The connection. RuntimeError if the context is not entered."""
         return self.held.conn
 
     @property

@@ -167,7 +167,7 @@ cdef class PoolFacade:
         return checked_timeout(timeout)
 
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
-        # The holder of a lease has gone away without releasing the connection, which another release may have done.
+        # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError
 

@@ -17,4 +17,4 @@ cdef class SyncPool(PoolFacade):
 
 
 cdef class SyncConnectionContext(Lease):
-    cdef int use                            # [atomic] UNUSED, IN_USE, CHANGING: by the thread that owns the lease then
+    cdef int use                            # [atomic] UNUSED, IN_USE; CHANGING: the thread that set it owns the lease
