@@ -1,7 +1,7 @@
-"""The contexts of a pool as far as they are not compiled: around the methods of a subclass, around the calls of a
-function, and what the manager says of a block that raised.
+"""The part of a pool's contexts that is not compiled.
 
-The half for threads is generated from the half for asyncio.
+That is the context around a subclass's own methods, the decorator, and the question to the manager about a block that
+raised. The half for threads is generated from the half for asyncio.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -35,7 +35,7 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
-                # None if the subclass gives out something of its own, or its user has given it back already.
+                # None if the subclass hands out objects of its own, or the block has released the connection already.
                 entry = self._core.entry_if_acquired(conn, endpoint)
                 if entry is not None:
                     entry.break_()
@@ -53,7 +53,7 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
         return with_connection
 
     async def _judge(self, entry: Entry, exc: BaseException) -> None:
-        """Ask the manager whether what its user's block raised broke the connection. Until then it counts as broken."""
+        """Ask the manager whether the exception of the user's block broke the connection. Until then it counts so."""
         try:
             if not await self._verdict(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()

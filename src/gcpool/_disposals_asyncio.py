@@ -1,4 +1,4 @@
-"""The tasks of a pool on asyncio, most of which close connections."""
+"""The tasks of a pool on asyncio. Most of them close connections."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ __all__ = ['TELL_DEAD_TASK', 'AsyncDisposals', 'set_limit', 'spawn', 'timeout_sc
 
 ResultT = TypeVar('ResultT')
 
-# The name of the tasks that call on_connection_dead, and the seconds that such a task has to end when the pool is
+# The name of the tasks that call on_connection_dead, and the seconds that such a task gets to end when the pool is
 # closed without a limit.
 TELL_DEAD_TASK = 'gcpool-dead'
 TELL_DEAD_TIME = 1.0
@@ -30,8 +30,8 @@ TELL_DEAD_TIME = 1.0
 def set_limit(scope: 'timeout_scope', seconds: float) -> None:
     """Set the time limit of a scope that was entered.
 
-    A cancelled timer stays in the loop until its time. In an empty context it does not keep the task's context alive
-    until then, with whatever a request has put there.
+    A cancelled timer stays in the loop until its time. It is made in an empty context: otherwise it would keep the
+    task's context alive until then, with everything that a request has put there.
     """
     Context().run(scope.reschedule, asyncio.get_running_loop().time() + seconds)
 
@@ -49,21 +49,21 @@ def spawn(
 
 
 def put_all_back(queue: 'deque[Disposal]') -> None:
-    """Put the connections of a queue back among the doomed: nobody takes them out of the queue any more."""
+    """Put the connections of a queue back among the doomed, because no lane takes them out of the queue any more."""
     while queue:
         queue.popleft().put_back()
 
 
 def _is_being_cancelled() -> bool:
-    # Whether a CancelledError came from outside. Before 3.11 a task does not tell.
+    # Whether a CancelledError came from outside the task. Before 3.11 a task does not tell.
     cancelling = getattr(asyncio.current_task(), 'cancelling', None)
     return cancelling is None or cancelling() > 0
 
 
 class AsyncDisposals(AsyncPool):
-    """Closes in tasks of the pool's own what is doomed.
+    """Closes what is doomed, in tasks of the pool.
 
-    A caller that is cancelled does not leave a connection half-closed, nor its slot taken.
+    If a caller closed a connection itself and was cancelled, the connection would stay half-closed, and its slot taken.
     """
 
     __slots__ = ()
@@ -72,7 +72,7 @@ class AsyncDisposals(AsyncPool):
     _spawn = staticmethod(spawn)
 
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
-        """What is left of a release that had to have connections closed."""
+        """What is left of a release after which connections are to be closed."""
         if tasks:
             await asyncio.wait(tasks)
 
@@ -84,19 +84,19 @@ class AsyncDisposals(AsyncPool):
     async def _dispose_doomed(self, deadline: float | None = None) -> None:
         tasks = self._spawn_disposals(deadline)
         if tasks:
-            # Each disposal is cancelled in time. A disposal that goes on even so is not waited for.
+            # Each disposal is cancelled when its time limit has expired. If one goes on even so, nobody waits for it.
             patience = None if deadline is None else max(deadline - self._core.now(), 0.0) + 2 * GRACE
             await asyncio.wait(tasks, timeout=patience)
 
     async def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's own tasks, so that none of them outlives ``close()``.
 
-        Tasks that are still at work when the time is over are cancelled, and get GRACE seconds to end.
+        Tasks that are still at work when the time limit has expired are cancelled, and get GRACE seconds to end.
         """
-        # Noted here, too: a signal handler may have raised in the callback that drops an ended task from the list.
+        # Ended tasks are noted here, too: a signal handler may have raised in the callback that drops them from _tasks.
         ended: set[asyncio.Task[Any]] = set()
         while left := self._own_tasks() - ended:
-            # First the tasks that close connections: an on_connection_dead that waits for this call ends after it only.
+            # First the tasks that close connections: an on_connection_dead may wait for this very call to end.
             closing = {task for task in left if task.get_name() != TELL_DEAD_TASK}
             tasks = closing or left
             patience: float | None = None if closing else TELL_DEAD_TIME
@@ -111,14 +111,14 @@ class AsyncDisposals(AsyncPool):
                 logger.warning('closing the pool: tasks that go on although they were cancelled: %d', len(at_work))
                 return
             ended |= tasks
-            # The done callbacks of the tasks: asyncio calls them at the next turn of the loop at the latest.
+            # For the done callbacks of the tasks, which asyncio calls at the next turn of the loop at the latest.
             await asyncio.sleep(0)
 
     def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
         tasks: set[asyncio.Task[Any]] = set(self._tasks)
         if self._worker is not None and self._worker.task is not None:
             tasks.add(self._worker.task)
-        # A dispose that closes the pool does not wait for itself, nor a forked child for what its parent does.
+        # A dispose that closes the pool does not wait for itself, nor does a forked child for its parent's tasks.
         return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._bound_loop}
 
     def _begin_disposals(self, deadline: float | None) -> None:
@@ -126,7 +126,7 @@ class AsyncDisposals(AsyncPool):
             self._spawn_disposals()
 
     def _look_again(self) -> None:
-        """A close for somebody who waits may hang: have another connection closed then."""
+        """Have another connection closed, because a close has stopped counting for the waiters (AsyncSecondLook)."""
         self._core.look_again(self._core.now())
         self._begin_disposals(None)
         self._second_look.set(self)
@@ -134,14 +134,14 @@ class AsyncDisposals(AsyncPool):
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
         if loop is None or loop.is_closed():
-            # A coroutine that outlived its loop. What is doomed remains so.
+            # A coroutine has outlived its loop. What is doomed remains doomed.
             return []
         if self._runs_in_other_thread():
-            # A coroutine that is finalised there.
+            # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
             loop.call_soon_threadsafe(self._spawn_disposals, deadline)
             return []
         self._second_look.set(self)
-        # One queue for all lanes: a disposal that hangs holds up none of the others.
+        # One queue for all lanes, so that a disposal that hangs holds up no other one.
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
         try:
@@ -149,7 +149,7 @@ class AsyncDisposals(AsyncPool):
                 queue.append(taken)
             return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
         except BaseException:
-            # A signal handler raised. Lanes that were begun find these connections among the doomed.
+            # A signal handler raised. Lanes that were spawned already find these connections among the doomed.
             if taken is not None:
                 taken.put_back()
             put_all_back(queue)
@@ -165,8 +165,8 @@ class AsyncDisposals(AsyncPool):
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         self._tasks.discard(task)
         self._second_look.set(self)
-        # If a signal handler raised between two lines of the lane, maybe the first, disposals are left in the queue.
-        # They go back among the doomed, where the other lanes find them.
+        # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back
+        # among the doomed, where the other lanes find them.
         put_all_back(queue)
         if self._core.doomed:
             self._spawn_disposals()
@@ -174,30 +174,30 @@ class AsyncDisposals(AsyncPool):
     async def _dispose_in_turn(
         self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
     ) -> None:
-        # A failure before the first step is a cancellation.
+        # A failure that comes before the first step is a cancellation.
         loop_ends = failure is not None
         taken: Disposal | None = None
         try:
             while (taken := queue.popleft() if queue else self._take_disposal()) is not None:
                 if loop_ends:
-                    # It cancels this, and waits for it: it must not wait for ever.
+                    # The loop has cancelled this task, and waits for it: without a limit it could wait for ever.
                     deadline = self._core.now()
                 elif self._core.doomed:
-                    # The end of one may doom several, and this one may hang: the others are closed beside it.
+                    # More connections are doomed, and this disposal may hang: other tasks close those.
                     self._spawn_disposals(deadline)
                 try:
                     await self._dispose(taken, deadline)
                 except GeneratorExit:
                     raise
                 except BaseException as exc:
-                    # Somebody may be waiting for each of the other slots: first go on.
+                    # Somebody may be waiting for each of the other slots: go on, and raise this afterwards.
                     failure = failure or exc
                     loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
                 finally:
                     taken.put_back()
         finally:
-            # Its loop was closed, and nothing can be awaited any more, or a signal handler raised: back they go, now
-            # and not when the traceback goes. If other lanes are left, they find them among the doomed.
+            # The loop was closed, so that nothing can be awaited any more, or a signal handler raised. The disposals go
+            # back among the doomed now, where other lanes find them, and not only when the traceback is freed.
             if taken is not None:
                 taken.put_back()
             put_all_back(queue)
@@ -206,7 +206,7 @@ class AsyncDisposals(AsyncPool):
 
     async def _dispose(self, disposal: Disposal, deadline: float | None) -> None:
         if disposal.entry is None:
-            # Its lane was given up, and then it ran all the same.
+            # Its lane was given up, which ended the disposal, and then ran all the same.
             return
         timeout = self._dispose_timeout
         if deadline is not None:
@@ -221,7 +221,7 @@ class AsyncDisposals(AsyncPool):
                     set_limit(scope, timeout)
                     await disposal
         except (TimeoutError, asyncio.TimeoutError) as exc:
-            # That of the time limit has no text.
+            # The exception of the time limit has no text.
             reason = str(exc) or f'the limit was {seconds(timeout)}'
             logger.error('disposing of a connection to %r timed out: %s', endpoint, reason)
         except Exception as exc:

@@ -1,6 +1,6 @@
 """What a pool on asyncio does besides deciding: it waits, connects, checks, and ends releases that have a hook.
 
-``gcpool.asyncio`` is written over this module, and ``gcpool.threading``, generated from it, over ``_runtime_threads``.
+``gcpool.asyncio`` builds on this module, and ``gcpool.threading``, which is generated from it, on ``_runtime_threads``.
 ``SyncRuntime`` there has the methods of ``AsyncRuntime``, without the awaits.
 """
 
@@ -67,18 +67,18 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         """Take a connection out of the pool, or create one.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting, not even
-            for a close: then only what is idle, or connected at once, can be had. None means the pool's
+        :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
+            close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
-        :return: a connection that nobody else has, to be given back with :py:meth:`release`
-        :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the time is over
-        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
+        :return: a connection for the caller's exclusive use, to be returned with :py:meth:`release`
+        :raises PoolTimeout: (a TimeoutError, and what ``asyncio.TimeoutError`` catches) when the timeout expires
+        :raises ConnectionPoolClosedError: when the pool is closed, or is closed while this waits
         :raises EventLoopMismatch: when the pool belongs to another event loop
-        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is no number
+        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
-        :raises Exception: what the connection manager raises; nothing is lost then, nor when this is cancelled
+        :raises Exception: what the connection manager raises; no connection is lost then, nor if this is cancelled
 
-        As in generic-connection-pool; those who wait are served first come, first served.
+        As in generic-connection-pool. Waiters are served first come, first served.
         """
         if timeout is not None:
             timeout = self._checked_timeout(timeout)
@@ -88,13 +88,13 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         conn: ConnectionT = ready[endpoint]
         if conn is not ready:
             return conn
-        # If a signal handler raises before the next line, the waiter goes, and gives back what it was served.
+        # If a signal handler raises before the last line, the waiter is freed, and gives back what it was served.
         waiter = await self._acquire_unready(endpoint, timeout)
         conn = waiter.served.conn
         del waiter.served
         return conn
 
-    # In the warning about a coroutine that was never awaited.
+    # The warning about a coroutine that was never awaited shows this name.
     acquire.__qualname__ = 'ConnectionPool.acquire'
     _own_methods = acquire, AsyncPool.release
 
@@ -104,7 +104,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
     async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
-        """Acquire a connection that is not ready: the waiter that this returns was served it."""
+        """Acquire a connection if none is ready. Returns the waiter that was served it, and still owns it."""
         waiter = Waiter(endpoint)
         try:
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
@@ -114,7 +114,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         return waiter
 
     async def _enter(self, context: AsyncConnectionContext, endpoint: EndpointT, timeout: float | None) -> Any:
-        # No call: see ReadyConnections.
+        # An assignment and not a call, at whose end a signal handler could raise: see ReadyConnections.
         context.waiter = await self._acquire_unready(endpoint, timeout)
         return context.conn
 
@@ -133,7 +133,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         raise NotImplementedError
 
     async def _release_after_error(self, lease: Lease, exc: BaseException) -> None:
-        """The end of a context whose block raised. The connection is being released, and broken."""
+        """The end of a context whose block raised. The connection is RELEASING, and counts as broken."""
         entry = lease.held
         await self._judge(entry, exc)
         if entry.is_broken:

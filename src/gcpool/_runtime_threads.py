@@ -64,9 +64,9 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
     def _wait(
         self, signal: threading.Lock, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
     ) -> bool:
-        """Wait until notified (True), or give up when the time is over (False).
+        """Wait until notified (True), or give up when the time limit has expired (False).
 
-        Where connections are being closed for those who wait, look again in time: a close may hang.
+        While a close counts for the waiters, this looks again when the close stops counting: the close may hang.
         """
         core = self._core
         limit = math.inf if deadline is None else deadline
@@ -83,7 +83,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                 elif remaining <= threading.TIMEOUT_MAX:
                     break
         finally:
-            # Somebody else may wait for what is being closed, who began to wait before that.
+            # This acquire no longer looks again. A waiter that began to wait before the close does not either.
             if look_at < math.inf and core.look_again_at() < math.inf:
                 self._closers.stand_by()
         if give_up(waiter):
@@ -102,10 +102,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         self._begin_disposals()
 
     def _end_tasks(self, deadline: float | None) -> None:
-        """Wait for the end of the pool's threads, so that none of them outlives ``close()``.
-
-        Where there is no limit, they have nothing more to close by now.
-        """
+        """Wait for the end of the pool's threads, so that none of them outlives ``close()``."""
         patience = IDLE_THREADS_TIME if deadline is None else max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
         until = self._core.now() + patience
         at_work = 0
@@ -115,7 +112,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                 continue
             waited_for: list[threading.Thread] = []
             threads = workers.stop()
-            # One that has ended may have started one more.
+            # A thread may have started another one before it ended.
             while {*threads}.difference(waited_for):
                 for thread in threads:
                     thread.join(max(until - self._core.now(), 0.0))

@@ -22,7 +22,7 @@ PARALLEL_DISPOSALS = 64
 # Seconds that a closing thread waits for the next connection before it ends.
 LINGER = 1.0
 
-# Seconds that idle threads have to end before the process forks.
+# Seconds that idle threads get to end before the process forks.
 FORK_PATIENCE = 0.1
 
 # Seconds after which the collector of an asyncio pool goes on if its task was cancelled.
@@ -76,7 +76,7 @@ class AsyncWorker:
             # A coroutine that outlived its loop has released a connection.
             return
         if pool._runs_in_other_thread():
-            # A coroutine that is finalised there did.
+            # A coroutine that is finalised in this thread has released a connection.
             loop.call_soon_threadsafe(self.wake)
             return
         if self._timer is not None:
@@ -111,9 +111,10 @@ class AsyncWorker:
 
 
 class AsyncSecondLook:
-    """Has a pool look again where a close hangs that somebody waits for: a timer of the loop, set while one may hang.
+    """A timer of the loop that calls a pool's ``_look_again`` when a close stops counting for the waiters.
 
-    It holds no strong reference to the pool.
+    Otherwise waiters would hang as long as that close, in a pool that nobody calls meanwhile. The timer exists only
+    while a close counts. It holds no strong reference to the pool.
     """
 
     def __init__(self, pool: Any):
@@ -124,7 +125,7 @@ class AsyncSecondLook:
         self.wakeups = 0
 
     def set(self, pool: Any) -> None:
-        """Set the timer, or take it away: a close has begun, or ended."""
+        """Set, move or cancel the timer, because a close has begun or ended."""
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
         due = math.inf if ended else pool._core.look_again_at()
@@ -149,11 +150,12 @@ class AsyncSecondLook:
 
 
 class _Collector:
-    """One collector's thread, and the lock that wakes it: it is taken while there is nothing new.
+    """One collector's thread, and the lock that wakes it.
 
-    A lock is an event that can be set from anywhere, also from a weak reference's callback in the middle of setting it.
+    The lock serves as an event, and is taken while there is nothing new. Unlike an Event, it can be set anywhere, also
+    by a weak reference's callback in the middle of setting it.
 
-    :ivar pid: the process that both belong to
+    :ivar pid: the process that the thread and the lock belong to
     """
 
     def __init__(self, pid: int):
@@ -163,7 +165,7 @@ class _Collector:
         self.thread: threading.Thread | None = None
 
     def is_at_work_in(self, pid: int) -> bool:
-        # The process is compared first: if threading was not told of a fork, it takes the thread to be alive.
+        # The process is compared first: if Python was not told of a fork, threading takes the thread to be alive.
         return self.pid == pid and self.thread is not None and self.thread.is_alive()
 
     def ring_in(self, pid: int) -> None:
@@ -195,8 +197,8 @@ class SyncWorker:
         self._name = name
         self._pool = weakref.ref(pool, lambda _: self._ring_all())
         self._stopped = False
-        # Two threads may start one at once: the last one stays, and has the others end. append() and remove() of a list
-        # are atomic, without the GIL, too, and so is list() of one.
+        # Two threads may start a collector at once: the last one in this list stays, and has the others end. append()
+        # and remove() of a list are atomic, even without the GIL, and so is list() of a list.
         self._collectors: list[_Collector] = []
         self._complained = False
         self.wakeups = 0
@@ -264,19 +266,19 @@ class SyncWorker:
                 self._collect_and_sleep(collector)
         finally:
             self._forget(collector)
-            # gevent's threads outlive a fork, which has threading forget them. One that it does not know cannot end in
-            # order; this makes it known.
+            # gevent's threads outlive a fork, but threading forgets them then, and a thread that it does not know
+            # cannot end in order. This call makes the thread known.
             threading.current_thread()
 
     def _take_over(self, collector: _Collector) -> None:
         if collector not in self._collectors:
-            # A signal handler raised in start(), and nobody else knows of it.
+            # A signal handler raised in start(): _start() then forgot this collector, and it runs all the same.
             self._collectors.append(collector)
         for other in list(self._collectors):
             if other.pid != collector.pid:
                 self._forget(other)
             elif other is not collector:
-                # If it came first, it ends. If it came last, it has this one end.
+                # If this collector is the last in the list, the other one ends. If not, the last one has this one end.
                 other.ring_in(collector.pid)
 
     def _is_needed(self, collector: _Collector) -> bool:
@@ -305,9 +307,9 @@ class SyncWorker:
         self.wakeups += 1
 
     def stop(self) -> list[threading.Thread]:
-        """End the thread; what it is disposing of it still does.
+        """Have the collectors end, each after the close that it has begun, if any.
 
-        :return: the threads that there are, but for the caller: a dispose that closes the pool does not wait for itself
+        :return: the threads that are alive, but for the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
         self._ring_all()
@@ -319,7 +321,7 @@ class SyncWorker:
         ]
 
     def dismiss(self, thread: threading.Thread) -> bool:
-        """The process is about to fork: have a thread of it end that has nothing to do. False if it is another's."""
+        """The process is about to fork: have this idle thread end. False if it does not belong to this worker."""
         pid = self._getpid()
         for collector in list(self._collectors):
             if collector.thread is thread and collector.pid == pid:
@@ -329,7 +331,7 @@ class SyncWorker:
         return False
 
     def recall(self) -> None:
-        """The process has forked, and this is the parent."""
+        """The process has forked, and this is the parent: start a collector again."""
         if self._pool() is not None:
             self.at_work()
 
@@ -345,7 +347,7 @@ class _Crew:
         self.free: dict[threading.Thread, None] = {}
         self.news = threading.Lock()
         self.news.acquire()
-        # Whether a process that is about to fork has those end that wait.
+        # Whether the waiting threads are to end, because the process is about to fork.
         self.dismissed = False
 
     def ring(self) -> None:
@@ -360,13 +362,13 @@ class _Crew:
 class SyncClosers:
     """The threads that close what an acquire, or the collector, has doomed: daemon threads, started when needed.
 
-    A dispose may hang, so there is one more whenever something is doomed and none is free, up to PARALLEL_DISPOSALS. A
-    thread that finds nothing to close waits LINGER seconds for more, and ends. None of them holds a strong reference
-    to the pool while it waits. Where a close begins that somebody waits for who does not look again if it hangs, one of
-    them is kept free to do so: see stand_by().
+    A dispose may hang, so one more is started whenever a connection is doomed and no thread is free, up to
+    PARALLEL_DISPOSALS. A thread that finds nothing to close waits LINGER seconds for more, and then ends. None of them
+    holds a strong reference to the pool while it waits. If a close for waiters may hang, and no waiting acquire looks
+    again, one thread is kept free for that: see stand_by().
 
-    No doomed connection is left to nobody. Whoever dooms one puts it into the core first, and then looks which threads
-    are free; a thread is taken off the free ones first, and then looks what is doomed. One of the two sees the other.
+    No doomed connection is overlooked. A call that dooms one puts it into the core first, and then looks which threads
+    are free; a thread leaves the free ones first, and then looks what is doomed. One of the two sees the other.
 
     :param pool: the pool; ``pool._close_next()`` closes one connection, or returns False if there is none to be closed
     """
@@ -397,7 +399,7 @@ class SyncClosers:
                 return True
             # Another call is starting this thread, or the thread has died of an exception that somebody raised in it.
             crew.free.pop(thread, None)
-        # Each of those that there may be looks for more when it is done.
+        # If there are as many threads as there may be, each of them looks for more when it is done.
         return self._is_full(crew) or self._start(crew)
 
     def _is_full(self, crew: _Crew) -> bool:
@@ -405,16 +407,16 @@ class SyncClosers:
             return False
         for thread in list(crew.threads):
             if not thread.is_alive():
-                # It has died. If it is being started, it enlists once more.
+                # The thread has died, or is being started: then it enlists once more when it runs.
                 crew.threads.pop(thread, None)
         return len(crew.threads) >= PARALLEL_DISPOSALS
 
     def _enlist(self, crew: _Crew, thread: threading.Thread) -> bool:
-        """Count a thread among the closers, unless there are as many as there may be.
+        """Count a thread among the closers, unless PARALLEL_DISPOSALS threads are counted already.
 
-        Several may come here at once, each for a thread of its own. They stand in the order in which they came, and who
-        has too many before him leaves: so many at the most stay. Who has left looks again, since two may have seen each
-        other where there was room for one.
+        Several callers may do this at the same time, each for a thread of its own. Each first adds its thread to the
+        crew, whose order is that of arrival, and takes it out again if it is not among the first PARALLEL_DISPOSALS.
+        Then it tries again if there is room: a thread before it may have been taken out, too.
         """
         while True:
             crew.threads[thread] = None
@@ -425,7 +427,7 @@ class SyncClosers:
                 return False
 
     def stand_by(self) -> None:
-        """A close may hang that somebody waits for: have a thread free that looks again in time."""
+        """Have a thread free that looks again in time: a close for waiters may hang, and no waiting acquire looks."""
         if self._stopped or self._is_finalizing():
             return
         crew = self._crew_of_this_process()
@@ -475,7 +477,8 @@ class SyncClosers:
     def _run(self, crew: _Crew, thread: threading.Thread) -> None:
         try:
             crew.free.pop(thread, None)
-            # If a signal handler raised in start(), it may have been taken out of the crew, and runs all the same.
+            # Once more: if a signal handler raised in start(), _start() took the thread out of the crew, and it runs
+            # all the same.
             if self._enlist(crew, thread):
                 # Looks once more after it has waited in vain: it was free until then, and may have been called at the
                 # last moment.
@@ -517,7 +520,8 @@ class SyncClosers:
             crew.free.pop(thread, None)
 
     def _stands_by(self, crew: _Crew) -> bool:
-        # Whether it is to stay though there is nothing to close, or was not a moment ago.
+        # Whether a thread that has waited in vain is to stay: a close for waiters still counts, and no other thread is
+        # free to look again. Looks again first, which may doom a connection for this thread.
         pool = self._pool()
         if pool is None or self._are_to_end(crew) or crew is not self._crew_of_this_process():
             return False
@@ -554,7 +558,7 @@ class SyncClosers:
         return [thread for thread in list(crew.threads) if thread is not this and thread.is_alive()]
 
     def dismiss(self, thread: threading.Thread) -> bool:
-        """The process is about to fork: have its threads end that wait. False if this one is another's."""
+        """The process is about to fork: have the waiting threads end. False if this one is not one of them."""
         crew = self._crew_of_this_process()
         if thread not in crew.threads:
             return False
@@ -563,34 +567,34 @@ class SyncClosers:
         return True
 
     def recall(self) -> None:
-        """The process has forked, and this is the parent."""
+        """The process has forked, and this is the parent: threads may wait again."""
         self._crew_of_this_process().dismissed = False
         pool = self._pool()
         if pool is not None and pool._core.look_again_at() < math.inf:
-            # One of the threads that have ended was to look again.
+            # One of the threads that have ended was kept free to look again.
             self.stand_by()
 
 
 # -- before a fork ----------------------------------------------------------------------------------------------------
 
-# The threads that have nothing to do, and what they are of.
+# The threads that wait for work, and the collector or the closers that each belongs to.
 _idle_threads: dict[threading.Thread, SyncWorker | SyncClosers] = {}
 
-# What forks that are on their way have dismissed threads of.
+# The collectors and closers whose threads were dismissed for a fork that has not happened yet.
 _dismissed: list[SyncWorker | SyncClosers] = []
 
 
 def dismiss_idle_threads() -> None:
-    """Have the pool's idle threads end: a process that forks is to have no thread that it has not started itself.
+    """Have the pools' idle threads end before a fork, because Python warns about a fork beside other threads.
 
-    Python warns of a fork beside other threads. It calls this before the fork, whatever locks are held, and prints what
-    this raises: so the threads get FORK_PATIENCE seconds, and those that are at work are not waited for.
+    Python calls this whatever locks are held. So it takes none, gives the threads FORK_PATIENCE seconds, and does not
+    wait for threads that are at work.
     """
     this = threading.get_native_id()
     ending = []
     for thread in list(_idle_threads):
         workers = _idle_threads.get(thread)
-        # gevent's run in this very thread of the system: they do not count.
+        # gevent's threads run in this very thread of the system, and Python does not count them.
         if workers is not None and thread.native_id != this and workers.dismiss(thread):
             _dismissed.append(workers)
             ending.append(thread)
@@ -600,13 +604,13 @@ def dismiss_idle_threads() -> None:
 
 
 def recall_dismissed() -> None:
-    """In the parent of a fork, or where it has failed: the collectors go on."""
+    """Start collectors again, in the parent of a fork, or after a fork that has failed."""
     while _dismissed:
         _dismissed.pop().recall()
 
 
 def forget_idle_threads() -> None:
-    """In the child of a fork: they have stayed behind."""
+    """Forget the threads in the child of a fork: they have stayed behind in the parent."""
     _dismissed.clear()
     _idle_threads.clear()
 

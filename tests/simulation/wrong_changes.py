@@ -502,8 +502,8 @@ WRONG_CHANGES = (
     WrongChange(
         'cancelled-acquire-closes-nothing',
         ASYNCIO,
-        'wakes the next one who waits\n            if has_doomed(self._core):',
-        'wakes the next one who waits\n            if False:',
+        'where that wakes the next waiter\n            if has_doomed(self._core):',
+        'where that wakes the next waiter\n            if False:',
         'what a cancelled acquire gives back, and is to be closed for others, keeps its slot until somebody comes by',
     ),
     WrongChange(

@@ -1,5 +1,5 @@
-# What take_idle() returns: the entry of a connection that was idle, or just the connection. A reference, which is the
-# caller's; NULL if there is none.
+# What take_idle() returns: the entry of a connection that was idle, or the connection itself, with a reference that is
+# the caller's. NULL if no connection is ready.
 cdef enum Taken:
     TAKEN_ENTRY
     TAKEN_CONNECTION
@@ -10,7 +10,7 @@ cdef inline void *take_idle(PoolCore core, object endpoint, double now, double i
     cdef void *ep = NULL
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
-        if slot != NULL:    # without a reference: no Python code runs meanwhile, which could free the endpoint pool
+        if slot != NULL:    # no reference is taken: no Python code runs here that could free the endpoint pool
             ep = slot.value
             gcp_lock(&(<EndpointPool>ep).lock)
     else:
@@ -149,7 +149,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
 
 
 cdef bint request_ticket(PoolCore core, Waiter w) except -1:
-    # The same for an acquire that may connect at once. False when nothing is done yet, since it takes more.
+    # The short form of request() for a waiter that gets a ticket at once, and for whom nothing has to be closed. False
+    # if nothing was done: an endpoint wants a slot, or the waiter has to be lent a connection, queued or refused.
     cdef object as_written = w.endpoint
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
@@ -185,7 +186,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
             w.endpoint = ep.endpoint        # the manager's other methods are called with this spelling
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
-        # There is no ancestor to be if an __eq__ has forked the process, and this is the child.
+        # ancestor_to_be is NULL if an __eq__ has forked the process, and this is the child: allocate the child's own.
         if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
             return ep
         gcp_unlock(&ep.lock)
@@ -329,7 +330,8 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
 
 
 cdef int give_back_unused(PoolCore core, Entry e, unsigned int lease_no, double now) except -1:
-    # Gives back what an acquire was served and did not pass on to its user.
+    # Gives back a ticket or a connection that an acquire was served and did not pass on to its user. Not if the lease
+    # has ended already: a check or a hook may have released the connection, and another user may have it.
     cdef int state = gcp_load_char(&e.state)
     if state == CREATING:
         give_back_ticket(core, e, now)

@@ -24,12 +24,12 @@ cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
 
 
 cdef inline void *find_connection(Directory *d, object conn) noexcept:
-    # Its entry, with a reference that is the caller's; NULL if there is none.
+    # The entry of a connection, with a reference that is the caller's. NULL if the connection is unknown.
     return map_get(&d.by_connection, <size_t><void *>conn)
 
 
 cdef inline Entry entry_or_none(void *p):
-    # The reference is the caller's.
+    # Turns a pointer with a reference that the caller owns into an object. None for NULL.
     if p == NULL:
         return None
     return hand_out_entry(p)
@@ -39,10 +39,11 @@ cdef inline Entry find_entry(Directory *d, object conn):
     return entry_or_none(find_connection(d, conn))
 
 
-# LOCKED AT ONCE. What is in the tables is alive, and stays there while the lock of its endpoint pool is held: whoever
-# holds that needs no reference, which another thread than the one that made the object would pay for dearly. Here the
-# lock of the shard is taken first, against the order of locks, and so the other one is only tried. NULL, too, where
-# somebody has it; then the way with a reference is left. Whoever takes something out of the tables holds that lock.
+# LOCKED AT ONCE. Without the GIL a reference to an object that another thread has made costs as much as a lock. What is
+# in the tables is alive, and stays in them while the lock of its endpoint pool is held, because every function that
+# takes an object out of a table holds that lock. So these two find an object, lock its endpoint pool and take no
+# reference. They hold the shard's lock first, which is against the order of locks: the other lock is only tried. They
+# return NULL if the object is unknown, or if another thread has that lock. The caller then takes a reference first.
 
 cdef inline void *lock_pool_at_once(Directory *d, object endpoint) noexcept:
     cdef size_t key = <size_t><void *>endpoint
@@ -57,7 +58,7 @@ cdef inline void *lock_pool_at_once(Directory *d, object endpoint) noexcept:
 
 
 cdef inline void *lock_entry_at_once(Directory *d, object conn) noexcept:
-    # The entry of a connection: its endpoint pool is locked.
+    # The entry of a connection, with the lock of its endpoint pool held.
     cdef size_t key = <size_t><void *>conn
     cdef Shard *shard = &d.by_connection.shards[shard_of(key)]
     cdef void *e
@@ -191,7 +192,7 @@ cdef EndpointPool find_by_hash(PoolCore core, Map *where, object endpoint, Py_ha
             return ep
         else:
             n += 1
-        ep = None       # it may be forgotten meanwhile, and this the last reference: not to be let go under the lock
+        ep = None       # the endpoint pool may be forgotten by now: its last reference must not be dropped under a lock
 
 
 cdef bint has_spelling(EndpointPool ep, object endpoint, Py_hash_t hash_) except -1:

@@ -43,7 +43,7 @@ cdef int end_check(PoolCore core, Waiter w) except -1:
 cdef bint still_holds(PoolCore core, Waiter w) except -1:
     cdef Entry e = entry_held_by(w)
     cdef bint held
-    if made_before_fork(core, e.fork_epoch):    # by the check or the hook, and this is the child
+    if made_before_fork(core, e.fork_epoch):    # the check or the hook has forked, and this is the child
         return True
     gcp_lock(&e.pool.lock)
     held = e.state == ACQUIRED and is_lease_of(e, w.lease_no)

@@ -1,18 +1,18 @@
-# OVERTAKING. At the total cap a connection that is released at A goes to the next waiter of A, though a waiter of B
-# may have come earlier: to serve that one it would have to be closed, and another one opened. But who was overtaken
-# for MAX_OVERTAKING_TIME is overtaken no more. Time is cut into epochs of half of that. All who were overtaken in an
-# epoch came before the last one who overtook in it, so that one number an epoch tells who they are. They are
-# overtaken no more from the next but one epoch on, that is 5 to 10 s later.
+# OVERTAKING. At the total limit a connection that is released at endpoint A goes to A's next waiter, even if a waiter
+# of endpoint B came earlier: to serve B, the pool would have to close the connection and open another one. This is
+# bounded. Time is cut into epochs of MAX_OVERTAKING_TIME / 2. All waiters that were overtaken in an epoch came before
+# the last waiter that overtook in it, so one number per epoch says which waiters they are. From two epochs later on,
+# that is after 5 to 10 s, they are not overtaken any more.
 #
-# Between endpoints it is the *place* of a waiter that counts. That is its number, unless it came to the head of its
-# queue when the one before gave up waiting: then it has the place of that one. Where nobody is behind, the place is
-# kept for the next one who waits at the endpoint, in this epoch and the next one. So an endpoint whose waiters time
-# out and come again does not begin anew each time. Example: B has 9 of 10 connections, which stay out, and its
-# waiters give up each second. A hands its connection on to waiters of its own, who have come after the first one of
-# B. After 5 to 10 s it is closed for B.
+# Waiters of different endpoints are compared by *place*. A waiter's place is its number, unless the waiter before it in
+# the queue gave up: then it has inherited that waiter's place. If a waiter gives up and none is behind it, its place is
+# kept for the next one that waits at the endpoint, in this epoch or the next. Otherwise an endpoint whose acquires time
+# out and are tried again would begin anew each time. Example: B has 9 of 10 connections, all in use for minutes, and
+# B's waiters give up after a second each. A passes the tenth connection on among its own waiters, which came after B's
+# first one. After 5 to 10 s the pool closes it, and B gets the slot.
 #
-# Places are kept by the hash of the endpoint, which may be forgotten by then. Endpoints that have one hash share
-# them.
+# Places are kept by the hash of the endpoint, because the endpoint pool may be forgotten by then. Endpoints with equal
+# hashes share a kept place.
 
 cdef double MAX_OVERTAKING_TIME = 10.0
 
@@ -34,7 +34,7 @@ cdef void advance_overtaking(PoolCore core, double now) noexcept:
 
 
 cdef inline bint is_overtaken(PoolCore core, unsigned long long place) noexcept:
-    # core.lock is held. Whether an endpoint that wants a slot has an earlier place.
+    # core.lock is held. Whether the first waiter of some endpoint that wants a slot has an earlier place.
     return core.wanting_slots.used > 0 and core.wanting_slots.items[0].key < <double>place
 
 
@@ -45,9 +45,10 @@ cdef inline void note_overtaking(PoolCore core, unsigned long long place) noexce
 
 
 cdef inline bint may_overtake(PoolCore core, unsigned long long place) noexcept:
-    # core.lock is held. An endpoint that has no connection of its own would wait for ever on one that is always busy:
-    # there whoever came first goes first, at the price of a new connection. One that has some is expected to serve
-    # itself, but not for ever either: they may be out for long.
+    # core.lock is held. Whether a waiter with this place may be served before the first endpoint that wants a slot.
+    # An endpoint without a connection would wait for ever while another one is always busy, so it is never overtaken,
+    # at the price of a new connection. An endpoint with connections is expected to serve its waiters itself, but its
+    # connections may stay in use for long: it is overtaken until the bound is reached.
     cdef HeapItem *first = core.wanting_slots.items
     if not is_overtaken(core, place):
         return True
@@ -55,8 +56,8 @@ cdef inline bint may_overtake(PoolCore core, unsigned long long place) noexcept:
 
 
 cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noexcept:
-    # Both locks are held. The waiter is about to give up. If it is at the head of its queue, its place goes to the next
-    # one there, or is kept. One that did not wait (a time limit of 0) leaves its place to nobody.
+    # Both locks are held. The waiter is about to leave the queue unserved. If it is at the head, its place goes to the
+    # next waiter, or is kept. A waiter that did not wait (a timeout of 0) leaves no place: trying often must not count.
     cdef void *second = w.next
     if ep.queue.head != <void *>w or now <= w.queued_at:
         return
@@ -68,7 +69,7 @@ cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noex
 
 
 cdef void keep_place(Table *left, size_t hash_, unsigned long long place) noexcept:
-    # Without memory for it the place is lost.
+    # If there is no memory to keep the place, it is lost.
     cdef Slot *slot = table_find_slot(left, hash_)
     if slot != NULL:
         slot.value = <void *>min(<size_t>slot.value, <size_t>place)
@@ -77,7 +78,7 @@ cdef void keep_place(Table *left, size_t hash_, unsigned long long place) noexce
 
 
 cdef unsigned long long take_place(Table *left, size_t hash_) noexcept:
-    # 0 if none is kept.
+    # Takes the kept place out of the table. 0 if none is kept for this hash.
     cdef void *place = table_find(left, hash_)
     if place != NULL:
         table_remove(left, hash_, place)
@@ -85,14 +86,15 @@ cdef unsigned long long take_place(Table *left, size_t hash_) noexcept:
 
 
 cdef void give_place(PoolCore core, EndpointPool ep, Waiter w) noexcept:
-    # Both locks are held. The waiter has joined the queue.
+    # Both locks are held. The waiter has just joined the queue. At its head it gets the place that was kept, if any.
     cdef void *second = w.next
     cdef unsigned long long place = 0
     w.place = w.number
     if ep.queue.head != <void *>w:
         return
     if second != NULL:
-        # It has come back to the head: the place goes with that.
+        # A waiter that was served a dead connection has come back before those that arrived later. The place belongs to
+        # the head of the queue: it moves from the waiter that was there.
         place = (<Waiter>second).place
         (<Waiter>second).place = (<Waiter>second).number
     else:

@@ -12,14 +12,15 @@ cdef extern from *:
       #define gcp_process_id() 0L
     #endif
 
-    /* Whether the interpreter ends. Threads that it has stopped may hold locks for good, then. */
+    /* Whether the interpreter is ending. Threads that it has stopped may hold locks for good. */
     #if PY_VERSION_HEX >= 0x030D0000
       #define gcp_is_finalizing() Py_IsFinalizing()
     #else
       #define gcp_is_finalizing() _Py_IsFinalizing()
     #endif
 
-    /* Take a reference that is never given back. Needs no thread state; the process must have one thread only. */
+    /* Takes a reference that is never given back. Needs no thread state, and is not atomic: it is for a forked child,
+       which has one thread. */
     #define gcp_keep_for_good(o) Py_SET_REFCNT((PyObject *)(o), Py_REFCNT((PyObject *)(o)) + 1)
 
     #ifdef Py_GIL_DISABLED
@@ -32,21 +33,22 @@ cdef extern from *:
           uint8_t unlocked = 0;
           return _Py_atomic_compare_exchange_uint8(&m->_bits, &unlocked, 1);
       }
-      /* Endpoint lookups of different threads should not meet at one lock, nor at one pair of cache lines, which the
-         processor fetches together. */
+      /* With one shard, threads that look up different endpoints would wait for the same lock. The padding keeps each
+         shard's lock in a pair of cache lines of its own: the processor fetches them in pairs. */
       enum { GCP_SHARDS = 16, GCP_SHARD_PADDING = 87, GCP_SHARED_STAMP = 0 };
       #define gcp_load_char(p) _Py_atomic_load_int8_relaxed((int8_t *)(p))
       #define gcp_store_char(p, v) _Py_atomic_store_int8_relaxed((int8_t *)(p), (v))
       #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
       #define gcp_store_int(p, v) _Py_atomic_store_int_relaxed((p), (v))
-      /* Whoever reads the number sees, too, what was written before it. */
+      /* A thread that reads the number also sees what was written before the number was stored. */
       #define gcp_publish_int(p, v) _Py_atomic_store_int_release((p), (v))
       #define gcp_change_int(p, from, to) _Py_atomic_compare_exchange_int((p), &(int){from}, (to))
-      /* What was written before this is seen by whoever does not see, after it, what is read here after it. */
+      /* Two threads that each write, pass this, and then read what the other one writes: at least one of them sees the
+         other's write. */
       #define gcp_fence() _Py_atomic_fence_seq_cst()
       #define gcp_load_uint(p) _Py_atomic_load_uint_relaxed(p)
       #define gcp_store_uint(p, v) _Py_atomic_store_uint_relaxed((p), (v))
-      /* Whoever reads the pointer sees, too, what was written before it. */
+      /* A thread that reads the pointer also sees what was written before the pointer was stored. */
       #define gcp_load_pointer(p) _Py_atomic_load_ptr_acquire(p)
       #define gcp_store_pointer(p, v) _Py_atomic_store_ptr_release((p), (v))
       static inline double gcp_load_double(double *p) {
@@ -64,7 +66,7 @@ cdef extern from *:
       #define gcp_is_locked(m) 0
       enum { GCP_SHARDS = 1, GCP_SHARD_PADDING = 7, GCP_SHARED_STAMP = 1 };
       #ifdef GCPOOL_ASSERT
-        /* Python code that runs inside a locked region would show itself here, by coming back into the core. */
+        /* Python code that runs inside a locked region is caught here, when it calls the core again. */
         static void gcp_lock(gcp_mutex *m) {
             if (*m) Py_FatalError("gcpool: the lock is taken already: Python code ran under it");
             *m = 1;
@@ -93,9 +95,10 @@ cdef extern from *:
       #define gcp_store_double(p, v) (*(p) = (v))
     #endif
 
-    /* Take a reference to an object that is known by its address: false if its destructor runs. Without the GIL the
-       destructor may be waiting for a lock that the caller holds, and no reference keeps it from freeing the object.
-       It can tell since Cython 3.3: before, an object in its __dealloc__ has a reference that looks like any other. */
+    /* TRY TO TAKE A REFERENCE to an object that is known by its address. False if the object's destructor runs already.
+       Without the GIL the destructor may be waiting for a lock that the caller holds, and frees the object afterwards,
+       whatever references were taken meanwhile. Needs Cython 3.3: before, an object in its __dealloc__ has a reference
+       that looks like any other. */
     #if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
       #define gcp_enable_try_incref(o) PyUnstable_EnableTryIncRef(o)
       #define gcp_try_incref(p) PyUnstable_TryIncRef((PyObject *)(p))
@@ -104,10 +107,10 @@ cdef extern from *:
       #define gcp_try_incref(p) (Py_INCREF((PyObject *)(p)), 1)
     #endif
 
-    /* Makes the caller's reference the one that is returned: a cast would take another, and give that one back. */
+    /* Returns the reference that the caller owns. A cast in Cython would take another reference and give it back. */
     #define gcp_hand_out(p) (p)
 
-    /* Asks for a cache line ahead of its use. */
+    /* Asks the memory for a cache line before it is used. */
     #if defined(__GNUC__) || defined(__clang__)
       #define gcp_prefetch(p) __builtin_prefetch((const char *)(p))
     #else
@@ -122,8 +125,8 @@ cdef extern from *:
       #define gcp_assert(c) ((void)0)
     #endif
 
-    /* Monotonic seconds. The coarse one lags by a timer tick (some ms) where the system has such a clock, and costs a
-       fifth; both run on one time line. */
+    /* Monotonic seconds, on one time line. Where the system has a coarse clock, that lags by a timer tick (some ms) and
+       costs a fifth of the exact one; elsewhere the two are the same. */
     #if defined(_WIN32)
       #define WIN32_LEAN_AND_MEAN
       #include <windows.h>

@@ -91,7 +91,7 @@ cdef class PoolCore:
         return entry_or_none(take_idle(self, endpoint, now, interval, TAKEN_ENTRY))
 
     cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1:
-        # The hot part of release(): False when nothing is done yet, because that takes the core's lock.
+        # The hot part of release(). False if nothing was done, because that takes the core's lock.
         return release_fast(self, e, now, lease_no)
 
     # -- acquiring --------------------------------------------------------------------------------------------------
@@ -170,12 +170,12 @@ cdef class PoolCore:
         return out
 
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
-        """Take a connection that is out, and unfit, out of use for good.
+        """Take a checked-out connection that is unfit out of use for good.
 
         :param lease_no: of the acquire that this ends, if that is known
-        :raises ConnectionNotAcquired: when it is not out
-        :return: whether the caller is to dispose of it, and then call :py:meth:`disposed` (not if the pool was closed
-            over it, or a fork lies between)
+        :raises ConnectionNotAcquired: when it is not checked out
+        :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
+            closed it, or after a fork)
         """
         return retire(self, e, now, NULL, lease_no)
 
@@ -203,15 +203,15 @@ cdef class PoolCore:
         reject_dead(self, w)
 
     cpdef bint still_holds(self, Waiter w) except -1:
-        """Whether a waiter still holds what it was served: not if a check or a hook has given it back, or the pool was
-        closed over it meanwhile."""
+        """Whether a waiter still holds its connection: not if a check or a hook has released it, or
+        :py:meth:`doom_acquired` closed it meanwhile."""
         return still_holds(self, w)
 
     def must_hold(self, Waiter w not None, object endpoint):
-        """The end of an acquire.
+        """The end of an acquire: raises if the waiter no longer holds its connection.
 
-        :raises ConnectionPoolClosedError: when the pool was closed over what it was served
-        :raises ConnectionNotAcquired: when a check or a hook has given that back
+        :raises ConnectionPoolClosedError: when the pool was closed meanwhile, and the connection with it
+        :raises ConnectionNotAcquired: when a check or a hook has released the connection
         """
         must_hold(self, w, endpoint)
 
@@ -225,10 +225,10 @@ cdef class PoolCore:
         return cancel(self, w, now)
 
     def give_up(self, Waiter w not None, object now=None):
-        """A waiter's time is over: take it out of the queue unless it was served or refused in this very moment.
+        """A waiter's timeout has expired: take it out of the queue, unless it was just served or refused.
 
         :param now: None for the time that the clock says
-        :return: True when it is out; False when it will be, or has been, notified.
+        :return: True if it has left the queue; False if it was, or will be, notified
         """
         return give_up(self, w, self.read_clock() if now is None else now)
 
@@ -334,8 +334,8 @@ cdef class PoolCore:
         return None if due >= NEVER else due
 
     cpdef double look_again_at(self) noexcept:
-        """When a close that hangs will not be waited for any longer by those who want a slot: :py:meth:`look_again` is
-        to be called then, and not before. inf if nothing is being closed for them."""
+        """When a close that has not ended stops counting for the waiters that want a slot. :py:meth:`look_again` is to
+        be called then, and not before. inf if no close counts."""
         cdef double at
         gcp_lock(&self.lock)
         at = relief_ends_at(self)
@@ -343,7 +343,7 @@ cdef class PoolCore:
         return at
 
     def look_again(self, double now):
-        """Doom another idle connection, for a worker, if a close hangs that somebody waits for who wants a slot."""
+        """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""
         look_again(self, now)
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------

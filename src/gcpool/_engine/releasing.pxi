@@ -67,7 +67,8 @@ cdef bint begin_release(PoolCore core, Entry e, unsigned int lease_no) except -1
 
 
 cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) except -1:
-    # Whether a connection is still in the state in which the holder of that lease left it.
+    # Whether a connection still belongs to that lease, and is still in the state in which the lease's holder left it.
+    # Not if another release has ended the lease meanwhile.
     cdef EndpointPool ep = pool_of(e)
     cdef bint held
     if made_before_fork(core, e.fork_epoch):
@@ -81,7 +82,8 @@ cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) exc
 # -- release -------------------------------------------------------------------------------------------------------
 
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held. Whether the connection may have to be closed: only the core's lock allows to decide that.
+    # ep.lock is held. Whether the connection may have to be closed. Only release_locked() can decide that, under
+    # core.lock.
     return (
         e.expires_at <= now
         or gcp_load_int(&core.is_closed)
@@ -92,7 +94,8 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
 
 
 cdef inline bint keep_at_once(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held, the entry is out. It is idle then, or nothing is done, since that takes more.
+    # ep.lock is held, and the entry is checked out. Makes it idle. False if nothing was done: the connection may have
+    # to be closed, a waiter wants it, or the entry has to be moved in the expiry queue.
     cdef bint is_core
     if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
         return False
@@ -104,7 +107,9 @@ cdef inline bint keep_at_once(PoolCore core, EndpointPool ep, Entry e, double no
 
 
 cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, double now) noexcept:
-    # What most releases are, which takes no reference and runs no Python code. False when nothing is done yet.
+    # The whole of most releases: makes the connection idle without taking a reference and without running Python code.
+    # False if nothing was done. The caller then takes the way that finds the endpoint by its hash, serves waiters, and
+    # raises errors.
     cdef void *p = lock_entry_at_once(&core.directory, conn)
     cdef void *ep
     cdef bint done
@@ -149,7 +154,7 @@ cdef inline bint release_fast_to(
 cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
     cdef Waiter w
     cdef void *p = ep.queue.head
-    if not gcp_try_incref(p):       # its destructor runs, and dropping the waiter takes core.lock
+    if not gcp_try_incref(p):       # the waiter's destructor runs: taking it out of the queue needs core.lock
         gcp_unlock(&ep.lock)
         return False
     w = <Waiter>p
@@ -160,17 +165,17 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
     return True
 
 
-# What becomes of a connection that is given back, the first that is true:
+# What becomes of a connection that is released; the first line that applies decides:
 #
-#   the pool is closed, or the endpoint or the pool has more than
-#   it may have, without what is being closed already               CLOSE_SURPLUS: nobody gets the slot
-#   its lifetime is over; but with a collector, which will see to
-#   it, only if somebody waits                                      CLOSE_FOR_OTHERS
+#   the pool is closed, or more connections exist than a limit
+#   allows, without those that are being closed already             CLOSE_SURPLUS: nobody gets the slot
+#   its lifetime is over; if a collector will close it, only
+#   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
 #   somebody waits at the endpoint                                  HAND_OVER
-#     but would overtake another endpoint's for too long            CLOSE_FOR_OTHERS
+#     but another endpoint's waiter was overtaken for too long      CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
-#   else                                                            KEEP
+#   otherwise                                                       KEEP
 cdef enum:
     CLOSE_SURPLUS
     CLOSE_FOR_OTHERS

@@ -36,7 +36,8 @@ cdef inline bint advance_relief(PoolCore core, double now) noexcept:
 
 
 cdef double relief_ends_at(PoolCore core) noexcept:
-    # core.lock is held. When the next close stops to count, if it has not ended by then; never: INFINITY.
+    # core.lock is held. When the oldest close that counts as relief stops counting, unless it ends first. INFINITY if
+    # none counts.
     if core.relief.previous > 0:
         return (core.relief.epoch + 1) * RELIEF_TIME
     return (core.relief.epoch + 2) * RELIEF_TIME if core.relief.current > 0 else INFINITY
@@ -53,7 +54,7 @@ cdef int look_again(PoolCore core, double now) except -1:
 
 
 cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
-    # core.lock is held. Counts the entries that come after `last` on the workers' chain; NULL: all of them.
+    # core.lock is held. Counts the entries behind `last` on the workers' chain, or the whole chain if `last` is NULL.
     cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
     while p != NULL:
         count_as_relief(core, p)
@@ -61,7 +62,8 @@ cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
 
 
 cdef inline void watch_after(PoolCore core, void *last) noexcept:
-    # core.lock is held. The same entries were doomed by a waiter that has been queued: it will look again.
+    # core.lock is held. The entries behind `last` were doomed by a waiter that is queued now. That waiter will call
+    # look_again() in time, so no closing thread has to stay free for it (SyncPool.dispose_entry).
     cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
     while p != NULL:
         (<Entry>p).is_watched = True

@@ -41,7 +41,8 @@ cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
 
 
 cdef inline bint is_up_to_date(HeapItem *item, EndpointPool ep) noexcept:
-    # Both locks are held. By place, and where two endpoints share one, by number.
+    # Both locks are held. Whether the heap has the place and the number of the endpoint's first waiter. The heap orders
+    # endpoints by place, and endpoints that share a place by number.
     return item.stamp == (<Waiter>ep.queue.head).number and item.key == <double>(<Waiter>ep.queue.head).place
 
 

@@ -3,13 +3,13 @@ cdef class Waiter:
     cdef PoolCore core                      # [owner] the core that was asked
     cdef EndpointPool pool                  # [owner]
     cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: the entry that it watches
-    cdef unsigned int lease_no              # [ep] while queued, else [owner]: which acquire of the entry it is
+    cdef unsigned int lease_no              # [ep] while queued, else [owner]: the lease number of what it was served
     cdef Entry spare                        # [ep] becomes the ticket, so that nothing is allocated under a lock
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
     cdef object notify                      # [owner] until the waiter is queued; then called once, with no lock held
     cdef int state                          # [ep]
     cdef unsigned long long number          # set once: order of arrival
-    cdef unsigned long long place           # [ep] its number, or an earlier one that was left to it: see overtaking.pxi
+    cdef unsigned long long place           # [ep] its number, or an earlier one that it inherited: see overtaking.pxi
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]

@@ -3,8 +3,8 @@
 cdef class Waiter:
     """One acquire in progress: it waits in an endpoint's queue, or holds the entry or the ticket that it was served.
 
-    Whoever made it passes it to :py:meth:`PoolCore.cancel` when the acquire fails, whatever it holds then. When it goes
-    it gives back what nobody has taken from it.
+    When the acquire fails, the waiter's maker passes it to :py:meth:`PoolCore.cancel`, whatever the waiter holds then.
+    A waiter that is freed gives back whatever was not taken from it.
     """
 
     def __init__(self, object endpoint):
@@ -24,8 +24,10 @@ cdef class Waiter:
         self.leave()
 
     cdef void leave(self) noexcept:
-        # For a waiter that was dropped without having been cancelled. It may hold the last reference to its endpoint
-        # pool: dequeue() takes that out of the directory, which would otherwise lead to freed memory.
+        # For a waiter that was dropped without having been cancelled: takes it out of the queue, or gives back what it
+        # holds. It may hold the last reference to its endpoint pool: dequeue() takes that out of the directory, which
+        # would otherwise lead to freed memory. At the end of the interpreter a connection that it holds is left alone:
+        # a thread that was stopped may hold the locks for good.
         cdef EndpointPool ep = self.pool
         cdef int state = gcp_load_int(&self.state)
         cdef bint queued = state == QUEUED or state == DROPPED
@@ -66,7 +68,7 @@ cdef class Waiter:
 
     @served.deleter
     def served(self):
-        # It is the acquirer's from here on.
+        # From here on the connection is the acquirer's: the waiter does not give it back when it is freed.
         self.entry = None
 
     @property
@@ -80,14 +82,14 @@ cdef class Waiter:
 
 
 cdef inline Waiter new_waiter(object endpoint):
-    # Without a ticket: request() sees to that.
+    # Without a spare entry: request() allocates that.
     cdef Waiter w = Waiter.__new__(Waiter)
     w.endpoint = endpoint
     return w
 
 
 cdef inline Entry take_served(Waiter w):
-    # It is the caller's from here on.
+    # From here on the entry is the caller's: the waiter does not give it back when it is freed.
     cdef Entry e = w.entry
     w.entry = None
     return e

@@ -67,7 +67,7 @@ cdef class AsyncPool(PoolFacade):
         return 0
 
     def _runs_in_other_thread(self):
-        # Whether the pool's loop does: then only what is safe for threads may be called of it.
+        # Whether the pool's loop runs in another thread: then only its thread-safe methods may be called.
         return self.own_loop.runs_in_other_thread()
 
     @property
@@ -77,15 +77,15 @@ cdef class AsyncPool(PoolFacade):
 
     @cython.binding(True)
     def release(self, conn, endpoint):
-        """Give a connection back. The call itself does that, whatever becomes of the coroutine that it returns.
+        """Return a connection to the pool. The call itself does that, whatever becomes of the coroutine it returns.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that it was acquired for
-        :raises ConnectionNotAcquired: when it is not out, or of another endpoint; nothing is changed then
+        :param endpoint: the endpoint that the connection was acquired for
+        :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         :raises EventLoopMismatch: when the pool belongs to another event loop
-        :raises Exception: what the manager's ``on_release`` raises; the connection is back all the same
+        :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
 
-        As in generic-connection-pool: without a background collector this also disposes of connections that are due.
+        As in generic-connection-pool, without a background collector this also closes connections that are due.
         """
         cdef Entry e = self._core.find_acquired_by_identity(conn, endpoint)
         # Release now, and not at the coroutine's first step, which may never come. The coroutine may be forgotten, or
@@ -124,9 +124,10 @@ cdef class AsyncPool(PoolFacade):
         try:
             self.own_loop.check()
         except EventLoopMismatch:
-            lease.entry = None          # nothing is changed then
+            lease.entry = None          # a release that is refused changes nothing
             raise
-        # Where no loop runs, as in a coroutine that is finalised elsewhere, that has raised, and the lease gives back.
+        # If no loop runs, as where a coroutine is finalised in another thread, check() has raised another error. The
+        # lease still has the entry then, and releases the connection when it is freed.
         rest = self.leave(e, lease.lease_no)
         lease.entry = None
         return rest
@@ -169,7 +170,7 @@ cdef class AsyncPool(PoolFacade):
         return False
 
     cdef ReleaseCoroutine new_rest(self):
-        # For what is left to await of a release. If nobody awaits it, its lease gives the connection back.
+        # For what is left to await of a release. If nobody awaits it, its lease releases the connection.
         cdef ReleaseCoroutine rest = ReleaseCoroutine.__new__(ReleaseCoroutine)
         rest.pool = self
         rest.lease = Lease.__new__(Lease)
@@ -203,10 +204,10 @@ cdef class AsyncPool(PoolFacade):
         return None if disposal.entry is None else disposal
 
     def _abandon(self, Waiter w not None):
-        # The acquire has failed: give back what it holds.
+        # The acquire has failed: gives back what its waiter holds.
         try:
             self._core.cancel(w, self._core.read_clock())
-        finally:            # a signal handler may raise in it, where it wakes the next one who waits
+        finally:            # a signal handler may raise in cancel(), where that wakes the next waiter
             if has_doomed(self._core):
                 self.spawn_disposals()
 
@@ -232,11 +233,11 @@ cdef class AsyncPool(PoolFacade):
             self._spawn_disposals()
             raise
 
-    # What the coroutines of a release do with its lease, which ends at that. With one that has ended already they do
-    # nothing: the coroutine was given up by whoever drove it, and goes on even so.
+    # What the coroutines of a release do with its lease, which ends with that. They do nothing with a lease that has
+    # ended: the release was given up (closed, or cut off by an exception), and its coroutine goes on even so.
 
     def _give_back(self, Lease lease not None):
-        # True when there is closing to do.
+        # Releases the connection after its hook. True if connections are to be closed.
         if lease.entry is not None:
             self.give_back(lease.entry, lease.lease_no)
             lease.entry = None
@@ -248,7 +249,7 @@ cdef class AsyncPool(PoolFacade):
             lease.entry = None
 
     def _retire(self, Lease lease not None, bint broken):
-        # Whether it is to be closed now.
+        # Dooms the connection. Whether it is to be closed now: not if close() has closed it already, or after a fork.
         cdef Entry e = lease.entry
         cdef bint retired
         if e is None:
@@ -266,7 +267,7 @@ cdef class AsyncPool(PoolFacade):
         try:
             self.try_to_give_back(e, lease_no, state)
         except BaseException:
-            # A signal handler raised in it, maybe before anything was done. (Or the loop was closed in this moment.)
+            # A signal handler raised, maybe before anything was done, or the loop was closed at this moment: once more.
             self.try_to_give_back(e, lease_no, state)
             raise
         return 0
@@ -296,7 +297,7 @@ cdef class AsyncPool(PoolFacade):
         return has_doomed(core)
 
     cdef int doom_due_or_spawn(self, double now) except -1:
-        # Apart from give_back(): a try block costs what can be measured there.
+        # A function of its own, because a try block inside give_back() would slow every release down measurably.
         try:
             self.doom_due(now)
         except BaseException:   # a signal handler raised in it, where it looks after the collector's timer
@@ -306,18 +307,16 @@ cdef class AsyncPool(PoolFacade):
         return 0
 
     def connection(self, endpoint, timeout=None):
-        """An asynchronous context manager that acquires a connection and gives it back; as a decorator, at each call.
+        """An asynchronous context manager that acquires a connection and returns it; as a decorator, around each call.
 
-        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection. A broken
-        connection is closed; leaving the block waits for that for 0.1 s at most, and then closing goes on in the
-        background. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release`
-        does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what ``on_release``
-        raises.
+        When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
+        connection is closed; leaving the block waits at most 0.1 s for that, and the close goes on in the background.
+        An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` raises:
+        ``ConnectionNotAcquired`` if the block has returned the connection itself, and what ``on_release`` raises.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
-            says what entering raises
-        :raises TypeError: when ``timeout`` is no number
+        :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
+        :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef AsyncConnectionContext context
@@ -333,8 +332,8 @@ cdef class AsyncPool(PoolFacade):
 cdef class AsyncConnectionContext(Lease):
     """What ``pool.connection()`` returns. It can be entered again after it was left.
 
-    It decorates coroutine functions, too, as in generic-connection-pool: each call acquires a connection and gives it
-    back.
+    It also decorates coroutine functions, as in generic-connection-pool: each call acquires a connection and returns
+    it.
     """
 
     def __call__(self, function):
@@ -353,18 +352,21 @@ cdef class AsyncConnectionContext(Lease):
 
     @property
     def conn(self):
-        """The connection. RuntimeError where the context is not entered."""
+        """The connection. RuntimeError if the context is not entered."""
         return self.held.conn
 
     @property
     def waiter(self):
-        """What it waited with, which is its own from then on. Set when it was served: no signal handler can raise
-        between that and the end of ``__aenter__``, as it could after a call."""
+        """To be set to the waiter that was served: the context takes the connection from it.
+
+        It is set by assignment and not by a call, because after a call the interpreter looks for signals: a handler
+        that raised there would end ``__aenter__`` after the context was entered.
+        """
         raise AttributeError('to be set only')
 
     @waiter.setter
     def waiter(self, Waiter w not None):
-        w.served        # else it raises
+        w.served        # raises if the waiter holds nothing
         if self.entry is not None:      # another task has entered while this one waited
             (<AsyncPool>self.pool)._abandon(w)
             raise RuntimeError(ENTERED)

@@ -1,7 +1,7 @@
 cdef class ManagerCall:                     # [owner]
     cdef object call
     cdef object inner                       # None: not begun
-    cdef bint at_work                       # a step of it is being made
+    cdef bint at_work                       # a step of the call is running
 
     cdef int begin_step(self) except -1
     cdef object begin(self)

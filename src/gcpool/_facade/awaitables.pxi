@@ -28,8 +28,8 @@ cdef class ManagerCall:
     # left undone: in Python code, a signal handler or a time limit could come in between.
 
     cdef inline int begin_step(self) except -1:
-        # A method of the manager may drive the coroutine that has called it. As with the interpreter's own that is an
-        # error of its own, and not the end of this call.
+        # A method of the manager may step the very coroutine that is calling it. Like the interpreter's own coroutines
+        # this raises ValueError, and the call goes on: it has not ended, so that nothing is given back.
         if self.at_work:
             raise ValueError('coroutine already executing')
         self.at_work = True
@@ -144,11 +144,12 @@ cdef class CreateCall(ManagerCall):
 @cython.final
 @cython.no_gc_clear     # the coroutine inside still has to warn if nobody awaits it
 cdef class ReleaseCoroutine(ManagerCall):
-    """What ``release()`` returns where a hook is still to run: a coroutine to everybody who asks.
+    """What ``release()`` returns if a hook is still to run. It passes for a coroutine.
 
-    One of the interpreter's own is inside. Whatever ends that, the connection comes back in the same moment. The inner
-    one cannot do that itself: what is thrown into it before its first step ends it without a line of it having run, and
-    the traceback keeps its frame, and all that this holds, alive. The lease goes after it, since its frame has it, too.
+    A coroutine of the interpreter's own is inside. Whatever ends that, this object releases the connection at the same
+    moment. The inner coroutine cannot: an exception thrown into it before its first step ends it without a line of it
+    having run, and the traceback keeps its frame, and everything that the frame holds, alive. When this object is
+    freed, the inner coroutine ends first, because its frame refers to the lease, too.
     """
 
     cdef object begin(self):
@@ -374,7 +375,8 @@ cdef class Signal:
         return 0
 
     cdef int tell_loop(self, list call) except -1:
-        # A coroutine that is finalised in another thread gives back what it holds there. The loop sleeps meanwhile.
+        # A coroutine that is finalised in another thread gives back there what it holds. Only call_soon_threadsafe()
+        # wakes the loop then.
         if running_loop_or_none() is self.loop:
             self.loop.call_soon(self._run, call, context=call[1])
         else:

@@ -77,8 +77,8 @@ cdef int check_built(PoolFacade pool) except -1:
 
 
 cdef inline bint is_overridden(PoolFacade pool) except -1:
-    # Whether acquire() or release() is not this class's: a subclass overrides it, or a tracer has replaced it on the
-    # pool or on its class. connection() has to call that method, then.
+    # Whether a subclass overrides acquire() or release(), or a tracer has replaced one on the pool or on its class.
+    # Then connection() has to call that method.
     cdef unsigned int unpatched = gcp_load_uint(&pool.unpatched_version)
     if unpatched and unpatched == gcp_version_of_type(pool) and not gcp_load_int(&pool.replaced):
         return False
@@ -167,7 +167,7 @@ cdef class PoolFacade:
         return checked_timeout(timeout)
 
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
-        # The holder of a lease has gone away without releasing the connection, which another release may have done.
+        # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError
 

@@ -17,14 +17,15 @@ cdef class Lease:
 
     @property
     def held(self):
-        """The entry of the connection. RuntimeError when it was given back."""
+        """The entry of the connection. RuntimeError if the lease has ended."""
         if self.entry is None:
             raise RuntimeError('the connection was given back')
         return self.entry
 
     @property
     def is_out(self):
-        """Whether the connection still is: not if the pool was closed over it, or after a fork."""
+        """Whether the connection is still checked out: not if the lease has ended, if ``close()`` has closed the
+        connection, or after a fork."""
         return self.entry is not None and self.pool._core.is_out(self.entry, self.lease_no)
 
 
@@ -43,7 +44,8 @@ cdef inline int begin_lease(Lease lease, Entry e, unsigned int lease_no, char st
 
 
 cdef inline int begin_lease_now(Lease lease, Entry e, char state=ACQUIRED) except -1:
-    # Nobody else can have given the connection back since this one acquired it.
+    # For a connection that was acquired just now: nobody else can have released it since, so the current lease number
+    # is that of this acquire.
     return begin_lease(lease, e, gcp_load_uint(&e.lease_no), state)
 
 

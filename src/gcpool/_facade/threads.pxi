@@ -1,6 +1,7 @@
 # -- the hot path -----------------------------------------------------------------------------------------------------
 
-# Here a pointer is what keeps Cython from taking a reference: core, pool and endpoint live as long as what leads there.
+# Without the GIL, a reference to an object that several threads use costs as much as a lock. A variable of type void *
+# takes none: the core, the pool and the endpoint live as long as the object that refers to them.
 
 cdef inline Entry acquire_entry(SyncPool pool, object endpoint, object timeout):
     cdef void *core = <void *>pool._core
@@ -40,17 +41,17 @@ cdef class SyncPool(PoolFacade):
         """Take a connection out of the pool, or create one.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds that all of it may take: waiting, checking, connecting. 0 is for not waiting, not even
-            for a close: then only what is idle, or connected at once, can be had. None means the pool's
+        :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
+            close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
-        :return: a connection that nobody else has, to be given back with :py:meth:`release`
-        :raises PoolTimeout: (a TimeoutError) when the time is over
-        :raises ConnectionPoolClosedError: when the pool is closed, or is while this waits
-        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is no number
+        :return: a connection for the caller's exclusive use, to be returned with :py:meth:`release`
+        :raises PoolTimeout: (a TimeoutError) when the timeout expires
+        :raises ConnectionPoolClosedError: when the pool is closed, or is closed while this waits
+        :raises TypeError: when the endpoint is not hashable, or ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
-        :raises Exception: what the connection manager raises; nothing is lost then
+        :raises Exception: what the connection manager raises; no connection is lost then
 
-        As in generic-connection-pool; those who wait are served first come, first served.
+        As in generic-connection-pool. Waiters are served first come, first served.
         """
         cdef void *core = <void *>self._core
         cdef void *conn
@@ -64,14 +65,14 @@ cdef class SyncPool(PoolFacade):
         return hand_out(conn)
 
     def release(self, conn, endpoint):
-        """Give a connection back.
+        """Return a connection to the pool.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that it was acquired for
-        :raises ConnectionNotAcquired: when it is not out, or of another endpoint; nothing is changed then
-        :raises Exception: what the manager's ``on_release`` raises; the connection is back all the same
+        :param endpoint: the endpoint that the connection was acquired for
+        :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
+        :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
 
-        As in generic-connection-pool: without a background collector this also disposes of connections that are due.
+        As in generic-connection-pool, without a background collector this also closes connections that are due.
         """
         cdef void *core = <void *>self._core
         cdef double now = read_clock(<PoolCore>core)
@@ -81,17 +82,16 @@ cdef class SyncPool(PoolFacade):
             self.release_slowly(conn, endpoint)
 
     def connection(self, endpoint, timeout=None):
-        """A context manager that acquires a connection and gives it back; as a decorator, around each call.
+        """A context manager that acquires a connection and returns it; as a decorator, around each call.
 
-        When the block raises, the manager's ``is_broken`` is asked whether that broke the connection; one that is
-        broken is disposed of. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
-        :py:meth:`release` does: ``ConnectionNotAcquired`` if the block has given the connection back itself, and what
+        When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
+        connection is closed. An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what
+        :py:meth:`release` raises: ``ConnectionNotAcquired`` if the block has returned the connection itself, and what
         ``on_release`` raises.
 
         :param endpoint: where to connect, any hashable
-        :param timeout: seconds that acquiring may take, 0 for not waiting; all as for :py:meth:`acquire`, which also
-            says what entering raises
-        :raises TypeError: when ``timeout`` is no number
+        :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
+        :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
@@ -148,7 +148,8 @@ cdef class SyncPool(PoolFacade):
             raise
 
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
-        # Where there is room, and nobody to wait for, this spares most of what _serve() is there for.
+        # If the limits allow one more connection and nobody waits for a slot, connects without the steps of _serve()
+        # (arming, queueing, checking). False if nothing was done: _serve() is needed.
         if not request_ticket(self._core, w):
             return False
         if not self.create_within(w, timeout):
@@ -161,7 +162,8 @@ cdef class SyncPool(PoolFacade):
         # late by no more than close() would be: see LEAST_DISPOSE_TIME.
         cdef bint called
         failure = None
-        # Whoever has doomed something looks which workers there are; a worker that has left looks what is doomed.
+        # A caller that has doomed a connection then looks which workers are free; a worker that has left the free ones
+        # then looks for doomed connections. The fences keep both in this order, so that one of the two sees the other.
         gcp_fence()
         if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
             return 0
@@ -187,17 +189,17 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int release_by_manager(self, Entry e, unsigned int lease_no) except -1:
-        # Its on_release is called, or its dispose.
+        # A release for which the manager is called: on_release, or dispose if the connection is broken.
         if not self._core.begin_release(e, lease_no):
             return 0
-        lease_no = gcp_load_uint(&e.lease_no)       # the hook must not end another one
+        lease_no = gcp_load_uint(&e.lease_no)       # what the hook does later must not end another user's lease
         return self.finish_release(e, lease_no)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
-        # The block of a context has raised, and the manager can tell whether the connection broke.
+        # The block of a context has raised. The manager is asked whether that broke the connection.
         if not self._core.begin_release(e, lease_no):
             return 0
-        gcp_store_char(&e.broken, True)     # until the manager says something else
+        gcp_store_char(&e.broken, True)     # until the manager has answered: is_broken() may be interrupted
         try:
             self._judge(e, exc)
         finally:
@@ -226,7 +228,7 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
-        # The rest of it: begin_release() came before.
+        # The rest of a release, after begin_release().
         cdef PoolCore core = self._core
         if gcp_load_char(&e.broken):
             return self.discard_entry(e, lease_no)
@@ -306,7 +308,8 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef object stand_by(self):
-        # A close may hang that somebody waits for, who does not look again. What a signal handler raised here, or None.
+        # Has a closing thread look again in time, if no waiting acquire does. Returns what a signal handler raised
+        # here, or None: the caller first finishes its own work.
         try:
             self._closers.stand_by()
         except BaseException as exc:
@@ -371,8 +374,8 @@ cdef class SyncPool(PoolFacade):
             self.dispose_all(&self._core.doomed_for_worker, end)
 
 
-# What a context is in. Two threads may enter or leave it at once, and an endpoint's __eq__, or a hook, may do so while
-# its thread is entering or leaving it.
+# The state of a context. It changes atomically, because two threads may enter or leave one context at once, and an
+# endpoint's __eq__, or a hook, may do so while its own thread is entering or leaving the context.
 cdef enum:
     UNUSED
     CHANGING
@@ -384,7 +387,7 @@ cdef enum:
 cdef class SyncConnectionContext(Lease):
     """What ``pool.connection()`` returns. It can be entered again after it was left.
 
-    It decorates functions, too, as in generic-connection-pool: each call acquires a connection and gives it back.
+    It also decorates functions, as in generic-connection-pool: each call acquires a connection and returns it.
     """
 
     def __call__(self, function):
@@ -401,7 +404,7 @@ cdef class SyncConnectionContext(Lease):
             raise RuntimeError(NO_POOL)
         e = acquire_entry(<SyncPool>pool, <object>endpoint, <object>timeout)
         if not gcp_change_int(&self.use, UNUSED, CHANGING):
-            # It was entered while this waited.
+            # Another thread, or an __eq__ or a hook of this one, has entered the context meanwhile.
             release_entry(<SyncPool>pool, e, gcp_load_uint(&e.lease_no))
             raise RuntimeError(ENTERED)
         begin_lease_now(self, e)
