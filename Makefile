@@ -80,7 +80,8 @@ bench: $(VENV)/.built $(VENV)/.group-bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 # For python -m bench, which runs on the newest CPython that is there, in an environment of its own.
-bench-environment: $(VENV)/.built $(VENV)/.group-bench
+BENCH_GROUP ?= bench
+bench-environment: $(VENV)/.built $(VENV)/.group-$(BENCH_GROUP)
 
 bench-servers: $(VENV)/.built $(VENV)/.group-bench
 	$(BIN)/python -m bench.servers $(BENCH_ARGS)

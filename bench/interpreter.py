@@ -124,7 +124,9 @@ def _run_on(interpreter: Interpreter, module: str, arguments: Sequence[str]) -> 
     """
     suffix = '.'.join(map(str, interpreter.version)) + 't' * interpreter.free_threaded
     venv = ROOT / f'.venv-bench-{suffix}'
-    command = ['make', '--silent', 'bench-environment', f'PYTHON={interpreter.path}', f'VENV={venv.name}']
+    group = 'bench' + '-free-threaded' * interpreter.free_threaded
+    variables = [f'PYTHON={interpreter.path}', f'VENV={venv.name}', f'BENCH_GROUP={group}']
+    command = ['make', '--silent', 'bench-environment', *variables]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         raise SystemExit(f'the environment for {interpreter} could not be made; --here runs on {describe()}')
     python = venv / 'bin' / 'python'
