@@ -127,9 +127,14 @@ class AsyncDisposals(AsyncPool):
 
     def _look_again(self) -> None:
         """Have another connection closed, because a close has stopped counting for the waiters (AsyncSecondLook)."""
-        self._core.look_again(self._core.now())
-        self._begin_disposals(None)
-        self._second_look.set(self)
+        # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.
+        try:
+            self._core.look_again(self._core.now())
+        finally:
+            try:
+                self._begin_disposals(None)
+            finally:
+                self._second_look.set(self)
 
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop

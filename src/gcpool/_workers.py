@@ -29,6 +29,11 @@ FORK_PATIENCE = 0.1
 COLLECTOR_PAUSE = 0.1
 
 
+def is_to_ring(timer: 'asyncio.TimerHandle | None', loop: 'asyncio.AbstractEventLoop') -> bool:
+    """Whether a timer will ring. If it is still there long after its time, a signal handler raised when it rang."""
+    return timer is not None and timer.when() > loop.time() - COLLECTOR_PAUSE
+
+
 class AsyncWorker:
     """Runs a pool's ``_collect`` when something is due: a timer of the loop while there is nothing to do.
 
@@ -66,7 +71,9 @@ class AsyncWorker:
 
     def at_work(self) -> bool:
         """Whether what is due will be closed: always, since this sets the timer if there is neither timer nor task."""
-        if self._timer is None and (self.task is None or self.task.done()):
+        pool = self._pool()
+        rings = pool is not None and pool._bound_loop is not None and is_to_ring(self._timer, pool._bound_loop)
+        if not rings and (self.task is None or self.task.done()):
             self.wake()
         return True
 
@@ -129,8 +136,10 @@ class AsyncSecondLook:
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
         due = math.inf if ended else pool._core.look_again_at()
-        if due == self._due and loop is self._loop:
+        if due == self._due and loop is self._loop and (due == math.inf or is_to_ring(self._timer, pool._bound_loop)):
             return
+        # Noted first: if a signal handler raises in what follows, the next call sets the timer.
+        self._due = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -432,7 +441,7 @@ class SyncClosers:
             return
         crew = self._crew_of_this_process()
         if not self._is_any_free(crew) and not self._is_full(crew):
-            self._start(crew)
+            self._start(crew, stands_by=True)
 
     def _is_any_free(self, crew: _Crew) -> bool:
         return any(thread.is_alive() for thread in list(crew.free))
@@ -449,12 +458,14 @@ class SyncClosers:
                     self._crews.pop(earlier, None)
         return crew
 
-    def _start(self, crew: _Crew) -> bool:
+    def _start(self, crew: _Crew, *, stands_by: bool = False) -> bool:
         # The thread is handed its own Thread object, for the reason that SyncWorker has.
         thread: threading.Thread | None = None
         try:
             thread = threading.Thread(
-                target=lambda: self._run(crew, cast('threading.Thread', thread)), name=self._name, daemon=True
+                target=lambda: self._run(crew, cast('threading.Thread', thread), stands_by),
+                name=self._name,
+                daemon=True,
             )
             if not self._enlist(crew, thread):
                 return True
@@ -474,12 +485,15 @@ class SyncClosers:
         self._complained = False
         return True
 
-    def _run(self, crew: _Crew, thread: threading.Thread) -> None:
+    def _run(self, crew: _Crew, thread: threading.Thread, stands_by: bool) -> None:
         try:
             crew.free.pop(thread, None)
             # Once more: if a signal handler raised in start(), _start() took the thread out of the crew, and it runs
             # all the same.
             if self._enlist(crew, thread):
+                if stands_by:
+                    # First waits: otherwise it would close, and maybe hang in, what other threads were called for.
+                    self._wait(crew, thread)
                 # Looks once more after it has waited in vain: it was free until then, and may have been called at the
                 # last moment.
                 while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
@@ -514,10 +528,14 @@ class SyncClosers:
         crew.free[thread] = None
         _idle_threads[thread] = self
         try:
-            return crew.news.acquire(timeout=patience)
+            called = crew.news.acquire(timeout=patience)
         finally:
             _idle_threads.pop(thread, None)
             crew.free.pop(thread, None)
+        if called and look_at < math.inf:
+            # It was standing by, and the close that it is called for may hang: another thread stands by in its place.
+            self.stand_by()
+        return called
 
     def _stands_by(self, crew: _Crew) -> bool:
         # Whether a thread that has waited in vain is to stay: a close for waiters still counts, and no other thread is
@@ -595,9 +613,11 @@ def dismiss_idle_threads() -> None:
     for thread in list(_idle_threads):
         workers = _idle_threads.get(thread)
         # gevent's threads run in this very thread of the system, and Python does not count them.
-        if workers is not None and thread.native_id != this and workers.dismiss(thread):
+        if workers is not None and thread.native_id != this:
+            # Noted first: a signal handler may raise after the call, and what was dismissed has to be recalled.
             _dismissed.append(workers)
-            ending.append(thread)
+            if workers.dismiss(thread):
+                ending.append(thread)
     until = time.monotonic() + FORK_PATIENCE
     for thread in ending:
         thread.join(max(until - time.monotonic(), 0.0))
@@ -605,8 +625,13 @@ def dismiss_idle_threads() -> None:
 
 def recall_dismissed() -> None:
     """Start collectors again, in the parent of a fork, or after a fork that has failed."""
-    while _dismissed:
-        _dismissed.pop().recall()
+    try:
+        while _dismissed:
+            _dismissed.pop().recall()
+    finally:
+        # A signal handler has raised in one of the calls.
+        if _dismissed:
+            recall_dismissed()
 
 
 def forget_idle_threads() -> None:

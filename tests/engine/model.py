@@ -239,11 +239,11 @@ class Model:
     def stop_waiting(self, acq: Acq, now: float) -> None:
         """Leave without having been served. The place goes to the next in the queue, or, if there is none, to the next
         who comes to wait there in time. Who did not wait leaves none."""
-        has_place = self.queues[acq.endpoint][0] is acq and now > acq.queued_at
+        has_place = self.queues[acq.endpoint][0] is acq and (now > acq.queued_at or acq.place != acq.arrival)
         self.leave_queue(acq)
         queue = self.queue(acq.endpoint)
         if has_place and queue:
-            queue[0].place = acq.place
+            queue[0].place = min(queue[0].place, acq.place)
         elif has_place:
             left = self.pass_overtaking_time(now), hash_of(acq.endpoint)
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
@@ -253,16 +253,16 @@ class Model:
         epoch = self.pass_overtaking_time(now)
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
         acq.queued_at = now
-        acq.place = acq.arrival
+        acq.place = acq.place or acq.arrival
         if not queue:
             for then in epoch - 1, epoch:
                 left = self.left.pop((then, hash_of(acq.endpoint)), 0)
                 if left:
-                    acq.place = min(left, acq.arrival)
+                    acq.place = min(left, acq.place)
                     break
         elif acq.arrival < queue[0].arrival:
             # It has come back to the head: the place goes with that.
-            acq.place = min(acq.arrival, queue[0].place)
+            acq.place = min(acq.place, queue[0].place)
             queue[0].place = queue[0].arrival
 
     def pass_overtaking_time(self, now: float) -> int:

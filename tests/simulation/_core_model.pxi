@@ -396,27 +396,27 @@ cdef class Model:
             i += 1
         self.waiting.insert(i, acq)
         acq.queued_at = now
-        acq.place = acq.arrival
+        acq.place = acq.place or acq.arrival
         if head is None:
             left = self.left.pop((epoch - 1, acq.endpoint % ENDPOINT_HASHES), 0)
             if not left:
                 left = self.left.pop((epoch, acq.endpoint % ENDPOINT_HASHES), 0)
             if left:
-                acq.place = min(left, acq.arrival)
+                acq.place = min(left, acq.place)
         elif acq.arrival < head.arrival:    # it has come back to the head: the place goes with that
-            acq.place = min(head.place, acq.arrival)
+            acq.place = min(head.place, acq.place)
             head.place = head.arrival
         return 0
 
     cdef int stop_waiting(self, Acq acq, double now) except -1:
         # It was not served: the next in its queue has its place then, or it is kept. Who did not wait leaves none.
         cdef Acq following
-        cdef bint has_place = self.head(acq.endpoint) is acq and now > acq.queued_at
+        cdef bint has_place = self.head(acq.endpoint) is acq and (now > acq.queued_at or acq.place != acq.arrival)
         cdef tuple left = (self.pass_overtaking_time(now), acq.endpoint % ENDPOINT_HASHES)
         self.waiting.remove(acq)
         following = self.head(acq.endpoint)
         if has_place and following is not None:
-            following.place = acq.place
+            following.place = min(following.place, acq.place)
         elif has_place:
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
         return 0

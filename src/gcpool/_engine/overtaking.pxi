@@ -57,13 +57,14 @@ cdef inline bint may_overtake(PoolCore core, unsigned long long place) noexcept:
 
 cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noexcept:
     # Both locks are held. The waiter is about to leave the queue unserved. If it is at the head, its place goes to the
-    # next waiter, or is kept. A waiter that did not wait (a timeout of 0) leaves no place: trying often must not count.
+    # next waiter, or is kept. A waiter that did not wait (a timeout of 0) leaves no place of its own, because trying
+    # often must not count; but it passes on the place that it got from another waiter.
     cdef void *second = w.next
-    if ep.queue.head != <void *>w or now <= w.queued_at:
+    if ep.queue.head != <void *>w or (now <= w.queued_at and w.place == w.number):
         return
     advance_overtaking(core, now)
     if second != NULL:
-        (<Waiter>second).place = w.place
+        (<Waiter>second).place = min((<Waiter>second).place, w.place)
     else:
         keep_place(&core.overtaking.left, <size_t>ep.hash, w.place)
 
@@ -89,7 +90,8 @@ cdef void give_place(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held. The waiter has just joined the queue. At its head it gets the place that was kept, if any.
     cdef void *second = w.next
     cdef unsigned long long place = 0
-    w.place = w.number
+    if w.place == 0:        # else it has been served a dead connection, and keeps its place
+        w.place = w.number
     if ep.queue.head != <void *>w:
         return
     if second != NULL:
@@ -101,5 +103,5 @@ cdef void give_place(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         place = take_place(&core.overtaking.left_before, <size_t>ep.hash)
         if place == 0:
             place = take_place(&core.overtaking.left, <size_t>ep.hash)
-    if 0 < place < w.number:
+    if 0 < place < w.place:
         w.place = place

@@ -163,7 +163,7 @@ cdef class AsyncPool(PoolFacade):
             self.own_loop.check()       # another one is refused
         elif self.own_loop.runs_in_other_thread():
             e = entry_to_leave_with(context)
-            if exc is not None and self._hooks_broken:
+            if exc is not None and self._hooks_broken and is_held(self._core, e, context.lease_no, ACQUIRED):
                 e.break_()              # in doubt: the manager is not asked
             self.give_back_dropped(e, context.lease_no, ACQUIRED)
             return True

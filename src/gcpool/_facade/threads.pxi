@@ -127,7 +127,7 @@ cdef class SyncPool(PoolFacade):
                 if self._checks and self.trusted_for <= 0:
                     if timeout is not None:
                         since = self._core.now()    # the time that the check takes counts, too
-                    dead = not self.check_within(w, timeout)
+                    dead = self._core.still_holds(w) and not self.check_within(w, timeout)
                 ready = not dead
             else:
                 ready = self.connect_at_once(w, timeout)
@@ -139,12 +139,15 @@ cdef class SyncPool(PoolFacade):
                 self._serve(w, timeout, dead, since)
             return take_served(w)
         except BaseException:
+            interrupted = None
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
                 if self._core.look_again_at() < INFINITY:
-                    self.stand_by()
+                    interrupted = self.stand_by()
                 self.begin_disposals(INFINITY if timeout is None else self._core.now())
+            if interrupted is not None:
+                raise interrupted
             raise
 
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
