@@ -1,6 +1,7 @@
 """max_size, total_max_size, and waiters: first come, first served, at one endpoint and over all."""
 
 import functools
+import gc
 import math
 import random
 import tracemalloc
@@ -599,7 +600,7 @@ def test_a_place_goes_to_the_next_in_the_queue_and_to_one_who_comes_back_to_its_
 
 def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=1, max_lifetime=1e9)
-    pool.acquire('held')
+    _held = pool.acquire('held')
     endpoints, endpoint = [str(number) for number in range(20_000)], ''
     tracemalloc.start()
     try:
@@ -610,9 +611,11 @@ def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
             pool.now += 0.0001
             assert pool.core.give_up(waiting.waiter, pool.now)
         del waiting
+        gc.collect()
         kept = tracemalloc.get_traced_memory()[0] / len(endpoints)
         pool.now += 2 * MAX_OVERTAKING_TIME
         pool.cancel(pool.ask('b'))
+        gc.collect()
         left = tracemalloc.get_traced_memory()[0] / len(endpoints)
     finally:
         tracemalloc.stop()
