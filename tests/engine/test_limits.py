@@ -506,15 +506,24 @@ def test_nobody_is_overtaken_for_longer_than_a_bounded_time(patience: int | None
     raise AssertionError('nobody at this endpoint was served for an hour')
 
 
-@pytest.mark.parametrize('patience', [math.inf, 3.0, 0.5], ids=['waits on', 'gives up now and then', 'gives up often'])
-def test_an_endpoint_is_overtaken_for_its_bound_at_most_and_for_half_of_it_at_least(patience: float) -> None:
+@pytest.mark.parametrize(
+    ('patience', 'another_asks'),
+    [(math.inf, False), (3.0, False), (0.5, False), (3.0, True), (0.5, True)],
+    ids=['waits on', 'gives up now and then', 'gives up often', 'another asks now and then', 'another asks often'],
+)
+def test_an_endpoint_is_overtaken_for_its_bound_at_most_and_for_half_of_it_at_least(
+    patience: float, another_asks: bool
+) -> None:
+    """Also if another acquire asks and does not wait, between a waiter that gives up and the next one."""
     pool = Pool(max_size=10, total_max_size=10, max_lifetime=1e9)
     _held = pool.acquire_all('slow', 9)
     holder, waiting, waits_since = pool.acquire('busy'), pool.ask('slow'), 0.0
-    while waiting.answer == 'waits':
+    while waiting.answer == 'waits' and pool.now <= MAX_OVERTAKING_TIME + 0.125:
         pool.now += 0.125
         if pool.now - waits_since >= patience:
             pool.cancel(waiting)
+            if another_asks:
+                pool.cancel(pool.ask('slow'))
             waiting, waits_since = pool.ask('slow'), pool.now
         following = pool.ask('busy')
         pool.release(holder)
@@ -595,6 +604,22 @@ def test_a_place_goes_to_the_next_in_the_queue_and_to_one_who_comes_back_to_its_
     assert (other.answer, second.answer) == ('waits', 'waits'), 'second has its own place again, after that of b'
     pool.dispose()
     assert (other.answer, second.answer) == ('ticket', 'waits')
+
+
+def test_a_waiter_that_is_served_a_dead_connection_keeps_the_place_that_it_has_inherited() -> None:
+    pool = Pool(min_idle=0, max_size=2, total_max_size=2, max_lifetime=1e9)
+    dead = pool.acquire('a')
+    pool.acquire('b')
+    first, other = pool.ask('a'), pool.ask('b')
+    pool.now += 1.0
+    assert pool.core.give_up(first.waiter, pool.now)
+    heir = pool.ask('a')
+    pool.release(dead)
+    assert names(heir) == ['a1']
+    pool.core.reject_dead(heir.waiter)
+    pool.ask_again(heir)
+    assert pool.dispose() == ['a1']
+    assert (heir.answer, other.answer) == ('ticket', 'waits')
 
 
 def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
