@@ -329,7 +329,7 @@ def test_what_an_acquire_dooms_is_a_worker_s() -> None:
     pool.fill('b', 1)
     pool.now = 5.0
     pool.fill('a', 2)
-    pool.ask('c')
+    _waits = pool.ask('c')
     assert doomed_by_caller_and_worker(pool) == ([], ['b1'])
     pool.now = 15.0
     assert pool.ask('a').answer == 'waits'
@@ -473,7 +473,7 @@ def test_an_endpoint_without_connections_is_not_starved_by_a_busy_one() -> None:
 
 def test_an_endpoint_without_connections_is_not_starved_behind_one_whose_connections_are_out() -> None:
     pool = Pool(max_size=2, total_max_size=2)
-    pool.acquire('slow')
+    _held = pool.acquire('slow')
     holder = pool.acquire('busy')
     behind_slow = pool.ask('slow')
     waiting = pool.ask('other')
@@ -543,7 +543,7 @@ def test_those_who_were_overtaken_for_long_are_not_overtaken_for_as_long_again_o
         pool.dispose()
         holders.append(following)
     for _ in range(2):
-        pool.ask('busy')
+        holders.append(pool.ask('busy'))
         pool.release(holders.pop(0))
         pool.dispose()
     assert [acquire.answer for acquire in waiting] == ['ticket'] * 3
@@ -589,7 +589,7 @@ def test_a_place_is_kept_for_a_time_for_the_next_one_who_waits(waited: float, aw
 
 def test_a_place_goes_to_the_next_in_the_queue_and_to_one_who_comes_back_to_its_head() -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=2, max_lifetime=1e9)
-    pool.acquire('x')
+    _held = pool.acquire('x')
     dead = pool.acquire('a')
     first, other, second = pool.ask('a'), pool.ask('b'), pool.ask('a')
     pool.now += 1.0
@@ -609,7 +609,7 @@ def test_a_place_goes_to_the_next_in_the_queue_and_to_one_who_comes_back_to_its_
 def test_a_waiter_that_is_served_a_dead_connection_keeps_the_place_that_it_has_inherited() -> None:
     pool = Pool(min_idle=0, max_size=2, total_max_size=2, max_lifetime=1e9)
     dead = pool.acquire('a')
-    pool.acquire('b')
+    _held = pool.acquire('b')
     first, other = pool.ask('a'), pool.ask('b')
     pool.now += 1.0
     assert pool.core.give_up(first.waiter, pool.now)
@@ -624,7 +624,7 @@ def test_a_waiter_that_is_served_a_dead_connection_keeps_the_place_that_it_has_i
 
 def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=1, max_lifetime=1e9)
-    pool.acquire('held')
+    _held = pool.acquire('held')
     endpoints, endpoint = [str(number) for number in range(20_000)], ''
     tracemalloc.start()
     try:
@@ -727,7 +727,7 @@ def test_the_room_among_those_that_want_a_slot_outlives_those_that_leave() -> No
 
 def test_a_higher_max_size_serves_those_who_wait() -> None:
     pool = Pool(max_size=1)
-    pool.acquire('a')
+    _held = pool.acquire('a')
     waiters = [pool.ask('a') for _ in range(3)]
     pool.core.resize(pool.now, max_size=3)
     pool.core.check_invariants()
@@ -748,7 +748,7 @@ def test_a_higher_total_max_size_serves_those_who_wait_at_any_endpoint() -> None
 def test_a_higher_max_size_has_idle_connections_of_others_closed_at_the_total_cap() -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=2)
     pool.fill('b', 1)
-    pool.acquire('a')
+    _held = pool.acquire('a')
     waiting = pool.ask('a')
     assert pool.core.doomed == 0
     pool.core.resize(pool.now, max_size=2)
