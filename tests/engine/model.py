@@ -238,7 +238,7 @@ class Model:
 
     def stop_waiting(self, acq: Acq, now: float) -> None:
         """Leave without having been served. The place goes to the next in the queue, or, if there is none, to the next
-        who comes to wait there in time. Who did not wait leaves none."""
+        who comes to wait there in time. Who did not wait leaves none of its own."""
         has_place = self.queues[acq.endpoint][0] is acq and (now > acq.queued_at or acq.place != acq.arrival)
         self.leave_queue(acq)
         queue = self.queue(acq.endpoint)

@@ -1,6 +1,7 @@
 """max_size, total_max_size, and waiters: first come, first served, at one endpoint and over all."""
 
 import functools
+import gc
 import math
 import random
 import tracemalloc
@@ -635,9 +636,11 @@ def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
             pool.now += 0.0001
             assert pool.core.give_up(waiting.waiter, pool.now)
         del waiting
+        gc.collect()
         kept = tracemalloc.get_traced_memory()[0] / len(endpoints)
         pool.now += 2 * MAX_OVERTAKING_TIME
         pool.cancel(pool.ask('b'))
+        gc.collect()
         left = tracemalloc.get_traced_memory()[0] / len(endpoints)
     finally:
         tracemalloc.stop()
