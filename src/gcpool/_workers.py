@@ -29,9 +29,12 @@ FORK_PATIENCE = 0.1
 COLLECTOR_PAUSE = 0.1
 
 
-def is_to_ring(timer: 'asyncio.TimerHandle | None', loop: 'asyncio.AbstractEventLoop') -> bool:
-    """Whether a timer will ring. If it is still there long after its time, a signal handler raised when it rang."""
-    return timer is not None and timer.when() > loop.time() - COLLECTOR_PAUSE
+def is_to_ring(timer: 'asyncio.TimerHandle | None', rings_at: float, loop: 'asyncio.AbstractEventLoop') -> bool:
+    """Whether a timer will ring. If it is still there long after its time, a signal handler raised when it rang.
+
+    The timer is not asked for its time: uvloop's timers with a delay of less than a millisecond do not know it.
+    """
+    return timer is not None and rings_at > loop.time() - COLLECTOR_PAUSE
 
 
 class AsyncWorker:
@@ -46,6 +49,7 @@ class AsyncWorker:
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         #: The task that is collecting; None if none is.
         self.task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -72,7 +76,8 @@ class AsyncWorker:
     def at_work(self) -> bool:
         """Whether what is due will be closed: always, since this sets the timer if there is neither timer nor task."""
         pool = self._pool()
-        rings = pool is not None and pool._bound_loop is not None and is_to_ring(self._timer, pool._bound_loop)
+        loop = None if pool is None else pool._bound_loop
+        rings = loop is not None and is_to_ring(self._timer, self._rings_at, loop)
         if not rings and (self.task is None or self.task.done()):
             self.wake()
         return True
@@ -88,10 +93,15 @@ class AsyncWorker:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         delay = pool._due_in()
+        if delay is None:
+            return
+        delay = max(delay, min_delay)
+        self._rings_at = loop.time() + delay
         # In an empty context, which the collector's task inherits. Otherwise the context of the task that released the
         # first connection, which may be a request's, would be kept as long as the pool.
-        self._timer = None if delay is None else loop.call_later(max(delay, min_delay), self._ring, context=Context())
+        self._timer = loop.call_later(delay, self._ring, context=Context())
 
     def _ring(self) -> None:
         self._timer = None
@@ -127,6 +137,7 @@ class AsyncSecondLook:
     def __init__(self, pool: Any):
         self._pool = weakref.ref(pool)
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = math.inf
         self.wakeups = 0
@@ -136,7 +147,8 @@ class AsyncSecondLook:
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
         due = math.inf if ended else pool._core.look_again_at()
-        if due == self._due and loop is self._loop and (due == math.inf or is_to_ring(self._timer, pool._bound_loop)):
+        is_set = due == math.inf or is_to_ring(self._timer, self._rings_at, pool._bound_loop)
+        if due == self._due and loop is self._loop and is_set:
             return
         # Noted first: if a signal handler raises in what follows, the next call sets the timer.
         self._due = math.inf
@@ -144,8 +156,10 @@ class AsyncSecondLook:
             self._timer.cancel()
             self._timer = None
         if due < math.inf:
+            delay = max(due - pool._core.now(), 0.0)
+            self._rings_at = pool._bound_loop.time() + delay
             # In an empty context, as the collector's: see AsyncWorker.
-            self._timer = pool._bound_loop.call_later(max(due - pool._core.now(), 0.0), self._ring, context=Context())
+            self._timer = pool._bound_loop.call_later(delay, self._ring, context=Context())
         self._loop = loop
         self._due = due
 

@@ -297,6 +297,22 @@ async def test_what_another_thread_gives_back_is_collected() -> None:
         await until(lambda: case.stats['size'] == 0)
 
 
+async def test_a_context_that_another_thread_ends_does_not_break_what_was_released_and_is_another_s() -> None:
+    async with Case(JudgingManager(), max_size=1) as case:
+
+        async def use() -> None:
+            async with case.pool.connection('a') as conn:
+                await case.pool.release(conn, 'a')
+                await suspended()
+
+        using = use()
+        using.send(None)
+        conn = await case.pool.acquire('a')
+        in_thread(using.close)
+        await case.release(conn)
+        assert await case.cycle('a') == 'a1'
+
+
 @pytest.mark.parametrize('where', ['is_running', 'call_soon_threadsafe'])
 async def test_a_signal_does_not_keep_what_another_thread_has_dropped(
     where: str, monkeypatch: pytest.MonkeyPatch

@@ -1,13 +1,16 @@
-"""The collector on asyncio: if neither a timer nor a task is left to do its work, the next release restores it."""
+"""The timers of a pool on asyncio: if one is lost, the next call that needs it restores it."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
+from gcpool._workers import AsyncSecondLook, AsyncWorker
 from gcpool.asyncio import ConnectionPool
-from tests.asyncio_.runtime import until
-from tests.pool.support import Case
+from tests.asyncio_.runtime import spawn, until
+from tests.pool.support import Case, Gate
+from tests.support import Clock, Interruption
 
 SHORT = 0.005
 
@@ -42,3 +45,101 @@ async def test_a_collector_that_could_not_set_its_timer_is_set_going_by_the_next
             worker._timer = None
         await case.release(other)
         await until(lambda: case.manager.living == [other.name])
+
+
+async def test_releases_find_the_timer_set_though_it_rings_at_once() -> None:
+    """uvloop's timers do not know their time then."""
+    async with Case(background_collector=True, min_idle=0, idle_timeout=0) as case:
+        await case.release(*await case.acquire('a', 2))
+        assert case.pool._worker._timer is not None
+        await until(lambda: case.manager.living == [])
+
+
+@pytest.fixture
+def interruptions(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
+    """What signal handlers are to raise, one after the other. A timer counts as lost as soon as its time has passed."""
+    monkeypatch.setattr('gcpool._workers.COLLECTOR_PAUSE', 0.0)
+    return []
+
+
+def interrupt(owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a method raise the interruptions where it begins."""
+    method = getattr(owner, name)
+
+    def interrupted(*args: Any) -> Any:
+        if interruptions:
+            raise interruptions.pop()
+        return method(*args)
+
+    monkeypatch.setattr(owner, name, interrupted)
+
+
+async def until_failed() -> None:
+    """Wait for the one error that reaches the event loop."""
+    loop = asyncio.get_running_loop()
+    failures: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: failures.append(context))
+    await until(lambda: failures != [])
+    assert isinstance(failures[0]['exception'], Interruption)
+
+
+async def until_past(time: float) -> None:
+    """Wait until a time of the event loop's has passed."""
+    loop = asyncio.get_running_loop()
+    await until(lambda: time < loop.time())
+
+
+async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_collecting(
+    interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(AsyncWorker, '_ring', interruptions, monkeypatch)
+    async with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
+        interruptions.append(Interruption('in _ring'))
+        await case.cycle('a')
+        worker: Any = case.pool._worker
+        timer = worker._timer
+        await until_failed()
+        await until_past(worker._rings_at)
+        case.clock.advance(SHORT)
+        await case.cycle('a')
+        assert worker._timer is not timer
+        case.clock.advance(SHORT)
+        await until(lambda: case.manager.living == [])
+
+
+@pytest.mark.parametrize(
+    ('owner', 'name'), [(AsyncSecondLook, '_ring'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')]
+)
+async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from_that(
+    owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(owner, name, interruptions, monkeypatch)
+    async with Case(max_size=1, total_max_size=2) as case:
+        second_look = case.pool._second_look
+
+        def ring_soon() -> None:
+            """The closes that are going on stop counting, and the timer rings at the next turn of the loop."""
+            case.clock.advance(2.0)
+            second_look._due = math.inf
+            second_look.set(case.pool)
+
+        for endpoint in 'ac':
+            await case.cycle(endpoint)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        waiter = spawn(case.pool.acquire, 'b')
+        await gate.reached()
+        ring_soon()
+        timer = second_look._timer
+        assert timer is not None
+        interruptions.append(Interruption(name))
+        await until_failed()
+        if name == '_ring':
+            await until_past(second_look._rings_at)
+            # As an acquire does that has doomed a connection.
+            case.pool._spawn_disposals()
+        if name != '__call__':
+            assert second_look._timer not in {None, timer}
+            ring_soon()
+        await case.release(await waiter.result())
+        gate.open()

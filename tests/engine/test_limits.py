@@ -330,7 +330,7 @@ def test_what_an_acquire_dooms_is_a_worker_s() -> None:
     pool.fill('b', 1)
     pool.now = 5.0
     pool.fill('a', 2)
-    pool.ask('c')
+    _waits = pool.ask('c')
     assert doomed_by_caller_and_worker(pool) == ([], ['b1'])
     pool.now = 15.0
     assert pool.ask('a').answer == 'waits'
@@ -474,7 +474,7 @@ def test_an_endpoint_without_connections_is_not_starved_by_a_busy_one() -> None:
 
 def test_an_endpoint_without_connections_is_not_starved_behind_one_whose_connections_are_out() -> None:
     pool = Pool(max_size=2, total_max_size=2)
-    pool.acquire('slow')
+    _held = pool.acquire('slow')
     holder = pool.acquire('busy')
     behind_slow = pool.ask('slow')
     waiting = pool.ask('other')
@@ -507,15 +507,24 @@ def test_nobody_is_overtaken_for_longer_than_a_bounded_time(patience: int | None
     raise AssertionError('nobody at this endpoint was served for an hour')
 
 
-@pytest.mark.parametrize('patience', [math.inf, 3.0, 0.5], ids=['waits on', 'gives up now and then', 'gives up often'])
-def test_an_endpoint_is_overtaken_for_its_bound_at_most_and_for_half_of_it_at_least(patience: float) -> None:
+@pytest.mark.parametrize(
+    ('patience', 'another_asks'),
+    [(math.inf, False), (3.0, False), (0.5, False), (3.0, True), (0.5, True)],
+    ids=['waits on', 'gives up now and then', 'gives up often', 'another asks now and then', 'another asks often'],
+)
+def test_an_endpoint_is_overtaken_for_its_bound_at_most_and_for_half_of_it_at_least(
+    patience: float, another_asks: bool
+) -> None:
+    """Also if another acquire asks and does not wait, between a waiter that gives up and the next one."""
     pool = Pool(max_size=10, total_max_size=10, max_lifetime=1e9)
     _held = pool.acquire_all('slow', 9)
     holder, waiting, waits_since = pool.acquire('busy'), pool.ask('slow'), 0.0
-    while waiting.answer == 'waits':
+    while waiting.answer == 'waits' and pool.now <= MAX_OVERTAKING_TIME + 0.125:
         pool.now += 0.125
         if pool.now - waits_since >= patience:
             pool.cancel(waiting)
+            if another_asks:
+                pool.cancel(pool.ask('slow'))
             waiting, waits_since = pool.ask('slow'), pool.now
         following = pool.ask('busy')
         pool.release(holder)
@@ -535,7 +544,7 @@ def test_those_who_were_overtaken_for_long_are_not_overtaken_for_as_long_again_o
         pool.dispose()
         holders.append(following)
     for _ in range(2):
-        pool.ask('busy')
+        holders.append(pool.ask('busy'))
         pool.release(holders.pop(0))
         pool.dispose()
     assert [acquire.answer for acquire in waiting] == ['ticket'] * 3
@@ -581,7 +590,7 @@ def test_a_place_is_kept_for_a_time_for_the_next_one_who_waits(waited: float, aw
 
 def test_a_place_goes_to_the_next_in_the_queue_and_to_one_who_comes_back_to_its_head() -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=2, max_lifetime=1e9)
-    pool.acquire('x')
+    _held = pool.acquire('x')
     dead = pool.acquire('a')
     first, other, second = pool.ask('a'), pool.ask('b'), pool.ask('a')
     pool.now += 1.0
@@ -596,6 +605,22 @@ def test_a_place_goes_to_the_next_in_the_queue_and_to_one_who_comes_back_to_its_
     assert (other.answer, second.answer) == ('waits', 'waits'), 'second has its own place again, after that of b'
     pool.dispose()
     assert (other.answer, second.answer) == ('ticket', 'waits')
+
+
+def test_a_waiter_that_is_served_a_dead_connection_keeps_the_place_that_it_has_inherited() -> None:
+    pool = Pool(min_idle=0, max_size=2, total_max_size=2, max_lifetime=1e9)
+    dead = pool.acquire('a')
+    _held = pool.acquire('b')
+    first, other = pool.ask('a'), pool.ask('b')
+    pool.now += 1.0
+    assert pool.core.give_up(first.waiter, pool.now)
+    heir = pool.ask('a')
+    pool.release(dead)
+    assert names(heir) == ['a1']
+    pool.core.reject_dead(heir.waiter)
+    pool.ask_again(heir)
+    assert pool.dispose() == ['a1']
+    assert (heir.answer, other.answer) == ('ticket', 'waits')
 
 
 def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
@@ -705,7 +730,7 @@ def test_the_room_among_those_that_want_a_slot_outlives_those_that_leave() -> No
 
 def test_a_higher_max_size_serves_those_who_wait() -> None:
     pool = Pool(max_size=1)
-    pool.acquire('a')
+    _held = pool.acquire('a')
     waiters = [pool.ask('a') for _ in range(3)]
     pool.core.resize(pool.now, max_size=3)
     pool.core.check_invariants()
@@ -726,7 +751,7 @@ def test_a_higher_total_max_size_serves_those_who_wait_at_any_endpoint() -> None
 def test_a_higher_max_size_has_idle_connections_of_others_closed_at_the_total_cap() -> None:
     pool = Pool(min_idle=0, max_size=1, total_max_size=2)
     pool.fill('b', 1)
-    pool.acquire('a')
+    _held = pool.acquire('a')
     waiting = pool.ask('a')
     assert pool.core.doomed == 0
     pool.core.resize(pool.now, max_size=2)

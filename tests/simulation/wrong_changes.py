@@ -602,8 +602,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-sleeps-for-ever',
         THREADS,
-        'if delay is None:\n',
-        'if True:\n',
+        'if delay is None:\n                collector',
+        'if True:\n                collector',
         'what becomes due after the first collection is not closed until something earlier is',
     ),
     WrongChange(

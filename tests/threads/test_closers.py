@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gcpool._workers import SyncClosers
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.programs.runner import run_program
@@ -268,6 +269,31 @@ def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_
         assert case.cycle('b') == 'b1'
 
 
+def test_an_acquire_that_is_interrupted_where_it_has_timed_out_and_a_thread_is_to_stand_by_raises_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_by = SyncClosers.stand_by
+    calls: list[str] = []
+
+    def interrupted(self: SyncClosers) -> None:
+        calls.append('stand_by')
+        if len(calls) == 2:
+            raise Interruption('in stand_by')
+        stand_by(self)
+
+    with Case(max_size=1, total_max_size=1) as case:
+        case.cycle('a')
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        monkeypatch.setattr(SyncClosers, 'stand_by', interrupted)
+        # The first call comes at the end of the wait, the second one when the waiter has given up.
+        with pytest.raises(Interruption, match='in stand_by') as caught:
+            case.pool.acquire('b', timeout=0.01)
+        assert isinstance(caught.value.__context__, TimeoutError)
+        assert case.stats['waiting'] == 0
+        gate.open()
+
+
 def test_a_thread_that_somebody_ended_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('threading.excepthook', lambda args: None)
     with Case(max_size=1, total_max_size=1) as case:
@@ -294,6 +320,55 @@ def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_tha
             case.cycle('a')
         assert closers(case) != []
     assert caplog.text.count('goes on after an error') == 3
+
+
+# -- they stand by ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('called', ['while it waits', 'while it starts'])
+def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_place(
+    called: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The close of a1 for the waiter hangs, c1 expires and hangs, too, and in time d1 is closed for the waiter."""
+    run = SyncClosers._run
+    starting, goes_on = threading.Event(), threading.Event()
+
+    def run_late(self: SyncClosers, *args: Any) -> None:
+        starting.set()
+        assert goes_on.wait(PATIENCE)
+        run(self, *args)
+
+    if called == 'while it waits':
+        goes_on.set()
+    monkeypatch.setattr(SyncClosers, '_run', run_late)
+    with Case(max_size=1, total_max_size=3, idle_timeout=8.0, max_lifetime=8.0, background_collector=True) as case:
+        crew = case.pool._closers._crew_of_this_process()
+        c = case.pool.acquire('c')
+        case.clock.advance(7.0)
+        a, d = case.pool.acquire('a'), case.pool.acquire('d')
+        waiter = spawn(case.pool.acquire, 'b')
+        case.waiting(1)
+        gates = Gate(), Gate()
+        case.manager.script('dispose', *gates)
+        release = spawn(case.release, a)
+        gates[0].reached()
+        assert starting.wait(PATIENCE)
+        until(lambda: [*crew.free] == closers(case))
+        case.release(c, d)
+        # A moment before the close of a1 stops counting.
+        case.clock.advance(1.995)
+        case.pool._worker.wake()
+        if called == 'while it starts':
+            until(lambda: not crew.news.locked())
+            goes_on.set()
+        gates[1].reached()
+        assert len(closers(case)) == 2
+        assert case.manager.living == ['d1']
+        case.clock.advance(0.01)
+        case.release(waiter.result())
+        for gate in gates:
+            gate.open()
+        release.result()
 
 
 # -- close() and fork() -----------------------------------------------------------------------------------------------

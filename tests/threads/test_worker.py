@@ -10,7 +10,9 @@ from typing import Any, final
 
 import pytest
 
+from gcpool import _workers
 from gcpool._runtime_threads import IDLE_THREADS_TIME
+from gcpool._workers import SyncWorker
 from gcpool.exceptions import DiscardConnection
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, JudgingManager, Manager
@@ -383,6 +385,57 @@ def test_a_thread_that_cannot_be_made_leaves_that_of_another_release_in_its_plac
         assert case.pool.close() == 0
         collector.join(PATIENCE)
         assert not collector.is_alive()
+
+
+# -- it ends for a fork -----------------------------------------------------------------------------------------------
+
+
+def until_idle(*cases: Case) -> None:
+    """Wait until the collectors have nothing to do."""
+    until(lambda: {thread_of(case) for case in cases} <= {*_workers._idle_threads})
+
+
+def interrupt_once(name: str, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have one call of a collector's method raise, before or after it has done its work."""
+    method = getattr(SyncWorker, name)
+    interruptions = [Interruption(f'in {name}')]
+
+    def interrupted(*args: Any) -> Any:
+        interruption = interruptions.pop() if interruptions else None
+        if interruption is not None and not after:
+            raise interruption
+        result = method(*args)
+        if interruption is not None:
+            raise interruption
+        return result
+
+    monkeypatch.setattr(SyncWorker, name, interrupted)
+
+
+def test_a_collector_is_started_again_after_a_fork_that_was_interrupted_where_it_had_just_been_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Case(background_collector=True) as case:
+        until_idle(case)
+        ended = thread_of(case)
+        interrupt_once('dismiss', after=True, monkeypatch=monkeypatch)
+        with pytest.raises(Interruption, match='in dismiss'):
+            _workers.dismiss_idle_threads()
+        _workers.recall_dismissed()
+        assert thread_of(case) is not ended
+        assert thread_of(case).is_alive()
+
+
+def test_a_collector_is_started_again_after_a_fork_though_starting_another_one_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Case(background_collector=True) as case, Case(background_collector=True) as other:
+        until_idle(case, other)
+        _workers.dismiss_idle_threads()
+        interrupt_once('recall', after=False, monkeypatch=monkeypatch)
+        with pytest.raises(Interruption, match='in recall'):
+            _workers.recall_dismissed()
+        assert sorted(each.pool._worker._lives() for each in (case, other)) == [False, True]
 
 
 # -- close() ----------------------------------------------------------------------------------------------------------
