@@ -252,7 +252,7 @@ def test_next_due_is_none_when_nothing_is_idle() -> None:
     assert pool.core.next_due() is None
     pool.release(acquire)
     assert pool.core.next_due() == 100.0
-    pool.acquire('a')
+    pool.kept.append(pool.acquire('a'))
     assert pool.core.next_due() is None
 
 
@@ -332,7 +332,7 @@ def test_a_waiter_whose_time_is_over_is_gone_unless_it_was_served_in_this_moment
 
 def test_a_waiter_that_was_refused_does_not_time_out() -> None:
     pool = Pool(max_size=1)
-    pool.acquire('a')
+    pool.kept.append(pool.acquire('a'))
     waiting = pool.ask('a')
     pool.core.close()
     assert pool.core.give_up(waiting.waiter) is False

@@ -20,7 +20,7 @@ def test_a_closed_pool_says_so_and_stays_closed() -> None:
 def test_close_refuses_those_who_wait_at_every_endpoint_in_their_order() -> None:
     pool = Pool(max_size=1)
     for endpoint in 'abc':
-        pool.acquire(endpoint)
+        pool.kept.append(pool.acquire(endpoint))
     waiters = {endpoint: [pool.ask(endpoint) for _ in range(4)] for endpoint in 'abc'}
     pool.core.close()
     pool.core.check_invariants()

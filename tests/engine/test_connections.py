@@ -223,7 +223,7 @@ def test_a_connection_handed_to_the_next_one_is_given_back_by_that_one() -> None
 
 def test_a_stranger_given_back_is_an_error() -> None:
     pool = Pool()
-    pool.acquire('a')
+    pool.kept.append(pool.acquire('a'))
     assert_refused(pool, Connection('stranger'), 'a', '<stranger>', "acquire('a')")
     assert_refused(pool, None, 'a', 'None')
 
@@ -240,7 +240,7 @@ def test_a_connection_given_back_to_the_wrong_endpoint_is_an_error(known: bool) 
     pool = Pool()
     acquire = pool.acquire('a')
     if known:
-        pool.acquire('b')
+        pool.kept.append(pool.acquire('b'))
     assert_refused(pool, acquire.conn, 'b', '<a1>', "'a'", "'b'")
     assert_refused(pool, acquire.conn, ['a'], "['a']")
     pool.release(acquire)
