@@ -409,7 +409,7 @@ cdef class Model:
         return 0
 
     cdef int stop_waiting(self, Acq acq, double now) except -1:
-        # It was not served: the next in its queue has its place then, or it is kept. Who did not wait leaves none of his.
+        # It was not served: the next in its queue has its place then, or it is kept. Who did not wait leaves none.
         cdef Acq following
         cdef bint has_place = self.head(acq.endpoint) is acq and (now > acq.queued_at or acq.place != acq.arrival)
         cdef tuple left = (self.pass_overtaking_time(now), acq.endpoint % ENDPOINT_HASHES)
