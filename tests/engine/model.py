@@ -312,7 +312,7 @@ class Model:
             acq.state = 'refused'
             return
         self.arrive(acq)
-        late = self.pass_time(now)
+        relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
         if not queue or acq.arrival < queue[0].arrival:
@@ -333,7 +333,7 @@ class Model:
             self.join_queue(acq, now)
         for conn in doomed:
             self.count_as_relief(conn)
-        if acq.state == 'waits' or late:
+        if acq.state == 'waits' or relief_ended:
             self.dispatch(for_worker=True)
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
@@ -404,12 +404,12 @@ class Model:
         acq.state = 'nothing'
         if suspicious:
             self.suspect_others(conn)
-        late = self.pass_time(now)
+        relief_ended = self.pass_time(now)
         conn.state = 'closing'
         conn.holder = None
         self.count_as_relief(conn)
         self.counters['broken'] += 1
-        if late:
+        if relief_ended:
             self.dispatch(for_worker=False)
 
     def begin_release(self, acq: Acq) -> bool:
@@ -438,7 +438,7 @@ class Model:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
-        late = self.pass_time(now)
+        relief_ended = self.pass_time(now)
         queue = self.queue(endpoint)
         wanting = self.wanting_slots()
         beyond = (
@@ -463,7 +463,7 @@ class Model:
             self.doom(conn, for_worker)
             self.count_as_relief(conn)
         else:
-            late = True
+            relief_ended = True
             idle_core = len(self.idle(endpoint, core=True))
             conn.state = 'idle'
             conn.used_at = now
@@ -473,7 +473,7 @@ class Model:
             if self.deadline(conn) < self.sleeps_until:
                 self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
-        if late:
+        if relief_ended:
             self.dispatch(for_worker)
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
@@ -493,10 +493,10 @@ class Model:
         if waited:
             self.stop_waiting(acq, now)
         if dead_conn is not None:
-            late = self.pass_time(now)
+            relief_ended = self.pass_time(now)
             self.doom_dead(acq)
             self.count_as_relief(dead_conn)
-            if late:
+            if relief_ended:
                 self.dispatch(for_worker=True)
         if conn is not None and conn.closed_over:
             conn.closed_over = False
@@ -535,13 +535,13 @@ class Model:
         self.slot_freed(conn, by_worker)
 
     def expired(self, now: float, limit: int, for_worker: bool) -> int:
-        late = self.pass_time(now)
+        relief_ended = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
         while count < most and (conn := self.evict(now, for_worker)):
             self.count_as_relief(conn)
             count += 1
-        if late:
+        if relief_ended:
             self.dispatch(for_worker)
         return count
 

@@ -441,13 +441,13 @@ cdef class Model:
         cdef Conn conn
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
-        cdef bint late
+        cdef bint relief_ended
         self.doom_dead(acq)
         if self.closed:
             acq.state = REFUSED
             return 0
         self.arrive(acq)
-        late = self.pass_time(now)
+        relief_ended = self.pass_time(now)
         head = self.head(acq.endpoint)
         if head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
@@ -470,7 +470,7 @@ cdef class Model:
             self.count_as_relief(dead_entry)
         for conn in doomed:
             self.count_as_relief(conn)
-        if acq.state == WAITS or late:
+        if acq.state == WAITS or relief_ended:
             self.dispatch(for_worker=True)
         return 0
 
@@ -535,19 +535,19 @@ cdef class Model:
         # Its holder says that it is unfit: it is closed by the holder, or by whoever comes by.
         cdef Conn conn = acq.conn
         cdef bint out = not conn.closed_over
-        cdef bint late
+        cdef bint relief_ended
         acq.conn = None
         acq.state = NOTHING
         conn.holder = None
         conn.closed_over = False
         if out:
-            late = self.pass_time(now)
+            relief_ended = self.pass_time(now)
             conn.state = CLOSING
             self.count_as_relief(conn)
             self.broken_count += 1
             if queue:
                 self.doom(conn, for_worker=False)
-            if late:
+            if relief_ended:
                 self.dispatch(for_worker=False)
         return out
 
@@ -574,7 +574,7 @@ cdef class Model:
 
     cdef int give_back(self, Conn conn, double now, bint for_worker) except -1:
         cdef int endpoint = conn.endpoint
-        cdef bint late = self.pass_time(now)
+        cdef bint relief_ended = self.pass_time(now)
         cdef Acq head = self.head(endpoint)
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
@@ -605,9 +605,9 @@ cdef class Model:
             self.doom(conn, for_worker)
             self.count_as_relief(conn)
         else:
-            late = True
+            relief_ended = True
             self.keep(conn, now)
-        if late:
+        if relief_ended:
             self.dispatch(for_worker)
         return 0
 
@@ -646,14 +646,14 @@ cdef class Model:
         cdef bint waited = acq.state == WAITS
         cdef Conn conn = acq.conn
         cdef Conn dead_entry = acq.dead_entry
-        cdef bint late
+        cdef bint relief_ended
         if waited:
             self.stop_waiting(acq, now)
         if dead_entry is not None:
-            late = self.pass_time(now)
+            relief_ended = self.pass_time(now)
             self.doom_dead(acq)
             self.count_as_relief(dead_entry)
-            if late:
+            if relief_ended:
                 self.dispatch(for_worker=True)
         if conn is None:
             pass
@@ -688,7 +688,7 @@ cdef class Model:
 
     cdef int expired(self, double now, int limit, bint for_worker) except -1:
         cdef Conn conn
-        cdef bint late = self.pass_time(now)
+        cdef bint relief_ended = self.pass_time(now)
         cdef int most = limit
         cdef int size = <int>len(self.conns) + 1
         cdef int found = 0
@@ -703,7 +703,7 @@ cdef class Model:
                 break
             self.count_as_relief(conn)
             found += 1
-        if late:
+        if relief_ended:
             self.dispatch(for_worker)
         return found
 

@@ -160,7 +160,7 @@ WRONG_CHANGES = (
     WrongChange(
         'ended-relief-goes-unnoticed',
         CORE,
-        '(late or outcome == KEEP)',
+        '(relief_ended or outcome == KEEP)',
         'outcome == KEEP',
         'while one close hangs, a busy pool closes nothing else for who waits, until a connection becomes idle',
     ),
@@ -638,8 +638,8 @@ WRONG_CHANGES = (
     WrongChange(
         'dead-connection-left-to-nobody',
         CORE,
-        'count_as_relief(core, <void *>dead_entry)\n        if late:',
-        'chain_take_entry(&core.doomed_for_worker)\n        if late:',
+        'count_as_relief(core, <void *>dead_entry)\n        if relief_ended:',
+        'chain_take_entry(&core.doomed_for_worker)\n        if relief_ended:',
         'the dead connection of an acquire that is interrupted is never closed, and keeps its slot for good',
     ),
     WrongChange(

@@ -107,7 +107,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef void *last = core.doomed_for_worker.tail
     cdef Entry e
     cdef Chain served = Chain(NULL, NULL, 0)
-    cdef bint late = advance_relief(core, now)
+    cdef bint relief_ended = advance_relief(core, now)
     cdef bint out_of_memory = False
     cdef int outcome
     number_locked(core, w)
@@ -137,7 +137,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         out_of_memory = True
     count_as_relief_after(core, last)       # what this acquire has doomed frees slots, too
     gcp_unlock(&ep.lock)
-    if core.wanting_count and (outcome == QUEUE or late):
+    if core.wanting_count and (outcome == QUEUE or relief_ended):
         dispatch(core, &core.doomed_for_worker, &served)
     if outcome == QUEUE:
         watch_after(core, last)
@@ -296,7 +296,7 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
     cdef Entry dead_entry = w.dead_entry
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint waited
-    cdef bint late
+    cdef bint relief_ended
     if ep is None:
         w.state = CANCELLED
         return False
@@ -312,10 +312,10 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
     waited = dequeue(core, ep, <void *>w)
     gcp_unlock(&ep.lock)
     if dead_entry is not None:
-        late = advance_relief(core, now)
+        relief_ended = advance_relief(core, now)
         doom_dead(core, w)
         count_as_relief(core, <void *>dead_entry)
-        if late:
+        if relief_ended:
             dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
     e = w.entry

@@ -111,9 +111,9 @@ cdef int expired(PoolCore core, double now, int limit, Chain *doomed) except -1:
     cdef int found = 0
     cdef int size
     cdef void *p
-    cdef bint late
+    cdef bint relief_ended
     gcp_lock(&core.lock)
-    late = advance_relief(core, now)
+    relief_ended = advance_relief(core, now)
     if limit <= 0:
         limit = 1
         size = core.size + 1
@@ -126,7 +126,7 @@ cdef int expired(PoolCore core, double now, int limit, Chain *doomed) except -1:
             break
         count_as_relief(core, p)
         found += 1
-    if late:
+    if relief_ended:
         dispatch(core, doomed, &served)
     gcp_unlock(&core.lock)
     notify_all(&served)

@@ -99,7 +99,7 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
     # Takes a checked-out connection out of use for good. Without a chain the caller closes it.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
-    cdef bint late = False
+    cdef bint relief_ended = False
     cdef bint out
     if made_before_fork(core, e.fork_epoch):
         return False
@@ -109,12 +109,12 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
     if out:
         begin_closing(core, ep, e)
         core.counters.broken += 1
-        late = advance_relief(core, now)
+        relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if doomed != NULL:
             chain_append(doomed, e)
     gcp_unlock(&ep.lock)
-    if late:
+    if relief_ended:
         dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
     try:

@@ -209,7 +209,7 @@ cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsig
     cdef EndpointPool ep = e.pool
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef void *first
-    cdef bint late
+    cdef bint relief_ended
     cdef bint wake = False
     cdef int outcome
     gcp_lock(&core.lock)
@@ -219,7 +219,7 @@ cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsig
         gcp_unlock(&core.lock)
         return must_be_out(core, e, lease_no)
     first = first_waiter(core, ep)
-    late = advance_relief(core, now)
+    relief_ended = advance_relief(core, now)
     advance_overtaking(core, now)
     outcome = decide_release(core, ep, e, now)
     if outcome == CLOSE_SURPLUS:
@@ -236,7 +236,7 @@ cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsig
         push_idle(core, ep, e, now, becomes_core(core, ep))
         wake = schedule_locked(&core.deadlines, e, deadline_of(core, e))
     gcp_unlock(&ep.lock)
-    if core.wanting_slots.used and (late or outcome == KEEP):
+    if core.wanting_slots.used and (relief_ended or outcome == KEEP):
         dispatch(core, doomed, &served)
     gcp_unlock(&core.lock)
     if first != NULL and outcome != HAND_OVER:
