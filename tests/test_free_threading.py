@@ -218,7 +218,7 @@ class CoreUser:
         if not waiter.has_ticket or self.creates(waiter):
             self.core.release(waiter.served, self.now)
         if self.random.random() < 0.1:
-            self.core.expired(self.now, 2)
+            self.core.doom_due(self.now, 2)
         self.dispose()
 
     def leaves(self, waiter: Waiter) -> bool:
@@ -239,7 +239,7 @@ class CoreUser:
     def creates(self, waiter: Waiter) -> bool:
         """Whether it becomes a connection."""
         if self.random.random() < 0.2:
-            self.core.failed(waiter, self.now)
+            self.core.create_failed(waiter, self.now)
             self.counts['create_errors'] += 1
             return False
         self.core.created(waiter.served, Connection(), self.now)
@@ -284,7 +284,7 @@ def test_waiters_are_dropped_while_others_serve_them() -> None:
                 # It takes a while, so that whoever calls it still has the waiter when a destructor goes on.
                 waiter.arm(lambda: sum(range(30)))
                 if not core.request(waiter, 0.0):
-                    core.failed(waiter, 0.0)
+                    core.create_failed(waiter, 0.0)
 
     run_in_parallel(work)
     core.check_invariants()

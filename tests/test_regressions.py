@@ -105,8 +105,8 @@ def test_a_pool_is_built_once() -> None:
         lambda core: core.begin_release(None),
         lambda core: core.adopt(Waiter('a'), Entry()),
         lambda core: core.adopt(None, None),
-        lambda core: core.failed(Waiter('a'), 0.0),
-        lambda core: core.failed(None, 0.0),
+        lambda core: core.create_failed(Waiter('a'), 0.0),
+        lambda core: core.create_failed(None, 0.0),
         lambda core: core.reject_dead(Waiter('a')),
         lambda core: core.reject_dead(None),
         lambda core: core.still_holds(Waiter('a')),
@@ -238,7 +238,7 @@ def test_an_endpoint_that_is_forgotten_while_it_is_compared() -> None:
             return 1
 
         def __eq__(self, other: object) -> bool:
-            pool._core.expired(math.inf, 0)
+            pool._core.doom_due(math.inf, 0)
             pool._dispose_doomed()
             return False
 

@@ -4,8 +4,9 @@
 """The compiled core: the state machine of a connection pool, and the hot path of both facades.
 
 ``PoolCore`` decides and does no I/O: it never blocks, never calls a connection manager, runs no user code while it
-holds a lock, and is told the time. A facade asks it (request, created, failed, release, cancel, expired, close), and
-carries out what it decided: connects for a *ticket*, waits for a *waiter* to be notified, closes what is *doomed*.
+holds a lock, and is told the time. A facade asks it (request, created, create_failed, release, cancel, doom_due,
+close), and carries out what it decided: connects for a *ticket*, waits for a *waiter* to be notified, closes what is
+*doomed*.
 
 ``SyncPool`` and ``AsyncPool`` are the compiled bases of the facades: acquire, release and the context manager as long
 as nothing has to be waited for.

@@ -248,7 +248,7 @@ class ConnectionPool(
         core = self._core
         found = 1
         while found:
-            found = core.expired(core.now(), PARALLEL_DISPOSALS, True)
+            found = core.doom_due(core.now(), PARALLEL_DISPOSALS, True)
             # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.
             self._dispose_due()
         return self._due_in()

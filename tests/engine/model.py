@@ -351,7 +351,7 @@ class Model:
         self.take_conn(acq, conn)
         return True
 
-    def failed(self, acq: Acq, now: float) -> None:
+    def create_failed(self, acq: Acq, now: float) -> None:
         conn = acq.conn
         assert conn is not None
         self.pass_time(now)
@@ -502,7 +502,7 @@ class Model:
             conn.closed_over = False
         elif conn is not None and conn.state == 'creating':
             acq.conn = conn
-            self.failed(acq, now)
+            self.create_failed(acq, now)
         elif conn is not None and conn.state == 'acquired':
             conn.check_pending = True
             self.give_back(conn, now, for_worker=True)
@@ -534,7 +534,7 @@ class Model:
         self.counters['disposed'] += 1
         self.slot_freed(conn, by_worker)
 
-    def expired(self, now: float, limit: int, for_worker: bool) -> int:
+    def doom_due(self, now: float, limit: int, for_worker: bool) -> int:
         relief_ended = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0

@@ -169,7 +169,7 @@ class Pool:
         return names
 
     def expire(self, limit: int = 1000) -> list[str]:
-        self.core.expired(self.now, limit)
+        self.core.doom_due(self.now, limit)
         self.core.check_invariants()
         return self.dispose()
 

@@ -121,7 +121,7 @@ def test_a_connection_made_for_a_pool_that_was_closed_meanwhile_is_to_be_closed(
 def test_a_failed_ticket_frees_its_slot_and_nothing_is_counted() -> None:
     pool = Pool(max_size=1)
     acquire = pool.ask('a')
-    pool.core.failed(acquire.waiter, pool.now)
+    pool.core.create_failed(acquire.waiter, pool.now)
     pool.core.check_invariants()
     assert acquire.answer == 'nothing'
     assert pool.count('size', 'acquired', 'created', 'create_errors', 'endpoints') == (0, 0, 0, 1, 0)
@@ -132,7 +132,7 @@ def test_a_failed_ticket_frees_its_slot_and_nothing_is_counted() -> None:
 def test_a_failed_ticket_wakes_the_first_waiter_with_a_ticket_of_its_own() -> None:
     pool = Pool(max_size=1)
     failing, first, second = pool.ask('a'), pool.ask('a'), pool.ask('a')
-    pool.core.failed(failing.waiter, pool.now)
+    pool.core.create_failed(failing.waiter, pool.now)
     assert (first.answer, first.notified) == ('ticket', 1)
     assert (second.answer, second.notified) == ('waits', 0)
     assert pool.core.size == 1
@@ -142,7 +142,7 @@ def test_a_failed_ticket_frees_a_slot_for_another_endpoint_at_the_total_cap() ->
     pool = Pool(max_size=1, total_max_size=1)
     failing, other = pool.ask('a'), pool.ask('b')
     assert other.answer == 'waits'
-    pool.core.failed(failing.waiter, pool.now)
+    pool.core.create_failed(failing.waiter, pool.now)
     assert (other.answer, other.notified) == ('ticket', 1)
     assert pool.core.endpoint_size('a') == 0
 
@@ -207,7 +207,7 @@ def test_a_waiter_is_not_handed_a_connection_whose_lifetime_ended_but_its_slot()
     assert (waiting.answer, waiting.notified) == ('ticket', 1)
 
 
-# -- expired(now, limit), and when to ask again -----------------------------------------------------------------------
+# -- doom_due(now, limit), and when to ask again ----------------------------------------------------------------------
 
 
 def test_expired_dooms_what_is_due_and_next_due_says_when_to_ask_again() -> None:
@@ -218,23 +218,23 @@ def test_expired_dooms_what_is_due_and_next_due_says_when_to_ask_again() -> None
         pool.now += 1.0
     assert pool.core.next_due() == 10.0
     pool.now = 9.999
-    assert pool.core.expired(pool.now, 5) == 0
+    assert pool.core.doom_due(pool.now, 5) == 0
     pool.now = 11.0
-    assert pool.core.expired(pool.now, 5) == 2
+    assert pool.core.doom_due(pool.now, 5) == 2
     assert pool.dispose() == ['a2', 'a1'], 'in the order of their deadlines'
     assert pool.core.next_due() == 12.0
     assert third.entry.state_name == 'idle'
-    assert pool.core.expired(pool.now, 5) == 0
+    assert pool.core.doom_due(pool.now, 5) == 0
 
 
 def test_expired_dooms_no_more_than_its_limit() -> None:
     pool = Pool(min_idle=0, max_size=5)
     pool.fill('a', 5)
     pool.now = 50.0
-    assert pool.core.expired(pool.now, 2) == 2
+    assert pool.core.doom_due(pool.now, 2) == 2
     assert pool.core.doomed == 2
-    assert pool.core.expired(pool.now, 2) == 2
-    assert pool.core.expired(pool.now, 2) == 1
+    assert pool.core.doom_due(pool.now, 2) == 2
+    assert pool.core.doom_due(pool.now, 2) == 1
 
 
 @pytest.mark.parametrize(('size', 'most'), [(1, 2), (2, 2), (3, 3), (6, 3), (7, 4), (14, 4), (15, 5), (30, 5), (31, 6)])
@@ -242,7 +242,7 @@ def test_a_limit_of_zero_means_the_logarithm_of_the_size(size: int, most: int) -
     pool = Pool(min_idle=0, max_size=size)
     pool.fill('a', size)
     pool.now = 50.0
-    assert pool.core.expired(pool.now, 0) == min(size, most)
+    assert pool.core.doom_due(pool.now, 0) == min(size, most)
 
 
 def test_next_due_is_none_when_nothing_is_idle() -> None:
@@ -294,7 +294,7 @@ def test_a_cancelled_waiter_that_was_served_gives_back_what_nobody_waits_for() -
 def test_a_cancelled_waiter_that_was_served_a_ticket_passes_the_slot_on() -> None:
     pool = Pool(max_size=1)
     holder, first, second = pool.ask('a'), pool.ask('a'), pool.ask('a')
-    pool.core.failed(holder.waiter, pool.now)
+    pool.core.create_failed(holder.waiter, pool.now)
     assert first.answer == 'ticket'
     assert pool.cancel(first) is False
     assert (second.answer, second.notified) == ('ticket', 1)

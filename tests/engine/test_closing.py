@@ -63,7 +63,7 @@ def test_close_leaves_to_its_closer_what_is_being_closed() -> None:
     pool = Pool(min_idle=0, idle_timeout=10.0)
     pool.fill('a', 2)
     pool.now = 10.0
-    assert pool.core.expired(pool.now, 1) == 1
+    assert pool.core.doom_due(pool.now, 1) == 1
     [closing] = pool.take_doomed()
     pool.core.close()
     assert pool.core.doomed == 1
@@ -108,7 +108,7 @@ def test_a_failed_create_after_close_frees_the_last_slot() -> None:
     pool = Pool()
     acquire = pool.ask('a')
     pool.core.close()
-    pool.core.failed(acquire.waiter, pool.now)
+    pool.core.create_failed(acquire.waiter, pool.now)
     assert pool.count('size', 'endpoints', 'create_errors') == (0, 0, 1)
 
 
@@ -119,7 +119,7 @@ def test_resize_and_expired_on_a_closed_pool_do_no_harm() -> None:
     pool.core.close()
     pool.core.resize(pool.now, max_size=1, total_max_size=1)
     pool.now = 1000.0
-    assert pool.core.expired(pool.now, 10) == 0, 'it is closed already'
+    assert pool.core.doom_due(pool.now, 10) == 0, 'it is closed already'
     pool.core.check_invariants()
     assert pool.dispose() == ['b1']
     pool.release(holder)
@@ -174,7 +174,7 @@ def test_all_who_wait_for_the_pool_to_be_empty_are_notified_once(last: str) -> N
         assert [closer.notified for closer in closers] == [0] * 3, 'its dispose has not ended'
         pool.core.disposed(entry, pool.now)
     else:
-        pool.core.failed(acquire.waiter, pool.now)
+        pool.core.create_failed(acquire.waiter, pool.now)
     assert [closer.notified for closer in closers] == [1] * 3
     assert [closer.unwatch() for closer in closers] == [False] * 3
 
@@ -210,9 +210,9 @@ def test_a_slot_that_somebody_waits_for_leaves_the_pool_not_empty() -> None:
     acquire, waiting = pool.ask('a'), pool.ask('a')
     closer = Closer(pool)
     assert closer.watch()
-    pool.core.failed(acquire.waiter, pool.now)
+    pool.core.create_failed(acquire.waiter, pool.now)
     assert (waiting.answer, closer.notified) == ('ticket', 0)
-    pool.core.failed(waiting.waiter, pool.now)
+    pool.core.create_failed(waiting.waiter, pool.now)
     assert closer.notified == 1
 
 

@@ -56,7 +56,7 @@ def test_of_many_endpoints_only_the_one_in_question_is_asked_anything() -> None:
             pool.core.release(entry, pool.now)
             pool.core.endpoint_size(endpoint)
             pool.core.next_due()
-            pool.core.expired(pool.now, 10)
+            pool.core.doom_due(pool.now, 10)
             assert Endpoint.questions <= most
 
 

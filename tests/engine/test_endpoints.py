@@ -156,7 +156,7 @@ def test_endpoints_of_clustered_hashes_are_found_whatever_is_forgotten_between()
     for number in range(600):
         pool.now = float(number)
         pool.release(connected(pool, Endpoint(f'e{number}', number % 5), f'c{number}'))
-        pool.core.expired(pool.now, 2 if number % 3 else 5)
+        pool.core.doom_due(pool.now, 2 if number % 3 else 5)
         pool.dispose()
         pool.core.check_invariants()
         alive = (
@@ -391,7 +391,7 @@ def test_a_table_that_grows_and_shrinks_during_a_comparison_is_searched_anew() -
 
     def shrink() -> None:
         pool.now += 10.0
-        pool.core.expired(pool.now, 1000)
+        pool.core.doom_due(pool.now, 1000)
         pool.dispose()
 
     known.actions = [grow]
@@ -437,7 +437,7 @@ def test_an_endpoint_with_nothing_left_is_forgotten(living: Callable[..., int]) 
     assert living(EndpointPool) == 1
     pool.cancel(waiting)
     assert pool.count('endpoints') == (1,)
-    pool.core.failed(ticket.waiter, pool.now)
+    pool.core.create_failed(ticket.waiter, pool.now)
     assert pool.count('endpoints') == (0,)
     del ticket, waiting
     assert living(EndpointPool) == 0
@@ -491,7 +491,7 @@ def test_the_memory_of_forgotten_endpoints_comes_back(living: Callable[..., int]
             pool.core.release(acquire.entry, pool.now)
         assert pool.count('endpoints') == (2_000,)
         pool.now += 10.0
-        assert pool.core.expired(pool.now, 10_000) == 2_000
+        assert pool.core.doom_due(pool.now, 10_000) == 2_000
         while (entry := pool.core.take_doomed()) is not None:
             pool.core.disposed(entry, pool.now)
         return pool.core.size

@@ -248,7 +248,7 @@ def test_a_stale_deadline_is_looked_at_again_when_it_comes_up() -> None:
         pool.now += 4.0
         pool.release(pool.acquire('a'))
     assert pool.now == 20.0
-    assert pool.core.expired(pool.now, 5) == 0, 'its first deadline was 10, but it was used since'
+    assert pool.core.doom_due(pool.now, 5) == 0, 'its first deadline was 10, but it was used since'
     assert pool.core.next_due() == 30.0
     pool.now = 30.0
     assert pool.expire() == ['a1']
@@ -259,7 +259,7 @@ def test_a_stale_deadline_of_a_connection_that_is_out_is_none() -> None:
     pool.fill('a', 1)
     acquire = pool.acquire('a')
     pool.now = 50.0
-    assert pool.core.expired(pool.now, 5) == 0
+    assert pool.core.doom_due(pool.now, 5) == 0
     assert pool.core.next_due() is None
     pool.release(acquire)
     assert pool.core.next_due() == 60.0

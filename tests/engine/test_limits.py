@@ -230,7 +230,7 @@ def test_what_is_being_closed_for_nobody_keeps_nothing_idle_from_being_closed_fo
     pool.fill('old', 2)
     pool.now = 10.0
     pool.fill('a', 2)
-    pool.core.expired(pool.now, 100)
+    pool.core.doom_due(pool.now, 100)
     assert [entry.conn.name for entry in pool.take_doomed()] == ['old1', 'old2'], 'and their disposals hang'
     waiting = pool.ask('b')
     assert pool.dispose() == ['a1']
@@ -388,7 +388,7 @@ def test_what_is_due_and_what_the_end_of_a_close_dooms_is_closed_by_whoever_asks
     assert closing.conn.name == 'a1'
     pool.core.disposed(closing, pool.now, for_worker)
     assert [acquire.answer for acquire in waiting] == ['ticket', 'waits']
-    pool.core.expired(100.0, 1, for_worker)
+    pool.core.doom_due(100.0, 1, for_worker)
     assert doomed_by_caller_and_worker(pool) == (([], ['a2', 'b1']) if for_worker else (['a2', 'b1'], []))
 
 
@@ -396,7 +396,7 @@ def test_a_closed_connection_is_told_to_those_who_wait_for_that() -> None:
     pool = Pool(min_idle=0, idle_timeout=10)
     pool.fill('a', 2)
     told: list[str] = []
-    pool.core.expired(10.0, 2)
+    pool.core.doom_due(10.0, 2)
     first, second = pool.take_doomed()
     watchers = {name: Waiter(None) for name in ('of the first', 'of the second', 'left', 'of the pool')}
     for name, watcher in watchers.items():

@@ -109,7 +109,7 @@ def test_a_connection_is_let_go_when_its_dispose_has_ended_and_no_earlier() -> N
     del acquire
     gc.collect()
     assert conn() is not None
-    pool.core.expired(pool.now, 1)
+    pool.core.doom_due(pool.now, 1)
     gc.collect()
     assert conn() is not None, 'it is among the doomed'
     entry = pool.core.take_doomed()
@@ -135,7 +135,7 @@ def test_a_ticket_that_came_to_nothing_is_let_go(ending: str, living: Callable[.
     elif ending == 'cancelled':
         pool.cancel(acquire)
     elif ending == 'failed':
-        pool.core.failed(acquire.waiter, pool.now)
+        pool.core.create_failed(acquire.waiter, pool.now)
     else:
         pool.core.close()
         assert not pool.core.created(acquire.entry, Connection('x'), pool.now)
@@ -300,7 +300,7 @@ class TrashyPool:
             for acquire in self.take():
                 self.end(acquire)
         elif choice == 7:
-            core.expired(pool.now, 0)
+            core.doom_due(pool.now, 0)
             core.next_due()
         else:
             core.stats()
@@ -422,7 +422,7 @@ def test_what_the_core_lets_go_may_use_the_pool(what: str) -> None:
     conn = Finalized('x', pool, used) if what == 'connection' else Connection('y')
     pool.core.created(ticket, conn, pool.now)
     pool.core.release(ticket, pool.now)
-    pool.core.expired(pool.now, 10)
+    pool.core.doom_due(pool.now, 10)
     del ticket, waiter, conn
     pool.dispose()
     gc.collect()
@@ -511,7 +511,7 @@ if hasattr(os, 'fork'):
                 new = ask('a')
                 core.created(new.held, object(), 0.0)
                 core.release(new.held, 0.0)
-                assert core.expired(100.0, 10) == 1
+                assert core.doom_due(100.0, 10) == 1
                 core.disposed(core.take_doomed(), 100.0)
                 assert core.find_acquired(out.held.conn, 'a') is None
                 assert core.size == 0
@@ -589,7 +589,7 @@ if hasattr(os, 'fork'):
                     else:
                         raise AssertionError('half of what the parent has was taken')
                 elif way == 'failed':
-                    core.failed(ticket, 0.0)
+                    core.create_failed(ticket, 0.0)
                 else:
                     core.cancel(ticket, 0.0)
                 assert core.stats() == dict.fromkeys(core.stats(), 0)

@@ -256,7 +256,7 @@ class PoolMachine(RuleBasedStateMachine):
             if known.state == 'waits':
                 self.model.leave_queue(known)
             else:
-                self.model.failed(known, self.now)
+                self.model.create_failed(known, self.now)
             self.end(pair)
             pair.real.waiter = None  # type: ignore[assignment]
 
@@ -269,11 +269,11 @@ class PoolMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pairs('ticket'))
     @rule(index=INDEX)
-    def failed(self, index: int) -> None:
+    def create_failed(self, index: int) -> None:
         self.step()
         pair = self.pick(index, 'ticket')
-        self.model.failed(pair.known, self.now)
-        self.core.failed(pair.real.waiter, self.now)
+        self.model.create_failed(pair.known, self.now)
+        self.core.create_failed(pair.real.waiter, self.now)
         self.cancel_it(pair)
 
     @precondition(lambda self: self.pairs('served'))
@@ -470,8 +470,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.step()
         self.now += seconds
         if limit is not None:
-            count = self.model.expired(self.now, limit, for_worker)
-            assert self.core.expired(self.now, limit, for_worker) == count
+            count = self.model.doom_due(self.now, limit, for_worker)
+            assert self.core.doom_due(self.now, limit, for_worker) == count
 
     @rule()
     def next_due(self) -> None:
@@ -702,14 +702,14 @@ def test_connections_expire_in_the_order_of_their_deadlines(
         elif kind == 'expire':
             limit = value % 4 + 1
             due = sorted((deadline, name) for name, deadline in deadlines.items() if deadline <= now)[:limit]
-            assert core.expired(now, limit) == len(due)
+            assert core.doom_due(now, limit) == len(due)
             assert take_names(core) == [name for _, name in due]
             for _, name in due:
                 del deadlines[name]
         core.check_invariants()
     assert core.next_due() == min(deadlines.values(), default=None)
     order = sorted(deadlines, key=lambda name: deadlines[name])
-    assert core.expired(now + idle_timeout, size + 1) == len(order)
+    assert core.doom_due(now + idle_timeout, size + 1) == len(order)
     assert take_names(core) == order
 
 
@@ -746,7 +746,7 @@ def test_what_is_closed_before_it_is_due_leaves_the_others_in_order(
             assert take_names(core) == [taken.conn.name]
             core.check_invariants()
     expected = sorted(number for numbers in left.values() for number in numbers)
-    assert core.expired(24.0 + lifetime, 1000) == len(expected)
+    assert core.doom_due(24.0 + lifetime, 1000) == len(expected)
     assert take_names(core) == [f'c{number}' for number in expected]
 
 
@@ -772,7 +772,7 @@ def test_those_who_want_a_slot_get_it_in_the_order_of_their_arrival(steps: list[
             assert core.cancel(waiting.pop(sorted(waiting)[value % len(waiting)]), 0.0)
         core.check_invariants()
     for holder in holders:
-        core.failed(holder, 0.0)
+        core.create_failed(holder, 0.0)
         core.check_invariants()
     assert served == sorted(waiting)[:50]
 

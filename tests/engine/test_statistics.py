@@ -31,7 +31,7 @@ def test_every_gauge_and_counter() -> None:
     waiting, leaving, late = (pool.ask('a') for _ in range(3))
     connecting, failing = pool.ask('b'), pool.ask('c')
     assert connecting.answer == 'ticket'
-    pool.core.failed(failing.waiter, pool.now)
+    pool.core.create_failed(failing.waiter, pool.now)
     assert pool.cancel(leaving)
     assert pool.core.give_up(late.waiter)
     assert pool.stats == NOTHING | {

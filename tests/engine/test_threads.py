@@ -141,7 +141,7 @@ class Client:
                 assert core.begin_release(found)
             core.release(found, case.clock())
         if rng.random() < 0.2:
-            core.expired(case.clock(), 0)
+            core.doom_due(case.clock(), 0)
             core.next_due()
             core.stats()
         case.dispose_all()

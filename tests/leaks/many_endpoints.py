@@ -16,7 +16,7 @@ def fill_and_empty(pool: ConnectionPool[Any, Any]) -> None:
     for n in range(COUNT):
         pool.release(pool.acquire(n), n)
     assert pool.get_stats()['endpoints'] == pool.get_size() == COUNT
-    pool._core.expired(pool._core.now() + 7200.0, COUNT)
+    pool._core.doom_due(pool._core.now() + 7200.0, COUNT)
     pool._dispose_doomed()
     assert pool.get_stats()['endpoints'] == pool.get_size() == 0
 

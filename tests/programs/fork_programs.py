@@ -559,7 +559,7 @@ def fork_in_a_method(method: str) -> None:
         conn = pool.acquire('a')
         pool.release(conn, 'a')
         if method == 'dispose':
-            pool._core.expired(pool._core.now() + 1000.0, 1)
+            pool._core.doom_due(pool._core.now() + 1000.0, 1)
             pool._dispose_doomed()
 
     manager.hook = hook

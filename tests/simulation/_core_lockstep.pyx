@@ -408,8 +408,8 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
-        self.model.failed(acq, self.now)
-        self.core.failed(acq.waiter, self.now)
+        self.model.create_failed(acq, self.now)
+        self.core.create_failed(acq.waiter, self.now)
         self.leave(acq)
         return True
 
@@ -706,9 +706,9 @@ cdef class World:
     cdef bint ask_expire(self) except -1:
         cdef int limit = self.dice.below(5)
         cdef bint for_worker = self.dice.one_in(2)
-        cdef int count = self.model.expired(self.now, limit, for_worker)
+        cdef int count = self.model.doom_due(self.now, limit, for_worker)
         self.dice.note(count)
-        self.differ(self.core.expired(self.now, limit, for_worker), count, 'expired()')
+        self.differ(self.core.doom_due(self.now, limit, for_worker), count, 'doom_due()')
         return True
 
     cdef bint ask_next_due(self) except -1:
@@ -830,7 +830,7 @@ cdef class World:
                 return False
             self.refuses(RuntimeError, self.core.request, (acq.waiter, self.now))
             if acq.state == WAITS:
-                self.refuses(RuntimeError, self.core.failed, (acq.waiter, self.now))
+                self.refuses(RuntimeError, self.core.create_failed, (acq.waiter, self.now))
                 self.refuses(RuntimeError, self.core.begin_check, (acq.waiter,))
         elif kind >= 5 and self.given_back:
             return self.release_twice(<Conn>self.given_back[self.dice.below(<int>len(self.given_back))], kind)

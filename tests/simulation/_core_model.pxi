@@ -489,7 +489,7 @@ cdef class Model:
         self.take_conn(acq, conn)
         return True
 
-    cdef int failed(self, Acq acq, double now) except -1:
+    cdef int create_failed(self, Acq acq, double now) except -1:
         cdef Conn conn = acq.conn
         self.pass_time(now)
         self.conns.remove(conn)
@@ -661,7 +661,7 @@ cdef class Model:
             conn.closed_over = False
             conn.holder = None
         elif conn.state == CREATING:
-            self.failed(acq, now)
+            self.create_failed(acq, now)
         else:
             conn.check_pending = True   # what was done with it did not come to its end
             self.give_back(conn, now, for_worker=True)
@@ -686,7 +686,7 @@ cdef class Model:
         self.slot_freed(conn, by_worker)
         return 0
 
-    cdef int expired(self, double now, int limit, bint for_worker) except -1:
+    cdef int doom_due(self, double now, int limit, bint for_worker) except -1:
         cdef Conn conn
         cdef bint relief_ended = self.pass_time(now)
         cdef int most = limit

@@ -72,8 +72,8 @@ class ClosesInAnotherOrder(Wrong):
 
 
 class ExpiresOneTooMany(Wrong):
-    def expired(self, now: float, limit: int, for_worker: bool) -> int:
-        return self.core.expired(now, limit + (limit > 0), for_worker)
+    def doom_due(self, now: float, limit: int, for_worker: bool) -> int:
+        return self.core.doom_due(now, limit + (limit > 0), for_worker)
 
 
 class LeavesTheDisposeToNobody(Wrong):

@@ -368,7 +368,7 @@ def ask_core(case: CoreCase) -> None:
             leave(case, waiter)
             return
         if mine.happens(0.1):
-            core.failed(waiter, core.now())
+            core.create_failed(waiter, core.now())
             return
         if not core.created(waiter.served, Connection(), core.now()):
             return
@@ -473,7 +473,7 @@ def use_core(case: CoreCase) -> None:
         except ConnectionNotAcquired:
             mine.counts['ConnectionNotAcquired'] += 1
         if mine.happens(0.1):
-            core.expired(core.now(), 2, mine.happens(0.5))
+            core.doom_due(core.now(), 2, mine.happens(0.5))
             core.next_due()
         if mine.happens(0.002):
             core.close()

@@ -257,7 +257,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     return served
 
 
-cdef int failed(PoolCore core, Waiter w, double now) except -1:
+cdef int create_failed(PoolCore core, Waiter w, double now) except -1:
     cdef Entry ticket = w.served
     w.entry = None
     w.state = CANCELLED

@@ -106,7 +106,7 @@ cdef void forget_wake(PoolCore core) noexcept:
     gcp_unlock(&core.lock)
 
 
-cdef int expired(PoolCore core, double now, int limit, Chain *doomed) except -1:
+cdef int doom_due(PoolCore core, double now, int limit, Chain *doomed) except -1:
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef int found = 0
     cdef int size

@@ -127,9 +127,9 @@ cdef class PoolCore:
         """
         return created(self, ticket, conn, now)
 
-    def failed(self, Waiter w not None, double now):
+    def create_failed(self, Waiter w not None, double now):
         """Give a ticket back: there is no connection. The slot goes to a waiter that wants one, if there is any."""
-        failed(self, w, now)
+        create_failed(self, w, now)
 
     # -- aliveness --------------------------------------------------------------------------------------------------
     cpdef bint needs_check(self, Waiter w, double now, double interval):
@@ -319,14 +319,14 @@ cdef class PoolCore:
         """
         disposed(self, e, now, doomed_of(self, by_worker))
 
-    cpdef int expired(self, double now, int limit, bint for_worker=False) except -1:
+    cpdef int doom_due(self, double now, int limit, bint for_worker=False) except -1:
         """Doom the idle connections that are due, in the order of their deadlines.
 
         :param limit: how many at most; 0 for ``int(log2(size + 1)) + 1`` (generic-connection-pool)
         :param for_worker: whether a worker is to close them
         :return: how many were doomed
         """
-        return expired(self, now, limit, doomed_of(self, for_worker))
+        return doom_due(self, now, limit, doomed_of(self, for_worker))
 
     def next_due(self):
         """When the next idle connection will be due, or None if none ever will. The collector may sleep until then."""

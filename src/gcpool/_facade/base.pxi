@@ -148,7 +148,7 @@ cdef class PoolFacade:
         # its thread has died and no other one can be started.
         cdef PoolCore core = self._core
         if gcp_load_double(&core.deadlines.due_at) <= now and not (core.collects and self._worker.at_work()):
-            core.expired(now, self._dispose_batch_size)
+            core.doom_due(now, self._dispose_batch_size)
         return 0
 
     cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1:
