@@ -338,7 +338,7 @@ cdef int give_back_unused(PoolCore core, Entry e, unsigned int lease_no, double 
     elif (state == ACQUIRED or gcp_load_char(&e.closed_while_out)) and is_lease_of(e, lease_no):
         mark_unchecked(core, e, lease_no)       # the check of the connection, or its on_acquire, was cut off
         try:
-            release_locked(core, e, now, &core.doomed_for_worker, lease_no)
+            release_with_core_lock(core, e, now, &core.doomed_for_worker, lease_no)
         except ConnectionNotAcquired:           # another thread was faster
             pass
     return 0

@@ -56,5 +56,5 @@ cdef class PoolCore:
     cdef Entry take_idle(self, object endpoint, double now, double interval)
     cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
     cdef Entry entry_to_release(self, object conn, object endpoint)
-    cdef int release_locked(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1
+    cdef int release_with_core_lock(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1
     cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1

@@ -276,11 +276,11 @@ cdef class PoolCore:
         """
         pool_of(e)
         if not self.release_fast(e, now, lease_no):
-            self.release_locked(e, now, &self.doomed_for_caller, lease_no)
+            self.release_with_core_lock(e, now, &self.doomed_for_caller, lease_no)
 
-    cdef int release_locked(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
+    cdef int release_with_core_lock(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
         # The releases that release_fast() leaves. Takes both locks.
-        return release_locked(self, e, now, doomed, lease_no)
+        return release_with_core_lock(self, e, now, doomed, lease_no)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 

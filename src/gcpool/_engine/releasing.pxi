@@ -82,7 +82,7 @@ cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) exc
 # -- release -------------------------------------------------------------------------------------------------------
 
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held. Whether the connection may have to be closed. Only release_locked() can decide that, under
+    # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that, under
     # core.lock.
     return (
         e.expires_at <= now
@@ -128,7 +128,7 @@ cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, do
 
 cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
     # The releases that need only the lock of the entry's endpoint pool. False if nothing was done: the caller calls
-    # release_locked() then. The lease number says which acquire this ends, so that it cannot end another user's.
+    # release_with_core_lock() then. The lease number says which acquire this ends, so that it cannot end another user's.
     cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
     return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
 
@@ -204,7 +204,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
 
 
-cdef int release_locked(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
+cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
     # The releases that release_fast() leaves: they may close the connection, or move it in the expiry queue.
     cdef EndpointPool ep = e.pool
     cdef Chain served = Chain(NULL, NULL, 0)

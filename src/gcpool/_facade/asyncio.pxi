@@ -291,7 +291,7 @@ cdef class AsyncPool(PoolFacade):
         cdef PoolCore core = self._core
         cdef double now = core.read_clock()
         if not core.release_fast(e, now, lease_no):
-            core.release_locked(e, now, &core.doomed_for_caller, lease_no)
+            core.release_with_core_lock(e, now, &core.doomed_for_caller, lease_no)
         if gcp_load_double(&core.deadlines.due_at) <= now:
             self.doom_due_or_spawn(now)
         return has_doomed(core)

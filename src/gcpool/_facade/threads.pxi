@@ -24,7 +24,7 @@ cdef inline int give_back(SyncPool pool, PoolCore core, Entry e, unsigned int le
     # The end of a release: no hook has to run, or it has run.
     cdef double now = read_clock(core)
     if not release_fast(core, e, now, lease_no):
-        release_locked(core, e, now, &core.doomed_for_caller, lease_no)
+        release_with_core_lock(core, e, now, &core.doomed_for_caller, lease_no)
     return dispose_if_due(pool, core, now)
 
 
