@@ -121,7 +121,8 @@ class AsyncDisposals(AsyncPool):
         # A dispose that closes the pool does not wait for itself, nor does a forked child for its parent's tasks.
         return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._bound_loop}
 
-    def _begin_disposals(self, deadline: float | None) -> None:
+    def _begin_disposals(self, deadline: float | None = None) -> None:
+        # The deadline is for threads, where the caller closes connections itself if no thread can be started.
         if self._core.doomed:
             self._spawn_disposals()
 
@@ -132,7 +133,7 @@ class AsyncDisposals(AsyncPool):
             self._core.look_again(self._core.now())
         finally:
             try:
-                self._begin_disposals(None)
+                self._begin_disposals()
             finally:
                 self._second_look.set(self)
 

@@ -48,9 +48,6 @@ cdef extern from *:
       #define gcp_fence() _Py_atomic_fence_seq_cst()
       #define gcp_load_uint(p) _Py_atomic_load_uint_relaxed(p)
       #define gcp_store_uint(p, v) _Py_atomic_store_uint_relaxed((p), (v))
-      /* A thread that reads the pointer also sees what was written before the pointer was stored. */
-      #define gcp_load_pointer(p) _Py_atomic_load_ptr_acquire(p)
-      #define gcp_store_pointer(p, v) _Py_atomic_store_ptr_release((p), (v))
       static inline double gcp_load_double(double *p) {
           union { int64_t i; double d; } u;
           u.i = _Py_atomic_load_int64_relaxed((int64_t *)p);
@@ -89,8 +86,6 @@ cdef extern from *:
       #define gcp_fence() ((void)0)
       #define gcp_load_uint(p) (*(p))
       #define gcp_store_uint(p, v) (*(p) = (v))
-      #define gcp_load_pointer(p) (*(p))
-      #define gcp_store_pointer(p, v) (*(p) = (v))
       #define gcp_load_double(p) (*(p))
       #define gcp_store_double(p, v) (*(p) = (v))
     #endif
@@ -118,10 +113,8 @@ cdef extern from *:
     #endif
 
     #ifdef GCPOOL_ASSERT
-      #define GCP_ASSERTS 1
       #define gcp_assert(c) do { if (!(c)) Py_FatalError("gcpool: assertion failed: " #c); } while (0)
     #else
-      #define GCP_ASSERTS 0
       #define gcp_assert(c) ((void)0)
     #endif
 
@@ -175,8 +168,6 @@ cdef extern from *:
     void gcp_fence() noexcept nogil
     unsigned int gcp_load_uint(unsigned int *) noexcept nogil
     void gcp_store_uint(unsigned int *, unsigned int) noexcept nogil
-    void *gcp_load_pointer(void **) noexcept nogil
-    void gcp_store_pointer(void **, void *) noexcept nogil
     void gcp_enable_try_incref(object) noexcept
     bint gcp_try_incref(void *) noexcept nogil
     double gcp_load_double(double *) noexcept nogil
@@ -188,4 +179,3 @@ cdef extern from *:
     enum: GCP_SHARDS
     enum: GCP_SHARD_PADDING
     enum: GCP_SHARED_STAMP
-    enum: GCP_ASSERTS

@@ -82,8 +82,7 @@ cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) exc
 # -- release -------------------------------------------------------------------------------------------------------
 
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that, under
-    # core.lock.
+    # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
         e.expires_at <= now
         or gcp_load_int(&core.is_closed)
@@ -128,7 +127,8 @@ cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, do
 
 cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
     # The releases that need only the lock of the entry's endpoint pool. False if nothing was done: the caller calls
-    # release_with_core_lock() then. The lease number says which acquire this ends, so that it cannot end another user's.
+    # release_with_core_lock() then. The lease number says which acquire this ends, so that it cannot end that of another
+    # user.
     cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
     return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
 

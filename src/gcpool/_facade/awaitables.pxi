@@ -2,9 +2,7 @@ cdef extern from "Python.h":
     int PyIter_Send(object, object, PyObject **) except -1
     bint PyCoro_CheckExact(object)
     int PyErr_WarnEx(object, const char *, Py_ssize_t) except -1
-    enum:
-        PYGEN_RETURN
-        PYGEN_NEXT
+    enum: PYGEN_RETURN
 
 
 cdef object iterator_of(object awaitable):
