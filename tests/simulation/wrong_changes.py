@@ -48,15 +48,15 @@ WRONG_CHANGES = (
     WrongChange(
         'total-slot-freed-early',
         ALL,
-        'if core.size >= core.total_max_size:\n            gcp_unlock',
+        'if not pool_has_room(core):\n            gcp_unlock',
         'if core.size - core.closing >= core.total_max_size:\n            gcp_unlock',
         'the server sees more sessions than total_max_size while connections are being closed',
     ),
     WrongChange(
         'endpoint-slot-freed-early',
         ALL,
-        'if ep.size < core.max_size and core',
-        'if ep.size - ep.counts[CLOSING] < core.max_size and core',
+        'if has_room(core, ep) and',
+        'if ep.size - ep.counts[CLOSING] < core.max_size and',
         'a server sees more sessions than max_size while its connections are being closed',
     ),
     WrongChange(
@@ -69,7 +69,7 @@ WRONG_CHANGES = (
     WrongChange(
         'one-slot-only-wanted',
         ALL,
-        'bint wants = head != NULL and ep.size < core.max_size',
+        'bint wants = head != NULL and has_room(core, ep)',
         'bint wants = head != NULL and ep.size == 0',
         'who waits at an endpoint that has a connection is not served from a slot that comes free elsewhere',
     ),
@@ -253,7 +253,7 @@ WRONG_CHANGES = (
     WrongChange(
         'expired-connection-served',
         CORE,
-        'or (<Entry>p).expires_at <= now\n',
+        'or lifetime_is_over(<Entry>p, now)\n',
         '\n',
         'a connection is served after its max_lifetime, when the firewall has forgotten it',
     ),
@@ -316,8 +316,8 @@ WRONG_CHANGES = (
     WrongChange(
         'shrinking-closes-too-many',
         CORE,
-        'core.size - core.closing > core.total_max_size\n        and',
-        'core.size > core.total_max_size\n        and',
+        'exceeds_total_max_size(core) and',
+        'core.size > core.total_max_size and',
         'a resize closes idle connections for those that are being closed already',
     ),
     # -- connections and their states ---------------------------------------------------------------------------------

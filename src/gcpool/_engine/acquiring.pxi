@@ -37,7 +37,7 @@ cdef inline void *take_idle_and_unlock(
     if (
         p == NULL
         or gcp_load_int(&core.is_closed)
-        or (<Entry>p).expires_at <= now
+        or lifetime_is_over(<Entry>p, now)
         or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
     ):
         gcp_unlock(&ep.lock)
@@ -96,7 +96,7 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         return QUEUE
     if next_idle(ep) != NULL:
         return LEND_IDLE
-    if ep.size < core.max_size and core.size < core.total_max_size:
+    if has_room(core, ep) and pool_has_room(core):
         return CONNECT
     return QUEUE
 
@@ -196,7 +196,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
 cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
     cdef void *p = next_idle(ep)
-    while p != NULL and (<Entry>p).expires_at <= now:
+    while p != NULL and lifetime_is_over(<Entry>p, now):
         doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)
         p = next_idle(ep)
 

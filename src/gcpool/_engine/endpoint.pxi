@@ -42,6 +42,26 @@ cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e) noexcept
     core.closing += 1
 
 
+cdef inline bint has_room(PoolCore core, EndpointPool ep) noexcept:
+    # Whether max_size allows one more connection. A connection that is being closed has its slot until that has ended.
+    return ep.size < core.max_size
+
+
+cdef inline bint pool_has_room(PoolCore core) noexcept:
+    # The same, for total_max_size. Needs only core.lock.
+    return core.size < core.total_max_size
+
+
+cdef inline bint exceeds_max_size(PoolCore core, EndpointPool ep) noexcept:
+    # Whether a connection has to be closed because max_size was lowered. Those that are being closed do not count.
+    return ep.size - ep.counts[CLOSING] > core.max_size
+
+
+cdef inline bint exceeds_total_max_size(PoolCore core) noexcept:
+    # The same, for total_max_size. Needs only core.lock.
+    return core.size - core.closing > core.total_max_size
+
+
 cdef inline int idle_count(EndpointPool ep) noexcept:
     return ep.counts[IDLE_CORE] + ep.counts[IDLE_EXTRA]
 

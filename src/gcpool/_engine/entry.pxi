@@ -83,6 +83,10 @@ cdef inline bint is_leased(Entry e, unsigned int lease_no) noexcept:
     return is_out(e) and is_lease_of(e, lease_no)
 
 
+cdef inline bint lifetime_is_over(Entry e, double now) noexcept:
+    return e.expires_at <= now
+
+
 cdef inline void serve(Waiter w, Entry e) noexcept:
     w.entry = e
     w.lease_no = gcp_load_uint(&e.lease_no)

@@ -190,10 +190,7 @@ cdef int resize(PoolCore core, double now, int min_idle, int max_size, int total
         gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
     advance_relief(core, now)
-    while (
-        core.size - core.closing > core.total_max_size
-        and evict(core, INFINITY, &core.doomed_for_caller) != NULL
-    ):
+    while exceeds_total_max_size(core) and evict(core, INFINITY, &core.doomed_for_caller) != NULL:
         pass
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
@@ -219,7 +216,7 @@ cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_si
 cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Dooms the idle connections beyond max_size, the extra ones first.
     cdef void *p = oldest_idle(&ep.extra, &ep.core)
-    while p != NULL and ep.size - ep.counts[CLOSING] > core.max_size:
+    while p != NULL and exceeds_max_size(core, ep):
         doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
         p = oldest_idle(&ep.extra, &ep.core)
 

@@ -84,7 +84,7 @@ cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) exc
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
-        e.expires_at <= now
+        lifetime_is_over(e, now)
         or gcp_load_int(&core.is_closed)
         or gcp_load_int(&core.wanting_count)
         or ep.size > gcp_load_int(&core.max_size)
@@ -127,8 +127,7 @@ cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, do
 
 cdef inline bint release_fast(PoolCore core, Entry e, double now, unsigned int lease_no) except -1:
     # The releases that need only the lock of the entry's endpoint pool. False if nothing was done: the caller calls
-    # release_with_core_lock() then. The lease number says which acquire this ends, so that it cannot end that of another
-    # user.
+    # release_with_core_lock() then. The lease number says which acquire this ends: it never ends another user's.
     cdef void *ep = <void *>e.pool      # lives as long as the entry: no reference is taken
     return release_fast_to(core, <EndpointPool>ep, e, now, lease_no)
 
@@ -186,13 +185,9 @@ cdef enum:
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # Both locks are held.
     cdef bint somebody_waits = ep.queue.head != NULL
-    if (
-        core.is_closed
-        or ep.size - ep.counts[CLOSING] > core.max_size
-        or core.size - core.closing > core.total_max_size
-    ):
+    if core.is_closed or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
-    if e.expires_at <= now:
+    if lifetime_is_over(e, now):
         if not core.collects or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif somebody_waits:

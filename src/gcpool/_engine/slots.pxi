@@ -50,7 +50,7 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. An endpoint pool wants a slot while it has waiters and max_size leaves room. Whatever changes
     # that calls this, or dispatch() would not serve these waiters. The heap has room: see reserve_heap_slot().
     cdef void *head = ep.queue.head
-    cdef bint wants = head != NULL and ep.size < core.max_size
+    cdef bint wants = head != NULL and has_room(core, ep)
     if wants and ep.heap_index < 0:
         heap_push(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
     elif wants and not is_up_to_date(&core.wanting_slots.items[ep.heap_index], ep):
@@ -71,13 +71,13 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         gcp_lock(&ep.lock)
         if (
             ep.queue.head == NULL
-            or ep.size >= core.max_size
+            or not has_room(core, ep)
             or not is_up_to_date(&core.wanting_slots.items[0], ep)
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
             continue
-        if core.size >= core.total_max_size:
+        if not pool_has_room(core):
             gcp_unlock(&ep.lock)
             # One close per endpoint that wants a slot is enough for now: when a close ends, this is called again.
             while missing_relief(core) > 0:

@@ -11,6 +11,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_broken
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
+    cdef bint checks_always                 # each connection is checked before it is served
     cdef bint asks_before_use               # a ready connection takes a check, or a hook
     cdef readonly object _check_timeout
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0

@@ -122,7 +122,8 @@ cdef class PoolFacade:
         self._hooks_broken = hooks_broken
         self._check_interval = check_interval
         self.trusted_for = check_interval if checks else 0.0
-        self.asks_before_use = hooks_acquire or (checks and self.trusted_for <= 0)
+        self.checks_always = checks and check_interval <= 0
+        self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
 
     cdef bint look_for_overrides(self) except -1:
@@ -176,7 +177,7 @@ cdef class PoolFacade:
         # manager's methods must not see a closed connection.
         if not self._checks or not self._core.still_holds(w):
             return False
-        return self.trusted_for <= 0 or self._core.needs_check(w, self._core.now(), self.trusted_for)
+        return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)
 
 
 NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'

@@ -124,7 +124,7 @@ cdef class SyncPool(PoolFacade):
             if e is not None:
                 self._core.adopt(w, e)
                 # With an interval, take_idle() has not taken a connection that needs a check: _serve() does.
-                if self._checks and self.trusted_for <= 0:
+                if self.checks_always:
                     if timeout is not None:
                         since = self._core.now()    # the time that the check takes counts, too
                     dead = self._core.still_holds(w) and not self.check_within(w, timeout)
