@@ -138,7 +138,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         await self._judge(entry, exc)
         if entry.is_broken:
             await self._discard(lease)
-        elif self._hooks_release and lease.is_out:
+        elif self._hooks_release and lease.is_checked_out:
             await self._finish_release(lease)
         elif self._give_back(lease):
             await self._dispose_doomed()

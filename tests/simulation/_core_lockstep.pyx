@@ -609,7 +609,7 @@ cdef class World:
         self.tick()
         self.about(None, conn, acq.endpoint)
         self.dice.note(conn.number)
-        self.differ(self.core.is_out(conn.entry), IS_OUT >> conn.state & 1, 'is_out()')
+        self.differ(self.core.is_checked_out(conn.entry), IS_CHECKED_OUT >> conn.state & 1, 'is_checked_out()')
         if how == 0:
             self.discard(acq, conn)
             return 0
@@ -931,7 +931,7 @@ cdef class World:
         cdef Model model = self.model
         cdef object name = self.endpoints[endpoint]
         self.differ(core.endpoint_size(name), model.count(endpoint, IS_ANY), 'endpoint_size()')
-        self.differ(core.endpoint_size(name, True), model.count(endpoint, IS_OUT), 'endpoint_size(acquired)')
+        self.differ(core.endpoint_size(name, True), model.count(endpoint, IS_CHECKED_OUT), 'endpoint_size(acquired)')
         self.differ(core.endpoint_size(name, False), model.count(endpoint, IS_IDLE), 'endpoint_size(idle)')
         return 0
 
@@ -1006,7 +1006,7 @@ cdef class World:
         expected = {
             'size': len(model.conns),
             'idle': model.count(ALL, IS_IDLE),
-            'acquired': model.count(ALL, IS_OUT),
+            'acquired': model.count(ALL, IS_CHECKED_OUT),
             'waiting': len(model.waiting),
             'endpoints': model.count_endpoints(),
             'acquires': model.acquire_count,

@@ -13,9 +13,9 @@ cdef enum:              # Conn.state: the states of docs/architecture.md, "The c
 
 cdef enum:              # sets of them
     IS_IDLE = 1 << IDLE
-    IS_OUT = 1 << ACQUIRED | 1 << RELEASING
+    IS_CHECKED_OUT = 1 << ACQUIRED | 1 << RELEASING
     IS_CLOSING = 1 << CLOSING
-    IS_ANY = IS_IDLE | IS_OUT | IS_CLOSING | 1 << CREATING
+    IS_ANY = IS_IDLE | IS_CHECKED_OUT | IS_CLOSING | 1 << CREATING
 
 cdef enum:              # Acq.state
     NOTHING             # it has not asked yet, or has to ask again
@@ -613,7 +613,7 @@ cdef class Model:
 
     cdef int keep(self, Conn conn, double now) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
-        cdef int out = self.count(conn.endpoint, IS_OUT) - 1
+        cdef int out = self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         conn.is_core = out < self.min_idle - self.count_core_idle(conn.endpoint)
         conn.state = IDLE
         conn.used_at = now
@@ -753,7 +753,7 @@ cdef class Model:
         cdef int found = 0
         self.batches += 1
         for conn in self.conns:
-            if IS_OUT >> conn.state & 1:
+            if IS_CHECKED_OUT >> conn.state & 1:
                 self.doom(conn, False, self.batches, conn.number)
                 conn.closed_over = True
                 if conn.holder is not None and conn.holder.state == SERVED:

@@ -238,8 +238,8 @@ WRONG_CHANGES = (
     WrongChange(
         'retired-by-a-lease-of-the-past',
         CORE,
-        'out = is_leased(e, lease_no)\n    if out:\n        begin_closing',
-        'out = is_out(e)\n    if out:\n        begin_closing',
+        'out = is_checked_out_by(e, lease_no)\n    if out:\n        begin_closing',
+        'out = is_checked_out(e)\n    if out:\n        begin_closing',
         'a broken connection that was given back before is closed in the hands of its next user',
     ),
     WrongChange(
@@ -331,7 +331,7 @@ WRONG_CHANGES = (
     WrongChange(
         'second-release-accepted',
         ALL,
-        'return is_out(e) and',
+        'return is_checked_out(e) and',
         'return e.state != GONE and',
         'a connection that is released twice is idle twice, and goes to two users at once',
     ),
@@ -631,7 +631,7 @@ WRONG_CHANGES = (
     WrongChange(
         'closed-in-use-makes-others-suspect',
         CORE,
-        'if is_leased(e, lease_no):\n            ep.distrust_count += 1',
+        'if is_checked_out_by(e, lease_no):\n            ep.distrust_count += 1',
         'if True:\n            ep.distrust_count += 1',
         'a connection that was closed over its user has all others of the endpoint checked',
     ),

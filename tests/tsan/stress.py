@@ -426,7 +426,7 @@ def give_back(case: CoreCase, waiter: Waiter) -> None:
         core.retire_to_doomed(entry, core.now())
     elif way == 4:
         entry.break_()
-        if core.begin_release(entry) and core.is_out(entry):
+        if core.begin_release(entry) and core.is_checked_out(entry):
             core.mark_unchecked(entry)
             core.release(entry, core.now())
     else:

@@ -69,7 +69,7 @@ cdef inline bint is_idle(Entry e) noexcept:
     return e.state == IDLE_CORE or e.state == IDLE_EXTRA
 
 
-cdef inline bint is_out(Entry e) noexcept:
+cdef inline bint is_checked_out(Entry e) noexcept:
     return e.state == ACQUIRED or e.state == RELEASING
 
 
@@ -78,9 +78,14 @@ cdef inline bint is_lease_of(Entry e, unsigned int lease_no) noexcept:
     return lease_no == ANY_LEASE or gcp_load_uint(&e.lease_no) == lease_no
 
 
-cdef inline bint is_leased(Entry e, unsigned int lease_no) noexcept:
-    # ep.lock is held. Whether the connection is checked out, and by that lease.
-    return is_out(e) and is_lease_of(e, lease_no)
+cdef inline bint is_checked_out_by(Entry e, unsigned int lease_no) noexcept:
+    # ep.lock is held.
+    return is_checked_out(e) and is_lease_of(e, lease_no)
+
+
+cdef inline bint is_acquired_by(Entry e, unsigned int lease_no) noexcept:
+    # ep.lock is held. Checked out, and no hook of a release runs.
+    return e.state == ACQUIRED and is_lease_of(e, lease_no)
 
 
 cdef inline bint lifetime_is_over(Entry e, double now) noexcept:

@@ -46,7 +46,7 @@ cdef bint still_holds(PoolCore core, Waiter w) except -1:
     if made_before_fork(core, e.fork_epoch):    # the check or the hook has forked, and this is the child
         return True
     gcp_lock(&e.pool.lock)
-    held = e.state == ACQUIRED and is_lease_of(e, w.lease_no)
+    held = is_acquired_by(e, w.lease_no)
     gcp_unlock(&e.pool.lock)
     return held
 
@@ -65,7 +65,7 @@ cdef int distrust_endpoint(PoolCore core, Entry e, unsigned int lease_no) except
     cdef EndpointPool ep = pool_of(e)
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&ep.lock)
-        if is_leased(e, lease_no):
+        if is_checked_out_by(e, lease_no):
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
     return 0
@@ -78,7 +78,7 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
     if not made_before_fork(core, e.fork_epoch):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
-        held = e.state == ACQUIRED and is_lease_of(e, w.lease_no)
+        held = is_acquired_by(e, w.lease_no)
         if held:
             begin_closing(core, ep, e)
             ep.acquires -= 1
@@ -105,7 +105,7 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    out = is_leased(e, lease_no)
+    out = is_checked_out_by(e, lease_no)
     if out:
         begin_closing(core, ep, e)
         core.counters.broken += 1

@@ -166,7 +166,7 @@ cdef int doom_acquired(PoolCore core) except -1:
         ep = e.pool
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
-        if is_out(e):
+        if is_checked_out(e):
             gcp_store_char(&e.closed_while_out, True)
             doom(core, ep, e, &core.doomed_for_caller)
             count += 1

@@ -50,7 +50,7 @@ cdef class PoolCore:
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
-    cpdef bint is_out(self, Entry e, unsigned int lease_no=*)
+    cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*) except -1
     cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*) except -1
     cdef Entry take_idle(self, object endpoint, double now, double interval)

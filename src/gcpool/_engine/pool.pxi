@@ -158,14 +158,14 @@ cdef class PoolCore:
         """A hook or a check was cut off, or left out: the connection is checked before it is served."""
         mark_unchecked(self, e, lease_no)
 
-    cpdef bint is_out(self, Entry e, unsigned int lease_no=ANY_LEASE):
+    cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=ANY_LEASE):
         """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
         cdef bint out
         pool_of(e)
         if made_before_fork(self, e.fork_epoch):
             return False
         gcp_lock(&e.pool.lock)
-        out = is_leased(e, lease_no)
+        out = is_checked_out_by(e, lease_no)
         gcp_unlock(&e.pool.lock)
         return out
 

@@ -57,7 +57,7 @@ cdef bint begin_release(PoolCore core, Entry e, unsigned int lease_no) except -1
     if made_before_fork(core, e.fork_epoch):
         return False
     gcp_lock(&ep.lock)
-    begun = e.state == ACQUIRED and is_lease_of(e, lease_no)
+    begun = is_acquired_by(e, lease_no)
     if begun:
         move(ep, e, ACQUIRED, RELEASING)
     gcp_unlock(&ep.lock)
@@ -66,9 +66,9 @@ cdef bint begin_release(PoolCore core, Entry e, unsigned int lease_no) except -1
     return begun
 
 
-cdef bint is_held(PoolCore core, Entry e, unsigned int lease_no, char state) except -1:
-    # Whether a connection still belongs to that lease, and is still in the state in which the lease's holder left it.
-    # Not if another release has ended the lease meanwhile.
+cdef bint lease_goes_on(PoolCore core, Entry e, unsigned int lease_no, char state) except -1:
+    # Whether the connection is still in the state in which the lease's holder left it. Not if another release has ended
+    # the lease meanwhile.
     cdef EndpointPool ep = pool_of(e)
     cdef bint held
     if made_before_fork(core, e.fork_epoch):
@@ -139,7 +139,7 @@ cdef inline bint release_fast_to(
     if made_before_fork(core, e.fork_epoch):
         return True
     gcp_lock(&ep.lock)
-    if not is_leased(e, lease_no):
+    if not is_checked_out_by(e, lease_no):
         gcp_unlock(&ep.lock)
         must_be_out(core, e, lease_no)
         return True
@@ -209,7 +209,7 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
     cdef int outcome
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    if not is_leased(e, lease_no):
+    if not is_checked_out_by(e, lease_no):
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         return must_be_out(core, e, lease_no)

@@ -163,7 +163,7 @@ cdef class AsyncPool(PoolFacade):
             self.own_loop.check()       # another one is refused
         elif self.own_loop.runs_in_other_thread():
             e = entry_to_leave_with(context)
-            if exc is not None and self._hooks_broken and is_held(self._core, e, context.lease_no, ACQUIRED):
+            if exc is not None and self._hooks_broken and lease_goes_on(self._core, e, context.lease_no, ACQUIRED):
                 e.break_()              # in doubt: the manager is not asked
             self.give_back_dropped(e, context.lease_no, ACQUIRED)
             return True
@@ -274,7 +274,7 @@ cdef class AsyncPool(PoolFacade):
 
     cdef int try_to_give_back(self, Entry e, unsigned int lease_no, char state) except -1:
         # Called in any thread. Only the pool's loop can close connections, in its tasks.
-        if self.own_loop.loop is None or not is_held(self._core, e, lease_no, state):
+        if self.own_loop.loop is None or not lease_goes_on(self._core, e, lease_no, state):
             return 0
         if self.own_loop.runs_in_other_thread():
             # Somebody else may have acquired the connection by then, so the loop looks at it again.

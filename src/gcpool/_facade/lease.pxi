@@ -23,10 +23,10 @@ cdef class Lease:
         return self.entry
 
     @property
-    def is_out(self):
+    def is_checked_out(self):
         """Whether the connection is still checked out: not if the lease has ended, if ``close()`` has closed the
         connection, or after a fork."""
-        return self.entry is not None and self.pool._core.is_out(self.entry, self.lease_no)
+        return self.entry is not None and self.pool._core.is_checked_out(self.entry, self.lease_no)
 
 
 cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout) except -1:

@@ -210,7 +210,7 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
-        if is_held(self._core, e, lease_no, state):
+        if lease_goes_on(self._core, e, lease_no, state):
             try:
                 release_entry(self, e, lease_no)
             except ConnectionNotAcquired:       # another thread was faster
@@ -235,7 +235,7 @@ cdef class SyncPool(PoolFacade):
         cdef PoolCore core = self._core
         if gcp_load_char(&e.broken):
             return self.discard_entry(e, lease_no)
-        if self._hooks_release and core.is_out(e, lease_no):
+        if self._hooks_release and core.is_checked_out(e, lease_no):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
