@@ -5,9 +5,9 @@ cdef class Spelling:                        # an endpoint for which normalize() 
 
 
 cdef extern from *:
-    object hand_out "gcp_hand_out"(void *)
-    Entry hand_out_entry "gcp_hand_out"(void *)
-    EndpointPool hand_out_pool "gcp_hand_out"(void *)
+    object owned_object "gcp_owned"(void *)
+    Entry owned_entry "gcp_owned"(void *)
+    EndpointPool owned_pool "gcp_owned"(void *)
 
 
 cdef enum:              # what add_connection() answers

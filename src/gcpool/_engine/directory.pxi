@@ -20,7 +20,7 @@ cdef inline EndpointPool find_by_identity(Directory *d, object endpoint):
     cdef void *found = map_get(&d.by_identity, <size_t><void *>endpoint)
     if found == NULL:       # an if: Cython would test the type of a conditional expression at runtime
         return None
-    return hand_out_pool(found)
+    return owned_pool(found)
 
 
 cdef inline void *find_connection(Directory *d, object conn) noexcept:
@@ -32,7 +32,7 @@ cdef inline Entry entry_or_none(void *p):
     # Turns a pointer with a reference that the caller owns into an object. None for NULL.
     if p == NULL:
         return None
-    return hand_out_entry(p)
+    return owned_entry(p)
 
 
 cdef inline Entry find_entry(Directory *d, object conn):

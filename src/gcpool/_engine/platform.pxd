@@ -102,8 +102,8 @@ cdef extern from *:
       #define gcp_try_incref(p) (Py_INCREF((PyObject *)(p)), 1)
     #endif
 
-    /* Returns the reference that the caller owns. A cast in Cython would take another reference and give it back. */
-    #define gcp_hand_out(p) (p)
+    /* The same pointer, whose reference the caller owns. A cast in Cython would take another reference and give it back. */
+    #define gcp_owned(p) (p)
 
     /* Asks the memory for a cache line before it is used. */
     #if defined(__GNUC__) || defined(__clang__)

@@ -15,8 +15,8 @@ cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
         must_be_inherited(core, conn, endpoint)
         return None
     if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).closed_while_out):
-        return entry_if_to_release(core, hand_out_entry(p), endpoint)
-    return hand_out_entry(p)
+        return entry_if_to_release(core, owned_entry(p), endpoint)
+    return owned_entry(p)
 
 
 cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):

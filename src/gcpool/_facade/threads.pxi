@@ -10,7 +10,7 @@ cdef inline Entry acquire_entry(SyncPool pool, object endpoint, object timeout):
     )
     if e == NULL or pool.asks_before_use:
         return pool.acquire_slowly(endpoint, timeout, entry_or_none(e))
-    return hand_out_entry(e)
+    return owned_entry(e)
 
 
 cdef inline int release_entry(SyncPool pool, Entry e, unsigned int lease_no) except -1:
@@ -62,7 +62,7 @@ cdef class SyncPool(PoolFacade):
         )
         if conn == NULL:
             return self.acquire_slowly(endpoint, None, None).conn_
-        return hand_out(conn)
+        return owned_object(conn)
 
     def release(self, conn, endpoint):
         """Return a connection to the pool.
