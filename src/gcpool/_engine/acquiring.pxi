@@ -14,7 +14,7 @@ cdef inline void *take_idle(PoolCore core, object endpoint, double now, double i
             ep = slot.value
             gcp_lock(&(<EndpointPool>ep).lock)
     else:
-        ep = lock_pool_at_once(&core.directory, endpoint)
+        ep = lock_pool_borrowed(&core.directory, endpoint)
     if ep != NULL:
         return take_idle_and_unlock(core, <EndpointPool>ep, slot, now, interval, what)
     return take_idle_if_known(core, endpoint, now, interval, what)

@@ -39,13 +39,13 @@ cdef inline Entry find_entry(Directory *d, object conn):
     return entry_or_none(find_connection(d, conn))
 
 
-# LOCKED AT ONCE. Without the GIL a reference to an object that another thread has made costs as much as a lock. What is
+# BORROWED. Without the GIL a reference to an object that another thread has made costs as much as a lock. What is
 # in the tables is alive, and stays in them while the lock of its endpoint pool is held, because every function that
 # takes an object out of a table holds that lock. So these two find an object, lock its endpoint pool and take no
 # reference. They hold the shard's lock first, which is against the order of locks: the other lock is only tried. They
 # return NULL if the object is unknown, or if another thread has that lock. The caller then takes a reference first.
 
-cdef inline void *lock_pool_at_once(Directory *d, object endpoint) noexcept:
+cdef inline void *lock_pool_borrowed(Directory *d, object endpoint) noexcept:
     cdef size_t key = <size_t><void *>endpoint
     cdef Shard *shard = &d.by_identity.shards[shard_of(key)]
     cdef void *ep
@@ -57,7 +57,7 @@ cdef inline void *lock_pool_at_once(Directory *d, object endpoint) noexcept:
     return ep
 
 
-cdef inline void *lock_entry_at_once(Directory *d, object conn) noexcept:
+cdef inline void *lock_entry_borrowed(Directory *d, object conn) noexcept:
     # The entry of a connection, with the lock of its endpoint pool held.
     cdef size_t key = <size_t><void *>conn
     cdef Shard *shard = &d.by_connection.shards[shard_of(key)]

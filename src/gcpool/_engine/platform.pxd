@@ -102,7 +102,7 @@ cdef extern from *:
       #define gcp_try_incref(p) (Py_INCREF((PyObject *)(p)), 1)
     #endif
 
-    /* The same pointer, whose reference the caller owns. A cast in Cython would take another reference and give it back. */
+    /* The same pointer, as an object: the caller owns the reference. A cast in Cython would take another one. */
     #define gcp_owned(p) (p)
 
     /* Asks the memory for a cache line before it is used. */

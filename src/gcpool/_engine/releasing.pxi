@@ -92,7 +92,7 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
-cdef inline bint keep_at_once(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
+cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held, and the entry is checked out. Makes it idle. False if nothing was done: the connection may have
     # to be closed, a waiter wants it, or the entry has to be moved in the expiry queue.
     cdef bint is_core
@@ -105,11 +105,11 @@ cdef inline bint keep_at_once(PoolCore core, EndpointPool ep, Entry e, double no
     return True
 
 
-cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, double now) noexcept:
+cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, double now) noexcept:
     # The whole of most releases: makes the connection idle without taking a reference and without running Python code.
     # False if nothing was done. The caller then takes the way that finds the endpoint by its hash, serves waiters, and
     # raises errors.
-    cdef void *p = lock_entry_at_once(&core.directory, conn)
+    cdef void *p = lock_entry_borrowed(&core.directory, conn)
     cdef void *ep
     cdef bint done
     if p == NULL:
@@ -119,7 +119,7 @@ cdef inline bint release_at_once(PoolCore core, object conn, object endpoint, do
         (<EndpointPool>ep).endpoint is endpoint
         and (<Entry>p).state == ACQUIRED
         and not gcp_load_char(&(<Entry>p).broken)
-        and keep_at_once(core, <EndpointPool>ep, <Entry>p, now)
+        and keep_if_simple(core, <EndpointPool>ep, <Entry>p, now)
     )
     gcp_unlock(&(<EndpointPool>ep).lock)
     return done
@@ -145,7 +145,7 @@ cdef inline bint release_fast_to(
         return True
     if ep.queue.head != NULL and not needs_core_lock(core, ep, e, now):
         return hand_over_and_unlock(e, ep, now)
-    kept = keep_at_once(core, ep, e, now)
+    kept = keep_if_simple(core, ep, e, now)
     gcp_unlock(&ep.lock)
     return kept
 

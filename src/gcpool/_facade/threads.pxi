@@ -76,7 +76,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef void *core = <void *>self._core
         cdef double now = read_clock(<PoolCore>core)
-        if not self._hooks_release and release_at_once(<PoolCore>core, conn, endpoint, now):
+        if not self._hooks_release and release_if_simple(<PoolCore>core, conn, endpoint, now):
             dispose_if_due(self, <PoolCore>core, now)
         else:
             self.release_slowly(conn, endpoint)
