@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ._core import GRACE, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Lane, dispose_time, logger
 from ._time_limits import seconds
-from ._workers import PARALLEL_DISPOSALS, AsyncSecondLook
+from ._workers import PARALLEL_DISPOSALS, ReliefTimer
 
 if sys.version_info >= (3, 11):
     timeout_scope = asyncio.timeout
@@ -68,7 +68,7 @@ class AsyncDisposals(AsyncPool):
 
     __slots__ = ()
 
-    _second_look: AsyncSecondLook
+    _relief_timer: ReliefTimer
     _spawn = staticmethod(spawn)
 
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
@@ -126,16 +126,16 @@ class AsyncDisposals(AsyncPool):
         if self._core.doomed:
             self._spawn_disposals()
 
-    def _look_again(self) -> None:
-        """Have another connection closed, because a close has stopped counting for the waiters (AsyncSecondLook)."""
+    def _expire_relief(self) -> None:
+        """Have another connection closed, because a close has stopped counting for the waiters (ReliefTimer)."""
         # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.
         try:
-            self._core.look_again(self._core.now())
+            self._core.expire_relief(self._core.now())
         finally:
             try:
                 self._begin_disposals()
             finally:
-                self._second_look.set(self)
+                self._relief_timer.set(self)
 
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
@@ -146,7 +146,7 @@ class AsyncDisposals(AsyncPool):
             # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
             loop.call_soon_threadsafe(self._spawn_disposals, deadline)
             return []
-        self._second_look.set(self)
+        self._relief_timer.set(self)
         # One queue for all lanes, so that a disposal that hangs holds up no other one.
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
@@ -170,7 +170,7 @@ class AsyncDisposals(AsyncPool):
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         self._tasks.discard(task)
-        self._second_look.set(self)
+        self._relief_timer.set(self)
         # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back
         # among the doomed, where the other lanes find them.
         put_all_back(queue)

@@ -28,7 +28,7 @@ from ._core import (
 )
 from ._disposals_asyncio import TELL_DEAD_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
 from ._time_limits import seconds
-from ._workers import AsyncSecondLook
+from ._workers import ReliefTimer
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -52,16 +52,16 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
     """The asyncio half of what a pool does besides deciding."""
 
     # In a slot, because the interpreter reads such an attribute fastest.
-    __slots__ = ('_ready', '_second_look')
+    __slots__ = ('_ready', '_relief_timer')
 
     _ready: ReadyConnections
-    _second_look: AsyncSecondLook
+    _relief_timer: ReliefTimer
 
     asynchronous = True
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
-        self._second_look = AsyncSecondLook(self)
+        self._relief_timer = ReliefTimer(self)
 
     async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.

@@ -66,26 +66,26 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
     ) -> bool:
         """Wait until notified (True), or give up when the time limit has expired (False).
 
-        While a close counts for the waiters, this looks again when the close stops counting: the close may hang.
+        While a close counts as relief, this expires it when it stops counting: the close may hang.
         """
         core = self._core
         limit = math.inf if deadline is None else deadline
-        look_at = math.inf
+        relief_ends_at = math.inf
         try:
             while True:
-                look_at = core.look_again_at()
-                remaining = max(min(limit, look_at) - core.now(), 0.0)
+                relief_ends_at = core.relief_ends_at()
+                remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
                 if signal.acquire(timeout=-1 if remaining == math.inf else min(remaining, threading.TIMEOUT_MAX)):
                     return True
-                if look_at < limit:
-                    core.look_again(core.now())
+                if relief_ends_at < limit:
+                    core.expire_relief(core.now())
                     self._begin_disposals()
                 elif remaining <= threading.TIMEOUT_MAX:
                     break
         finally:
-            # This acquire no longer looks again. A waiter that began to wait before the close does not either.
-            if look_at < math.inf and core.look_again_at() < math.inf:
-                self._closers.stand_by()
+            # This acquire no longer expires the relief, nor does a waiter that began to wait before the close.
+            if relief_ends_at < math.inf and core.relief_ends_at() < math.inf:
+                self._closers.keep_one_idle_for_relief()
         if give_up(waiter):
             return False
         # The waiter was served at this very moment, and is about to be notified.

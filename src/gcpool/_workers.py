@@ -14,7 +14,7 @@ from ._core import logger
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ['PARALLEL_DISPOSALS', 'AsyncSecondLook', 'AsyncWorker', 'SyncClosers', 'SyncWorker']
+__all__ = ['PARALLEL_DISPOSALS', 'AsyncWorker', 'ReliefTimer', 'SyncClosers', 'SyncWorker']
 
 # How many connections of a pool are closed at the same time, at most. One at a time would not do: its close may hang.
 PARALLEL_DISPOSALS = 64
@@ -127,8 +127,8 @@ class AsyncWorker:
             self._timer = None
 
 
-class AsyncSecondLook:
-    """A timer of the loop that calls a pool's ``_look_again`` when a close stops counting for the waiters.
+class ReliefTimer:
+    """A timer of the loop that calls a pool's ``_expire_relief`` when a close stops counting for the waiters.
 
     Otherwise waiters would hang as long as that close, in a pool that nobody calls meanwhile. The timer exists only
     while a close counts. It holds no strong reference to the pool.
@@ -146,7 +146,7 @@ class AsyncSecondLook:
         """Set, move or cancel the timer, because a close has begun or ended."""
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
-        due = math.inf if ended else pool._core.look_again_at()
+        due = math.inf if ended else pool._core.relief_ends_at()
         is_set = due == math.inf or is_to_ring(self._timer, self._rings_at, pool._bound_loop)
         if due == self._due and loop is self._loop and is_set:
             return
@@ -169,7 +169,7 @@ class AsyncSecondLook:
         self.wakeups += 1
         pool = self._pool()
         if pool is not None:
-            pool._look_again()
+            pool._expire_relief()
 
 
 class _Collector:
@@ -387,8 +387,8 @@ class SyncClosers:
 
     A dispose may hang, so one more is started whenever a connection is doomed and no thread is free, up to
     PARALLEL_DISPOSALS. A thread that finds nothing to close waits LINGER seconds for more, and then ends. None of them
-    holds a strong reference to the pool while it waits. If a close for waiters may hang, and no waiting acquire looks
-    again, one thread is kept free for that: see stand_by().
+    holds a strong reference to the pool while it waits. If a close for waiters may hang, one thread is kept idle for
+    them: see keep_one_idle_for_relief().
 
     No doomed connection is overlooked. A call that dooms one puts it into the core first, and then looks which threads
     are free; a thread leaves the free ones first, and then looks what is doomed. One of the two sees the other.
@@ -449,13 +449,13 @@ class SyncClosers:
             if self._is_full(crew):
                 return False
 
-    def stand_by(self) -> None:
-        """Have a thread free that looks again in time: a close for waiters may hang, and no waiting acquire looks."""
+    def keep_one_idle_for_relief(self) -> None:
+        """Have an idle thread expire the relief in time: a close for waiters may hang, and no waiting acquire does."""
         if self._stopped or self._is_finalizing():
             return
         crew = self._crew_of_this_process()
         if not self._is_any_free(crew) and not self._is_full(crew):
-            self._start(crew, stands_by=True)
+            self._start(crew, waits_first=True)
 
     def _is_any_free(self, crew: _Crew) -> bool:
         return any(thread.is_alive() for thread in list(crew.free))
@@ -472,12 +472,12 @@ class SyncClosers:
                     self._crews.pop(earlier, None)
         return crew
 
-    def _start(self, crew: _Crew, *, stands_by: bool = False) -> bool:
+    def _start(self, crew: _Crew, *, waits_first: bool = False) -> bool:
         # The thread is handed its own Thread object, for the reason that SyncWorker has.
         thread: threading.Thread | None = None
         try:
             thread = threading.Thread(
-                target=lambda: self._run(crew, cast('threading.Thread', thread), stands_by),
+                target=lambda: self._run(crew, cast('threading.Thread', thread), waits_first),
                 name=self._name,
                 daemon=True,
             )
@@ -499,18 +499,18 @@ class SyncClosers:
         self._complained = False
         return True
 
-    def _run(self, crew: _Crew, thread: threading.Thread, stands_by: bool) -> None:
+    def _run(self, crew: _Crew, thread: threading.Thread, waits_first: bool) -> None:
         try:
             crew.free.pop(thread, None)
             # Once more: if a signal handler raised in start(), _start() took the thread out of the crew, and it runs
             # all the same.
             if self._enlist(crew, thread):
-                if stands_by:
+                if waits_first:
                     # First waits: otherwise it would close, and maybe hang in, what other threads were called for.
                     self._wait(crew, thread)
                 # Looks once more after it has waited in vain: it was free until then, and may have been called at the
                 # last moment.
-                while self._close_all() or self._wait(crew, thread) or self._close_all() or self._stands_by(crew):
+                while self._close_all() or self._wait(crew, thread) or self._close_all() or self._must_stay_idle(crew):
                     pass
         finally:
             crew.free.pop(thread, None)
@@ -536,8 +536,8 @@ class SyncClosers:
         pool = self._pool()
         if pool is None or self._are_to_end(crew) or crew is not self._crew_of_this_process():
             return False
-        look_at = pool._core.look_again_at()
-        patience = LINGER if look_at == math.inf else max(look_at - pool._core.now(), 0.0)
+        relief_ends_at = pool._core.relief_ends_at()
+        patience = LINGER if relief_ends_at == math.inf else max(relief_ends_at - pool._core.now(), 0.0)
         del pool
         crew.free[thread] = None
         _idle_threads[thread] = self
@@ -546,19 +546,19 @@ class SyncClosers:
         finally:
             _idle_threads.pop(thread, None)
             crew.free.pop(thread, None)
-        if called and look_at < math.inf:
-            # It was standing by, and the close that it is called for may hang: another thread stands by in its place.
-            self.stand_by()
+        if called and relief_ends_at < math.inf:
+            # It was kept idle, and the close that it is called for may hang: another thread is kept idle in its place.
+            self.keep_one_idle_for_relief()
         return called
 
-    def _stands_by(self, crew: _Crew) -> bool:
+    def _must_stay_idle(self, crew: _Crew) -> bool:
         # Whether a thread that has waited in vain is to stay: a close for waiters still counts, and no other thread is
-        # free to look again. Looks again first, which may doom a connection for this thread.
+        # free to expire that. Expires relief first, which may doom a connection for this thread.
         pool = self._pool()
         if pool is None or self._are_to_end(crew) or crew is not self._crew_of_this_process():
             return False
-        pool._core.look_again(pool._core.now())
-        return pool._core.look_again_at() < math.inf and not self._is_any_free(crew)
+        pool._core.expire_relief(pool._core.now())
+        return pool._core.relief_ends_at() < math.inf and not self._is_any_free(crew)
 
     def _are_to_end(self, crew: _Crew) -> bool:
         return self._stopped or crew.dismissed or self._pool() is None
@@ -602,9 +602,9 @@ class SyncClosers:
         """The process has forked, and this is the parent: threads may wait again."""
         self._crew_of_this_process().dismissed = False
         pool = self._pool()
-        if pool is not None and pool._core.look_again_at() < math.inf:
-            # One of the threads that have ended was kept free to look again.
-            self.stand_by()
+        if pool is not None and pool._core.relief_ends_at() < math.inf:
+            # One of the threads that have ended was kept idle for relief.
+            self.keep_one_idle_for_relief()
 
 
 # -- before a fork ----------------------------------------------------------------------------------------------------

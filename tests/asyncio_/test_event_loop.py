@@ -922,17 +922,17 @@ async def test_contexts_on_an_exit_stack() -> None:
 
 async def test_a_timer_that_looks_again_is_there_only_while_a_close_is_waited_for() -> None:
     async with Case(max_size=1, total_max_size=1) as case:
-        second_look = case.pool._second_look
+        relief_timer = case.pool._relief_timer
         await case.cycle('a')
         gate = Gate()
         case.manager.script('dispose', gate)
         job = spawn(case.pool.acquire, 'b')
         await gate.reached()
-        timer = second_look._timer
+        timer = relief_timer._timer
         assert timer is not None
         gate.open()
         await case.release(await job.result())
         assert await case.cycle('c') == 'c1'
-        await until(lambda: second_look._timer is None)
+        await until(lambda: relief_timer._timer is None)
         assert timer.cancelled()
-        assert second_look.wakeups == 0
+        assert relief_timer.wakeups == 0

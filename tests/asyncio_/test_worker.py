@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gcpool._workers import AsyncSecondLook, AsyncWorker
+from gcpool._workers import AsyncWorker, ReliefTimer
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, Gate
@@ -108,20 +108,20 @@ async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_c
 
 
 @pytest.mark.parametrize(
-    ('owner', 'name'), [(AsyncSecondLook, '_ring'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')]
+    ('owner', 'name'), [(ReliefTimer, '_ring'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')]
 )
 async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from_that(
     owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(owner, name, interruptions, monkeypatch)
     async with Case(max_size=1, total_max_size=2) as case:
-        second_look = case.pool._second_look
+        relief_timer = case.pool._relief_timer
 
         def ring_soon() -> None:
             """The closes that are going on stop counting, and the timer rings at the next turn of the loop."""
             case.clock.advance(2.0)
-            second_look._due = math.inf
-            second_look.set(case.pool)
+            relief_timer._due = math.inf
+            relief_timer.set(case.pool)
 
         for endpoint in 'ac':
             await case.cycle(endpoint)
@@ -130,16 +130,16 @@ async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from
         waiter = spawn(case.pool.acquire, 'b')
         await gate.reached()
         ring_soon()
-        timer = second_look._timer
+        timer = relief_timer._timer
         assert timer is not None
         interruptions.append(Interruption(name))
         await until_failed()
         if name == '_ring':
-            await until_past(second_look._rings_at)
+            await until_past(relief_timer._rings_at)
             # As an acquire does that has doomed a connection.
             case.pool._spawn_disposals()
         if name != '__call__':
-            assert second_look._timer not in {None, timer}
+            assert relief_timer._timer not in {None, timer}
             ring_soon()
         await case.release(await waiter.result())
         gate.open()

@@ -667,20 +667,20 @@ def test_the_core_says_when_to_look_again_and_only_while_a_close_is_waited_for()
     pool.fill('a', 1)
     pool.fill('b', 1)
     pool.now = 10.5
-    assert pool.core.look_again_at() == math.inf
+    assert pool.core.relief_ends_at() == math.inf
     waiting = pool.ask('x')
     [hanging] = pool.take_doomed()
-    assert pool.core.look_again_at() == 12.0
-    pool.core.look_again(11.75)
-    assert (pool.core.doomed, pool.core.look_again_at()) == (0, 12.0)
-    pool.core.look_again(12.0)
+    assert pool.core.relief_ends_at() == 12.0
+    pool.core.expire_relief(11.75)
+    assert (pool.core.doomed, pool.core.relief_ends_at()) == (0, 12.0)
+    pool.core.expire_relief(12.0)
     assert pool.core.left_to_workers == 1
-    assert pool.core.look_again_at() == 14.0
+    assert pool.core.relief_ends_at() == 14.0
     pool.dispose()
     assert waiting.answer == 'ticket'
-    assert pool.core.look_again_at() == math.inf
+    assert pool.core.relief_ends_at() == math.inf
     pool.core.disposed(hanging, 12.0)
-    assert pool.core.look_again_at() == math.inf
+    assert pool.core.relief_ends_at() == math.inf
 
 
 # -- many endpoints in need -------------------------------------------------------------------------------------------

@@ -272,22 +272,22 @@ def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_
 def test_an_acquire_that_is_interrupted_where_it_has_timed_out_and_a_thread_is_to_stand_by_raises_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stand_by = SyncClosers.stand_by
+    keep_one_idle_for_relief = SyncClosers.keep_one_idle_for_relief
     calls: list[str] = []
 
     def interrupted(self: SyncClosers) -> None:
-        calls.append('stand_by')
+        calls.append('keep_one_idle_for_relief')
         if len(calls) == 2:
-            raise Interruption('in stand_by')
-        stand_by(self)
+            raise Interruption('in keep_one_idle_for_relief')
+        keep_one_idle_for_relief(self)
 
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
         gate = Gate()
         case.manager.script('dispose', gate)
-        monkeypatch.setattr(SyncClosers, 'stand_by', interrupted)
+        monkeypatch.setattr(SyncClosers, 'keep_one_idle_for_relief', interrupted)
         # The first call comes at the end of the wait, the second one when the waiter has given up.
-        with pytest.raises(Interruption, match='in stand_by') as caught:
+        with pytest.raises(Interruption, match='in keep_one_idle_for_relief') as caught:
             case.pool.acquire('b', timeout=0.01)
         assert isinstance(caught.value.__context__, TimeoutError)
         assert case.stats['waiting'] == 0
@@ -322,7 +322,7 @@ def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_tha
     assert caplog.text.count('goes on after an error') == 3
 
 
-# -- they stand by ----------------------------------------------------------------------------------------------------
+# -- one is kept idle for relief --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('called', ['while it waits', 'while it starts'])

@@ -140,7 +140,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     if core.wanting_count and (outcome == QUEUE or relief_ended):
         dispatch(core, &core.doomed_for_worker, &served)
     if outcome == QUEUE:
-        watch_after(core, last)
+        note_waiter_after(core, last)
     gcp_unlock(&core.lock)
     notify_all(&served)
     if out_of_memory:

@@ -16,5 +16,5 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
     cdef char is_relief                     # [core] its close counts as relief, in the epoch relief_epoch
-    cdef char is_watched                    # [core] the waiter that had it doomed looks again if its close hangs
+    cdef char waiter_will_expire_relief     # [core] the waiter that had it doomed calls expire_relief() in time
     cdef int relief_epoch                   # [core] Relief.epoch when the entry was doomed

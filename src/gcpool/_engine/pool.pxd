@@ -40,7 +40,7 @@ cdef class PoolCore:
     cpdef Entry take_doomed_for_caller(self)
     cpdef Entry take_doomed_for_worker(self)
     cpdef int doom_due(self, double now, int limit, bint for_worker=*) except -1
-    cpdef double look_again_at(self) noexcept
+    cpdef double relief_ends_at(self) noexcept
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w) except -1

@@ -333,18 +333,18 @@ cdef class PoolCore:
         cdef double due = next_due(self)
         return None if due >= NEVER else due
 
-    cpdef double look_again_at(self) noexcept:
-        """When a close that has not ended stops counting for the waiters that want a slot. :py:meth:`look_again` is to
-        be called then, and not before. inf if no close counts."""
+    cpdef double relief_ends_at(self) noexcept:
+        """When a close that has not ended stops counting for the waiters that want a slot. :py:meth:`expire_relief` is
+        to be called then, and not before. inf if no close counts."""
         cdef double at
         gcp_lock(&self.lock)
         at = relief_ends_at(self)
         gcp_unlock(&self.lock)
         return at
 
-    def look_again(self, double now):
+    def expire_relief(self, double now):
         """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""
-        look_again(self, now)
+        expire_relief(self, now)
 
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 

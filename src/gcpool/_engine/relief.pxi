@@ -43,7 +43,7 @@ cdef double relief_ends_at(PoolCore core) noexcept:
     return (core.relief.epoch + 2) * RELIEF_TIME if core.relief.current > 0 else INFINITY
 
 
-cdef int look_again(PoolCore core, double now) except -1:
+cdef int expire_relief(PoolCore core, double now) except -1:
     cdef Chain served = Chain(NULL, NULL, 0)
     gcp_lock(&core.lock)
     if advance_relief(core, now):
@@ -61,12 +61,12 @@ cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
         p = (<Entry>p).next
 
 
-cdef inline void watch_after(PoolCore core, void *last) noexcept:
+cdef inline void note_waiter_after(PoolCore core, void *last) noexcept:
     # core.lock is held. The entries behind `last` were doomed by a waiter that is queued now. That waiter will call
-    # look_again() in time, so no closing thread has to stay free for it (SyncPool.dispose_entry).
+    # expire_relief() in time, so no closing thread has to stay idle for it (SyncPool.dispose_entry).
     cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
     while p != NULL:
-        (<Entry>p).is_watched = True
+        (<Entry>p).waiter_will_expire_relief = True
         p = (<Entry>p).next
 
 

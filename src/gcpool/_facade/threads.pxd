@@ -12,5 +12,5 @@ cdef class SyncPool(PoolFacade):
     cdef int begin_disposals(self, double deadline) except -1
     cdef int dispose_doomed(self) except -1
     cdef int dispose_all(self, Chain *doomed, double deadline) except -1
-    cdef object stand_by(self)
+    cdef object try_keep_one_idle(self)
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1

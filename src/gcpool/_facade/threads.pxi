@@ -143,8 +143,8 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._core.cancel(w, self._core.read_clock())
             finally:
-                if self._core.look_again_at() < INFINITY:
-                    interrupted = self.stand_by()
+                if self._core.relief_ends_at() < INFINITY:
+                    interrupted = self.try_keep_one_idle()
                 self.begin_disposals(INFINITY if timeout is None else self._core.now())
             if interrupted is not None:
                 raise interrupted
@@ -292,7 +292,7 @@ cdef class SyncPool(PoolFacade):
         cdef double left
         endpoint = e.pool.endpoint
         timeout = self._dispose_timeout
-        failure = self.stand_by() if e.is_relief and not e.is_watched else None
+        failure = self.try_keep_one_idle() if e.is_relief and not e.waiter_will_expire_relief else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
@@ -310,11 +310,11 @@ cdef class SyncPool(PoolFacade):
             raise failure
         return 0
 
-    cdef object stand_by(self):
-        # Has a closing thread look again in time, if no waiting acquire does. Returns what a signal handler raised
-        # here, or None: the caller first finishes its own work.
+    cdef object try_keep_one_idle(self):
+        # Has a closing thread call expire_relief() in time, if no waiting acquire does. Returns what a signal handler
+        # raised here, or None: the caller first finishes its own work.
         try:
-            self._closers.stand_by()
+            self._closers.keep_one_idle_for_relief()
         except BaseException as exc:
             return exc
         return None
