@@ -140,14 +140,14 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
             await self._discard(lease)
         elif self._hooks_release and lease.is_checked_out:
             await self._finish_release(lease)
-        elif self._give_back(lease):
+        elif self._finish_in_core(lease):
             await self._dispose_doomed()
 
     async def _release_in_loop(self, lease: Lease) -> None:
         """A release that was called outside of the pool's loop."""
-        rest = self._leave_in_loop(lease)
-        if rest is not None:
-            await rest
+        remaining = self._start_release_in_loop(lease)
+        if remaining is not None:
+            await remaining
 
     async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.
@@ -191,7 +191,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
             self._spawn_disposals()
             raise
         else:
-            if self._give_back(lease):
+            if self._finish_in_core(lease):
                 await self._dispose_doomed()
 
     async def _discard_unreset(self, lease: Lease, why: DiscardConnection) -> None:

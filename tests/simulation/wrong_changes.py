@@ -509,14 +509,14 @@ WRONG_CHANGES = (
     WrongChange(
         'forgotten-release-with-a-hook',
         ASYNCIO,
-        'begin_lease_now(rest.lease, e, RELEASING)\n            rest',
-        'rest',
+        'begin_lease_now(remaining.lease, e, RELEASING)\n            if',
+        'if',
         'a release that is not awaited, with an on_release, loses the connection',
     ),
     WrongChange(
         'closed-before-the-first-step',
         ASYNCIO,
-        'self.pool.give_back_dropped(e, lease.lease_no, lease.state)',
+        'self.pool.release_dropped_lease(e, lease.lease_no, lease.state)',
         'pass',
         'a release whose coroutine is closed before it begins, as a task group that ends does, loses the connection',
     ),

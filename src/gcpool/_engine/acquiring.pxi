@@ -261,10 +261,10 @@ cdef int create_failed(PoolCore core, Waiter w, double now) except -1:
     cdef Entry ticket = w.served
     w.entry = None
     w.state = CANCELLED
-    return give_back_ticket(core, ticket, now)
+    return return_ticket(core, ticket, now)
 
 
-cdef int give_back_ticket(PoolCore core, Entry ticket, double now) except -1:
+cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     cdef EndpointPool ep = ticket.pool
     cdef Chain served = Chain(NULL, NULL, 0)
     if made_before_fork(core, ticket.fork_epoch):
@@ -325,16 +325,16 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
         notify_all(&served)
     finally:
         if e is not None:
-            give_back_unused(core, e, w.lease_no, now)
+            release_unused(core, e, w.lease_no, now)
     return waited
 
 
-cdef int give_back_unused(PoolCore core, Entry e, unsigned int lease_no, double now) except -1:
+cdef int release_unused(PoolCore core, Entry e, unsigned int lease_no, double now) except -1:
     # Gives back a ticket or a connection that an acquire was served and did not pass on to its user. Not if the lease
     # has ended already: a check or a hook may have released the connection, and another user may have it.
     cdef int state = gcp_load_char(&e.state)
     if state == CREATING:
-        give_back_ticket(core, e, now)
+        return_ticket(core, e, now)
     elif (state == ACQUIRED or gcp_load_char(&e.closed_while_out)) and is_lease_of(e, lease_no):
         mark_unchecked(core, e, lease_no)       # the check of the connection, or its on_acquire, was cut off
         try:

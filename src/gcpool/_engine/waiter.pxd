@@ -16,4 +16,4 @@ cdef class Waiter:
     cdef bint has_waited                    # [core]
     cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check began
 
-    cdef void leave(self) noexcept
+    cdef void clean_up_dropped(self) noexcept

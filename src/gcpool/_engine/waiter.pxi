@@ -17,13 +17,13 @@ cdef class Waiter:
     def __del__(self):
         # The garbage collector calls this before it clears anything. If the waiter left the queue only in __dealloc__,
         # a search could meet the endpoint pool that it keeps alive, with an endpoint that is cleared already.
-        self.leave()
+        self.clean_up_dropped()
 
     def __dealloc__(self):
         # Once more: __del__ runs only once, and another object's __del__ may have revived the waiter after that.
-        self.leave()
+        self.clean_up_dropped()
 
-    cdef void leave(self) noexcept:
+    cdef void clean_up_dropped(self) noexcept:
         # For a waiter that was dropped without having been cancelled: takes it out of the queue, or gives back what it
         # holds. It may hold the last reference to its endpoint pool: dequeue() takes that out of the directory, which
         # would otherwise lead to freed memory. At the end of the interpreter a connection that it holds is left alone:

@@ -14,15 +14,15 @@ cdef class AsyncPool(PoolFacade):
     cdef ReadyConnections ready             # set once
 
     cdef int share_core(self) except -1
-    cdef bint give_back(self, Entry e, unsigned int lease_no) except -1
+    cdef bint finish_in_core(self, Entry e, unsigned int lease_no) except -1
     cdef int doom_due_or_spawn(self, double now) except -1
-    cdef object leave(self, Entry e, unsigned int lease_no)
-    cdef object leave_after_error(self, Entry e, unsigned int lease_no, object exc)
-    cdef bint leave_elsewhere(self, Lease context, object exc) except -1
-    cdef object release_unusually(self, object conn, object endpoint)
-    cdef ReleaseCoroutine new_rest(self)
-    cdef int give_back_unasked(self, Entry e, unsigned int lease_no) except -1
-    cdef int try_to_give_back(self, Entry e, unsigned int lease_no, char state) except -1
+    cdef object start_release(self, Entry e, unsigned int lease_no)
+    cdef object start_release_after_error(self, Entry e, unsigned int lease_no, object exc)
+    cdef bint release_outside_loop(self, Lease context, object exc) except -1
+    cdef object release_by_lookup(self, object conn, object endpoint)
+    cdef ReleaseCoroutine new_release_coroutine(self)
+    cdef int release_without_hook(self, Entry e, unsigned int lease_no) except -1
+    cdef int release_if_still_held(self, Entry e, unsigned int lease_no, char state) except -1
     cdef object spawn_disposals(self)
 
 

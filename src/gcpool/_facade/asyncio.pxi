@@ -91,11 +91,11 @@ cdef class AsyncPool(PoolFacade):
         # Release now, and not at the coroutine's first step, which may never come. The coroutine may be forgotten, or
         # its task be cancelled before that step: this only ends the coroutine that a tracer has wrapped around it.
         if e is None or not self.own_loop.runs_here():
-            return self.release_unusually(conn, endpoint)
-        rest = self.leave(e, ANY_LEASE)
-        return new_released() if rest is None else rest
+            return self.release_by_lookup(conn, endpoint)
+        remaining = self.start_release(e, ANY_LEASE)
+        return new_released() if remaining is None else remaining
 
-    cdef object release_unusually(self, object conn, object endpoint):
+    cdef object release_by_lookup(self, object conn, object endpoint):
         # The releases that take more than a look at the directory. An error is raised where the coroutine is awaited.
         cdef ReleaseCoroutine coroutine
         cdef Entry e
@@ -106,19 +106,19 @@ cdef class AsyncPool(PoolFacade):
                 return new_released()
             if not self.own_loop.runs_here():
                 # Called outside the loop, as in run_coroutine_threadsafe(pool.release(...), loop): released in there.
-                coroutine = self.new_rest()
+                coroutine = self.new_release_coroutine()
                 begin_lease_now(coroutine.lease, e)
                 coroutine.inner = self._release_in_loop(coroutine.lease)
                 return coroutine
-            rest = self.leave(e, ANY_LEASE)
+            remaining = self.start_release(e, ANY_LEASE)
         except Exception as exc:
-            coroutine = self.new_rest()
+            coroutine = self.new_release_coroutine()
             coroutine.inner = coroutine_of_refusal(exc)
             coroutine.failure = exc
             return coroutine
-        return new_released() if rest is None else rest
+        return new_released() if remaining is None else remaining
 
-    def _leave_in_loop(self, Lease lease not None):
+    def _start_release_in_loop(self, Lease lease not None):
         # A release that was called outside of the loop: what is left to await, or None.
         cdef Entry e = lease.entry
         try:
@@ -128,35 +128,38 @@ cdef class AsyncPool(PoolFacade):
             raise
         # If no loop runs, as where a coroutine is finalised in another thread, check() has raised another error. The
         # lease still has the entry then, and releases the connection when it is freed.
-        rest = self.leave(e, lease.lease_no)
+        remaining = self.start_release(e, lease.lease_no)
         lease.entry = None
-        return rest
+        return remaining
 
-    cdef object leave(self, Entry e, unsigned int lease_no):
+    cdef object start_release(self, Entry e, unsigned int lease_no):
         # Releases a connection. Returns what is left to await, or None.
-        cdef ReleaseCoroutine rest
+        cdef ReleaseCoroutine remaining
         if self._hooks_release or gcp_load_char(&e.broken):
-            rest = self.new_rest()
+            remaining = self.new_release_coroutine()
             if not self._core.begin_release(e, lease_no):
                 return None
-            begin_lease_now(rest.lease, e, RELEASING)
-            rest.inner = self._discard(rest.lease) if gcp_load_char(&e.broken) else self._finish_release(rest.lease)
-            return rest
-        if self.give_back(e, lease_no):
+            begin_lease_now(remaining.lease, e, RELEASING)
+            if gcp_load_char(&e.broken):
+                remaining.inner = self._discard(remaining.lease)
+            else:
+                remaining.inner = self._finish_release(remaining.lease)
+            return remaining
+        if self.finish_in_core(e, lease_no):
             return self._wait_for_disposals(self.spawn_disposals())
         return None
 
-    cdef object leave_after_error(self, Entry e, unsigned int lease_no, object exc):
+    cdef object start_release_after_error(self, Entry e, unsigned int lease_no, object exc):
         # The end of a context whose block raised exc. The manager is asked whether the connection broke.
-        cdef ReleaseCoroutine rest = self.new_rest()
+        cdef ReleaseCoroutine remaining = self.new_release_coroutine()
         if not self._core.begin_release(e, lease_no):
             return None
         e.break_()      # until the manager has answered: is_broken() may be interrupted
-        begin_lease_now(rest.lease, e, RELEASING)
-        rest.inner = self._release_after_error(rest.lease, exc)
-        return rest
+        begin_lease_now(remaining.lease, e, RELEASING)
+        remaining.inner = self._release_after_error(remaining.lease, exc)
+        return remaining
 
-    cdef bint leave_elsewhere(self, Lease context, object exc) except -1:
+    cdef bint release_outside_loop(self, Lease context, object exc) except -1:
         # Leaves a context whose coroutine is finalised outside the pool's loop. False if it can be left as usual.
         cdef Entry e
         if running_loop_or_none() is not None:
@@ -165,17 +168,17 @@ cdef class AsyncPool(PoolFacade):
             e = entry_to_leave_with(context)
             if exc is not None and self._hooks_broken and lease_goes_on(self._core, e, context.lease_no, ACQUIRED):
                 e.break_()              # in doubt: the manager is not asked
-            self.give_back_dropped(e, context.lease_no, ACQUIRED)
+            self.release_dropped_lease(e, context.lease_no, ACQUIRED)
             return True
         return False
 
-    cdef ReleaseCoroutine new_rest(self):
+    cdef ReleaseCoroutine new_release_coroutine(self):
         # For what is left to await of a release. If nobody awaits it, its lease releases the connection.
-        cdef ReleaseCoroutine rest = ReleaseCoroutine.__new__(ReleaseCoroutine)
-        rest.pool = self
-        rest.lease = Lease.__new__(Lease)
-        rest.lease.pool = self
-        return rest
+        cdef ReleaseCoroutine remaining = ReleaseCoroutine.__new__(ReleaseCoroutine)
+        remaining.pool = self
+        remaining.lease = Lease.__new__(Lease)
+        remaining.lease.pool = self
+        return remaining
 
     def _arm(self, Waiter w not None):
         # What the waiter's task will await.
@@ -211,7 +214,7 @@ cdef class AsyncPool(PoolFacade):
             if has_doomed(self._core):
                 self.spawn_disposals()
 
-    cdef int give_back_unasked(self, Entry e, unsigned int lease_no) except -1:
+    cdef int release_without_hook(self, Entry e, unsigned int lease_no) except -1:
         # Releases a connection without awaiting a hook, because its release was dropped or cut off.
         try:
             if gcp_load_char(&e.broken):
@@ -219,7 +222,7 @@ cdef class AsyncPool(PoolFacade):
             elif self._hooks_release:
                 self.release_unreset(e, lease_no, False)
             else:
-                self.give_back(e, lease_no)
+                self.finish_in_core(e, lease_no)
         finally:
             self.spawn_disposals()
         return 0
@@ -236,10 +239,10 @@ cdef class AsyncPool(PoolFacade):
     # What the coroutines of a release do with its lease, which ends with that. They do nothing with a lease that has
     # ended: the release was given up (closed, or cut off by an exception), and its coroutine goes on even so.
 
-    def _give_back(self, Lease lease not None):
+    def _finish_in_core(self, Lease lease not None):
         # Releases the connection after its hook. True if connections are to be closed.
         if lease.entry is not None:
-            self.give_back(lease.entry, lease.lease_no)
+            self.finish_in_core(lease.entry, lease.lease_no)
             lease.entry = None
         return has_doomed(self._core)
 
@@ -263,30 +266,30 @@ cdef class AsyncPool(PoolFacade):
     def _doom_due(self):
         self.doom_due(self._core.read_clock())
 
-    cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
+    cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
         try:
-            self.try_to_give_back(e, lease_no, state)
+            self.release_if_still_held(e, lease_no, state)
         except BaseException:
             # A signal handler raised, maybe before anything was done, or the loop was closed at this moment: once more.
-            self.try_to_give_back(e, lease_no, state)
+            self.release_if_still_held(e, lease_no, state)
             raise
         return 0
 
-    cdef int try_to_give_back(self, Entry e, unsigned int lease_no, char state) except -1:
+    cdef int release_if_still_held(self, Entry e, unsigned int lease_no, char state) except -1:
         # Called in any thread. Only the pool's loop can close connections, in its tasks.
         if self.own_loop.loop is None or not lease_goes_on(self._core, e, lease_no, state):
             return 0
         if self.own_loop.runs_in_other_thread():
             # Somebody else may have acquired the connection by then, so the loop looks at it again.
-            self.own_loop.loop.call_soon_threadsafe(self._give_back_dropped, e, lease_no, state)
+            self.own_loop.loop.call_soon_threadsafe(self._release_dropped_lease, e, lease_no, state)
         else:
-            self.give_back_unasked(e, lease_no)
+            self.release_without_hook(e, lease_no)
         return 0
 
-    def _give_back_dropped(self, Entry e not None, unsigned int lease_no, char state):
-        self.give_back_dropped(e, lease_no, state)
+    def _release_dropped_lease(self, Entry e not None, unsigned int lease_no, char state):
+        self.release_dropped_lease(e, lease_no, state)
 
-    cdef bint give_back(self, Entry e, unsigned int lease_no) except -1:
+    cdef bint finish_in_core(self, Entry e, unsigned int lease_no) except -1:
         # Releases a connection whose hook, if any, is done. True if connections are to be closed.
         cdef PoolCore core = self._core
         cdef double now = core.read_clock()
@@ -297,7 +300,7 @@ cdef class AsyncPool(PoolFacade):
         return has_doomed(core)
 
     cdef int doom_due_or_spawn(self, double now) except -1:
-        # A function of its own, because a try block inside give_back() would slow every release down measurably.
+        # A function of its own, because a try block inside finish_in_core() would slow every release down measurably.
         try:
             self.doom_due(now)
         except BaseException:   # a signal handler raised in it, where it looks after the collector's timer
@@ -375,14 +378,14 @@ cdef class AsyncConnectionContext(Lease):
     def __aexit__(self, exc_type, exc, traceback):
         cdef AsyncPool pool = <AsyncPool>self.pool
         cdef Entry e
-        if pool is not None and not pool.own_loop.runs_here() and pool.leave_elsewhere(self, exc):
+        if pool is not None and not pool.own_loop.runs_here() and pool.release_outside_loop(self, exc):
             return NOTHING_LEFT
         e = entry_to_leave_with(self)
         if exc is not None and pool._hooks_broken:
-            rest = pool.leave_after_error(e, self.lease_no, exc)
+            remaining = pool.start_release_after_error(e, self.lease_no, exc)
         else:
-            rest = pool.leave(e, self.lease_no)
-        return NOTHING_LEFT if rest is None else rest
+            remaining = pool.start_release(e, self.lease_no)
+        return NOTHING_LEFT if remaining is None else remaining
 
 
 cdef int mark_coroutine_functions() except -1:

@@ -170,7 +170,7 @@ cdef class ReleaseCoroutine(ManagerCall):
         try:
             if e is not None:
                 lease.entry = None
-                self.pool.give_back_dropped(e, lease.lease_no, lease.state)
+                self.pool.release_dropped_lease(e, lease.lease_no, lease.state)
         finally:
             if has_doomed(self.pool._core):
                 self.pool.spawn_disposals()

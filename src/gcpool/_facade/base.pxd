@@ -27,4 +27,4 @@ cdef class PoolFacade:                     # set once
     cdef bint look_for_overrides(self) except -1
     cdef int doom_due(self, double now) except -1
     cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1
-    cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1
+    cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1

@@ -167,7 +167,7 @@ cdef class PoolFacade:
     def _checked_timeout(self, timeout):
         return checked_timeout(timeout)
 
-    cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
+    cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
         # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError

@@ -13,7 +13,7 @@ cdef class Lease:
         # A pool that is being collected as garbage has no core, or one that owns no entries any more.
         if self.pool is not None and self.pool._core is not None:
             if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
-                self.pool.give_back_dropped(self.entry, self.lease_no, self.state)
+                self.pool.release_dropped_lease(self.entry, self.lease_no, self.state)
 
     @property
     def held(self):

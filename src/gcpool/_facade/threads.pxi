@@ -17,10 +17,10 @@ cdef inline int release_entry(SyncPool pool, Entry e, unsigned int lease_no) exc
     cdef void *core = <void *>pool._core
     if pool._hooks_release or gcp_load_char(&e.broken):
         return pool.release_by_manager(e, lease_no)
-    return give_back(pool, <PoolCore>core, e, lease_no)
+    return finish_in_core(pool, <PoolCore>core, e, lease_no)
 
 
-cdef inline int give_back(SyncPool pool, PoolCore core, Entry e, unsigned int lease_no) except -1:
+cdef inline int finish_in_core(SyncPool pool, PoolCore core, Entry e, unsigned int lease_no) except -1:
     # The end of a release: no hook has to run, or it has run.
     cdef double now = read_clock(core)
     if not release_fast(core, e, now, lease_no):
@@ -209,7 +209,7 @@ cdef class SyncPool(PoolFacade):
             self.finish_release(e, lease_no)
         return 0
 
-    cdef int give_back_dropped(self, Entry e, unsigned int lease_no, char state) except -1:
+    cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
         if lease_goes_on(self._core, e, lease_no, state):
             try:
                 release_entry(self, e, lease_no)
@@ -250,7 +250,7 @@ cdef class SyncPool(PoolFacade):
                 self.release_unreset(e, lease_no, isinstance(exc, Exception))
                 self.dispose_doomed()
                 raise
-        return give_back(self, core, e, lease_no)
+        return finish_in_core(self, core, e, lease_no)
 
     cdef int dispose_due(self, double now) except -1:
         # What each release does about the connections that are due, and about the doomed ones.
