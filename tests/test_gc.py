@@ -16,7 +16,7 @@ import pytest
 
 import gcpool.asyncio
 import gcpool.threading
-from gcpool import _workers
+from gcpool._workers import closers
 from gcpool.exceptions import BaseError, PoolTimeout
 from tests.conftest import FREE_THREADED, QUICK, pool_threads
 from tests.support import PATIENCE, collect_garbage
@@ -678,13 +678,13 @@ def test_a_timer_of_a_forgotten_asyncio_pool_does_nothing() -> None:
             AsyncManager(), idle_timeout=0.001, min_idle=0, background_collector=True
         )
         await pool.release(await pool.acquire('a'), 'a')
-        worker = pool._worker
+        collector = pool._collector
         del pool
         gc.collect()
         done = asyncio.Event()
         asyncio.get_running_loop().call_later(0.01, done.set)
         await asyncio.wait_for(done.wait(), PATIENCE)
-        assert worker._pool() is None
+        assert collector._pool() is None
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
@@ -726,7 +726,7 @@ def test_reference_counts_of_shared_objects_stay(monkeypatch: pytest.MonkeyPatch
     pool.release(conn, endpoint)
 
     # A thread that closes what was found dead holds the pool.
-    monkeypatch.setattr(_workers, 'LINGER', 0.001)
+    monkeypatch.setattr(closers, 'IDLE_TIME', 0.001)
 
     def counts() -> list[int]:
         until(lambda: not pool_threads())

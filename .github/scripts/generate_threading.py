@@ -39,6 +39,7 @@ TEXT = {
     'from gcpool import asyncio': 'from gcpool import threading',
     'gcpool.asyncio': 'gcpool.threading',
     '_contexts_asyncio': '_contexts_threads',
+    'collector_asyncio': 'collector_threads',
     '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',

@@ -19,6 +19,7 @@ __all__ = [
 
 GRACE: Final[float]
 LEAST_DISPOSE_TIME: Final[float]
+PARALLEL_DISPOSALS: Final[int]
 ENDLESS: Final[float]
 ENTERED: Final[str]
 STATES: Final[tuple[str, ...]]
@@ -223,7 +224,7 @@ class PoolFacade:
     def _must_check(self, w: Waiter) -> bool: ...
     _tasks: set[asyncio.Task[None]]
     _signals: set[Signal]
-    _worker: Any
+    _collector: Any
     _closers: Any
     __orig_class__: Any
 

@@ -8,9 +8,18 @@ from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
-from ._core import GRACE, LEAST_DISPOSE_TIME, AsyncPool, Disposal, Lane, dispose_time, logger
+from ._core import (
+    GRACE,
+    LEAST_DISPOSE_TIME,
+    PARALLEL_DISPOSALS,
+    AsyncPool,
+    Disposal,
+    Lane,
+    dispose_time,
+    logger,
+)
 from ._time_limits import seconds
-from ._workers import PARALLEL_DISPOSALS, ReliefTimer
+from ._workers.relief_timer import ReliefTimer
 
 if sys.version_info >= (3, 11):
     timeout_scope = asyncio.timeout
@@ -116,8 +125,8 @@ class AsyncDisposals(AsyncPool):
 
     def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
         tasks: set[asyncio.Task[Any]] = set(self._tasks)
-        if self._worker is not None and self._worker.task is not None:
-            tasks.add(self._worker.task)
+        if self._collector is not None and self._collector.task is not None:
+            tasks.add(self._collector.task)
         # A dispose that closes the pool does not wait for itself, nor does a forked child for its parent's tasks.
         return {task for task in tasks if task is not asyncio.current_task() and task.get_loop() is self._bound_loop}
 

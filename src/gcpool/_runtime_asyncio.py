@@ -28,7 +28,7 @@ from ._core import (
 )
 from ._disposals_asyncio import TELL_DEAD_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
 from ._time_limits import seconds
-from ._workers import ReliefTimer
+from ._workers.relief_timer import ReliefTimer
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 

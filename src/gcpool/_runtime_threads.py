@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
 from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
-from ._workers import SyncClosers
+from ._workers.closers import SyncClosers
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncRuntime']
@@ -107,7 +107,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         until = self._core.now() + patience
         at_work = 0
         # The collector first: it may have called another closer.
-        for workers in (self._worker, self._closers):
+        for workers in (self._collector, self._closers):
             if workers is None:
                 continue
             waited_for: list[threading.Thread] = []

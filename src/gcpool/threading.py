@@ -5,7 +5,7 @@
 from collections.abc import Callable
 from typing import Generic
 
-from ._core import Entry, Waiter, logger
+from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
 from ._parameters import (
     Hooks,
     check_acquired,
@@ -17,7 +17,7 @@ from ._parameters import (
 )
 from ._runtime_threads import SyncRuntime
 from ._time_limits import get_deadline, seconds
-from ._workers import PARALLEL_DISPOSALS, SyncWorker
+from ._workers.collector_threads import SyncCollector
 from .common import BaseConnectionPool
 from .exceptions import ConnectionPoolClosedError, PoolTimeout
 from .managers import ConnectionT, EndpointT
@@ -79,15 +79,15 @@ class ConnectionPool(
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
-        worker = SyncWorker(self, 'gcpool-collector') if background_collector else None
+        collector = SyncCollector(self, 'gcpool-collector') if background_collector else None
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
             min_idle=min_idle,
             max_size=max_size,
             total_max_size=total_max_size,
-            collects=worker is not None,
-            wake_collector=None if worker is None else worker.wake,
+            collects=collector is not None,
+            wake_collector=None if collector is None else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
         )
@@ -107,9 +107,9 @@ class ConnectionPool(
         )
         self._tasks = set()
         self._signals = set()
-        self._worker = worker
-        if worker is not None:
-            worker.start()
+        self._collector = collector
+        if collector is not None:
+            collector.start()
 
     def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
         """Return the number of connections to an endpoint; 0 if the pool does not know the endpoint.
@@ -145,8 +145,8 @@ class ConnectionPool(
         waiter = Waiter(None)
         signal = self._arm(waiter)
         core.close()
-        if self._worker is not None:
-            self._worker.stop()
+        if self._collector is not None:
+            self._collector.stop()
         self._dispose_doomed(deadline)
         try:
             emptied = not core.watch_empty(waiter)

@@ -569,8 +569,8 @@ class World:
         """Close the pool, and check that it leaves nothing in the loop."""
         forced = await self.pool.close(timeout)
         assert not self.pool._tasks
-        worker = self.pool._worker
-        assert worker is None or (worker.task is None and worker._timer is None)
+        collector = self.pool._collector
+        assert collector is None or (collector.task is None and collector._timer is None)
         return forced
 
     async def end(self, endpoints: Iterable[str] = ('a',)) -> None:

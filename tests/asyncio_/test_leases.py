@@ -357,8 +357,8 @@ async def test_a_signal_that_comes_as_a_wait_begins_leaves_nothing() -> None:
 
 
 async def test_a_collector_that_is_interrupted_leaves_nothing_open_for_who_waits() -> None:
-    class Worker:
-        def at_work(self) -> bool:
+    class Collector:
+        def ensure_running(self) -> bool:
             raise Interruption('in the collector')
 
     async with Case(total_max_size=1, max_size=1, background_collector=True, idle_timeout=50) as case:
@@ -366,9 +366,9 @@ async def test_a_collector_that_is_interrupted_leaves_nothing_open_for_who_waits
         conn = await case.pool.acquire('a')
         waiting = spawn(case.pool.acquire, 'b')
         await case.waiting(1)
-        worker, case.pool._worker = case.pool._worker, Worker()
+        collector, case.pool._collector = case.pool._collector, Collector()
         case.clock.advance(100)
         with suppress(Interruption):
             await case.pool.release(conn, 'a')
-        case.pool._worker = worker
+        case.pool._collector = collector
         await case.release(await waiting.result())

@@ -18,9 +18,9 @@ SHORT = 0.005
 
 def wakeups(pool: ConnectionPool[Any, Any]) -> int:
     """How often the collector woke up."""
-    worker = pool._worker
-    assert worker is not None
-    count: int = worker.wakeups
+    collector = pool._collector
+    assert collector is not None
+    count: int = collector.wakeups
     return count
 
 
@@ -82,8 +82,8 @@ async def test_releases_dispose_of_nothing_of_what_the_collector_has_still_to_do
         gates = Gate(), Gate(), Gate()
         case.manager.script('dispose', *gates)
         case.clock.advance(60)
-        assert case.pool._worker is not None
-        case.pool._worker.wake()
+        assert case.pool._collector is not None
+        case.pool._collector.wake()
         for gate in gates:
             await gate.reached()
         disposed = [call for call in case.manager.calls if call.startswith('dispose')]
@@ -154,8 +154,8 @@ async def test_a_connection_used_meanwhile_is_not_disposed_of_at_its_old_deadlin
         case.clock.advance(40)
         await case.cycle('a')
         case.clock.advance(40)
-        assert case.pool._worker is not None
-        case.pool._worker.wake()
+        assert case.pool._collector is not None
+        case.pool._collector.wake()
         other = await case.pool.acquire('other')
         assert await case.cycle('a') == 'a1'
         await case.release(other)
@@ -225,4 +225,4 @@ async def test_a_pool_that_nobody_holds_is_collected_with_its_collector(idle_tim
 
 async def test_a_pool_without_a_collector_has_none() -> None:
     async with Case() as case:
-        assert case.pool._worker is None
+        assert case.pool._collector is None

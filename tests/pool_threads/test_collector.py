@@ -20,9 +20,9 @@ SHORT = 0.005
 
 def wakeups(pool: ConnectionPool[Any, Any]) -> int:
     """How often the collector woke up."""
-    worker = pool._worker
-    assert worker is not None
-    count: int = worker.wakeups
+    collector = pool._collector
+    assert collector is not None
+    count: int = collector.wakeups
     return count
 
 
@@ -84,8 +84,8 @@ def test_releases_dispose_of_nothing_of_what_the_collector_has_still_to_do() -> 
         gates = Gate(), Gate(), Gate()
         case.manager.script('dispose', *gates)
         case.clock.advance(60)
-        assert case.pool._worker is not None
-        case.pool._worker.wake()
+        assert case.pool._collector is not None
+        case.pool._collector.wake()
         for gate in gates:
             gate.reached()
         disposed = [call for call in case.manager.calls if call.startswith('dispose')]
@@ -156,8 +156,8 @@ def test_a_connection_used_meanwhile_is_not_disposed_of_at_its_old_deadline() ->
         case.clock.advance(40)
         case.cycle('a')
         case.clock.advance(40)
-        assert case.pool._worker is not None
-        case.pool._worker.wake()
+        assert case.pool._collector is not None
+        case.pool._collector.wake()
         other = case.pool.acquire('other')
         assert case.cycle('a') == 'a1'
         case.release(other)
@@ -227,4 +227,4 @@ def test_a_pool_that_nobody_holds_is_collected_with_its_collector(idle_timeout: 
 
 def test_a_pool_without_a_collector_has_none() -> None:
     with Case() as case:
-        assert case.pool._worker is None
+        assert case.pool._collector is None

@@ -28,7 +28,8 @@ if os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') == '1':
     os.register_at_fork = lambda **functions: None
 
 import gcpool._core
-import gcpool._workers
+import gcpool._workers.before_fork
+import gcpool._workers.closers
 import gcpool.asyncio
 from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
@@ -40,7 +41,7 @@ from tests.threads.runtime import Job, spawn, until
 THREADS_ARE_TOLD = os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') != '1'
 
 # A closer stays until it is to end, and does not end by itself in the middle of a program.
-gcpool._workers.LINGER = PATIENCE
+gcpool._workers.closers.IDLE_TIME = PATIENCE
 
 FORKS = 3 if os.environ.get('GCPOOL_QUICK') == '1' else 10
 
@@ -149,7 +150,7 @@ def until_idle(count: int) -> None:
 
     def all_are_idle() -> bool:
         there = {thread for thread in threading.enumerate() if thread.name.startswith('gcpool-')}
-        return len(there) >= count and there == {*gcpool._workers._idle_threads}
+        return len(there) >= count and there == {*gcpool._workers.before_fork.idle_threads}
 
     until(all_are_idle)
 
@@ -694,7 +695,7 @@ def fork_beside_an_idle_thread_that_does_not_end() -> None:
     """The fork waits for a moment only, and not at all for a thread that is another process's."""
     pool: ConnectionPool[str, Line] = ConnectionPool(LineManager(), background_collector=True)
     until_idle(1)
-    [thread] = gcpool._workers._idle_threads
+    [thread] = gcpool._workers.before_fork.idle_threads
     asked: list[float] = []
 
     def join(timeout: float | None = None) -> None:
@@ -702,15 +703,15 @@ def fork_beside_an_idle_thread_that_does_not_end() -> None:
         asked.append(timeout)
 
     # It is not told to end.
-    pool._worker.dismiss = lambda thread: True
+    pool._collector.dismiss = lambda thread: True
     thread.join = join  # type: ignore[method-assign]
     fork(lambda: check_fresh(pool), beside_threads=True)
     assert len(asked) == 1
-    assert 0 <= asked[0] <= gcpool._workers.FORK_PATIENCE
-    pool._worker.dismiss = lambda thread: False
+    assert 0 <= asked[0] <= gcpool._workers.before_fork.MAX_FORK_DELAY
+    pool._collector.dismiss = lambda thread: False
     fork(lambda: check_fresh(pool), beside_threads=True)
     assert len(asked) == 1
-    del pool._worker.dismiss, thread.join
+    del pool._collector.dismiss, thread.join
     pool.close()
 
 

@@ -266,9 +266,9 @@ class Tasks(Loop):
     def disturb_worker(self) -> None:
         """Cancel one of the pool's own tasks."""
         tasks = self.own(self.pool._tasks)
-        worker = self.pool._worker
-        if worker is not None and worker.task is not None:
-            tasks.append(worker.task)
+        collector = self.pool._collector
+        if collector is not None and collector.task is not None:
+            tasks.append(collector.task)
         if tasks:
             self.world.dice.choice(tasks).cancel()
 
@@ -276,16 +276,16 @@ class Tasks(Loop):
         """What is of this loop, of the pool's tasks and the like."""
         return [item for item in items if item.get_loop() is self]
 
-    def has_worker(self) -> bool:
-        return self.pool._worker is not None
+    def has_collector(self) -> bool:
+        return self.pool._collector is not None
 
     def closers_are_busy(self) -> bool:
         return False
 
     def left_behind(self) -> list[Any]:
         """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
-        worker = self.pool._worker
-        timers = [timer.callback for *_, timer in self.timers if getattr(timer.callback, '__self__', self) is worker]
+        collector = self.pool._collector
+        timers = [timer.callback for *_, timer in self.timers if getattr(timer.callback, '__self__', self) is collector]
         return [*(task for task in self.pool._own_tasks() if not task.done()), *timers]
 
     def stall(self, seconds: float) -> None:

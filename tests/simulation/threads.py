@@ -19,7 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from gcpool import _workers
+from gcpool._workers import closers, collector_threads
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.simulation.world import (
@@ -230,7 +230,7 @@ class Threads:
         self.switchiness = self.world.dice.choice((0.0, 0.02, 0.1, 0.3))
         self.releases_at_once = not self.switchiness
         # How long a thread of the pool's own waits for something to close, and how many of them there may be.
-        self.linger = self.world.dice.choice((0.0, 0.01, 1.0))
+        self.idle_time = self.world.dice.choice((0.0, 0.01, 1.0))
         self.most_closers = self.world.dice.choice((1, 2, 64))
         # Those that are at work on a dispose.
         self.at_dispose: set[Fiber] = set()
@@ -387,9 +387,9 @@ class Threads:
         if fibers:
             self.interrupt(min(fibers, key=self.fibers.index))
 
-    def has_worker(self) -> bool:
-        worker = self.pool._worker
-        return worker is not None and worker._lives()
+    def has_collector(self) -> bool:
+        collector = self.pool._collector
+        return collector is not None and collector._lives()
 
     def closers_are_busy(self) -> bool:
         return len(self.at_dispose) >= self.most_closers
@@ -398,10 +398,10 @@ class Threads:
         return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
 
     def known_threads(self) -> list[Any]:
-        """Those that the pool has. In a forked child it may still have a crew of the parent."""
-        threads = [thread for crew in self.pool._closers._crews.values() for thread in crew.threads]
-        worker = self.pool._worker
-        return threads if worker is None else [*threads, *(collector.thread for collector in worker._collectors)]
+        """Those that the pool has. In a forked child it may still have those of the parent."""
+        threads = [thread for process in self.pool._closers._by_epoch.values() for thread in process.threads]
+        collector = self.pool._collector
+        return threads if collector is None else [*threads, *(each.thread for each in collector._threads)]
 
     def stall(self, seconds: float) -> None:
         self.now += seconds
@@ -514,8 +514,8 @@ class Threads:
 
     def judge_collectors(self) -> None:
         """All threads wait. Where two have started a collector at once, one of the collectors has ended."""
-        worker = self.pool._worker
-        if worker is not None and sum(collector.is_at_work_in(self.process) for collector in worker._collectors) > 1:
+        collector = self.pool._collector
+        if collector is not None and sum(each.runs_in(self.process) for each in collector._threads) > 1:
             self.world.fail('there are two collectors')
 
     def fork(self) -> None:
@@ -570,17 +570,17 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     ]
     for module in modules:
         module.threading = simulated  # type: ignore[attr-defined]
-    linger, _workers.LINGER = _workers.LINGER, threads.linger
-    most, _workers.PARALLEL_DISPOSALS = _workers.PARALLEL_DISPOSALS, threads.most_closers
-    getpid = _workers.SyncWorker.__dict__['_getpid']
-    _workers.SyncWorker._getpid = staticmethod(lambda: threads.process)
+    idle_time, closers.IDLE_TIME = closers.IDLE_TIME, threads.idle_time
+    most, closers.PARALLEL_DISPOSALS = closers.PARALLEL_DISPOSALS, threads.most_closers
+    getpid = collector_threads.SyncCollector.__dict__['_getpid']
+    collector_threads.SyncCollector._getpid = staticmethod(lambda: threads.process)
     try:
         yield
     finally:
         threads.end()
-        _workers.LINGER = linger
-        _workers.PARALLEL_DISPOSALS = most
-        _workers.SyncWorker._getpid = getpid
+        closers.IDLE_TIME = idle_time
+        closers.PARALLEL_DISPOSALS = most
+        collector_threads.SyncCollector._getpid = getpid
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 

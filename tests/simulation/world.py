@@ -113,7 +113,7 @@ class Runtime(Protocol):
     def cancel(self, user: 'User') -> None: ...
     def recover(self) -> None: ...
     def disturb_worker(self) -> None: ...
-    def has_worker(self) -> bool: ...
+    def has_collector(self) -> bool: ...
     def closers_are_busy(self) -> bool: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
@@ -985,17 +985,17 @@ class World:
         # The users were served in time; the end gets as much.
         self.calm_at = self.runtime.now
         if not self.closed:
-            if self.runtime.has_worker():
+            if self.runtime.has_collector():
                 # And as long as the slowest dispose of before, for which the collector waits.
                 yield self.nap(self.settings['idle_timeout'] + 6.0)
                 for server in self.servers:
                     extra = sum(conn.server is server for conn in self.open) - self.settings['min_idle']
                     # A signal handler of before may have ended the collector, which the next release would replace.
-                    if extra > 0 and self.runtime.has_worker():
+                    if extra > 0 and self.runtime.has_collector():
                         self.fail(f'{extra} connections to {server.number} outlive idle_timeout')
                 if self.settings['max_lifetime'] <= 2.0:
                     yield self.nap(self.settings['max_lifetime'])
-                    if self.open and self.runtime.has_worker():
+                    if self.open and self.runtime.has_collector():
                         self.fail(f'{self.open} outlive max_lifetime')
             elif self.random() < 0.5:
                 yield from self.release_what_is_due()

@@ -588,7 +588,7 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-outlives-the-pool',
         FACADES,
-        'self._worker.stop()',
+        'self._collector.stop()',
         'pass',
         'the timer, or the thread, of a closed pool is left behind',
     ),
@@ -602,15 +602,15 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-sleeps-for-ever',
         THREADS,
-        'if delay is None:\n                collector',
-        'if True:\n                collector',
+        'collector.wakeup.wait(delay)',
+        'collector.wakeup.wait(None)',
         'what becomes due after the first collection is not closed until something earlier is',
     ),
     WrongChange(
         'collector-deaf',
         THREADS,
-        'collector.ring_in(self._getpid())\n        return at_work',
-        'pass\n        return at_work',
+        'collector.wake_in(self._getpid())\n        return runs',
+        'pass\n        return runs',
         'the collector of threads sleeps on when something is due earlier, and does not end with its pool',
     ),
     # -- who closes ---------------------------------------------------------------------------------------------------
@@ -673,8 +673,8 @@ WRONG_CHANGES = (
     WrongChange(
         'one-closer-only',
         THREADS,
-        'return self._is_full(crew) or self._start(crew)',
-        'return bool(crew.threads) or self._start(crew)',
+        'return self._is_full(process) or self._start(process)',
+        'return bool(process.threads) or self._start(process)',
         'one dispose that hangs keeps all others from being closed',
     ),
     WrongChange(
@@ -701,29 +701,29 @@ WRONG_CHANGES = (
     WrongChange(
         'closers-outlive-the-pool',
         THREADS,
-        'in (self._worker, self._closers):',
-        'in (self._worker,):',
+        'in (self._collector, self._closers):',
+        'in (self._collector,):',
         'threads of the pool are left when close() returns',
     ),
     WrongChange(
         'closers-too-many',
         THREADS,
-        'if thread in list(crew.threads)[:PARALLEL_DISPOSALS]:',
-        'if thread in crew.threads:',
+        'if thread in list(process.threads)[:PARALLEL_DISPOSALS]:',
+        'if thread in process.threads:',
         'acquires that doom connections at the same time start more threads than there may be',
     ),
     WrongChange(
         'collector-not-waited-for',
         THREADS,
-        'in (self._worker, self._closers):',
+        'in (self._collector, self._closers):',
         'in (self._closers,):',
         "the collector's thread is at work when close() returns, and a program that forks then forks beside it",
     ),
     WrongChange(
         'two-collectors',
         THREADS,
-        'self._collectors[-1:] == [collector]',
-        'collector in self._collectors',
+        'self._threads[-1:] == [collector]',
+        'collector in self._threads',
         'where two threads find that there is no collector, the two that they start are there for good',
     ),
     WrongChange(

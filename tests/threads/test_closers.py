@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gcpool._workers import SyncClosers
+from gcpool._workers.closers import SyncClosers
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.programs.runner import run_program
@@ -20,13 +20,13 @@ from tests.threads.runtime import spawn, until
 
 
 def closers(case: Case) -> list[threading.Thread]:
-    return [thread for thread in case.pool._closers._crew_of_this_process().threads if thread.is_alive()]
+    return [thread for thread in case.pool._closers._threads_of_this_process().threads if thread.is_alive()]
 
 
 def close_one(case: Case, endpoint: str) -> None:
     """Acquire so that an idle connection of another endpoint is closed."""
     case.cycle(endpoint)
-    until(lambda: len(case.pool._closers._crew_of_this_process().free) > 0)
+    until(lambda: len(case.pool._closers._threads_of_this_process().free) > 0)
 
 
 # -- how many there are -----------------------------------------------------------------------------------------------
@@ -57,17 +57,17 @@ def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None
 
 
 def test_it_ends_when_nothing_is_to_be_closed_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._workers.LINGER', 0.01)
+    monkeypatch.setattr('gcpool._workers.closers.IDLE_TIME', 0.01)
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
         for endpoint in 'bc':
             case.cycle(endpoint)
-            until(lambda: case.pool._closers._crew_of_this_process().threads == {})
-        assert case.pool._closers._crew_of_this_process().free == {}
+            until(lambda: case.pool._closers._threads_of_this_process().threads == {})
+        assert case.pool._closers._threads_of_this_process().free == {}
 
 
 def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._workers.PARALLEL_DISPOSALS', 2)
+    monkeypatch.setattr('gcpool._workers.closers.PARALLEL_DISPOSALS', 2)
     with Case(max_size=1, total_max_size=4) as case:
         for endpoint in 'abcd':
             case.cycle(endpoint)
@@ -90,7 +90,7 @@ def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pyt
 def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr('gcpool._workers.PARALLEL_DISPOSALS', 1)
+    monkeypatch.setattr('gcpool._workers.closers.PARALLEL_DISPOSALS', 1)
     both_found_room = threading.Barrier(2)
     made = threading.Thread.__init__
 
@@ -100,7 +100,7 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
         made(thread, *args, **parameters)
 
     with Case(max_size=1, total_max_size=2) as case:
-        crew = case.pool._closers._crew_of_this_process()
+        process = case.pool._closers._threads_of_this_process()
         for endpoint in 'ab':
             case.cycle(endpoint)
         gates = Gate(), Gate()
@@ -110,7 +110,7 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
             # Each of the two does what an acquire does that has doomed a connection.
             callers = [spawn(case.pool._closers.call) for _ in range(2)]
             assert [caller.result() for caller in callers] == [True, True]
-        until(lambda: len(crew.free) == 1)
+        until(lambda: len(process.free) == 1)
         assert len(closers(case)) == 1
         jobs = [spawn(case.pool.acquire, endpoint) for endpoint in 'xy']
         for gate in gates:
@@ -123,7 +123,7 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
 def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_and_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr('gcpool._workers.PARALLEL_DISPOSALS', 1)
+    monkeypatch.setattr('gcpool._workers.closers.PARALLEL_DISPOSALS', 1)
     start = threading.Thread.start
     being_started, goes_on = threading.Event(), threading.Event()
     late: list[threading.Thread] = []
@@ -154,11 +154,11 @@ def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_a
 
 def test_they_do_not_keep_a_forgotten_pool() -> None:
     pool: ConnectionPool[Any, Any] = ConnectionPool(Manager(), max_size=1, total_max_size=1)
-    crew = pool._closers._crew_of_this_process()
+    process = pool._closers._threads_of_this_process()
     for endpoint in 'ab':
         pool.release(pool.acquire(endpoint), endpoint)
-    until(lambda: len(crew.free) == 1)
-    [thread] = crew.threads
+    until(lambda: len(process.free) == 1)
+    [thread] = process.threads
     gone = weakref.ref(pool)
     del pool
     gc.collect()
@@ -173,7 +173,7 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
 @pytest.fixture(params=['no thread', 'no memory', 'the interpreter ends'])
 def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == 'the interpreter ends':
-        monkeypatch.setattr('gcpool._workers.SyncClosers._is_finalizing', lambda _: True)
+        monkeypatch.setattr('gcpool._workers.closers.SyncClosers._is_finalizing', lambda _: True)
     else:
         start = threading.Thread.start
         error = MemoryError() if request.param == 'no memory' else RuntimeError("can't start new thread")
@@ -342,7 +342,7 @@ def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_pl
         goes_on.set()
     monkeypatch.setattr(SyncClosers, '_run', run_late)
     with Case(max_size=1, total_max_size=3, idle_timeout=8.0, max_lifetime=8.0, background_collector=True) as case:
-        crew = case.pool._closers._crew_of_this_process()
+        process = case.pool._closers._threads_of_this_process()
         c = case.pool.acquire('c')
         case.clock.advance(7.0)
         a, d = case.pool.acquire('a'), case.pool.acquire('d')
@@ -353,13 +353,13 @@ def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_pl
         release = spawn(case.release, a)
         gates[0].reached()
         assert starting.wait(PATIENCE)
-        until(lambda: [*crew.free] == closers(case))
+        until(lambda: [*process.free] == closers(case))
         case.release(c, d)
         # A moment before the close of a1 stops counting.
         case.clock.advance(1.995)
-        case.pool._worker.wake()
+        case.pool._collector.wake()
         if called == 'while it starts':
-            until(lambda: not crew.news.locked())
+            until(lambda: not process.wakeup._lock.locked())
             goes_on.set()
         gates[1].reached()
         assert len(closers(case)) == 2
@@ -413,7 +413,7 @@ def test_no_thread_waits_for_more_after_close() -> None:
     with Case(max_size=1, total_max_size=2) as case:
         for endpoint in 'abc':
             case.cycle(endpoint)
-        until(lambda: len(case.pool._closers._crew_of_this_process().free) == 1)
+        until(lambda: len(case.pool._closers._threads_of_this_process().free) == 1)
         [thread] = closers(case)
         assert case.pool.close() == 0
         assert not thread.is_alive()

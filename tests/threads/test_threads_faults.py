@@ -279,7 +279,7 @@ def test_a_release_that_is_interrupted_beside_its_closing_closes_all_the_same(mo
         # Something is due now, and the collector, whose thread sleeps a real minute, does not know it yet.
         case.clock.advance(100)
         with monkeypatch.context() as patch:
-            patch.setattr(case.pool._worker, 'at_work', interrupted)
+            patch.setattr(case.pool._collector, 'ensure_running', interrupted)
             with pytest.raises(Interruption):
                 case.pool.release(conn, 'a')
         assert 'a1' not in case.manager.living

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gcpool._core import Entry, PoolCore, Waiter
-from gcpool._workers import dismiss_idle_threads, recall_dismissed
+from gcpool._workers.before_fork import dismiss_idle_threads, recall_dismissed
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 
@@ -307,7 +307,7 @@ def stress_pool(draw: random.Random) -> None:
     for _ in range(2):
         attempt(lambda: pool.close(PATIENCE))
     assert pool.get_size() == 0
-    workers = [*pool._closers.stop(), *([] if pool._worker is None else pool._worker.stop())]
+    workers = [*pool._closers.stop(), *([] if pool._collector is None else pool._collector.stop())]
     assert not workers, 'threads of the pool are at work when it is closed'
     pool._core.check_invariants()
 

@@ -20,7 +20,7 @@ cdef class PoolFacade:                     # set once
     # slowly once the object has a dict of its own, and even ConnectionPool[...]() would make one.
     cdef public object _tasks
     cdef public object _signals
-    cdef public object _worker
+    cdef public object _collector
     cdef public object _closers
     cdef public object __orig_class__
 

@@ -32,6 +32,9 @@ cdef double HASTY_DISPOSE_TIME = 0.001
 LEAST_DISPOSE_TIME = LEAST_DISPOSE_TIME_
 GRACE = GRACE_
 
+# How many connections of a pool are closed at the same time, at most. One at a time would not do: its close may hang.
+PARALLEL_DISPOSALS = 64
+
 # A timeout of so many seconds or more means no limit: a socket cannot wait longer.
 cdef double ENDLESS_ = 9e9
 ENDLESS = ENDLESS_
@@ -148,7 +151,7 @@ cdef class PoolFacade:
         # Dooms up to dispose_batch_size connections that are due. If there is a collector, that does it instead, unless
         # its thread has died and no other one can be started.
         cdef PoolCore core = self._core
-        if gcp_load_double(&core.deadlines.due_at) <= now and not (core.collects and self._worker.at_work()):
+        if gcp_load_double(&core.deadlines.due_at) <= now and not (core.collects and self._collector.ensure_running()):
             core.doom_due(now, self._dispose_batch_size)
         return 0
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gcpool._workers import AsyncWorker, ReliefTimer
+from gcpool._workers.collector_asyncio import AsyncCollector
+from gcpool._workers.relief_timer import ReliefTimer
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, Gate
@@ -23,7 +24,7 @@ async def test_a_collector_that_could_not_set_its_timer_is_set_going_by_the_next
     due_in = ConnectionPool._due_in
 
     def fail(pool: ConnectionPool[Any, Any]) -> float | None:
-        if pool._worker.task is not None or failures:
+        if pool._collector.task is not None or failures:
             return due_in(pool)
         raise MemoryError
 
@@ -35,30 +36,30 @@ async def test_a_collector_that_could_not_set_its_timer_is_set_going_by_the_next
         await until(lambda: failures != [])
         assert isinstance(failures[0]['exception'], MemoryError)
         assert case.pool.get_size() == 0
-        worker: Any = case.pool._worker
-        assert (worker._timer, worker.task) == (None, None)
+        collector: Any = case.pool._collector
+        assert (collector._timer, collector.task) == (None, None)
         [conn, other] = await case.acquire('a', 2)
         await case.release(conn)
         case.clock.advance(SHORT)
-        if worker._timer is not None:
-            worker._timer.cancel()
-            worker._timer = None
+        if collector._timer is not None:
+            collector._timer.cancel()
+            collector._timer = None
         await case.release(other)
         await until(lambda: case.manager.living == [other.name])
 
 
-async def test_releases_find_the_timer_set_though_it_rings_at_once() -> None:
+async def test_releases_find_the_timer_set_though_it_fires_at_once() -> None:
     """uvloop's timers do not know their time then."""
     async with Case(background_collector=True, min_idle=0, idle_timeout=0) as case:
         await case.release(*await case.acquire('a', 2))
-        assert case.pool._worker._timer is not None
+        assert case.pool._collector._timer is not None
         await until(lambda: case.manager.living == [])
 
 
 @pytest.fixture
 def interruptions(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
     """What signal handlers are to raise, one after the other. A timer counts as lost as soon as its time has passed."""
-    monkeypatch.setattr('gcpool._workers.COLLECTOR_PAUSE', 0.0)
+    monkeypatch.setattr('gcpool._workers.collector_asyncio.COLLECTOR_PAUSE', 0.0)
     return []
 
 
@@ -92,23 +93,23 @@ async def until_past(time: float) -> None:
 async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_collecting(
     interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(AsyncWorker, '_ring', interruptions, monkeypatch)
+    interrupt(AsyncCollector, '_fire', interruptions, monkeypatch)
     async with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
-        interruptions.append(Interruption('in _ring'))
+        interruptions.append(Interruption('in _fire'))
         await case.cycle('a')
-        worker: Any = case.pool._worker
-        timer = worker._timer
+        collector: Any = case.pool._collector
+        timer = collector._timer
         await until_failed()
-        await until_past(worker._rings_at)
+        await until_past(collector._fires_at)
         case.clock.advance(SHORT)
         await case.cycle('a')
-        assert worker._timer is not timer
+        assert collector._timer is not timer
         case.clock.advance(SHORT)
         await until(lambda: case.manager.living == [])
 
 
 @pytest.mark.parametrize(
-    ('owner', 'name'), [(ReliefTimer, '_ring'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')]
+    ('owner', 'name'), [(ReliefTimer, '_fire'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')]
 )
 async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from_that(
     owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
@@ -134,8 +135,8 @@ async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from
         assert timer is not None
         interruptions.append(Interruption(name))
         await until_failed()
-        if name == '_ring':
-            await until_past(relief_timer._rings_at)
+        if name == '_fire':
+            await until_past(relief_timer._fires_at)
             # As an acquire does that has doomed a connection.
             case.pool._spawn_disposals()
         if name != '__call__':

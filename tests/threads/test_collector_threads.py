@@ -10,9 +10,9 @@ from typing import Any, final
 
 import pytest
 
-from gcpool import _workers
 from gcpool._runtime_threads import IDLE_THREADS_TIME
-from gcpool._workers import SyncWorker
+from gcpool._workers.before_fork import dismiss_idle_threads, idle_threads, recall_dismissed
+from gcpool._workers.collector_threads import SyncCollector
 from gcpool.exceptions import DiscardConnection
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, JudgingManager, Manager
@@ -25,7 +25,7 @@ SHORT = 0.005
 
 
 def thread_of(case: Case) -> threading.Thread:
-    thread: threading.Thread = case.pool._worker._collectors[-1].thread
+    thread: threading.Thread = case.pool._collector._threads[-1].thread
     return thread
 
 
@@ -37,7 +37,7 @@ def kill(case: Case) -> threading.Thread:
     hook, threading.excepthook = threading.excepthook, lambda args: None
     try:
         # The exception comes when the thread runs next.
-        case.pool._worker._ring_all()
+        case.pool._collector._wake_all()
         until(lambda: not thread.is_alive())
     finally:
         threading.excepthook = hook
@@ -174,7 +174,7 @@ def test_a_thread_that_was_ended_stays_so_when_the_pool_is_closed() -> None:
         killed = kill(case)
         case.pool.close()
         assert not killed.is_alive()
-        assert case.pool._worker._collectors == []
+        assert case.pool._collector._threads == []
 
 
 def test_several_releases_at_once_replace_it_by_one() -> None:
@@ -375,9 +375,9 @@ def test_a_thread_that_cannot_be_made_leaves_that_of_another_release_in_its_plac
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, '__init__', refuse)
             patch.setattr(threading, 'Lock', hesitate)
-            job = spawn(case.pool._worker.at_work)
+            job = spawn(case.pool._collector.ensure_running)
             assert fails.wait(PATIENCE)
-            assert case.pool._worker.at_work()
+            assert case.pool._collector.ensure_running()
             until(lambda: case.pool.get_size() == 0)
             [collector] = [thread for thread in threading.enumerate() if thread.name == 'gcpool-collector']
             goes_on.set()
@@ -392,12 +392,12 @@ def test_a_thread_that_cannot_be_made_leaves_that_of_another_release_in_its_plac
 
 def until_idle(*cases: Case) -> None:
     """Wait until the collectors have nothing to do."""
-    until(lambda: {thread_of(case) for case in cases} <= {*_workers._idle_threads})
+    until(lambda: {thread_of(case) for case in cases} <= {*idle_threads})
 
 
 def interrupt_once(name: str, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have one call of a collector's method raise, before or after it has done its work."""
-    method = getattr(SyncWorker, name)
+    method = getattr(SyncCollector, name)
     interruptions = [Interruption(f'in {name}')]
 
     def interrupted(*args: Any) -> Any:
@@ -409,7 +409,7 @@ def interrupt_once(name: str, after: bool, monkeypatch: pytest.MonkeyPatch) -> N
             raise interruption
         return result
 
-    monkeypatch.setattr(SyncWorker, name, interrupted)
+    monkeypatch.setattr(SyncCollector, name, interrupted)
 
 
 def test_a_collector_is_started_again_after_a_fork_that_was_interrupted_where_it_had_just_been_ended(
@@ -420,8 +420,8 @@ def test_a_collector_is_started_again_after_a_fork_that_was_interrupted_where_it
         ended = thread_of(case)
         interrupt_once('dismiss', after=True, monkeypatch=monkeypatch)
         with pytest.raises(Interruption, match='in dismiss'):
-            _workers.dismiss_idle_threads()
-        _workers.recall_dismissed()
+            dismiss_idle_threads()
+        recall_dismissed()
         assert thread_of(case) is not ended
         assert thread_of(case).is_alive()
 
@@ -431,11 +431,11 @@ def test_a_collector_is_started_again_after_a_fork_though_starting_another_one_w
 ) -> None:
     with Case(background_collector=True) as case, Case(background_collector=True) as other:
         until_idle(case, other)
-        _workers.dismiss_idle_threads()
+        dismiss_idle_threads()
         interrupt_once('recall', after=False, monkeypatch=monkeypatch)
         with pytest.raises(Interruption, match='in recall'):
-            _workers.recall_dismissed()
-        assert sorted(each.pool._worker._lives() for each in (case, other)) == [False, True]
+            recall_dismissed()
+        assert sorted(each.pool._collector._lives() for each in (case, other)) == [False, True]
 
 
 # -- close() ----------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ class SlowToEnd(ConnectionPool[Any, Any]):
 def test_close_waits_for_the_end_of_the_collector() -> None:
     pool = SlowToEnd()
     assert pool.reached.wait(PATIENCE)
-    [collector] = pool._worker._collectors
+    [collector] = pool._collector._threads
     thread = collector.thread
     join = thread.join
 
@@ -470,7 +470,7 @@ def test_close_waits_for_the_end_of_the_collector() -> None:
     thread.join = go_on_and_join
     assert pool.close() == 0
     assert not thread.is_alive()
-    assert pool._worker._collectors == []
+    assert pool._collector._threads == []
 
 
 def test_close_does_not_wait_for_the_collector_longer_than_it_may(caplog: pytest.LogCaptureFixture) -> None:
@@ -479,14 +479,14 @@ def test_close_does_not_wait_for_the_collector_longer_than_it_may(caplog: pytest
     assert pool.close(timeout=0) == 0
     assert 'closing the pool: threads that still close a connection: 1' in caplog.text
     pool.goes_on.set()
-    until(lambda: pool._worker._collectors == [])
+    until(lambda: pool._collector._threads == [])
 
 
 def test_a_dispose_in_the_collector_that_closes_the_pool_does_not_wait_for_its_own_thread(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # No other thread can be started: the collector closes by itself.
-    monkeypatch.setattr('gcpool._workers.SyncClosers._is_finalizing', lambda _: True)
+    monkeypatch.setattr('gcpool._workers.closers.SyncClosers._is_finalizing', lambda _: True)
     with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
         thread = thread_of(case)
         closed_by = []

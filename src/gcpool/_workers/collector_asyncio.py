@@ -1,0 +1,111 @@
+"""The collector of a pool on asyncio."""
+
+import weakref
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ['AsyncCollector', 'timer_will_fire']
+
+# Seconds after which the collector of an asyncio pool goes on if its task was cancelled.
+COLLECTOR_PAUSE = 0.1
+
+
+def timer_will_fire(timer: 'asyncio.TimerHandle | None', fires_at: float, loop: 'asyncio.AbstractEventLoop') -> bool:
+    """Whether a timer will fire. If it is still there long after its time, a signal handler raised when it fired.
+
+    The timer is not asked for its time: uvloop's timers with a delay of less than a millisecond do not know it.
+    """
+    return timer is not None and fires_at > loop.time() - COLLECTOR_PAUSE
+
+
+class AsyncCollector:
+    """Runs a pool's ``_collect`` when something is due: a timer of the loop while there is nothing to do.
+
+    It holds no strong reference to the pool, and no task waits. So a forgotten pool can be collected, and a loop that
+    waits for its tasks can end.
+
+    :param pool: the pool; ``await pool._collect()`` returns the seconds until it is to be called again, None for never
+    """
+
+    def __init__(self, pool: Any, name: str):
+        self._pool = weakref.ref(pool)
+        self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0
+        #: The task that is collecting; None if none is.
+        self.task: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.wakeups = 0
+
+    def start(self) -> None:
+        """Do nothing: the first connection that becomes idle wakes the collector."""
+
+    def wake(self) -> None:
+        """A connection is due earlier than the collector knows. Called in the loop's thread."""
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pool = self._pool()
+        if pool is None:
+            return
+        if self.task is not None and not self.task.done() and self.task.get_loop() is pool._bound_loop:
+            # When the task is done, it looks what is due next.
+            return
+        self._work(pool)
+
+    def ensure_running(self) -> bool:
+        """Set the timer if there is neither timer nor task. Returns True: what is due will be closed."""
+        pool = self._pool()
+        loop = None if pool is None else pool._bound_loop
+        will_fire = loop is not None and timer_will_fire(self._timer, self._fires_at, loop)
+        if not will_fire and (self.task is None or self.task.done()):
+            self.wake()
+        return True
+
+    def _work(self, pool: Any, min_delay: float = 0.0) -> None:
+        loop = pool._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine that outlived its loop has released a connection.
+            return
+        if pool._runs_in_other_thread():
+            # A coroutine that is finalised in this thread has released a connection.
+            loop.call_soon_threadsafe(self.wake)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        delay = pool._due_in()
+        if delay is None:
+            return
+        delay = max(delay, min_delay)
+        self._fires_at = loop.time() + delay
+        # In an empty context, which the collector's task inherits. Otherwise the context of the task that released the
+        # first connection, which may be a request's, would be kept as long as the pool.
+        self._timer = loop.call_later(delay, self._fire, context=Context())
+
+    def _fire(self) -> None:
+        self._timer = None
+        self.wakeups += 1
+        pool = self._pool()
+        if pool is not None and not self._stopped:
+            self.task = task = pool._spawn(pool._bound_loop, pool._collect(), 'gcpool-collector')
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: 'asyncio.Task[Any]') -> None:
+        self.task = None
+        pool = self._pool()
+        if pool is not None and not self._stopped:
+            # The task may have been cancelled, even before its first step, as all tasks of a loop that ends. If the
+            # loop does not end, the work goes on after a pause.
+            self._work(pool, COLLECTOR_PAUSE if task.cancelled() else 0.0)
+
+    def stop(self) -> None:
+        """Do not collect any more. Closes that have begun go on."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

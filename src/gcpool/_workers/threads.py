@@ -1,0 +1,71 @@
+"""What the collector's thread and the closing threads have in common."""
+
+import threading
+
+from .._core import logger
+
+__all__ = ['StartWarning', 'Wakeup', 'make_this_thread_known']
+
+
+class Wakeup:
+    """Wakes one thread that waits, or the next one that does: a lock, which is taken while there is nothing new.
+
+    Unlike an Event, it can be set anywhere, also by a weak reference's callback in the middle of setting it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake a thread."""
+        # Uses nothing global, because the last pools are freed while the modules are being taken apart.
+        try:
+            self._lock.release()
+        except RuntimeError:
+            # It was set already, and no thread has seen that yet.
+            return
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until it is set, for at most so many seconds.
+
+        :return: whether it was set; it is not any more
+        """
+        return self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+
+
+class StartWarning:
+    """Warns that no thread can be started: once, and then not again until one could be.
+
+    :param text: the warning, with a place for the thread's name and one for the error
+    """
+
+    def __init__(self, text: str, name: str):
+        self._text = text
+        self._name = name
+        self._warned = False
+
+    def covers(self, exc: BaseException) -> bool:
+        """Warn, if that is what the exception of a start means; otherwise it has to be raised.
+
+        There are too many threads, or the interpreter ends. That must not make a release or an acquire fail.
+        """
+        if not isinstance(exc, (RuntimeError, MemoryError)):
+            return False
+        if not self._warned:
+            logger.warning(self._text, self._name, exc)
+        self._warned = True
+        return True
+
+    def withdraw(self) -> None:
+        """A thread was started."""
+        self._warned = False
+
+
+def make_this_thread_known() -> None:
+    """To be called by a thread at its end.
+
+    gevent's threads outlive a fork, but threading forgets them then, and a thread that it does not know cannot end in
+    order. Asking for the current thread makes it known.
+    """
+    threading.current_thread()
