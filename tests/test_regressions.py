@@ -66,7 +66,7 @@ def test_a_pool_without_its_init_is_refused() -> None:
         pool.acquire('a')
     with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
         context.__enter__()
-    with pytest.raises(RuntimeError, match='is not of this pool'):
+    with pytest.raises(RuntimeError, match='does not belong to this pool'):
         pool.release(Connection(), 'a')
     assert pool.get_size() == 0
 

@@ -61,7 +61,7 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
                 entry.mark_sound()
         except Exception as failure:
             logger.error(
-                'is_broken() for a connection to %r failed, it is disposed of: %s: %s',
+                'is_broken() failed for a connection to %r, which is closed: %s: %s',
                 entry.endpoint,
                 type(failure).__name__,
                 failure,

@@ -117,7 +117,7 @@ class AsyncDisposals(AsyncPool):
             if at_work:
                 _, at_work = await asyncio.wait(at_work, timeout=GRACE)
             if at_work:
-                logger.warning('closing the pool: tasks that go on although they were cancelled: %d', len(at_work))
+                logger.warning('closing the pool: tasks that did not end when they were cancelled: %d', len(at_work))
                 return
             ended |= tasks
             # For the done callbacks of the tasks, which asyncio calls at the next turn of the loop at the latest.
@@ -238,8 +238,8 @@ class AsyncDisposals(AsyncPool):
         except (TimeoutError, asyncio.TimeoutError) as exc:
             # The exception of the time limit has no text.
             reason = str(exc) or f'the limit was {seconds(timeout)}'
-            logger.error('disposing of a connection to %r timed out: %s', endpoint, reason)
+            logger.error('closing a connection to %r timed out: %s', endpoint, reason)
         except Exception as exc:
-            logger.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
+            logger.error('closing a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
         else:
-            logger.debug('connection to %r disposed of', endpoint)
+            logger.debug('connection to %r closed', endpoint)

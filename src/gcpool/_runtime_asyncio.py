@@ -198,7 +198,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         endpoint = lease.held.endpoint
         self._retire(lease, False)
         try:
-            logger.info('a connection to %r is disposed of: %s', endpoint, why)
+            logger.info('on_release asked to close a connection to %r: %s', endpoint, why)
         finally:
             self._doom_due()
             tasks = self._spawn_disposals()
@@ -284,6 +284,6 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         except (TimeoutError, asyncio.TimeoutError):
             if scope.expired():
                 raise PoolTimeout(
-                    f'{name}() for endpoint {endpoint!r} was not done when the {seconds(timeout)} of acquire were over'
+                    f'{name}() for endpoint {endpoint!r} did not end within the acquire timeout of {seconds(timeout)}'
                 ) from None
             raise

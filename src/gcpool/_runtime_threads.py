@@ -120,7 +120,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                 threads = workers.stop()
             at_work += len(threads)
         if at_work:
-            logger.warning('closing the pool: threads that still close a connection: %d', at_work)
+            logger.warning('closing the pool: threads that are still closing a connection: %d', at_work)
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)

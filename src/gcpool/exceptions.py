@@ -40,9 +40,9 @@ class ConnectionPoolNotFound(BaseError):
 
 
 class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
-    """The released connection is not in use: released twice, not of this pool, or of another endpoint.
+    """The connection cannot be released: it is not in use, or belongs to another pool or endpoint.
 
-    An acquire raises it where a hook of the manager has given the connection back.
+    An acquire raises this if a method of the manager has released the connection meanwhile.
 
     A ``RuntimeError`` as in generic-connection-pool and a ``ValueError`` as in psycopg_pool.
     """

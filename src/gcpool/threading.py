@@ -41,7 +41,7 @@ class ConnectionPool(
     :param min_idle: how many idle connections of an endpoint are core
     :param max_size: maximum number of connections to one endpoint
     :param total_max_size: maximum number of connections to all endpoints. When it is reached, an acquire that needs a
-        new connection first has the idle connection closed, of any endpoint, that expires first.
+        new connection first closes the idle connection that expires soonest, of whichever endpoint.
     :param acquire_timeout: seconds that an acquire may take if it is given no timeout; None for no limit
     :param background_collector: whether a background worker closes expired connections. If not, each release does.
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
@@ -131,7 +131,7 @@ class ConnectionPool(
         the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
 
         :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
-            limit. Each close gets 0.1 s even after the timeout, and 1 ms once that has made the call nearly 0.5 s late.
+            limit. After the timeout each close still gets 0.1 s, or 1 ms once the call is nearly 0.5 s late.
         :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning)
         :raises TypeError: when ``timeout`` is not a number; the pool is not closed then
         :raises ValueError: when ``timeout`` is negative or NaN; the pool is not closed then
@@ -151,7 +151,7 @@ class ConnectionPool(
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
-                logger.info('closing the pool: %d connections are still in use', core.size)
+                logger.info('closing the pool: waiting for %d connections to be returned or closed', core.size)
                 emptied = self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
             core.unwatch(waiter)
@@ -222,8 +222,8 @@ class ConnectionPool(
         try:
             if core.watch_gone(watcher, entry) and not self._wait(signal, deadline, core.unwatch, watcher):
                 raise PoolTimeout(
-                    f'a dead connection to {entry.endpoint!r} was not closed when the {seconds(timeout)} of acquire '
-                    'were over'
+                    f'a dead connection to {entry.endpoint!r} was not closed within the acquire timeout of '
+                    f'{seconds(timeout)}'
                 )
         except BaseException:
             core.unwatch(watcher)

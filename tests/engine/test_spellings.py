@@ -209,7 +209,7 @@ def raising(endpoint: Endpoint) -> object:
             TypeError,
             r'returned FailingHash\(\) of type FailingHash for endpoint A: expected a',
         ),
-        (nothing, TypeError, r'normalize\(\) returned None for endpoint A: expected what it counts as'),
+        (nothing, TypeError, r'normalize\(\) returned None for endpoint A: expected the endpoint to use'),
         (raising, HostileError, 'normalize'),
     ],
 )

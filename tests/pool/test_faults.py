@@ -229,8 +229,8 @@ async def test_on_release_that_raises_at_the_end_of_a_context_reaches_the_caller
 @pytest.mark.parametrize(
     ('error', 'message'),
     [
-        (lambda: OSError('broken pipe'), "disposing of a connection to 'a' failed: OSError: broken pipe"),
-        (lambda: TimeoutError('too slow'), "disposing of a connection to 'a' timed out: too slow"),
+        (lambda: OSError('broken pipe'), "closing a connection to 'a' failed: OSError: broken pipe"),
+        (lambda: TimeoutError('too slow'), "closing a connection to 'a' timed out: too slow"),
     ],
     ids=['failed', 'timed out'],
     indirect=['error'],
@@ -508,7 +508,7 @@ async def test_a_release_of_what_was_disposed_of_is_refused() -> None:
         await case.release(conn)
         with pytest.raises(ConnectionNotAcquired) as caught:
             await case.release(conn)
-        check_refusal(caught, '<a1>', 'not of this pool')
+        check_refusal(caught, '<a1>', 'does not belong to this pool')
         assert conn.disposals == 1
 
 
@@ -523,7 +523,7 @@ async def test_a_release_of_a_stranger_is_refused_and_changes_nothing(manager_cl
         for stranger in strangers:
             with pytest.raises(ConnectionNotAcquired) as caught:
                 await case.pool.release(stranger, 'a')
-            check_refusal(caught, repr(stranger), 'not of this pool', "acquire('a')")
+            check_refusal(caught, repr(stranger), 'does not belong to this pool', "acquire('a')")
         assert case.stats == before
         assert case.manager.take_calls() == []
         await case.release(conn)

@@ -176,7 +176,7 @@ async def test_a_connection_that_a_hook_gives_back_has_no_second_holder(method: 
         manager.case = case
         await case.cycle('a')
         manager.armed = True
-        with pytest.raises(ConnectionNotAcquired, match='<a1> was given back while it was acquired'):
+        with pytest.raises(ConnectionNotAcquired, match='released the connection <a1> during its own acquire'):
             await case.pool.acquire('a')
         assert case.stats['acquired'] == lent
         await case.release(*manager.holders)

@@ -126,14 +126,14 @@ async def close_over_what_is_out(case: Case) -> None:
 
 EVENTS: list[tuple[str, Callable[[Case], Any]]] = [
     ("connection to 'a' created", create),
-    ("connection to 'b' disposed of", dispose_of_what_is_due),
-    ("disposing of a connection to 'b' failed: OSError: no", fail_to_dispose),
-    ("disposing of a connection to 'b' timed out: slow", dispose_too_slowly),
-    ("disposing of a connection to 'a' failed: OSError: no", evict),
-    ("disposing of a connection to 'a' failed: OSError: no", find_one_dead),
-    ("is_broken() for a connection to 'a' failed", fail_to_judge),
-    ("a connection to 'a' is disposed of: doubtful", discard),
-    ('closing the pool: 1 connections are still in use', close_and_wait),
+    ("connection to 'b' closed", dispose_of_what_is_due),
+    ("closing a connection to 'b' failed: OSError: no", fail_to_dispose),
+    ("closing a connection to 'b' timed out: slow", dispose_too_slowly),
+    ("closing a connection to 'a' failed: OSError: no", evict),
+    ("closing a connection to 'a' failed: OSError: no", find_one_dead),
+    ("is_broken() failed for a connection to 'a'", fail_to_judge),
+    ("on_release asked to close a connection to 'a': doubtful", discard),
+    ('closing the pool: waiting for 1 connections to be returned or closed', close_and_wait),
     ('closing the pool: 1 connections were not released', close_over_what_is_out),
 ]
 IDS = [event.__name__ for _, event in EVENTS]

@@ -163,7 +163,7 @@ def test_a_connection_that_is_somebody_else_s_by_now_is_not_given_back_by_a_cont
         conn = context.__enter__()
         case.release(conn)
         assert case.pool.acquire('a') is conn
-        with pytest.raises(ConnectionNotAcquired, match="<a1> was given back before, and is somebody else's by now"):
+        with pytest.raises(ConnectionNotAcquired, match='<a1> was released before, and another user has acquired it'):
             context.__exit__(None, None, None)
         assert case.stats['acquired'] == 1
         case.release(conn)

@@ -227,8 +227,8 @@ def test_on_release_that_raises_at_the_end_of_a_context_reaches_the_caller(error
 @pytest.mark.parametrize(
     ('error', 'message'),
     [
-        (lambda: OSError('broken pipe'), "disposing of a connection to 'a' failed: OSError: broken pipe"),
-        (lambda: TimeoutError('too slow'), "disposing of a connection to 'a' timed out: too slow"),
+        (lambda: OSError('broken pipe'), "closing a connection to 'a' failed: OSError: broken pipe"),
+        (lambda: TimeoutError('too slow'), "closing a connection to 'a' timed out: too slow"),
     ],
     ids=['failed', 'timed out'],
     indirect=['error'],
@@ -506,7 +506,7 @@ def test_a_release_of_what_was_disposed_of_is_refused() -> None:
         case.release(conn)
         with pytest.raises(ConnectionNotAcquired) as caught:
             case.release(conn)
-        check_refusal(caught, '<a1>', 'not of this pool')
+        check_refusal(caught, '<a1>', 'does not belong to this pool')
         assert conn.disposals == 1
 
 
@@ -521,7 +521,7 @@ def test_a_release_of_a_stranger_is_refused_and_changes_nothing(manager_class: t
         for stranger in strangers:
             with pytest.raises(ConnectionNotAcquired) as caught:
                 case.pool.release(stranger, 'a')
-            check_refusal(caught, repr(stranger), 'not of this pool', "acquire('a')")
+            check_refusal(caught, repr(stranger), 'does not belong to this pool', "acquire('a')")
         assert case.stats == before
         assert case.manager.take_calls() == []
         case.release(conn)

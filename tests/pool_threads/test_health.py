@@ -383,7 +383,7 @@ def test_when_is_broken_fails_the_connection_is_disposed_of(hooks: bool, caplog:
         case.manager.script('is_broken', ZeroDivisionError('oops'))
         with caplog.at_level(logging.ERROR, 'gcpool'):
             fail(case, OSError('mine'))
-        assert "is_broken() for a connection to 'a' failed" in caplog.text
+        assert "is_broken() failed for a connection to 'a'" in caplog.text
         assert 'ZeroDivisionError: oops' in caplog.text
         assert (case.stats['broken'], case.stats['size']) == (1, 0)
 

@@ -178,7 +178,7 @@ def test_a_connection_that_a_hook_gives_back_has_no_second_holder(method: str, l
         manager.case = case
         case.cycle('a')
         manager.armed = True
-        with pytest.raises(ConnectionNotAcquired, match='<a1> was given back while it was acquired'):
+        with pytest.raises(ConnectionNotAcquired, match='released the connection <a1> during its own acquire'):
             case.pool.acquire('a')
         assert case.stats['acquired'] == lent
         case.release(*manager.holders)

@@ -403,7 +403,7 @@ def test_close_does_not_wait_longer_than_it_may_and_says_what_goes_on(caplog: py
         with pytest.raises(TimeoutError):
             job.result()
         assert case.pool.close(timeout=0) == 0
-        assert 'closing the pool: threads that still close a connection: 1' in caplog.text
+        assert 'closing the pool: threads that are still closing a connection: 1' in caplog.text
         assert case.pool.get_size() == 1
         gate.open()
         until(lambda: case.pool.get_size() == 0)

@@ -303,7 +303,8 @@ def test_where_no_thread_can_be_started_releases_do_what_is_due_and_raise_nothin
     assert no_threads.tried > 0
     again = happens is it_was_ended
     assert len(said) == 1 + again, 'not once for each release'
-    assert said[0] == ("gcpool-collector cannot be started, releases do its work until it can: can't start new thread")
+    text = "thread gcpool-collector cannot be started, so releases close what is due: can't start new thread"
+    assert said[0] == text
 
 
 def test_a_pool_is_used_in_a_program_that_can_start_no_thread() -> None:
@@ -477,7 +478,7 @@ def test_close_does_not_wait_for_the_collector_longer_than_it_may(caplog: pytest
     pool = SlowToEnd()
     assert pool.reached.wait(PATIENCE)
     assert pool.close(timeout=0) == 0
-    assert 'closing the pool: threads that still close a connection: 1' in caplog.text
+    assert 'closing the pool: threads that are still closing a connection: 1' in caplog.text
     pool.goes_on.set()
     until(lambda: pool._collector._threads == [])
 

@@ -350,8 +350,8 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if gcp_load_int(&core.is_closed):
         raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
     raise ConnectionNotAcquired(
-        f'the connection {w.entry.conn_!r} was given back while it was acquired: '
-        'expected that no method of the manager releases it'
+        f'the manager released the connection {w.entry.conn_!r} during its own acquire: '
+        'expected check_aliveness() and on_acquire() not to release it'
     )
 
 

@@ -217,7 +217,7 @@ cdef object normalized(PoolCore core, object endpoint):
     hash_of(endpoint)
     counts_as = core.normalize(endpoint)
     if counts_as is None and endpoint is not None:
-        raise TypeError(f'normalize() returned None for endpoint {endpoint!r}: expected what it counts as')
+        raise TypeError(f'normalize() returned None for endpoint {endpoint!r}: expected the endpoint to use')
     return counts_as
 
 

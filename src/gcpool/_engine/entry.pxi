@@ -56,7 +56,7 @@ cdef inline EndpointPool pool_of(Entry e):
     # Python code can make an entry itself, which has no endpoint pool. Without this check the core would take None for
     # the endpoint pool, and write to None's memory.
     if e is None or e.pool is None:
-        raise RuntimeError('there is no entry, or one that no pool ever served')
+        raise RuntimeError('expected an entry that a pool has served')
     return e.pool
 
 
@@ -106,7 +106,9 @@ cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
     # number is read after closed_while_out, and so is the last one: nobody acquires an entry that is closed.
     cdef bint closed = gcp_load_char(&e.closed_while_out)
     if not is_lease_of(e, lease_no):
-        raise ConnectionNotAcquired(f'the connection {e.conn_!r} was given back before, and is somebody else\'s by now')
+        raise ConnectionNotAcquired(
+            f'the connection {e.conn_!r} was released before, and another user has acquired it since'
+        )
     if not closed:
         raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
     forget_closed_while_out(core, e)

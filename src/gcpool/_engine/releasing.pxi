@@ -30,8 +30,8 @@ cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
 cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
     if not is_inherited(core, conn):
         raise ConnectionNotAcquired(
-            f'the connection {conn!r} is not of this pool (or it is closed): '
-            f'expected one that acquire({endpoint!r}) gave'
+            f'the connection {conn!r} does not belong to this pool, or is closed: '
+            f'expected a connection that acquire({endpoint!r}) returned'
         )
     return 0
 
@@ -39,7 +39,7 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
     if not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, it was given back to {endpoint!r}'
+            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, but was released to {endpoint!r}'
         )
     return 0
 

@@ -365,7 +365,7 @@ cdef class AsyncConnectionContext(Lease):
         It is set by assignment and not by a call, because after a call the interpreter looks for signals: a handler
         that raised there would end ``__aenter__`` after the context was entered.
         """
-        raise AttributeError('to be set only')
+        raise AttributeError('waiter can only be set')
 
     @waiter.setter
     def waiter(self, Waiter w not None):

@@ -18,7 +18,7 @@ cdef class CreateCall(ManagerCall):
 cdef class ReleaseCoroutine(ManagerCall):
     cdef AsyncPool pool
     cdef Lease lease
-    cdef object failure                     # of a release that was not due, until it is raised
+    cdef object failure                     # of a release that is refused, until it is raised
 
 
 cdef class Released:

@@ -180,7 +180,7 @@ cdef class ReleaseCoroutine(ManagerCall):
         failure = self.failure
         ManagerCall.close(self)
         if failure is not None:
-            log.error('a release that was closed before its first step was not due: %s', failure)
+            log.error('a release was refused, and its coroutine was closed before it raised the error: %s', failure)
 
     @property
     def __class__(self):

@@ -183,5 +183,5 @@ cdef class PoolFacade:
         return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)
 
 
-NO_POOL = 'made by hand, and of no pool: expected what a method of a pool returned'
+NO_POOL = 'the object belongs to no pool: expected one that a method of a pool returned'
 ENTERED = 'the connection context is entered already: call connection() once more for a second one'

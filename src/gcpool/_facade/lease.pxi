@@ -19,7 +19,7 @@ cdef class Lease:
     def held(self):
         """The entry of the connection. RuntimeError if the lease has ended."""
         if self.entry is None:
-            raise RuntimeError('the connection was given back')
+            raise RuntimeError('the connection was returned')
         return self.entry
 
     @property

@@ -241,7 +241,7 @@ cdef class SyncPool(PoolFacade):
             except DiscardConnection as exc:
                 core.retire_to_doomed(e, core.read_clock(), lease_no)
                 try:
-                    log.info('a connection to %r is disposed of: %s', e.pool.endpoint, exc)
+                    log.info('on_release asked to close a connection to %r: %s', e.pool.endpoint, exc)
                 finally:
                     self.dispose_due(core.read_clock())
                 return 0
@@ -299,11 +299,11 @@ cdef class SyncPool(PoolFacade):
                 timeout = left if timeout is None else min(timeout, left)
             self._manager.dispose(endpoint, e.conn_, timeout=timeout)
         except TimeoutError as exc:
-            log.error('disposing of a connection to %r timed out: %s', endpoint, exc)
+            log.error('closing a connection to %r timed out: %s', endpoint, exc)
         except Exception as exc:
-            log.error('disposing of a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
+            log.error('closing a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
         else:
-            log.debug('connection to %r disposed of', endpoint)
+            log.debug('connection to %r closed', endpoint)
         finally:
             self._core.disposed(e, self._core.read_clock(), by_worker)
         if failure is not None:

@@ -58,7 +58,7 @@ class SyncClosers:
         # because its setdefault() is atomic: two threads of a child must not make two of these.
         self._by_epoch = {pool._core.fork_epoch: _ProcessThreads()}
         self._stopped = False
-        self._start_warning = StartWarning('%s cannot be started, acquires close connections until it can: %s', name)
+        self._start_warning = StartWarning('thread %s cannot be started, so acquires close connections: %s', name)
 
     def call(self) -> bool:
         """A connection is doomed: wake a thread that is free, or start one.

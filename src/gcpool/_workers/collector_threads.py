@@ -58,7 +58,7 @@ class SyncCollector:
         # Two threads may start a collector at once: the last one in this list stays, and has the others end. append()
         # and remove() of a list are atomic, even without the GIL, and so is list() of a list.
         self._threads: list[_CollectorThread] = []
-        self._start_warning = StartWarning('%s cannot be started, releases do its work until it can: %s', name)
+        self._start_warning = StartWarning('thread %s cannot be started, so releases close what is due: %s', name)
         self.wakeups = 0
 
     def start(self) -> None:
