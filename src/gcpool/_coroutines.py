@@ -1,4 +1,4 @@
-"""Coroutines of the interpreter's own kind. The compiled part returns them where nothing is left to await."""
+"""Native coroutines. The compiled part returns them where nothing is left to await."""
 
 __all__ = ['acquired', 'not_released', 'released']
 

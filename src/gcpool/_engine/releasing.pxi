@@ -171,7 +171,9 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
 #   somebody waits at the endpoint                                  HAND_OVER
-#     but another endpoint's waiter was overtaken for too long      CLOSE_FOR_OTHERS
+#     but the waiter that wants a slot first was overtaken for too
+#     long, or its endpoint has no connection, and more closes are
+#     needed                                                        CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   otherwise                                                       KEEP

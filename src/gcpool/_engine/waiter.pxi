@@ -46,13 +46,15 @@ cdef class Waiter:
 
     @property
     def queued(self):
-        """Whether the waiter is queued. It will be notified, and is not to look again before."""
-        return self.state == QUEUED
+        """Whether the waiter is queued. It will be notified, and need not look before that."""
+        return gcp_load_int(&self.state) == QUEUED
 
     @property
     def refused(self):
         """Whether the pool was closed, maybe after the waiter had been served and before it looked."""
-        return self.state == REFUSED or (self.entry is not None and gcp_load_char(&self.entry.closed_while_out))
+        if gcp_load_int(&self.state) == REFUSED:
+            return True
+        return self.entry is not None and bool(gcp_load_char(&self.entry.closed_while_out))
 
     @property
     def held(self):

@@ -26,8 +26,8 @@ cdef class ManagerCall:
     # left undone: in Python code, a signal handler or a time limit could come in between.
 
     cdef inline int begin_step(self) except -1:
-        # A method of the manager may step the very coroutine that is calling it. Like the interpreter's own coroutines
-        # this raises ValueError, and the call goes on: it has not ended, so that nothing is given back.
+        # A method of the manager may step the very coroutine that is calling it. Like a native coroutine this raises
+        # ValueError, and the call goes on: it has not ended, so that nothing is given back.
         if self.at_work:
             raise ValueError('coroutine already executing')
         self.at_work = True
@@ -144,10 +144,10 @@ cdef class CreateCall(ManagerCall):
 cdef class ReleaseCoroutine(ManagerCall):
     """What ``release()`` returns if a hook is still to run. It passes for a coroutine.
 
-    A coroutine of the interpreter's own is inside. Whatever ends that, this object releases the connection at the same
-    moment. The inner coroutine cannot: an exception thrown into it before its first step ends it without a line of it
-    having run, and the traceback keeps its frame, and everything that the frame holds, alive. When this object is
-    freed, the inner coroutine ends first, because its frame refers to the lease, too.
+    A native coroutine is inside. Whatever ends that, this object releases the connection at the same moment. The inner
+    coroutine cannot: an exception thrown into it before its first step ends it without a line of it having run, and the
+    traceback keeps its frame, and everything that the frame holds, alive. When this object is freed, the inner
+    coroutine ends first, because its frame refers to the lease, too.
     """
 
     cdef object begin(self):
@@ -196,8 +196,8 @@ cdef class ReleaseCoroutine(ManagerCall):
 cdef class Released:
     """What ``release()`` returns if nothing is left to do. It passes for a coroutine.
 
-    ``await`` ends at once. For everything else a coroutine of the interpreter's own is made when it is first needed:
-    making it costs more than the rest of a release.
+    ``await`` ends at once. For everything else a native coroutine is made when it is first needed: making it costs more
+    than the rest of a release.
     """
 
     cdef object real(self):
