@@ -25,7 +25,7 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
         async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
 
-    async def _verdict(self, answer: Any) -> Any:
+    async def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
 
     @asynccontextmanager
@@ -55,7 +55,7 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
     async def _judge(self, entry: Entry, exc: BaseException) -> None:
         """Ask the manager whether the exception of the user's block broke the connection. Until then it counts so."""
         try:
-            if not await self._verdict(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
+            if not await self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
             logger.error(

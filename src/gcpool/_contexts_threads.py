@@ -27,7 +27,7 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
         def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
         def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
 
-    def _verdict(self, answer: Any) -> Any:
+    def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
 
     @contextmanager
@@ -57,7 +57,7 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
     def _judge(self, entry: Entry, exc: BaseException) -> None:
         """Ask the manager whether the exception of the user's block broke the connection. Until then it counts so."""
         try:
-            if not self._verdict(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
+            if not self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
             logger.error(

@@ -63,7 +63,7 @@ cdef enum:          # Waiter.state
     SERVED
     REFUSED         # the pool is closed
     CANCELLED
-    DROPPED         # out of the queue, because its destructor runs: that does the rest of dequeue()
+    BEING_FREED     # out of the queue; the destructor, which runs in another thread, does the rest of dequeue()
 
 STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 

@@ -26,14 +26,14 @@ if sys.version_info >= (3, 11):
 else:
     from ._timeout310 import timeout_scope
 
-__all__ = ['TELL_DEAD_TASK', 'AsyncDisposals', 'set_limit', 'spawn', 'timeout_scope']
+__all__ = ['DEAD_HOOK_TASK', 'AsyncDisposals', 'set_limit', 'spawn', 'timeout_scope']
 
 ResultT = TypeVar('ResultT')
 
 # The name of the tasks that call on_connection_dead, and the seconds that such a task gets to end when the pool is
 # closed without a limit.
-TELL_DEAD_TASK = 'gcpool-dead'
-TELL_DEAD_TIME = 1.0
+DEAD_HOOK_TASK = 'gcpool-dead'
+DEAD_HOOK_TIME = 1.0
 
 
 def set_limit(scope: 'timeout_scope', seconds: float) -> None:
@@ -106,9 +106,9 @@ class AsyncDisposals(AsyncPool):
         ended: set[asyncio.Task[Any]] = set()
         while left := self._own_tasks() - ended:
             # First the tasks that close connections: an on_connection_dead may wait for this very call to end.
-            closing = {task for task in left if task.get_name() != TELL_DEAD_TASK}
+            closing = {task for task in left if task.get_name() != DEAD_HOOK_TASK}
             tasks = closing or left
-            patience: float | None = None if closing else TELL_DEAD_TIME
+            patience: float | None = None if closing else DEAD_HOOK_TIME
             if deadline is not None:
                 patience = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
             _, at_work = await asyncio.wait(tasks, timeout=patience)

@@ -26,7 +26,7 @@ from ._core import (
     load_asyncio,
     logger,
 )
-from ._disposals_asyncio import TELL_DEAD_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
+from ._disposals_asyncio import DEAD_HOOK_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
 from ._time_limits import seconds
 from ._workers.relief_timer import ReliefTimer
 from .exceptions import DiscardConnection, PoolTimeout
@@ -120,7 +120,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
 
     _enter.__qualname__ = 'ConnectionPool.connection'
 
-    async def _verdict(self, answer: Any) -> Any:
+    async def _answer_of(self, answer: Any) -> Any:
         # is_broken() may be a coroutine function or not.
         return await answer if inspect.isawaitable(answer) else answer
 
@@ -162,16 +162,16 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            telling = spawn(asyncio.get_running_loop(), Lane(partial(self._tell_dead, entry)), TELL_DEAD_TASK)
-            self._tasks.add(telling)
-            telling.add_done_callback(self._tasks.discard)
-            await asyncio.wait([telling], timeout=LEAST_DISPOSE_TIME)
-            if telling.done() and not telling.cancelled():
-                telling.result()
+            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), DEAD_HOOK_TASK)
+            self._tasks.add(hook)
+            hook.add_done_callback(self._tasks.discard)
+            await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
+            if hook.done() and not hook.cancelled():
+                hook.result()
         elif tasks:
             await asyncio.wait(tasks, timeout=LEAST_DISPOSE_TIME)
 
-    async def _tell_dead(self, entry: Entry, failure: BaseException | None) -> None:
+    async def _run_dead_hook(self, entry: Entry, failure: BaseException | None) -> None:
         if failure is not None:
             # The task was cancelled before its first step, because the loop ends.
             raise failure

@@ -48,7 +48,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         super().__init__(*args, **parameters)
         self._closers = SyncClosers(self, 'gcpool-closer')
 
-    def _verdict(self, answer: Any) -> Any:
+    def _answer_of(self, answer: Any) -> Any:
         return answer
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:

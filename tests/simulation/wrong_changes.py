@@ -125,7 +125,7 @@ WRONG_CHANGES = (
     WrongChange(
         'a-time-out-loses-its-place',
         CORE,
-        'place = take_place(&core.overtaking.left_before, <size_t>ep.hash)',
+        'place = take_place(&core.overtaking.kept_places_before, <size_t>ep.hash)',
         'return',
         'a waiter that times out and comes again begins anew each time: others that wait on starve it',
     ),
@@ -139,8 +139,8 @@ WRONG_CHANGES = (
     WrongChange(
         'places-are-kept-for-ever',
         CORE,
-        'o.left_before = o.left\n        memset(&o.left, 0, sizeof(Table))',
-        'o.left_before = o.left',
+        'o.kept_places_before = o.kept_places\n        memset(&o.kept_places, 0, sizeof(Table))',
+        'o.kept_places_before = o.kept_places',
         'who comes back after minutes goes before all who came meanwhile; and the memory is given back twice',
     ),
     WrongChange(
@@ -509,7 +509,7 @@ WRONG_CHANGES = (
     WrongChange(
         'forgotten-release-with-a-hook',
         ASYNCIO,
-        'begin_lease_now(remaining.lease, e, RELEASING)\n            if',
+        'begin_current_lease(remaining.lease, e, RELEASING)\n            if',
         'if',
         'a release that is not awaited, with an on_release, loses the connection',
     ),

@@ -144,11 +144,11 @@ cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     ep.waiting -= 1
 
 
-cdef void drop(PoolCore core, EndpointPool ep, void *p) noexcept:
+cdef void unlink_being_freed(PoolCore core, EndpointPool ep, void *p) noexcept:
     # With core.lock. gcp_try_incref() has failed: the destructor of the waiter is waiting for these locks, and will do
     # the rest of dequeue().
     waiter_unlink(ep, p)
-    gcp_store_int(&(<Waiter>p).state, DROPPED)
+    gcp_store_int(&(<Waiter>p).state, BEING_FREED)
     update_wants_slot(core, ep)
 
 
@@ -156,5 +156,5 @@ cdef void *first_waiter(PoolCore core, EndpointPool ep) noexcept:
     # With core.lock. The waiter at the head of the queue; NULL if there is none. The caller gets a reference, and gives
     # it back when no lock is held.
     while ep.queue.head != NULL and not gcp_try_incref(ep.queue.head):
-        drop(core, ep, ep.queue.head)
+        unlink_being_freed(core, ep, ep.queue.head)
     return ep.queue.head

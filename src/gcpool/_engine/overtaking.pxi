@@ -27,9 +27,9 @@ cdef void advance_overtaking(PoolCore core, double now) noexcept:
         o.earlier = max(o.earlier, o.previous)
         o.previous = o.current
         o.current = 0
-        PyMem_Free(o.left_before.slots)
-        o.left_before = o.left
-        memset(&o.left, 0, sizeof(Table))
+        PyMem_Free(o.kept_places_before.slots)
+        o.kept_places_before = o.kept_places
+        memset(&o.kept_places, 0, sizeof(Table))
     o.epoch = max(epoch, o.epoch)
 
 
@@ -66,23 +66,23 @@ cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noex
     if second != NULL:
         (<Waiter>second).place = min((<Waiter>second).place, w.place)
     else:
-        keep_place(&core.overtaking.left, <size_t>ep.hash, w.place)
+        keep_place(&core.overtaking.kept_places, <size_t>ep.hash, w.place)
 
 
-cdef void keep_place(Table *left, size_t hash_, unsigned long long place) noexcept:
+cdef void keep_place(Table *kept, size_t hash_, unsigned long long place) noexcept:
     # If there is no memory to keep the place, it is lost.
-    cdef Slot *slot = table_find_slot(left, hash_)
+    cdef Slot *slot = table_find_slot(kept, hash_)
     if slot != NULL:
         slot.value = <void *>min(<size_t>slot.value, <size_t>place)
     elif <size_t>place == place:
-        table_insert(left, hash_, <void *><size_t>place)
+        table_insert(kept, hash_, <void *><size_t>place)
 
 
-cdef unsigned long long take_place(Table *left, size_t hash_) noexcept:
+cdef unsigned long long take_place(Table *kept, size_t hash_) noexcept:
     # Takes the kept place out of the table. 0 if none is kept for this hash.
-    cdef void *place = table_find(left, hash_)
+    cdef void *place = table_find(kept, hash_)
     if place != NULL:
-        table_remove(left, hash_, place)
+        table_remove(kept, hash_, place)
     return <size_t>place
 
 
@@ -100,8 +100,8 @@ cdef void give_place(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         place = (<Waiter>second).place
         (<Waiter>second).place = (<Waiter>second).number
     else:
-        place = take_place(&core.overtaking.left_before, <size_t>ep.hash)
+        place = take_place(&core.overtaking.kept_places_before, <size_t>ep.hash)
         if place == 0:
-            place = take_place(&core.overtaking.left, <size_t>ep.hash)
+            place = take_place(&core.overtaking.kept_places, <size_t>ep.hash)
     if 0 < place < w.place:
         w.place = place

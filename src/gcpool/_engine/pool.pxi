@@ -59,8 +59,8 @@ cdef class PoolCore:
         directory_free(&self.directory)
         PyMem_Free(self.deadlines.queue.items)
         PyMem_Free(self.wanting_slots.items)
-        PyMem_Free(self.overtaking.left.slots)
-        PyMem_Free(self.overtaking.left_before.slots)
+        PyMem_Free(self.overtaking.kept_places.slots)
+        PyMem_Free(self.overtaking.kept_places_before.slots)
         PyMem_Free(self.ancestor_to_be)
         while self.ancestor != NULL:
             a = self.ancestor
@@ -180,7 +180,7 @@ cdef class PoolCore:
         return retire(self, e, now, NULL, lease_no)
 
     cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
-        """The same, and the connection is doomed at once: the next release closes it, if the caller does not.
+        """Take a checked-out connection out of use for good and doom it: the next release closes it, or the caller.
 
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether it was doomed
@@ -256,7 +256,7 @@ cdef class PoolCore:
         return e
 
     def entry_if_acquired(self, object conn, object endpoint):
-        """The same, or None if it is not checked out, or belongs to another endpoint. Changes nothing."""
+        """The entry of an acquired connection. None if it is not acquired, or belongs to another endpoint."""
         return entry_if_acquired(self, conn, endpoint)
 
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=ANY_LEASE) except -1:
@@ -291,7 +291,7 @@ cdef class PoolCore:
 
     @property
     def left_to_workers(self):
-        """How many of them a worker is to close."""
+        """How many connections a worker is to close now."""
         return gcp_load_int(&self.doomed_for_worker.count)
 
     cpdef Entry take_doomed(self):
@@ -301,11 +301,11 @@ cdef class PoolCore:
         return take_from(self, &self.doomed_for_worker) if e is None else e
 
     cpdef Entry take_doomed_for_caller(self):
-        """The same, of those that releases, close() and resize() have doomed for themselves."""
+        """The next entry to be closed that a release, close() or resize() has doomed for its caller, or None."""
         return take_from(self, &self.doomed_for_caller)
 
     cpdef Entry take_doomed_for_worker(self):
-        """The same, of those that acquires and the collector have doomed for a worker."""
+        """The next entry to be closed that an acquire or the collector has doomed for a worker, or None."""
         return take_from(self, &self.doomed_for_worker)
 
     def doom_again(self, Entry e not None):

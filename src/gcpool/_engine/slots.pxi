@@ -30,7 +30,7 @@ cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
     # Both locks are held. False if the waiter is no longer queued.
     cdef bint queued = (<Waiter>p).state == QUEUED
-    if not queued and (<Waiter>p).state != DROPPED:
+    if not queued and (<Waiter>p).state != BEING_FREED:
         return False
     if queued:
         waiter_unlink(ep, p)
@@ -40,9 +40,9 @@ cdef bint dequeue(PoolCore core, EndpointPool ep, void *p) noexcept:
     return True
 
 
-cdef inline bint is_up_to_date(HeapItem *item, EndpointPool ep) noexcept:
-    # Both locks are held. Whether the heap has the place and the number of the endpoint's first waiter. The heap orders
-    # endpoints by place, and endpoints that share a place by number.
+cdef inline bint shows_first_waiter(HeapItem *item, EndpointPool ep) noexcept:
+    # Both locks are held. The heap orders endpoints by the place of their first waiter, and those that share a place by
+    # its number.
     return item.stamp == (<Waiter>ep.queue.head).number and item.key == <double>(<Waiter>ep.queue.head).place
 
 
@@ -53,7 +53,7 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     cdef bint wants = head != NULL and has_room(core, ep)
     if wants and ep.heap_index < 0:
         heap_push(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
-    elif wants and not is_up_to_date(&core.wanting_slots.items[ep.heap_index], ep):
+    elif wants and not shows_first_waiter(&core.wanting_slots.items[ep.heap_index], ep):
         heap_rekey(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
     elif not wants and ep.heap_index >= 0:
         heap_remove(&core.wanting_slots, <void *>ep)
@@ -72,7 +72,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         if (
             ep.queue.head == NULL
             or not has_room(core, ep)
-            or not is_up_to_date(&core.wanting_slots.items[0], ep)
+            or not shows_first_waiter(&core.wanting_slots.items[0], ep)
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
@@ -88,7 +88,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
             break
         p = ep.queue.head
         if not gcp_try_incref(p):
-            drop(core, ep, p)
+            unlink_being_freed(core, ep, p)
             gcp_unlock(&ep.lock)
             continue
         w = <Waiter>p

@@ -30,7 +30,7 @@ cdef class Waiter:
         # a thread that was stopped may hold the locks for good.
         cdef EndpointPool ep = self.pool
         cdef int state = gcp_load_int(&self.state)
-        cdef bint queued = state == QUEUED or state == DROPPED
+        cdef bint queued = state == QUEUED or state == BEING_FREED
         if queued and ep is None:
             unwatch(self.core, <void *>self)
         elif queued and not made_before_fork(self.core, ep.fork_epoch):

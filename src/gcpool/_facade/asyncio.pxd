@@ -4,7 +4,7 @@ cdef class ReadyConnections:                # set once
     cdef PoolCore core
     cdef OwnLoop own_loop
     cdef double trusted_for                 # PoolFacade.trusted_for
-    cdef bint none                          # none is ever ready: each is checked first, or has a hook called
+    cdef bint asks_before_use               # PoolFacade.asks_before_use: then no connection is ever ready
 
     cdef Entry take(self, object endpoint)
 

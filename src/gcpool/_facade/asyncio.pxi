@@ -37,7 +37,7 @@ cdef class ReadyConnections:
         if self.own_loop is None:
             raise RuntimeError(NO_POOL)
         self.own_loop.check()
-        if self.none:
+        if self.asks_before_use:
             return None
         return self.core.take_idle(endpoint, self.core.read_clock(), self.trusted_for)
 
@@ -59,7 +59,7 @@ cdef class AsyncPool(PoolFacade):
         self.ready.core = self._core
         self.ready.own_loop = self.own_loop
         self.ready.trusted_for = self.trusted_for
-        self.ready.none = self.asks_before_use
+        self.ready.asks_before_use = self.asks_before_use
         if type(self) is not AsyncPool:
             # In a slot, where acquire() finds it at the least cost. Not by setattr(): a subclass's __setattr__ may need
             # what its __init__ has not set up yet.
@@ -107,7 +107,7 @@ cdef class AsyncPool(PoolFacade):
             if not self.own_loop.runs_here():
                 # Called outside the loop, as in run_coroutine_threadsafe(pool.release(...), loop): released in there.
                 coroutine = self.new_release_coroutine()
-                begin_lease_now(coroutine.lease, e)
+                begin_current_lease(coroutine.lease, e)
                 coroutine.inner = self._release_in_loop(coroutine.lease)
                 return coroutine
             remaining = self.start_release(e, ANY_LEASE)
@@ -139,7 +139,7 @@ cdef class AsyncPool(PoolFacade):
             remaining = self.new_release_coroutine()
             if not self._core.begin_release(e, lease_no):
                 return None
-            begin_lease_now(remaining.lease, e, RELEASING)
+            begin_current_lease(remaining.lease, e, RELEASING)
             if gcp_load_char(&e.broken):
                 remaining.inner = self._discard(remaining.lease)
             else:
@@ -155,7 +155,7 @@ cdef class AsyncPool(PoolFacade):
         if not self._core.begin_release(e, lease_no):
             return None
         e.break_()      # until the manager has answered: is_broken() may be interrupted
-        begin_lease_now(remaining.lease, e, RELEASING)
+        begin_current_lease(remaining.lease, e, RELEASING)
         remaining.inner = self._release_after_error(remaining.lease, exc)
         return remaining
 
@@ -350,7 +350,7 @@ cdef class AsyncConnectionContext(Lease):
         e = pool.ready.take(self.endpoint)
         if e is None:
             return pool._enter(self, self.endpoint, self.timeout)
-        begin_lease_now(self, e)
+        begin_current_lease(self, e)
         return coroutine_of_entering(e.conn_)
 
     @property

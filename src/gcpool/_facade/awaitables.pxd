@@ -51,4 +51,4 @@ cdef class Signal:                          # [loop]
     cdef bint cancelled_
 
     cdef int call_soon(self, list call) except -1
-    cdef int tell_loop(self, list call) except -1
+    cdef int schedule_call(self, list call) except -1

@@ -362,17 +362,17 @@ cdef class Signal:
 
     cdef int call_soon(self, list call) except -1:
         try:
-            self.tell_loop(call)
+            self.schedule_call(call)
         except BaseException:
             if self.loop.is_closed():
                 # The task will not run again. When its coroutine is finalised, that gives back what it was served.
                 return 0
             # A signal handler raised inside call_soon(), before or after the call was scheduled. Twice does no harm.
-            self.tell_loop(call)
+            self.schedule_call(call)
             raise
         return 0
 
-    cdef int tell_loop(self, list call) except -1:
+    cdef int schedule_call(self, list call) except -1:
         # A coroutine that is finalised in another thread gives back there what it holds. Only call_soon_threadsafe()
         # wakes the loop then.
         if running_loop_or_none() is self.loop:

@@ -43,9 +43,8 @@ cdef inline int begin_lease(Lease lease, Entry e, unsigned int lease_no, char st
     return 0
 
 
-cdef inline int begin_lease_now(Lease lease, Entry e, char state=ACQUIRED) except -1:
-    # For a connection that was acquired just now: nobody else can have released it since, so the current lease number
-    # is that of this acquire.
+cdef inline int begin_current_lease(Lease lease, Entry e, char state=ACQUIRED) except -1:
+    # For a connection that was just acquired: nobody else can have released it since.
     return begin_lease(lease, e, gcp_load_uint(&e.lease_no), state)
 
 

@@ -410,7 +410,7 @@ cdef class SyncConnectionContext(Lease):
             # Another thread, or an __eq__ or a hook of this one, has entered the context meanwhile.
             release_entry(<SyncPool>pool, e, gcp_load_uint(&e.lease_no))
             raise RuntimeError(ENTERED)
-        begin_lease_now(self, e)
+        begin_current_lease(self, e)
         gcp_publish_int(&self.use, IN_USE)
         return e.conn_
 
