@@ -11,16 +11,16 @@ cdef double ask_clock(PoolCore core) except? -1:
 cdef class PoolCore:
     """The state machine. All times are seconds on one monotonic line, all sizes numbers of connections.
 
-    :param min_idle: how many idle connections of an endpoint are core
-    :param max_size: how many connections an endpoint may have
-    :param total_max_size: how many connections there may be
+    :param min_idle: number of idle connections of an endpoint that are core
+    :param max_size: maximum number of connections to an endpoint
+    :param total_max_size: maximum number of connections
     :param idle_timeout: seconds after which an unused extra connection is due
     :param max_lifetime: seconds after which any connection is due
     :param collects: whether a collector closes what is due, so that releases leave that to it
     :param clock: what to read the time from instead of the system's monotonic clock, for tests
     :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
         returns False if it could not be told
-    :param normalize: called, with no lock held, for an endpoint that was not seen before; returns what that counts as
+    :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
     """
 
     def __cinit__(self):
@@ -349,7 +349,7 @@ cdef class PoolCore:
     # -- the pool's end, and changes of its limits --------------------------------------------------------------------
 
     def close(self):
-        """Refuse new and queued waiters, and doom what is idle. What is checked out is closed when it is released."""
+        """Refuse new and queued waiters, and doom idle connections. Those in use are closed when they are released."""
         close(self)
 
     def watch_empty(self, Waiter w not None):
@@ -383,8 +383,8 @@ cdef class PoolCore:
     def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
         """Change the limits.
 
-        Higher limits serve those who wait. What is idle beyond a lower limit is doomed; what is checked out beyond it
-        is closed when it is released.
+        When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in use
+        beyond it are closed when they are released.
         """
         resize(
             self,
@@ -398,22 +398,22 @@ cdef class PoolCore:
 
     @property
     def size(self):
-        """How many connections there are."""
+        """The number of connections."""
         return gcp_load_int(&self.size)
 
     @property
     def min_idle(self):
-        """How many idle connections of an endpoint are core."""
+        """The number of idle connections of an endpoint that are core."""
         return gcp_load_int(&self.min_idle)
 
     @property
     def max_size(self):
-        """How many connections an endpoint may have."""
+        """The maximum number of connections to an endpoint."""
         return gcp_load_int(&self.max_size)
 
     @property
     def total_max_size(self):
-        """How many connections there may be."""
+        """The maximum number of connections."""
         return gcp_load_int(&self.total_max_size)
 
     @property
@@ -423,11 +423,11 @@ cdef class PoolCore:
 
     @property
     def acquired(self):
-        """How many connections are checked out."""
+        """The number of connections that are checked out."""
         return self.stats()['acquired']
 
     def endpoint_size(self, object endpoint, object acquired=None):
-        """How many connections an endpoint has: all (None), checked out (True), idle (False). 0 if it is unknown."""
+        """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
         cdef EndpointPool ep = find_pool(self, endpoint)
         cdef int result
         if ep is None:

@@ -142,7 +142,7 @@ cdef class CreateCall(ManagerCall):
 @cython.final
 @cython.no_gc_clear     # the coroutine inside still has to warn if nobody awaits it
 cdef class ReleaseCoroutine(ManagerCall):
-    """What ``release()`` returns if a hook is still to run. It passes for a coroutine.
+    """What ``release()`` returns if a hook is still to run. Other code takes it for a coroutine.
 
     A native coroutine is inside. Whatever ends that, this object releases the connection at the same moment. The inner
     coroutine cannot: an exception thrown into it before its first step ends it without a line of it having run, and the
@@ -194,7 +194,7 @@ cdef class ReleaseCoroutine(ManagerCall):
 @cython.freelist(16)
 @cython.no_gc_clear     # it still has to warn if nobody awaits it
 cdef class Released:
-    """What ``release()`` returns if nothing is left to do. It passes for a coroutine.
+    """What ``release()`` returns if nothing is left to do. Other code takes it for a coroutine.
 
     ``await`` ends at once. For everything else a native coroutine is made when it is first needed: making it costs more
     than the rest of a release.
