@@ -224,7 +224,7 @@ WRONG_CHANGES = (
     WrongChange(
         'dropped-ticket',
         CORE,
-        'cancel(self.core, self, self.core.read_clock())',
+        'cancel(self.core, self, read_clock(self.core))',
         'pass',
         'an acquire that was dropped before it connected keeps its slot for good',
     ),
@@ -453,8 +453,8 @@ WRONG_CHANGES = (
     WrongChange(
         'failed-close-keeps-its-slot',
         THREADS,
-        '        finally:\n            self._core.disposed(e, self',
-        '            self._core.disposed(e, self',
+        '        finally:\n            self._core.disposed(e, read',
+        '            self._core.disposed(e, read',
         'a dispose that raises takes a slot for good',
     ),
     WrongChange(

@@ -6,6 +6,9 @@ cdef enum Taken:
 
 
 cdef inline void *take_idle(PoolCore core, object endpoint, double now, double interval, Taken what) except? NULL:
+    # An idle connection, core ones first. NULL if none is ready, or if the endpoint is spelled as never before: then
+    # request() is asked, which asks the manager about the spelling. With an interval, NULL also if the connection was
+    # not used for that many seconds, or has to be checked for another reason.
     cdef Slot *slot = NULL
     cdef void *ep = NULL
     if GCP_SHARED_STAMP:

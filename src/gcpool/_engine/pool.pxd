@@ -33,7 +33,6 @@ cdef class PoolCore:
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
 
-    cdef double read_clock(self) except? -1
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)
     cpdef Entry take_doomed(self)
@@ -53,8 +52,3 @@ cdef class PoolCore:
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*) except -1
     cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*) except -1
-    cdef Entry take_idle(self, object endpoint, double now, double interval)
-    cdef Entry find_acquired_by_identity(self, object conn, object endpoint)
-    cdef Entry entry_to_release(self, object conn, object endpoint)
-    cdef int release_with_core_lock(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1
-    cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1

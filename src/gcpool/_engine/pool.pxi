@@ -70,29 +70,9 @@ cdef class PoolCore:
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    cdef double read_clock(self) except? -1:
-        """The time in seconds, as the hot path reads it."""
-        return read_clock(self)
-
     cpdef double now(self) except? -1:
         """The time in seconds, exact."""
         return gcp_monotonic() if self.clock is None else ask_clock(self)
-
-    # -- the hot path ----------------------------------------------------------------------------------------------
-
-    cdef Entry take_idle(self, object endpoint, double now, double interval):
-        """The entry of an idle connection, core ones first. None if none is ready: ask :py:meth:`request` then.
-
-        Also None for an endpoint that is spelled as never before: only request() asks the manager about it.
-
-        :param interval: seconds within which the connection must have been used. None is returned if it was not, or if
-            it has to be checked for another reason. 0 if neither matters.
-        """
-        return entry_or_none(take_idle(self, endpoint, now, interval, TAKEN_ENTRY))
-
-    cdef bint release_fast(self, Entry e, double now, unsigned int lease_no) except -1:
-        # The hot part of release(). False if nothing was done, because that takes the core's lock.
-        return release_fast(self, e, now, lease_no)
 
     # -- acquiring --------------------------------------------------------------------------------------------------
 
@@ -230,26 +210,16 @@ cdef class PoolCore:
         :param now: None for the time that the clock says
         :return: True if it has left the queue; False if it was, or will be, notified
         """
-        return give_up(self, w, self.read_clock() if now is None else now)
+        return give_up(self, w, read_clock(self) if now is None else now)
 
     # -- releasing --------------------------------------------------------------------------------------------------
-
-    cdef inline Entry find_acquired_by_identity(self, object conn, object endpoint):
-        # The entry of an acquired connection, if it can be found without user code (__eq__ of another endpoint object)
-        # and without an error; else None.
-        return find_acquired_by_identity(self, conn, endpoint)
-
-    cdef Entry entry_to_release(self, object conn, object endpoint):
-        """The entry of a connection that is to be released. None if there is nothing to do: close() has closed it while
-        it was checked out, or it belongs to the parent process."""
-        return entry_to_release(self, conn, endpoint)
 
     def find_acquired(self, object conn, object endpoint):
         """The entry of a connection that is checked out.
 
         :raises ConnectionNotAcquired: when it is not, or belongs to another endpoint
         """
-        cdef Entry e = self.entry_to_release(conn, endpoint)
+        cdef Entry e = entry_to_release(self, conn, endpoint)
         if e is not None and gcp_load_char(&e.state) != ACQUIRED:
             must_be_out(self, e, ANY_LEASE)
             return None
@@ -275,12 +245,8 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not checked out; nothing is changed then
         """
         pool_of(e)
-        if not self.release_fast(e, now, lease_no):
-            self.release_with_core_lock(e, now, &self.doomed_for_caller, lease_no)
-
-    cdef int release_with_core_lock(self, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
-        # The releases that release_fast() leaves. Takes both locks.
-        return release_with_core_lock(self, e, now, doomed, lease_no)
+        if not release_fast(self, e, now, lease_no):
+            release_with_core_lock(self, e, now, &self.doomed_for_caller, lease_no)
 
     # -- closing connections ----------------------------------------------------------------------------------------
 

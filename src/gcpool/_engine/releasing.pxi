@@ -1,6 +1,8 @@
 # -- finding the entry ---------------------------------------------------------------------------------------------
 
 cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object endpoint):
+    # The entry of an acquired connection, if it can be found without user code (__eq__ of another endpoint object) and
+    # without an error; else None.
     cdef Entry e = find_entry(&core.directory, conn)
     if e is None or gcp_load_char(&e.state) != ACQUIRED:
         return None
@@ -10,6 +12,8 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
 
 
 cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
+    # None if there is nothing to do: close() has closed the connection while it was checked out, or the connection
+    # belongs to the parent process.
     cdef void *p = find_connection(&core.directory, conn)
     if p == NULL:
         must_be_inherited(core, conn, endpoint)

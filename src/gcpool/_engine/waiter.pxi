@@ -42,7 +42,7 @@ cdef class Waiter:
         elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
             pass
         elif self.entry is not None or self.dead_entry is not None:
-            cancel(self.core, self, self.core.read_clock())
+            cancel(self.core, self, read_clock(self.core))
 
     @property
     def queued(self):

@@ -39,7 +39,9 @@ cdef class ReadyConnections:
         self.own_loop.check()
         if self.asks_before_use:
             return None
-        return self.core.take_idle(endpoint, self.core.read_clock(), self.trusted_for)
+        return entry_or_none(
+            take_idle(self.core, endpoint, read_clock(self.core), self.trusted_for, TAKEN_ENTRY)
+        )
 
 
 cdef class AsyncPool(PoolFacade):
@@ -87,7 +89,7 @@ cdef class AsyncPool(PoolFacade):
 
         As in generic-connection-pool, without a background collector this also closes connections that are due.
         """
-        cdef Entry e = self._core.find_acquired_by_identity(conn, endpoint)
+        cdef Entry e = find_acquired_by_identity(self._core, conn, endpoint)
         # Release now, and not at the coroutine's first step, which may never come. The coroutine may be forgotten, or
         # its task be cancelled before that step: this only ends the coroutine that a tracer has wrapped around it.
         if e is None or not self.own_loop.runs_here():
@@ -101,7 +103,7 @@ cdef class AsyncPool(PoolFacade):
         cdef Entry e
         try:
             check_built(self)
-            e = self._core.entry_to_release(conn, endpoint)
+            e = entry_to_release(self._core, conn, endpoint)
             if e is None:
                 return new_released()
             if not self.own_loop.runs_here():
@@ -209,7 +211,7 @@ cdef class AsyncPool(PoolFacade):
     def _abandon(self, Waiter w not None):
         # The acquire has failed: gives back what its waiter holds.
         try:
-            self._core.cancel(w, self._core.read_clock())
+            self._core.cancel(w, read_clock(self._core))
         finally:            # a signal handler may raise in cancel(), where that wakes the next waiter
             if has_doomed(self._core):
                 self.spawn_disposals()
@@ -218,7 +220,7 @@ cdef class AsyncPool(PoolFacade):
         # Releases a connection without awaiting a hook, because its release was dropped or cut off.
         try:
             if gcp_load_char(&e.broken):
-                self._core.retire_to_doomed(e, self._core.read_clock(), lease_no)
+                self._core.retire_to_doomed(e, read_clock(self._core), lease_no)
             elif self._hooks_release:
                 self.release_unreset(e, lease_no, False)
             else:
@@ -264,7 +266,7 @@ cdef class AsyncPool(PoolFacade):
         return retired
 
     def _doom_due(self):
-        self.doom_due(self._core.read_clock())
+        self.doom_due(read_clock(self._core))
 
     cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
         try:
@@ -292,9 +294,9 @@ cdef class AsyncPool(PoolFacade):
     cdef bint finish_in_core(self, Entry e, unsigned int lease_no) except -1:
         # Releases a connection whose hook, if any, is done. True if connections are to be closed.
         cdef PoolCore core = self._core
-        cdef double now = core.read_clock()
-        if not core.release_fast(e, now, lease_no):
-            core.release_with_core_lock(e, now, &core.doomed_for_caller, lease_no)
+        cdef double now = read_clock(core)
+        if not release_fast(core, e, now, lease_no):
+            release_with_core_lock(core, e, now, &core.doomed_for_caller, lease_no)
         if gcp_load_double(&core.deadlines.due_at) <= now:
             self.doom_due_or_spawn(now)
         return has_doomed(core)

@@ -136,7 +136,7 @@ cdef class CreateCall(ManagerCall):
         return iterator_of(self.call)
 
     cdef object returned(self, object value):
-        return self.core.created(self.ticket, value, self.core.read_clock())
+        return self.core.created(self.ticket, value, read_clock(self.core))
 
 
 @cython.final
@@ -292,7 +292,7 @@ cdef class Disposal(ManagerCall):
         cdef Entry e = self.entry
         self.entry = None
         if e is not None:
-            self.core.disposed(e, self.core.read_clock(), True)
+            self.core.disposed(e, read_clock(self.core), True)
         return 0
 
     def put_back(self):
@@ -303,7 +303,7 @@ cdef class Disposal(ManagerCall):
             if self.inner is None:
                 self.core.doom_again(e)
             else:
-                self.core.disposed(e, self.core.read_clock(), True)
+                self.core.disposed(e, read_clock(self.core), True)
 
     def __dealloc__(self):
         if self.entry is None or gcp_is_finalizing():

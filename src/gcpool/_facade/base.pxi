@@ -162,9 +162,9 @@ cdef class PoolFacade:
         cdef PoolCore core = self._core
         if hook_ended or self._checks:
             core.mark_unchecked(e, lease_no)
-            core.release(e, core.read_clock(), lease_no)
+            core.release(e, read_clock(core), lease_no)
         else:
-            core.retire_to_doomed(e, core.read_clock(), lease_no)
+            core.retire_to_doomed(e, read_clock(core), lease_no)
         return 0
 
     def _checked_timeout(self, timeout):

@@ -117,7 +117,7 @@ cdef class SyncPool(PoolFacade):
                 timeout = None          # to managers, only None means no limit
         except BaseException:       # there is no memory
             if e is not None:
-                self._core.release(e, self._core.read_clock())
+                self._core.release(e, read_clock(self._core))
                 self.dispose_all(&self._core.doomed_for_caller, INFINITY)
             raise
         try:
@@ -141,7 +141,7 @@ cdef class SyncPool(PoolFacade):
         except BaseException:
             interrupted = None
             try:
-                self._core.cancel(w, self._core.read_clock())
+                self._core.cancel(w, read_clock(self._core))
             finally:
                 if self._core.relief_ends_at() < INFINITY:
                     interrupted = self.try_keep_one_idle()
@@ -220,14 +220,14 @@ cdef class SyncPool(PoolFacade):
     cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1:
         cdef PoolCore core = self._core
         core.distrust_endpoint(e, lease_no)
-        if not core.retire(e, core.read_clock(), lease_no):
+        if not core.retire(e, read_clock(core), lease_no):
             return 0
         try:
             self.dispose_entry(e, INFINITY, False)
             if self._hooks_dead:
                 self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
         finally:
-            self.dispose_due(core.read_clock())
+            self.dispose_due(read_clock(core))
         return 0
 
     cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
@@ -239,11 +239,11 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
-                core.retire_to_doomed(e, core.read_clock(), lease_no)
+                core.retire_to_doomed(e, read_clock(core), lease_no)
                 try:
                     log.info('on_release asked to close a connection to %r: %s', e.pool.endpoint, exc)
                 finally:
-                    self.dispose_due(core.read_clock())
+                    self.dispose_due(read_clock(core))
                 return 0
             except BaseException as exc:
                 # Closes no connections that are due, as in generic-connection-pool.
@@ -305,7 +305,7 @@ cdef class SyncPool(PoolFacade):
         else:
             log.debug('connection to %r closed', endpoint)
         finally:
-            self._core.disposed(e, self._core.read_clock(), by_worker)
+            self._core.disposed(e, read_clock(self._core), by_worker)
         if failure is not None:
             raise failure
         return 0
