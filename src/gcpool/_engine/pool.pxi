@@ -68,20 +68,13 @@ cdef class PoolCore:
             map_free(&a.connections)
             PyMem_Free(a)
 
-    # -- time -----------------------------------------------------------------------------------------------------
+    # -- time ---------------------------------------------------------------------------------------------------------
 
     cpdef double now(self) except? -1:
         """The time in seconds, exact."""
         return gcp_monotonic() if self.clock is None else ask_clock(self)
 
-    # -- acquiring --------------------------------------------------------------------------------------------------
-
-    def try_acquire(self, object endpoint, double now):
-        """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.
-
-        Nothing is created, and nobody waits.
-        """
-        return entry_or_none(take_idle(self, endpoint, now, 0, TAKEN_ENTRY))
+    # -- acquiring ----------------------------------------------------------------------------------------------------
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
@@ -111,7 +104,38 @@ cdef class PoolCore:
         """Give a ticket back: there is no connection. The slot goes to a waiter that wants one, if there is any."""
         create_failed(self, w, now)
 
-    # -- aliveness --------------------------------------------------------------------------------------------------
+    def must_hold(self, Waiter w not None, object endpoint):
+        """The end of an acquire: raises if the waiter no longer holds its connection.
+
+        :raises ConnectionPoolClosedError: when the pool was closed meanwhile, and the connection with it
+        :raises ConnectionNotAcquired: when a check or a hook has released the connection
+        """
+        must_hold(self, w, endpoint)
+
+    cpdef bint still_holds(self, Waiter w) except -1:
+        """Whether a waiter still holds its connection: not if a check or a hook has released it, or
+        :py:meth:`doom_acquired` closed it meanwhile."""
+        return still_holds(self, w)
+
+    cpdef bint cancel(self, Waiter w, double now) except -1:
+        """Take a waiter out of the queue. What it was served already is given back, or goes to the next waiter.
+
+        :return: True if the waiter was still queued, so that it will not be notified
+        """
+        if w is None:
+            raise TypeError('expected a Waiter, got None')
+        return cancel(self, w, now)
+
+    def give_up(self, Waiter w not None, object now=None):
+        """A waiter's timeout has expired: take it out of the queue, unless it was just served or refused.
+
+        :param now: None for the time that the clock says
+        :return: True if it has left the queue; False if it was, or will be, notified
+        """
+        return give_up(self, w, read_clock(self) if now is None else now)
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+
     cpdef bint needs_check(self, Waiter w, double now, double interval):
         """Whether the connection that a waiter was served has to be checked before it is used.
 
@@ -138,16 +162,42 @@ cdef class PoolCore:
         """A hook or a check was cut off, or left out: the connection is checked before it is served."""
         mark_unchecked(self, e, lease_no)
 
+    def reject_dead(self, Waiter w not None):
+        """A check has found the connection dead that the waiter was served (:py:attr:`Waiter.dead_entry`).
+
+        It is doomed when the waiter asks again or is cancelled, and not before: otherwise another acquire could get its
+        slot in between. If :py:meth:`doom_acquired` closed it during the check, it does not count as dead.
+        """
+        reject_dead(self, w)
+
+    # -- releasing ----------------------------------------------------------------------------------------------------
+
+    def entry_if_acquired(self, object conn, object endpoint):
+        """The entry of an acquired connection. None if it is not acquired, or belongs to another endpoint."""
+        return entry_if_acquired(self, conn, endpoint)
+
+    cpdef bint begin_release(self, Entry e, unsigned int lease_no=ANY_LEASE) except -1:
+        """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be released a second time.
+
+        :param lease_no: of the acquire that this ends, if that is known
+        :raises ConnectionNotAcquired: when it is not acquired
+        :return: False if there is nothing to release (:py:meth:`doom_acquired` closed it, or after a fork)
+        """
+        return begin_release(self, e, lease_no)
+
+    cpdef release(self, Entry e, double now, unsigned int lease_no=ANY_LEASE):
+        """Release a connection: it is handed to the first waiter, becomes idle, or is doomed.
+
+        :param lease_no: of the acquire that this ends, if that is known
+        :raises ConnectionNotAcquired: when it is not checked out; nothing is changed then
+        """
+        pool_of(e)
+        if not release_fast(self, e, now, lease_no):
+            release_with_core_lock(self, e, now, &self.doomed_for_caller, lease_no)
+
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=ANY_LEASE):
         """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
-        cdef bint out
-        pool_of(e)
-        if made_before_fork(self, e.fork_epoch):
-            return False
-        gcp_lock(&e.pool.lock)
-        out = is_checked_out_by(e, lease_no)
-        gcp_unlock(&e.pool.lock)
-        return out
+        return still_checked_out(self, e, lease_no)
 
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
         """Take a checked-out connection that is unfit out of use for good.
@@ -174,101 +224,18 @@ cdef class PoolCore:
         """
         distrust_endpoint(self, e, lease_no)
 
-    def reject_dead(self, Waiter w not None):
-        """A check has found the connection dead that the waiter was served (:py:attr:`Waiter.dead_entry`).
-
-        It is doomed when the waiter asks again or is cancelled, and not before: otherwise another acquire could get its
-        slot in between. If :py:meth:`doom_acquired` closed it during the check, it does not count as dead.
-        """
-        reject_dead(self, w)
-
-    cpdef bint still_holds(self, Waiter w) except -1:
-        """Whether a waiter still holds its connection: not if a check or a hook has released it, or
-        :py:meth:`doom_acquired` closed it meanwhile."""
-        return still_holds(self, w)
-
-    def must_hold(self, Waiter w not None, object endpoint):
-        """The end of an acquire: raises if the waiter no longer holds its connection.
-
-        :raises ConnectionPoolClosedError: when the pool was closed meanwhile, and the connection with it
-        :raises ConnectionNotAcquired: when a check or a hook has released the connection
-        """
-        must_hold(self, w, endpoint)
-
-    cpdef bint cancel(self, Waiter w, double now) except -1:
-        """Take a waiter out of the queue. What it was served already is given back, or goes to the next waiter.
-
-        :return: True if the waiter was still queued, so that it will not be notified
-        """
-        if w is None:
-            raise TypeError('expected a Waiter, got None')
-        return cancel(self, w, now)
-
-    def give_up(self, Waiter w not None, object now=None):
-        """A waiter's timeout has expired: take it out of the queue, unless it was just served or refused.
-
-        :param now: None for the time that the clock says
-        :return: True if it has left the queue; False if it was, or will be, notified
-        """
-        return give_up(self, w, read_clock(self) if now is None else now)
-
-    # -- releasing --------------------------------------------------------------------------------------------------
-
-    def find_acquired(self, object conn, object endpoint):
-        """The entry of a connection that is checked out.
-
-        :raises ConnectionNotAcquired: when it is not, or belongs to another endpoint
-        """
-        cdef Entry e = entry_to_release(self, conn, endpoint)
-        if e is not None and gcp_load_char(&e.state) != ACQUIRED:
-            must_be_out(self, e, ANY_LEASE)
-            return None
-        return e
-
-    def entry_if_acquired(self, object conn, object endpoint):
-        """The entry of an acquired connection. None if it is not acquired, or belongs to another endpoint."""
-        return entry_if_acquired(self, conn, endpoint)
-
-    cpdef bint begin_release(self, Entry e, unsigned int lease_no=ANY_LEASE) except -1:
-        """Mark a connection whose ``on_release`` hook is about to run, so that it cannot be released a second time.
-
-        :param lease_no: of the acquire that this ends, if that is known
-        :raises ConnectionNotAcquired: when it is not acquired
-        :return: False if there is nothing to release (:py:meth:`doom_acquired` closed it, or after a fork)
-        """
-        return begin_release(self, e, lease_no)
-
-    cpdef release(self, Entry e, double now, unsigned int lease_no=ANY_LEASE):
-        """Release a connection: it is handed to the first waiter, becomes idle, or is doomed.
-
-        :param lease_no: of the acquire that this ends, if that is known
-        :raises ConnectionNotAcquired: when it is not checked out; nothing is changed then
-        """
-        pool_of(e)
-        if not release_fast(self, e, now, lease_no):
-            release_with_core_lock(self, e, now, &self.doomed_for_caller, lease_no)
-
-    # -- closing connections ----------------------------------------------------------------------------------------
+    # -- closing connections ------------------------------------------------------------------------------------------
 
     @property
     def doomed(self):
         """How many connections are to be closed now, by the caller or a worker."""
         return gcp_load_int(&self.doomed_for_caller.count) + gcp_load_int(&self.doomed_for_worker.count)
 
-    @property
-    def left_to_workers(self):
-        """How many connections a worker is to close now."""
-        return gcp_load_int(&self.doomed_for_worker.count)
-
     cpdef Entry take_doomed(self):
         """The next entry to be closed, of either chain, or None. The caller closes it, and then calls
         :py:meth:`disposed`."""
         cdef Entry e = take_from(self, &self.doomed_for_caller)
         return take_from(self, &self.doomed_for_worker) if e is None else e
-
-    cpdef Entry take_doomed_for_caller(self):
-        """The next entry to be closed that a release, close() or resize() has doomed for its caller, or None."""
-        return take_from(self, &self.doomed_for_caller)
 
     cpdef Entry take_doomed_for_worker(self):
         """The next entry to be closed that an acquire or the collector has doomed for a worker, or None."""
@@ -349,8 +316,8 @@ cdef class PoolCore:
     def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
         """Change the limits.
 
-        When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in use
-        beyond it are closed when they are released.
+        When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in
+        use beyond it are closed when they are released.
         """
         resize(
             self,
@@ -360,7 +327,7 @@ cdef class PoolCore:
             -1 if total_max_size is None else total_max_size,
         )
 
-    # -- looking --------------------------------------------------------------------------------------------------
+    # -- looking ------------------------------------------------------------------------------------------------------
 
     @property
     def size(self):
@@ -387,31 +354,47 @@ cdef class PoolCore:
         """Whether :py:meth:`close` was called."""
         return bool(gcp_load_int(&self.is_closed))
 
-    @property
-    def acquired(self):
-        """The number of connections that are checked out."""
-        return self.stats()['acquired']
-
     def endpoint_size(self, object endpoint, object acquired=None):
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
-        cdef EndpointPool ep = find_pool(self, endpoint)
-        cdef int result
-        if ep is None:
-            hash_of(endpoint)       # raises TypeError if the object cannot be an endpoint: an empty pool has not tried
-            return 0
-        gcp_lock(&ep.lock)
-        if acquired is None:
-            result = ep.size
-        elif acquired:
-            result = out_count(ep)
-        else:
-            result = idle_count(ep)
-        gcp_unlock(&ep.lock)
-        return result
+        return endpoint_size(self, endpoint, acquired)
 
     def stats(self):
         """Gauges and counters of the whole pool, as a dict of ints."""
         return gauges_and_counters(self)
+
+    # -- for tests ----------------------------------------------------------------------------------------------------
+
+    def try_acquire(self, object endpoint, double now):
+        """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.
+
+        Nothing is created, and nobody waits.
+        """
+        return entry_or_none(take_idle(self, endpoint, now, 0, TAKEN_ENTRY))
+
+    def find_acquired(self, object conn, object endpoint):
+        """The entry of a connection that is checked out.
+
+        :raises ConnectionNotAcquired: when it is not, or belongs to another endpoint
+        """
+        cdef Entry e = entry_to_release(self, conn, endpoint)
+        if e is not None and gcp_load_char(&e.state) != ACQUIRED:
+            must_be_out(self, e, ANY_LEASE)
+            return None
+        return e
+
+    cpdef Entry take_doomed_for_caller(self):
+        """The next entry to be closed that a release, close() or resize() has doomed for its caller, or None."""
+        return take_from(self, &self.doomed_for_caller)
+
+    @property
+    def left_to_workers(self):
+        """How many connections a worker is to close now."""
+        return gcp_load_int(&self.doomed_for_worker.count)
+
+    @property
+    def acquired(self):
+        """The number of connections that are checked out."""
+        return self.stats()['acquired']
 
     def check_invariants(self):
         """Raise AssertionError if the books do not balance. For tests, at rest."""

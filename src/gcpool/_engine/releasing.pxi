@@ -70,6 +70,17 @@ cdef bint begin_release(PoolCore core, Entry e, unsigned int lease_no) except -1
     return begun
 
 
+cdef bint still_checked_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
+    cdef EndpointPool ep = pool_of(e)
+    cdef bint out
+    if made_before_fork(core, e.fork_epoch):
+        return False
+    gcp_lock(&ep.lock)
+    out = is_checked_out_by(e, lease_no)
+    gcp_unlock(&ep.lock)
+    return out
+
+
 cdef bint lease_goes_on(PoolCore core, Entry e, unsigned int lease_no, char state) except -1:
     # Whether the connection is still in the state in which the lease's holder left it. Not if another release has ended
     # the lease meanwhile.

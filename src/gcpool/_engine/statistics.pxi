@@ -31,3 +31,20 @@ cdef dict gauges_and_counters(PoolCore core):
         'waits': counters.waits,
         'timeouts': counters.timeouts,
     }
+
+
+cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -1:
+    cdef EndpointPool ep = find_pool(core, endpoint)
+    cdef int size
+    if ep is None:
+        hash_of(endpoint)       # raises TypeError if the object cannot be an endpoint: an empty pool has not tried
+        return 0
+    gcp_lock(&ep.lock)
+    if acquired is None:
+        size = ep.size
+    elif acquired:
+        size = out_count(ep)
+    else:
+        size = idle_count(ep)
+    gcp_unlock(&ep.lock)
+    return size
