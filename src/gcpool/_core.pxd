@@ -3,8 +3,10 @@
 #   [ep]       EndpointPool.lock of the endpoint pool concerned
 #   [core+ep]  written under both, so it may be read under either
 #   [shard]    the lock of the shard concerned, of a Map
+#   [cores_lock]  the lock of the list of all cores
 #   [owner]    only the thread or task that owns the object
 #   [loop]     only the thread of the event loop that the pool belongs to
+#   [atomic]   no lock: changed by compare-and-exchange
 #   [relaxed]  no lock: relaxed atomics
 #
 # Locks are taken in the order core, endpoint pool, shard, and at most one of each kind at a time. On a build with the
@@ -15,7 +17,7 @@
 include "_engine/platform.pxd"
 include "_engine/list.pxd"
 include "_engine/table.pxd"
-include "_engine/lifecycle.pxd"
+include "_engine/fork.pxd"
 include "_engine/relief.pxd"
 include "_engine/overtaking.pxd"
 include "_engine/heap.pxd"

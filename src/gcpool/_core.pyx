@@ -102,8 +102,12 @@ include "_engine/acquiring.pxi"
 include "_engine/releasing.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
-# close(), resize(), who waits for a close; what happens to the books in a forked child.
+# What happens to the books in a forked child.
+include "_engine/fork.pxi"
+# close() and resize().
 include "_engine/lifecycle.pxi"
+# Who waits for a close, or for the pool to be empty.
+include "_engine/watchers.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"
 # PoolCore: the questions that a facade asks.
