@@ -7,9 +7,13 @@ cdef inline Chain *doomed_of(PoolCore core, bint for_worker) noexcept:
     return &core.doomed_for_worker if for_worker else &core.doomed_for_caller
 
 
+cdef inline int doomed_count(PoolCore core) noexcept:
+    # How many connections are to be closed, by anybody.
+    return gcp_load_int(&core.doomed_for_caller.count) + gcp_load_int(&core.doomed_for_worker.count)
+
+
 cdef inline bint has_doomed(PoolCore core) noexcept:
-    # Whether a connection is to be closed, by anybody.
-    return gcp_load_int(&core.doomed_for_caller.count) + gcp_load_int(&core.doomed_for_worker.count) != 0
+    return doomed_count(core) != 0
 
 
 cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:

@@ -229,7 +229,7 @@ cdef class PoolCore:
     @property
     def doomed(self):
         """How many connections are to be closed now, by the caller or a worker."""
-        return gcp_load_int(&self.doomed_for_caller.count) + gcp_load_int(&self.doomed_for_worker.count)
+        return doomed_count(self)
 
     cpdef Entry take_doomed(self):
         """The next entry to be closed, of either chain, or None. The caller closes it, and then calls

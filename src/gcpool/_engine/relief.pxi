@@ -53,9 +53,14 @@ cdef int expire_relief(PoolCore core, double now) except -1:
     return 0
 
 
+cdef inline void *doomed_after(PoolCore core, void *last) noexcept:
+    # core.lock is held. The first entry behind `last` on the workers' chain; the first one of all if `last` is NULL.
+    return core.doomed_for_worker.head if last == NULL else (<Entry>last).next
+
+
 cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
-    # core.lock is held. Counts the entries behind `last` on the workers' chain, or the whole chain if `last` is NULL.
-    cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
+    # core.lock is held.
+    cdef void *p = doomed_after(core, last)
     while p != NULL:
         count_as_relief(core, p)
         p = (<Entry>p).next
@@ -64,7 +69,7 @@ cdef inline void count_as_relief_after(PoolCore core, void *last) noexcept:
 cdef inline void note_waiter_after(PoolCore core, void *last) noexcept:
     # core.lock is held. The entries behind `last` were doomed by a waiter that is queued now. That waiter will call
     # expire_relief() in time, so no closing thread has to stay idle for it (SyncPool.dispose_entry).
-    cdef void *p = core.doomed_for_worker.head if last == NULL else (<Entry>last).next
+    cdef void *p = doomed_after(core, last)
     while p != NULL:
         (<Entry>p).waiter_will_expire_relief = True
         p = (<Entry>p).next
