@@ -159,7 +159,9 @@ async def test_a_handler_that_raises_reaches_nobody_and_no_work_is_left_out(
 
 # On asyncio disposals run in tasks of their own, whose exceptions the event loop reports; this is for threads.
 IN_THE_CALLER = [
-    (message, event) for message, event in EVENTS if not message.startswith(('disposing', "connection to 'b"))
+    (message, event)
+    for message, event in EVENTS
+    if not message.startswith(('closing a connection', "connection to 'b"))
 ]
 
 

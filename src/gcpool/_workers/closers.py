@@ -6,7 +6,8 @@ import threading
 import weakref
 from typing import Any, cast
 
-from .._core import PARALLEL_DISPOSALS, logger
+from gcpool._core import PARALLEL_DISPOSALS, logger
+
 from .before_fork import idle_threads
 from .threads import StartWarning, Wakeup, make_this_thread_known
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from .._core import logger
+from gcpool._core import logger
 
 __all__ = ['StartWarning', 'Wakeup', 'make_this_thread_known']
 
