@@ -11,7 +11,7 @@ from gcpool._core import PARALLEL_DISPOSALS, logger
 from .before_fork import idle_threads
 from .threads import StartWarning, Wakeup, make_this_thread_known
 
-__all__ = ['IDLE_TIME', 'SyncClosers']
+__all__ = ['IDLE_TIME', 'PARALLEL_DISPOSALS', 'SyncClosers']
 
 # Seconds that a closing thread waits for the next connection before it ends.
 IDLE_TIME = 1.0
