@@ -19,7 +19,7 @@ __all__ = [
 
 GRACE: Final[float]
 LEAST_DISPOSE_TIME: Final[float]
-PARALLEL_DISPOSALS: Final[int]
+PARALLEL_DISPOSALS: int
 ENDLESS: Final[float]
 ENTERED: Final[str]
 STATES: Final[tuple[str, ...]]
