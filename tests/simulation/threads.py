@@ -574,6 +574,8 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     most, _workers.PARALLEL_DISPOSALS = _workers.PARALLEL_DISPOSALS, threads.most_closers
     getpid = _workers.SyncWorker.__dict__['_getpid']
     _workers.SyncWorker._getpid = staticmethod(lambda: threads.process)
+    # A simulated thread that is never run again stays among the idle ones.
+    idle, _workers._idle_threads = _workers._idle_threads, {}
     try:
         yield
     finally:
@@ -581,6 +583,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         _workers.LINGER = linger
         _workers.PARALLEL_DISPOSALS = most
         _workers.SyncWorker._getpid = getpid
+        _workers._idle_threads = idle
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 
