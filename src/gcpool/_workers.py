@@ -538,17 +538,23 @@ class SyncClosers:
             return False
         look_at = pool._core.look_again_at()
         patience = LINGER if look_at == math.inf else max(look_at - pool._core.now(), 0.0)
-        del pool
         crew.free[thread] = None
         _idle_threads[thread] = self
         try:
-            called = crew.news.acquire(timeout=patience)
+            # If there are as many threads as there may be, a call that came before this one was free has started no
+            # other: so this one looks once more.
+            left: bool = self._is_full(crew) and pool._core.left_to_workers > 0
+            del pool
+            called = crew.news.acquire(timeout=0.0 if left else patience) or left
         finally:
             _idle_threads.pop(thread, None)
             crew.free.pop(thread, None)
         if called and look_at < math.inf:
-            # It was standing by, and the close that it is called for may hang: another thread stands by in its place.
-            self.stand_by()
+            # This thread stood by, and the close that it is called for may hang: another thread takes its place.
+            try:
+                self.stand_by()
+            except BaseException:
+                logger.last_resort('no thread stands by where a connection of %r is closed', self._pool())
         return called
 
     def _stands_by(self, crew: _Crew) -> bool:
