@@ -422,13 +422,19 @@ class Threads:
         return self.pool.close(timeout)
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
+        self.world.resizing += 1
+        interruption = None
         try:
             self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
             self.pool._dispose_doomed()
         except Refused:
             pass
         except Interruption as exc:
-            self.world.judge_interrupted('resizing', exc)
+            interruption = exc
+        finally:
+            self.world.resizing -= 1
+        if interruption is not None:
+            self.world.judge_interrupted('resizing', interruption)
         yield from ()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:
@@ -471,6 +477,7 @@ class Threads:
         finally:
             world.leave_tidy(conn, judged=False)
             world.put(conn)
+            user.doing = 'leaving'
             # The hooks run in a finalizer, and what they raise only the standard error output gets to know.
             world.gentle += 1
             del context
