@@ -179,12 +179,13 @@ class AsyncDisposals(AsyncPool):
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         self._tasks.discard(task)
-        self._relief_timer.set(self)
         # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back
         # among the doomed, where the other lanes find them.
         put_all_back(queue)
         if self._core.doomed:
             self._spawn_disposals()
+        # Last: a signal handler may raise in it, and must not keep the disposals from going back.
+        self._relief_timer.set(self)
 
     async def _dispose_in_turn(
         self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None

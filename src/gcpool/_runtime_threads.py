@@ -79,7 +79,8 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                     return True
                 if relief_ends_at < limit:
                     core.expire_relief(core.now())
-                    self._begin_disposals()
+                    # If no thread can be started, this acquire closes, and is not late because of that.
+                    self._begin_disposals(deadline)
                 elif remaining <= threading.TIMEOUT_MAX:
                     break
         finally:

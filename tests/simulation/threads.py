@@ -19,7 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from gcpool._workers import closers, collector_threads
+from gcpool._workers import before_fork, closers, collector_threads
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.simulation.world import (
@@ -422,13 +422,19 @@ class Threads:
         return self.pool.close(timeout)
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
+        self.world.resizing += 1
+        interruption = None
         try:
             self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
             self.pool._dispose_doomed()
         except Refused:
             pass
         except Interruption as exc:
-            self.world.judge_interrupted('resizing', exc)
+            interruption = exc
+        finally:
+            self.world.resizing -= 1
+        if interruption is not None:
+            self.world.judge_interrupted('resizing', interruption)
         yield from ()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:
@@ -471,6 +477,7 @@ class Threads:
         finally:
             world.leave_tidy(conn, judged=False)
             world.put(conn)
+            user.doing = 'leaving'
             # The hooks run in a finalizer, and what they raise only the standard error output gets to know.
             world.gentle += 1
             del context
@@ -574,6 +581,8 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     most, closers.PARALLEL_DISPOSALS = closers.PARALLEL_DISPOSALS, threads.most_closers
     getpid = collector_threads.SyncCollector.__dict__['_getpid']
     collector_threads.SyncCollector._getpid = staticmethod(lambda: threads.process)
+    # A simulated thread that is never run again stays among the idle ones.
+    idle, before_fork.idle_threads = before_fork.idle_threads, {}
     try:
         yield
     finally:
@@ -581,6 +590,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         closers.IDLE_TIME = idle_time
         closers.PARALLEL_DISPOSALS = most
         collector_threads.SyncCollector._getpid = getpid
+        before_fork.idle_threads = idle
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]
 

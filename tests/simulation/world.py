@@ -302,6 +302,8 @@ class World:
         self.living = 0
         # Those who are in close().
         self.closers: list[User] = []
+        # How many calls change the limits of the pool just now.
+        self.resizing = 0
         # Whether a thread could not be started.
         self.threads_refused = False
         self.closed = False
@@ -746,7 +748,7 @@ class World:
                     self.fail(f'{exc!r} after the faults have stopped')
             except runtime.interruptions as exc:
                 runtime.recover()
-                self.judge_interrupted(user.doing, exc)
+                self.judge_interrupted(user.doing, exc, user)
                 if not user.cancels and not isinstance(exc, Interruption):
                     self.fail(f'{user!r}, {user.doing}, was cancelled by nobody')
                 user.cancels = 0
@@ -760,9 +762,16 @@ class World:
         user.doing = 'gone'
         self.living -= 1
 
-    def judge_interrupted(self, doing: str, exc: BaseException) -> None:
-        """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same."""
+    def judge_interrupted(self, doing: str, exc: BaseException, user: User | None = None) -> None:
+        """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same.
+
+        :param user: who has made the call
+        """
         core = self.runtime.pool._core
+        others = [other.doing for other in (*self.closers, *self.users) if other is not user]
+        if self.resizing or {'releasing', 'leaving', 'closing'}.intersection(others):
+            # Another call is about to close what it finds.
+            return
         for_others = 0 if self.runtime.asynchronous else core.left_to_workers
         if str(exc) == 'dispose' and doing != 'acquiring' and core.doomed > for_others:
             self.fail(f'{doing} was interrupted by a dispose, and others that are to be closed are left to nobody')
@@ -902,7 +911,7 @@ class World:
                 self.fail(f'a close with a limit of {timeout} s is {late} s late')
         except self.runtime.interruptions as exc:
             self.runtime.recover()
-            self.judge_interrupted('closing', exc)
+            self.judge_interrupted('closing', exc, closer)
             if isinstance(exc, Interruption):
                 # It has left to nobody what a signal handler kept it from closing, and another one may wait for that.
                 yield from self.close_early(closer)

@@ -645,8 +645,8 @@ WRONG_CHANGES = (
     WrongChange(
         'nobody-is-told-what-an-acquire-dooms',
         FACADES,
-        'self._begin_disposals(deadline)\n',
-        'pass\n',
+        'core.request(waiter, core.now())\n        self._begin_disposals(deadline)\n',
+        'core.request(waiter, core.now())\n',
         'an acquire at total_max_size waits until somebody else has a connection closed, maybe for ever',
     ),
     WrongChange(

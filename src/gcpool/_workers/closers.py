@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from gcpool._core import PARALLEL_DISPOSALS, logger
 
-from .before_fork import idle_threads
+from . import before_fork
 from .threads import StartWarning, Wakeup, make_this_thread_known
 
 __all__ = ['IDLE_TIME', 'PARALLEL_DISPOSALS', 'SyncClosers']
@@ -192,17 +192,23 @@ class SyncClosers:
             return False
         relief_ends_at = pool._core.relief_ends_at()
         idle_time = IDLE_TIME if relief_ends_at == math.inf else max(relief_ends_at - pool._core.now(), 0.0)
-        del pool
         process.free[thread] = None
-        idle_threads[thread] = self
+        before_fork.idle_threads[thread] = self
         try:
-            called = process.wakeup.wait(idle_time)
+            # If there are as many threads as there may be, a call that came before this one was free has started no
+            # other: so this one looks once more.
+            left: bool = self._is_full(process) and pool._core.left_to_workers > 0
+            del pool
+            called = process.wakeup.wait(0.0 if left else idle_time) or left
         finally:
-            idle_threads.pop(thread, None)
+            before_fork.idle_threads.pop(thread, None)
             process.free.pop(thread, None)
         if called and relief_ends_at < math.inf:
             # It was kept idle, and the close that it is called for may hang: another thread is kept idle in its place.
-            self.keep_one_idle_for_relief()
+            try:
+                self.keep_one_idle_for_relief()
+            except BaseException:
+                logger.last_resort('no thread is kept idle where a connection of %r is closed', self._pool())
         return called
 
     def _must_stay_idle(self, process: _ProcessThreads) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from gcpool._core import logger
 
-from .before_fork import idle_threads
+from . import before_fork
 from .threads import StartWarning, Wakeup, make_this_thread_known
 
 __all__ = ['SyncCollector']
@@ -149,11 +149,11 @@ class SyncCollector:
             delay = pool._due_in()
         del pool
         thread = cast('threading.Thread', collector.thread)
-        idle_threads[thread] = self
+        before_fork.idle_threads[thread] = self
         try:
             collector.wakeup.wait(delay)
         finally:
-            idle_threads.pop(thread, None)
+            before_fork.idle_threads.pop(thread, None)
         self.wakeups += 1
 
     def stop(self) -> list[threading.Thread]:
