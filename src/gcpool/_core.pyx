@@ -121,15 +121,27 @@ include "_engine/invariants.pxi"
 
 # A logger whose handlers can do no harm.
 include "_facade/log.pxi"
+# Seconds: the clock, how long a close may take, what a caller may give as a timeout.
+include "_facade/time_limits.pxi"
 # What both pools have in common.
 include "_facade/base.pxi"
 # One acquire of a connection; returns the connection when its holder goes away.
 include "_facade/lease.pxi"
-# The pool for threads, and its context manager.
+# The pool for threads.
 include "_facade/threads.pxi"
+# Its context manager.
+include "_facade/threads_context.pxi"
 # The event loop that a pool belongs to.
 include "_facade/loop.pxi"
-# The pool for asyncio, and its context manager.
+# The pool for asyncio.
 include "_facade/asyncio.pxi"
-# What a task awaits: a call of the manager's, the rest of a release, a signal.
-include "_facade/awaitables.pxi"
+# Its context manager.
+include "_facade/asyncio_context.pxi"
+# What a task awaits: a call of the manager's.
+include "_facade/manager_call.pxi"
+# What a task awaits: the rest of a release.
+include "_facade/release_coroutine.pxi"
+# What the pool's own tasks run: the closes.
+include "_facade/disposal_tasks.pxi"
+# What a task awaits: to be served.
+include "_facade/signal.pxi"

@@ -332,64 +332,6 @@ cdef class AsyncPool(PoolFacade):
         return context
 
 
-@cython.final
-@cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
-cdef class AsyncConnectionContext(Lease):
-    """What ``pool.connection()`` returns. It can be entered again after it was left.
-
-    It also decorates coroutine functions, as in generic-connection-pool: each call acquires a connection and returns
-    it.
-    """
-
-    def __call__(self, function):
-        return decorate(self, function)
-
-    def __aenter__(self):
-        cdef AsyncPool pool
-        cdef Entry e
-        check_enterable(self)
-        pool = <AsyncPool>self.pool
-        e = pool.ready.take(self.endpoint)
-        if e is None:
-            return pool._enter(self, self.endpoint, self.timeout)
-        begin_current_lease(self, e)
-        return coroutine_of_entering(e.conn_)
-
-    @property
-    def conn(self):
-        """The connection. RuntimeError if the context is not entered."""
-        return self.held.conn
-
-    @property
-    def waiter(self):
-        """To be set to the waiter that was served: the context takes the connection from it.
-
-        It is set by assignment and not by a call, because after a call the interpreter looks for signals: a handler
-        that raised there would end ``__aenter__`` after the context was entered.
-        """
-        raise AttributeError('waiter can only be set')
-
-    @waiter.setter
-    def waiter(self, Waiter w not None):
-        w.served        # raises if the waiter holds nothing
-        if self.entry is not None:      # another task has entered while this one waited
-            (<AsyncPool>self.pool)._abandon(w)
-            raise RuntimeError(ENTERED)
-        begin_lease(self, take_served(w), w.lease_no)
-
-    def __aexit__(self, exc_type, exc, traceback):
-        cdef AsyncPool pool = <AsyncPool>self.pool
-        cdef Entry e
-        if pool is not None and not pool.own_loop.runs_here() and pool.release_outside_loop(self, exc):
-            return NOTHING_LEFT
-        e = entry_to_leave_with(self)
-        if exc is not None and pool._hooks_broken:
-            remaining = pool.start_release_after_error(e, self.lease_no, exc)
-        else:
-            remaining = pool.start_release(e, self.lease_no)
-        return NOTHING_LEFT if remaining is None else remaining
-
-
 cdef int mark_coroutine_functions() except -1:
     # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
     gcp_mark_coroutine_function(AsyncPool.release)

@@ -1,3 +1,7 @@
+NO_POOL = 'the object belongs to no pool: expected one that a method of a pool returned'
+ENTERED = 'the connection context is entered already: call connection() once more for a second one'
+
+
 @cython.freelist(16)
 @cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class Lease:

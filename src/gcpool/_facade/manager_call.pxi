@@ -1,0 +1,139 @@
+cdef extern from "Python.h":
+    int PyIter_Send(object, object, PyObject **) except -1
+    bint PyCoro_CheckExact(object)
+    int PyErr_WarnEx(object, const char *, Py_ssize_t) except -1
+    enum: PYGEN_RETURN
+
+
+cdef object iterator_of(object awaitable):
+    # The iterator that `await` steps through.
+    if PyCoro_CheckExact(awaitable):
+        return awaitable
+    method = getattr(type(awaitable), '__await__', None)
+    return awaitable if method is None else method(awaitable)
+
+
+cdef object exception_of(object kind, object value, object traceback):
+    # The exception that throw() was called with, in either of its forms.
+    if value is None and traceback is None:
+        return kind
+    exc = value if isinstance(value, BaseException) else kind() if value is None else kind(value)
+    return exc if traceback is None else exc.with_traceback(traceback)
+
+
+cdef class ManagerCall:
+    # Awaits a call of the manager's. At the moment when the call ends, returned() or failed() does what must not be
+    # left undone: in Python code, a signal handler or a time limit could come in between.
+
+    cdef inline int begin_step(self) except -1:
+        # A method of the manager may step the very coroutine that is calling it. Like a native coroutine this raises
+        # ValueError, and the call goes on: it has not ended, so that nothing is given back.
+        if self.at_work:
+            raise ValueError('coroutine already executing')
+        self.at_work = True
+        return 0
+
+    cdef object begin(self):
+        return iterator_of(self.call)
+
+    cdef object returned(self, object value):
+        return value
+
+    cdef int failed(self) except -1:
+        return 0
+
+    # asyncio's call graph asks each coroutine that has `cr_await` for its frame, and fails if that is None. So these
+    # properties are those of the coroutine inside; if that has no frame, this object has none of the three.
+
+    @property
+    def cr_await(self):
+        """What the call awaits."""
+        return self.inner.cr_await
+
+    @property
+    def cr_code(self):
+        """The code of the call."""
+        return self.inner.cr_code
+
+    @property
+    def cr_frame(self):
+        """The frame of the call."""
+        return self.inner.cr_frame
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    cdef object step(self, object value, bint *has_returned):
+        cdef PyObject *result = NULL
+        self.begin_step()
+        try:
+            if self.inner is None:
+                self.inner = self.begin()
+            has_returned[0] = PyIter_Send(self.inner, value, &result) == PYGEN_RETURN
+        except BaseException:
+            self.failed()
+            raise
+        finally:
+            self.at_work = False
+        got = <object>result
+        Py_DECREF(got)
+        return self.returned(got) if has_returned[0] else got
+
+    def __next__(self):
+        cdef bint has_returned = False
+        got = self.step(None, &has_returned)
+        if not has_returned:
+            return got
+        if got is None:
+            raise StopIteration     # compiled to the end without an exception, which costs next to nothing
+        raise StopIteration(got)
+
+    def send(self, value):
+        cdef bint has_returned = False
+        got = self.step(value, &has_returned)
+        if not has_returned:
+            return got
+        raise StopIteration(got)
+
+    def throw(self, kind, value=None, traceback=None):
+        exc = exception_of(kind, value, traceback)
+        self.begin_step()
+        try:
+            throw = getattr(self.inner, 'throw', None)
+            if throw is None:
+                raise exc
+            return throw(exc)
+        except StopIteration as stop:
+            got = stop.value
+        except BaseException:
+            self.failed()
+            raise
+        finally:
+            self.at_work = False
+        raise StopIteration(self.returned(got))
+
+    def close(self):
+        close = getattr(self.inner, 'close', None)
+        self.begin_step()
+        try:
+            if close is not None:
+                close()
+        finally:
+            self.at_work = False
+            self.failed()
+
+
+@cython.final
+cdef class CreateCall(ManagerCall):
+    # create(). The connection is in the books at the moment when it is returned.
+
+    cdef object begin(self):
+        if self.core is None:
+            raise RuntimeError(NO_POOL)
+        return iterator_of(self.call)
+
+    cdef object returned(self, object value):
+        return self.core.created(self.ticket, value, read_clock(self.core))
