@@ -58,5 +58,5 @@ CaseT = TypeVar('CaseT')
 
 
 def raised(cases: Iterable[CaseT], *, in_all_ways: Iterable[CaseT]) -> list[tuple[Wrap, CaseT]]:
-    """Each case with the error itself, some in each other way, too: what an error that was found leads to is the same."""
+    """Each case with the error itself, some in each other way, too: what it leads to when it was found is the same."""
     return [*((bare, case) for case in cases), *((wrap, case) for case in in_all_ways for wrap in WAYS[1:])]
