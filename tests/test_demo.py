@@ -119,7 +119,8 @@ def test_quick_demo_reports_and_checks_both_phases(tmp_path: Path) -> None:
 
 
 def test_piped_output_is_plain_and_of_fixed_width(tmp_path: Path) -> None:
-    done = run(tmp_path, 'demo', '--quick', '--no-compare', '--seconds', '2.2')
+    prelude = 'from gcpool._demo import report\nreport.LINE_EVERY = 0.2'
+    done = run(tmp_path, 'demo', '--quick', '--no-compare', '--seconds', '0.5', prelude=prelude)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert '\x1b' not in done.stdout
@@ -281,7 +282,7 @@ def test_interrupted_it_leaves_nothing_behind(moment: str, tmp_path: Path) -> No
         'runpy.run_module("gcpool", run_name="__main__", alter_sys=True)'
     )
     with subprocess.Popen(
-        [sys.executable, '-u', '-c', start, 'demo', '--seconds', '1.5', '--tasks', '2000'],
+        [sys.executable, '-u', '-c', start, 'demo', '--seconds', '0.8', '--tasks', '2000'],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding='utf-8',

@@ -1,7 +1,8 @@
 """The ways in which a driver's error reaches the pool: itself, in groups, as the cause or context of another."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import pytest
 
@@ -52,3 +53,10 @@ WAYS: list[Wrap] = [
     *(as_the_cause_of_a_member, as_a_member_of_a_cause, as_a_member_of_a_context),
 ]
 HOW_IT_IS_RAISED = pytest.mark.parametrize('wrap', WAYS)
+
+CaseT = TypeVar('CaseT')
+
+
+def raised(cases: Iterable[CaseT], *, in_all_ways: Iterable[CaseT]) -> list[tuple[Wrap, CaseT]]:
+    """Each case with the error itself, some in each other way, too: what it leads to when it was found is the same."""
+    return [*((bare, case) for case in cases), *((wrap, case) for case in in_all_ways for wrap in WAYS[1:])]

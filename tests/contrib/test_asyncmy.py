@@ -1468,6 +1468,10 @@ class TestTaskGroups:
         run(main)
 
 
+# Seconds.
+LIMIT = 0.25
+
+
 class TestTimeLimits:
     """When the server stalls, or sends byte by byte, a limit is exceeded by at most half a second."""
 
@@ -1490,8 +1494,8 @@ class TestTimeLimits:
             pool = ConnectionPool[str, Connection](DbConnectionManager({'db': params}), max_size=1)
             if init_command is None:
                 begin()
-            with limited(0.5), pytest.raises((TimeoutError, asyncio.TimeoutError)):
-                await pool.acquire('db', timeout=0.5)
+            with limited(LIMIT), pytest.raises((TimeoutError, asyncio.TimeoutError)):
+                await pool.acquire('db', timeout=LIMIT)
             assert pool.get_size() == 0
             await pool.close()
 
@@ -1505,13 +1509,13 @@ class TestTimeLimits:
 
         async def main() -> None:
             manager = DbConnectionManager({'db': {**mariadb.params, 'port': proxy.port}}, ping=True)
-            check_timeout = 0.3 if by == 'check_timeout' else None
+            check_timeout = LIMIT / 2 if by == 'check_timeout' else None
             pool = ConnectionPool[str, Connection](manager, max_size=1, check_timeout=check_timeout)
             async with pool.connection('db'):
                 pass
             begin()
-            with limited(0.5), pytest.raises((TimeoutError, asyncio.TimeoutError)):
-                await pool.acquire('db', timeout=0.5)
+            with limited(LIMIT), pytest.raises((TimeoutError, asyncio.TimeoutError)):
+                await pool.acquire('db', timeout=LIMIT)
             await pool.close()
 
         run(main)
@@ -1524,13 +1528,13 @@ class TestTimeLimits:
 
         async def main() -> None:
             params = {**mariadb.params, 'port': proxy.port}
-            manager = DbConnectionManager({'db': params}, reset=reset, rollback_timeout=0.3)
+            manager = DbConnectionManager({'db': params}, reset=reset, rollback_timeout=LIMIT)
             pool = ConnectionPool[str, Connection](manager, max_size=1, acquire_timeout=PATIENCE)
             conn = await pool.acquire('db')
             await execute(conn, 'BEGIN')
             begin()
             # Closing takes no time then.
-            with limited(0.3):
+            with limited(LIMIT):
                 await pool.release(conn, 'db')
             await until(lambda: pool.get_size() == 0)
             await pool.close()
@@ -1546,18 +1550,18 @@ class TestTimeLimits:
 
         async def main() -> None:
             manager = DbConnectionManager(
-                {'db': {**mariadb.params, 'port': proxy.port}}, close_timeout=0.3 if by == 'close_timeout' else 60
+                {'db': {**mariadb.params, 'port': proxy.port}}, close_timeout=LIMIT if by == 'close_timeout' else 60
             )
             pool = ConnectionPool[str, Connection](
                 manager,
                 max_size=1,
                 acquire_timeout=PATIENCE,
-                dispose_timeout=0.3 if by == 'dispose_timeout' else None,
+                dispose_timeout=LIMIT if by == 'dispose_timeout' else None,
             )
             conn = await pool.acquire('db')
             task = await start_sleeping(mariadb, conn) if at_work else None
             begin()
-            with limited(0.3):
+            with limited(LIMIT):
                 await pool.close(timeout=0)
             if task is not None:
                 with pytest.raises(errors.OperationalError):
@@ -1581,8 +1585,8 @@ class TestTimeLimits:
                     begin()
                     await execute(conn, "SELECT REPEAT('x', 10000)")
 
-            with limited(0.5), pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(request(), 0.5)
+            with limited(LIMIT), pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(request(), LIMIT)
             await pool.close()
 
         run(main)

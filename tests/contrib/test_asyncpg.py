@@ -16,7 +16,7 @@ import pytest
 from tests.asyncio_.runtime import until
 from tests.contrib.cancelling import WAYS, Way
 from tests.contrib.conftest import Run
-from tests.contrib.raising import HOW_IT_IS_RAISED, bare
+from tests.contrib.raising import HOW_IT_IS_RAISED, bare, raised
 from tests.contrib.sampling import sampled
 from tests.contrib.servers import (
     PATIENCE,
@@ -1104,9 +1104,8 @@ class TestStaleSchema:
         ('SELECT c FROM stale', 'ALTER TYPE stale_type ADD ATTRIBUTE b int'),
     )
 
-    @HOW_IT_IS_RAISED
+    @pytest.mark.parametrize(('wrap', 'number'), raised([0, 1], in_all_ways=[0]))
     @pytest.mark.parametrize('in_use', [True, False])
-    @pytest.mark.parametrize('number', [0, 1])
     def test_others_are_refreshed(
         self, run: Run, postgres: PostgresServer, wrap: Any, in_use: bool, number: int
     ) -> None:
@@ -1179,8 +1178,7 @@ async def write(conn: Any) -> int:
 
 
 class TestReadOnly:
-    @HOW_IT_IS_RAISED
-    @pytest.mark.parametrize('in_use', [True, False])
+    @pytest.mark.parametrize(('wrap', 'in_use'), raised([True, False], in_all_ways=[False]))
     def test_one_error_is_enough(
         self, run: Run, postgres: PostgresServer, new_primary: PostgresServer, wrap: Any, in_use: bool
     ) -> None:
@@ -1257,8 +1255,8 @@ def until_read_only(postgres: PostgresServer) -> None:
 
 
 class TestBrokenCodes:
-    @HOW_IT_IS_RAISED
-    @pytest.mark.parametrize('code', sorted(BROKEN_CODES))
+    # 25006 says something about the server, 26000 about one session.
+    @pytest.mark.parametrize(('wrap', 'code'), raised(sorted(BROKEN_CODES), in_all_ways=['25006', '26000']))
     def test_each_breaks(self, run: Run, postgres: PostgresServer, code: str, wrap: Any) -> None:
         async def main() -> None:
             standby = {**postgres.dsn_params, 'server_settings': {'default_transaction_read_only': 'on'}}

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -21,20 +22,20 @@ import trustme
 from tests.contrib.servers import PATIENCE
 from tests.support import program_environment
 
-CASES = {
+CASES = (
     # The connection, when the program ends: in the pool
-    'idle': '',
+    'idle',
     # to be closed by a collector some time,
-    'collected': '',
+    'collected',
     # in use,
-    'in use': '',
+    'in use',
     # in use, in a pool to which nothing refers any more,
-    'dropped': '',
+    'dropped',
     # in use, and the program fails
-    'failed': 'raise ValueError("mine")',
+    'failed',
     # or calls sys.exit().
-    'exited': 'sys.exit(7)',
-}
+    'exited',
+)
 
 PROGRAM = """
 import asyncio, json, os, ssl, sys
@@ -54,9 +55,34 @@ async def main():
     if case != 'dropped':
         kept = pool, conn
     print('used', flush=True)
+    if case == 'failed':
+        raise ValueError('mine')
+    if case == 'exited':
+        sys.exit(7)
     {last}
 
 {run}
+"""
+
+# Put before a program: the interpreter, which has imported everything once, becomes the program of each case in turn,
+# and says what became of them.
+FORKED = """
+import asyncio, json, os, ssl, sys
+from gcpool.{runtime} import ConnectionPool
+{imports}
+
+children = {{}}
+for case in sys.argv[1:]:
+    children[case] = os.fork()
+    if not children[case]:
+        sys.argv[1:] = [case]
+        for number, stream in (1, 'out'), (2, 'err'):
+            os.dup2(os.open(case + '.' + stream, os.O_WRONLY | os.O_CREAT), number)
+        break
+else:
+    codes = {{case: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for case, child in children.items()}}
+    print(json.dumps(codes), flush=True)
+    os._exit(0)
 """
 
 
@@ -73,14 +99,14 @@ class Program:
     requires: str = ''
     marks: Any = ()
 
-    def text(self, last: str) -> str:
-        program = PROGRAM.format(
+    def text(self, last: str = 'pass', *, forked: bool = False) -> str:
+        program = (FORKED * forked + PROGRAM).format(
             runtime='asyncio' if self.is_async else 'threading',
             imports=f'from gcpool.contrib import {self.module} as contrib',
             manager=f'contrib.{self.manager}',
             endpoint=self.endpoint,
             use=self.use or 'pass',
-            last=last or 'pass',
+            last=last,
             run='asyncio.run(main())' if self.is_async else 'main()',
         )
         return program if self.is_async else program.replace('async ', '').replace('await ', '')
@@ -254,8 +280,10 @@ def authority_file(authority: trustme.CA, tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def started(text: str, *arguments: str, given: Any = None) -> Iterator['subprocess.Popen[str]']:
-    """Start a program, and kill it if it has not ended at the end of the block."""
+def started(
+    text: str, *arguments: str, given: Any = None, directory: Path | None = None
+) -> Iterator['subprocess.Popen[str]']:
+    """Start a program, and kill it and its children if it has not ended at the end of the block."""
     with subprocess.Popen(
         [sys.executable, '-c', textwrap.dedent(text), *arguments],
         stdout=subprocess.PIPE,
@@ -263,12 +291,17 @@ def started(text: str, *arguments: str, given: Any = None) -> Iterator['subproce
         encoding='utf-8',
         # Without warnings, as users run theirs.
         env={**program_environment(), 'GIVEN': json.dumps(given), 'PYTHONWARNINGS': '', 'PYTHONDEVMODE': ''},
+        cwd=directory,
+        start_new_session=True,
     ) as process:
         try:
             yield process
         finally:
             if process.poll() is None:
-                process.kill()
+                if sys.platform == 'win32':
+                    process.kill()
+                else:
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def outcome(process: 'subprocess.Popen[str]') -> tuple[int | None, str, str]:
@@ -279,18 +312,28 @@ def outcome(process: 'subprocess.Popen[str]') -> tuple[int | None, str, str]:
     return process.returncode, out, err
 
 
+def outcomes_of(program: Program, given: Any, directory: Path) -> dict[str, tuple[int | None, str, str]]:
+    """Run a program in all cases, at the same time, because this takes long."""
+    if sys.platform != 'linux':
+        with contextlib.ExitStack() as stack:
+            processes = {case: stack.enter_context(started(program.text(), case, given=given)) for case in CASES}
+            return {case: outcome(process) for case, process in processes.items()}
+    with started(program.text(forked=True), *CASES, given=given, directory=directory) as process:
+        code, out, err = outcome(process)
+    assert (code, err) == (0, '')
+    codes = json.loads(out)
+    return {
+        case: (codes[case], *((directory / f'{case}.{stream}').read_text() for stream in ('out', 'err')))
+        for case in CASES
+    }
+
+
 @pytest.mark.leak
 @pytest.mark.parametrize('program', [pytest.param(kind, id=name, marks=kind.marks) for name, kind in PROGRAMS.items()])
-def test_a_program_ends(request: pytest.FixtureRequest, program: Program) -> None:
+def test_a_program_ends(request: pytest.FixtureRequest, tmp_path: Path, program: Program) -> None:
     if program.requires and importlib.util.find_spec(program.requires) is None:
         pytest.skip(f'{program.requires} is not installed')
-    given = program.given(request)
-    with contextlib.ExitStack() as stack:
-        # All at the same time, because this takes long.
-        processes = {
-            case: stack.enter_context(started(program.text(last), case, given=given)) for case, last in CASES.items()
-        }
-        outcomes = {case: outcome(process) for case, process in processes.items()}
+    outcomes = outcomes_of(program, program.given(request), tmp_path)
     assert outcomes.pop('exited') == (7, 'used\n', '')
     code, out, err = outcomes.pop('failed')
     assert (code, out) == (1, 'used\n')

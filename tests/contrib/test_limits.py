@@ -20,7 +20,7 @@ from tests.contrib.conftest import Run, with_any_timers
 from tests.contrib.servers import STALL, EchoServer, full_listener, linux_only
 from tests.contrib.test_resolver import Resolver
 
-LIMIT = 0.3
+LIMIT = 0.15
 # What the pool promises beyond it.
 GRACE = 0.5
 

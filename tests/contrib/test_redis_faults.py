@@ -47,7 +47,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 # The margin beyond a time limit: half a second.
-LIMIT = 0.3
+LIMIT = 0.15
 GRACE = 0.5
 
 

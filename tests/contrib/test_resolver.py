@@ -74,8 +74,10 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
 
 @pytest.mark.parametrize('kind', [tls, http, redis, pymysql, psycopg], ids=lambda kind: kind.__name__)
 def test_threads_that_were_given_up_do_not_pile_up(
-    request: pytest.FixtureRequest, resolver: Resolver, kind: Callable[..., Kind]
+    request: pytest.FixtureRequest, resolver: Resolver, kind: Callable[..., Kind], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in ('_attempts', '_sockets'):
+        monkeypatch.setattr(f'gcpool.contrib.{module}.SHORTEST_CONNECT', 0.03)
     # Servers are started by code that needs no resolver.
     resolver.may_answer.set()
     manager, endpoint, use = of_driver(request, kind)
