@@ -323,7 +323,7 @@ def outcomes_of(program: Program, given: Any, directory: Path) -> dict[str, tupl
     assert (code, err) == (0, '')
     codes = json.loads(out)
     return {
-        case: (codes[case], *((directory / f'{case}.{stream}').read_text() for stream in ('out', 'err')))
+        case: (codes[case], (directory / f'{case}.out').read_text(), (directory / f'{case}.err').read_text())
         for case in CASES
     }
 
