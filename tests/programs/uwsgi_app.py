@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import socket
-import sysconfig
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,12 +36,12 @@ class StreamManager(gcpool.asyncio.BaseConnectionManager[Endpoint, Streams]):
         conn[1].transport.abort()
 
 
-# Free-threaded Python that is not told of a fork waits for ever, at its next pause, for a thread that ran meanwhile and
-# stayed behind. So there is none on such a build.
-FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
-
 pool: gcpool.threading.ConnectionPool[Endpoint, socket.socket] = gcpool.threading.ConnectionPool(
-    SocketManager(), max_size=2, background_collector=not FREE_THREADED, min_idle=0, idle_timeout=30
+    # Without a collector: if its thread runs at a fork that Python is not told of, the child waits for it for ever.
+    SocketManager(),
+    max_size=2,
+    min_idle=0,
+    idle_timeout=30,
 )
 async_pool: gcpool.asyncio.ConnectionPool[Endpoint, Streams] = gcpool.asyncio.ConnectionPool(
     StreamManager(), max_size=2
