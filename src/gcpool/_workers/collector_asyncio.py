@@ -46,9 +46,7 @@ class AsyncCollector:
         """A connection is due earlier than the collector knows. Called in the loop's thread."""
         if self._stopped:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         pool = self._pool()
         if pool is None:
             return
@@ -75,9 +73,7 @@ class AsyncCollector:
             # A coroutine that is finalised in this thread has released a connection.
             loop.call_soon_threadsafe(self.wake)
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         delay = pool._due_in()
         if delay is None:
             return
@@ -86,6 +82,11 @@ class AsyncCollector:
         # In an empty context, which the collector's task inherits. Otherwise the context of the task that released the
         # first connection, which may be a request's, would be kept as long as the pool.
         self._timer = loop.call_later(delay, self._fire, context=Context())
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fire(self) -> None:
         self._timer = None
@@ -106,6 +107,4 @@ class AsyncCollector:
     def stop(self) -> None:
         """Do not collect any more. Closes that have begun go on."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
