@@ -586,6 +586,58 @@ def storm_over_acquires(hooks: bool, rival_count: int) -> None:
     check_after_storm(pool, manager)
 
 
+def starting_a_thread() -> None:
+    """An acquire has a closer started, and is interrupted where a handler may run first, second, and so on."""
+    be_quiet()
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    count, interrupted = 0, True
+    while interrupted:
+        count, interrupted = count + 1, False
+        pool, manager = make_pool(False, max_size=2, idle_timeout=1.0, max_lifetime=1.0, _clock=clock)
+        pool.release(pool.acquire('a'), 'a')
+        now += 1.0
+        try:
+            # The clock that is used otherwise is compiled.
+            with interrupted_at(count, clock, *SPARED):
+                conn = pool.acquire('a')
+        except Alarm:
+            interrupted = True
+        else:
+            pool.release(conn, 'a')
+        # Threads begin and end.
+        spawn(pool.get_size).result()
+        check_after_storm(pool, manager, pool.get_stats()['acquired'])
+    assert count > 20, count
+
+
+@contextlib.contextmanager
+def interrupted_at(count: int, *functions: Callable[..., Any]) -> Iterator[None]:
+    """Raise an Alarm where this thread enters Python code, or has called what is compiled, for the so manieth time.
+
+    A profiler stands for the signal: from CPython 3.14 on what is compiled may also be the entry into a ``with``.
+
+    :param functions: in these nothing is raised; in those that they call it is
+    """
+    spared = {function.__code__ for function in functions}
+
+    def on_event(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        if event in {'call', 'c_return'} and frame.f_code not in spared:
+            count -= 1
+            if not count:
+                raise Alarm
+
+    sys.setprofile(on_event)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
 def storm_over_careless_callers() -> None:
     be_quiet()
     pool, manager = make_pool(hooks=False, max_size=10**6, total_max_size=10**6)

@@ -83,6 +83,10 @@ def test_the_collector_is_told_though_its_waking_is_interrupted() -> None:
     run_program('signal_programs', 'waking_the_collector')
 
 
+def test_an_acquire_interrupted_while_it_starts_a_thread_leaves_no_lock_taken() -> None:
+    run_program('signal_programs', 'starting_a_thread')
+
+
 @pytest.mark.parametrize('rival_count', [0, 3])
 @pytest.mark.parametrize('hooks', [False, True])
 def test_contexts_interrupted_anywhere_lose_nothing(hooks: bool, rival_count: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from gcpool._core import PARALLEL_DISPOSALS, logger
 
 from . import before_fork
-from .threads import StartWarning, Wakeup, make_this_thread_known
+from .threads import StartWarning, Wakeup, make_this_thread_known, start_thread
 
 __all__ = ['IDLE_TIME', 'PARALLEL_DISPOSALS', 'SyncClosers']
 
@@ -138,7 +138,7 @@ class SyncClosers:
             if not self._join_if_room(process, thread):
                 return True
             process.free[thread] = None
-            thread.start()
+            start_thread(thread)
         except BaseException as exc:
             if thread is not None and not thread.is_alive():
                 process.threads.pop(thread, None)

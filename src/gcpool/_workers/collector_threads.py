@@ -8,7 +8,7 @@ from typing import Any, cast
 from gcpool._core import logger
 
 from . import before_fork
-from .threads import StartWarning, Wakeup, make_this_thread_known
+from .threads import StartWarning, Wakeup, make_this_thread_known, start_thread
 
 __all__ = ['SyncCollector']
 
@@ -84,7 +84,7 @@ class SyncCollector:
         collector: _CollectorThread | None = None
         try:
             collector = self._add_thread()
-            cast('threading.Thread', collector.thread).start()
+            start_thread(cast('threading.Thread', collector.thread))
         except BaseException as exc:
             if collector is not None and not collector.runs_in(self._getpid()):
                 self._forget(collector)

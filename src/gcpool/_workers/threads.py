@@ -1,10 +1,44 @@
 """What the collector's thread and the closing threads have in common."""
 
+import _thread
 import threading
 
 from gcpool._core import logger
 
-__all__ = ['StartWarning', 'Wakeup', 'make_this_thread_known']
+__all__ = ['StartWarning', 'Wakeup', 'make_this_thread_known', 'start_thread']
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread, and wait until it runs; a signal handler that raises meanwhile leaves no lock of threading taken.
+
+    Signal handlers run in the main thread, from CPython 3.14 on also between the entry into a ``with`` and its block.
+    ``Thread.start()`` enters a lock that each thread needs at its beginning and at its end: if a handler raises just
+    then, no thread begins any more. So the main thread has another one call ``start()``.
+
+    :raise RuntimeError: the thread cannot be started
+    :raise MemoryError: likewise
+    """
+    if threading.current_thread() is not threading.main_thread():
+        thread.start()
+        return
+    failures: list[BaseException] = []
+    is_over = threading.Lock()
+    is_over.acquire()
+
+    def start() -> None:
+        try:
+            thread.start()
+        except BaseException as exc:
+            # To be raised in the thread that waits.
+            failures.append(exc)
+        finally:
+            is_over.release()
+
+    # Looked up here, so that monkey-patching reaches it.
+    _thread.start_new_thread(start, ())
+    is_over.acquire()
+    if failures:
+        raise failures.pop()
 
 
 class Wakeup:
