@@ -587,7 +587,7 @@ def storm_over_acquires(hooks: bool, rival_count: int) -> None:
 
 
 def starting_a_thread() -> None:
-    """An acquire has a closer started, and is interrupted where a handler may run first, second, and so on."""
+    """An acquire has a closer started, and is interrupted at each place in turn where a handler may run."""
     be_quiet()
     now = 0.0
 
@@ -616,10 +616,11 @@ def starting_a_thread() -> None:
 
 @contextlib.contextmanager
 def interrupted_at(count: int, *functions: Callable[..., Any]) -> Iterator[None]:
-    """Raise an Alarm where this thread enters Python code, or has called what is compiled, for the so manieth time.
+    """Raise an Alarm in the block, after ``count`` entries into Python code and ends of compiled calls.
 
     A profiler stands for the signal: from CPython 3.14 on what is compiled may also be the entry into a ``with``.
 
+    :param count: entries and ends, of which the last one is interrupted; nothing is raised if there are fewer
     :param functions: in these nothing is raised; in those that they call it is
     """
     spared = {function.__code__ for function in functions}

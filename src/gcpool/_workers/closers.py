@@ -152,7 +152,7 @@ class SyncClosers:
     def _run(self, process: _ProcessThreads, thread: threading.Thread, waits_first: bool) -> None:
         try:
             process.free.pop(thread, None)
-            # Once more: if a signal handler raised in start(), _start() took the thread out, and it runs all the same.
+            # Once more: if a signal handler raised in start_thread(), _start() took it out, and it runs all the same.
             if self._join_if_room(process, thread):
                 if waits_first:
                     # First waits: otherwise it would close, and maybe hang in, what other threads were called for.

@@ -125,7 +125,7 @@ class SyncCollector:
 
     def _take_over(self, collector: _CollectorThread) -> None:
         if collector not in self._threads:
-            # A signal handler raised in start(): _start() then forgot this collector, and it runs all the same.
+            # A signal handler raised in start_thread(): _start() then forgot this collector, and it runs all the same.
             self._threads.append(collector)
         for other in list(self._threads):
             if other.pid != collector.pid:
