@@ -20,7 +20,6 @@ from typing import Any
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from gcpool._workers import before_fork, closers, collector_threads
-from gcpool._workers import threads as workers
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.simulation.world import (
@@ -64,7 +63,6 @@ class Fiber(greenlet):
     :ivar served: whether it has got it
     :ivar interrupted: whether a signal handler is to raise in it
     :ivar closes: whether it is one of the pool's closers
-    :ivar is_spared: whether no signal handler runs in it
     """
 
     def __init__(self, target: Callable[[], object], parent: greenlet):
@@ -74,7 +72,6 @@ class Fiber(greenlet):
         self.served = False
         self.interrupted = False
         self.closes = False
-        self.is_spared = False
         # Whether it waits, and is not among those that can run.
         self.waits = False
 
@@ -147,7 +144,11 @@ class Thread:
         return self.name
 
     def start(self) -> None:
-        self.fiber = self.threads.start_unless_refused(self.run)
+        self.threads.interrupt_or_switch()
+        if self.threads.draw() < self.threads.world.rate['no_thread']:
+            self.threads.world.threads_refused = True
+            raise RuntimeError("can't start new thread")
+        self.fiber = self.threads.start(self.run)
         self.fiber.closes = self.name == 'gcpool-closer'
         self.beginning.acquire()
 
@@ -253,18 +254,6 @@ class Threads:
         self.ready.append(fiber)
         return fiber
 
-    def start_unless_refused(self, target: Callable[[], object]) -> Fiber:
-        """Start a thread as the system does, which may have no more of them."""
-        self.interrupt_or_switch()
-        if self.draw() < self.world.rate['no_thread']:
-            self.world.threads_refused = True
-            raise RuntimeError("can't start new thread")
-        return self.start(target)
-
-    def start_spared(self, target: Callable[[], object], arguments: tuple[()]) -> None:
-        """A simulated ``_thread.start_new_thread``: what it starts is not the main thread."""
-        self.start_unless_refused(target).is_spared = True
-
     def make_ready(self, fiber: Fiber) -> None:
         """It need not wait any more, whatever it waited for."""
         if fiber.lock is not None:
@@ -348,7 +337,7 @@ class Threads:
         if chance < self.switchiness:
             self.ready.append(fiber)
             self.switch(not self.world.gentle)
-        elif chance > 1.0 - self.nervousness and not fiber.is_spared and not self.world.calm and not self.world.gentle:
+        elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
             raise Interruption(SIGNAL)
 
     def clock(self) -> float:
@@ -580,8 +569,8 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         Thread=lambda *, target, name, daemon: Thread(threads, target, name),
         TIMEOUT_MAX=threading.TIMEOUT_MAX,
         current_thread=threading.current_thread,
-        # Any thread may be the main one.
-        main_thread=lambda: threading.current_thread() if threads.draw() < 0.5 else None,
+        # None of them is the main thread, which has others start its threads.
+        main_thread=lambda: None,
     )
     modules = [
         module
@@ -592,8 +581,6 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         module.threading = simulated  # type: ignore[attr-defined]
     idle_time, closers.IDLE_TIME = closers.IDLE_TIME, threads.idle_time
     most, closers.PARALLEL_DISPOSALS = closers.PARALLEL_DISPOSALS, threads.most_closers
-    starter: Any = workers
-    low_level, starter._thread = starter._thread, types.SimpleNamespace(start_new_thread=threads.start_spared)
     getpid = collector_threads.SyncCollector.__dict__['_getpid']
     collector_threads.SyncCollector._getpid = staticmethod(lambda: threads.process)
     # A simulated thread that is never run again stays among the idle ones.
@@ -604,7 +591,6 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         threads.end()
         closers.IDLE_TIME = idle_time
         closers.PARALLEL_DISPOSALS = most
-        starter._thread = low_level
         collector_threads.SyncCollector._getpid = getpid
         before_fork.idle_threads = idle
         for module in modules:

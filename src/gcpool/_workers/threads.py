@@ -1,6 +1,7 @@
 """What the collector's thread and the closing threads have in common."""
 
 import _thread
+import sys
 import threading
 
 from gcpool._core import logger
@@ -18,27 +19,22 @@ def start_thread(thread: threading.Thread) -> None:
     :raise RuntimeError: the thread cannot be started
     :raise MemoryError: likewise
     """
-    if threading.current_thread() is not threading.main_thread():
+    if sys.version_info >= (3, 14) and threading.current_thread() is threading.main_thread():
+        failures: list[BaseException] = []
+
+        def start() -> None:
+            try:
+                thread.start()
+            except BaseException as exc:
+                # To be raised in the thread that waits.
+                failures.append(exc)
+
+        # This thread has ended when it is joined: Python warns about a fork beside other threads.
+        _thread.start_joinable_thread(start, daemon=True).join()
+        if failures:
+            raise failures.pop()
+    else:
         thread.start()
-        return
-    failures: list[BaseException] = []
-    is_over = threading.Lock()
-    is_over.acquire()
-
-    def start() -> None:
-        try:
-            thread.start()
-        except BaseException as exc:
-            # To be raised in the thread that waits.
-            failures.append(exc)
-        finally:
-            is_over.release()
-
-    # Looked up here, so that monkey-patching reaches it.
-    _thread.start_new_thread(start, ())
-    is_over.acquire()
-    if failures:
-        raise failures.pop()
 
 
 class Wakeup:
