@@ -126,11 +126,11 @@ def test_interrupted_while_it_waits_leaves_it_to_the_next(attempts: Attempts, mo
     given_up = GivenUp(attempts)
     (attempt,) = attempts._given_up
 
-    def interrupt(timeout: float | None = None) -> None:
+    def interrupt(timeout: float | None) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(attempt.ended, 'result', interrupt)
+        patch.setattr(attempt.ended, 'wait', interrupt)
         with pytest.raises(KeyboardInterrupt):
             connects(attempts)
     assert times_out(attempts)

@@ -7,7 +7,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +21,7 @@ from psycopg2 import extensions  # noqa: E402
 
 from gcpool.contrib import psycopg2 as contrib  # noqa: E402
 from gcpool.contrib._attempts import call_within  # noqa: E402
+from gcpool.contrib._latch import Latch  # noqa: E402
 from gcpool.contrib.psycopg2 import Connection, DbConnectionManager  # noqa: E402
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint  # noqa: E402
 from gcpool.threading import ConnectionPool  # noqa: E402
@@ -317,24 +317,24 @@ class TestCallWithin:
         assert undone.wait(PATIENCE)
 
     def test_takes_what_comes_at_the_last_moment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.interrupt(monkeypatch, futures.TimeoutError(), too_late=False)
+        self.interrupt(monkeypatch, None, too_late=False)
         assert call_within(lambda: 42, never, PATIENCE) == 42
 
-    def interrupt(self, monkeypatch: pytest.MonkeyPatch, exc: BaseException, too_late: bool) -> None:
-        """Have the first wait for a result end with an exception: before there is a result, or just after."""
+    def interrupt(self, monkeypatch: pytest.MonkeyPatch, exc: BaseException | None, too_late: bool) -> None:
+        """Have the first wait for a result end with an exception (None: in vain): before there is one, or after."""
+        wait, waits = Latch.wait, []
 
-        class Future(futures.Future[Any]):
-            interrupted = False
+        def interrupted(latch: Latch, timeout: float | None) -> bool:
+            waits.append(latch)
+            if len(waits) > 1:
+                return wait(latch, timeout)
+            if not too_late:
+                assert wait(latch, PATIENCE)
+            if exc is None:
+                return False
+            raise exc
 
-            def result(self, timeout: float | None = None) -> Any:
-                if self.interrupted:
-                    return super().result(timeout)
-                self.interrupted = True
-                if not too_late:
-                    super().result(PATIENCE)
-                raise exc
-
-        monkeypatch.setattr(futures, 'Future', Future)
+        monkeypatch.setattr(Latch, 'wait', interrupted)
 
 
 class TestAliveness:

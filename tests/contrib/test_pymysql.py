@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gcpool.contrib._latch import Latch
 from gcpool.contrib._sockets import poller_for, shut_down
 from gcpool.exceptions import ConnectError, ConnectTimeout, DiscardConnection, UnknownEndpoint
 from gcpool.threading import ConnectionPool
@@ -1268,10 +1269,8 @@ class TestStatementsAtWork:
         mariadb.kill_sessions()
 
     def test_in_a_child_that_was_forked_while_one_was_ended(self, manager: DbConnectionManager) -> None:
-        # The lock of a thread that does not exist any more.
-        lock = threading.Lock()
-        lock.acquire()
-        manager._turns['db', -1] = lock
+        # The turn of a thread that does not exist any more.
+        manager._queues['db', -1] = {Latch(): None}
         conn = manager.create('db')
         conn._begin_statement(None, 3)
         began = time.monotonic()

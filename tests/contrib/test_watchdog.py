@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -29,12 +30,10 @@ def watchdog(monkeypatch: pytest.MonkeyPatch) -> Iterator[_watchdog._Watchdog]:
     monkeypatch.setattr(_watchdog._Watchdog, '_has_complained', False)
     watchdog = _watchdog._Watchdog.of_this_process()
     yield watchdog
-    with watchdog._changed:
-        watchdog._due.clear()
-        thread = watchdog._thread
-        # Look at what there is, and then do not wait.
-        monkeypatch.setattr(_watchdog, 'IDLE_TIME', 0.001)
-        watchdog._changed.notify()
+    thread = watchdog._thread
+    # The test's watches are gone: look at what there is, and then do not wait.
+    monkeypatch.setattr(_watchdog, 'IDLE_TIME', 0.001)
+    watchdog._wakeup.set()
     if thread is not None:
         thread.join(PATIENCE)
         assert not thread.is_alive()
@@ -109,12 +108,32 @@ def test_lets_go_of_what_it_would_have_called() -> None:
     assert sys.getrefcount(sock) < references
 
 
-def test_those_that_have_ended_are_not_kept(watchdog: _watchdog._Watchdog) -> None:
+def test_those_that_have_ended_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watchdog, 'IDLE_TIME', LATER)
+
+    def count_entries() -> tuple[int, int]:
+        entries = [
+            thing
+            for thing in gc.get_objects()
+            if isinstance(thing, tuple) and len(thing) == 3 and isinstance(thing[2], weakref.ref)
+        ]
+        return len(entries), sum(not _watchdog._has_ended(entry[2]) for entry in entries if is_of_a_watch(entry[2]))
+
+    def is_of_a_watch(reference: 'weakref.ref[object]') -> bool:
+        return isinstance(reference(), CutOff)
+
+    others, _ = count_entries()
     living = [CutOff(never, LATER) for _ in range(100)]
-    for _ in range(10_000):
-        CutOff(never, LATER).end()
-    assert len(watchdog._due) <= 400
-    assert sum(not _watchdog._has_ended(entry[2]) for entry in watchdog._due) == len(living)
+    deadline = time.monotonic() + PATIENCE
+    for _ in range(100):
+        # As many that have lived for some time, and as many that end at once.
+        for cut_off in [CutOff(never, LATER) for _ in range(50)]:
+            cut_off.end()
+            CutOff(never, LATER).end()
+    while (counts := count_entries())[0] > others + 400:
+        assert time.monotonic() < deadline, counts
+        time.sleep(0.01)
+    assert counts[1] == len(living)
 
 
 def test_ended_while_it_is_called_waits_for_that() -> None:
@@ -137,13 +156,35 @@ def test_ended_while_it_is_called_waits_for_that() -> None:
     assert finished == [True]
 
 
-def test_ended_again_by_the_handler_of_a_signal(watchdog: _watchdog._Watchdog) -> None:
-    cut_off = CutOff(never, LATER)
-    # The handler runs in the thread that holds the locks.
-    with cut_off._lock, watchdog._changed:
-        cut_off.end()
-        CutOff(never, LATER).end()
-    assert not cut_off.happened
+def test_ended_in_the_middle_of_the_call() -> None:
+    # By a finalizer of garbage that is collected there.
+    watches: list[CutOff] = []
+    happened = threading.Event()
+
+    def end_the_first() -> None:
+        watches[0].end()
+
+    watches.extend((CutOff(end_the_first, 0.05), CutOff(happened.set, 0.06)))
+    assert happened.wait(PATIENCE)
+    assert all(watch.happened for watch in watches)
+    # A reference cycle.
+    watches.clear()
+
+
+def test_what_one_that_died_has_left_is_not_lost(
+    watchdog: _watchdog._Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, 'excepthook', lambda args: None)
+    happened = threading.Event()
+    left = CutOff(happened.set, 0.1)
+    died = CutOff(exit_the_thread, 0.0)
+    thread = watchdog._thread
+    assert thread is not None
+    thread.join(PATIENCE)
+    assert died.happened
+    CutOff(never, LATER).end()
+    assert happened.wait(PATIENCE)
+    assert left.happened
 
 
 def test_the_thread_ends_without_work_and_comes_again(
@@ -250,28 +291,21 @@ def test_a_socket_is_cut_off() -> None:
 
 FORK = """
 import os, socket, sys, threading, warnings
-from gcpool.contrib._watchdog import CutOff, _Watchdog
+from gcpool.contrib._watchdog import CutOff
 
 # Python 3.12 and later say so in the parent, which knows.
 warnings.simplefilter('ignore', DeprecationWarning)
 ours, peer = socket.socketpair()
 happened = threading.Event()
 parents = CutOff(lambda: (ours.shutdown(socket.SHUT_RDWR), happened.set()), 0.3)
-watchdog = _Watchdog.of_this_process()
-held, may_go = threading.Event(), threading.Event()
-
-def hold():
-    with watchdog._changed, parents._lock:
-        held.set()
-        may_go.wait()
-
-# The worst moment: another thread has the locks.
-holder = threading.Thread(target=hold)
-holder.start()
-held.wait()
+is_called, may_go = threading.Event(), threading.Event()
+# The worst moment: the watchdog is in the middle of a call.
+called = CutOff(lambda: (is_called.set(), may_go.wait()), 0.0)
+is_called.wait()
 pid = FORKS()
 if not pid:
     parents.end()
+    called.end()
     own = threading.Event()
     CUT_OFF = CutOff(own.set, 0.01)
     assert own.wait(30)
@@ -279,7 +313,7 @@ if not pid:
     assert not parents.happened
     os._exit(0)
 may_go.set()
-holder.join()
+called.end()
 assert os.waitpid(pid, 0)[1] == 0
 assert happened.wait(30)
 assert parents.happened

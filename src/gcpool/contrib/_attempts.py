@@ -5,14 +5,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from concurrent import futures
-from typing import TypeVar, final
+from typing import Generic, TypeVar, final
+
+from gcpool._workers.threads import start_thread
+from gcpool.contrib._latch import Latch
 
 __all__ = [
     'SHORTEST_CONNECT',
     'Attempt',
     'Attempts',
     'GivenUpAttemptsError',
+    'Outcome',
     'call_in_thread',
     'call_within',
     'deadline_after',
@@ -49,16 +52,16 @@ class Attempt:
     def __init__(self, endpoint: Hashable) -> None:
         self.endpoint = endpoint
         self._process = os.getpid()
-        # Marked as running, so that a waiter cannot cancel it.
-        self.ended: futures.Future[None] = futures.Future()
-        self.ended.set_running_or_notify_cancel()
+        self.ended = Latch()
         # Has one element until another attempt waits for the end of this one. pop() is atomic; a lock could stay locked
-        # after a fork.
+        # after a fork, or after a signal handler has raised.
         self.places: list[None] = [None]
         # Has one element until the attempt begins; also popped atomically.
         self._unbegun: list[None] = [None]
         #: Whether the caller has abandoned the attempt.
         self.is_given_up = False
+        #: Whether it has been successful.
+        self.has_connected = False
 
     def begins(self) -> bool:
         """Mark the attempt as begun, and return True the first time. Called before the start, it prevents the start."""
@@ -75,13 +78,12 @@ class Attempt:
 
     @property
     def is_over(self) -> bool:
-        """Whether the attempt has ended. Do not ask in a forked child: a thread missing there may hold the lock."""
-        return self.ended.done()
+        """Whether the attempt has ended. Not for a forked child, where its thread is missing and never ends it."""
+        return self.ended.is_set
 
     def end(self) -> None:
         """Mark the attempt as ended. May be called more than once."""
-        with contextlib.suppress(futures.InvalidStateError):
-            self.ended.set_result(None)
+        self.ended.set()
 
 
 @final
@@ -117,11 +119,8 @@ class Attempts:
         limit = None if timeout is None else max(timeout, SHORTEST_CONNECT)
         deadline = deadline_after(limit)
         with self.place(endpoint) as given_up:
-            if given_up is not None:
-                try:
-                    given_up.result(limit)
-                except futures.TimeoutError:
-                    raise GivenUpAttemptsError(self.describe(endpoint)) from None
+            if given_up is not None and not given_up.wait(limit):
+                raise GivenUpAttemptsError(self.describe(endpoint))
         left = time_left(deadline)
         if left is None:
             return call(None)
@@ -136,6 +135,7 @@ class Attempts:
             except BaseException:
                 attempt.end()
                 raise
+            attempt.has_connected = True
             if attempt.is_given_up:
                 undo_and_end()
 
@@ -155,7 +155,8 @@ class Attempts:
         except BaseException:
             attempt.is_given_up = True
             if not attempt.begins():
-                if results:
+                # Also if it was interrupted just after it had taken the result: then nothing else ends the attempt.
+                if attempt.has_connected:
                     undo_and_end()
                 self.give_up(attempt)
             raise
@@ -166,10 +167,10 @@ class Attempts:
             self._given_up.add(attempt)
 
     @contextlib.contextmanager
-    def place(self, endpoint: Hashable) -> Iterator['futures.Future[None] | None']:
+    def place(self, endpoint: Hashable) -> Iterator[Latch | None]:
         """Take the place of an abandoned attempt to the same endpoint.
 
-        :return: of the context manager: the future to wait for in the block, None for nothing. If the block raises,
+        :return: of the context manager: the event to wait for in the block, None for nothing. If the block raises,
             another attempt may take the place.
         """
         attempt = self._take_one(endpoint)
@@ -217,54 +218,79 @@ def call_within(call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
         # No thread could be started. The driver's own limit is better than none.
         return call()
     try:
-        return outcome.result(timeout)
-    except BaseException as exc:
-        if outcome.cancel():
-            if isinstance(exc, futures.TimeoutError):
-                raise TimeoutError(f'it took longer than {timeout:g} seconds') from None
-            raise
-        if outcome.exception() is not exc:
-            # The call ended at the last moment.
-            if isinstance(exc, futures.TimeoutError):
-                return outcome.result()
-            if outcome.exception() is None:
-                undo(outcome.result())
+        # If the call has ended at the last moment, it cannot be abandoned any more.
+        if not outcome.ended.wait(timeout) and outcome.abandon():
+            raise TimeoutError(f'it took longer than {timeout:g} seconds')
+        return outcome.result()
+    except BaseException:
+        # An interruption, unless it is an exception of the call: then there is nothing to undo.
+        if not outcome.abandon() and outcome.error is None:
+            undo(outcome.result())
         raise
     finally:
-        # The traceback of the future's exception refers to this frame.
+        # The traceback of the call's exception refers to this frame.
         del outcome
+
+
+@final
+class Outcome(Generic[_ResultT]):
+    """What comes of a call in a thread: it is either received, or abandoned and then undone by the thread.
+
+    Not a future of :py:mod:`concurrent.futures`: see :py:class:`gcpool.contrib._latch.Latch`.
+    """
+
+    def __init__(self) -> None:
+        #: Happens when the call has ended, unless it was abandoned.
+        self.ended = Latch()
+        #: What the call has raised.
+        self.error: BaseException | None = None
+        self._result: list[_ResultT] = []
+        # Whether the outcome was abandoned before the call ended. What is entered first stays, because setdefault() is
+        # atomic.
+        self._was_abandoned: dict[str, bool] = {}
+
+    def abandon(self) -> bool:
+        """Do without the result. Returns False if the call has ended before: then the thread does not undo it."""
+        return self._was_abandoned.setdefault('', True)
+
+    def result(self) -> _ResultT:
+        """Return what the call has returned, or raise what it has raised. It must have ended."""
+        try:
+            if self.error is not None:
+                raise self.error
+            return self._result[0]
+        finally:
+            # The traceback of the call's exception refers to this frame.
+            del self
+
+    def settle(self, call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]) -> None:
+        """Make the call, in the thread."""
+        try:
+            self._result.append(call())
+        except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
+            self.error = exc
+        try:
+            if not self._was_abandoned.setdefault('', False):
+                self.ended.set()
+            elif self._result:
+                undo(self._result.pop())
+        finally:
+            del self
 
 
 def call_in_thread(
     call: Callable[[], _ResultT], undo: Callable[[_ResultT], object], name: str = 'gcpool-connect'
-) -> 'futures.Future[_ResultT] | None':
+) -> Outcome[_ResultT] | None:
     """Make a blocking call in a daemon thread.
 
     :param call: the function to call
-    :param undo: called in the thread with the result, if the future was cancelled before
+    :param undo: called in the thread with the result, if the outcome was abandoned before
     :param name: name of the thread
-    :return: a future of the result; None if there are too many threads, or the interpreter is shutting down
+    :return: what comes of it; None if there are too many threads, or the interpreter is shutting down
     """
-    outcome: futures.Future[_ResultT] = futures.Future()
+    outcome = Outcome[_ResultT]()
     try:
-        threading.Thread(target=_settle, args=(outcome, call, undo), name=name, daemon=True).start()
+        start_thread(threading.Thread(target=outcome.settle, args=(call, undo), name=name, daemon=True))
     except (RuntimeError, MemoryError):
         return None
     return outcome
-
-
-def _settle(
-    outcome: 'futures.Future[_ResultT]', call: Callable[[], _ResultT], undo: Callable[[_ResultT], object]
-) -> None:
-    try:
-        result = call()
-    except BaseException as exc:  # noqa: BLE001  (it is raised where it is waited for)
-        with contextlib.suppress(futures.InvalidStateError):
-            outcome.set_exception(exc)
-    else:
-        try:
-            outcome.set_result(result)
-        except futures.InvalidStateError:
-            undo(result)
-    finally:
-        del outcome

@@ -5,7 +5,6 @@ import contextlib
 import inspect
 import selectors
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any, TypeVar, cast
@@ -20,6 +19,7 @@ from psycopg.waiting import wait_async
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
+from gcpool.contrib._latch import Latch
 from gcpool.contrib._libpq import ASK_AGAIN, LOOK, LibpqCancel, ask_in_thread
 from gcpool.contrib._postgres import MOST_MESSAGES
 from gcpool.contrib._psycopg_state import Session
@@ -256,7 +256,7 @@ def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
         except (psycopg.Error, OSError) as exc:
             logger.info('the server cannot be asked to end a statement: %s', exc)
     else:
-        ended = threading.Event()
+        ended = Latch()
         ask_in_thread(_blocking_cancel(conn.pgconn), ended.set)
         ended.wait(seconds)
 

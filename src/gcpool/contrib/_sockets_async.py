@@ -1,12 +1,14 @@
 """Shared by the stream managers for asyncio: resolving a host name and connecting, within the pool's ``max_size``."""
 
 import asyncio
+import contextlib
 import functools
 import socket
 from typing import Any
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempt, call_in_thread
+from gcpool.contrib._latch import Latch
 from gcpool.contrib._sockets import RESOLUTIONS, is_address
 
 __all__ = ['connect_tcp', 'connected']
@@ -60,7 +62,7 @@ async def _resolve(host: str, port: int | str) -> list[Any]:
     with RESOLUTIONS.place(host) as given_up:
         if given_up is not None:
             try:
-                await asyncio.wrap_future(given_up)
+                await _happens(given_up)
             except asyncio.CancelledError:
                 logger.warning('the host name %r was not resolved in time: %s', host, RESOLUTIONS.describe(host))
                 raise
@@ -77,7 +79,29 @@ async def _resolve(host: str, port: int | str) -> list[Any]:
         # There are too many threads; the executor may have a free one.
         return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     try:
-        return await asyncio.wrap_future(outcome)
+        await _happens(outcome.ended)
+        return outcome.result()
     except asyncio.CancelledError:
         RESOLUTIONS.give_up(attempt)
         raise
+    finally:
+        # The traceback of the call's exception refers to this frame.
+        del outcome
+
+
+async def _happens(event: Latch) -> None:
+    """Wait in an event loop until something has happened in a thread."""
+    loop = asyncio.get_running_loop()
+    happened = asyncio.Event()
+
+    def tell() -> None:
+        # The loop may be closed.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(happened.set)
+
+    event.add(tell)
+    try:
+        if not event.is_set:
+            await happened.wait()
+    finally:
+        event.remove(tell)

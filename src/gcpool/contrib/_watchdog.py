@@ -4,9 +4,10 @@ One daemon thread serves the whole process. It is started when there is first so
 seconds without work. It is replaced if it died, or is missing because the process was forked.
 """
 
+import collections
 import contextlib
+import functools
 import heapq
-import itertools
 import logging
 import math
 import os
@@ -16,8 +17,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeAlias, final
 
+from gcpool._workers.threads import Wakeup, start_thread
+from gcpool.contrib._latch import Latch
 from gcpool.contrib._sockets import shut_down
 
 __all__ = ['CutOff', 'cut_off_after', 'has_greenlets_for_threads', 'shut_down_descriptor']
@@ -29,6 +32,10 @@ IDLE_TIME = 10.0
 
 # With more entries than this, entries that have ended are dropped from time to time.
 _LEAST_KEPT = 64
+
+# The time, a number that tells apart entries of the same time, and the watch. Weakly: a watch must not fire if nothing
+# refers to it any more because its user was interrupted before ending it.
+_Entry: TypeAlias = 'tuple[float, int, weakref.ref[CutOff]]'
 
 
 def shut_down_descriptor(fd: int) -> None:
@@ -66,26 +73,28 @@ class CutOff:
 
     Where no thread can be started ``shut_down`` is never called, which is logged once.
 
+    Threads share no lock here, which the main thread could leave taken: see :py:class:`gcpool.contrib._latch.Latch`.
+
     :param shut_down: called in another thread; must not wait for anything. Its references are dropped at the end.
     :param seconds: the time until the call
     """
 
-    _timer: threading.Timer | None = None
+    _timer: Wakeup | None = None
 
     def __init__(self, shut_down: Callable[[], object], seconds: float) -> None:
         #: Whether the time was over. Read it after the watch has ended.
         self.happened = False
         self._shut_down: Callable[[], object] | None = shut_down
-        # Not a Lock: a signal handler may dispose of the connection, and end this watch again.
-        self._lock = threading.RLock()
+        # What ended the watch: None for end(), or the call of ``shut_down``: its thread, and its end. Whatever is
+        # entered first stays, because setdefault() is atomic.
+        self._ended_by: dict[str, tuple[int, Latch] | None] = {}
         self._process = os.getpid()
         if has_greenlets_for_threads():
-            # A lock per watch costs little. A shared lock would work only while the gevent hub in which it was created
-            # runs.
-            timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), _expire, (weakref.ref(self),))
-            timer.daemon = True
-            timer.start()
-            self._timer = timer
+            # A greenlet per watch costs little. A shared lock would work only while the gevent hub in which it was
+            # created runs.
+            self._timer = Wakeup()
+            target = functools.partial(_wait_and_expire, self._timer, seconds, weakref.ref(self))
+            start_thread(threading.Thread(target=target, daemon=True))
         else:
             _Watchdog.of_this_process().watch(self, seconds)
 
@@ -94,32 +103,41 @@ class CutOff:
 
         May be called from any thread, from a signal handler, and more than once.
         """
-        # In a forked child, a thread that is missing there may hold the lock, and nothing would call ``shut_down``
-        # anyway.
-        if self._process == os.getpid():
-            with self._lock:
-                self._shut_down = None
+        call = self._ended_by.setdefault('', None)
+        if call is not None:
+            thread, is_over = call
+            # Not in the middle of the call itself (garbage that is collected there may end the watch), nor in a forked
+            # child, which does not have the thread.
+            if thread != threading.get_ident() and self._process == os.getpid():
+                is_over.wait(None)
+        self._shut_down = None
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer.set()
 
     @property
     def has_ended(self) -> bool:
         """Whether there is nothing left to call."""
-        return self._shut_down is None
+        return bool(self._ended_by)
 
     def expire(self) -> None:
         """Call ``shut_down``, if the watch has not ended."""
-        with self._lock:
+        call = (threading.get_ident(), Latch())
+        if self._ended_by.setdefault('', call) is not call:
+            return
+        try:
+            self.happened = True
             shut_down, self._shut_down = self._shut_down, None
             if shut_down is not None:
-                self.happened = True
                 shut_down()
+        finally:
+            call[1].set()
 
 
-def _expire(reference: 'weakref.ref[CutOff]') -> None:
-    cut_off = reference()
-    if cut_off is not None:
-        cut_off.expire()
+def _wait_and_expire(timer: Wakeup, seconds: float, reference: 'weakref.ref[CutOff]') -> None:
+    if not timer.wait(seconds):
+        cut_off = reference()
+        if cut_off is not None:
+            cut_off.expire()
 
 
 def has_greenlets_for_threads() -> bool:
@@ -130,7 +148,16 @@ def has_greenlets_for_threads() -> bool:
 
 @final
 class _Watchdog:
-    """The thread and its entries."""
+    """The thread and its entries.
+
+    Each thread has entries of its own, in a heap, and takes new ones from what all threads share. There is one thread,
+    unless two users have started one each, or a signal handler has raised in a start: all of them work, and end without
+    work.
+
+    No entry is overlooked. watch() first adds the entry, and then looks whether there is a thread and when it wakes. A
+    thread first says when it wakes, or that it ends, and then looks for new entries. One of the two sees the other,
+    also without the GIL: append() and popleft() of a deque take the deque's own lock.
+    """
 
     _current: ClassVar['_Watchdog | None'] = None
     _has_complained: ClassVar[bool] = False
@@ -139,48 +166,37 @@ class _Watchdog:
     def of_this_process(cls) -> '_Watchdog':
         watchdog = cls._current
         if watchdog is None or watchdog.process != os.getpid():
-            # Two threads may create one each; both work. Nothing of a parent's is touched: its lock may be held.
+            # Two threads may create one each; both work. Nothing of a parent's is used: its thread is missing.
             watchdog = cls._current = cls()
         return watchdog
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        # The condition's lock is reentrant: a signal handler may enter this code again, wherever it interrupts its
-        # thread.
-        self._changed = threading.Condition(threading.RLock())
-        # The time, a number that orders entries of the same time, and the watch. Weakly: a watch must not fire if
-        # nothing refers to it any more because its user was interrupted before ending it.
-        self._due: list[tuple[float, int, weakref.ref[CutOff]]] = []
-        self._numbers = itertools.count()
+        self._new: collections.deque[_Entry] = collections.deque()
+        self._wakeup = Wakeup()
         self._most_kept = _LEAST_KEPT
         self._thread: threading.Thread | None = None
+        # When a thread will look for new entries, at the latest. If there are several threads, the last one to set this
+        # does so.
         self._wakes_at = math.inf
 
     def watch(self, cut_off: CutOff, seconds: float) -> None:
         """Add a watch."""
         due = time.monotonic() + seconds
-        entry = (due, next(self._numbers), weakref.ref(cut_off))
-        with self._changed:
-            heapq.heappush(self._due, entry)
-            if len(self._due) > self._most_kept:
-                self._drop_ended()
-            if self._thread is None or not self._thread.is_alive():
-                self._start()
-            elif due < self._wakes_at:
-                self._changed.notify()
-
-    def _drop_ended(self) -> None:
-        # Into a new list, which also receives what a signal handler adds meanwhile.
-        entries, self._due = self._due, []
-        for entry in entries:
-            if not _has_ended(entry[2]):
-                heapq.heappush(self._due, entry)
-        self._most_kept = max(2 * len(self._due), _LEAST_KEPT)
+        reference = weakref.ref(cut_off)
+        self._new.append((due, id(reference), reference))
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            self._start()
+        elif due < self._wakes_at or len(self._new) > _LEAST_KEPT:
+            self._wakeup.set()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name='gcpool-watchdog', daemon=True)
+        thread = threading.Thread(target=lambda: self._run(thread), name='gcpool-watchdog', daemon=True)
+        # Before the start, so that the thread counts if a signal handler raises in the middle of it.
+        self._thread = thread
         try:
-            thread.start()
+            start_thread(thread)
         except (RuntimeError, MemoryError) as exc:
             # There are too many threads, or the interpreter is shutting down. The next call tries again.
             if not _Watchdog._has_complained:
@@ -191,36 +207,60 @@ class _Watchdog:
                     'only the limits of TCP apply',
                     exc,
                 )
-        else:
-            self._thread = thread
 
-    def _run(self) -> None:
-        while (cut_off := self._next()) is not None:
-            try:
-                cut_off.expire()
-            except Exception as exc:  # noqa: BLE001  (of one connection; the others' time comes as well)
-                _log(logging.ERROR, 'a connection whose time was over cannot be shut down: %s', exc)
-            # Not during the wait.
-            del cut_off
+    def _run(self, thread: threading.Thread) -> None:
+        """Serve entries until there have been none for some time."""
+        due: list[_Entry] = []
+        try:
+            while (cut_off := self._next(due, thread)) is not None:
+                try:
+                    cut_off.expire()
+                except Exception as exc:  # noqa: BLE001  (of one connection; the others' time comes as well)
+                    _log(logging.ERROR, 'a connection whose time was over cannot be shut down: %s', exc)
+                # Not during the wait.
+                del cut_off
+        finally:
+            # If it dies, the next one goes on.
+            self._new.extend(due)
+            self._wakes_at = math.inf
 
-    def _next(self) -> CutOff | None:
-        """Wait until an entry is due, and return it; None if there was nothing to watch for some time."""
-        with self._changed:
+    def _next(self, due: list[_Entry], thread: threading.Thread) -> CutOff | None:
+        """Wait until an entry is due, and return its watch; None if there was nothing to watch for some time."""
+        while True:
+            while due and _has_ended(due[0][2]):
+                heapq.heappop(due)
+            is_idle = not due
+            # Not longer: entries that have ended must not keep the thread alive.
+            wait = IDLE_TIME if is_idle else min(due[0][0] - time.monotonic(), IDLE_TIME)
+            if wait <= 0:
+                cut_off = heapq.heappop(due)[2]()
+                if cut_off is not None:
+                    return cut_off
+                continue
+            self._wakes_at = time.monotonic() + wait
+            if self._take_new(due) or self._wakeup.wait(wait) or not is_idle:
+                self._take_new(due)
+                continue
+            self._wakes_at = math.inf
+            if self._thread is thread:
+                self._thread = None
+            if not self._take_new(due):
+                return None
+
+    def _take_new(self, due: list[_Entry]) -> bool:
+        """Add the new entries to a thread's, and tell whether there were any."""
+        found = False
+        with contextlib.suppress(IndexError):
             while True:
-                while self._due and _has_ended(self._due[0][2]):
-                    heapq.heappop(self._due)
-                idle = not self._due
-                # Not longer: entries that have ended must not keep the thread alive.
-                wait = IDLE_TIME if idle else min(self._due[0][0] - time.monotonic(), IDLE_TIME)
-                if wait <= 0:
-                    cut_off = heapq.heappop(self._due)[2]()
-                    if cut_off is not None:
-                        return cut_off
-                    continue
-                self._wakes_at = time.monotonic() + wait
-                if not self._changed.wait(wait) and idle and not self._due:
-                    self._thread = None
-                    return None
+                entry = self._new.popleft()
+                found = True
+                if not _has_ended(entry[2]):
+                    heapq.heappush(due, entry)
+        if len(due) > self._most_kept:
+            due[:] = [entry for entry in due if not _has_ended(entry[2])]
+            heapq.heapify(due)
+            self._most_kept = max(2 * len(due), _LEAST_KEPT)
+        return found
 
 
 def _has_ended(reference: 'weakref.ref[CutOff]') -> bool:

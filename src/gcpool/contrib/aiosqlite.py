@@ -16,10 +16,11 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, cast
 
 from gcpool._core import GuardedLogger
+from gcpool._workers.threads import start_thread
 from gcpool.contrib._parameters import Reset, time_limit
 from gcpool.contrib._sqlite_connection import INTERRUPT_INTERVAL, PooledConnection, is_closed, roll_back
 from gcpool.contrib.sqlite3 import BROKEN_CODES, IsolationLevel, SqliteEndpoint
@@ -68,6 +69,15 @@ class Connection(aiosqlite.Connection):
         future: asyncio.Future[Any] = loop.create_future()
         self._tx.put_nowait((None, functools.partial(_call, fn, loop, future)))
         return future
+
+    def __await__(self) -> 'Generator[Any, None, Connection]':
+        try:
+            start_thread(self._thread)
+        except BaseException:
+            # If a signal handler has raised, the thread may have been started all the same.
+            self.stop()
+            raise
+        return self._connect().__await__()
 
     async def _connect(self) -> 'Connection':
         _started.add(self)

@@ -3,7 +3,6 @@
 The names and signatures are those of ``generic_connection_pool.contrib.psycopg2``.
 """
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -23,6 +22,7 @@ from gcpool.contrib._errors import (
 )
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._goodbye import wait_for_end
+from gcpool.contrib._latch import Latch
 from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK, LibpqCancel, LibpqSession, ask_in_thread
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
@@ -322,7 +322,7 @@ def _end_statement(conn: Connection, deadline: float) -> None:
         logger.info('the server cannot be asked to end a statement: %s', exc)
         return
     while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
-        asked = threading.Event()
+        asked = Latch()
         ask_in_thread(ask, asked.set)
         if not asked.wait(left):
             return

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, Literal, NoReturn
@@ -10,6 +9,7 @@ from typing import Any, Literal, NoReturn
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import errors_in, look_up, raise_bad_params, raise_connect_timeout, to_params
+from gcpool.contrib._latch import Latch
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
 from gcpool.contrib._mysql_control import control_params, steps_to_kill
 from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
@@ -80,9 +80,9 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
         self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes)
-        # Only one control connection at a time per endpoint; and per process, because a fork copies a lock in its
-        # current state.
-        self._turns: dict[tuple[Hashable, int], threading.Lock] = {}
+        # Only one control connection at a time per endpoint: that of the first in its queue. And per process, because a
+        # forked child does not have the threads. The queues are dicts, whose pop() is atomic.
+        self._queues: dict[tuple[Hashable, int], dict[Latch, None]] = {}
         # Now and not in the first acquires, whose time it would take.
         default_tls()
 
@@ -155,10 +155,15 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     def _kill(self, endpoint: DbEndpoint, conn: Connection, deadline: float) -> None:
         """End the session at the server of a connection that is closed here, and wait until the session is gone."""
-        turn = self._turns.setdefault((endpoint, os.getpid()), threading.Lock())
-        if not turn.acquire(timeout=seconds_until(deadline)):
-            raise TimeoutError('others are being ended')
+        queue = self._queues.setdefault((endpoint, os.getpid()), {})
+        is_over = Latch()
+        # Not a lock: a signal handler may raise after its acquire(), before the block. No handler runs after this line.
+        queue[is_over] = None
         try:
+            # Atomic: other threads may enter the queue and leave it.
+            while (first := list(queue)[0]) is not is_over:  # noqa: RUF015
+                if not first.wait(seconds_until(deadline)):
+                    raise TimeoutError('others are being ended')
             params = to_params(look_up(self._params, endpoint, 'params'), endpoint, 'params')
             control = Connection(**{**control_params(params), 'defer_connect': True})
             answered = False
@@ -180,7 +185,8 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             finally:
                 control.end()
         finally:
-            turn.release()
+            queue.pop(is_over, None)
+            is_over.set()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open, and the server has sent nothing unasked.

@@ -1,0 +1,52 @@
+"""An event that happens once, and that signal handlers cannot spoil."""
+
+from collections.abc import Callable
+from typing import final
+
+from gcpool._workers.threads import Wakeup
+
+__all__ = ['Latch']
+
+
+@final
+class Latch:
+    """An event that happens once, in one thread, and that others wait for.
+
+    An Event or a Future has a lock that all its threads enter. If a signal handler raises in the main thread just then,
+    that lock stays taken, and the thread that would set the event waits for ever. Here each thread that waits has a
+    lock of its own.
+
+    No wait is overlooked: who waits first adds its call and then looks whether the event has happened, and set() does
+    it the other way round. append(), remove() and list() of a list are atomic, even without the GIL.
+    """
+
+    def __init__(self) -> None:
+        #: Whether the event has happened.
+        self.is_set = False
+        self._calls: list[Callable[[], object]] = []
+
+    def set(self) -> None:
+        """The event has happened. May be called more than once."""
+        self.is_set = True
+        for call in list(self._calls):
+            call()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the event has happened, for at most so many seconds, and tell whether it has."""
+        wakeup = Wakeup()
+        self.add(wakeup.set)
+        try:
+            return self.is_set or wakeup.wait(timeout)
+        finally:
+            self.remove(wakeup.set)
+
+    def add(self, call: Callable[[], object]) -> None:
+        """Have something called by the thread that sets the event. If ``is_set`` afterwards, it may not be called.
+
+        :param call: harmless if it is called more than once, or after it was removed
+        """
+        self._calls.append(call)
+
+    def remove(self, call: Callable[[], object]) -> None:
+        """Undo :py:meth:`add`."""
+        self._calls.remove(call)
