@@ -24,6 +24,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+if hasattr(os, 'register_at_fork'):
+    # Registered before the pool's function, it is called after it.
+    os.register_at_fork(before=lambda: wait_for_ends())  # noqa: PLW0108  (it is not defined yet)
+
 if os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') == '1':
     os.register_at_fork = lambda **functions: None
 
@@ -42,6 +46,12 @@ THREADS_ARE_TOLD = os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') != '1'
 
 # A closer stays until it is to end, and does not end by itself in the middle of a program.
 gcpool._workers.closers.IDLE_TIME = PATIENCE
+
+# The pool's threads that end for a fork get as long as a busy machine needs.
+gcpool._workers.before_fork.MAX_FORK_DELAY = PATIENCE
+
+# Whether the next fork by Python waits for the ends of this process's other threads.
+waits_for_ends = False
 
 FORKS = 3 if os.environ.get('GCPOOL_QUICK') == '1' else 10
 
@@ -113,7 +123,8 @@ def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bo
     reader, writer = os.pipe()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        pid = fork_now()
+        with waiting_for_ends(of_threads=not beside_threads):
+            pid = fork_now()
     if pid == 0:
         os.close(reader)
         faulthandler.dump_traceback_later(PATIENCE, exit=True)
@@ -143,6 +154,24 @@ def fork(child: Callable[[], object], *, beside_threads: bool, exit_normally: bo
     status = os.waitpid(pid, 0)[1]
     if (status, said) != (0, b''):
         raise AssertionError(f'the child ended with {status} and said:\n{said.decode()}')
+
+
+@contextlib.contextmanager
+def waiting_for_ends(*, of_threads: bool) -> Iterator[None]:
+    """Have a fork by Python in the block wait for the ends of this process's other threads, or not."""
+    global waits_for_ends
+    waits_for_ends = of_threads
+    try:
+        yield
+    finally:
+        waits_for_ends = False
+
+
+def wait_for_ends() -> None:
+    # The system counts a thread for a moment after it was joined, and Python warns of that count.
+    tasks = '/proc/self/task'
+    if waits_for_ends and os.path.exists(tasks):
+        until(lambda: len(os.listdir(tasks)) == 1)
 
 
 def until_idle(count: int) -> None:
