@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 import time
@@ -495,6 +496,38 @@ class TestRelease:
         with frozen(conn.info.backend_pid), pytest.raises(DiscardConnection):
             manager.on_release('db', conn)
         manager.dispose('db', conn)
+
+    def test_a_time_limit_that_a_signal_kept_from_ending_leaves_the_descriptors_next_owner_alone(
+        self, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shut_downs: list[Callable[[], object]] = []
+
+        class Limit:
+            happened = False
+
+            def __init__(self, shut_down: Callable[[], object], seconds: float) -> None:
+                shut_downs.append(shut_down)
+
+            def end(self) -> None:
+                pass
+
+        monkeypatch.setattr('gcpool.contrib._watchdog.CutOff', Limit)
+        manager = DbConnectionManager({'db': postgres.dsn_params}, rollback_timeout=PATIENCE)
+        conn = manager.create('db')
+        execute(conn, 'SELECT 1')
+        manager.on_release('db', conn)
+        descriptor = conn.fileno()
+        ours, peer = socket.socketpair()
+        with ours, peer:
+            manager.dispose('db', conn)
+            os.dup2(ours.fileno(), descriptor)
+            try:
+                shut_downs[0]()
+                ours.sendall(b'x')
+                peer.settimeout(PATIENCE)
+                assert peer.recv(1) == b'x'
+            finally:
+                os.close(descriptor)
 
     def test_discards_one_in_a_two_phase_commit_and_leaves_it_prepared(
         self, manager: DbConnectionManager, on_server: Callable[[str], Any], caplog: pytest.LogCaptureFixture

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gcpool.contrib import _watchdog
+from gcpool.contrib._sockets import shut_down
 from gcpool.contrib._watchdog import CutOff, cut_off_after
 from tests.contrib.servers import PATIENCE
 from tests.support import program_environment
@@ -84,14 +85,24 @@ def test_many_have_one_thread() -> None:
 
 
 def test_ended_in_time_does_not_happen(watchdog: _watchdog._Watchdog) -> None:
-    last = threading.Event()
-    ended = CutOff(never, 0.01)
+    begun, go_on, last = threading.Event(), threading.Event(), threading.Event()
+
+    def keep_busy() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    # Until the others have ended, nothing happens.
+    first = CutOff(keep_busy, 0.0)
+    assert begun.wait(PATIENCE)
+    ended = CutOff(never, 0.0)
     ended.end()
     ended.end()
-    CutOff(never, 0.02)
+    CutOff(never, 0.0)
     gc.collect()
-    kept = CutOff(last.set, 0.03)
+    kept = CutOff(last.set, 0.001)
+    go_on.set()
     assert last.wait(PATIENCE)
+    assert first.happened
     assert kept.happened
     assert not ended.happened
 
@@ -264,7 +275,7 @@ def test_without_threads_nothing_happens_and_that_is_said_once(
         no_threads(patch)
         cut_off = CutOff(happened.set, 0.0)
         for _ in range(3):
-            with cut_off_after(ours.fileno(), 0.0) as was_cut_off:
+            with cut_off_after(ours.close, 0.0) as was_cut_off:
                 peer.sendall(b'x')
                 assert ours.recv(1) == b'x'
             assert not was_cut_off()
@@ -282,10 +293,10 @@ def test_a_socket_is_cut_off() -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         ours.settimeout(PATIENCE)
-        with cut_off_after(ours.fileno(), 0.01) as was_cut_off:
+        with cut_off_after(lambda: shut_down(ours), 0.01) as was_cut_off:
             assert ours.recv(1) == b''
         assert was_cut_off()
-    with cut_off_after(-1, None) as was_cut_off:
+    with cut_off_after(never, None) as was_cut_off:
         assert not was_cut_off()
 
 

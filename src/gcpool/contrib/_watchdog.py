@@ -48,19 +48,20 @@ def shut_down_descriptor(fd: int) -> None:
 
 
 @contextlib.contextmanager
-def cut_off_after(fd: int, timeout: float | None) -> Iterator[Callable[[], bool]]:
-    """Shut a socket down if the block takes too long; this ends a wait that has no time limit of its own.
+def cut_off_after(shut_down: Callable[[], object], timeout: float | None) -> Iterator[Callable[[], bool]]:
+    """Shut a connection down if the block takes too long; this ends a wait that has no time limit of its own.
 
     Where no thread can be started the wait is not cut off: the limits of TCP apply.
 
-    :param fd: the descriptor, which must stay open during the block
+    :param shut_down: as for :py:class:`CutOff`. It may be called after the block, if a signal handler has raised at the
+        end of that, so it must not shut down by a descriptor that the connection had in the block.
     :param timeout: seconds, None for no limit
     :return: of the context manager: tells whether the wait was cut off. Call it at the end of the block.
     """
     if timeout is None:
         yield lambda: False
         return
-    cut_off = CutOff(lambda: shut_down_descriptor(fd), timeout)
+    cut_off = CutOff(shut_down, timeout)
     try:
         yield lambda: cut_off.happened
     finally:

@@ -274,7 +274,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         try:
             if _is_ready(conn) and not self._resets_all:
                 return
-            with cut_off_after(conn.fileno(), self._rollback_timeout) as was_cut_off:
+            with cut_off_after(lambda: _shut_down(conn), self._rollback_timeout) as was_cut_off:
                 _roll_back(conn)
                 if self._resets_all:
                     session = self._sessions.get(conn)
@@ -304,6 +304,12 @@ def _connect(params: dict[str, Any], timeout: float | None) -> Connection:
         params = {**params, 'connect_timeout': shorter_connect_timeout(timeout, _configured_timeout(params))}
     conn: Connection = psycopg2.connect(**params)
     return conn
+
+
+def _shut_down(conn: Connection) -> None:
+    # If it is late, the connection may be closed, and another one may have got the descriptor.
+    if not conn.closed:
+        shut_down_descriptor(conn.fileno())
 
 
 def _is_at_work(conn: Connection) -> bool:
@@ -363,7 +369,7 @@ def _answers(conn: Connection, timeout: float | None) -> bool:
     # Otherwise psycopg2 begins a transaction before the statement. Switching costs no round trip.
     conn.autocommit = True
     try:
-        with cut_off_after(conn.fileno(), timeout) as was_cut_off, conn.cursor() as cursor:
+        with cut_off_after(lambda: _shut_down(conn), timeout) as was_cut_off, conn.cursor() as cursor:
             cursor.execute('SELECT 1')
     finally:
         if not conn.closed:
