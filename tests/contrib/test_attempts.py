@@ -99,7 +99,7 @@ def test_each_waits_for_another_one(attempts: Attempts) -> None:
     assert len(threads) == len(attempts._given_up) == 2
 
     def places_left() -> int:
-        return sum(len(attempt.places) for attempt in attempts._given_up)
+        return sum(not attempt._successor for attempt in attempts._given_up)
 
     with in_thread(lambda: connects(attempts)):
         wait_until(lambda: places_left() == 1)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gcpool.contrib import _sockets_async, _watchdog
-from gcpool.contrib._attempts import Attempts
+from gcpool.contrib._attempts import Attempt, Attempts
 from gcpool.contrib._sockets import RESOLUTIONS
 from gcpool.contrib._watchdog import CutOff
 from tests.programs.signal_programs import Alarm, be_quiet, interrupted_at
@@ -169,6 +169,30 @@ def connecting() -> None:
         assert not attempts._given_up
 
     interrupt_everywhere(attempt, check, connect)
+
+
+def taking_a_place() -> None:
+    """Whoever is interrupted before it waits for an abandoned attempt leaves that to the next one."""
+    attempts = Attempts()
+    abandoned: list[Attempt] = []
+
+    def abandon() -> None:
+        abandoned.append(Attempt('db'))
+        attempts.give_up(abandoned[-1])
+
+    def attempt() -> None:
+        with attempts.place('db') as ended:
+            assert ended is abandoned[-1].ended
+            abandoned[-1].end()
+
+    def check() -> None:
+        if abandoned[-1].is_over:
+            abandon()
+        else:
+            assert not abandoned[-1]._successor, 'nobody will wait for that attempt'
+
+    abandon()
+    interrupt_everywhere(attempt, check)
 
 
 def resolving() -> None:

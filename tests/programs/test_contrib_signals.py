@@ -25,6 +25,10 @@ def test_an_interrupted_attempt_to_connect_ends() -> None:
     run_program('contrib_signal_programs', 'connecting')
 
 
+def test_whoever_is_interrupted_leaves_the_wait_for_an_abandoned_attempt_to_the_next() -> None:
+    run_program('contrib_signal_programs', 'taking_a_place')
+
+
 def test_an_interrupted_resolution_in_an_event_loop_ends() -> None:
     run_program('contrib_signal_programs', 'resolving')
 

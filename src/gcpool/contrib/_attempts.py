@@ -53,10 +53,10 @@ class Attempt:
         self.endpoint = endpoint
         self._process = os.getpid()
         self.ended = Latch()
-        # Has one element until another attempt waits for the end of this one. pop() is atomic; a lock could stay locked
-        # after a fork, or after a signal handler has raised.
-        self.places: list[None] = [None]
-        # Has one element until the attempt begins; also popped atomically.
+        # Who waits for the end of this one, and then has its place: what is entered first stays, because setdefault() is
+        # atomic. A lock could stay locked after a fork, or after a signal handler has raised.
+        self._successor: dict[str, object] = {}
+        # Has one element until the attempt begins; pop() is atomic, too.
         self._unbegun: list[None] = [None]
         #: Whether the caller has abandoned the attempt.
         self.is_given_up = False
@@ -70,6 +70,15 @@ class Attempt:
         except IndexError:
             return False
         return True
+
+    def take_place(self, successor: object) -> bool:
+        """Take the place of this attempt, and return True, unless another one has taken it."""
+        return self._successor.setdefault('', successor) is successor
+
+    def leave_place(self, successor: object) -> None:
+        """Let another one take the place, if it is this one's."""
+        if self._successor.get('') is successor:
+            del self._successor['']
 
     @property
     def is_here(self) -> bool:
@@ -173,22 +182,21 @@ class Attempts:
         :return: of the context manager: the event to wait for in the block, None for nothing. If the block raises,
             another attempt may take the place.
         """
-        attempt = self._take_one(endpoint)
+        successor = object()
         try:
-            yield None if attempt is None else attempt.ended
+            yield self._take_one(endpoint, successor)
         except BaseException:
-            if attempt is not None:
-                attempt.places.append(None)
+            # All of them: if a signal handler raised, it is not known which one was taken.
+            for attempt in self._given_up.copy():
+                attempt.leave_place(successor)
             raise
 
-    def _take_one(self, endpoint: Hashable) -> Attempt | None:
+    def _take_one(self, endpoint: Hashable, successor: object) -> Latch | None:
         for attempt in self._given_up.copy():
             if not attempt.is_here or attempt.is_over:
                 self._given_up.discard(attempt)
-            elif attempt.endpoint == endpoint:
-                with contextlib.suppress(IndexError):
-                    attempt.places.pop()
-                    return attempt
+            elif attempt.endpoint == endpoint and attempt.take_place(successor):
+                return attempt.ended
         return None
 
     def describe(self, endpoint: Hashable) -> str:
