@@ -53,8 +53,8 @@ class Attempt:
         self.endpoint = endpoint
         self._process = os.getpid()
         self.ended = Latch()
-        # Who waits for the end of this one, and then has its place: what is entered first stays, because setdefault() is
-        # atomic. A lock could stay locked after a fork, or after a signal handler has raised.
+        # Who waits for the end of this one, and then has its place: what is entered first stays, because setdefault()
+        # is atomic. A lock could stay locked after a fork, or after a signal handler has raised.
         self._successor: dict[str, object] = {}
         # Has one element until the attempt begins; pop() is atomic, too.
         self._unbegun: list[None] = [None]
