@@ -150,6 +150,55 @@ class TestCap:
             pool.close()
         assert watch.most == 1
 
+    @pytest.mark.parametrize('make', [ConnectionManager, DbConnectionManager])
+    def test_of_a_thread_that_goes_on_with_its_next_statement(
+        self, postgres: PostgresServer, make: Callable[..., Any]
+    ) -> None:
+        manager = make({'db': postgres.dsn}, cancel_timeout=PATIENCE / 3)
+        conn = manager.create('db')
+        ended: list[str] = []
+
+        def work() -> None:
+            for _ in range(3):
+                try:
+                    conn.cursor().execute('SELECT pg_sleep(3600)')
+                except (psycopg.Error, psycopg2.Error) as exc:
+                    ended.append(str(exc))
+
+        conn.autocommit = True
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        until_at_work(conn)
+        manager.dispose('db', conn)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+        assert 'canceling statement' in ended[0]
+        postgres.wait_for_sessions(0)
+
+    def test_of_a_task_that_goes_on_with_its_next_statement(self, run: Run, postgres: PostgresServer) -> None:
+        async def main() -> None:
+            manager = AsyncConnectionManager({'db': postgres.dsn}, cancel_timeout=PATIENCE / 3)
+            conn = await manager.create('db')
+            ended: list[str] = []
+
+            async def work() -> None:
+                for _ in range(3):
+                    try:
+                        await conn.execute('SELECT pg_sleep(3600)')
+                    except psycopg.Error as exc:
+                        ended.append(str(exc))
+
+            await conn.set_autocommit(True)
+            task = asyncio.ensure_future(work())
+            while conn.info.transaction_status != TransactionStatus.ACTIVE:  # noqa: ASYNC110  (it tells nobody)
+                await asyncio.sleep(0)
+            await manager.dispose('db', conn)
+            await asyncio.wait_for(task, PATIENCE)
+            assert 'canceling statement' in ended[0]
+
+        run(main)
+        postgres.wait_for_sessions(0)
+
     @pytest.mark.parametrize('asynchronous', [True, False])
     def test_with_a_libpq_that_waits(self, postgres: PostgresServer, asynchronous: bool) -> None:
         """The system's libpq, with psycopg's implementation in Python: before version 17 it cannot cancel without
@@ -191,21 +240,22 @@ def at_work_in_thread(conn: Any) -> Iterator[None]:
         except (psycopg.Error, psycopg2.Error) as exc:
             failures.append(exc)
 
+    # Otherwise the connection is busy with a BEGIN first.
+    conn.cursor().execute('SELECT 1')
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    deadline = time.monotonic() + PATIENCE
-    while conn.info.transaction_status != TransactionStatus.ACTIVE or is_in_begin(conn):
-        assert time.monotonic() < deadline
+    until_at_work(conn)
     yield
     thread.join(PATIENCE)
     assert not thread.is_alive()
     assert len(failures) == 1
 
 
-def is_in_begin(conn: Any) -> bool:
-    # The BEGIN before the statement makes the connection busy, too. Its end cannot be seen here, but takes no time.
-    time.sleep(0.02)
-    return False
+def until_at_work(conn: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while conn.info.transaction_status != TransactionStatus.ACTIVE:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def run_program(program: str, postgres: PostgresServer, **environment: str) -> 'subprocess.CompletedProcess[str]':

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import time
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Any, Generic, Literal, TypeVar, overload
 from weakref import ref
@@ -14,10 +13,9 @@ from psycopg.rows import TupleRow
 from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import BAD_PARAMS, look_up_async
 from gcpool.contrib._goodbye import wait_for_end_async
-from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK
+from gcpool.contrib._libpq import CANCEL_TIMEOUT
 from gcpool.contrib._postgres import BROKEN_CODES
 from gcpool.contrib._psycopg_manager import (
-    PATIENCE_WITH_USER,
     AsyncConninfoSource,
     ManagerBase,
     check_configured,
@@ -27,12 +25,10 @@ from gcpool.contrib._psycopg_manager import (
 )
 from gcpool.contrib._psycopg_state import SETTINGS_WITH_SETTERS
 from gcpool.contrib._psycopg_statements import (
-    ask_to_cancel_async,
-    cut_off_user,
     exchange_async,
-    has_answer,
     is_at_work,
     is_connected,
+    take_from_user_async,
     to_its_end,
     wait_bounded,
 )
@@ -178,17 +174,7 @@ class AsyncConnectionManager(
         locked = False
         try:
             if is_at_work(conn):
-                session.deadline = deadline = time.monotonic() + seconds
-                while not has_answer(conn) and (left := deadline - time.monotonic()) > 0:
-                    await ask_to_cancel_async(conn, left)
-                    ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
-                    # A task that waits for the answer has the loop watch the socket, which can have one watcher.
-                    while not has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
-                        await asyncio.sleep(LOOK)
-                if conn.lock.locked():
-                    locked = await _locks(conn.lock, min(PATIENCE_WITH_USER, seconds))
-                    if not locked and cut_off_user(conn):
-                        locked = await _locks(conn.lock, PATIENCE_WITH_USER)
+                locked = await take_from_user_async(conn, session, seconds)
             session.hold(conn)
             await conn.close()
         finally:
@@ -264,13 +250,6 @@ class AsyncConnectionManager(
         except BaseException as exc:
             self._give_up(endpoint, conn, exc)
             raise
-
-
-async def _locks(lock: asyncio.Lock, seconds: float) -> bool:
-    try:
-        return await asyncio.wait_for(lock.acquire(), seconds)
-    except asyncio.TimeoutError:
-        return False
 
 
 async def _change(conn: AsyncConnection[Any], name: str, value: Any) -> None:

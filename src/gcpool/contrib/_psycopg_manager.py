@@ -48,7 +48,6 @@ from gcpool.contrib._psycopg_state import (
 from gcpool.exceptions import ConnectError, DiscardConnection
 
 __all__ = [
-    'PATIENCE_WITH_USER',
     'AsyncConninfoSource',
     'Conninfo',
     'ConninfoSource',
@@ -75,9 +74,6 @@ AsyncConninfoSource: TypeAlias = (
     Mapping[_EndpointT, Conninfo | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]]
     | Callable[[_EndpointT], Conninfo | Awaitable[Conninfo]]
 )
-
-#: Seconds that a thread or task has to leave a connection that is closed while in use.
-PATIENCE_WITH_USER = 0.1
 
 # The name that users know the class by.
 logger = GuardedLogger('gcpool.contrib.psycopg')

@@ -29,18 +29,21 @@ from gcpool.contrib._watchdog import shut_down_descriptor
 __all__ = [
     'ask_to_cancel',
     'ask_to_cancel_async',
-    'cut_off_user',
     'exchange',
     'exchange_async',
-    'has_answer',
     'is_at_work',
     'is_connected',
+    'take_from_user',
+    'take_from_user_async',
     'to_its_end',
     'wait_bounded',
     'waits_until',
 ]
 
 _ResultT = TypeVar('_ResultT')
+
+# Seconds that a thread or task has to leave a connection that is closed while in use.
+_PATIENCE_WITH_USER = 0.1
 
 # Minimum number of seconds for a request to the server, like the minimum for connecting with a limit of 0.
 _SHORTEST_WAIT = 0.05
@@ -243,11 +246,6 @@ def is_at_work(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     return not conn.closed and conn.pgconn.transaction_status == TransactionStatus.ACTIVE
 
 
-def has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Whether a statement has ended, or its answer has arrived but was not read."""
-    return not is_at_work(conn) or poll_once(conn.pgconn.socket)[0]
-
-
 def ask_to_cancel(conn: Connection[Any], seconds: float) -> None:
     """Ask the server to end the statement of a connection, and wait for at most some seconds until it accepts that."""
     if capabilities.has_cancel_safe():
@@ -297,12 +295,66 @@ def _blocking_cancel(pgconn: PGconn) -> Callable[[], None]:
     return LibpqCancel(str(module), cast('Any', pgconn).pgconn_ptr)
 
 
-def cut_off_user(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """End the wait of a thread or task for an answer that the server does not send.
+def take_from_user(conn: Connection[Any], session: Session, seconds: float) -> bool:
+    """End what a thread executes, and acquire the connection's lock, which psycopg holds during a statement.
 
-    :return: False if there is an answer: then nothing waits for it, and the server is about to end the session
+    The server is asked to end the statement, and each that follows right away, as one does after its ``BEGIN``. At last
+    the thread's wait for an answer is cut off.
+
+    :param seconds: for which the server is asked at most
+    :return: whether the lock was acquired: not if nobody had it, or its thread has not left
     """
-    if conn.closed or poll_once(conn.pgconn.socket)[0]:
+    session.deadline = deadline = time.monotonic() + seconds
+    while True:
+        while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
+            ask_to_cancel(conn, left)
+            ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
+            while not _has_answer(conn) and time.monotonic() < ask_again:
+                time.sleep(LOOK)
+        if not conn.lock.locked():
+            return False
+        if conn.lock.acquire(timeout=min(_PATIENCE_WITH_USER, seconds)):
+            return True
+        if _has_unread_answer(conn):
+            return False
+        if time.monotonic() >= deadline:
+            shut_down_descriptor(conn.pgconn.socket)
+            return conn.lock.acquire(timeout=_PATIENCE_WITH_USER)
+
+
+async def take_from_user_async(conn: AsyncConnection[Any], session: Session, seconds: float) -> bool:
+    """Do for a task what :py:func:`take_from_user` does for a thread."""
+    session.deadline = deadline = time.monotonic() + seconds
+    while True:
+        while not _has_answer(conn) and (left := deadline - time.monotonic()) > 0:
+            await ask_to_cancel_async(conn, left)
+            ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
+            # A task that waits for the answer has the loop watch the socket, which can have one watcher.
+            while not _has_answer(conn) and time.monotonic() < ask_again:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK)
+        if not conn.lock.locked():
+            return False
+        if await _acquires(conn.lock, min(_PATIENCE_WITH_USER, seconds)):
+            return True
+        if _has_unread_answer(conn):
+            return False
+        if time.monotonic() >= deadline:
+            shut_down_descriptor(conn.pgconn.socket)
+            return await _acquires(conn.lock, _PATIENCE_WITH_USER)
+
+
+def _has_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    # Also if the statement has ended.
+    return not is_at_work(conn) or poll_once(conn.pgconn.socket)[0]
+
+
+def _has_unread_answer(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    # Nobody waits for it.
+    return conn.closed or poll_once(conn.pgconn.socket)[0]
+
+
+async def _acquires(lock: asyncio.Lock, seconds: float) -> bool:
+    try:
+        return await asyncio.wait_for(lock.acquire(), seconds)
+    except asyncio.TimeoutError:
         return False
-    shut_down_descriptor(conn.pgconn.socket)
-    return True

@@ -6,7 +6,6 @@
 """
 
 import inspect
-import time
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
@@ -31,10 +30,9 @@ except ImportError as exc:
         name='psycopg',
     ) from exc
 
-from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK
+from gcpool.contrib._libpq import CANCEL_TIMEOUT
 from gcpool.contrib._psycopg_async import AsyncConnectionManager
 from gcpool.contrib._psycopg_manager import (
-    PATIENCE_WITH_USER,
     AsyncConninfoSource,
     Conninfo,
     ConninfoSource,
@@ -45,15 +43,7 @@ from gcpool.contrib._psycopg_manager import (
     params_for,
     raise_typed,
 )
-from gcpool.contrib._psycopg_statements import (
-    ask_to_cancel,
-    cut_off_user,
-    exchange,
-    has_answer,
-    is_at_work,
-    is_connected,
-    waits_until,
-)
+from gcpool.contrib._psycopg_statements import exchange, is_at_work, is_connected, take_from_user, waits_until
 
 __all__ = [
     'BROKEN_CODES',
@@ -247,16 +237,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         locked = False
         try:
             if is_at_work(conn):
-                session.deadline = deadline = time.monotonic() + seconds
-                while not has_answer(conn) and (left := deadline - time.monotonic()) > 0:
-                    ask_to_cancel(conn, left)
-                    ask_again = min(time.monotonic() + ASK_AGAIN, deadline)
-                    while not has_answer(conn) and time.monotonic() < ask_again:
-                        time.sleep(LOOK)
-                if conn.lock.locked():
-                    locked = conn.lock.acquire(timeout=min(PATIENCE_WITH_USER, seconds))
-                    if not locked and cut_off_user(conn):
-                        locked = conn.lock.acquire(timeout=PATIENCE_WITH_USER)
+                locked = take_from_user(conn, session, seconds)
             session.hold(conn)
             # The good-bye is sent without waiting.
             conn.close()

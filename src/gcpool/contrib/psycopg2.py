@@ -64,6 +64,9 @@ DsnSource: TypeAlias = (
 
 _BUSY_OR_LOST = (extensions.TRANSACTION_STATUS_ACTIVE, extensions.TRANSACTION_STATUS_UNKNOWN)
 
+# Seconds that the close of a connection may wait for its user.
+_LONGEST_CLOSE = 0.1
+
 # psycopg2 sets the date style by a statement if the server has another one; it cannot read any other.
 _FULL_RESET = f"{FULL_RESET}; SET datestyle TO 'ISO'"
 
@@ -200,19 +203,22 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     # Not by dispose(), which the pool calls once for each connection, and which a subclass may count.
     def _end(self, conn: Connection, seconds: float = 0.0) -> None:
         session = self._sessions.get(conn)
+        was_at_work = not conn.closed and _is_at_work(conn)
+        if seconds and was_at_work:
+            deadline = time.monotonic() + seconds
+            if session is not None:
+                session.deadline = deadline
+            _end_statement(conn, deadline)
         if not conn.closed:
-            if seconds and _is_at_work(conn):
-                deadline = time.monotonic() + seconds
-                if session is not None:
-                    session.deadline = deadline
-                _end_statement(conn, deadline)
             fd = conn.fileno()
             if session is not None:
                 session.hold_socket(fd)
             if _is_at_work(conn):
                 # Closing would have to wait for a thread that waits for an answer.
                 shut_down_descriptor(fd)
-        conn.close()
+        # That thread may have begun its next statement just now.
+        with cut_off_after(lambda: _shut_down(conn), _LONGEST_CLOSE if was_at_work else None):
+            conn.close()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: Connection, timeout: float | None = None) -> bool:
         """Tell whether a connection is open. Leaves no transaction open, and without ``ping`` asks only the kernel.
@@ -316,6 +322,13 @@ def _is_at_work(conn: Connection) -> bool:
     return conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE
 
 
+def _goes_on_working(conn: Connection) -> bool:
+    # Also if a thread executes one statement after the other, as the BEGIN that psycopg2 inserts and what follows it.
+    if not _is_at_work(conn):
+        time.sleep(LOOK)
+    return _is_at_work(conn)
+
+
 def _end_statement(conn: Connection, deadline: float) -> None:
     """Ask the server to end a statement, and wait until the thread that waits for the statement has noticed its end."""
     if extensions.get_wait_callback() is not None:
@@ -327,7 +340,7 @@ def _end_statement(conn: Connection, deadline: float) -> None:
     except OSError as exc:
         logger.info('the server cannot be asked to end a statement: %s', exc)
         return
-    while _is_at_work(conn) and (left := deadline - time.monotonic()) > 0:
+    while _goes_on_working(conn) and (left := deadline - time.monotonic()) > 0:
         asked = Latch()
         ask_in_thread(ask, asked.set)
         if not asked.wait(left):
