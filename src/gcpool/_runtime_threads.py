@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
 from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
+from ._workers import before_fork
 from ._workers.closers import SyncClosers
 from .managers import ConnectionT, EndpointT
 
@@ -119,7 +120,8 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                     thread.join(max(until - self._core.now(), 0.0))
                 waited_for += threads
                 threads = workers.stop()
-            at_work += len(threads)
+            # One that is idle has been told to end. On a busy machine it may not have noticed.
+            at_work += len({*threads}.difference(before_fork.idle_threads))
         if at_work:
             logger.warning('closing the pool: threads that are still closing a connection: %d', at_work)
 
