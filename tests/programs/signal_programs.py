@@ -383,6 +383,10 @@ def waking_the_collector() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+# What reports exceptions that nobody can catch: its own would be reported, too.
+HOOKS: set[CodeType] = set()
+
+
 @final
 class Storm:
     """Interrupts the main thread every 50 to 200 us, at whatever bytecode it is, but for those of some functions.
@@ -394,7 +398,7 @@ class Storm:
     """
 
     def __init__(self, *spared: Callable[..., Any]) -> None:
-        self.spared: set[CodeType] = {function.__code__ for function in spared}
+        self.spared: set[CodeType] = HOOKS | {function.__code__ for function in spared}
         self.spared |= {value.__code__ for value in vars(Storm).values() if hasattr(value, '__code__')}
         self.count = 0
         self.raging = False
@@ -493,6 +497,7 @@ def be_quiet() -> None:
         if kind is not Alarm:
             print_exception(kind, exc, traceback)
 
+    HOOKS.update({report_others.__code__, print_others.__code__})
     sys.unraisablehook = report_others
     # Compiled finalizers print what they raise before they report it.
     sys.excepthook = print_others
