@@ -510,12 +510,12 @@ def real_threads() -> None:
 
 def cut_off() -> None:
     """A greenlet that waits for its peer is cut off in time, also where another hub was the first to need that."""
-    from gcpool.contrib._sockets import shut_down
-    from gcpool.contrib._watchdog import cut_off_after
+    from gcpool.contrib._watchdog import cut_off_after, shut_down_descriptor
 
     def wait() -> bool:
         ours, peer = socket.socketpair()
-        with ours, peer, cut_off_after(lambda: shut_down(ours), 0.01) as was_cut_off:
+        descriptor = ours.fileno()
+        with ours, peer, cut_off_after(lambda: shut_down_descriptor(descriptor), 0.01) as was_cut_off:
             return ours.recv(1) == b'' and was_cut_off()
 
     assert gevent.get_hub().threadpool.spawn(wait).get(timeout=PATIENCE)
