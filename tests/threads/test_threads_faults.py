@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from gcpool._workers.before_fork import idle_threads
 from gcpool.exceptions import DiscardConnection, PoolTimeout
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, FlakyManager, Gate, HookedManager, Manager
@@ -276,6 +277,8 @@ def test_a_release_that_is_interrupted_beside_its_closing_closes_all_the_same(mo
         case.cycle('other')
         conn = case.pool.acquire('a')
         case.manager.script('on_release', DiscardConnection('unfit'))
+        [collector] = case.pool._collector._threads
+        until(lambda: collector.thread in idle_threads and collector.wakeup._lock.locked())
         # Something is due now, and the collector, whose thread sleeps a real minute, does not know it yet.
         case.clock.advance(100)
         with monkeypatch.context() as patch:
