@@ -439,8 +439,14 @@ class Tasks(Loop):
         while self.left:
             yield self.nap(self.world.random() * 0.02 - 0.01)
             coroutine: Any = self.left.pop(0).get_coro()
-            with suppress(Interruption):
+            try:
                 coroutine.close()
+            except Interruption:
+                continue
+            except RuntimeError as exc:
+                # If a signal handler raises meanwhile, the user takes that for all there is, and goes on.
+                if 'ignored GeneratorExit' not in str(exc):
+                    raise
 
     def end(self) -> None:
         """End what is left after a failure: the garbage collector would do so when there is no loop any more."""
