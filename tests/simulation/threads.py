@@ -452,13 +452,16 @@ class Threads:
 
     @contextmanager
     def disposing(self) -> Iterator[None]:
-        """A dispose is at work. Not more of the closers may be than there are to be."""
+        """A dispose is at work. Not more of the closers may be than there are to be.
+
+        Where no thread can be started, one that ends closes as a caller does.
+        """
         fiber = self.current
         if fiber is None or not fiber.closes:
             yield
             return
         self.at_dispose.add(fiber)
-        if len(self.at_dispose) > self.most_closers:
+        if len(self.at_dispose) > self.most_closers and not self.world.threads_refused:
             self.world.fail(f'{len(self.at_dispose)} closers are at work, of at most {self.most_closers}')
         try:
             yield
