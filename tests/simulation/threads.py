@@ -523,9 +523,13 @@ class Threads:
             world.judge()
 
     def judge_collectors(self) -> None:
-        """All threads wait. Where two have started a collector at once, one of the collectors has ended."""
+        """All threads wait. Where two have started a collector at once, one of the collectors has ended, or is still in
+        the middle of a dispose."""
         collector = self.pool._collector
-        if collector is not None and sum(each.runs_in(self.process) for each in collector._threads) > 1:
+        if collector is None:
+            return
+        idle = [each for each in collector._threads if each.thread in before_fork.idle_threads]
+        if sum(each.runs_in(self.process) for each in idle) > 1:
             self.world.fail('there are two collectors')
 
     def fork(self) -> None:
