@@ -35,6 +35,8 @@ import gcpool._core
 import gcpool._workers.before_fork
 import gcpool._workers.closers
 import gcpool.asyncio
+from gcpool._workers.closers import SyncClosers
+from gcpool._workers.collector_threads import SyncCollector
 from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool
@@ -179,9 +181,19 @@ def until_idle(count: int) -> None:
 
     def all_are_idle() -> bool:
         there = {thread for thread in threading.enumerate() if thread.name.startswith('gcpool-')}
-        return len(there) >= count and there == {*gcpool._workers.before_fork.idle_threads}
+        idle = dict(gcpool._workers.before_fork.idle_threads)
+        return len(there) >= count and there == {*idle} and not any(map(is_called, idle.values()))
 
     until(all_are_idle)
+
+
+def is_called(workers: SyncCollector | SyncClosers) -> bool:
+    """Whether a thread has been called and has not noticed yet: it counts as idle until then."""
+    if isinstance(workers, SyncCollector):
+        wakeups = [collector.wakeup for collector in list(workers._threads)]
+    else:
+        wakeups = [process.wakeup for process in list(workers._by_epoch.values())]
+    return not all(wakeup._lock.locked() for wakeup in wakeups)
 
 
 class Line:
