@@ -143,6 +143,22 @@ async def test_a_dropped_leaving_disposes_of_what_is_to_be_closed_for_who_waits(
         await case.release(await waiting)
 
 
+async def test_a_block_whose_coroutine_is_closed_is_left_without_waiting_for_a_close() -> None:
+    async def user() -> None:
+        async with case.pool.connection('a'):
+            await asyncio.get_running_loop().create_future()
+
+    async with Case(total_max_size=1, max_size=1) as case:
+        await case.cycle('a')
+        coroutine = user()
+        coroutine.send(None)
+        waiting = asyncio.ensure_future(case.pool.acquire('b'))
+        await case.waiting(1)
+        # It may not await anything.
+        coroutine.close()
+        await case.release(await waiting)
+
+
 @pytest.mark.parametrize('how', ['dropped', 'closed'])
 async def test_what_no_hook_has_tidied_up_is_checked(how: str) -> None:
     async with Case(HookedManager(), check_interval=50) as case:

@@ -739,8 +739,8 @@ class TestInPool:
 
                 async def user() -> None:
                     async with pool.connection('db') as conn:
-                        # No more than uvloop reads at once, 256,000 bytes: asyncpg fails on what uvloop reads next before
-                        # the cancelled task runs, because no call waits for that, and uvloop reports it.
+                        # No more than uvloop reads at once, 256,000 bytes. Where uvloop reads once more before the
+                        # cancelled task runs, asyncpg fails: no call waits for what was read.
                         await conn.copy_from_query('SELECT generate_series(1, 20000)', output=slow_sink)
 
                 copying = asyncio.ensure_future(user())

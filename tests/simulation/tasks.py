@@ -439,6 +439,7 @@ class Tasks(Loop):
         while self.left:
             yield self.nap(self.world.random() * 0.02 - 0.01)
             coroutine: Any = self.left.pop(0).get_coro()
+            self.world.finalising_since = Interruption.count
             try:
                 coroutine.close()
             except Interruption:
@@ -447,6 +448,8 @@ class Tasks(Loop):
                 # If a signal handler raises meanwhile, the user takes that for all there is, and goes on.
                 if 'ignored GeneratorExit' not in str(exc):
                     raise
+            finally:
+                self.world.finalising_since = None
 
     def end(self) -> None:
         """End what is left after a failure: the garbage collector would do so when there is no loop any more."""

@@ -90,7 +90,16 @@ class LogFailed(Exception):
 
 
 class Interruption(BaseException):
-    """Stands for what is no Exception, as KeyboardInterrupt, which would end the simulation."""
+    """Stands for what is no Exception, as KeyboardInterrupt, which would end the simulation.
+
+    :cvar count: how many there have been
+    """
+
+    count = 0
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        Interruption.count += 1
 
 
 class Runtime(Protocol):
@@ -299,6 +308,8 @@ class World:
         self.calm = False
         self.calm_at = 0.0
         self.stalled = 0.0
+        # While the coroutine of a user is closed whom a fork has left behind: how many interruptions there were before.
+        self.finalising_since: int | None = None
         self.living = 0
         # Those who are in close().
         self.closers: list[User] = []
@@ -754,13 +765,20 @@ class World:
                 user.cancels = 0
             except GeneratorExit:
                 raise
-            except BaseException as exc:  # noqa: BLE001 - whatever it is, nobody should see it
-                self.fail(f'{user!r}, {user.doing}: {exc!r}')
+            except BaseException as exc:  # noqa: BLE001 - see there
+                self.judge_error(user, exc)
                 break
             if user.calm_visits > 2:
                 break
         user.doing = 'gone'
         self.living -= 1
+
+    def judge_error(self, user: User, exc: BaseException) -> None:
+        """A user got an error that nobody should see."""
+        if self.finalising_since not in {None, Interruption.count} and 'ignored GeneratorExit' in str(exc):
+            # A signal handler raised meanwhile: see Tasks.finalise().
+            raise exc
+        self.fail(f'{user!r}, {user.doing}: {exc!r}')
 
     def judge_interrupted(self, doing: str, exc: BaseException, user: User | None = None) -> None:
         """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same.

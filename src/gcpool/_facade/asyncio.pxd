@@ -16,7 +16,7 @@ cdef class AsyncPool(PoolFacade):
     cdef int share_core(self) except -1
     cdef bint finish_in_core(self, Entry e, unsigned int lease_no) except -1
     cdef int doom_due_or_spawn(self, double now) except -1
-    cdef object start_release(self, Entry e, unsigned int lease_no)
+    cdef object start_release(self, Entry e, unsigned int lease_no, bint waits)
     cdef object start_release_after_error(self, Entry e, unsigned int lease_no, object exc)
     cdef bint release_outside_loop(self, Lease context, object exc) except -1
     cdef object release_by_lookup(self, object conn, object endpoint)

@@ -94,7 +94,7 @@ cdef class AsyncPool(PoolFacade):
         # its task be cancelled before that step: this only ends the coroutine that a tracer has wrapped around it.
         if e is None or not self.own_loop.runs_here():
             return self.release_by_lookup(conn, endpoint)
-        remaining = self.start_release(e, ANY_LEASE)
+        remaining = self.start_release(e, ANY_LEASE, True)
         return new_released() if remaining is None else remaining
 
     cdef object release_by_lookup(self, object conn, object endpoint):
@@ -112,7 +112,7 @@ cdef class AsyncPool(PoolFacade):
                 begin_current_lease(coroutine.lease, e)
                 coroutine.inner = self._release_in_loop(coroutine.lease)
                 return coroutine
-            remaining = self.start_release(e, ANY_LEASE)
+            remaining = self.start_release(e, ANY_LEASE, True)
         except Exception as exc:
             coroutine = self.new_release_coroutine()
             coroutine.inner = coroutine_of_refusal(exc)
@@ -130,12 +130,12 @@ cdef class AsyncPool(PoolFacade):
             raise
         # If no loop runs, as where a coroutine is finalised in another thread, check() has raised another error. The
         # lease still has the entry then, and releases the connection when it is freed.
-        remaining = self.start_release(e, lease.lease_no)
+        remaining = self.start_release(e, lease.lease_no, True)
         lease.entry = None
         return remaining
 
-    cdef object start_release(self, Entry e, unsigned int lease_no):
-        # Releases a connection. Returns what is left to await, or None.
+    cdef object start_release(self, Entry e, unsigned int lease_no, bint waits):
+        # Releases a connection. Returns what is left to await, or None: a hook, and, if it waits, closes.
         cdef ReleaseCoroutine remaining
         if self._hooks_release or gcp_load_char(&e.broken):
             remaining = self.new_release_coroutine()
@@ -148,7 +148,9 @@ cdef class AsyncPool(PoolFacade):
                 remaining.inner = self._finish_release(remaining.lease)
             return remaining
         if self.finish_in_core(e, lease_no):
-            return self._wait_for_disposals(self.spawn_disposals())
+            tasks = self.spawn_disposals()
+            if waits:
+                return self._wait_for_disposals(tasks)
         return None
 
     cdef object start_release_after_error(self, Entry e, unsigned int lease_no, object exc):

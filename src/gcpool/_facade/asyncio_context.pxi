@@ -46,11 +46,14 @@ cdef class AsyncConnectionContext(Lease):
     def __aexit__(self, exc_type, exc, traceback):
         cdef AsyncPool pool = <AsyncPool>self.pool
         cdef Entry e
+        cdef bint waits
         if pool is not None and not pool.own_loop.runs_here() and pool.release_outside_loop(self, exc):
             return NOTHING_LEFT
         e = entry_to_leave_with(self)
         if exc is not None and pool._hooks_broken:
             remaining = pool.start_release_after_error(e, self.lease_no, exc)
         else:
-            remaining = pool.start_release(e, self.lease_no)
+            # A coroutine that is closed cannot await anything.
+            waits = exc is None or not isinstance(exc, GeneratorExit)
+            remaining = pool.start_release(e, self.lease_no, waits)
         return NOTHING_LEFT if remaining is None else remaining
