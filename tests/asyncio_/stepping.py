@@ -570,7 +570,7 @@ class World:
         forced = await self.pool.close(timeout)
         assert not self.pool._tasks
         collector = self.pool._collector
-        assert collector is None or (collector.task is None and collector._timer is None)
+        assert collector is None or (collector.task is None and collector._timer._handle is None)
         return forced
 
     async def end(self, endpoints: Iterable[str] = ('a',)) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gcpool._workers.collector_asyncio import AsyncCollector
+from gcpool._workers.loop_timer import LoopTimer
 from gcpool._workers.relief_timer import ReliefTimer
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
@@ -37,13 +38,11 @@ async def test_a_collector_that_could_not_set_its_timer_is_set_going_by_the_next
         assert isinstance(failures[0]['exception'], MemoryError)
         assert case.pool.get_size() == 0
         collector: Any = case.pool._collector
-        assert (collector._timer, collector.task) == (None, None)
+        assert (collector._timer._handle, collector.task) == (None, None)
         [conn, other] = await case.acquire('a', 2)
         await case.release(conn)
         case.clock.advance(SHORT)
-        if collector._timer is not None:
-            collector._timer.cancel()
-            collector._timer = None
+        collector._timer.cancel()
         await case.release(other)
         await until(lambda: case.manager.living == [other.name])
 
@@ -52,14 +51,14 @@ async def test_releases_find_the_timer_set_though_it_fires_at_once() -> None:
     """uvloop's timers do not know their time then."""
     async with Case(background_collector=True, min_idle=0, idle_timeout=0) as case:
         await case.release(*await case.acquire('a', 2))
-        assert case.pool._collector._timer is not None
+        assert case.pool._collector._timer._handle is not None
         await until(lambda: case.manager.living == [])
 
 
 @pytest.fixture
 def interruptions(monkeypatch: pytest.MonkeyPatch) -> list[Interruption]:
     """What signal handlers are to raise, one after the other. A timer counts as lost as soon as its time has passed."""
-    monkeypatch.setattr('gcpool._workers.collector_asyncio.COLLECTOR_PAUSE', 0.0)
+    monkeypatch.setattr('gcpool._workers.loop_timer.TIMER_LATENESS', 0.0)
     return []
 
 
@@ -90,26 +89,28 @@ async def until_past(time: float) -> None:
     await until(lambda: time < loop.time())
 
 
+@pytest.mark.parametrize('owner', [LoopTimer, AsyncCollector])
 async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_collecting(
-    interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
+    owner: type[Any], interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(AsyncCollector, '_fire', interruptions, monkeypatch)
+    interrupt(owner, '_fire', interruptions, monkeypatch)
     async with Case(background_collector=True, min_idle=0, idle_timeout=SHORT) as case:
         interruptions.append(Interruption('in _fire'))
         await case.cycle('a')
         collector: Any = case.pool._collector
-        timer = collector._timer
+        handle = collector._timer._handle
         await until_failed()
-        await until_past(collector._fires_at)
+        await until_past(collector._timer._fires_at)
         case.clock.advance(SHORT)
         await case.cycle('a')
-        assert collector._timer is not timer
+        assert collector._timer._handle is not handle
         case.clock.advance(SHORT)
         await until(lambda: case.manager.living == [])
 
 
 @pytest.mark.parametrize(
-    ('owner', 'name'), [(ReliefTimer, '_fire'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')]
+    ('owner', 'name'),
+    [(LoopTimer, '_fire'), (ReliefTimer, '_fire'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')],
 )
 async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from_that(
     owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
@@ -131,16 +132,16 @@ async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from
         waiter = spawn(case.pool.acquire, 'b')
         await gate.reached()
         ring_soon()
-        timer = relief_timer._timer
-        assert timer is not None
+        handle = relief_timer._timer._handle
+        assert handle is not None
         interruptions.append(Interruption(name))
         await until_failed()
         if name == '_fire':
-            await until_past(relief_timer._fires_at)
+            await until_past(relief_timer._timer._fires_at)
             # As an acquire does that has doomed a connection.
             case.pool._spawn_disposals()
         if name != '__call__':
-            assert relief_timer._timer not in {None, timer}
+            assert relief_timer._timer._handle not in {None, handle}
             ring_soon()
         await case.release(await waiter.result())
         gate.open()

@@ -928,11 +928,11 @@ async def test_a_timer_that_looks_again_is_there_only_while_a_close_is_waited_fo
         case.manager.script('dispose', gate)
         job = spawn(case.pool.acquire, 'b')
         await gate.reached()
-        timer = relief_timer._timer
-        assert timer is not None
+        handle = relief_timer._timer._handle
+        assert handle is not None
         gate.open()
         await case.release(await job.result())
         assert await case.cycle('c') == 'c1'
-        await until(lambda: relief_timer._timer is None)
-        assert timer.cancelled()
+        await until(lambda: relief_timer._timer._handle is None)
+        assert handle.cancelled()
         assert relief_timer.wakeups == 0

@@ -284,8 +284,8 @@ class Tasks(Loop):
 
     def left_behind(self) -> list[Any]:
         """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""
-        collector = self.pool._collector
-        timers = [timer.callback for *_, timer in self.timers if getattr(timer.callback, '__self__', self) is collector]
+        timer = getattr(self.pool._collector, '_timer', self)
+        timers = [handle.callback for *_, handle in self.timers if getattr(handle.callback, '__self__', None) is timer]
         return [*(task for task in self.pool._own_tasks() if not task.done()), *timers]
 
     def stall(self, seconds: float) -> None:

@@ -1,24 +1,17 @@
 """The collector of a pool on asyncio."""
 
 import weakref
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
+
+from .loop_timer import LoopTimer
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ['AsyncCollector', 'timer_will_fire']
+__all__ = ['AsyncCollector']
 
 # Seconds after which the collector of an asyncio pool goes on if its task was cancelled.
 COLLECTOR_PAUSE = 0.1
-
-
-def timer_will_fire(timer: 'asyncio.TimerHandle | None', fires_at: float, loop: 'asyncio.AbstractEventLoop') -> bool:
-    """Whether a timer will fire. If it is still there long after its time, a signal handler raised when it fired.
-
-    The timer is not asked for its time: uvloop's timers with a delay of less than a millisecond do not know it.
-    """
-    return timer is not None and fires_at > loop.time() - COLLECTOR_PAUSE
 
 
 class AsyncCollector:
@@ -32,8 +25,7 @@ class AsyncCollector:
 
     def __init__(self, pool: Any, name: str):
         self._pool = weakref.ref(pool)
-        self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = 0.0
+        self._timer = LoopTimer()
         #: The task that is collecting; None if none is.
         self.task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -46,7 +38,7 @@ class AsyncCollector:
         """A connection is due earlier than the collector knows. Called in the loop's thread."""
         if self._stopped:
             return
-        self._cancel_timer()
+        self._timer.cancel()
         pool = self._pool()
         if pool is None:
             return
@@ -59,7 +51,7 @@ class AsyncCollector:
         """Set the timer if there is neither timer nor task. Returns True: what is due will be closed."""
         pool = self._pool()
         loop = None if pool is None else pool._bound_loop
-        will_fire = loop is not None and timer_will_fire(self._timer, self._fires_at, loop)
+        will_fire = loop is not None and self._timer.will_fire_in(loop)
         if not will_fire and (self.task is None or self.task.done()):
             self.wake()
         return True
@@ -73,23 +65,12 @@ class AsyncCollector:
             # A coroutine that is finalised in this thread has released a connection.
             loop.call_soon_threadsafe(self.wake)
             return
-        self._cancel_timer()
+        self._timer.cancel()
         delay = pool._due_in()
-        if delay is None:
-            return
-        delay = max(delay, min_delay)
-        self._fires_at = loop.time() + delay
-        # In an empty context, which the collector's task inherits. Otherwise the context of the task that released the
-        # first connection, which may be a request's, would be kept as long as the pool.
-        self._timer = loop.call_later(delay, self._fire, context=Context())
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if delay is not None:
+            self._timer.set(loop, max(delay, min_delay), self._fire)
 
     def _fire(self) -> None:
-        self._timer = None
         self.wakeups += 1
         pool = self._pool()
         if pool is not None and not self._stopped:
@@ -107,4 +88,4 @@ class AsyncCollector:
     def stop(self) -> None:
         """Do not collect any more. Closes that have begun go on."""
         self._stopped = True
-        self._cancel_timer()
+        self._timer.cancel()

@@ -2,10 +2,9 @@
 
 import math
 import weakref
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from .collector_asyncio import timer_will_fire
+from .loop_timer import LoopTimer
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,8 +21,7 @@ class ReliefTimer:
 
     def __init__(self, pool: Any):
         self._pool = weakref.ref(pool)
-        self._timer: asyncio.TimerHandle | None = None
-        self._fires_at = 0.0
+        self._timer = LoopTimer()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._due = math.inf
         self.wakeups = 0
@@ -33,24 +31,18 @@ class ReliefTimer:
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
         due = math.inf if ended else pool._core.relief_ends_at()
-        is_set = due == math.inf or timer_will_fire(self._timer, self._fires_at, pool._bound_loop)
+        is_set = due == math.inf or self._timer.will_fire_in(loop)
         if due == self._due and loop is self._loop and is_set:
             return
         # Noted first: if a signal handler raises in what follows, the next call sets the timer.
         self._due = math.inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if due < math.inf:
-            delay = max(due - pool._core.now(), 0.0)
-            self._fires_at = pool._bound_loop.time() + delay
-            # In an empty context, as the collector's: see AsyncCollector.
-            self._timer = pool._bound_loop.call_later(delay, self._fire, context=Context())
+            self._timer.set(loop, max(due - pool._core.now(), 0.0), self._fire)
         self._loop = loop
         self._due = due
 
     def _fire(self) -> None:
-        self._timer = None
         self._due = math.inf
         self.wakeups += 1
         pool = self._pool()

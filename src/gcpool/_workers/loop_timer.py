@@ -1,0 +1,46 @@
+"""A timer of an event loop, for what a pool on asyncio does at its time."""
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ['TIMER_LATENESS', 'LoopTimer']
+
+# Seconds after which a timer that is still there will not fire any more: a signal handler raised when it fired.
+TIMER_LATENESS = 0.1
+
+
+class LoopTimer:
+    """Calls a function once, after a delay that can be set anew."""
+
+    def __init__(self) -> None:
+        self._handle: asyncio.TimerHandle | None = None
+        # The handle is not asked for its time: uvloop's with a delay of less than a millisecond do not know it.
+        self._fires_at = 0.0
+
+    def set(self, loop: 'asyncio.AbstractEventLoop', delay: float, callback: Callable[[], None]) -> None:
+        """Have a function called in so many seconds, and not the one that was to be called before.
+
+        It is called in an empty context, which what it starts inherits. The context of the task that sets the timer,
+        which may be a request's, would be kept as long as the timer, or what it starts.
+        """
+        self.cancel()
+        self._fires_at = loop.time() + delay
+        self._handle = loop.call_later(delay, self._fire, callback, context=Context())
+
+    def cancel(self) -> None:
+        """Have no function called."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def will_fire_in(self, loop: 'asyncio.AbstractEventLoop') -> bool:
+        """Whether a function will be called."""
+        return self._handle is not None and self._fires_at > loop.time() - TIMER_LATENESS
+
+    def _fire(self, callback: Callable[[], None]) -> None:
+        self._handle = None
+        callback()
