@@ -1,13 +1,11 @@
 """Checks the parameters that make a pool."""
 
-import math
-import numbers
 import operator
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from ._core import ENDLESS, PoolCore
+from ._core import ENDLESS, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
@@ -26,21 +24,9 @@ MAX_SIZE = 2**31 - 1
 _CO_COROUTINE = 0x80
 
 
-def _check_seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
-    try:
-        seconds = float(value)
-    except OverflowError:
-        raise ValueError(f'{name}={value!r}: expected seconds that a float can hold, or inf for no end') from None
-    if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f'{name}={value!r}: expected seconds, 0 or more')
-    return seconds
-
-
 def check_optional_seconds(name: str, value: object) -> float | None:
     """Check a time limit, None for no limit."""
-    return None if value is None else _check_seconds(name, value)
+    return None if value is None else float(checked_seconds(name, value))
 
 
 def _limit(seconds: float | None) -> float | None:
@@ -180,8 +166,8 @@ def make_core(
     :raises TypeError: when a parameter is of a wrong type
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
-    idle_timeout = _check_seconds('idle_timeout', idle_timeout)
-    max_lifetime = _check_seconds('max_lifetime', max_lifetime)
+    idle_timeout = float(checked_seconds('idle_timeout', idle_timeout))
+    max_lifetime = float(checked_seconds('max_lifetime', max_lifetime))
     min_idle = _check_count('min_idle', min_idle, 0)
     max_size = _check_count('max_size', max_size, 1)
     total_max_size = _check_count('total_max_size', total_max_size, 1)
@@ -217,7 +203,7 @@ def check_facade_parameters(
 
 def check_check_parameters(check_interval: float, check_timeout: float | None) -> tuple[float, float | None]:
     """Check the parameters of aliveness checks."""
-    check_interval = _check_seconds('check_interval', check_interval)
+    check_interval = float(checked_seconds('check_interval', check_interval))
     limit = check_optional_seconds('check_timeout', check_timeout)
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')

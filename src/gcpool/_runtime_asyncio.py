@@ -23,6 +23,7 @@ from ._core import (
     ReadyConnections,
     Signal,
     Waiter,
+    checked_seconds,
     load_asyncio,
     logger,
 )
@@ -81,7 +82,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         As in generic-connection-pool. Waiters are served first come, first served.
         """
         if timeout is not None:
-            timeout = self._checked_timeout(timeout)
+            timeout = checked_seconds('timeout', timeout)
         # After the connection was taken, there is no call (see ReadyConnections) and no jump, at which CPython 3.10
         # looks for signals, too: a signal handler that raised there would lose the connection.
         ready = self._ready

@@ -119,9 +119,6 @@ cdef class PoolFacade:
             core.retire_to_doomed(e, read_clock(core), lease_no)
         return 0
 
-    def _checked_timeout(self, timeout):
-        return checked_timeout(timeout)
-
     cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
         # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.

@@ -30,18 +30,16 @@ cpdef double dispose_time(double deadline, double now) noexcept:
     return HASTY_DISPOSE_TIME
 
 
-cdef inline object checked_timeout(object timeout):
-    # The timeout as a float or an int, which managers expect. An error of the caller is raised here.
-    if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
-        if isinstance(timeout, bool) or not isinstance(timeout, Real):
-            raise TypeError(
-                f'timeout {timeout!r} of type {type(timeout).__name__}: expected seconds as a float, or None'
-            )
+cpdef object checked_seconds(str name, object value):
+    """Check what a caller gave as a number of seconds. Returns it as a float or an int, which managers expect."""
+    if not isinstance(value, (float, int)) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f'{name}={value!r}: expected seconds as a float, got {type(value).__name__}')
     try:
-        if not isinstance(timeout, (float, int)):
-            timeout = float(timeout)
-        if <double>timeout >= 0:
-            return timeout
+        if not isinstance(value, (float, int)):
+            value = float(value)
+        if <double>value >= 0:
+            return value
     except OverflowError:
-        pass                # beyond all floats
-    raise ValueError(f'timeout {timeout!r}: expected seconds, 0 or more, or inf for no limit')
+        raise ValueError(f'{name}={value!r}: expected seconds that a float can hold, or inf for no limit') from None
+    raise ValueError(f'{name}={value!r}: expected seconds, 0 or more')
