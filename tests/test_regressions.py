@@ -2,27 +2,15 @@
 
 import asyncio
 import functools
-import gc
 import math
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import gcpool.asyncio
 import gcpool.threading
-from gcpool._core import (
-    AsyncConnectionContext,
-    CreateCall,
-    Disposal,
-    Entry,
-    PoolCore,
-    ReleaseCoroutine,
-    SyncConnectionContext,
-    Waiter,
-)
 from gcpool.exceptions import DiscardConnection, PoolTimeout
 from tests.support import PATIENCE, Interruption
 
@@ -50,10 +38,6 @@ class AsyncManager(gcpool.asyncio.BaseConnectionManager[str, Connection]):
 class ReleaseHook(AsyncManager):
     async def on_release(self, endpoint: str, conn: Connection) -> None:
         await asyncio.sleep(0)
-
-
-def make_core() -> PoolCore:
-    return PoolCore(1, 1, 1, 60.0, 3600.0)
 
 
 # -- objects that were made without what makes them whole: an error, where the process crashed -------------------------
@@ -89,81 +73,6 @@ def test_a_pool_is_built_once() -> None:
     with pool.connection('a'), pytest.raises(RuntimeError, match='was called already'):
         pool.__init__(Manager())  # type: ignore[misc]
     assert pool.get_endpoint_pool_size('a', acquired=False) == 1
-
-
-@pytest.mark.parametrize(
-    'use',
-    [
-        lambda core: core.release(Entry(), 0.0),
-        lambda core: core.release(None, 0.0),
-        lambda core: core.disposed(Entry(), 0.0),
-        lambda core: core.disposed(None, 0.0),
-        lambda core: core.doom_again(Entry()),
-        lambda core: core.created(Entry(), 1, 0.0),
-        lambda core: core.created(None, 1, 0.0),
-        lambda core: core.begin_release(Entry()),
-        lambda core: core.begin_release(None),
-        lambda core: core.adopt(Waiter('a'), Entry()),
-        lambda core: core.adopt(None, None),
-        lambda core: core.create_failed(Waiter('a'), 0.0),
-        lambda core: core.create_failed(None, 0.0),
-        lambda core: core.reject_dead(Waiter('a')),
-        lambda core: core.reject_dead(None),
-        lambda core: core.still_holds(Waiter('a')),
-        lambda core: core.still_holds(None),
-        lambda core: core.cancel(None, 0.0),
-        lambda core: core.give_up(None),
-        lambda core: core.request(None, 0.0),
-        lambda core: core.retire(Entry(), 0.0),
-        lambda core: core.watch_gone(Waiter(None), Entry()),
-        lambda core: core.watch_gone(None, None),
-        lambda core: core.watch_empty(None),
-        lambda core: core.unwatch(None),
-        lambda core: Waiter('a').__init__('b'),
-        lambda core: SyncConnectionContext().__enter__(),
-        lambda core: SyncConnectionContext().__exit__(None, None, None),
-        lambda core: AsyncConnectionContext().__aenter__(),
-        lambda core: AsyncConnectionContext().__aexit__(None, None, None),
-        lambda core: Disposal().send(None),
-        lambda core: Disposal().endpoint,
-        lambda core: CreateCall().send(None),
-        lambda core: ReleaseCoroutine().send(None),
-        lambda core: next(ReleaseCoroutine()),
-    ],
-)
-def test_what_was_made_by_hand_is_refused(use: Callable[[Any], object]) -> None:
-    core = make_core()
-    with pytest.raises((RuntimeError, TypeError)):
-        use(core)
-    core.check_invariants()
-
-
-def test_a_waiter_asks_once_at_a_time() -> None:
-    core = make_core()
-    holder, other = Waiter('a'), Waiter('a')
-    other.arm(int)
-    core.request(holder, 0.0)
-    assert core.request(other, 0.0)
-    for waiter in (holder, other):
-        with pytest.raises(RuntimeError, match='waits already, or holds'):
-            core.request(waiter, 0.0)
-    core.cancel(other, 0.0)
-    core.cancel(holder, 0.0)
-    core.check_invariants()
-
-
-def test_a_waiter_that_is_dropped_with_a_ticket_gives_the_slot_to_the_next() -> None:
-    core = make_core()
-    holder, other = Waiter('a'), Waiter('a')
-    other.arm(int)
-    core.request(holder, 0.0)
-    assert core.request(other, 0.0)
-    del holder
-    gc.collect()
-    assert other.has_ticket
-    core.cancel(other, 0.0)
-    core.check_invariants()
-    assert core.size == 0
 
 
 # -- the coroutines of an asyncio pool ---------------------------------------------------------------------------------
@@ -227,32 +136,6 @@ def test_the_next_method_by_its_name() -> None:
 
 
 # -- code of the program's own under a lock ----------------------------------------------------------------------------
-
-
-def test_an_endpoint_that_is_forgotten_while_it_is_compared() -> None:
-    pool: Any = None
-    stats: list[dict[str, int]] = []
-
-    class Endpoint:
-        def __hash__(self) -> int:
-            return 1
-
-        def __eq__(self, other: object) -> bool:
-            pool._core.doom_due(math.inf, 0)
-            pool._dispose_doomed()
-            return False
-
-        def __del__(self) -> None:
-            stats.append(pool.get_stats())
-
-    pool = gcpool.threading.ConnectionPool(Manager())
-    with pool.connection(Endpoint()):
-        pass
-    # The first search meets the old endpoint; while it compares, that one's only connection goes, and it goes itself.
-    assert pool.get_endpoint_pool_size(Endpoint()) == 0
-    assert len(stats) == 2
-    assert stats[0]['size'] == 0
-    pool.close()
 
 
 def test_connection_does_what_a_subclass_does_in_acquire_and_release() -> None:

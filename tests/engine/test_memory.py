@@ -214,6 +214,8 @@ def test_a_ticket_that_is_dropped_gives_its_slot_to_the_next_one() -> None:
     pool.core.check_invariants()
     assert (waiting.answer, waiting.notified) == ('ticket', 1)
     assert pool.count('size', 'endpoints', 'create_errors') == (1, 1, 1)
+    pool.cancel(waiting)
+    assert pool.core.size == 0
 
 
 def test_the_endpoint_of_a_ticket_that_is_dropped_is_forgotten(living: Callable[..., int]) -> None:
@@ -443,6 +445,35 @@ def test_the_latest_equal_endpoint_may_use_the_pool_when_another_one_takes_its_p
     del holder
     gc.collect()
     assert sorted(used) == ['first', 'fourth', 'second', 'third']
+    pool.core.check_invariants()
+
+
+def test_an_endpoint_that_is_forgotten_while_it_is_compared_may_use_the_pool_when_it_goes() -> None:
+    pool = Pool(min_idle=0, idle_timeout=0.0)
+    sizes: list[int] = []
+
+    class Expiring:
+        """Has what is due closed while it is compared, which forgets the endpoint that it is compared with."""
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            pool.expire()
+            return False
+
+        def __del__(self) -> None:
+            sizes.append(pool.stats['size'])
+
+    acquire = Silent(pool, Expiring())
+    entry = acquire.waiter.held
+    assert entry is not None
+    pool.core.created(entry, Connection('y'), pool.now)
+    pool.core.release(entry, pool.now)
+    del acquire, entry
+    assert sizes == []
+    assert pool.core.endpoint_size(Expiring()) == 0
+    assert sizes == [0, 0]
     pool.core.check_invariants()
 
 
