@@ -11,7 +11,7 @@ import pytest
 
 import gcpool.asyncio
 import gcpool.threading
-from gcpool.exceptions import DiscardConnection, PoolTimeout
+from gcpool.exceptions import PoolTimeout
 from tests.support import PATIENCE, Interruption
 
 
@@ -41,38 +41,6 @@ class ReleaseHook(AsyncManager):
 
 
 # -- objects that were made without what makes them whole: an error, where the process crashed -------------------------
-
-
-def test_a_pool_without_its_init_is_refused() -> None:
-    pool = gcpool.threading.ConnectionPool.__new__(gcpool.threading.ConnectionPool)
-    context = pool.connection('a')
-    with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
-        pool.acquire('a')
-    with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
-        context.__enter__()
-    with pytest.raises(RuntimeError, match='does not belong to this pool'):
-        pool.release(Connection(), 'a')
-    assert pool.get_size() == 0
-
-
-def test_an_asyncio_pool_without_its_init_is_refused() -> None:
-    pool = gcpool.asyncio.ConnectionPool.__new__(gcpool.asyncio.ConnectionPool)
-
-    async def use() -> None:
-        for awaitable in (lambda: pool.acquire('a'), lambda: pool.release(Connection(), 'a')):
-            with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
-                await awaitable()
-        with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
-            await pool.connection('a').__aenter__()
-
-    asyncio.run(use())
-
-
-def test_a_pool_is_built_once() -> None:
-    pool = gcpool.threading.ConnectionPool(Manager())
-    with pool.connection('a'), pytest.raises(RuntimeError, match='was called already'):
-        pool.__init__(Manager())  # type: ignore[misc]
-    assert pool.get_endpoint_pool_size('a', acquired=False) == 1
 
 
 # -- the coroutines of an asyncio pool ---------------------------------------------------------------------------------
@@ -138,48 +106,6 @@ def test_the_next_method_by_its_name() -> None:
 # -- code of the program's own under a lock ----------------------------------------------------------------------------
 
 
-def test_connection_does_what_a_subclass_does_in_acquire_and_release() -> None:
-    done = []
-
-    class Pool(gcpool.threading.ConnectionPool[str, Connection]):
-        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
-            done.append('acquire')
-            return super().acquire(endpoint, timeout)
-
-        def release(self, conn: Connection, endpoint: str) -> None:
-            done.append('release')
-            super().release(conn, endpoint)
-
-    pool = Pool(Manager())
-    with pool.connection('a') as conn:
-        assert isinstance(conn, Connection)
-        assert done == ['acquire']
-    assert done == ['acquire', 'release']
-    assert pool.get_stats()['idle'] == 1
-
-
-def test_connection_does_what_a_subclass_does_in_acquire_and_release_on_asyncio() -> None:
-    done = []
-
-    class Pool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        async def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
-            done.append('acquire')
-            return await super().acquire(endpoint, timeout)
-
-        async def release(self, conn: Connection, endpoint: str) -> None:
-            done.append('release')
-            await super().release(conn, endpoint)
-
-    async def main() -> None:
-        pool = Pool(AsyncManager())
-        async with pool.connection('a') as conn:
-            assert isinstance(conn, Connection)
-        assert done == ['acquire', 'release']
-        assert pool.get_stats()['idle'] == 1
-
-    asyncio.run(main())
-
-
 def test_a_release_that_is_closed_before_its_first_step_releases() -> None:
     async def main() -> None:
         pool = gcpool.asyncio.ConnectionPool(ReleaseHook())
@@ -188,15 +114,6 @@ def test_a_release_that_is_closed_before_its_first_step_releases() -> None:
         assert pool.get_stats()['acquired'] == 0
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize('name', ['idle_timeout', 'max_lifetime', 'acquire_timeout', 'dispose_timeout'])
-def test_seconds_beyond_all_floats_are_refused_by_name(name: str) -> None:
-    limits: dict[str, Any] = {name: 10**400}
-    with pytest.raises(ValueError, match=f'{name}=1000'):
-        gcpool.threading.ConnectionPool(Manager(), **limits)
-    with pytest.raises(ValueError, match='timeout 1000'):
-        gcpool.threading.ConnectionPool(Manager()).acquire('a', timeout=10**400)
 
 
 # -- interruptions on asyncio: as a signal handler's, anywhere in Python code -----------------------------------------
@@ -436,54 +353,6 @@ def test_a_dispose_that_is_cancelled_from_inside_does_not_cut_off_the_others() -
 # -- drop-in: what programs for generic-connection-pool rely on --------------------------------------------------------
 
 
-def test_a_lifetime_of_nothing_ends_at_the_release() -> None:
-    async def main() -> None:
-        pool = gcpool.asyncio.ConnectionPool(AsyncManager(), idle_timeout=0, max_lifetime=0)
-        for _ in range(20):
-            conn = await pool.acquire('a')
-            await pool.release(conn, 'a')
-            assert pool.get_size() == 0
-
-    asyncio.run(main())
-
-
-def test_connection_names_the_timeout_to_a_subclass_s_acquire() -> None:
-    told = []
-
-    class Pool(gcpool.threading.ConnectionPool[str, Connection]):
-        def acquire(self, endpoint: str, priority: int = 0, timeout: float | None = None) -> Connection:  # type: ignore[override]
-            told.append((priority, timeout))
-            return super().acquire(endpoint, timeout)
-
-    class AsyncPool(gcpool.asyncio.ConnectionPool[str, Connection]):
-        async def acquire(self, endpoint: str, *, timeout: float | None = None) -> Connection:  # type: ignore[override]
-            told.append((0, timeout))
-            return await super().acquire(endpoint, timeout)
-
-    async def main() -> None:
-        async with AsyncPool(AsyncManager()).connection('a', 2.0):
-            pass
-
-    with Pool(Manager()).connection('a', 1.0):
-        pass
-    asyncio.run(main())
-    assert told == [(0, 1.0), (0, 2.0)]
-
-
-def test_a_subclass_s_pool_that_is_closed_over_a_block_leaves_the_block_s_error_alone() -> None:
-    class Judging(Manager):
-        def is_broken(self, endpoint: str, conn: Connection, exc: BaseException) -> bool:
-            return False
-
-    class Pool(gcpool.threading.ConnectionPool[str, Connection]):
-        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
-            return super().acquire(endpoint, timeout)
-
-    pool = Pool(Judging())
-    with pytest.raises(ZeroDivisionError), pool.connection('a'):
-        divmod(pool.close(0), 0)
-
-
 def test_a_plain_function_around_a_coroutine_function_will_do_for_a_create() -> None:
     def wrapped(function: Any) -> Any:
         @functools.wraps(function)
@@ -535,39 +404,6 @@ def test_a_release_without_its_hook_is_no_release_where_nothing_is_checked() -> 
         await pool.close()
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize('runtime', ['threads', 'asyncio'])
-def test_a_release_that_discards_disposes_of_what_is_due(runtime: str) -> None:
-    now = [0.0]
-
-    class Discarding(Manager):
-        def on_release(self, endpoint: str, conn: Connection) -> None:
-            if endpoint == 'b':
-                raise DiscardConnection
-
-    class AsyncDiscarding(AsyncManager):
-        async def on_release(self, endpoint: str, conn: Connection) -> None:
-            if endpoint == 'b':
-                raise DiscardConnection
-
-    options: dict[str, Any] = {'min_idle': 0, 'idle_timeout': 10, '_clock': lambda: now[0]}
-
-    async def main() -> None:
-        pool = gcpool.asyncio.ConnectionPool(AsyncDiscarding(), **options)
-        await pool.release(await pool.acquire('a'), 'a')
-        now[0] = 10.0
-        await pool.release(await pool.acquire('b'), 'b')
-        assert pool.get_size() == 0
-
-    if runtime == 'asyncio':
-        asyncio.run(main())
-        return
-    pool = gcpool.threading.ConnectionPool(Discarding(), **options)
-    pool.release(pool.acquire('a'), 'a')
-    now[0] = 10.0
-    pool.release(pool.acquire('b'), 'b')
-    assert pool.get_size() == 0
 
 
 def test_an_acquire_disposes_of_what_it_has_closed_and_leaves_the_others_to_those_who_have() -> None:

@@ -9,7 +9,7 @@ import pytest
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 from tests.asyncio_.runtime import OtherRuntimeDuck, OtherRuntimeManager
 from tests.pool.support import Case, Duck, HookedManager, Manager
-from tests.support import Endpoint, shown
+from tests.support import Connection, Endpoint, shown
 
 NAN = math.nan
 
@@ -20,6 +20,7 @@ BAD_SECONDS = [
     (-0.001, ValueError, 'expected seconds, 0 or more'),
     (-math.inf, ValueError, 'expected seconds, 0 or more'),
     (NAN, ValueError, 'expected seconds, 0 or more'),
+    (10**400, ValueError, 'expected seconds that a float can hold'),
     ('60', TypeError, 'expected seconds as a float, got str'),
     (True, TypeError, 'expected seconds as a float, got bool'),
     (1j, TypeError, 'expected seconds as a float, got complex'),
@@ -138,6 +139,28 @@ def test_parameters_are_passed_by_name() -> None:
         make(Manager(), max_sise=1)
     with pytest.raises(TypeError):
         make()
+
+
+async def test_a_pool_without_its_init_is_refused() -> None:
+    pool: ConnectionPool[str, Connection] = ConnectionPool.__new__(ConnectionPool)
+    with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
+        await pool.acquire('a')
+    context = pool.connection('a')
+    with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
+        await context.__aenter__()
+    # A pool for threads looks first whether it has the connection.
+    with pytest.raises(RuntimeError, match=r'__init__\(\) was not called|does not belong to this pool'):
+        await pool.release(Connection('a', 1), 'a')
+    assert pool.get_size() == 0
+
+
+async def test_a_pool_is_built_once() -> None:
+    async with Case() as case:
+        conn = await case.pool.acquire('a')
+        with pytest.raises(RuntimeError, match='was called already'):
+            case.pool.__init__(Manager())  # type: ignore[misc]
+        await case.release(conn)
+        assert await case.pool.get_endpoint_pool_size('a', acquired=False) == 1
 
 
 # ---- managers -----------------------------------------------------------------------------------------------------

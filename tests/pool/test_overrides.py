@@ -1,4 +1,4 @@
-"""Replacing a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
+"""Overriding or replacing a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn
-from tests.pool.support import Case, CheckingManager, HookedManager, Manager
+from tests.pool.support import Case, CheckingManager, HookedManager, JudgingManager, Manager
 
 MANAGERS = pytest.mark.parametrize('manager_class', [Manager, CheckingManager, HookedManager])
 
@@ -84,6 +84,64 @@ async def test_what_was_replaced_on_one_pool_is_not_on_another() -> None:
             assert tracer.seen == []
             await use(case)
             assert tracer.seen == ['acquire']
+
+
+async def test_connection_calls_a_subclass_s_acquire_and_release() -> None:
+    called = []
+
+    class Pool(ConnectionPool[Any, Any]):
+        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+            called.append('acquire')
+            return await super().acquire(endpoint, timeout)
+
+        async def release(self, conn: Any, endpoint: Any) -> None:
+            called.append('release')
+            await super().release(conn, endpoint)
+
+    async with Case(pool_class=Pool) as case:
+        async with case.pool.connection('a') as conn:
+            assert conn.name == 'a1'
+            assert called == ['acquire']
+        assert called == ['acquire', 'release']
+        assert case.stats['idle'] == 1
+
+
+async def test_connection_passes_the_timeout_to_a_subclass_s_acquire_by_name() -> None:
+    told = []
+
+    class WithAnotherBefore(ConnectionPool[Any, Any]):
+        async def acquire(self, endpoint: Any, priority: int = 0, timeout: float | None = None) -> Any:  # type: ignore[override]
+            told.append((priority, timeout))
+            return await super().acquire(endpoint, timeout)
+
+    class ByNameOnly(ConnectionPool[Any, Any]):
+        async def acquire(self, endpoint: Any, *, timeout: float | None = None) -> Any:  # type: ignore[override]
+            told.append((0, timeout))
+            return await super().acquire(endpoint, timeout)
+
+    for pool_class, timeout in ((WithAnotherBefore, 1.0), (ByNameOnly, 2.0)):
+        async with Case(pool_class=pool_class) as case, case.pool.connection('a', timeout):
+            pass
+    assert told == [(0, 1.0), (0, 2.0)]
+
+
+async def test_a_block_of_a_subclass_s_pool_that_closes_the_pool_keeps_its_own_error() -> None:
+    class OnlyJudging(Manager):
+        is_broken = JudgingManager.is_broken
+
+    class Pool(ConnectionPool[Any, Any]):
+        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+            return await super().acquire(endpoint, timeout)
+
+    async with Case(OnlyJudging(), pool_class=Pool) as case:
+
+        async def close_and_fail() -> None:
+            async with case.pool.connection('a'):
+                assert await case.pool.close(timeout=0) == 1
+                raise KeyError('mine')
+
+        with pytest.raises(KeyError, match='mine'):
+            await close_and_fail()
 
 
 async def test_a_pool_takes_other_attributes_and_gives_them_up() -> None:

@@ -184,6 +184,15 @@ def test_without_idle_time_and_core_a_released_connection_is_gone_when_release_r
             assert case.pool.get_size() == size
 
 
+def test_without_a_lifetime_each_connection_is_gone_when_its_release_returns() -> None:
+    with Case(idle_timeout=0, max_lifetime=0) as case:
+        for seconds in [0, 1e-6] * 10:
+            conn = case.pool.acquire('a')
+            case.clock.advance(seconds)
+            case.release(conn)
+            assert case.pool.get_size() == 0
+
+
 def test_what_is_due_at_the_same_time_is_disposed_of_in_the_order_of_release() -> None:
     with Case(HookedManager(), idle_timeout=0, min_idle=0, dispose_batch_size=10) as case:
         a1, a2, a3, a4 = case.acquire('a', 4)

@@ -537,6 +537,15 @@ def test_what_on_release_discards_is_disposed_of_and_release_returns() -> None:
         assert (case.stats['broken'], case.stats['size']) == (1, 0)
 
 
+def test_a_release_that_discards_disposes_of_what_is_due() -> None:
+    with Case(HookedManager(), min_idle=0, idle_timeout=10) as case:
+        case.cycle('a')
+        case.clock.advance(10)
+        case.manager.script('on_release', DiscardConnection())
+        case.cycle('b')
+        assert case.pool.get_size() == 0
+
+
 def test_what_on_release_discards_at_the_end_of_a_context_is_disposed_of() -> None:
     with Case(HookedManager()) as case:
         case.manager.script('on_release', DiscardConnection())

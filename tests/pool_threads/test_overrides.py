@@ -1,6 +1,6 @@
 # Generated from tests/pool/test_overrides.py by .github/scripts/generate_threading.py; do not edit.
 
-"""Replacing a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
+"""Overriding or replacing a pool's ``acquire`` and ``release``, and what ``connection()`` decorates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from gcpool.threading import ConnectionPool
-from tests.pool_threads.support import Case, CheckingManager, HookedManager, Manager
+from tests.pool_threads.support import Case, CheckingManager, HookedManager, JudgingManager, Manager
 from tests.threads.runtime import spawn
 
 MANAGERS = pytest.mark.parametrize('manager_class', [Manager, CheckingManager, HookedManager])
@@ -86,6 +86,64 @@ def test_what_was_replaced_on_one_pool_is_not_on_another() -> None:
             assert tracer.seen == []
             use(case)
             assert tracer.seen == ['acquire']
+
+
+def test_connection_calls_a_subclass_s_acquire_and_release() -> None:
+    called = []
+
+    class Pool(ConnectionPool[Any, Any]):
+        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+            called.append('acquire')
+            return super().acquire(endpoint, timeout)
+
+        def release(self, conn: Any, endpoint: Any) -> None:
+            called.append('release')
+            super().release(conn, endpoint)
+
+    with Case(pool_class=Pool) as case:
+        with case.pool.connection('a') as conn:
+            assert conn.name == 'a1'
+            assert called == ['acquire']
+        assert called == ['acquire', 'release']
+        assert case.stats['idle'] == 1
+
+
+def test_connection_passes_the_timeout_to_a_subclass_s_acquire_by_name() -> None:
+    told = []
+
+    class WithAnotherBefore(ConnectionPool[Any, Any]):
+        def acquire(self, endpoint: Any, priority: int = 0, timeout: float | None = None) -> Any:  # type: ignore[override]
+            told.append((priority, timeout))
+            return super().acquire(endpoint, timeout)
+
+    class ByNameOnly(ConnectionPool[Any, Any]):
+        def acquire(self, endpoint: Any, *, timeout: float | None = None) -> Any:  # type: ignore[override]
+            told.append((0, timeout))
+            return super().acquire(endpoint, timeout)
+
+    for pool_class, timeout in ((WithAnotherBefore, 1.0), (ByNameOnly, 2.0)):
+        with Case(pool_class=pool_class) as case, case.pool.connection('a', timeout):
+            pass
+    assert told == [(0, 1.0), (0, 2.0)]
+
+
+def test_a_block_of_a_subclass_s_pool_that_closes_the_pool_keeps_its_own_error() -> None:
+    class OnlyJudging(Manager):
+        is_broken = JudgingManager.is_broken
+
+    class Pool(ConnectionPool[Any, Any]):
+        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+            return super().acquire(endpoint, timeout)
+
+    with Case(OnlyJudging(), pool_class=Pool) as case:
+
+        def close_and_fail() -> None:
+            with case.pool.connection('a'):
+                assert case.pool.close(timeout=0) == 1
+                raise KeyError('mine')
+
+        with pytest.raises(KeyError, match='mine'):
+            close_and_fail()
 
 
 def test_a_pool_takes_other_attributes_and_gives_them_up() -> None:
