@@ -2,8 +2,6 @@
 
 import asyncio
 import functools
-import math
-import threading
 import weakref
 from typing import Any
 
@@ -11,20 +9,11 @@ import pytest
 
 import gcpool.asyncio
 import gcpool.threading
-from gcpool.exceptions import PoolTimeout
 from tests.support import PATIENCE, Interruption
 
 
 class Connection:
     """Nothing but an identity."""
-
-
-class Manager(gcpool.threading.BaseConnectionManager[str, Connection]):
-    def create(self, endpoint: str, timeout: float | None = None) -> Connection:
-        return Connection()
-
-    def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
-        return
 
 
 class AsyncManager(gcpool.asyncio.BaseConnectionManager[str, Connection]):
@@ -373,19 +362,6 @@ def test_a_plain_function_around_a_coroutine_function_will_do_for_a_create() -> 
     asyncio.run(main())
 
 
-def test_no_limit_for_a_dispose_is_told_to_the_manager_as_none() -> None:
-    told = []
-
-    class Telling(Manager):
-        def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
-            told.append(timeout)
-
-    pool = gcpool.threading.ConnectionPool(Telling(), dispose_timeout=math.inf)
-    pool.release(pool.acquire('a'), 'a')
-    pool.close()
-    assert told == [None]
-
-
 # -- in doubt, or in somebody else's way -----------------------------------------------------------------------------
 
 
@@ -404,57 +380,3 @@ def test_a_release_without_its_hook_is_no_release_where_nothing_is_checked() -> 
         await pool.close()
 
     asyncio.run(main())
-
-
-def test_an_acquire_disposes_of_what_it_has_closed_and_leaves_the_others_to_those_who_have() -> None:
-    now = [0.0]
-    entered, go_on = threading.Event(), threading.Event()
-
-    class Slow(Manager):
-        def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
-            entered.set()
-            assert endpoint == 'slow'
-            assert go_on.wait(PATIENCE)
-
-    pool = gcpool.threading.ConnectionPool(
-        Slow(), min_idle=0, idle_timeout=10, max_size=3, dispose_batch_size=10, _clock=lambda: now[0]
-    )
-    held = [pool.acquire('healthy') for _ in range(3)]
-    slow = [pool.acquire('slow') for _ in range(3)]
-    for conn in slow[:2]:
-        pool.release(conn, 'slow')
-    now[0] = 10.0
-    job = threading.Thread(target=pool.release, args=(slow[2], 'slow'))
-    job.start()
-    assert entered.wait(PATIENCE)
-    try:
-        # One connects, the other one waits in vain: both would be held up by the second dispose of that endpoint.
-        assert pool._core.doomed == 1
-        conn = pool.acquire('another', 5.0)
-        with pytest.raises(PoolTimeout):
-            pool.acquire('healthy', 0)
-        assert pool._core.doomed == 1
-    finally:
-        go_on.set()
-        job.join(PATIENCE)
-    assert not job.is_alive()
-    assert pool.get_stats()['disposed'] == 2
-    pool.release(conn, 'another')
-    for conn in held:
-        pool.release(conn, 'healthy')
-
-
-def test_the_dispose_of_a_dead_connection_is_told_the_dispose_timeout_and_not_what_the_acquire_has_left() -> None:
-    told = []
-
-    class Dying(Manager):
-        def check_aliveness(self, endpoint: str, conn: Connection, timeout: float | None = None) -> bool:
-            return False
-
-        def dispose(self, endpoint: str, conn: Connection, timeout: float | None = None) -> None:
-            told.append(timeout)
-
-    pool = gcpool.threading.ConnectionPool(Dying(), dispose_timeout=2.0, max_size=1, _clock=lambda: 0.0)
-    pool.release(pool.acquire('a'), 'a')
-    pool.acquire('a', 5.0)
-    assert told == [2.0]

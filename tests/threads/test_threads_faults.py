@@ -86,6 +86,29 @@ def test_an_acquire_disposes_of_its_own_and_not_of_what_comes_first() -> None:
         case.release(conn)
 
 
+def test_an_acquire_leaves_what_a_release_has_doomed_to_that_release() -> None:
+    with Case(min_idle=0, idle_timeout=10, max_size=3, dispose_batch_size=10) as case:
+        held = case.acquire('healthy', 3)
+        slow = case.acquire('slow', 3)
+        case.release(*slow[:2])
+        case.clock.advance(10)
+        gate = Gate()
+        case.manager.script('dispose', gate)
+        job = spawn(case.release, slow[2])
+        gate.reached()
+        # One connects, the other one waits in vain: both would be held up by the second dispose of that endpoint.
+        assert case.pool._core.doomed == 1
+        another = case.pool.acquire('another', timeout=5.0)
+        with pytest.raises(PoolTimeout):
+            case.pool.acquire('healthy', timeout=0)
+        assert case.pool._core.doomed == 1
+        gate.open()
+        job.result()
+        assert case.stats['disposed'] == 2
+        assert [conn.disposals for conn in slow] == [1, 1, 0]
+        case.release(another, *held)
+
+
 def test_what_is_no_exception_in_a_dispose_reaches_the_one_who_released_and_the_others_are_disposed_of() -> None:
     with Case(min_idle=0, idle_timeout=60, dispose_batch_size=10) as case:
         case.release(*case.acquire('a', 3))

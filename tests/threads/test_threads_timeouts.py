@@ -81,11 +81,24 @@ def test_the_check_of_the_next_connection_is_told_what_is_left_after_the_first()
         assert case.manager.timeouts == [1000.0, 700.0]
 
 
-@pytest.mark.parametrize(('dispose_timeout', 'told'), [(None, None), (0, 0.0), (5, 5.0), (1e10, None)])
+@pytest.mark.parametrize(
+    ('dispose_timeout', 'told'), [(None, None), (0, 0.0), (5, 5.0), (1e10, None), (math.inf, None)]
+)
 def test_dispose_is_told_the_dispose_timeout_of_the_pool(dispose_timeout: float | None, told: float | None) -> None:
     with Case(min_idle=0, idle_timeout=0, dispose_timeout=dispose_timeout) as case:
         case.cycle('a')
         assert case.manager.timeouts == [None, told]
+
+
+def test_the_dispose_of_a_dead_connection_is_told_the_dispose_timeout_and_not_what_the_acquire_has_left() -> None:
+    with Case(CheckingManager(), dispose_timeout=2.0, max_size=1) as case:
+        case.cycle('a')
+        case.manager.script('check_aliveness', False)
+        case.manager.take_calls()
+        case.manager.timeouts.clear()
+        case.release(case.pool.acquire('a', timeout=5.0))
+        assert case.manager.take_calls() == ['check_aliveness a1', 'dispose a1', 'create a']
+        assert case.manager.timeouts == [5.0, 2.0, 5.0]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +112,7 @@ def test_dispose_is_told_the_dispose_timeout_of_the_pool(dispose_timeout: float 
         (None, 0, 0.1),
         (5, 0, 0.1),
         (None, 1e10, None),
+        (math.inf, None, None),
     ],
 )
 def test_the_disposals_of_close_are_told_what_is_left_and_at_least_a_tenth_of_a_second(
