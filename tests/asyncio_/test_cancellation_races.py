@@ -375,6 +375,7 @@ def test_exit_cancelled_before_its_first_step(kind: str, manager: Any) -> None:
                 drive(context.__aexit__(None, None, None))
             )
             await until(task.done, 'it ends')
+            task.result()
             await until(waiting.done, 'whoever waited is served')
             await world.end()
 
@@ -382,6 +383,7 @@ def test_exit_cancelled_before_its_first_step(kind: str, manager: Any) -> None:
         task = asyncio.ensure_future(leaving)
         task.cancel()
         await asyncio.wait([task])
+        assert task.cancelled()
 
     run(kind, main)
 
@@ -764,6 +766,42 @@ def test_a_manager_that_cancels_itself(kind: str) -> None:
             await world.end()
 
     run(kind, main)
+
+
+class CancellingManager(BareManager):
+    """Raises a CancelledError of its own at the end of each dispose."""
+
+    async def dispose(self, endpoint: str, conn: Connection) -> None:
+        await super().dispose(endpoint, conn)
+        raise asyncio.CancelledError('of the manager')
+
+
+@each_loop
+def test_disposes_that_cancel_themselves_do_not_cut_off_the_others(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are the others given less time, as they are where the loop ends."""
+    count = 100
+    limits: list[float | None] = []
+    dispose = ConnectionPool._dispose
+
+    async def note_limit(pool: ConnectionPool[Any, Any], disposal: Any, deadline: float | None) -> None:
+        limits.append(deadline)
+        await dispose(pool, disposal, deadline)
+
+    async def main() -> None:
+        world = World(CancellingManager(0), max_size=count)
+        conns = [await world.acquire('a') for _ in range(count)]
+        for conn in conns:
+            await world.release(conn)
+        assert await bounded(world.close()) == 0
+        assert world.pool.get_size() == 0
+        await world.end()
+
+    monkeypatch.setattr(ConnectionPool, '_dispose', note_limit)
+    run(kind, main)
+    assert len(limits) == count
+    # Before Python 3.11 a task does not tell who cancels it.
+    if sys.version_info >= (3, 11):
+        assert set(limits) == {None}
 
 
 @each_loop

@@ -165,6 +165,7 @@ async def test_what_no_hook_has_tidied_up_is_checked(how: str) -> None:
         conn = await case.pool.acquire('a')
         if how == 'closed':
             case.pool.release(conn, 'a').close()
+            assert case.stats['acquired'] == 0
         else:
             await case.pool.release(conn, 'a')
             context = case.pool.connection('a')

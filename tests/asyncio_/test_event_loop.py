@@ -2,6 +2,7 @@
 
 import asyncio
 import collections.abc
+import functools
 import gc
 import inspect
 import logging
@@ -191,6 +192,40 @@ async def test_a_served_connection_is_let_go_of_by_the_pool_s_coroutines() -> No
         case.manager.connections.extend(Connection('a', 0) for _ in served)
         for conn in case.manager.connections:
             conn.disposals = 1
+
+
+async def test_a_coroutine_that_is_driven_by_hand_keeps_nothing_alive() -> None:
+    class Local:
+        """In a frame that must go."""
+
+    async with Case() as case:
+        await case.cycle('a')
+        frames = []
+
+        def drive() -> Any:
+            local = Local()
+            frames.append(weakref.ref(local))
+            coroutine: Any = case.pool.acquire('a')
+            try:
+                coroutine.send(None)
+            except StopIteration as stop:
+                return stop.value
+
+        for _ in range(3):
+            conn = drive()
+            assert isinstance(conn, Connection)
+            await case.release(conn)
+        assert [frame() for frame in frames] == [None] * 3
+
+
+async def test_what_awaits_a_coroutine_may_be_driven_by_the_name_of_its_method() -> None:
+    async with Case() as case:
+        await case.cycle('a')
+        coroutine: Any = case.pool.acquire('a')
+        with pytest.raises(StopIteration) as stop:
+            coroutine.__await__().__next__()
+        assert isinstance(stop.value.value, Connection)
+        await case.release(stop.value.value)
 
 
 # ---- tasks --------------------------------------------------------------------------------------------------------
@@ -655,6 +690,20 @@ async def test_a_release_that_is_cancelled_before_its_first_step_releases(manage
         assert case.stats['idle'] == 1
 
 
+async def test_a_release_that_is_cancelled_before_its_hook_closes_the_connection_where_nothing_is_checked() -> None:
+    class Resetting(Manager):
+        on_release = HookedManager.on_release
+
+    async with Case(Resetting()) as case:
+        conn = await case.pool.acquire('a')
+        task = asyncio.create_task(case.pool.release(conn, 'a'))
+        task.cancel()
+        await asyncio.wait([task], timeout=PATIENCE)
+        assert task.cancelled()
+        assert case.stats['acquired'] == 0
+        assert await case.cycle('a') == 'a2'
+
+
 async def test_a_release_that_is_cancelled_in_its_hook_releases() -> None:
     async with Case(HookedManager(), max_size=1) as case:
         conn = await case.pool.acquire('a')
@@ -747,6 +796,21 @@ async def test_a_create_that_returns_no_awaitable_is_refused() -> None:
     with pytest.raises(TypeError, match=r'create\(\) of .*Half.* returned <object .*: expected an awaitable'):
         await pool.acquire('a')
     assert pool.get_size() == 0
+
+
+async def test_a_plain_function_that_returns_what_a_coroutine_function_does_will_do_for_a_create() -> None:
+    def decorated(function: Any) -> Any:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return call
+
+    class Decorated(Manager):
+        create = decorated(Manager.create)
+
+    async with Case(Decorated()) as case, case.pool.connection('a') as conn:
+        assert conn.name == 'a1'
 
 
 # ---- event loops --------------------------------------------------------------------------------------------------

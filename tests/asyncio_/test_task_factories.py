@@ -1,6 +1,7 @@
 """Task factories that wrap coroutines, delay them or begin them at once: each connection is closed once."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -171,6 +172,37 @@ def test_a_loop_that_ends_has_closed_what_was_to_be_closed(kind: str, factory: F
         close_loop(loop)
         assert all(conn.closed and conn.disposals == 1 for conn in world.manager.created)
         assert world.pool.get_size() == 0
+
+
+@each_loop
+@pytest.mark.since_python(3, 12)
+def test_a_close_that_ends_the_program_has_closed_all_among_eager_tasks(kind: str) -> None:
+    worlds = []
+
+    async def main() -> None:
+        world = World(BareManager(0), max_size=5, idle_timeout=0, min_idle=0, dispose_batch_size=10)
+        worlds.append(world)
+        for _ in range(5):
+            await world.pool.acquire('a')
+        world.manager.failures['dispose'] = SystemExit(3)
+        asyncio.get_running_loop().set_task_factory(eager_task_factory)
+        await world.pool.close(0)
+
+    with no_complaints():
+        loop = new_loop(kind)
+        told: list[Any] = []
+        # Nothing waits for the task that disposes; that its exception left the loop is reported again.
+        loop.set_exception_handler(lambda _loop, context: told.append(type(context['exception'])))
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(main())
+        loop.set_task_factory(None)
+        close_loop(loop)
+        [world] = worlds
+        assert len(world.manager.created) == 5
+        assert all(conn.closed and conn.disposals == 1 for conn in world.manager.created)
+        assert world.pool.get_size() == 0
+        gc.collect()
+        assert told == [SystemExit]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

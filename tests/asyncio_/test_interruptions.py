@@ -1,0 +1,157 @@
+"""A signal handler may raise wherever a pool runs Python code: nothing stays open, and who can be served is served."""
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+from typing import Any
+
+import pytest
+
+from gcpool.asyncio import ConnectionPool
+from tests.asyncio_.runtime import spawn
+from tests.pool.support import Case, HookedManager, JudgingManager, Manager
+from tests.support import Interruption
+
+
+class OnlyResetting(Manager):
+    """Has no hook but on_release."""
+
+    on_release = HookedManager.on_release
+
+
+class OnlyJudging(Manager):
+    """Has no hook but is_broken."""
+
+    is_broken = JudgingManager.is_broken
+
+
+def interrupt(name: str, monkeypatch: pytest.MonkeyPatch, *, after: int = 0) -> list[Interruption]:
+    """Have a signal handler raise where a method of the pools begins, once.
+
+    :param name: the method
+    :param after: how often it is called before that
+    :return: what was raised; its traceback holds on to all frames that it went through
+    """
+    method = getattr(ConnectionPool, name)
+    raised: list[Interruption] = []
+    calls = itertools.count()
+
+    def look_for_signals() -> None:
+        if next(calls) == after:
+            raised.append(Interruption(name))
+            raise raised[0]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        look_for_signals()
+        return method(*args, **kwargs)
+
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        look_for_signals()
+        return await method(*args, **kwargs)
+
+    monkeypatch.setattr(ConnectionPool, name, run if inspect.iscoroutinefunction(method) else call)
+    return raised
+
+
+def note_errors() -> list[BaseException]:
+    """Note the errors that only the event loop sees, from now on."""
+    errors: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context['exception']))
+    return errors
+
+
+@pytest.mark.parametrize('queued', [False, True], ids=['before', 'after'])
+async def test_a_waiter_that_is_being_woken_is_woken(queued: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    call_soon = loop.call_soon
+
+    def interrupted(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        monkeypatch.undo()
+        if queued:
+            call_soon(*args, **kwargs)
+        raise Interruption
+
+    async with Case(max_size=1) as case:
+        conn = await case.pool.acquire('a')
+        waiter = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+        monkeypatch.setattr(loop, 'call_soon', interrupted)
+        with pytest.raises(Interruption):
+            await case.release(conn)
+        assert await waiter.result() is conn
+        await case.release(conn)
+
+
+async def test_what_create_has_returned_is_in_the_books_whatever_comes_next() -> None:
+    class InterruptedPool(ConnectionPool[Any, Any]):
+        async def _bounded(self, *args: Any, **kwargs: Any) -> Any:
+            await super()._bounded(*args, **kwargs)
+            raise Interruption
+
+    async with Case(pool_class=InterruptedPool) as case:
+        with pytest.raises(Interruption):
+            await case.pool.acquire('a')
+        assert (case.stats['created'], case.stats['acquired']) == (1, 0)
+        await case.pool.close()
+        assert case.manager.calls == ['create a', 'dispose a1']
+
+
+async def test_a_connection_counts_as_broken_if_the_manager_could_not_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Case(OnlyJudging()) as case:
+        raised = interrupt('_judge', monkeypatch)
+        with pytest.raises(Interruption):
+            async with case.pool.connection('a'):
+                raise ValueError
+        assert len(raised) == 1
+        await case.pool.close()
+        assert case.stats['broken'] == 1
+
+
+@pytest.mark.parametrize('place', ['_dispose_doomed', '_spawn_disposals', '_dispose_in_turn'])
+async def test_what_a_release_has_doomed_is_closed_for_who_waits(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a hook the disposals of a release begin when it is called.
+    manager = OnlyResetting() if place == '_dispose_doomed' else Manager()
+    async with Case(manager, max_size=1, total_max_size=1) as case:
+        conn = await case.pool.acquire('a')
+        waiter = spawn(case.pool.acquire, 'b')
+        await case.waiting(1)
+        errors = note_errors()
+        raised = interrupt(place, monkeypatch)
+        with contextlib.suppress(Interruption):
+            await case.release(conn)
+        await case.release(await waiter.result())
+        assert len(raised) == 1
+        await case.pool.close()
+    assert errors in ([], raised)
+
+
+async def test_close_closes_all_though_the_end_of_a_task_is_not_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Case(min_idle=0, idle_timeout=0) as case:
+        errors = note_errors()
+        raised = interrupt('_lane_ended', monkeypatch)
+        await case.cycle('a')
+        await case.pool.close()
+        assert len(raised) == 1
+        assert errors == raised
+        assert case.pool.get_size() == 0
+
+
+@pytest.mark.parametrize(('place', 'after'), [('_dispose', 0), ('_spawn_disposal', 0), ('_take_disposal', 1)])
+async def test_a_dispose_that_was_not_begun_is_left_to_the_next_task(
+    place: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Case(min_idle=0, idle_timeout=0, dispose_batch_size=10, background_collector=True) as case:
+        conns = await case.acquire('a', 3)
+        errors = note_errors()
+        raised = interrupt(place, monkeypatch, after=after)
+        with contextlib.suppress(Interruption):
+            await case.release(*conns)
+            await case.pool.close()
+        await case.pool.close()
+        assert len(raised) == 1
+        assert [conn.disposals for conn in conns] == [1] * 3
+        assert case.pool.get_size() == 0
+    assert errors in ([], raised)
