@@ -690,16 +690,25 @@ async def test_a_release_that_is_cancelled_before_its_first_step_releases(manage
         assert case.stats['idle'] == 1
 
 
-async def test_a_release_that_is_cancelled_before_its_hook_closes_the_connection_where_nothing_is_checked() -> None:
+@pytest.mark.parametrize('what', ['release', 'exit'])
+@pytest.mark.parametrize('end', ['cancelled', 'closed'])
+async def test_a_release_that_ends_before_its_hook_closes_the_connection_where_nothing_is_checked(
+    end: str, what: str
+) -> None:
     class Resetting(Manager):
         on_release = HookedManager.on_release
 
     async with Case(Resetting()) as case:
-        conn = await case.pool.acquire('a')
-        task = asyncio.create_task(case.pool.release(conn, 'a'))
-        task.cancel()
-        await asyncio.wait([task], timeout=PATIENCE)
-        assert task.cancelled()
+        context = case.pool.connection('a')
+        conn = await context.__aenter__()
+        remaining = case.pool.release(conn, 'a') if what == 'release' else context.__aexit__(None, None, None)
+        if end == 'closed':
+            remaining.close()
+        else:
+            task = asyncio.create_task(remaining)
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE)
+            assert task.cancelled()
         assert case.stats['acquired'] == 0
         assert await case.cycle('a') == 'a2'
 
