@@ -60,9 +60,9 @@ if sys.platform == 'linux' and platform.machine() in {'x86_64', 'aarch64'}:
     # The number of the system call is that of these systems.
     WAYS.append('clone_and_tell')
 
-# Where Python is not told, no child survives a thread that holds the GIL at that moment: nobody gives it back there. From
-# 3.14 on Python notes the threads that wait for its locks, on their own stacks. A child that Python is not told of has the
-# notes, and its new threads get the stacks: any lock may crash then.
+# Where Python is not told, no child survives a thread that holds the GIL at that moment: nobody gives it back there.
+# From 3.14 on Python notes the threads that wait for its locks, on their own stacks. A child that Python is not told of
+# has the notes, and its new threads get the stacks: any lock may crash then.
 WAYS_BESIDE_THREADS = [
     way for way in WAYS if way != 'fork_in_c_without_the_gil' and (way != 'fork_in_c' or sys.version_info < (3, 14))
 ]

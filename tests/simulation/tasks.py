@@ -87,9 +87,11 @@ class Task(asyncio.Task[Any]):
             chance = loop.world.random()
             interrupted = chance < rate
             if chance > 1.0 - rate:
+                loop.world.signals = True
                 raise Interruption('before the task is made')
         super().__init__(coro, loop=loop, **options)
         if interrupted:
+            loop.world.signals = True
             raise Interruption('after the task was made')
 
     def __hash__(self) -> int:

@@ -224,6 +224,8 @@ class Threads:
         self.timer_numbers = itertools.count()
         self.hung: list[tuple[Fiber, int]] = []
         self.ending = False
+        # A fiber that has been chosen, and has not begun.
+        self.beginner: Fiber | None = None
         self.world: World = World(seed, self, traffic, without)
         self.draw = self.world.random
         # How often a thread is switched away from where it need not wait, and how often a handler raises there.
@@ -272,10 +274,13 @@ class Threads:
         following = self.choose()
         if following is not fiber:
             self.current = following
-            if following is None:
-                self.main.switch()
-            else:
+            if following:
                 following.switch()
+            else:
+                # If it is to begin, then on the stack of the simulation. On that of this thread it would count the frames
+                # below as its own; and the next one that it begins, too.
+                self.beginner = following
+                self.main.switch()
         if self.ending:
             raise GreenletExit
         if interruptible and fiber is not None and fiber.interrupted:
@@ -338,6 +343,7 @@ class Threads:
             self.ready.append(fiber)
             self.switch(not self.world.gentle)
         elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
+            self.world.signals = True
             raise Interruption(SIGNAL)
 
     def clock(self) -> float:
@@ -516,10 +522,11 @@ class Threads:
                     world.judge_stuck()
             world.judge()
             fiber = self.choose()
-            if fiber is not None:
+            while fiber is not None:
                 self.current = fiber
                 fiber.switch()
-                self.current = None
+                fiber, self.beginner = self.beginner, None
+            self.current = None
             world.judge()
 
     def judge_collectors(self) -> None:

@@ -289,7 +289,8 @@ class World:
         self.rate['fork'] *= CAN_BEGIN_ANEW
         if dice.random() < 0.25:
             self.rate['close'] = 0.0
-        self.signals = self.rate['signal'] > 0.0
+        # Whether a signal handler has raised.
+        self.signals = False
         self.pace = choice((0.0, 0.01, 0.1))
         self.patience = choice((20, 60, 200))
         self.turns_shuffled = dice.random() < 0.7
@@ -570,6 +571,7 @@ class World:
         if chance < self.rate['log_raises']:
             raise LogFailed(message)
         if chance > 1.0 - self.rate['signal'] * 0.2 and not self.gentle:
+            self.signals = True
             raise Interruption('in a log handler')
 
     # -- the users --------------------------------------------------------------------------------------------------
@@ -845,7 +847,7 @@ class World:
         self.runtime.wake_hung()
 
     def make_stall(self, server: Server) -> None:
-        seconds = self.dice.choice((0.001, 0.1, 3.0))
+        seconds = self.dice.choice((0.001, 0.1, 3.0, 90.0))
         self.stalled += seconds
         self.runtime.stall(seconds)
 

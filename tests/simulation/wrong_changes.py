@@ -587,10 +587,17 @@ WRONG_CHANGES = (
     # -- the workers --------------------------------------------------------------------------------------------------
     WrongChange(
         'collector-outlives-the-pool',
-        FACADES,
+        ASYNCIO,
         'self._collector.stop()',
         'pass',
-        'the timer, or the thread, of a closed pool is left behind',
+        'the timer of a closed pool is left behind',
+    ),
+    WrongChange(
+        'collector-thread-outlives-the-pool',
+        THREADS,
+        'self._stopped = True\n        self._wake_all()\n',
+        'self._stopped = True\n',
+        'the thread of a closed pool is left behind',
     ),
     WrongChange(
         'collector-works-once',
