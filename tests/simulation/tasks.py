@@ -87,12 +87,10 @@ class Task(asyncio.Task[Any]):
             chance = loop.world.random()
             interrupted = chance < rate
             if chance > 1.0 - rate:
-                loop.world.signals = True
-                raise Interruption('before the task is made')
+                raise loop.world.signal('before the task is made')
         super().__init__(coro, loop=loop, **options)
         if interrupted:
-            loop.world.signals = True
-            raise Interruption('after the task was made')
+            raise loop.world.signal('after the task was made')
 
     def __hash__(self) -> int:
         return self._number
@@ -282,6 +280,9 @@ class Tasks(Loop):
         return self.pool._collector is not None
 
     def closers_are_busy(self) -> bool:
+        return False
+
+    def closer_is_late(self) -> bool:
         return False
 
     def left_behind(self) -> list[Any]:

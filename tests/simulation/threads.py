@@ -72,6 +72,8 @@ class Fiber(greenlet):
         self.served = False
         self.interrupted = False
         self.closes = False
+        # Whether it need not wait any more, and will only run after a while.
+        self.late = False
         # Whether it waits, and is not among those that can run.
         self.waits = False
 
@@ -117,7 +119,11 @@ class Lock:
             fiber = self.waiting.pop(int(threads.draw() * len(self.waiting)))
             fiber.lock = None
             fiber.served = True
-            threads.make_ready(fiber)
+            if fiber.closes and threads.lateness:
+                fiber.late = True
+                threads.set_timer(fiber, threads.lateness)
+            else:
+                threads.make_ready(fiber)
         else:
             self.locked = False
         threads.maybe_switch()
@@ -234,6 +240,8 @@ class Threads:
         # How long a thread of the pool's own waits for something to close, and how many of them there may be.
         self.idle_time = self.world.dice.choice((0.0, 0.01, 1.0))
         self.most_closers = self.world.dice.choice((1, 2, 64))
+        # Seconds after which a closer runs that was woken, as on a busy machine.
+        self.lateness = self.world.dice.choice((0.0, 0.0, 0.01, 0.1))
         # Those that are at work on a dispose.
         self.at_dispose: set[Fiber] = set()
         # Contexts that several users share, by the arguments of connection().
@@ -261,6 +269,7 @@ class Threads:
         if fiber.lock is not None:
             fiber.lock.waiting.remove(fiber)
             fiber.lock = None
+        fiber.late = False
         fiber.waits = False
         fiber.sleep += 1
         self.ready.append(fiber)
@@ -277,8 +286,8 @@ class Threads:
             if following:
                 following.switch()
             else:
-                # If it is to begin, then on the stack of the simulation. On that of this thread it would count the frames
-                # below as its own; and the next one that it begins, too.
+                # If it is to begin, then on the stack of the simulation. On that of this thread it would count the
+                # frames below as its own; and so would the next one that it begins.
                 self.beginner = following
                 self.main.switch()
         if self.ending:
@@ -343,8 +352,7 @@ class Threads:
             self.ready.append(fiber)
             self.switch(not self.world.gentle)
         elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
-            self.world.signals = True
-            raise Interruption(SIGNAL)
+            raise self.world.signal(SIGNAL)
 
     def clock(self) -> float:
         self.maybe_switch()
@@ -399,6 +407,9 @@ class Threads:
 
     def closers_are_busy(self) -> bool:
         return len(self.at_dispose) >= self.most_closers
+
+    def closer_is_late(self) -> bool:
+        return any(fiber.late for fiber in self.fibers)
 
     def left_behind(self) -> list[Any]:
         return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
@@ -595,6 +606,15 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         module.threading = simulated  # type: ignore[attr-defined]
     idle_time, closers.IDLE_TIME = closers.IDLE_TIME, threads.idle_time
     most, closers.PARALLEL_DISPOSALS = closers.PARALLEL_DISPOSALS, threads.most_closers
+    must_stay_idle = closers.SyncClosers._must_stay_idle
+
+    def must_stay_idle_and_switch(*args: Any) -> bool:
+        # Between its last look for what is doomed and its end a closer uses neither a lock nor the clock.
+        stays = must_stay_idle(*args)
+        threads.maybe_switch()
+        return stays
+
+    closers.SyncClosers._must_stay_idle = must_stay_idle_and_switch  # type: ignore[method-assign, assignment]
     getpid = collector_threads.SyncCollector.__dict__['_getpid']
     collector_threads.SyncCollector._getpid = staticmethod(lambda: threads.process)
     # A simulated thread that is never run again stays among the idle ones.
@@ -605,6 +625,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         threads.end()
         closers.IDLE_TIME = idle_time
         closers.PARALLEL_DISPOSALS = most
+        closers.SyncClosers._must_stay_idle = must_stay_idle  # type: ignore[method-assign]
         collector_threads.SyncCollector._getpid = getpid
         before_fork.idle_threads = idle
         for module in modules:

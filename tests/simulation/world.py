@@ -124,6 +124,7 @@ class Runtime(Protocol):
     def disturb_worker(self) -> None: ...
     def has_collector(self) -> bool: ...
     def closers_are_busy(self) -> bool: ...
+    def closer_is_late(self) -> bool: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
@@ -289,8 +290,9 @@ class World:
         self.rate['fork'] *= CAN_BEGIN_ANEW
         if dice.random() < 0.25:
             self.rate['close'] = 0.0
-        # Whether a signal handler has raised.
+        # Whether a signal handler has raised; and whether one has since nothing was to be closed.
         self.signals = False
+        self.may_be_left = False
         self.pace = choice((0.0, 0.01, 0.1))
         self.patience = choice((20, 60, 200))
         self.turns_shuffled = dice.random() < 0.7
@@ -562,6 +564,11 @@ class World:
             yield self.nap(0.0)
         self.maybe_raise('on_connection_dead')
 
+    def signal(self, where: str) -> Interruption:
+        """Return what a signal handler raises."""
+        self.signals = self.may_be_left = True
+        return Interruption(where)
+
     def log(self, message: str, *args: object) -> None:
         """What stands for the handlers of the log."""
         chance = self.random()
@@ -571,8 +578,7 @@ class World:
         if chance < self.rate['log_raises']:
             raise LogFailed(message)
         if chance > 1.0 - self.rate['signal'] * 0.2 and not self.gentle:
-            self.signals = True
-            raise Interruption('in a log handler')
+            raise self.signal('in a log handler')
 
     # -- the users --------------------------------------------------------------------------------------------------
 
@@ -847,7 +853,7 @@ class World:
         self.runtime.wake_hung()
 
     def make_stall(self, server: Server) -> None:
-        seconds = self.dice.choice((0.001, 0.1, 3.0, 90.0))
+        seconds = self.dice.choice((0.001, 0.1, 3.0))
         self.stalled += seconds
         self.runtime.stall(seconds)
 
@@ -988,7 +994,9 @@ class World:
             self.fail(str(exc))
         # A task that is to close is begun at once, and a thread closes one connection after the other, unless a signal
         # handler raises.
-        if core.doomed and not self.signals:
+        if not core.doomed:
+            self.may_be_left = False
+        elif not self.may_be_left and not self.runtime.closer_is_late():
             if self.runtime.asynchronous or not self.closing:
                 self.fail('a connection is to be closed, and nobody is about to')
             if core.left_to_workers and not self.threads_refused and not self.runtime.closers_are_busy():
