@@ -328,7 +328,7 @@ cdef class AsyncPool(PoolFacade):
         """
         cdef AsyncConnectionContext context
         if is_overridden(self):
-            return self._connection_by_methods(endpoint, None if timeout is None else checked_seconds('timeout', timeout))
+            return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
         set_up(context, self, endpoint, timeout)
         return context

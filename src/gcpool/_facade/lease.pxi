@@ -36,7 +36,7 @@ cdef class Lease:
 cdef inline int set_up(Lease context, PoolFacade pool, object endpoint, object timeout) except -1:
     context.pool = pool
     context.endpoint = endpoint
-    context.timeout = None if timeout is None else checked_seconds('timeout', timeout)
+    context.timeout = checked_timeout(timeout)
     return 0
 
 

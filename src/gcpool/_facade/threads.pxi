@@ -56,7 +56,7 @@ cdef class SyncPool(PoolFacade):
         cdef void *core = <void *>self._core
         cdef void *conn
         if timeout is not None or self.asks_before_use:
-            return acquire_entry(self, endpoint, None if timeout is None else checked_seconds('timeout', timeout)).conn_
+            return acquire_entry(self, endpoint, checked_timeout(timeout)).conn_
         conn = take_idle(
             <PoolCore>core, endpoint, read_clock(<PoolCore>core), self.trusted_for, TAKEN_CONNECTION
         )
@@ -96,7 +96,7 @@ cdef class SyncPool(PoolFacade):
         """
         cdef SyncConnectionContext context
         if is_overridden(self):
-            return self._connection_by_methods(endpoint, None if timeout is None else checked_seconds('timeout', timeout))
+            return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
         set_up(context, self, endpoint, timeout)
         return context

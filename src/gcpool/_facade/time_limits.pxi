@@ -43,3 +43,7 @@ cpdef object checked_seconds(str name, object value):
     except OverflowError:
         raise ValueError(f'{name}={value!r}: expected seconds that a float can hold, or inf for no limit') from None
     raise ValueError(f'{name}={value!r}: expected seconds, 0 or more')
+
+
+cdef inline object checked_timeout(object timeout):
+    return None if timeout is None else checked_seconds('timeout', timeout)

@@ -31,13 +31,13 @@ class ReliefTimer:
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
         due = math.inf if ended else pool._core.relief_ends_at()
-        is_set = due == math.inf or self._timer.will_fire_in(loop)
+        is_set = loop is None or due == math.inf or self._timer.will_fire_in(loop)
         if due == self._due and loop is self._loop and is_set:
             return
         # Noted first: if a signal handler raises in what follows, the next call sets the timer.
         self._due = math.inf
         self._timer.cancel()
-        if due < math.inf:
+        if loop is not None and due < math.inf:
             self._timer.set(loop, max(due - pool._core.now(), 0.0), self._fire)
         self._loop = loop
         self._due = due
