@@ -1,10 +1,8 @@
 """max_size, total_max_size, and waiters: first come, first served, at one endpoint and over all."""
 
 import functools
-import gc
 import math
 import random
-import tracemalloc
 
 import pytest
 
@@ -621,31 +619,6 @@ def test_a_waiter_that_is_served_a_dead_connection_keeps_the_place_that_it_has_i
     pool.ask_again(heir)
     assert pool.dispose() == ['a1']
     assert (heir.answer, other.answer) == ('ticket', 'waits')
-
-
-def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
-    pool = Pool(min_idle=0, max_size=1, total_max_size=1, max_lifetime=1e9)
-    _held = pool.acquire('held')
-    endpoints, endpoint = [str(number) for number in range(20_000)], ''
-    tracemalloc.start()
-    try:
-        waiting = None
-        for endpoint in endpoints:
-            waiting = Acquire(pool.core, endpoint, pool.notified.append)
-            assert pool.core.request(waiting.waiter, pool.now)
-            pool.now += 0.0001
-            assert pool.core.give_up(waiting.waiter, pool.now)
-        del waiting
-        gc.collect()
-        kept = tracemalloc.get_traced_memory()[0] / len(endpoints)
-        pool.now += 2 * MAX_OVERTAKING_TIME
-        pool.cancel(pool.ask('b'))
-        gc.collect()
-        left = tracemalloc.get_traced_memory()[0] / len(endpoints)
-    finally:
-        tracemalloc.stop()
-    assert (kept < 80, left < 8) == (True, True), (kept, left)
-    pool.core.check_invariants()
 
 
 def test_an_endpoint_with_connections_of_its_own_is_expected_to_serve_itself() -> None:

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
 from tests.conftest import FREE_THREADED, QUICK
+from tests.engine.model import MAX_OVERTAKING_TIME
 from tests.engine.support import Acquire, Connection, Pool
 from tests.support import collect_garbage
 
@@ -159,6 +161,31 @@ def test_what_was_closed_over_its_holder_is_let_go_when_that_gives_it_back(livin
         assert pool.core.find_acquired(conn, 'a') is None
     del conn, conns  # pyright: ignore[reportPossiblyUnboundVariable]
     assert (living(Entry), living(Connection)) == (0, 0)
+
+
+def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
+    pool = Pool(min_idle=0, max_size=1, total_max_size=1, max_lifetime=1e9)
+    _held = pool.acquire('held')
+    endpoints, endpoint = [str(number) for number in range(20_000)], ''
+    tracemalloc.start()
+    try:
+        waiting = None
+        for endpoint in endpoints:
+            waiting = Acquire(pool.core, endpoint, pool.notified.append)
+            assert pool.core.request(waiting.waiter, pool.now)
+            pool.now += 0.0001
+            assert pool.core.give_up(waiting.waiter, pool.now)
+        del waiting
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] / len(endpoints)
+        pool.now += 2 * MAX_OVERTAKING_TIME
+        pool.cancel(pool.ask('b'))
+        gc.collect()
+        left = tracemalloc.get_traced_memory()[0] / len(endpoints)
+    finally:
+        tracemalloc.stop()
+    assert (kept < 80, left < 8) == (True, True), (kept, left)
+    pool.core.check_invariants()
 
 
 # -- waiters that are dropped -----------------------------------------------------------------------------------------
