@@ -288,7 +288,8 @@ def check_fresh(pool: ConnectionPool[str, Line]) -> None:
 def is_whole(pool: ConnectionPool[str, Line]) -> bool:
     try:
         pool._core.check_invariants()
-    except AssertionError:
+    except (AssertionError, RuntimeError):
+        # A RuntimeError says that a set has changed while it was looked at.
         return False
     return True
 
