@@ -19,7 +19,7 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, EventLoopMismatch, PoolTimeout
 from tests.asyncio_.runtime import spawn, until
-from tests.pool.support import Case, CheckingManager, Gate, HookedManager, Manager, Pause
+from tests.pool.support import Case, CheckingManager, Gate, HookedManager, Manager, OnlyResetting, Pause
 from tests.support import PATIENCE, Connection
 
 # Before Python 3.12 only asyncio's own iscoroutinefunction() can be told about a compiled method; since 3.14 it is
@@ -695,10 +695,7 @@ async def test_a_release_that_is_cancelled_before_its_first_step_releases(manage
 async def test_a_release_that_ends_before_its_hook_closes_the_connection_where_nothing_is_checked(
     end: str, what: str
 ) -> None:
-    class Resetting(Manager):
-        on_release = HookedManager.on_release
-
-    async with Case(Resetting()) as case:
+    async with Case(OnlyResetting()) as case:
         context = case.pool.connection('a')
         conn = await context.__aenter__()
         remaining = case.pool.release(conn, 'a') if what == 'release' else context.__aexit__(None, None, None)

@@ -10,20 +10,8 @@ import pytest
 
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn
-from tests.pool.support import Case, HookedManager, JudgingManager, Manager
+from tests.pool.support import Case, Manager, OnlyJudging, OnlyResetting
 from tests.support import Connection, Interruption
-
-
-class OnlyResetting(Manager):
-    """Has no hook but on_release."""
-
-    on_release = HookedManager.on_release
-
-
-class OnlyJudging(Manager):
-    """Has no hook but is_broken."""
-
-    is_broken = JudgingManager.is_broken
 
 
 def interrupt(name: str, monkeypatch: pytest.MonkeyPatch, *, after: int = 0) -> list[Interruption]:

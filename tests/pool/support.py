@@ -124,6 +124,18 @@ class JudgingManager(HookedManager):
         return bool(await follow(self.begin('is_broken', conn)))
 
 
+class OnlyResetting(Manager):
+    """Has no hook but on_release."""
+
+    on_release = HookedManager.on_release
+
+
+class OnlyJudging(Manager):
+    """Has no hook but is_broken."""
+
+    is_broken = JudgingManager.is_broken
+
+
 class FlakyManager(JudgingManager):
     """Lets others run at each call, and then fails at random.
 

@@ -9,7 +9,7 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from gcpool.exceptions import ConnectionPoolClosedError, DiscardConnection
 from tests.asyncio_.runtime import spawn
-from tests.pool.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager
+from tests.pool.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager, OnlyJudging
 from tests.support import Connection, Interruption
 
 CHECK = 'check_aliveness'
@@ -376,9 +376,6 @@ async def test_is_broken_receives_what_was_raised(hooks: bool) -> None:
 async def test_when_is_broken_fails_the_connection_is_disposed_of(
     hooks: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class OnlyJudging(Manager):
-        is_broken = JudgingManager.is_broken
-
     async with Case(JudgingManager() if hooks else OnlyJudging()) as case:
         case.manager.script('is_broken', ZeroDivisionError('oops'))
         with caplog.at_level(logging.ERROR, 'gcpool'):

@@ -8,7 +8,7 @@ import pytest
 
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn
-from tests.pool.support import Case, CheckingManager, HookedManager, JudgingManager, Manager
+from tests.pool.support import Case, CheckingManager, HookedManager, Manager, OnlyJudging
 
 MANAGERS = pytest.mark.parametrize('manager_class', [Manager, CheckingManager, HookedManager])
 
@@ -126,9 +126,6 @@ async def test_connection_passes_the_timeout_to_a_subclass_s_acquire_by_name() -
 
 
 async def test_a_block_of_a_subclass_s_pool_that_closes_the_pool_keeps_its_own_error() -> None:
-    class OnlyJudging(Manager):
-        is_broken = JudgingManager.is_broken
-
     class Pool(ConnectionPool[Any, Any]):
         async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
             return await super().acquire(endpoint, timeout)

@@ -10,7 +10,7 @@ import pytest
 
 from gcpool.exceptions import ConnectionPoolClosedError, DiscardConnection
 from gcpool.threading import ConnectionPool
-from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager
+from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager, OnlyJudging
 from tests.support import Connection, Interruption
 from tests.threads.runtime import spawn
 
@@ -376,9 +376,6 @@ def test_is_broken_receives_what_was_raised(hooks: bool) -> None:
 
 @pytest.mark.parametrize('hooks', [True, False])
 def test_when_is_broken_fails_the_connection_is_disposed_of(hooks: bool, caplog: pytest.LogCaptureFixture) -> None:
-    class OnlyJudging(Manager):
-        is_broken = JudgingManager.is_broken
-
     with Case(JudgingManager() if hooks else OnlyJudging()) as case:
         case.manager.script('is_broken', ZeroDivisionError('oops'))
         with caplog.at_level(logging.ERROR, 'gcpool'):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from gcpool.threading import ConnectionPool
-from tests.pool_threads.support import Case, CheckingManager, HookedManager, JudgingManager, Manager
+from tests.pool_threads.support import Case, CheckingManager, HookedManager, Manager, OnlyJudging
 from tests.threads.runtime import spawn
 
 MANAGERS = pytest.mark.parametrize('manager_class', [Manager, CheckingManager, HookedManager])
@@ -128,9 +128,6 @@ def test_connection_passes_the_timeout_to_a_subclass_s_acquire_by_name() -> None
 
 
 def test_a_block_of_a_subclass_s_pool_that_closes_the_pool_keeps_its_own_error() -> None:
-    class OnlyJudging(Manager):
-        is_broken = JudgingManager.is_broken
-
     class Pool(ConnectionPool[Any, Any]):
         def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
             return super().acquire(endpoint, timeout)
