@@ -1,6 +1,7 @@
 """What messages show in place of an endpoint that holds a password."""
 
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,14 +82,15 @@ def test_no_error_of_a_manager_shows_it(endpoint: str) -> None:
     def fail(endpoint: Any) -> Any:
         raise KeyError(endpoint)
 
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: raise_connect_error(endpoint, OSError('said'), 'advice'),
         lambda: raise_connect_timeout(endpoint, TimeoutError('said'), 1.0),
         lambda: look_up({'main': {}}, endpoint, 'params'),
         lambda: look_up(fail, endpoint, 'params'),
         lambda: look_up({'main': lambda _: {}, endpoint: fail}, endpoint, 'params'),
         lambda: look_up({endpoint: {}}, 'main', 'params'),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ConnectError) as caught:
             call()
         assert SECRET not in str(caught.value)

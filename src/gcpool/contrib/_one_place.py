@@ -1,11 +1,14 @@
 """Managers of databases that are given the parameters of one place, and no names of several."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from gcpool.contrib._descriptions import description_of, shown
 
-__all__ = ['DEFAULT_ENDPOINT', 'OnePlace']
+__all__ = ['DEFAULT_ENDPOINT', 'OnePlace', 'Place']
+
+#: The parameters of one place. To a type checker, any dict with names is one.
+Place: TypeAlias = dict[str, Any]
 
 #: The endpoint of a manager that was given the parameters of one place.
 DEFAULT_ENDPOINT = 'default'

@@ -17,6 +17,7 @@ from gcpool.contrib._errors import errors_in, look_up_async, raise_bad_params, r
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
 from gcpool.contrib._mysql_control import control_params, steps_to_kill
 from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
+from gcpool.contrib._one_place import Place
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
@@ -61,7 +62,8 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncmy.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
         change, a callable or coroutine function that is called with the endpoint at each connect and returns the
-        parameters.
+        parameters. Or a dict of the parameters of one place alone: its endpoint is ``'default'``, and also that of
+        those who name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -85,7 +87,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     def __init__(
         self,
-        params: DbParameters,
+        params: DbParameters | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,

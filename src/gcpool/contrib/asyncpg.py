@@ -22,7 +22,7 @@ from gcpool.contrib._errors import (
     to_params,
 )
 from gcpool.contrib._generations import Generations
-from gcpool.contrib._one_place import OnePlace
+from gcpool.contrib._one_place import OnePlace, Place
 from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
@@ -104,7 +104,8 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncpg.connect`, or a DSN, or a callable that receives the endpoint and returns either (it may be a
         coroutine function); or one such callable for all. It is looked up or called at each connect, so endpoints may
-        be added and credentials change.
+        be added and credentials change. For one place alone, a DSN, or a dict of its parameters: its endpoint is
+        ``'default'``, and also that of those who name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -127,7 +128,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
 
     def __init__(
         self,
-        dsn_params: DsnSource,
+        dsn_params: DsnSource | str | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,

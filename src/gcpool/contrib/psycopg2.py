@@ -25,7 +25,7 @@ from gcpool.contrib._generations import Generations
 from gcpool.contrib._goodbye import wait_for_end
 from gcpool.contrib._latch import Latch
 from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK, LibpqCancel, LibpqSession, ask_in_thread
-from gcpool.contrib._one_place import OnePlace
+from gcpool.contrib._one_place import OnePlace, Place
 from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
@@ -102,6 +102,8 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`psycopg2.connect`, or a DSN, or a callable that receives the endpoint and returns either; or one such
         callable for all. It is looked up or called at each connect, so endpoints may be added and credentials change.
+        For one place alone, a DSN, or a dict of its parameters: its endpoint is ``'default'``, and also that of those
+        who name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -125,7 +127,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
 
     def __init__(
         self,
-        dsn_params: DsnSource,
+        dsn_params: DsnSource | str | Place,
         *,
         ping: bool = False,
         rollback_timeout: float | None = None,

@@ -14,6 +14,7 @@ from gcpool.contrib._latch import Latch
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
 from gcpool.contrib._mysql_control import control_params, steps_to_kill
 from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
+from gcpool.contrib._one_place import Place
 from gcpool.contrib._sockets import time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -49,7 +50,9 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`pymysql.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
-        change, a callable that is called with the endpoint at each connect and returns the parameters.
+        change, a callable that is called with the endpoint at each connect and returns the parameters. Or a dict of
+        the parameters of one place alone: its endpoint is ``'default'``, and also that of those who name none
+        (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -72,7 +75,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     def __init__(
         self,
-        params: DbParameters,
+        params: DbParameters | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,

@@ -28,7 +28,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
-from gcpool.contrib._one_place import OnePlace
+from gcpool.contrib._one_place import OnePlace, Place
 from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
 from gcpool.contrib._sockets import time_to_answer
 from gcpool.exceptions import DiscardConnection
@@ -172,7 +172,9 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; these
         may include ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or, for credentials that
         change, a function that receives the endpoint and returns one of these; it is called at each connect, and raises
-        KeyError for an unknown endpoint.
+        KeyError for an unknown endpoint. Or, for one place alone, a URL, or a dict of its parameters with ``host``,
+        ``port`` or ``path``: its endpoint is ``'default'``, and also that of those who name none
+        (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it; this does not notice a dead server behind a proxy that keeps the connection open.
     :param reset: 'rollback' closes a connection whose session is not as the handshake left it. 'full' keeps it: when a
@@ -189,7 +191,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: Endpoints | str | Place,
         *,
         ping: bool = False,
         reset: Literal['rollback', 'full'] = 'rollback',
@@ -291,7 +293,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
 
     def __init__(
         self,
-        endpoints: AsyncEndpoints,
+        endpoints: AsyncEndpoints | str | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,
