@@ -4,13 +4,16 @@ import inspect
 import logging
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gcpool.asyncio import ConnectionPool as AsyncConnectionPool
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.threading import ConnectionPool
 from tests.contrib.conftest import Run
 
@@ -309,3 +312,28 @@ def test_shows_no_password(request: pytest.FixtureRequest, run: Run, caplog: pyt
     run(main)
     assert f"'{server.host}:{server.port}/{server.database}'" in caplog.text
     assert server.password not in caplog.text
+
+
+class Counting:
+    """A logger that counts."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def warning(self, message: str, *args: object) -> None:
+        self.calls.append(message)
+
+
+def test_threads_that_are_first_at_the_same_time_are_told_once() -> None:
+    logger: Any = Counting()
+    warning = OpenTransactionWarning(logger)
+    barrier = threading.Barrier(8)
+
+    def tell() -> None:
+        barrier.wait()
+        warning.about_to_roll_back('db')
+
+    with ThreadPoolExecutor(8) as executor:
+        for future in [executor.submit(tell) for _ in range(8)]:
+            future.result()
+    assert len(logger.calls) == 1

@@ -133,6 +133,57 @@ def test_a_server_that_is_down_or_refuses_for_another_reason(
         run(main)
 
 
+async def fill(manager: Any, conns: list[Any]) -> None:
+    while len(conns) < 100:
+        conns.append(await result_of(manager.create('db')))
+
+
+@contextmanager
+def full_for_everybody(request: pytest.FixtureRequest, name: str) -> Iterator[dict[str, Any]]:
+    """A server that has no connection left at all, for users who are no administrators."""
+    if name == 'params':
+        mariadb: MariadbServer = request.getfixturevalue('mariadb')
+        mariadb.execute('SET GLOBAL max_connections = 10')
+        try:
+            yield mariadb.params
+        finally:
+            mariadb.execute(f'SET GLOBAL max_connections = {mariadb.max_connections}')
+            mariadb.wait_for_sessions(0)
+        return
+    postgres: PostgresServer = request.getfixturevalue('postgres')
+    postgres.query(f"CREATE ROLE no_administrator LOGIN PASSWORD '{postgres.password}'")
+    try:
+        yield {**getattr(postgres, name), 'user': 'no_administrator'}
+    finally:
+        postgres.query('DROP ROLE no_administrator')
+
+
+@pytest.mark.parametrize(
+    'kind',
+    [
+        pytest.param(kind, id=name, marks=[pytest.mark.postgres] * (kind.full is full_postgres))
+        for name, kind in KINDS.items()
+        if kind.full is not full_redis
+    ],
+)
+def test_a_server_that_is_full_for_everybody(request: pytest.FixtureRequest, run: Run, kind: Kind) -> None:
+    with full_for_everybody(request, kind.params or 'params') as params:
+        manager = manager_of(kind, params)
+
+        async def main() -> None:
+            conns: list[Any] = []
+            try:
+                with pytest.raises(ConnectError) as caught:
+                    await fill(manager, conns)
+                assert manager.is_refusal('db', caught.value), repr(caught.value)
+                assert len(conns) >= 8
+            finally:
+                for conn in conns:
+                    await result_of(manager.dispose('db', conn))
+
+        run(main)
+
+
 @all_kinds
 def test_a_pool_finds_it(kind: Kind) -> None:
     manager = manager_of(kind, {})

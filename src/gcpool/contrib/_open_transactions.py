@@ -19,7 +19,8 @@ class OpenTransactionWarning:
     def __init__(self, logger: GuardedLogger, autocommit: str = 'use autocommit') -> None:
         self._logger = logger
         self._autocommit = autocommit
-        self._said = False
+        # Empty when the warning was given. Taking it out is atomic.
+        self._left = [None]
 
     def about_to_roll_back(self, endpoint: Hashable) -> None:
         """Call this in a release that is about to roll back an open transaction.
@@ -29,9 +30,13 @@ class OpenTransactionWarning:
 
         :param endpoint: of the connection
         """
-        if self._said or sys.exc_info()[0] is not None:
+        if not self._left or sys.exc_info()[0] is not None:
             return
-        self._said = True
+        try:
+            self._left.pop()
+        except IndexError:
+            # Another thread gives it.
+            return
         self._logger.warning(
             'a transaction was left open on a connection to %r, and is rolled back: commit before the connection is '
             'returned, or %s (said once, for the first one)',
