@@ -174,4 +174,4 @@ def test_every_manager_of_a_database_is_here() -> None:
     from tests.contrib.test_parameters import DATABASES
 
     assert sorted(DATABASES) == sorted(TEXT + NO_TEXT + FILES)
-    assert importlib.import_module('gcpool.contrib._one_place').__all__ == ['DEFAULT_ENDPOINT', 'OnePlace']
+    assert importlib.import_module('gcpool.contrib._one_place').__all__ == ['DEFAULT_ENDPOINT', 'OnePlace', 'Place']
