@@ -118,7 +118,7 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
         dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
     try:
-        notify_all(&served)
+        notify_all(core, &served)
     except BaseException:
         if out and doomed == NULL:      # the exception keeps the caller from closing the connection
             doom_again(core, e)

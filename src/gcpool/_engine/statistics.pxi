@@ -25,6 +25,7 @@ cdef dict gauges_and_counters(PoolCore core):
         'acquires': counters.acquires,
         'created': counters.created,
         'create_errors': counters.create_errors,
+        'refused': counters.refused,
         'dead': counters.dead,
         'broken': counters.broken,
         'disposed': counters.disposed,
