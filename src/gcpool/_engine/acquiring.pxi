@@ -214,7 +214,7 @@ cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcep
     # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
     cdef void *p = next_idle(ep)
     while p != NULL and lifetime_is_over(<Entry>p, now):
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)
         p = next_idle(ep)
 
 
@@ -282,7 +282,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         lend(ep, ticket)
         note_connected(core, ep, now, &notified)
     elif outcome == ADDED:
-        doom(core, ep, ticket, &core.doomed_for_worker)
+        doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
     gcp_unlock(&ep.lock)
     if served and ep.growth is not None:
         dispatch(core, &core.doomed_for_worker, &notified)
@@ -309,7 +309,7 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
-        doom(core, ep, ticket, &core.doomed_for_worker)
+        doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
         gcp_unlock(&ep.lock)
         dispatch(core, &core.doomed_for_worker, &served)

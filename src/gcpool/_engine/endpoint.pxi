@@ -36,10 +36,11 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
     gcp_store_int(&core.size, core.size - 1)
 
 
-cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e) noexcept:
+cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reason) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
     if ep.growth is not None:
         ep.growth.used_at = max(ep.growth.used_at, e.used_at)
+    gcp_store_char(&e.reason, reason)
     move(ep, e, e.state, CLOSING)
     core.closing += 1
 

@@ -110,6 +110,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.forgotten, 0, sizeof(Chain))
     memset(&core.retries, 0, sizeof(Heap))
     memset(&core.short, 0, sizeof(Linked))
+    core.reserved = 0
     core.reserved_head = NULL
     core.reserved_tail = NULL
     core.must_call_workers = False

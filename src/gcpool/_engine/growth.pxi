@@ -245,6 +245,7 @@ cdef void reserve_create(PoolCore core, EndpointPool ep) noexcept:
     ep.counts[CREATING] += 1
     ep.size += 1
     gcp_store_int(&core.size, core.size + 1)
+    gcp_store_int(&core.reserved, core.reserved + 1)
     g.creating += 1
     g.reserved += 1
     if g.reserved == 1:
@@ -273,6 +274,7 @@ cdef Growth take_reserved(PoolCore core):
     if core.reserved_head == NULL:
         core.reserved_tail = NULL
     g.next_reserved = NULL
+    gcp_store_int(&core.reserved, core.reserved - 1)
     g.reserved -= 1
     if g.reserved:
         append_reserved(core, g)
@@ -456,9 +458,12 @@ cdef bint end_of_grown(
     return settled.outcome == HAND_OVER or settled.outcome == KEEP
 
 
-cdef int grow_failed(PoolCore core, Entry ticket, object error, bint is_refusal, double now) except -1:
+cdef int grow_failed(
+    PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, double now
+) except -1:
     # The pool's own connect has failed. Returns what there is to tell. Where no outage holds acquires back, the waiter
-    # for whom it was gets the error, or else the oldest one without a create.
+    # for whom it was gets the error, or else the oldest one without a create. The pool keeps a copy of the error: what is
+    # raised has a traceback, with all that its frames hold.
     cdef EndpointPool ep = pool_of(ticket)
     cdef Growth g = ep.growth
     cdef Chain notified = Chain(NULL, NULL, 0)
@@ -468,15 +473,8 @@ cdef int grow_failed(PoolCore core, Entry ticket, object error, bint is_refusal,
     _old_error = None
     if made_before_fork(core, ticket.fork_epoch):
         return 0
-    gcp_lock(&core.lock)
-    advance_relief(core, now)
-    gcp_lock(&ep.lock)
-    if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
-        begin_closing(core, ep, ticket)
-        chain_append(&core.doomed_for_worker, ticket)
-    else:
-        free_slot(core, ep, ticket)
-    g.creating -= 1
+    if not end_own_create(core, ep, ticket, now):
+        return 0
     count_failure(core, is_refusal)
     p = waiter_of(ep, <void *>ticket)
     if p != NULL:
@@ -484,17 +482,34 @@ cdef int grow_failed(PoolCore core, Entry ticket, object error, bint is_refusal,
     else:
         p = first_uncovered(ep)
     _old_error = g.error
-    g.error = error
+    g.error = kept_error
     news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
     if g.state == UP or not holds_back_askers(core, g):
         if p != NULL and fail_waiter(core, ep, p, error, &notified):
-            news |= REACHED_WAITER
+            news |= REACHED
     note_short(core, ep, now)
     gcp_unlock(&ep.lock)
     after_slot_freed(core, ep, ticket, now, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
     notify_all(core, &notified)
     return news
+
+
+cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double now) noexcept:
+    # No lock is held; if this returns True, both are. False if grown() has ended the create, and raised after that.
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    if ticket.state != CREATING:
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        return False
+    advance_relief(core, now)
+    if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
+        doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
+    else:
+        free_slot(core, ep, ticket)
+    ep.growth.creating -= 1
+    return True
 
 
 cdef int grow_cancelled(PoolCore core, Entry ticket, double now) except -1:
@@ -504,15 +519,8 @@ cdef int grow_cancelled(PoolCore core, Entry ticket, double now) except -1:
     cdef void *p
     if made_before_fork(core, ticket.fork_epoch):
         return 0
-    gcp_lock(&core.lock)
-    advance_relief(core, now)
-    gcp_lock(&ep.lock)
-    if ticket.conn_ is not NOTHING:
-        begin_closing(core, ep, ticket)
-        chain_append(&core.doomed_for_worker, ticket)
-    else:
-        free_slot(core, ep, ticket)
-    ep.growth.creating -= 1
+    if not end_own_create(core, ep, ticket, now):
+        return 0
     core.counters.create_errors += 1
     p = waiter_of(ep, <void *>ticket)
     if p != NULL:
@@ -559,14 +567,16 @@ cdef bint fail_waiter(PoolCore core, EndpointPool ep, void *p, object error, Cha
 
 # -- a connect of an acquire ---------------------------------------------------------------------------------------
 
-cdef int connect_failed(PoolCore core, Waiter w, object error, bint is_refusal, double now) except -1:
-    # The connect of an acquire has failed. Returns what there is to tell; with MAY_ASK_AGAIN the waiter holds nothing,
+cdef int connect_failed(
+    PoolCore core, Waiter w, object kept_error, bint is_refusal, bint may_ask_again, double now
+) except -1:
+    # The connect of an acquire has failed. Returns what there is to tell; with ASKS_AGAIN the waiter holds nothing,
     # and goes on waiting. Without it everything is as it was: the waiter is cancelled next.
     cdef Entry ticket = w.entry
     cdef EndpointPool ep = pool_of(ticket)
     cdef Chain notified = Chain(NULL, NULL, 0)
     cdef int news
-    cdef bint asks_again = is_refusal or core.reconnect_timeout > 0
+    cdef bint asks_again = may_ask_again and (is_refusal or core.reconnect_timeout > 0)
     cdef double jitter = jitter_of(core)
     _old_error = None
     if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or not core.keeps_growth:
@@ -575,13 +585,13 @@ cdef int connect_failed(PoolCore core, Waiter w, object error, bint is_refusal, 
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     _old_error = ep.growth.error
-    ep.growth.error = error
+    ep.growth.error = kept_error
     news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
         count_failure(core, is_refusal)
         w.state = FRESH
-        news |= MAY_ASK_AGAIN
+        news |= ASKS_AGAIN
     gcp_unlock(&ep.lock)
     if asks_again:
         after_slot_freed(core, ep, ticket, now, &core.doomed_for_worker, &notified)

@@ -26,15 +26,25 @@ cdef double MEMORY_OF_OUTAGES = 10.0
 
 # What a failure has changed; the facade tells it.
 cdef enum:
-    OUTAGE_BEGAN = 1
-    REACHED_WAITER = 2          # a waiter got the error: nobody else needs to tell it
-    RECONNECT_FAILED = 4        # the outage has lasted for reconnect_timeout
-    MAY_ASK_AGAIN = 8           # the acquire goes on waiting, and asks once more
+    BEGAN = 1
+    REACHED = 2                 # a waiter got the error: nobody else needs to tell it
+    LASTS = 4                   # the outage has lasted for reconnect_timeout
+    ASKS_AGAIN = 8              # the acquire goes on waiting, and asks once more
+
+OUTAGE_BEGAN = BEGAN
+REACHED_WAITER = REACHED
+RECONNECT_FAILED = LASTS
+MAY_ASK_AGAIN = ASKS_AGAIN
 
 
 cdef inline bint holds_back_askers(PoolCore core, Growth g) noexcept:
     # Both locks are held.
     return core.reconnect_timeout > 0 or core.fails_fast or g.is_refusal
+
+
+cdef inline bint is_tracked(PoolCore core, Growth g) noexcept:
+    # Both locks are held. Whether anybody is held back in an outage.
+    return holds_back_askers(core, g) or core.min_size > 0 or g.pinned > 0
 
 
 cdef inline bint is_in_outage(EndpointPool ep) noexcept:
@@ -94,8 +104,11 @@ cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refu
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
+    if not is_tracked(core, g) and not is_refusal:
+        g.failed_at = now
+        return 0
     if g.state == UP:
-        news = OUTAGE_BEGAN
+        news = BEGAN
         g.began_at = now
         g.over_after = -1
         g.told = False
@@ -112,7 +125,7 @@ cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refu
     if core.reconnect_timeout > 0 and not g.told:
         if now - g.began_at >= core.reconnect_timeout:
             g.told = True
-            news |= RECONNECT_FAILED
+            news |= LASTS
         else:
             retry_at = min(retry_at, g.began_at + core.reconnect_timeout)
     schedule_retry(core, ep, retry_at)

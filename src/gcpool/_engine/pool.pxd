@@ -32,6 +32,7 @@ cdef class PoolCore:
     cdef Chain fill_watchers                # [core] waiters until every pinned endpoint has had its size
     cdef Heap retries                       # [core] Growth of endpoints in an outage
     cdef Linked short                       # [core] Growth of endpoints with fewer connections than their minimum
+    cdef int reserved                       # [core]; read without the lock: slots reserved for the pool's own creates
     cdef void *reserved_head                # [core] Growth of endpoints with reserved slots
     cdef void *reserved_tail                # [core]
     cdef Chain forgotten                    # [core] Growth of forgotten endpoint pools that core.kept still owns
@@ -41,10 +42,10 @@ cdef class PoolCore:
     cdef int min_size                       # [core]; read under [ep]
     cdef int core_size                      # [core]; read under [ep]: min_idle or min_size, whichever is more
     cdef double core_idle_timeout           # [core]; read under [ep]: idle_timeout with min_size, else infinite
-    cdef int max_connecting                 # never changes; 0: no limit
-    cdef double reconnect_timeout           # never changes; 0: a failed connect reaches its asker
-    cdef bint creates_in_background         # never changes
-    cdef bint fails_fast                    # never changes
+    cdef readonly int max_connecting                 # never changes; 0: no limit
+    cdef readonly double reconnect_timeout           # never changes; 0: a failed connect reaches its asker
+    cdef readonly bint creates_in_background         # never changes
+    cdef readonly bint fails_fast                    # never changes
     cdef bint keeps_growth                  # never changes: every endpoint pool has its Growth
     cdef dict pins                          # endpoint -> size: what a forked child fills again
     cdef int pins_epoch                     # fork_epoch in which the pins were last entered
@@ -76,5 +77,5 @@ cdef class PoolCore:
     cpdef end_check(self, Waiter w)
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
-    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*) except -1
-    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*) except -1
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
+    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1

@@ -160,13 +160,15 @@ cdef class PoolCore:
         """
         return give_up(self, w, read_clock(self) if now is None else now)
 
-    def connect_failed(self, Waiter w not None, object error, bint is_refusal, double now):
+    def connect_failed(self, Waiter w not None, object kept_error, bint is_refusal, bint may_ask_again, double now):
         """An acquire could not connect. With :py:data:`MAY_ASK_AGAIN` its waiter holds nothing, and asks again.
 
+        :param kept_error: a copy of the error, for the pool to keep
+        :param may_ask_again: whether the acquire has time left
         :return: what there is to tell, as flags
         """
         entry_held_by(w)
-        return connect_failed(self, w, error, is_refusal, now)
+        return connect_failed(self, w, kept_error, is_refusal, may_ask_again, now)
 
     # -- the pool's own connects ----------------------------------------------------------------------------------------
 
@@ -180,7 +182,7 @@ cdef class PoolCore:
     @property
     def has_creates(self):
         """Whether :py:meth:`take_create` may return a ticket."""
-        return self.reserved_head != NULL
+        return gcp_load_int(&self.reserved) > 0
 
     cpdef Entry take_create(self, double now):
         """A ticket of the pool's own, or None: there is nothing to connect to."""
@@ -195,12 +197,14 @@ cdef class PoolCore:
         """
         return grown(self, ticket, conn, now)
 
-    def grow_failed(self, Entry ticket not None, object error, bint is_refusal, double now):
+    def grow_failed(self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now):
         """The connect for a ticket of the pool's own has failed.
 
+        :param error: what a waiter raises
+        :param kept_error: a copy of it, for the pool to keep
         :return: what there is to tell, as flags
         """
-        return grow_failed(self, ticket, error, is_refusal, now)
+        return grow_failed(self, ticket, error, kept_error, is_refusal, now)
 
     cpdef int grow_cancelled(self, Entry ticket, double now) except -1:
         """Give a ticket of the pool's own back: its connect was cut off."""
@@ -294,23 +298,28 @@ cdef class PoolCore:
         """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
         return still_checked_out(self, e, lease_no)
 
-    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False) except -1:
         """Take a checked-out connection that is unfit out of use for good.
 
         :param lease_no: of the acquire that this ends, if that is known
+        :param discarded: whether somebody asked for that; if not, the connection is broken
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
             closed it, or after a fork)
         """
-        return retire(self, e, now, NULL, lease_no)
+        return retire(self, e, now, NULL, lease_no, BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN)
 
-    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
+    cpdef bint retire_to_doomed(
+        self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False
+    ) except -1:
         """Take a checked-out connection out of use for good and doom it: the next release closes it, or the caller.
 
+        :param discarded: as for :py:meth:`retire`
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether it was doomed
         """
-        return retire(self, e, now, &self.doomed_for_caller, lease_no)
+        cdef int reason = BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN
+        return retire(self, e, now, &self.doomed_for_caller, lease_no, reason)
 
     def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
         """A connection broke while in use: the endpoint's connections that are not seen alive after that are suspect.
@@ -379,9 +388,12 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         return at
 
-    def run_timers(self, double now):
-        """Do what is due. Then look for what is doomed, and for what is to be created."""
-        run_timers(self, now)
+    def run_timers(self, double now, bint by_worker=True):
+        """Do what is due.
+
+        :param by_worker: whether the caller then looks for what is to be created, so that no worker has to be called
+        """
+        run_timers(self, now, by_worker)
 
     def expire_relief(self, double now):
         """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""

@@ -233,9 +233,9 @@ cdef Settled settle(
     advance_overtaking(core, now)
     settled.outcome = decide_release(core, ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
-        doom(core, ep, e, doomed)
+        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
     elif settled.outcome == CLOSE_FOR_OTHERS:
-        doom(core, ep, e, doomed)
+        doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
     elif settled.outcome == HAND_OVER:
         note_overtaking(core, (<Waiter>settled.first).place)

@@ -7,8 +7,8 @@ cdef double next_timer(PoolCore core) noexcept:
     return min(at, core.retries.items[0].key) if core.retries.used else at
 
 
-cdef int run_timers(PoolCore core, double now) except -1:
-    # Called by a worker, which looks for work after it. So it need not be called for what this reserves.
+cdef int run_timers(PoolCore core, double now, bint by_worker) except -1:
+    # A worker that calls this looks for work after it. So none need be called for what this reserves.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended
     cdef bint retries_due
@@ -17,7 +17,8 @@ cdef int run_timers(PoolCore core, double now) except -1:
     retries_due = note_retries_due(core, now)
     if relief_ended or retries_due:
         dispatch(core, &core.doomed_for_worker, &served)
-    gcp_store_int(&core.must_call_workers, False)
+    if by_worker:
+        gcp_store_int(&core.must_call_workers, False)
     gcp_unlock(&core.lock)
     notify_all(core, &served)
     return 0
