@@ -46,7 +46,8 @@ class AsyncCreates(AsyncPool):
 
     if TYPE_CHECKING:
 
-        async def _grow_failed(self, ticket: Entry, error: Exception) -> None: ...
+        async def _grow_failed(self, ticket: Entry, error: BaseException) -> None: ...
+        def _begin_disposals(self, deadline: float | None = None) -> None: ...
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
     def _call_workers(self) -> bool:
@@ -84,7 +85,11 @@ class AsyncCreates(AsyncPool):
             self._creates_paused_until = self._core.now() + PAUSE
             raise
         finally:
-            growing.put_back()
+            try:
+                growing.put_back()
+            finally:
+                # The pool may have been closed meanwhile: then the connection is doomed.
+                self._begin_disposals()
 
     async def _create_within(self, growing: Growing) -> None:
         ticket = growing.ticket
@@ -98,7 +103,10 @@ class AsyncCreates(AsyncPool):
                 raise
             # The manager has cancelled something of its own.
             await self._grow_failed(ticket, PoolTimeout(f'create() for {ticket.endpoint!r} was cancelled: {exc}'))
-        except Exception as exc:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            # asyncio ends the loop's run, or the loop was closed.
+            raise
+        except BaseException as exc:
             error = exc
             if scope.expired():
                 error = PoolTimeout(

@@ -80,6 +80,9 @@ class AsyncDisposals(AsyncPool):
     _timer: CoreTimer
     _spawn = staticmethod(spawn)
 
+    def _call_workers(self) -> bool:
+        raise NotImplementedError
+
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
         """What is left of a release after which connections are to be closed."""
         if tasks:

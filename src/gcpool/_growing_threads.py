@@ -6,7 +6,7 @@ The half for threads is generated from the half for asyncio.
 """
 
 import copy
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, Entry, SyncPool, Waiter, logger
 from ._parameters import check_optional_seconds, check_pin
@@ -17,20 +17,23 @@ from .managers import ConnectionT, EndpointT
 __all__ = ['SyncGrowing']
 
 
-def copy_of(error: Exception) -> Exception:
+def copy_of(error: BaseException) -> BaseException:
     """A copy of an error for the pool to keep: what is raised has a traceback, with all that its frames hold."""
     try:
-        made = copy.copy(error)
+        return copy.copy(error)
     except Exception:
         # Its class cannot be copied.
         return ConnectError(f'{type(error).__name__}: {error}')
-    return made if isinstance(made, Exception) else ConnectError(f'{type(error).__name__}: {error}')
 
 
 class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
     """What both runtimes have in common about connects of the pool's own, and about failed ones."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def _arm(self, waiter: Waiter) -> Any: ...
 
     def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
@@ -109,7 +112,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             self._tell_end_of_outage(waiter.served)
         return True
 
-    def _is_refusal(self, endpoint: object, error: Exception) -> bool:
+    def _is_refusal(self, endpoint: object, error: BaseException) -> bool:
         if self._refusal is None:
             return False
         try:
@@ -130,7 +133,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         self._tell_failure(waiter.endpoint, error, news, refusal)
         return bool(news & MAY_ASK_AGAIN)
 
-    def _grow_failed(self, ticket: Entry, error: Exception) -> None:
+    def _grow_failed(self, ticket: Entry, error: BaseException) -> None:
         """A connect of the pool's own has failed."""
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
@@ -139,7 +142,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             logger.info('connecting to %r failed: %s: %s', endpoint, type(error).__name__, error)
         self._tell_failure(endpoint, error, news, refusal)
 
-    def _tell_failure(self, endpoint: object, error: Exception, news: int, refusal: bool) -> None:
+    def _tell_failure(self, endpoint: object, error: BaseException, news: int, refusal: bool) -> None:
         if news & OUTAGE_BEGAN:
             what = 'is full' if refusal else 'cannot be connected to'
             logger.warning('%r %s: %s: %s', endpoint, what, type(error).__name__, error)

@@ -92,7 +92,7 @@ class ConnectionPool(
         create_in_background: bool = False,
         max_connecting: int | None = None,
         reconnect_timeout: float = 0.0,
-        reconnect_failed: Callable[[Any, EndpointT, Exception], object] | None = None,
+        reconnect_failed: Callable[[Any, EndpointT, BaseException], object] | None = None,
         wait_when_full: bool = False,
         fail_fast: bool = False,
         check_interval: float = 0.0,

@@ -7,8 +7,10 @@ from gcpool._core import Waiter
 from .support import Pool, names
 
 
-def background(**limits: int) -> Pool:
-    return Pool(creates_in_background=True, max_connecting=limits.pop('max_connecting', 2), **limits)
+def background(max_connecting: int = 2, max_size: int = 3, total_max_size: int = 100) -> Pool:
+    return Pool(
+        creates_in_background=True, max_connecting=max_connecting, max_size=max_size, total_max_size=total_max_size
+    )
 
 
 def test_a_waiter_gets_the_connection_that_a_worker_creates() -> None:

@@ -9,8 +9,8 @@ from .support import Acquire, Pool, names
 ERROR = OSError('connection refused')
 
 
-def reconnecting(**options: float) -> Pool:
-    return Pool(reconnect_timeout=options.pop('reconnect_timeout', 60.0), **options)
+def reconnecting(reconnect_timeout: float = 60.0) -> Pool:
+    return Pool(reconnect_timeout=reconnect_timeout)
 
 
 def fail(pool: Pool, acquire: Acquire, *, is_refusal: bool = False) -> int:
@@ -79,7 +79,8 @@ def test_somebody_who_asks_shortens_the_pause() -> None:
         failed_at = pool.now
         pool.now = pool.core.next_timer()
         pool.run_timers()
-    pool.grow_failed(*pool.take_creates(), ERROR)
+    (ticket,) = pool.take_creates()
+    pool.grow_failed(ticket, ERROR)
     failed_at = pool.now
     calls = pool.worker_calls
     pool.kept.append(pool.ask('a'))
@@ -90,7 +91,7 @@ def test_somebody_who_asks_shortens_the_pause() -> None:
 def test_the_outage_is_told_once_after_reconnect_timeout() -> None:
     pool = reconnecting(reconnect_timeout=0.5)
     asker = pool.ask('a')
-    told = [fail(pool, asker) & RECONNECT_FAILED]
+    told: list[float] = [fail(pool, asker) & RECONNECT_FAILED]
     while pool.now < 2.0:
         pool.now = pool.core.next_timer()
         pool.run_timers()

@@ -121,6 +121,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef bint out_of_memory = False
     cdef int outcome
     number_locked(core, w)
+    w.is_new = False
     # In the same locked region in which the waiter is served or queued: otherwise another acquire could get the slot of
     # the dead connection in between.
     doom_dead(core, w)

@@ -42,9 +42,9 @@ cdef int ensure_growth(PoolCore core, EndpointPool ep) except -1:
     return 0
 
 
-cdef inline bint is_needed(EndpointPool ep) noexcept:
+cdef inline bint is_needed(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Whether an endpoint pool without connections and waiters is to be remembered.
-    return ep.growth is not None and (ep.growth.pinned > 0 or ep.growth.state != UP)
+    return ep.growth is not None and not core.is_closed and (ep.growth.pinned > 0 or ep.growth.state != UP)
 
 
 cdef void leave_growth(PoolCore core, EndpointPool ep) noexcept:

@@ -8,6 +8,10 @@ cdef int close(PoolCore core) except -1:
     take_fill_watchers(core, &refused)
     free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
+    try:
+        notify_all(core, &refused)
+    except BaseException as exc:
+        failure = exc
     # Endpoint pools that appear from here on stay empty, because request() refuses.
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)

@@ -61,7 +61,7 @@ cdef class PoolFacade:
         bint hooks_broken,
         double check_interval,
         object check_timeout,
-        object create_timeout=None,
+        object create_timeout=30.0,
         object reconnect_failed=None,
         object refusal=None,
         bint watches_outages=False,
@@ -134,7 +134,7 @@ cdef class PoolFacade:
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the
-        # manager's methods must not see a closed connection.
-        if not self._checks or not self._core.still_holds(w):
+        # manager's methods must not see a closed connection. Nor if the connection was just created.
+        if not self._checks or w.is_new or not self._core.still_holds(w):
             return False
         return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)

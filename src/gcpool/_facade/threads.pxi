@@ -345,11 +345,8 @@ cdef class SyncPool(PoolFacade):
         try:
             conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
             core.grown(ticket, conn, read_clock(core))
-        except Exception as exc:
+        except BaseException as exc:
             self._grow_failed(ticket, exc)
-        except BaseException:
-            core.grow_cancelled(ticket, read_clock(core))
-            raise
         else:
             self._tell_end_of_outage(ticket)
         return 0
