@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ._core import ENDLESS, PoolCore, checked_seconds
+from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
@@ -53,7 +53,7 @@ class Hooks:
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
-    :raises TypeError: when a hook is no method, or ``normalize`` a coroutine function
+    :raises TypeError: when a hook is no method, ``normalize`` a coroutine function, or ``default_endpoint`` unhashable
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -69,6 +69,7 @@ class Hooks:
                     f'normalize() of connection_manager {manager!r} is a coroutine function: expected a plain one'
                 )
             self.normalize = manager.normalize
+        self.default_endpoint: Any = _default_endpoint(manager)
 
     @staticmethod
     def _has(manager: object, base: type, name: str) -> bool:
@@ -109,6 +110,20 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
     for name in () if asynchronous else Hooks.NAMES:
         if _is_coroutine_function(getattr(manager, name, None)):
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+
+
+def _default_endpoint(manager: Any) -> Any:
+    # UNSET if the manager has none.
+    endpoint = getattr(manager, 'default_endpoint', UNSET)
+    if endpoint is UNSET or _is_made_up(manager, 'default_endpoint'):
+        return UNSET
+    try:
+        hash(endpoint)
+    except TypeError:
+        raise TypeError(
+            f'default_endpoint of connection_manager {manager!r} is {endpoint!r}: expected a hashable object'
+        ) from None
+    return endpoint
 
 
 def _is_made_up(manager: object, name: str) -> bool:
@@ -160,6 +175,7 @@ def make_core(
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
+    keeps_idle: bool = True,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -180,7 +196,16 @@ def make_core(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
     return PoolCore(
-        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+        min_idle,
+        max_size,
+        total_max_size,
+        idle_timeout,
+        max_lifetime,
+        collects,
+        clock,
+        wake_collector,
+        normalize,
+        keeps_idle,
     )
 
 

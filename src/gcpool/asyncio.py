@@ -102,6 +102,7 @@ class ConnectionPool(
             hooks_broken=hooks.broken,
             check_interval=check_interval,
             check_timeout=check_timeout,
+            default_endpoint=hooks.default_endpoint,
         )
         self._tasks = set()
         self._signals = set()

@@ -95,8 +95,10 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
     return 0
 
 
-cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
-    # Takes a checked-out connection out of use for good. Without a chain the caller closes it.
+cdef bint retire(
+    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, bint by_user=False
+) except -1:
+    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see taking.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = False
@@ -105,10 +107,15 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    out = is_checked_out_by(e, lease_no)
+    out = is_acquired_by(e, lease_no) if by_user else is_checked_out_by(e, lease_no)
+    if by_user and (out or e.closed_while_out):
+        gcp_store_char(&e.given_up, True)
     if out:
         begin_closing(core, ep, e)
-        core.counters.broken += 1
+        if by_user:
+            core.counters.discarded += 1
+        else:
+            core.counters.broken += 1
         relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if doomed != NULL:

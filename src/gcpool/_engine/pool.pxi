@@ -21,6 +21,7 @@ cdef class PoolCore:
     :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
         returns False if it could not be told
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
+    :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
     """
 
     def __cinit__(self):
@@ -40,6 +41,7 @@ cdef class PoolCore:
         object clock=None,
         object wake_collector=None,
         object normalize=None,
+        bint keeps_idle=True,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -50,6 +52,7 @@ cdef class PoolCore:
         self.clock = clock
         self.wake_collector = wake_collector
         self.normalize = normalize
+        self.keeps_idle = keeps_idle
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -75,6 +78,14 @@ cdef class PoolCore:
         return gcp_monotonic() if self.clock is None else ask_clock(self)
 
     # -- acquiring ----------------------------------------------------------------------------------------------------
+
+    def take_ready(self, object endpoint, double now, double interval):
+        """The entry of an idle connection that is served without a check, or None. Nothing is created or closed.
+
+        :param interval: seconds within which a used connection counts as alive; 0 if none is ever checked
+        :raises ConnectionPoolClosedError: when the pool is closed
+        """
+        return take_ready(self, endpoint, now, interval)
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
@@ -216,6 +227,23 @@ cdef class PoolCore:
         :return: whether it was doomed
         """
         return retire(self, e, now, &self.doomed_for_caller, lease_no)
+
+    cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
+        """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.
+
+        :param to_doomed: whether it is doomed; otherwise the caller closes it, and then calls :py:meth:`disposed`
+        :raises ConnectionNotAcquired: when it is not acquired
+        :return: whether it is to be closed (not if :py:meth:`doom_acquired` closed it, or after a fork)
+        """
+        return retire(self, e, now, &self.doomed_for_caller if to_doomed else NULL, ANY_LEASE, True)
+
+    def detach(self, Entry e not None, double now):
+        """Its user keeps an acquired connection for good: the pool forgets it, and its slot is free.
+
+        :raises ConnectionNotAcquired: when it is not acquired, or :py:meth:`doom_acquired` closed it; it is as before
+        :return: whether it was the pool's (not after a fork)
+        """
+        return detach(self, e, now)
 
     def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
         """A connection broke while in use: the endpoint's connections that are not seen alive after that are suspect.

@@ -6,7 +6,11 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
     cdef Entry e = find_entry(&core.directory, conn)
     if e is None or gcp_load_char(&e.state) != ACQUIRED:
         return None
-    if e.pool.endpoint is not endpoint and find_by_identity(&core.directory, endpoint) is not e.pool:
+    if (
+        e.pool.endpoint is not endpoint
+        and endpoint is not UNSET_ENDPOINT
+        and find_by_identity(&core.directory, endpoint) is not e.pool
+    ):
         return None
     return e
 
@@ -33,15 +37,16 @@ cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
 
 cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
     if not is_inherited(core, conn):
+        of_endpoint = '' if endpoint is UNSET_ENDPOINT else repr(endpoint)
         raise ConnectionNotAcquired(
             f'the connection {conn!r} does not belong to this pool, or is closed: '
-            f'expected a connection that acquire({endpoint!r}) returned'
+            f'expected a connection that acquire({of_endpoint}) returned'
         )
     return 0
 
 
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
-    if not pool_is_for(core, e.pool, endpoint):
+    if endpoint is not UNSET_ENDPOINT and not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
             f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, but was released to {endpoint!r}'
         )
@@ -131,7 +136,7 @@ cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, 
         return False
     ep = <void *>(<Entry>p).pool
     done = (
-        (<EndpointPool>ep).endpoint is endpoint
+        ((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)
         and (<Entry>p).state == ACQUIRED
         and not gcp_load_char(&(<Entry>p).broken)
         and keep_if_simple(core, <EndpointPool>ep, <Entry>p, now)
@@ -190,6 +195,7 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #     long, or its endpoint has no connection, and more closes are
 #     needed                                                        CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
+#   the pool keeps no idle connections                              CLOSE_FOR_OTHERS
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   otherwise                                                       KEEP
 cdef enum:
@@ -199,6 +205,8 @@ cdef enum:
     KEEP
 
 
+# In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue, and
+# to put one there takes core.lock.
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # Both locks are held.
     cdef bint somebody_waits = ep.queue.head != NULL
@@ -212,6 +220,8 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
             return HAND_OVER
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
+        return CLOSE_FOR_OTHERS
+    if not core.keeps_idle:
         return CLOSE_FOR_OTHERS
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
 

@@ -30,6 +30,8 @@ cdef dict gauges_and_counters(PoolCore core):
         'disposed': counters.disposed,
         'waits': counters.waits,
         'timeouts': counters.timeouts,
+        'closed_discarded': counters.discarded,
+        'detached': counters.detached,
     }
 
 
