@@ -80,7 +80,7 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
         gcp_lock(&ep.lock)
         held = is_acquired_by(e, w.lease_no)
         if held:
-            begin_closing(core, ep, e)
+            begin_closing(core, ep, e, BECAUSE_DEAD)
             ep.acquires -= 1
             core.counters.dead += 1
             ep.distrust_count += 1
@@ -96,9 +96,10 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
 
 
 cdef bint retire(
-    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, bint by_user=False
+    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason, bint by_user=False
 ) except -1:
-    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see taking.
+    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see
+    # taking.pxi.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = False
@@ -111,11 +112,8 @@ cdef bint retire(
     if by_user and (out or e.closed_while_out):
         gcp_store_char(&e.given_up, True)
     if out:
-        begin_closing(core, ep, e)
-        if by_user:
-            core.counters.discarded += 1
-        else:
-            core.counters.broken += 1
+        begin_closing(core, ep, e, reason)
+        core.counters.broken += not by_user
         relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if doomed != NULL:

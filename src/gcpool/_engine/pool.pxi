@@ -210,23 +210,28 @@ cdef class PoolCore:
         """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
         return still_checked_out(self, e, lease_no)
 
-    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False) except -1:
         """Take a checked-out connection that is unfit out of use for good.
 
         :param lease_no: of the acquire that this ends, if that is known
+        :param discarded: whether somebody asked for that; if not, the connection is broken
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
             closed it, or after a fork)
         """
-        return retire(self, e, now, NULL, lease_no)
+        return retire(self, e, now, NULL, lease_no, BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN)
 
-    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
+    cpdef bint retire_to_doomed(
+        self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False
+    ) except -1:
         """Take a checked-out connection out of use for good and doom it: the next release closes it, or the caller.
 
+        :param discarded: as for :py:meth:`retire`
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether it was doomed
         """
-        return retire(self, e, now, &self.doomed_for_caller, lease_no)
+        cdef int reason = BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN
+        return retire(self, e, now, &self.doomed_for_caller, lease_no, reason)
 
     cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
         """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.
@@ -235,7 +240,8 @@ cdef class PoolCore:
         :raises ConnectionNotAcquired: when it is not acquired
         :return: whether it is to be closed (not if :py:meth:`doom_acquired` closed it, or after a fork)
         """
-        return retire(self, e, now, &self.doomed_for_caller if to_doomed else NULL, ANY_LEASE, True)
+        cdef Chain *doomed = &self.doomed_for_caller if to_doomed else NULL
+        return retire(self, e, now, doomed, ANY_LEASE, BECAUSE_DISCARDED, True)
 
     def detach(self, Entry e not None, double now):
         """Its user keeps an acquired connection for good: the pool forgets it, and its slot is free.

@@ -195,12 +195,13 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #     long, or its endpoint has no connection, and more closes are
 #     needed                                                        CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
-#   the pool keeps no idle connections                              CLOSE_FOR_OTHERS
+#   the pool keeps no idle connections                              CLOSE_IDLE
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   otherwise                                                       KEEP
 cdef enum:
     CLOSE_SURPLUS
     CLOSE_FOR_OTHERS
+    CLOSE_IDLE
     HAND_OVER
     KEEP
 
@@ -222,7 +223,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
     elif missing_relief(core) > 0:
         return CLOSE_FOR_OTHERS
     if not core.keeps_idle:
-        return CLOSE_FOR_OTHERS
+        return CLOSE_IDLE
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
 
 
@@ -245,10 +246,12 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
     advance_overtaking(core, now)
     outcome = decide_release(core, ep, e, now)
     if outcome == CLOSE_SURPLUS:
-        doom(core, ep, e, doomed)
+        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
     elif outcome == CLOSE_FOR_OTHERS:
-        doom(core, ep, e, doomed)
+        doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
+    elif outcome == CLOSE_IDLE:
+        doom(core, ep, e, doomed, BECAUSE_IDLE)
     elif outcome == HAND_OVER:
         note_overtaking(core, (<Waiter>first).place)
         hand_over(ep, e, <Waiter>first, now)

@@ -163,9 +163,7 @@ cdef class AsyncPool(PoolFacade):
             lease.entry = None          # a discard that is refused changes nothing
             raise
         lease.entry = None
-        return retire(
-            self._core, e, read_clock(self._core), &self._core.doomed_for_caller, ANY_LEASE, True
-        )
+        return self._core.discard(e, read_clock(self._core), True)
 
     def detach(self, conn):
         """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
@@ -348,7 +346,7 @@ cdef class AsyncPool(PoolFacade):
             return False
         if broken:
             self._core.distrust_endpoint(e, lease.lease_no)
-        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no)
+        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no, not broken)
         lease.entry = None
         return retired
 

@@ -35,7 +35,7 @@ cdef int discard_now(SyncPool pool, object conn) except -1:
     cdef Entry e
     check_built(pool)
     e = entry_of(core, conn)
-    if e is None or not retire(core, e, read_clock(core), NULL, ANY_LEASE, True):
+    if e is None or not retire(core, e, read_clock(core), NULL, ANY_LEASE, BECAUSE_DISCARDED, True):
         return 0
     try:
         pool.dispose_entry(e, INFINITY, False)
@@ -58,9 +58,7 @@ cdef object start_discard(AsyncPool pool, object conn):
             begin_current_lease(coroutine.lease, e)
             coroutine.inner = pool._discard_in_loop(coroutine.lease)
             return coroutine
-        if e is None or not retire(
-            pool._core, e, read_clock(pool._core), &pool._core.doomed_for_caller, ANY_LEASE, True
-        ):
+        if e is None or not pool._core.discard(e, read_clock(pool._core), True):
             return coroutine_of_discard()
     except Exception as exc:
         return coroutine_of_failed_discard(exc)
