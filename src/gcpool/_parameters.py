@@ -3,12 +3,13 @@
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
+    'NO_ENDPOINT',
     'Hooks',
     'check_acquired',
     'check_check_parameters',
@@ -48,12 +49,18 @@ def _check_count(name: str, value: Any, minimum: int) -> int:
     return count
 
 
+#: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
+NO_ENDPOINT: Final[Any] = UNSET
+
+
 class Hooks:
     """Which of the optional methods a manager overrides. Found out once, so that the others cost nothing.
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
-    :raises TypeError: when a hook is no method, ``normalize`` a coroutine function, or ``default_endpoint`` unhashable
+    :raises TypeError: when a hook is no method, or one that is plain in both runtimes (``normalize``, ``is_refusal``,
+        ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or ``default_endpoint`` is
+        not hashable
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -62,73 +69,37 @@ class Hooks:
         self.checks, self.acquire, self.release, self.dead, self.broken = (
             self._has(manager, base, name) for name in self.NAMES
         )
-        self.normalize: Callable[[Any], Any] | None = None
-        if self._has(manager, base, 'normalize') and not _is_made_up(manager, 'normalize'):
-            if _is_coroutine_function(manager.normalize):
-                raise TypeError(
-                    f'normalize() of connection_manager {manager!r} is a coroutine function: expected a plain one'
-                )
-            self.normalize = manager.normalize
-        self.default_endpoint: Any = _default_endpoint(manager)
+        self.normalize: Callable[[Any], Any] | None = self._plain(manager, base, 'normalize')
+        #: ``is_refusal(endpoint, exc)``, if the manager overrides it.
+        self.refusal: Callable[[Any, BaseException], bool] | None = self._plain(manager, base, 'is_refusal')
+        #: ``describe_endpoint(endpoint)``, if the manager overrides it.
+        self.describe: Callable[[Any], object] | None = self._plain(manager, base, 'describe_endpoint')
+        self.broken_on_cancel: bool = self._is_broken_on_cancel(manager)
+        #: The endpoint of those who name none; :py:data:`NO_ENDPOINT` if the manager has none.
+        self.default_endpoint: Any = self._default_endpoint(manager)
+
+    @classmethod
+    def _plain(cls, manager: Any, base: type, name: str) -> Callable[..., Any] | None:
+        if not cls._has(manager, base, name) or _is_made_up(manager, name):
+            return None
+        method: Callable[..., Any] = getattr(manager, name)
+        if _is_coroutine_function(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: expected a plain one')
+        return method
 
     @staticmethod
-    def _has(manager: object, base: type, name: str) -> bool:
-        method = getattr(manager, name, None)
-        if method is None:
+    def _is_broken_on_cancel(manager: Any) -> bool:
+        value = getattr(manager, 'broken_on_cancel', False)
+        if isinstance(value, bool):
+            return value
+        if _is_made_up(manager, 'broken_on_cancel'):
             return False
-        if not callable(method):
-            raise TypeError(f'connection_manager.{name} is {method!r}: expected a method')
-        return getattr(method, '__func__', method) is not getattr(base, name)
+        raise TypeError(f'connection_manager.broken_on_cancel is {value!r}: expected a bool')
 
-
-def check_manager(manager: object, *, asynchronous: bool) -> None:
-    """Refuse an object that cannot be a connection manager, or is a manager for the other runtime.
-
-    :param manager: what the pool was given
-    :param asynchronous: whether the manager has to be one for asyncio
-    :raises TypeError: when it cannot be; the message says what was expected
-    """
-    wanted, other = (
-        (AsyncConnectionManager, SyncConnectionManager)
-        if asynchronous
-        else (SyncConnectionManager, AsyncConnectionManager)
-    )
-    runtime = 'asyncio' if asynchronous else 'threading'
-    expected = f'expected a gcpool.{runtime}.BaseConnectionManager'
-    if isinstance(manager, type):
-        raise TypeError(f'connection_manager is the class {manager.__qualname__}: {expected}, an instance')
-    if isinstance(manager, other) and not isinstance(manager, wanted):
-        raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
-    for name in ('create', 'dispose'):
-        method = getattr(manager, name, None)
-        if not callable(method):
-            raise TypeError(f'connection_manager {manager!r} has no method {name}(): {expected}')
-        if _is_coroutine_function(method) and not asynchronous:
-            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
-        if asynchronous and _is_plain(method):
-            raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
-    for name in () if asynchronous else Hooks.NAMES:
-        if _is_coroutine_function(getattr(manager, name, None)):
-            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
-
-
-def _default_endpoint(manager: Any) -> Any:
-    # UNSET if the manager has none.
-    endpoint = getattr(manager, 'default_endpoint', UNSET)
-    if endpoint is UNSET or _is_made_up(manager, 'default_endpoint'):
-        return UNSET
-    try:
-        hash(endpoint)
-    except TypeError:
-        raise TypeError(
-            f'default_endpoint of connection_manager {manager!r} is {endpoint!r}: expected a hashable object'
-        ) from None
-    return endpoint
-
-
-def _is_made_up(manager: object, name: str) -> bool:
-    # Whether a mock has made the method up. A mock has every method, and its normalize() returns the same object for
-    # all endpoints, so that they would count as one.
+    @staticmethod
+    def _is_made_up(manager: object, name: str) -> bool:
+    # Whether a mock has made the attribute up. A mock has every one: its normalize() returns the same object for all
+    # endpoints, so that they would count as one, and to its is_refusal() every error is a refusal.
     mock = sys.modules.get('unittest.mock')
     if mock is None:
         return False
