@@ -257,6 +257,13 @@ class SyncPool(PoolFacade):
     def _close_next(self) -> bool: ...
     def _dispose_doomed(self, deadline: float | None = None) -> None: ...
 
+@final
+class CallableWithTimeout:
+    def __init__(
+        self, function: Callable[..., Any], count: int, takes_timeout: bool, requires_timeout: bool
+    ) -> None: ...
+    def __call__(self, *args: Any, timeout: float | None = None) -> Any: ...
+
 @disjoint_base
 class Lease:
     @property

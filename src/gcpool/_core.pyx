@@ -150,6 +150,8 @@ include "_facade/manager_call.pxi"
 include "_facade/release_coroutine.pxi"
 # A connection that is ready now, or none; discard and detach; a release that nobody awaits.
 include "_facade/taking.pxi"
+# A program's function in place of a manager's method.
+include "_facade/callables.pxi"
 # What the pool's own tasks run: the closes.
 include "_facade/disposal_tasks.pxi"
 # What a task awaits: to be served.

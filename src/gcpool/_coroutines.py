@@ -30,7 +30,7 @@ async def not_discarded(exc: BaseException) -> None:
     try:
         raise exc
     finally:
-        del exc     # see not_released()
+        del exc  # see not_released()
 
 
 # The warning about a coroutine that was never awaited shows these names.

@@ -3,23 +3,53 @@
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
+    'MAX_SIZE',
     'NO_ENDPOINT',
     'Hooks',
+    'NullPoolParameters',
+    'PoolParameters',
     'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
     'check_manager',
     'check_optional_seconds',
+    'check_unlimited',
     'make_core',
+    'refuse_parameters_of_idle',
 ]
 
 MAX_SIZE = 2**31 - 1
+
+
+class NullPoolParameters(TypedDict, total=False):
+    """The parameters of every pool, but for its sizes."""
+
+    max_lifetime: float
+    acquire_timeout: float | None
+    dispose_timeout: float | None
+    check_interval: float
+    check_timeout: float | None
+
+
+class PoolParameters(NullPoolParameters, total=False):
+    """The parameters of a pool that keeps idle connections."""
+
+    idle_timeout: float
+    min_idle: int
+    max_size: int
+    total_max_size: int
+    background_collector: bool
+    dispose_batch_size: int
+
+
+# What a pool that keeps no idle connections refuses.
+PARAMETERS_OF_IDLE = ('idle_timeout', 'background_collector', 'dispose_batch_size')
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -97,7 +127,61 @@ class Hooks:
         raise TypeError(f'connection_manager.broken_on_cancel is {value!r}: expected a bool')
 
     @staticmethod
-    def _is_made_up(manager: object, name: str) -> bool:
+    def _default_endpoint(manager: Any) -> Any:
+        endpoint = getattr(manager, 'default_endpoint', NO_ENDPOINT)
+        if endpoint is NO_ENDPOINT or _is_made_up(manager, 'default_endpoint'):
+            return NO_ENDPOINT
+        try:
+            hash(endpoint)
+        except TypeError:
+            # Not quoted, because it may hold a password.
+            raise TypeError(
+                f'connection_manager.default_endpoint is a {type(endpoint).__name__}: expected a hashable endpoint'
+            ) from None
+        return endpoint
+
+    @staticmethod
+    def _has(manager: object, base: type, name: str) -> bool:
+        method = getattr(manager, name, None)
+        if method is None:
+            return False
+        if not callable(method):
+            raise TypeError(f'connection_manager.{name} is {method!r}: expected a method')
+        return getattr(method, '__func__', method) is not getattr(base, name)
+
+
+def check_manager(manager: object, *, asynchronous: bool) -> None:
+    """Refuse an object that cannot be a connection manager, or is a manager for the other runtime.
+
+    :param manager: what the pool was given
+    :param asynchronous: whether the manager has to be one for asyncio
+    :raises TypeError: when it cannot be; the message says what was expected
+    """
+    wanted, other = (
+        (AsyncConnectionManager, SyncConnectionManager)
+        if asynchronous
+        else (SyncConnectionManager, AsyncConnectionManager)
+    )
+    runtime = 'asyncio' if asynchronous else 'threading'
+    expected = f'expected a gcpool.{runtime}.BaseConnectionManager'
+    if isinstance(manager, type):
+        raise TypeError(f'connection_manager is the class {manager.__qualname__}: {expected}, an instance')
+    if isinstance(manager, other) and not isinstance(manager, wanted):
+        raise TypeError(f'connection_manager {manager!r} is one for the other runtime: {expected}')
+    for name in ('create', 'dispose'):
+        method = getattr(manager, name, None)
+        if not callable(method):
+            raise TypeError(f'connection_manager {manager!r} has no method {name}(): {expected}')
+        if _is_coroutine_function(method) and not asynchronous:
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+        if asynchronous and _is_plain(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is not a coroutine function: {expected}')
+    for name in () if asynchronous else Hooks.NAMES:
+        if _is_coroutine_function(getattr(manager, name, None)):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+
+
+def _is_made_up(manager: object, name: str) -> bool:
     # Whether a mock has made the attribute up. A mock has every one: its normalize() returns the same object for all
     # endpoints, so that they would count as one, and to its is_refusal() every error is a refusal.
     mock = sys.modules.get('unittest.mock')
@@ -204,6 +288,25 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_unlimited(name: str, value: int | None, unlimited: int) -> int:
+    """Check a maximum number of connections, None for as many as there may be."""
+    return unlimited if value is None else _check_count(name, value, 1)
+
+
+def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
+    """Refuse the parameters of idle connections, for a pool that keeps none.
+
+    :param parameters: those that were given; ``min_idle=0`` says what holds anyway, and is taken out
+    """
+    kept = 'a NullConnectionPool keeps no idle connections'
+    for name in PARAMETERS_OF_IDLE:
+        if name in parameters:
+            raise TypeError(f'{name}={parameters[name]!r}: {kept}: expected no such parameter')
+    min_idle = parameters.pop('min_idle', 0)
+    if _check_count('min_idle', min_idle, 0):
+        raise ValueError(f'min_idle={min_idle!r}: {kept}: expected 0')
 
 
 def check_acquired(acquired: object) -> None:

@@ -75,9 +75,12 @@ def test_the_properties_cannot_be_set(name: str) -> None:
 @pytest.mark.parametrize(
     ('method', 'parameters'),
     [
-        ('acquire', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
-        ('release', {'conn': inspect.Parameter.empty, 'endpoint': inspect.Parameter.empty}),
-        ('connection', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
+        ('acquire', {'endpoint': ..., 'timeout': None}),
+        ('try_acquire', {'endpoint': ...}),
+        ('release', {'conn': inspect.Parameter.empty, 'endpoint': ...}),
+        ('discard', {'conn': inspect.Parameter.empty}),
+        ('detach', {'conn': inspect.Parameter.empty}),
+        ('connection', {'endpoint': ..., 'timeout': None}),
         ('close', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
@@ -170,7 +173,7 @@ def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
             super().__init__(*args, **options)
             self.taken = 0
 
-        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
+        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:  # type: ignore[override]
             self.taken += 1
             return super().acquire(endpoint, timeout)
 
