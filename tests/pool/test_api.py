@@ -147,7 +147,8 @@ def test_a_manager_must_have_create_and_dispose_and_no_other_method() -> None:
 
 
 def test_the_names_that_programs_import_are_exported() -> None:
-    assert {'BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT'} == {*gcpool.asyncio.__all__}
+    names = {'BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT', 'NullConnectionPool'}
+    assert names == {*gcpool.asyncio.__all__}
 
 
 def test_a_pool_is_true_hashable_and_weakly_referable() -> None:
