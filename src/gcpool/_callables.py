@@ -1,6 +1,7 @@
 """The managers of pools that are made of functions: ``ConnectionPool.from_callables()``."""
 
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import CallableWithTimeout
@@ -10,33 +11,22 @@ __all__ = ['AsyncCallablesManager', 'SyncCallablesManager']
 
 if TYPE_CHECKING:
     import inspect
-    from typing import Protocol, TypeAlias
+    from typing import TypeAlias
 
-    Endpoint_contra = TypeVar('Endpoint_contra', contravariant=True)
-    Connection_contra = TypeVar('Connection_contra', contravariant=True)
-    Result_co = TypeVar('Result_co', covariant=True)
+    # Of the pool that from_callables() makes. Type checkers infer them from the functions, which they would not do for
+    # those of the class.
+    NewEndpointT = TypeVar('NewEndpointT', bound=Hashable)
+    NewConnectionT = TypeVar('NewConnectionT')
 
-    class CreateWithin(Protocol[Endpoint_contra, Result_co]):
-        """Connects within the time that is left."""
-
-        def __call__(self, endpoint: Endpoint_contra, /, *, timeout: float | None) -> Result_co: ...
-
-    class UseWithin(Protocol[Endpoint_contra, Connection_contra, Result_co]):
-        """Does something with a connection within the time that is left."""
-
-        def __call__(
-            self, endpoint: Endpoint_contra, conn: Connection_contra, /, *, timeout: float | None
-        ) -> Result_co: ...
-
-    # What from_callables() takes. Type checkers infer the types of the pool from these.
+    # What from_callables() takes.
     AsyncCreate: TypeAlias = Callable[[EndpointT], Awaitable[ConnectionT]]
     AsyncDispose: TypeAlias = Callable[[EndpointT, ConnectionT], Awaitable[object]]
     AsyncCheck: TypeAlias = Callable[[EndpointT, ConnectionT], Awaitable[bool]]
     AsyncHook: TypeAlias = Callable[[EndpointT, ConnectionT], Awaitable[object]]
     AsyncJudge: TypeAlias = Callable[[EndpointT, ConnectionT, BaseException], bool | Awaitable[bool]]
-    SyncCreate: TypeAlias = Callable[[EndpointT], ConnectionT] | CreateWithin[EndpointT, ConnectionT]
-    SyncDispose: TypeAlias = Callable[[EndpointT, ConnectionT], object] | UseWithin[EndpointT, ConnectionT, object]
-    SyncCheck: TypeAlias = Callable[[EndpointT, ConnectionT], bool] | UseWithin[EndpointT, ConnectionT, bool]
+    SyncCreate: TypeAlias = Callable[[EndpointT], ConnectionT]
+    SyncDispose: TypeAlias = Callable[[EndpointT, ConnectionT], object]
+    SyncCheck: TypeAlias = Callable[[EndpointT, ConnectionT], bool]
     SyncHook: TypeAlias = Callable[[EndpointT, ConnectionT], object]
     SyncJudge: TypeAlias = Callable[[EndpointT, ConnectionT, BaseException], bool]
 
@@ -61,11 +51,10 @@ class SyncCallablesManager(SyncConnectionManager[EndpointT, ConnectionT]):
 
     def __init__(self, **functions: Callable[..., Any] | None):
         for name, function in given(functions):
-            signature = checked_signature(name, function, name in LIMITED)
+            limit = check_arguments(name, function)
             if is_coroutine_function(function):
                 raise TypeError(f'{name}={function!r} is a coroutine function: expected a plain one')
             if name in LIMITED:
-                limit = None if signature is None else signature.parameters.get('timeout')
                 method = CallableWithTimeout(
                     function, ARGUMENTS[name], limit is not None, limit is not None and limit.default is limit.empty
                 )
@@ -88,7 +77,7 @@ class AsyncCallablesManager(AsyncConnectionManager[EndpointT, ConnectionT]):
 
     def __init__(self, **functions: Callable[..., Any] | None):
         for name, function in given(functions):
-            checked_signature(name, function, False)
+            check_arguments(name, function)
             if name != 'is_broken' and is_plain_function(function):
                 raise TypeError(f'{name}={function!r} is a plain function: expected a coroutine function')
             setattr(self, name, function)
@@ -115,12 +104,12 @@ def given(functions: dict[str, Callable[..., Any] | None]) -> list[tuple[str, Ca
     return [(name, function) for name, function in functions.items() if function is not None]
 
 
-def checked_signature(name: str, function: Callable[..., Any], is_limited: bool) -> 'inspect.Signature | None':
-    """Check that a function takes the arguments that it will be called with. None if it does not say what it takes.
+def check_arguments(name: str, function: Callable[..., Any]) -> 'inspect.Parameter | None':
+    """Check that a function takes the arguments that it will be called with.
 
     :param name: what it was given as
     :param function: the function
-    :param is_limited: whether it is passed ``timeout`` if it takes that
+    :return: its parameter ``timeout`` if it is passed that; None too if it does not say what it takes
     """
     # To import it takes longer than the rest of a pool for threads.
     import inspect
@@ -129,13 +118,15 @@ def checked_signature(name: str, function: Callable[..., Any], is_limited: bool)
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C
         return None
+    limit = signature.parameters.get('timeout') if name in LIMITED else None
+    if limit is not None and limit.kind is limit.POSITIONAL_ONLY:
+        limit = None
     names = ('endpoint', 'conn', 'exc')[: ARGUMENTS[name]]
-    limit = {'timeout': None} if is_limited and 'timeout' in signature.parameters else {}
     try:
-        signature.bind(*names, **limit)
+        signature.bind(*names, **({} if limit is None else {'timeout': None}))
     except TypeError as exc:
         raise TypeError(f'{name}={function!r}: expected a function of ({", ".join(names)}): {exc}') from None
-    return signature
+    return limit
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
@@ -152,7 +143,7 @@ def is_plain_function(function: Callable[..., Any]) -> bool:
     """
     import inspect
 
-    while hasattr(function, 'func'):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     if is_coroutine_function(inspect.unwrap(function)):
         return False

@@ -1,7 +1,7 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from ._callables import AsyncCallablesManager
 from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
@@ -26,13 +26,14 @@ from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from ._callables import AsyncCheck as Check
     from ._callables import AsyncCreate as Create
     from ._callables import AsyncDispose as Dispose
     from ._callables import AsyncHook as Hook
     from ._callables import AsyncJudge as Judge
+    from ._callables import NewConnectionT, NewEndpointT
     from ._parameters import NullPoolParameters, PoolParameters
 
 __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT', 'NullConnectionPool']
@@ -129,14 +130,14 @@ class ConnectionPool(
     @classmethod
     def from_callables(
         cls,
-        create: 'Create[EndpointT, ConnectionT]',
-        dispose: 'Dispose[EndpointT, ConnectionT] | None' = None,
-        check_aliveness: 'Check[EndpointT, ConnectionT] | None' = None,
-        on_acquire: 'Hook[EndpointT, ConnectionT] | None' = None,
-        on_release: 'Hook[EndpointT, ConnectionT] | None' = None,
-        is_broken: 'Judge[EndpointT, ConnectionT] | None' = None,
+        create: 'Create[NewEndpointT, NewConnectionT]',
+        dispose: 'Dispose[NewEndpointT, NewConnectionT] | None' = None,
+        check_aliveness: 'Check[NewEndpointT, NewConnectionT] | None' = None,
+        on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+        on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+        is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
         **parameters: 'Unpack[PoolParameters]',
-    ) -> 'Self':
+    ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
         """Make a pool of functions, without a class for the connection manager.
 
         Each stands for the method of its name of :py:class:`BaseConnectionManager`, and is called as that is, but for
@@ -155,7 +156,7 @@ class ConnectionPool(
         :raises TypeError: when a function is a coroutine function where a plain one is expected or the other way round,
             or does not take these arguments; and what the pool raises
         """
-        manager: AsyncCallablesManager[EndpointT, ConnectionT] = AsyncCallablesManager(
+        manager: AsyncCallablesManager[Any, Any] = AsyncCallablesManager(
             create=create,
             dispose=dispose,
             check_aliveness=check_aliveness,
@@ -163,7 +164,7 @@ class ConnectionPool(
             on_release=on_release,
             is_broken=is_broken,
         )
-        return cls(manager, **parameters)
+        return cast('ConnectionPool[NewEndpointT, NewConnectionT]', cls(manager, **parameters))
 
     async def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
         """Return the number of connections to an endpoint; 0 if the pool does not know the endpoint.
@@ -346,3 +347,20 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
             _keeps_idle=False,
             **others,
         )
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def from_callables(  # type: ignore[override]
+            cls,
+            create: 'Create[NewEndpointT, NewConnectionT]',
+            dispose: 'Dispose[NewEndpointT, NewConnectionT] | None' = None,
+            check_aliveness: 'Check[NewEndpointT, NewConnectionT] | None' = None,
+            on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+            on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+            is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+            max_size: int | None = None,
+            total_max_size: int | None = None,
+            **parameters: 'Unpack[NullPoolParameters]',
+        ) -> 'NullConnectionPool[NewEndpointT, NewConnectionT]':
+            """Make a pool of functions, with the parameters of this class."""

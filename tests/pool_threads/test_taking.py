@@ -150,7 +150,8 @@ def test_a_release_without_an_endpoint_hands_over_to_who_waits() -> None:
 def test_a_stranger_or_a_wrong_endpoint_is_refused() -> None:
     with Case() as case:
         conn = case.pool.acquire('a')
-        for endpoint in ('b', None, []):
+        wrong: list[Any] = ['b', None, []]
+        for endpoint in wrong:
             with pytest.raises((ConnectionNotAcquired, TypeError)):
                 case.pool.release(conn, endpoint)
         with pytest.raises(ConnectionNotAcquired, match=r'expected a connection that acquire\(\) returned'):
