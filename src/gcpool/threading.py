@@ -364,3 +364,4 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
             **parameters: 'Unpack[NullPoolParameters]',
         ) -> 'NullConnectionPool[NewEndpointT, NewConnectionT]':
             """Make a pool of functions, with the parameters of this class."""
+            raise NotImplementedError

@@ -74,8 +74,10 @@ async def test_is_broken_may_be_plain_or_a_coroutine_function(plain: bool) -> No
         return True
 
     pool = ConnectionPool.from_callables(create, is_broken=at_once if plain else later)
+    conn = await pool.acquire('a')
+    await pool.release(conn)
     with pytest.raises(KeyError):
-        async with pool.connection('a') as conn:
+        async with pool.connection('a'):
             raise KeyError
     assert conn.calls == ['close']
 

@@ -186,8 +186,9 @@ def test_a_function_of_other_arguments_is_refused(name: str) -> None:
         pass
 
     for function in (takes_nothing, takes_much):
+        functions: dict[str, Any] = {**Functions().all(), name: function}
         with pytest.raises(TypeError, match=rf'^{name}=.*: expected a function of \(endpoint'):
-            ConnectionPool.from_callables(**{**Functions().all(), name: function})
+            ConnectionPool.from_callables(**functions)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ async def test_an_idle_connection_is_taken_and_none_created() -> None:
         assert case.manager.calls == []
         await case.cycle('a')
         conn = case.pool.try_acquire('a')
+        assert conn is not None
         assert conn is case.manager.connections[0]
         assert case.pool.try_acquire('a') is None
         assert case.pool.try_acquire('b') is None

@@ -89,18 +89,16 @@ def test_each_function_stands_for_the_method_of_its_name() -> None:
     with pool.connection('a'):
         pass
     assert functions.names() == ['create', 'on_acquire', 'on_release']
-    with pytest.raises(KeyError):
-        with pool.connection('a'):
-            raise KeyError
+    with pytest.raises(KeyError), pool.connection('a'):
+        raise KeyError
     assert functions.names() == ['check_aliveness', 'on_acquire', 'is_broken', 'on_release']
     functions.alive = False
     with pool.connection('a'):
         pass
     assert {'check_aliveness', 'create'} < {*functions.names()}
     functions.alive = functions.broken = True
-    with pytest.raises(KeyError):
-        with pool.connection('a'):
-            raise KeyError
+    with pytest.raises(KeyError), pool.connection('a'):
+        raise KeyError
     pool.close()
     names = functions.names()
     assert names.index('is_broken') < len(names) - 1 - names[::-1].index('dispose')
@@ -188,8 +186,9 @@ def test_a_function_of_other_arguments_is_refused(name: str) -> None:
         pass
 
     for function in (takes_nothing, takes_much):
+        functions: dict[str, Any] = {**Functions().all(), name: function}
         with pytest.raises(TypeError, match=rf'^{name}=.*: expected a function of \(endpoint'):
-            ConnectionPool.from_callables(**{**Functions().all(), name: function})
+            ConnectionPool.from_callables(**functions)
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,15 @@ cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
     if p == NULL:
         must_be_inherited(core, conn, endpoint)
         return None
-    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).closed_while_out):
+    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).state) != ACQUIRED:
         return entry_if_to_release(core, owned_entry(p), endpoint)
     return owned_entry(p)
 
 
 cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
     must_be_for(core, e, endpoint)
+    if gcp_load_char(&e.state) == RELEASING:    # a release that began before: it may wait for its turn in the loop
+        must_be_out(core, e, ANY_LEASE)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
         return None

@@ -108,6 +108,9 @@ cdef int finish_release_in_loop(AsyncPool pool, Lease lease) except -1:
         pool._spawn_release(remaining)
         return 0
     lease.entry = None
-    if pool.finish_in_core(e, lease.lease_no):
-        pool.spawn_disposals()
+    try:
+        if pool.finish_in_core(e, lease.lease_no):
+            pool.spawn_disposals()
+    except ConnectionNotAcquired:       # another release was faster: it had found the connection before this one began
+        pass
     return 0
