@@ -101,6 +101,8 @@ include "_engine/relief.pxi"
 include "_engine/overtaking.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
+# A signal handler that acquires while its own thread waits.
+include "_engine/nesting.pxi"
 # An acquire: what it gets, and how it ends.
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.

@@ -50,6 +50,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
+        self._waiting: dict[int, Waiter] = {}
         self._closers = SyncClosers(self, 'gcpool-closer')
 
     def _answer_of(self, answer: Any) -> Any:
@@ -63,6 +64,9 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         lock = threading.Lock()
         lock.acquire()
         waiter.arm(lock.release)
+        if self._waiting:
+            # Set if this runs in a signal handler, and its thread waits in this pool.
+            waiter.interrupt(self._waiting.get(threading.get_ident()))
         return lock
 
     def _wait(
@@ -75,7 +79,10 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         core = self._core
         limit = math.inf if deadline is None else deadline
         relief_ends_at = math.inf
+        thread = threading.get_ident()
+        interrupted = self._waiting.get(thread)
         try:
+            self._waiting[thread] = waiter
             while True:
                 relief_ends_at = core.relief_ends_at()
                 remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
@@ -88,6 +95,10 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
                 elif remaining <= threading.TIMEOUT_MAX:
                     break
         finally:
+            if interrupted is None:
+                self._waiting.pop(thread, None)
+            else:
+                self._waiting[thread] = interrupted
             # This acquire no longer expires the relief, nor does a waiter that began to wait before the close.
             if relief_ends_at < math.inf and core.relief_ends_at() < math.inf:
                 self._closers.keep_one_idle_for_relief()

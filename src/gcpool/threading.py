@@ -241,6 +241,10 @@ class ConnectionPool(
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+            if waiter.held is None:
+                # On threads: a signal handler that acquired while this waited has taken over what this was served.
+                found_dead = False
+                continue
             if waiter.has_ticket:
                 if not self._create(waiter, deadline, timeout):
                     raise ConnectionPoolClosedError(

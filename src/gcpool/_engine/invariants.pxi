@@ -94,7 +94,7 @@ cdef int check_lists(EndpointPool ep, list problems) except -1:
     p = ep.queue.head
     while p != NULL:
         waiting += 1
-        if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
+        if (<Waiter>p).number < last or (<Waiter>p).state != QUEUED:
             problems.append(f'{ep!r}: the queue is out of order')
         last = (<Waiter>p).number
         p = (<Waiter>p).next
