@@ -85,6 +85,7 @@ def test_the_limits(options: dict[str, Any], max_size: int, total_max_size: int)
     ('options', 'error', 'expected'),
     [
         ({'min_idle': 1}, ValueError, 'min_idle=1: a NullConnectionPool keeps no idle connections: expected 0'),
+        ({'min_size': 2}, ValueError, 'min_size=2: a NullConnectionPool keeps no idle connections: expected 0'),
         ({'min_idle': '1'}, TypeError, "min_idle='1': expected a number of connections"),
         ({'idle_timeout': 5.0}, TypeError, 'idle_timeout=5.0: a NullConnectionPool keeps no idle connections'),
         ({'background_collector': False}, TypeError, 'background_collector=False: a NullConnectionPool keeps no idle'),
@@ -100,6 +101,25 @@ def test_the_limits(options: dict[str, Any], max_size: int, total_max_size: int)
 def test_bad_parameters(options: dict[str, Any], error: type[Exception], expected: str) -> None:
     with pytest.raises(error, match=expected):
         NullConnectionPool(Manager(), **options)
+
+
+async def test_no_endpoint_is_warmed_up() -> None:
+    async with null_case(max_size=3) as case:
+        for size in (None, 2):
+            with pytest.raises(ValueError, match=f'size={size}: a NullConnectionPool keeps no idle connections'):
+                case.pool.warm_up('a', size)
+        case.pool.warm_up('a', 0)
+        assert case.pool.get_size() == 0
+
+
+@pytest.mark.parametrize('max_size', [None, 2])
+async def test_connections_may_be_created_in_the_background(max_size: int | None) -> None:
+    async with null_case(max_size=max_size, create_in_background=True) as case:
+        jobs = [spawn(case.cycle, 'a') for _ in range(6)]
+        for job in jobs:
+            await job.result()
+        await until(lambda: case.pool.get_size() == 0)
+        assert 1 <= case.stats['created'] <= 6
 
 
 async def test_a_connection_is_replaced_when_its_lifetime_is_over() -> None:

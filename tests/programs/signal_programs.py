@@ -520,7 +520,7 @@ def handler_acquires_at_another_endpoint() -> None:
 
 def handler_takes_over_and_the_time_is_over() -> None:
     """The interrupted acquire's own time limit still holds: the handler keeps the connection."""
-    kept = []
+    kept: list[Connection] = []
 
     def work(program: Nested) -> None:
         program.pool.release(held.pop())

@@ -27,5 +27,6 @@ cdef inline bint can_take_over(Waiter interrupted) noexcept:
 cdef inline void take_over(Waiter w, Waiter interrupted) noexcept:
     # Both locks are held. The lease goes on with another owner.
     serve(w, interrupted.entry)
+    w.is_new = interrupted.is_new
     interrupted.entry = None
     interrupted.state = FRESH

@@ -76,20 +76,22 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
     if out:
         gcp_store_char(&e.given_up, True)
         advance_relief(core, now)
+        if ep.growth is not None:
+            ep.growth.used_at = max(ep.growth.used_at, now)
         unschedule_locked(&core.deadlines, e)
         free_slot(core, ep, e)
         core.counters.detached += 1
         forget_connection(&core.directory, e)
     gcp_unlock(&ep.lock)
     if out:
-        after_slot_freed(core, ep, e, &core.doomed_for_worker, &served)
+        after_slot_freed(core, ep, e, now, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
     if not out:
         must_not_be_closed(e)
         must_be_out(core, e, ANY_LEASE)
         return False
     core.entries.discard(e)
-    notify_all(&served)
+    notify_all(core, &served)
     return True
 
 
