@@ -40,11 +40,13 @@ EXPECTED = {
         r'(connecting to primary\n){2,4}rows and sum: \(100, 4950\)\nacquired: 104\n'
         r'connections created, at most 4: [234]\n'
     ),
+    'callables_pool': r'notes: 100\nconnections created, at most 4: [1234]\n',
     'custom_manager': (
         r'set: OK\nget: 42\nconnections created: 1\n'
         r'abandoned: timed out\nget: 42\nconnections created: 2\n'
         r'refused: wrong password\nconnections in the pool: 0\n'
     ),
+    'detach_pool': r'time: noon\ntime: noon\nnews 1\nnews 2\nnews 3\ncreated, detached, closed: 2 1 1\n',
     'gevent_pool': (
         r'right answers: 100\nacquired: 105\nstill in use or waiting: 0\nconnections created, at most 5: [12345]\n'
     ),

@@ -24,8 +24,8 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
 
     if TYPE_CHECKING:
         # The methods of the runtime.
-        def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
-        def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
+        def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT: ...
+        def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
 
     def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
@@ -33,7 +33,10 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
     @contextmanager
     def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Iterator[ConnectionT]:
         conn = self.acquire(endpoint, timeout=timeout)
+        held: Entry | None = None
         try:
+            # None if the subclass hands out objects of its own.
+            held = self._core.entry_if_acquired(conn, endpoint)
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
@@ -44,7 +47,8 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
                     self._judge(entry, exc)
             raise
         finally:
-            self.release(conn, endpoint)
+            if held is None or not held.is_given_up:
+                self.release(conn, endpoint)
 
     def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
         @wraps(function)

@@ -28,7 +28,7 @@ cimport cython
 from numbers import Real
 from types import CoroutineType
 
-from gcpool._coroutines import acquired, not_released, released
+from gcpool._coroutines import acquired, discarded, not_discarded, not_released, released
 from gcpool.exceptions import (
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
@@ -109,12 +109,16 @@ include "_engine/overtaking.pxi"
 include "_engine/slots.pxi"
 # What happens at its time.
 include "_engine/timers.pxi"
+# A signal handler that acquires while its own thread waits.
+include "_engine/nesting.pxi"
 # An acquire: what it gets, and how it ends.
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.
 include "_engine/releasing.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
+# A connection that is ready now, or none; discard and detach.
+include "_engine/taking.pxi"
 # What happens to the books in a forked child.
 include "_engine/fork.pxi"
 # close() and resize().
@@ -154,6 +158,10 @@ include "_facade/asyncio_context.pxi"
 include "_facade/manager_call.pxi"
 # What a task awaits: the rest of a release.
 include "_facade/release_coroutine.pxi"
+# A connection that is ready now, or none; discard and detach; a release that nobody awaits.
+include "_facade/taking.pxi"
+# A program's function in place of a manager's method.
+include "_facade/callables.pxi"
 # What the pool's own tasks run: the closes.
 include "_facade/disposal_tasks.pxi"
 # What a task awaits: to be served.

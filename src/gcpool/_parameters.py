@@ -3,14 +3,17 @@
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-from ._core import ENDLESS, PoolCore, checked_seconds
+from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
+    'MAX_SIZE',
     'NO_ENDPOINT',
     'Hooks',
+    'NullPoolParameters',
+    'PoolParameters',
     'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
@@ -18,7 +21,9 @@ __all__ = [
     'check_optional_seconds',
     'check_pin',
     'check_reconnecting',
+    'check_unlimited',
     'make_core',
+    'refuse_parameters_of_idle',
 ]
 
 MAX_SIZE = 2**31 - 1
@@ -28,6 +33,39 @@ DEFAULT_CREATE_TIMEOUT = 30.0
 
 # max_connecting where connections are created in the background.
 DEFAULT_CONNECTING = 2
+
+
+class NullPoolParameters(TypedDict, total=False):
+    """The parameters of every pool, but for its sizes."""
+
+    max_lifetime: float
+    acquire_timeout: float | None
+    dispose_timeout: float | None
+    create_timeout: float | None
+    create_in_background: bool
+    max_connecting: int | None
+    reconnect_timeout: float
+    reconnect_failed: Callable[[Any, Any, BaseException], object] | None
+    wait_when_full: bool
+    fail_fast: bool
+    check_interval: float
+    check_timeout: float | None
+
+
+class PoolParameters(NullPoolParameters, total=False):
+    """The parameters of a pool that keeps idle connections."""
+
+    idle_timeout: float
+    min_idle: int
+    max_size: int
+    total_max_size: int
+    min_size: int
+    background_collector: bool
+    dispose_batch_size: int
+
+
+# What a pool that keeps no idle connections refuses.
+PARAMETERS_OF_IDLE = ('idle_timeout', 'background_collector', 'dispose_batch_size')
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -70,15 +108,8 @@ def _check_count(name: str, value: Any, minimum: int) -> int:
     return count
 
 
-class _NoEndpoint:
-    """The type of :py:data:`NO_ENDPOINT`."""
-
-    def __repr__(self) -> str:
-        return 'NO_ENDPOINT'
-
-
 #: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
-NO_ENDPOINT: Final = _NoEndpoint()
+NO_ENDPOINT: Final[Any] = UNSET
 
 
 class Hooks:
@@ -234,6 +265,7 @@ def make_core(
     reconnect_timeout: float,
     fail_fast: bool,
     waits_when_full: bool,
+    keeps_idle: bool,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -279,6 +311,7 @@ def make_core(
             min_size or create_in_background or max_connecting or reconnect_timeout or fail_fast or waits_when_full
         ),
         random=_random if reconnect_timeout or fail_fast or min_size or waits_when_full else None,
+        keeps_idle=keeps_idle,
     )
 
 
@@ -350,6 +383,26 @@ def check_pin(size: object, min_size: int, max_size: int) -> int:
     if count > max_size:
         raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
     return count
+
+
+def check_unlimited(name: str, value: int | None, unlimited: int) -> int:
+    """Check a maximum number of connections, None for as many as there may be."""
+    return unlimited if value is None else _check_count(name, value, 1)
+
+
+def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
+    """Refuse the parameters of idle connections, for a pool that keeps none.
+
+    :param parameters: those that were given; minimums of 0 say what holds anyway, and are taken out
+    """
+    kept = 'a NullConnectionPool keeps no idle connections'
+    for name in PARAMETERS_OF_IDLE:
+        if name in parameters:
+            raise TypeError(f'{name}={parameters[name]!r}: {kept}: expected no such parameter')
+    for name in ('min_idle', 'min_size'):
+        count = parameters.pop(name, 0)
+        if _check_count(name, count, 0):
+            raise ValueError(f'{name}={count!r}: {kept}: expected 0')
 
 
 def check_acquired(acquired: object) -> None:

@@ -7,7 +7,7 @@
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from functools import partial
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from ._contexts_asyncio import AsyncContexts
 from ._core import (
     LEAST_DISPOSE_TIME,
+    UNSET,
     AsyncConnectionContext,
     AsyncPool,
     Entry,
@@ -39,6 +40,9 @@ from .managers import ConnectionT, EndpointT
 __all__ = ['AsyncRuntime']
 
 ResultT = TypeVar('ResultT')
+
+# The name of the tasks in which the releases run that nobody awaits.
+RELEASE_TASK = 'gcpool-release'
 
 load_asyncio()
 
@@ -75,10 +79,10 @@ class AsyncRuntime(
         self._creates_paused_until = -math.inf
         self._core.set_workers(AsyncWorkers(self).call)
 
-    async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
+    async def acquire(self, endpoint: EndpointT = UNSET, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
             close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
@@ -112,11 +116,17 @@ class AsyncRuntime(
 
     if TYPE_CHECKING:
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
-        async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
-        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
+        async def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
+        def release_nowait(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
+        def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None: ...
+        async def discard(self, conn: ConnectionT) -> None: ...
+        def detach(self, conn: ConnectionT) -> None: ...
+        def connection(self, endpoint: EndpointT = ..., timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
     async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
         """Acquire a connection if none is ready. Returns the waiter that was served it, and still owns it."""
+        if endpoint is UNSET:
+            endpoint = self._checked_default_endpoint()
         waiter = Waiter(endpoint)
         try:
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
@@ -160,6 +170,33 @@ class AsyncRuntime(
         remaining = self._start_release_in_loop(lease)
         if remaining is not None:
             await remaining
+
+    async def _discard_in_loop(self, lease: Lease) -> None:
+        """A discard that was called outside of the pool's loop."""
+        if self._begin_discard_in_loop(lease):
+            await self._wait_for_discard(self._spawn_disposals())
+
+    async def _wait_for_discard(self, tasks: 'list[asyncio.Task[None]]') -> None:
+        if tasks:
+            await asyncio.wait(tasks)
+
+    _discard_in_loop.__qualname__ = _wait_for_discard.__qualname__ = 'ConnectionPool.discard'
+
+    def _spawn_release(self, rest_of_release: Coroutine[Any, Any, None]) -> None:
+        """Have the rest of a release run in a task of the pool, in an empty context.
+
+        Otherwise the hook would see whatever the code that dropped the connection has put into its context.
+        """
+        loop = asyncio.get_running_loop()
+        task = Context().run(spawn, loop, rest_of_release, RELEASE_TASK)
+        self._tasks.add(task)
+        task.add_done_callback(self._release_ended)
+
+    def _release_ended(self, task: 'asyncio.Task[None]') -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            logger.error('a release that nobody awaits has failed: %s: %s', type(failure).__name__, failure)
 
     async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.

@@ -42,14 +42,18 @@ class SyncRuntime(
 
     if TYPE_CHECKING:
         # Compiled (SyncPool); here they get the types of the pool's endpoints and connections.
-        def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
-        def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
-        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
+        def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT: ...
+        def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
+        def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None: ...
+        def discard(self, conn: ConnectionT) -> None: ...
+        def detach(self, conn: ConnectionT) -> None: ...
+        def connection(self, endpoint: EndpointT = ..., timeout: float | None = None) -> SyncContext[ConnectionT]: ...
 
     _own_methods = SyncPool.acquire, SyncPool.release
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
+        self._waiting: dict[int, Waiter] = {}
         self._closers = SyncClosers(self, 'gcpool-closer')
         self._core.set_workers(self._closers.call)
 
@@ -64,6 +68,9 @@ class SyncRuntime(
         lock = threading.Lock()
         lock.acquire()
         waiter.arm(lock.release)
+        if self._waiting:
+            # Set if this runs in a signal handler, and its thread waits in this pool.
+            waiter.interrupt(self._waiting.get(threading.get_ident()))
         return lock
 
     def _wait(
@@ -77,7 +84,10 @@ class SyncRuntime(
         core = self._core
         limit = math.inf if deadline is None else deadline
         relief_ends_at = math.inf
+        thread = threading.get_ident()
+        interrupted = self._waiting.get(thread)
         try:
+            self._waiting[thread] = waiter
             while True:
                 relief_ends_at = core.next_timer() if core.lacks_workers else core.relief_ends_at()
                 remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
@@ -90,6 +100,10 @@ class SyncRuntime(
                 elif remaining <= threading.TIMEOUT_MAX:
                     break
         finally:
+            if interrupted is None:
+                self._waiting.pop(thread, None)
+            else:
+                self._waiting[thread] = interrupted
             # This acquire no longer expires the relief, nor does a waiter that began to wait before the close.
             if relief_ends_at < math.inf and core.relief_ends_at() < math.inf:
                 self._closers.keep_one_for_timers()

@@ -1,10 +1,12 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, cast
 
+from ._callables import AsyncCallablesManager
 from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
 from ._parameters import (
+    MAX_SIZE,
     Hooks,
     check_acquired,
     check_check_parameters,
@@ -12,7 +14,9 @@ from ._parameters import (
     check_manager,
     check_optional_seconds,
     check_reconnecting,
+    check_unlimited,
     make_core,
+    refuse_parameters_of_idle,
 )
 from ._runtime_asyncio import AsyncRuntime
 from ._time_limits import get_deadline, seconds
@@ -22,7 +26,18 @@ from .exceptions import ConnectionPoolClosedError, PoolTimeout
 from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 
-__all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._callables import AsyncCheck as Check
+    from ._callables import AsyncCreate as Create
+    from ._callables import AsyncDispose as Dispose
+    from ._callables import AsyncHook as Hook
+    from ._callables import AsyncJudge as Judge
+    from ._callables import NewConnectionT, NewEndpointT
+    from ._parameters import NullPoolParameters, PoolParameters
+
+__all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT', 'NullConnectionPool']
 
 
 class ConnectionPool(
@@ -98,6 +113,7 @@ class ConnectionPool(
         check_interval: float = 0.0,
         check_timeout: float | None = None,
         _clock: Callable[[], float] | None = None,
+        _keeps_idle: bool = True,
     ):
         check_manager(connection_manager, asynchronous=AsyncRuntime.asynchronous)
         acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
@@ -132,6 +148,7 @@ class ConnectionPool(
             reconnect_timeout=reconnect_timeout,
             fail_fast=fail_fast,
             waits_when_full=wait_when_full,
+            keeps_idle=_keeps_idle,
         )
         super().__init__(
             core,
@@ -150,12 +167,52 @@ class ConnectionPool(
             reconnect_failed=reconnect_failed,
             refusal=hooks.refusal if wait_when_full else None,
             watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
+            default_endpoint=hooks.default_endpoint,
         )
         self._tasks = set()
         self._signals = set()
         self._collector = collector
         if collector is not None:
             collector.start()
+
+    @classmethod
+    def from_callables(
+        cls,
+        create: 'Create[NewEndpointT, NewConnectionT]',
+        dispose: 'Dispose[NewEndpointT, NewConnectionT] | None' = None,
+        check_aliveness: 'Check[NewEndpointT, NewConnectionT] | None' = None,
+        on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+        on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+        is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+        **parameters: 'Unpack[PoolParameters]',
+    ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
+        """Make a pool of functions, without a class for the connection manager.
+
+        Each stands for the method of its name of :py:class:`BaseConnectionManager`, and is called as that is, but for
+        the time limit: on threads, ``create``, ``dispose`` and ``check_aliveness`` are passed it if they have a
+        parameter ``timeout``. If that has a default, it is left out where there is no limit. On asyncio all are
+        coroutine functions; only ``is_broken`` may be one or not. What is not given costs nothing.
+
+        :param create: connects: ``create(endpoint)``
+        :param dispose: closes a connection: ``dispose(endpoint, conn)``. None for its ``close()``; on asyncio its
+            ``aclose()``, or else its ``close()``, is called, and awaited if it returns an awaitable.
+        :param check_aliveness: whether a connection is alive: ``check_aliveness(endpoint, conn)``
+        :param on_acquire: called before a connection is served: ``on_acquire(endpoint, conn)``
+        :param on_release: called when a connection is returned: ``on_release(endpoint, conn)``
+        :param is_broken: whether the exception of a block broke the connection: ``is_broken(endpoint, conn, exc)``
+        :param parameters: those of the pool
+        :raises TypeError: when a function is a coroutine function where a plain one is expected or the other way round,
+            or does not take these arguments; and what the pool raises
+        """
+        manager: AsyncCallablesManager[Any, Any] = AsyncCallablesManager(
+            create=create,
+            dispose=dispose,
+            check_aliveness=check_aliveness,
+            on_acquire=on_acquire,
+            on_release=on_release,
+            is_broken=is_broken,
+        )
+        return cast('ConnectionPool[NewEndpointT, NewConnectionT]', cls(manager, **parameters))
 
     async def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
         """Return the number of connections to an endpoint; 0 if the pool does not know the endpoint.
@@ -234,6 +291,10 @@ class ConnectionPool(
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
             self._raise_failure(waiter)
+            if waiter.held is None:
+                # On threads: a signal handler that acquired while this waited has taken over what this was served.
+                found_dead = False
+                continue
             if waiter.has_ticket:
                 if await self._connect(waiter, deadline, timeout):
                     break
@@ -302,3 +363,67 @@ class ConnectionPool(
             # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.
             await self._dispose_due()
         return self._due_in()
+
+
+class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
+    """A pool that keeps no idle connections.
+
+    A connection that is returned is handed to the oldest waiter of its endpoint. If there is none, the connection is
+    closed. So this limits how many connections there are, in front of a server that pools them itself, such as
+    PgBouncer.
+
+    :param connection_manager: creates, checks and closes connections
+    :param max_size: maximum number of connections to one endpoint; None for no limit but ``total_max_size``
+    :param total_max_size: maximum number of connections to all endpoints; None for no limit
+    :param parameters: those of :py:class:`ConnectionPool`, but for those of idle connections. A limit of None is
+        2147483647 where it is read.
+    :raises TypeError: when a parameter has a wrong type, or is one of idle connections
+    :raises ValueError: when a parameter is out of range, or two contradict each other, or a minimum is not 0
+    """
+
+    def __init__(
+        self,
+        connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
+        *,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        **parameters: 'Unpack[NullPoolParameters]',
+    ):
+        others: dict[str, Any] = {**parameters}
+        refuse_parameters_of_idle(others)
+        total = check_unlimited('total_max_size', total_max_size, MAX_SIZE)
+        super().__init__(
+            connection_manager,
+            idle_timeout=0.0,
+            min_idle=0,
+            max_size=check_unlimited('max_size', max_size, total),
+            total_max_size=total,
+            _keeps_idle=False,
+            **others,
+        )
+
+    def warm_up(self, endpoint: EndpointT, size: int | None = None) -> None:
+        """Refuse: there would be nothing to keep the connections for.
+
+        :raises ValueError: always, unless ``size`` is 0
+        """
+        if size != 0:
+            raise ValueError(f'size={size!r}: a NullConnectionPool keeps no idle connections: expected 0')
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def from_callables(  # type: ignore[override]
+            cls,
+            create: 'Create[NewEndpointT, NewConnectionT]',
+            dispose: 'Dispose[NewEndpointT, NewConnectionT] | None' = None,
+            check_aliveness: 'Check[NewEndpointT, NewConnectionT] | None' = None,
+            on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+            on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+            is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+            max_size: int | None = None,
+            total_max_size: int | None = None,
+            **parameters: 'Unpack[NullPoolParameters]',
+        ) -> 'NullConnectionPool[NewEndpointT, NewConnectionT]':
+            """Make a pool of functions, with the parameters of this class."""
+            raise NotImplementedError

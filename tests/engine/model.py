@@ -74,6 +74,7 @@ class Model:
     idle_timeout: float
     max_lifetime: float
     collects: bool
+    keeps_idle: bool = True
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -100,7 +101,17 @@ class Model:
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             (
-                *('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'),
+                *(
+                    'acquires',
+                    'created',
+                    'create_errors',
+                    'dead',
+                    'broken',
+                    'disposed',
+                    'waits',
+                    'timeouts',
+                    'detached',
+                ),
                 *(f'closed_{reason}' for reason in REASONS),
             ),
             0,
@@ -317,6 +328,31 @@ class Model:
         self.arrive(acq)
         return True
 
+    def take_ready(self, acq: Acq, now: float, interval: float) -> bool:
+        """Take the idle connection that would be served first of those that need no check and need not be closed."""
+        if self.closed or self.queue(acq.endpoint):
+            return False
+        for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
+            unsure = conn.suspect or conn.check_pending or now - conn.used_at >= interval
+            if conn.expires_at > now and not (interval > 0 and unsure):
+                self.take_conn(acq, conn)
+                self.arrive(acq)
+                return True
+        return False
+
+    def detach(self, acq: Acq, now: float) -> None:
+        """Its user keeps it: its slot is free, and nobody closes it."""
+        conn = acq.conn
+        assert conn is not None
+        acq.conn = None
+        acq.state = 'nothing'
+        self.pass_time(now)
+        conn.state = 'gone'
+        conn.holder = None
+        self.conns.remove(conn)
+        self.counters['detached'] += 1
+        self.slot_freed(conn, for_worker=True)
+
     def request(self, acq: Acq, now: float) -> None:
         dead_conn = acq.dead_conn
         self.doom_dead(acq)
@@ -409,8 +445,10 @@ class Model:
         assert acq.conn is not None
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
-    def discard(self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken') -> None:
-        """Its holder reports it as unfit."""
+    def discard(
+        self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken', for_caller: bool = False, by: str = 'pool'
+    ) -> None:
+        """Its holder reports it as unfit, or its user wants it closed. The caller closes it, or it is doomed."""
         conn = acq.conn
         assert conn is not None
         acq.conn = None
@@ -422,7 +460,9 @@ class Model:
         conn.reason = reason
         conn.holder = None
         self.count_as_relief(conn)
-        self.counters['broken'] += 1
+        self.counters['broken'] += by != 'user'
+        if for_caller:
+            self.doom(conn, reason, for_worker=False)
         if relief_ended:
             self.dispatch(for_worker=False)
 
@@ -476,6 +516,8 @@ class Model:
         elif queue or self.needs_relief():
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
+        elif not self.keeps_idle:
+            self.doom(conn, 'idle', for_worker)
         else:
             relief_ended = True
             idle_core = len(self.idle(endpoint, core=True))

@@ -12,7 +12,7 @@ from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gcpool._core import Entry, PoolCore, Waiter
-from gcpool.exceptions import ConnectionNotAcquired
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.conftest import FREE_THREADED
 from tests.engine.model import Acq, Conn, Model
 from tests.engine.support import Acquire, Connection
@@ -45,6 +45,8 @@ SECONDS = st.sampled_from(
     # Infinite deadlines tie. Ties are in the order of release only if all releases share a counter.
     + ([] if FREE_THREADED else [(4.0, math.inf), (math.inf, math.inf)])
 )
+# Whether the pool keeps idle connections: mostly, since more happens then.
+KEPT = st.sampled_from([True, True, True, True, True, False])
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
 
@@ -115,6 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.connections: dict[int, Connection] = {}
         self.entries: dict[int, Entry] = {}
         self.disposals: Counter[int] = Counter()
+        self.detached: set[int] = set()
         self.given_back: list[tuple[Conn, Connection]] = []
         self.watchers: list[Waiter] = []
         self.told: list[Waiter] = []
@@ -122,8 +125,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.spellings = 0
         self.sound = False
 
-    @initialize(limits=LIMITS, seconds=SECONDS, collects=st.booleans(), spelled=st.booleans())
-    def build(self, limits: tuple[int, int, int], seconds: tuple[float, float], collects: bool, spelled: bool) -> None:
+    @initialize(limits=LIMITS, seconds=SECONDS, collects=st.booleans(), spelled=st.booleans(), kept=KEPT)
+    def build(
+        self, limits: tuple[int, int, int], seconds: tuple[float, float], collects: bool, spelled: bool, kept: bool
+    ) -> None:
         self.core = PoolCore(
             *limits,
             *seconds,
@@ -131,8 +136,9 @@ class PoolMachine(RuleBasedStateMachine):
             clock=lambda: self.now,
             wake_collector=self.wake,
             normalize=normalize if spelled else None,
+            keeps_idle=kept,
         )
-        self.model = Model(*limits, *seconds, collects)
+        self.model = Model(*limits, *seconds, collects, kept)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -305,6 +311,50 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.closing.append((conn, entry))
         self.end(pair)
+
+    @precondition(lambda self: self.pairs('served'))
+    @rule(index=INDEX, how=st.sampled_from(['detach', 'discard', 'doom']))
+    def take_out(self, index: int, how: str) -> None:
+        """Its user takes it out of the pool; the end of the context around that does nothing."""
+        self.step()
+        pair = self.pick(index, 'served')
+        conn = pair.known.conn
+        assert conn is not None
+        assert conn.number is not None
+        entry = pair.real.entry
+        if how == 'detach':
+            self.detached.add(conn.number)
+            self.model.detach(pair.known, self.now)
+            assert self.core.detach(entry, self.now)
+        else:
+            dooms = how == 'doom'
+            self.model.discard(pair.known, False, self.now, 'discarded', dooms, 'user')
+            assert self.core.discard(entry, self.now, dooms)
+            if not dooms:
+                self.closing.append((conn, entry))
+        assert entry.is_given_up
+        assert self.core.begin_release(entry, entry.lease_no) is False
+        self.core.release(entry, self.now, entry.lease_no)
+        for call in (self.core.discard, self.core.detach, self.core.release):
+            with pytest.raises(ConnectionNotAcquired):
+                call(entry, self.now)
+        self.given_back.append((conn, self.connections[conn.number]))
+        self.end(pair)
+
+    @rule(endpoint=ENDPOINT, anew=ANEW, interval=st.sampled_from([0.0, 0.5, 4.0, math.inf]))
+    def take_ready(self, endpoint: int, anew: bool, interval: float) -> None:
+        """An idle connection that needs no check, or nothing, wherever it stands."""
+        self.step()
+        pair = Pair(self, endpoint, anew)
+        if self.model.closed:
+            with pytest.raises(ConnectionPoolClosedError):
+                self.core.take_ready(pair.real.endpoint, self.now, interval)
+            return
+        entry = self.core.take_ready(pair.real.endpoint, self.now, interval)
+        assert (entry is not None) == self.model.take_ready(pair.known, self.now, interval)
+        if entry is not None:
+            self.active.append(pair)
+            self.core.adopt(pair.real.waiter, entry)
 
     @precondition(lambda self: self.pairs('served'))
     @rule(index=INDEX, asks_again=st.booleans())
@@ -575,7 +625,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         model = self.model
         # 1. The sizes, and the caps, of slots and of what the server sees.
-        open_ = set(self.connections) - set(self.disposals)
+        open_ = set(self.connections) - set(self.disposals) - self.detached
         assert open_ == {conn.number for conn in model.conns if conn.number is not None}
         states = Counter(conn.state for conn in model.conns)
         assert set(states) <= {'idle', 'acquired', 'releasing', 'creating', 'closing'}
@@ -633,7 +683,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.finish_closing()
         self.core.check_invariants()
         stats = self.core.stats()
-        assert (stats['size'], stats['endpoints'], stats['disposed']) == (0, 0, len(self.connections))
+        assert (stats['size'], stats['endpoints']) == (0, 0)
+        assert stats['disposed'] + stats['detached'] == len(self.connections)
+        assert stats['detached'] == len(self.detached)
         assert {entry.state_name for entry in self.entries.values()} <= {'gone'}
         assert self.core.next_due() is None
 

@@ -20,6 +20,7 @@ NOTHING = {
     'disposed': 0,
     'waits': 0,
     'timeouts': 0,
+    'detached': 0,
     **{f'closed_{reason}': 0 for reason in EXPECTED_REASONS},
 }
 

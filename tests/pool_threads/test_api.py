@@ -83,9 +83,12 @@ def test_the_properties_cannot_be_set(name: str) -> None:
 @pytest.mark.parametrize(
     ('method', 'parameters'),
     [
-        ('acquire', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
-        ('release', {'conn': inspect.Parameter.empty, 'endpoint': inspect.Parameter.empty}),
-        ('connection', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
+        ('acquire', {'endpoint': ..., 'timeout': None}),
+        ('try_acquire', {'endpoint': ...}),
+        ('release', {'conn': inspect.Parameter.empty, 'endpoint': ...}),
+        ('discard', {'conn': inspect.Parameter.empty}),
+        ('detach', {'conn': inspect.Parameter.empty}),
+        ('connection', {'endpoint': ..., 'timeout': None}),
         ('close', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
@@ -154,7 +157,8 @@ def test_a_manager_must_have_create_and_dispose_and_no_other_method() -> None:
 
 
 def test_the_names_that_programs_import_are_exported() -> None:
-    assert {'BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT'} == {*gcpool.threading.__all__}
+    names = {'BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT', 'NullConnectionPool'}
+    assert names == {*gcpool.threading.__all__}
 
 
 def test_a_pool_is_true_hashable_and_weakly_referable() -> None:
@@ -178,7 +182,7 @@ def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
             super().__init__(*args, **options)
             self.taken = 0
 
-        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
+        def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:  # type: ignore[override]
             self.taken += 1
             return super().acquire(endpoint, timeout)
 

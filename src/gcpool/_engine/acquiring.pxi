@@ -80,6 +80,7 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 # What an acquire gets; the first line that applies decides:
 #
 #   the pool is closed                                          REFUSE
+#   the waiter that it interrupts was served                    TAKE_OVER
 #   a waiter that arrived earlier is queued at the endpoint     QUEUE
 #   a connection of the endpoint is idle                        LEND_IDLE
 #   the limits, and an outage if there is one, allow one more
@@ -90,16 +91,21 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 #   otherwise                                                   QUEUE
 cdef enum:
     REFUSE
+    TAKE_OVER
     QUEUE
     LEND_IDLE
     CONNECT
     FAIL
 
 
-cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interrupted) noexcept:
     # Both locks are held.
     if core.is_closed:
         return REFUSE
+    if interrupted is not None:
+        if can_take_over(interrupted):
+            return TAKE_OVER
+        come_before(w, interrupted)
     if ep.queue.head != NULL and (<Waiter>ep.queue.head).number < w.number:
         return QUEUE
     if next_idle(ep) != NULL:
@@ -114,6 +120,7 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef Entry _dead_entry = w.dead_entry       # holds the reference until no lock is held
     cdef EndpointPool ep = find_and_lock_both(core, w)
+    cdef Waiter interrupted = interrupted_by(ep, w)
     cdef void *last = core.doomed_for_worker.tail
     cdef Entry e
     cdef Chain served = Chain(NULL, NULL, 0)
@@ -126,8 +133,10 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
-    outcome = decide_request(core, ep, w)
-    if outcome == REFUSE:
+    outcome = decide_request(core, ep, w, interrupted)
+    if outcome == TAKE_OVER:
+        take_over(w, interrupted)
+    elif outcome == REFUSE:
         w.state = REFUSED
         forget_if_empty(core, ep)
     elif outcome == FAIL:
@@ -171,7 +180,7 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
     number_locked(core, w)
-    connects = not core.wanting_count and decide_request(core, ep, w) == CONNECT
+    connects = not core.wanting_count and decide_request(core, ep, w, None) == CONNECT
     if connects:
         serve_ticket(core, ep, w)
     else:

@@ -1,3 +1,9 @@
+# Stands for an endpoint that the caller did not name: in an acquire for the default one, in a release for whichever it
+# is. None would not do: it may be an endpoint. A literal, because only these can be the defaults in the signature that
+# inspect reads from a compiled method.
+cdef object UNSET_ENDPOINT = ...
+UNSET = UNSET_ENDPOINT
+
 # How many spellings of one endpoint are remembered, besides the one that normalize() returns.
 cdef enum:
     MAX_SPELLINGS = 8

@@ -96,9 +96,10 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
 
 
 cdef bint retire(
-    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason
+    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason, bint by_user=False
 ) except -1:
-    # Takes a checked-out connection out of use for good. Without a chain the caller closes it.
+    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see
+    # taking.pxi.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = False
@@ -107,10 +108,12 @@ cdef bint retire(
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    out = is_checked_out_by(e, lease_no)
+    out = is_acquired_by(e, lease_no) if by_user else is_checked_out_by(e, lease_no)
+    if by_user and (out or e.closed_while_out):
+        gcp_store_char(&e.given_up, True)
     if out:
         begin_closing(core, ep, e, reason)
-        core.counters.broken += 1
+        core.counters.broken += not by_user
         relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if doomed != NULL:

@@ -25,6 +25,8 @@ cdef int check_invariants_of(PoolCore core) except -1:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
     if by_pool:
         problems.append(f'entries of unknown endpoints: {by_pool}')
+    if idle and not core.keeps_idle:
+        problems.append('connections are idle in a pool that keeps none')
     if size != core.size or closing != core.closing:
         problems.append(f'sizes {size}, {closing} by endpoint, {core.size}, {core.closing} in all')
     if core.size > core.total_max_size and not core.shrunk:
@@ -92,7 +94,7 @@ cdef int check_lists(EndpointPool ep, list problems) except -1:
     p = ep.queue.head
     while p != NULL:
         waiting += 1
-        if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
+        if (<Waiter>p).number < last or (<Waiter>p).state != QUEUED:
             problems.append(f'{ep!r}: the queue is out of order')
         last = (<Waiter>p).number
         p = (<Waiter>p).next

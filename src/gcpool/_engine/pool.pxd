@@ -24,6 +24,7 @@ cdef class PoolCore:
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly bint collects             # never changes: a background worker closes what is due
+    cdef readonly bint keeps_idle           # never changes; False: what nobody waits for is closed when it is returned
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
     cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
@@ -79,3 +80,4 @@ cdef class PoolCore:
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
     cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
+    cpdef bint discard(self, Entry e, double now, bint to_doomed=*) except -1

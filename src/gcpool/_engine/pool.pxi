@@ -29,6 +29,7 @@ cdef class PoolCore:
     :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
     :param keeps_growth: whether any of these is in use, or refusals are waited for
     :param random: returns a number from 0 to 1, for the jitter of pauses; None for no jitter
+    :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
     """
 
     def __cinit__(self):
@@ -56,6 +57,7 @@ cdef class PoolCore:
         bint fails_fast=False,
         bint keeps_growth=False,
         object random=None,
+        bint keeps_idle=True,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -75,6 +77,7 @@ cdef class PoolCore:
         self.random = random
         self.pins = {}
         self.kept = set()
+        self.keeps_idle = keeps_idle
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -101,6 +104,14 @@ cdef class PoolCore:
         return gcp_monotonic() if self.clock is None else ask_clock(self)
 
     # -- acquiring ----------------------------------------------------------------------------------------------------
+
+    def take_ready(self, object endpoint, double now, double interval):
+        """The entry of an idle connection that is served without a check, or None. Nothing is created or closed.
+
+        :param interval: seconds within which a used connection counts as alive; 0 if none is ever checked
+        :raises ConnectionPoolClosedError: when the pool is closed
+        """
+        return take_ready(self, endpoint, now, interval)
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
@@ -320,6 +331,24 @@ cdef class PoolCore:
         """
         cdef int reason = BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN
         return retire(self, e, now, &self.doomed_for_caller, lease_no, reason)
+
+    cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
+        """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.
+
+        :param to_doomed: whether it is doomed; otherwise the caller closes it, and then calls :py:meth:`disposed`
+        :raises ConnectionNotAcquired: when it is not acquired
+        :return: whether it is to be closed (not if :py:meth:`doom_acquired` closed it, or after a fork)
+        """
+        cdef Chain *doomed = &self.doomed_for_caller if to_doomed else NULL
+        return retire(self, e, now, doomed, ANY_LEASE, BECAUSE_DISCARDED, True)
+
+    def detach(self, Entry e not None, double now):
+        """Its user keeps an acquired connection for good: the pool forgets it, and its slot is free.
+
+        :raises ConnectionNotAcquired: when it is not acquired, or :py:meth:`doom_acquired` closed it; it is as before
+        :return: whether it was the pool's (not after a fork)
+        """
+        return detach(self, e, now)
 
     def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
         """A connection broke while in use: the endpoint's connections that are not seen alive after that are suspect.

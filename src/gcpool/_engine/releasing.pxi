@@ -6,7 +6,11 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
     cdef Entry e = find_entry(&core.directory, conn)
     if e is None or gcp_load_char(&e.state) != ACQUIRED:
         return None
-    if e.pool.endpoint is not endpoint and find_by_identity(&core.directory, endpoint) is not e.pool:
+    if (
+        e.pool.endpoint is not endpoint
+        and endpoint is not UNSET_ENDPOINT
+        and find_by_identity(&core.directory, endpoint) is not e.pool
+    ):
         return None
     return e
 
@@ -18,13 +22,15 @@ cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
     if p == NULL:
         must_be_inherited(core, conn, endpoint)
         return None
-    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).closed_while_out):
+    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).state) != ACQUIRED:
         return entry_if_to_release(core, owned_entry(p), endpoint)
     return owned_entry(p)
 
 
 cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
     must_be_for(core, e, endpoint)
+    if gcp_load_char(&e.state) == RELEASING:    # a release that began before: it may wait for its turn in the loop
+        must_be_out(core, e, ANY_LEASE)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
         return None
@@ -33,15 +39,16 @@ cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
 
 cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
     if not is_inherited(core, conn):
+        of_endpoint = '' if endpoint is UNSET_ENDPOINT else repr(endpoint)
         raise ConnectionNotAcquired(
             f'the connection {conn!r} does not belong to this pool, or is closed: '
-            f'expected a connection that acquire({endpoint!r}) returned'
+            f'expected a connection that acquire({of_endpoint}) returned'
         )
     return 0
 
 
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
-    if not pool_is_for(core, e.pool, endpoint):
+    if endpoint is not UNSET_ENDPOINT and not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
             f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, but was released to {endpoint!r}'
         )
@@ -131,7 +138,7 @@ cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, 
         return False
     ep = <void *>(<Entry>p).pool
     done = (
-        (<EndpointPool>ep).endpoint is endpoint
+        ((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)
         and (<Entry>p).state == ACQUIRED
         and not gcp_load_char(&(<Entry>p).broken)
         and keep_if_simple(core, <EndpointPool>ep, <Entry>p, now)
@@ -190,15 +197,19 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #     long, or its endpoint has no connection, and more closes are
 #     needed                                                        CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
+#   the pool keeps no idle connections                              CLOSE_IDLE
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   otherwise                                                       KEEP
 cdef enum:
     CLOSE_SURPLUS
     CLOSE_FOR_OTHERS
+    CLOSE_IDLE
     HAND_OVER
     KEEP
 
 
+# In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue, and
+# to put one there takes core.lock.
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # Both locks are held.
     cdef bint somebody_waits = ep.queue.head != NULL
@@ -213,6 +224,8 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
         return CLOSE_FOR_OTHERS
+    if not core.keeps_idle:
+        return CLOSE_IDLE
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
 
 
@@ -237,6 +250,8 @@ cdef Settled settle(
     elif settled.outcome == CLOSE_FOR_OTHERS:
         doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
+    elif settled.outcome == CLOSE_IDLE:
+        doom(core, ep, e, doomed, BECAUSE_IDLE)
     elif settled.outcome == HAND_OVER:
         note_overtaking(core, (<Waiter>settled.first).place)
         hand_over(ep, e, <Waiter>settled.first, now)

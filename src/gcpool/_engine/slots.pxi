@@ -13,9 +13,10 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held. The queue is ordered by number: a waiter that was served a dead connection and asks again
-    # comes before all that arrived after it. It is older than nearly all others, so the search begins at the front.
+    # comes before all that arrived after it. It is older than nearly all others, so the search begins at the front. The
+    # waiter of a signal handler has the number of the waiter that it interrupts, and comes before that.
     cdef void *following = NULL
-    if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:
+    if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number >= w.number:
         following = ep.queue.head
         while (<Waiter>following).number < w.number:
             following = (<Waiter>following).next

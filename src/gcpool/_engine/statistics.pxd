@@ -23,4 +23,5 @@ cdef struct Counters:       # all [core], since the pool was made, or began anew
     unsigned long long disposed             # the sum of closed
     unsigned long long waits
     unsigned long long timeouts
+    unsigned long long detached
     unsigned long long[REASON_COUNT] closed     # by reason, at the end of the close

@@ -30,6 +30,7 @@ cdef dict gauges_and_counters(PoolCore core):
         'disposed': counters.disposed,
         'waits': counters.waits,
         'timeouts': counters.timeouts,
+        'detached': counters.detached,
     }
     for reason in range(1, REASON_COUNT):
         stats['closed_' + REASONS[reason]] = counters.closed[reason]

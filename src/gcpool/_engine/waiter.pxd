@@ -5,6 +5,7 @@ cdef class Waiter:
     cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: the entry that it watches
     cdef unsigned int lease_no              # [ep] while queued, else [owner]: the lease number of what it was served
     cdef Entry spare                        # [ep] becomes the ticket, so that nothing is allocated under a lock
+    cdef readonly Waiter interrupts         # [owner] of the thread in whose signal handler this one asks, or None
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
     cdef object notify                      # [owner] until the waiter is queued; then called once, with no lock held
     cdef int state                          # [ep]

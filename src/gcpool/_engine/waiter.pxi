@@ -89,6 +89,10 @@ cdef class Waiter:
         """Whether the waiter was served a ticket: a slot to connect for, not a connection."""
         return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
 
+    def interrupt(self, Waiter interrupted):
+        """Tell which waiter of this thread waits while this one asks; None if none does."""
+        self.interrupts = None if interrupted is self else interrupted
+
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if the waiter is queued and then served or refused."""
         self.notify = notify

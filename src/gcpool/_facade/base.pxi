@@ -65,12 +65,14 @@ cdef class PoolFacade:
         object reconnect_failed=None,
         object refusal=None,
         bint watches_outages=False,
+        object default_endpoint=UNSET_ENDPOINT,
     ):
         if self._core is not UNBUILT:
             # With a new core, the connections that are checked out of the old one could not be released.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
         self._manager = manager
+        self._default_endpoint = default_endpoint
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
         self._dispose_batch_size = dispose_batch_size
@@ -131,6 +133,9 @@ cdef class PoolFacade:
         # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError
+
+    def _checked_default_endpoint(self):
+        return default_endpoint_of(self)
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the

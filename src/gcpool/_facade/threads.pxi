@@ -37,10 +37,10 @@ cdef inline int dispose_if_due(SyncPool pool, PoolCore core, double now) except 
 cdef class SyncPool(PoolFacade):
     """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
 
-    def acquire(self, endpoint, timeout=None):
+    def acquire(self, endpoint=..., timeout=None):
         """Take a connection out of the pool, or create one.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
             close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
@@ -55,6 +55,8 @@ cdef class SyncPool(PoolFacade):
         """
         cdef void *core = <void *>self._core
         cdef void *conn
+        if endpoint is UNSET_ENDPOINT:
+            endpoint = default_endpoint_of(self)
         if timeout is not None or self.asks_before_use:
             return acquire_entry(self, endpoint, checked_timeout(timeout)).conn_
         conn = take_idle(
@@ -64,11 +66,11 @@ cdef class SyncPool(PoolFacade):
             return self.acquire_slowly(endpoint, None, None).conn_
         return owned_object(conn)
 
-    def release(self, conn, endpoint):
+    def release(self, conn, endpoint=...):
         """Return a connection to the pool.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
 
@@ -81,7 +83,45 @@ cdef class SyncPool(PoolFacade):
         else:
             self.release_slowly(conn, endpoint)
 
-    def connection(self, endpoint, timeout=None):
+    def try_acquire(self, endpoint=...):
+        """Take an idle connection that is ready for use, or nothing. Neither waits nor connects, checks or closes.
+
+        Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
+        manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
+
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :return: a connection, to be returned with :py:meth:`release`, or None
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises TypeError: when the endpoint is not hashable
+        """
+        cdef Entry e = take_ready_of(self, endpoint)
+        return None if e is None else e.conn_
+
+    def discard(self, conn):
+        """Close a connection that was acquired, instead of returning it. It is closed when this returns.
+
+        No hook is called. The endpoint's other connections are not suspected. Inside of ``with pool.connection()``, the
+        end of the block does nothing then.
+
+        :param conn: what :py:meth:`acquire` returned
+        :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
+        """
+        discard_now(self, conn)
+
+    def detach(self, conn):
+        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
+
+        No hook is called. Inside of ``with pool.connection()``, the end of the block does nothing then.
+
+        :param conn: what :py:meth:`acquire` returned
+        :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
+        """
+        try:
+            detach_from(self, conn)
+        finally:
+            self.begin_disposals(INFINITY)
+
+    def connection(self, endpoint=..., timeout=None):
         """A context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
@@ -89,12 +129,14 @@ cdef class SyncPool(PoolFacade):
         :py:meth:`release` raises: ``ConnectionNotAcquired`` if the block has returned the connection itself, and what
         ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
+        if endpoint is UNSET_ENDPOINT:
+            endpoint = default_endpoint_of(self)
         if is_overridden(self):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
