@@ -72,10 +72,13 @@ cdef inline int out_count(EndpointPool ep) noexcept:
 
 # -- idle entries --------------------------------------------------------------------------------------------------
 
-cdef inline void *next_idle(EndpointPool ep) noexcept:
+cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
-    # entry that was used last, so that the extra entries nobody needs stay unused until they are due.
-    return ep.core.head if ep.core.head != NULL else ep.extra.tail
+    # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
+    # order='fifo', the one that was unused for longest.
+    if ep.core.head != NULL:
+        return ep.core.head
+    return ep.extra.head if core.serves_oldest else ep.extra.tail
 
 
 cdef inline void *oldest_idle(Linked *first, Linked *then) noexcept:
@@ -92,8 +95,8 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
-    # checked-out ones are min_idle or more.
-    return out_count(ep) - 1 < gcp_load_int(&core.min_idle) - ep.counts[IDLE_CORE]
+    # checked-out ones are min_idle or more. With keep='idle' those that are checked out do not count.
+    return ((out_count(ep) - 1) & core.out_mask) < gcp_load_int(&core.min_idle) - ep.counts[IDLE_CORE]
 
 
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:

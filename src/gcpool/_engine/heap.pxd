@@ -4,7 +4,13 @@ cdef struct HeapItem:
     void *item          # a HeapMember, borrowed
 
 
+cdef enum:              # Heap.kind: a member can be in one heap of each kind
+    BY_KEY
+    BY_USE
+
+
 cdef struct Heap:       # [core]
+    int kind            # BY_KEY unless it is set
     HeapItem *items
     Py_ssize_t used
     Py_ssize_t capacity
@@ -12,4 +18,5 @@ cdef struct Heap:       # [core]
 
 
 cdef class HeapMember:
-    cdef Py_ssize_t heap_index              # [core] -1: not in a heap
+    cdef int heap_index                     # [core] its position in the heap BY_KEY; -1: in none
+    cdef int use_index                      # [core] the same, in the heap BY_USE

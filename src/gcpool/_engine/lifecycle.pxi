@@ -62,42 +62,69 @@ cdef int doom_acquired(PoolCore core) except -1:
     return count
 
 
-cdef int resize(PoolCore core, double now, int min_idle, int max_size, int total_max_size) except -1:
-    # A limit below 0 stays as it is.
+cdef struct LimitsToSet:    # below 0: stays as it is
+    int min_idle
+    int max_size
+    int total_max_size
+    int max_waiting
+
+
+cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, object expected) except -1:
     cdef EndpointPool ep
     cdef Chain served = Chain(NULL, NULL, 0)
-    set_limits(core, min_idle, max_size, total_max_size)
+    cdef bint wake = False
+    if not set_limits(core, &to_set, limits, expected):
+        return False
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         doom_surplus(core, ep)
+        if sort_idle(core, ep):
+            wake = True
         if not ep.forgotten:
             update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
     advance_relief(core, now)
-    while exceeds_total_max_size(core) and evict(core, INFINITY, &core.doomed_for_caller) != NULL:
+    while exceeds_total_max_size(core) and evict_unused(core, &core.doomed_for_caller) != NULL:
         pass
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
-    return 0
+    try:
+        notify_all(&served)
+    finally:
+        if wake and core.wake_collector is not None:
+            call_collector(core)
+    return True
 
 
-cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_size) noexcept:
+cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object expected) noexcept:
+    # False if another call has set other limits than those that the caller expected, and checked the new ones against.
+    cdef object _before         # holds the reference until no lock is held
+    cdef int max_size, total_max_size
     gcp_lock(&core.lock)
-    if min_idle < 0:
-        min_idle = core.min_idle
-    if max_size < 0:
-        max_size = core.max_size
-    if total_max_size < 0:
-        total_max_size = core.total_max_size
+    _before = core.limits_
+    if _before is not expected:
+        gcp_unlock(&core.lock)
+        return False
+    core.limits_ = limits
+    max_size = core.max_size if to_set.max_size < 0 else to_set.max_size
+    total_max_size = core.total_max_size if to_set.total_max_size < 0 else to_set.total_max_size
     core.shrunk = core.shrunk or max_size < core.max_size or total_max_size < core.total_max_size
-    gcp_store_int(&core.min_idle, min_idle)
+    gcp_store_int(&core.min_idle, core.min_idle if to_set.min_idle < 0 else to_set.min_idle)
     gcp_store_int(&core.max_size, max_size)
     gcp_store_int(&core.total_max_size, total_max_size)
+    gcp_store_int(&core.max_waiting, core.max_waiting if to_set.max_waiting < 0 else to_set.max_waiting)
     gcp_unlock(&core.lock)
+    return True
+
+
+cdef object limits_of(PoolCore core):
+    gcp_lock(&core.lock)
+    found = core.limits_
+    gcp_unlock(&core.lock)
+    return found
 
 
 cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
@@ -106,3 +133,31 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
     while p != NULL and exceeds_max_size(core, ep):
         doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
         p = oldest_idle(&ep.extra, &ep.core)
+
+
+cdef bint sort_idle(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. min_idle may have changed: idle connections beyond it become extra, so that they expire, and
+    # extra ones below it become core, so that they do not. True if the collector would wake too late.
+    cdef void *p
+    cdef bint wake = False
+    while ep.counts[IDLE_CORE] > core.min_idle:
+        p = ep.core.head
+        linked_remove(&ep.core, <Entry>p)
+        move(ep, <Entry>p, IDLE_CORE, IDLE_EXTRA)
+        insert_by_release(&ep.extra, <Entry>p)
+        if schedule_locked(&core.deadlines, <Entry>p, deadline_of(core, <Entry>p)):
+            wake = True
+    while ep.extra.tail != NULL and ep.counts[IDLE_CORE] + (out_count(ep) & core.out_mask) < core.min_idle:
+        p = ep.extra.tail
+        linked_remove(&ep.extra, <Entry>p)
+        move(ep, <Entry>p, IDLE_EXTRA, IDLE_CORE)
+        insert_by_release(&ep.core, <Entry>p)
+    return wake
+
+
+cdef void insert_by_release(Linked *idle, Entry e) noexcept:
+    # The lock of the endpoint pool is held. The list is in the order of the releases.
+    cdef void *following = idle.head
+    while following != NULL and (<Entry>following).stamp < e.stamp:
+        following = (<Entry>following).next
+    linked_insert(idle, e, following)

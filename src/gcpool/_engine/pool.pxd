@@ -21,6 +21,10 @@ cdef class PoolCore:
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]
+    cdef int max_waiting                    # [core] 0: no limit
+    cdef object limits_                     # [core] what the facade keeps about the limits, or None
+    cdef int out_mask                       # never changes; all bits: connections in use make up min_idle, too; or 0
+    cdef bint serves_oldest                 # never changes; order='fifo'
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly bint collects             # never changes: a background worker closes what is due

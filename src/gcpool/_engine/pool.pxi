@@ -21,6 +21,10 @@ cdef class PoolCore:
     :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
         returns False if it could not be told
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
+    :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
+    :param serves_oldest: whether the extra connection that was unused for longest is served first
+    :param keeps_idle: whether min_idle is compared with the idle core connections alone, without those in use
+    :param limits: anything that is to be kept for :py:meth:`resize`
     """
 
     def __cinit__(self):
@@ -40,6 +44,10 @@ cdef class PoolCore:
         object clock=None,
         object wake_collector=None,
         object normalize=None,
+        int max_waiting=0,
+        bint serves_oldest=False,
+        bint keeps_idle=False,
+        object limits=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -50,6 +58,10 @@ cdef class PoolCore:
         self.clock = clock
         self.wake_collector = wake_collector
         self.normalize = normalize
+        self.max_waiting = max_waiting
+        self.serves_oldest = serves_oldest
+        self.out_mask = 0 if keeps_idle else -1
+        self.limits_ = limits
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -58,6 +70,7 @@ cdef class PoolCore:
         gcp_unlock(&cores_lock)
         directory_free(&self.directory)
         PyMem_Free(self.deadlines.queue.items)
+        PyMem_Free(self.deadlines.by_use.items)
         PyMem_Free(self.wanting_slots.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
@@ -313,19 +326,37 @@ cdef class PoolCore:
         """
         return doom_acquired(self)
 
-    def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
-        """Change the limits.
+    def resize(
+        self,
+        double now,
+        *,
+        min_idle=None,
+        max_size=None,
+        total_max_size=None,
+        max_waiting=None,
+        object limits=None,
+        object expected=None,
+    ):
+        """Change the limits; None leaves one as it is.
 
         When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in
         use beyond it are closed when they are released.
+
+        :param limits: takes the place of :py:attr:`limits`
+        :param expected: what :py:attr:`limits` was when the caller looked
+        :return: False if it is another object by now: then nothing was changed
         """
-        resize(
-            self,
-            now,
-            -1 if min_idle is None else min_idle,
-            -1 if max_size is None else max_size,
-            -1 if total_max_size is None else total_max_size,
-        )
+        cdef LimitsToSet to_set
+        to_set.min_idle = -1 if min_idle is None else min_idle
+        to_set.max_size = -1 if max_size is None else max_size
+        to_set.total_max_size = -1 if total_max_size is None else total_max_size
+        to_set.max_waiting = -1 if max_waiting is None else max_waiting
+        return resize(self, now, to_set, limits, expected)
+
+    @property
+    def limits(self):
+        """What the facade keeps about the limits: what was last passed to :py:meth:`resize` or to the constructor."""
+        return limits_of(self)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -348,6 +379,21 @@ cdef class PoolCore:
     def total_max_size(self):
         """The maximum number of connections."""
         return gcp_load_int(&self.total_max_size)
+
+    @property
+    def max_waiting(self):
+        """The maximum number of waiters that are queued at an endpoint; 0 for no limit."""
+        return gcp_load_int(&self.max_waiting)
+
+    @property
+    def order(self):
+        """Which extra connection is served first: ``lifo``, the one that was used last, or ``fifo``."""
+        return 'fifo' if self.serves_oldest else 'lifo'
+
+    @property
+    def keep(self):
+        """What is compared with min_idle: ``size``, with the connections in use, or ``idle``."""
+        return 'size' if self.out_mask else 'idle'
 
     @property
     def closed(self):

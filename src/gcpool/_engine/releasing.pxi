@@ -240,7 +240,6 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
         doom(core, ep, e, doomed)
         count_as_relief(core, <void *>e)
     elif outcome == HAND_OVER:
-        note_overtaking(core, (<Waiter>first).place)
         hand_over(ep, e, <Waiter>first, now)
         chain_append(&served, <Waiter>first)
         update_wants_slot(core, ep)

@@ -30,6 +30,7 @@ cdef dict gauges_and_counters(PoolCore core):
         'disposed': counters.disposed,
         'waits': counters.waits,
         'timeouts': counters.timeouts,
+        'too_many': counters.too_many,
     }
 
 

@@ -81,6 +81,11 @@ cdef class PoolFacade:
         self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
 
+    def _known_limits(self):
+        # The limits of a pool that was built.
+        check_built(self)
+        return limits_of(self._core)
+
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
         cdef bint overridden
