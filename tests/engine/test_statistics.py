@@ -18,6 +18,7 @@ NOTHING = {
     'disposed': 0,
     'waits': 0,
     'timeouts': 0,
+    'too_many': 0,
 }
 
 

@@ -222,9 +222,13 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
     # is none now.
     if ep.has_heap_slot:
         return True
-    if not heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1):
+    if not (
+        heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1)
+        and heap_make_room(&core.unserved, core.unserved.reserved + 1)
+    ):
         return False
     core.wanting_slots.reserved += 1
+    core.unserved.reserved += 1
     ep.has_heap_slot = True
     return True
 

@@ -355,6 +355,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1
+        core.unserved.reserved -= 1
     update_wants_slot(core, ep)
     map_remove(&core.directory.by_hash, <size_t>ep.hash, <void *>ep)
     forget_identity_locked(&core.directory, ep, ep.endpoint)

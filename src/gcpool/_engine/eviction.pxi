@@ -42,7 +42,6 @@ cdef bint order_by_use_locked(Deadlines *d) noexcept:
     cdef EndpointPool ep
     if d.is_ordered_by_use:
         return True
-    d.by_use.kind = BY_USE
     if not heap_make_room(&d.by_use, d.queue.used):
         return False
     for i in range(d.queue.used):
@@ -61,7 +60,7 @@ cdef bint order_by_use_locked(Deadlines *d) noexcept:
 
 cdef inline void add_by_use_locked(Deadlines *d, Entry e) noexcept:
     # Both locks are held. The entry has entered the expiry queue, or has been moved in it.
-    if d.is_ordered_by_use and e.use_index < 0:
+    if d.is_ordered_by_use and e.second_index < 0:
         if heap_make_room(&d.by_use, d.by_use.used + 1):
             heap_push(&d.by_use, <void *>e, e.used_at, e.stamp)
         else:
@@ -72,6 +71,6 @@ cdef void forget_order_by_use_locked(Deadlines *d) noexcept:
     # core.lock is held. The next eviction makes the heap anew.
     cdef Py_ssize_t i
     for i in range(d.by_use.used):
-        (<Entry>d.by_use.items[i].item).use_index = -1
+        (<Entry>d.by_use.items[i].item).second_index = -1
     d.by_use.used = 0
     d.is_ordered_by_use = False

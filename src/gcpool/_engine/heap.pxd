@@ -5,12 +5,12 @@ cdef struct HeapItem:
 
 
 cdef enum:              # Heap.kind: a member can be in one heap of each kind
-    BY_KEY
-    BY_USE
+    FIRST_KIND
+    SECOND_KIND         # Deadlines.by_use, PoolCore.unserved
 
 
 cdef struct Heap:       # [core]
-    int kind            # BY_KEY unless it is set
+    int kind
     HeapItem *items
     Py_ssize_t used
     Py_ssize_t capacity
@@ -18,5 +18,5 @@ cdef struct Heap:       # [core]
 
 
 cdef class HeapMember:
-    cdef int heap_index                     # [core] its position in the heap BY_KEY; -1: in none
-    cdef int use_index                      # [core] the same, in the heap BY_USE
+    cdef int heap_index                     # [core] its position in a heap of the first kind; -1: in none
+    cdef int second_index                   # [core] the same, of the second kind

@@ -5,11 +5,11 @@ cdef class HeapMember:
     """What a heap can hold: an object that knows its position there."""
 
     def __cinit__(self):
-        self.heap_index = self.use_index = -1
+        self.heap_index = self.second_index = -1
 
 
 cdef inline int *index_in(Heap *heap, void *member) noexcept:
-    return &(<HeapMember>member).use_index if heap.kind == BY_USE else &(<HeapMember>member).heap_index
+    return &(<HeapMember>member).second_index if heap.kind == SECOND_KIND else &(<HeapMember>member).heap_index
 
 
 cdef inline bint before(HeapItem *a, HeapItem *b) noexcept nogil:

@@ -1,13 +1,19 @@
 # OVERTAKING. At the total limit a connection that is released at endpoint A goes to A's next waiter, even if a waiter
 # of endpoint B came earlier: to serve B, the pool would have to close the connection and open another one. This is
-# bounded in time, however many arrive meanwhile: once a waiter of B has waited for 0.6 to 0.9 s, it is *overdue*, and
-# gets the next connection that is released anywhere. Time is cut into epochs of 0.3 s (OVERTAKING_EPOCH). The core keeps
-# the number of arrivals at the beginning of the last three: whoever arrived before the oldest of them is overdue.
+# bounded in time, however many arrive meanwhile. An endpoint that has waited for 0.6 to 0.9 s is *overdue*, and gets the
+# next connection that is released anywhere. Time is cut into epochs of 0.3 s (OVERTAKING_EPOCH). The core keeps the
+# number of arrivals at the beginning of the last three: whoever arrived before the oldest of them is overdue.
+#
+# An endpoint has waited since its first waiter came. But while it is served and has its share already, it has waited
+# since it was last served. Its share is total_max_size by the number of endpoints that want a slot. Otherwise one
+# endpoint with a long queue would always be the one that has waited for longest. Example: 60 threads at A use 9 of 10
+# connections for 0.5 s each, so A's first waiter has always waited for more than 2 s. One thread at B comes now and
+# then. A was served a moment ago, so B is the first that is overdue. It gets a connection within 1.4 s and the time of
+# a close and a connect.
 #
 # The bound does not grow with the holds. Where connections are held for longer than a second, closing one and opening
-# another costs little against the hold; where they are held for a hundredth of that, 0.9 s are many holds. Example: 60
-# threads at A share 10 connections for 0.5 s each. A waiter at B gets one at the first release after 0.9 s, that is
-# within 1.4 s and the time of a close and a connect.
+# another costs little against the hold; where they are held for a hundredth of that, 0.9 s are many holds. Two endpoints
+# with long queues and equal shares are both served all the time, so neither becomes overdue and nothing is closed.
 #
 # Waiters of different endpoints are compared by *place*. A waiter's place is its number, unless the waiter before it in
 # the queue gave up: then it has inherited that waiter's place. If a waiter gives up and none is behind it, its place is
@@ -28,7 +34,7 @@ cdef inline int epoch_of(double now, double length) noexcept:
 
 
 cdef void advance_overtaking(PoolCore core, double now) noexcept:
-    # core.lock is held. To be called before a waiter that arrives now gets its number.
+    # core.lock is held. A waiter that arrives gets its number after this.
     cdef Overtaking *o = &core.overtaking
     cdef int epoch = epoch_of(now, OVERTAKING_EPOCH)
     cdef int passed = min(epoch - o.epoch, 3)
@@ -38,6 +44,17 @@ cdef void advance_overtaking(PoolCore core, double now) noexcept:
         o.previous = o.current
         o.current = core.arrivals
     o.epoch = max(epoch, o.epoch)
+
+
+cdef inline unsigned long long overdue_place(PoolCore core, double now) noexcept:
+    # core.lock is held. The last place that is overdue. Nobody has arrived since the epoch that the core was told last.
+    cdef Overtaking *o = &core.overtaking
+    cdef int passed = epoch_of(now, OVERTAKING_EPOCH) - o.epoch
+    if passed <= 0:
+        return o.overdue
+    if passed == 1:
+        return o.previous
+    return o.current if passed == 2 else core.arrivals
 
 
 cdef void advance_kept_places(PoolCore core, double now) noexcept:
@@ -53,15 +70,56 @@ cdef void advance_kept_places(PoolCore core, double now) noexcept:
     o.place_epoch = max(epoch, o.place_epoch)
 
 
-cdef inline bint may_overtake(PoolCore core, unsigned long long place) noexcept:
-    # core.lock is held. Whether a waiter with this place may be served before the first endpoint that wants a slot.
-    # An endpoint without a connection would wait for ever while another one is always busy, so it is never overtaken,
-    # at the price of a new connection. An endpoint with connections is expected to serve its waiters itself, but its
-    # connections may stay in use for long: it is overtaken until its first waiter is overdue.
+cdef inline bint has_share(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. Whether the endpoint has its share: one more connection would be more than that.
+    return (<long long>ep.size + 1) * core.wanting_slots.used > core.total_max_size
+
+
+cdef inline void *first_wanting(PoolCore core) noexcept:
+    # core.lock is held, and some endpoint pool wants a slot. The one that gets the next: if one is overdue, the one that
+    # has waited for longest; else the one whose first waiter has the earliest place.
+    if core.unserved.items[0].key <= <double>overdue_place(core, core.overtaking.told):
+        return core.unserved.items[0].item
+    return core.wanting_slots.items[0].item
+
+
+cdef bint may_overtake(PoolCore core, EndpointPool ep, double now) noexcept:
+    # Both locks are held. Whether the first waiter of an endpoint may be served before all others that want a slot.
+    # An endpoint without a connection would wait for ever while another one is always busy, so it is never overtaken
+    # by those that came later, at the price of a new connection. An endpoint with connections is expected to serve its
+    # waiters itself, but its connections may stay in use for long: it is overtaken until it is overdue. Its further
+    # waiters are then not overtaken by those who have just come.
     cdef HeapItem *first = core.wanting_slots.items
-    if core.wanting_slots.used == 0 or first.key >= <double>place:
+    cdef double place = <double>(<Waiter>ep.queue.head).place
+    cdef double overdue = <double>overdue_place(core, now)
+    if core.wanting_slots.used == 0:
         return True
-    return (<EndpointPool>first.item).size > 0 and first.key > <double>core.overtaking.overdue
+    if core.unserved.items[0].key <= overdue and core.unserved.items[0].item != <void *>ep:
+        return False
+    if first.key >= place:
+        return True
+    return (<EndpointPool>first.item).size > 0 and not first.key <= overdue < place
+
+
+cdef void begin_to_want(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. The endpoint pool has just become one of those that want a slot.
+    # If several wait already, it was full until now, and served its waiters itself.
+    cdef void *head = ep.queue.head
+    cdef unsigned long long since = core.arrivals if ep.waiting > 1 and ep.size > 0 else (<Waiter>head).place
+    heap_push(&core.unserved, <void *>ep, <double>since, (<Waiter>head).number)
+
+
+cdef void note_first_waiter(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. Another waiter is at the head of its queue, or has another place.
+    cdef void *head = ep.queue.head
+    if ep.waiting == 1 or not has_share(core, ep):
+        heap_rekey(&core.unserved, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
+
+
+cdef void note_served(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. A waiter of the endpoint pool was just served.
+    if ep.second_index >= 0 and has_share(core, ep):
+        heap_rekey(&core.unserved, <void *>ep, <double>core.arrivals, (<Waiter>ep.queue.head).number)
 
 
 cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noexcept:

@@ -7,6 +7,7 @@ cdef class PoolCore:
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
+    cdef Heap unserved                      # [core] the same, by the place since which they wait: see overtaking.pxi
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings

@@ -29,6 +29,7 @@ cdef class PoolCore:
 
     def __cinit__(self):
         self.deadlines.due_at = self.deadlines.wake_at = INFINITY
+        self.deadlines.by_use.kind = self.unserved.kind = SECOND_KIND
         gcp_lock(&cores_lock)
         linked_append(&cores, self)
         gcp_unlock(&cores_lock)
@@ -72,6 +73,7 @@ cdef class PoolCore:
         PyMem_Free(self.deadlines.queue.items)
         PyMem_Free(self.deadlines.by_use.items)
         PyMem_Free(self.wanting_slots.items)
+        PyMem_Free(self.unserved.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
         PyMem_Free(self.ancestor_to_be)

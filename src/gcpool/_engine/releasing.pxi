@@ -186,9 +186,8 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
 #   somebody waits at the endpoint                                  HAND_OVER
-#     but the waiter that wants a slot first was overtaken for too
-#     long, or its endpoint has no connection, and more closes are
-#     needed                                                        CLOSE_FOR_OTHERS
+#     but another endpoint must not be overtaken any longer, and
+#     not enough connections are being closed for others            CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   otherwise                                                       KEEP
@@ -208,7 +207,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
         if not core.collects or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif somebody_waits:
-        if missing_relief(core) <= 0 or may_overtake(core, (<Waiter>ep.queue.head).place):
+        if not others_need_relief(core, ep) or may_overtake(core, ep, now):
             return HAND_OVER
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
@@ -232,7 +231,6 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
         return must_be_out(core, e, lease_no)
     first = first_waiter(core, ep)
     relief_ended = advance_relief(core, now)
-    advance_overtaking(core, now)
     outcome = decide_release(core, ep, e, now)
     if outcome == CLOSE_SURPLUS:
         doom(core, ep, e, doomed)
@@ -243,6 +241,7 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
         hand_over(ep, e, <Waiter>first, now)
         chain_append(&served, <Waiter>first)
         update_wants_slot(core, ep)
+        note_served(core, ep)
     else:
         push_idle(core, ep, e, now, becomes_core(core, ep))
         wake = schedule_locked(&core.deadlines, e, deadline_of(core, e))
