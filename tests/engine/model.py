@@ -25,6 +25,11 @@ def hash_of(endpoint: int) -> int:
     return endpoint % 2
 
 
+REASONS = (
+    'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
+)  # fmt: skip
+
+
 class NotAcquired(Exception):
     """Released, but not in use."""
 
@@ -45,6 +50,7 @@ class Conn:
     suspect: bool = False
     check_pending: bool = False
     relief_since: int | None = None
+    reason: str = ''  # why it is closed
 
 
 @dataclass(eq=False)
@@ -106,7 +112,11 @@ class Model:
     releases: int = 0
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts', 'too_many'), 0
+            (
+                *('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'),
+                *('too_many', *(f'closed_{reason}' for reason in REASONS)),
+            ),
+            0,
         )
     )
 
@@ -193,35 +203,37 @@ class Model:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def doom(self, conn: Conn, for_worker: bool) -> None:
+    def doom(self, conn: Conn, reason: str, for_worker: bool) -> None:
         conn.state = 'closing'
+        conn.reason = reason
         self.doomed_of(for_worker).append([[conn]])
 
     def doom_dead(self, acq: Acq) -> None:
         """A connection found dead is closed when its acquirer has asked again, or is cancelled, and not before."""
         if acq.dead_conn is not None:
-            self.doom(acq.dead_conn, for_worker=True)
+            self.doom(acq.dead_conn, 'dead', for_worker=True)
             acq.dead_conn = None
 
-    def doom_in_any_order(self, orders: list[list[Conn]]) -> None:
+    def doom_in_any_order(self, orders: list[list[Conn]], reason: str) -> None:
         orders = [order for order in orders if order]
         for order in orders:
             for conn in order:
                 conn.state = 'closing'
+                conn.reason = reason
         if orders:
             self.doomed.append(orders)
 
-    def evict(self, limit: float, for_worker: bool) -> Conn | None:
+    def evict_due(self, limit: float, for_worker: bool) -> Conn | None:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, for_worker)
+        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
         return first
 
-    def evict_unused(self, for_worker: bool) -> Conn | None:
+    def evict_unused(self, for_worker: bool, reason: str) -> Conn | None:
         first = self.first_unused()
         if first is not None:
-            self.doom(first, for_worker)
+            self.doom(first, reason, for_worker)
         return first
 
     def needs_relief(self, besides: int | None = None) -> bool:
@@ -350,8 +362,8 @@ class Model:
         return next((arrivals for epoch, arrivals in self.arrived_before if epoch >= oldest), self.arrivals)
 
     def dispatch(self, for_worker: bool) -> None:
-        """Give slots to the waiters that want one, to those that are overdue and then first come, first served. At the total cap, close what was unused for
-        longest: at most as many at a time as there are endpoints in need."""
+        """Give slots to the waiters that want one: to those that are overdue, then first come, first served. At the
+        total cap, close what was unused for longest: at most as many at a time as there are endpoints in need."""
         while wanting := self.wanting_slots():
             if len(self.conns) < self.total_max_size:
                 overdue = self.first_overdue(self.latest)
@@ -362,7 +374,7 @@ class Model:
                 self.note_served(acq.endpoint)
                 self.notified.append(acq)
                 continue
-            while self.needs_relief() and (conn := self.evict_unused(for_worker)):
+            while self.needs_relief() and (conn := self.evict_unused(for_worker, 'evicted')):
                 self.count_as_relief(conn)
             return
 
@@ -405,7 +417,7 @@ class Model:
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
                     break
-                self.doom(conn, for_worker=True)
+                self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
@@ -434,7 +446,7 @@ class Model:
         if self.closed:
             acq.state = 'nothing'
             acq.conn = None
-            self.doom(conn, for_worker=True)
+            self.doom(conn, 'pool_closed', for_worker=True)
             return False
         self.take_conn(acq, conn)
         return True
@@ -458,6 +470,7 @@ class Model:
             conn.closed_over = False
             return
         conn.state = 'closing'
+        conn.reason = 'dead'
         acq.dead_conn = conn
         self.suspect_others(conn)
         self.counters['dead'] += 1
@@ -484,7 +497,7 @@ class Model:
         assert acq.conn is not None
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
-    def discard(self, acq: Acq, suspicious: bool, now: float) -> None:
+    def discard(self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken') -> None:
         """Its holder reports it as unfit."""
         conn = acq.conn
         assert conn is not None
@@ -494,6 +507,7 @@ class Model:
             self.suspect_others(conn)
         relief_ended = self.pass_time(now)
         conn.state = 'closing'
+        conn.reason = reason
         conn.holder = None
         self.count_as_relief(conn)
         self.counters['broken'] += 1
@@ -535,9 +549,9 @@ class Model:
         )
         over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
-            self.doom(conn, for_worker)
+            self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
         elif over:
-            self.doom(conn, for_worker)
+            self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
         elif queue and not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now)):
             acq = queue[0]
@@ -548,7 +562,7 @@ class Model:
             self.note_served(endpoint)
             self.notified.append(acq)
         elif queue or self.needs_relief():
-            self.doom(conn, for_worker)
+            self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         else:
             relief_ended = True
@@ -623,13 +637,14 @@ class Model:
         conn.state = 'gone'
         self.conns.remove(conn)
         self.counters['disposed'] += 1
+        self.counters[f'closed_{conn.reason}'] += 1
         self.slot_freed(conn, by_worker)
 
     def doom_due(self, now: float, limit: int, for_worker: bool) -> int:
         relief_ended = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
-        while count < most and (conn := self.evict(now, for_worker)):
+        while count < most and (conn := self.evict_due(now, for_worker)):
             self.count_as_relief(conn)
             count += 1
         if relief_ended:
@@ -645,12 +660,12 @@ class Model:
             # The extra one that was unused for longest; then the core ones, which are kept longer.
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
-        self.doom_in_any_order(orders)
+        self.doom_in_any_order(orders, 'shrunk')
         self.sort_idle()
         for endpoint in self.endpoints():
             self.note_wanting(endpoint)
         self.pass_time(now)
-        while len(self.conns) - self.closing() > total_max_size and self.evict_unused(for_worker=False):
+        while len(self.conns) - self.closing() > total_max_size and self.evict_unused(False, 'shrunk'):
             pass
         self.dispatch(for_worker=False)
 
@@ -680,12 +695,13 @@ class Model:
         self.wants.clear()
         self.unserved.clear()
         self.doom_in_any_order(
-            [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())]
+            [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())],
+            'pool_closed',
         )
 
     def doom_acquired(self) -> int:
         out = self.out(None)
-        self.doom_in_any_order([[conn] for conn in out])
+        self.doom_in_any_order([[conn] for conn in out], 'pool_closed')
         for conn in out:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':

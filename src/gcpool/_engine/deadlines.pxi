@@ -81,10 +81,12 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
 
 cdef void *evict_due(PoolCore core, double limit, Chain *doomed) noexcept:
     # Only core.lock is held. Dooms the idle connection whose deadline comes first, if that is not after `limit`.
-    return doom_first_locked(core, first_due_locked(core, limit), doomed)
+    cdef void *p = first_due_locked(core, limit)
+    cdef bint is_old = p != NULL and lifetime_is_over(<Entry>p, limit)
+    return doom_first_locked(core, p, doomed, BECAUSE_LIFETIME if is_old else BECAUSE_IDLE)
 
 
-cdef void *doom_first_locked(PoolCore core, void *p, Chain *doomed) noexcept:
+cdef void *doom_first_locked(PoolCore core, void *p, Chain *doomed, int reason) noexcept:
     # core.lock is held, and the lock of the endpoint pool of the idle entry, which this gives back. No entry: NULL.
     cdef EndpointPool ep
     if p == NULL:
@@ -92,7 +94,7 @@ cdef void *doom_first_locked(PoolCore core, void *p, Chain *doomed) noexcept:
         return NULL
     ep = (<Entry>p).pool
     unschedule_locked(&core.deadlines, <Entry>p)
-    doom_idle(core, ep, <Entry>p, doomed)
+    doom_idle(core, ep, <Entry>p, doomed, reason)
     gcp_unlock(&ep.lock)
     return p
 

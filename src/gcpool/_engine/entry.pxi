@@ -31,6 +31,12 @@ cdef class Entry(HeapMember):
         return STATES[gcp_load_char(&self.state)]
 
     @property
+    def reason(self):
+        """Why the connection is closed: a text such as ``idle``, one of ``REASONS``. None before it is doomed."""
+        cdef int reason = gcp_load_char(&self.reason)
+        return None if reason == NOT_CLOSED else REASONS[reason]
+
+    @property
     def lease_no(self):
         """How often the connection was acquired."""
         return gcp_load_uint(&self.lease_no)

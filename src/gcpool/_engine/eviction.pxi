@@ -9,10 +9,11 @@
 # takes memory that a pool below its limit can do without: each connection then existing is visited once. Where there
 # is no memory for it, the deadlines decide.
 
-cdef void *evict_unused(PoolCore core, Chain *doomed) noexcept:
+cdef void *evict_unused(PoolCore core, Chain *doomed, int reason) noexcept:
     # Only core.lock is held. Dooms the idle connection that was unused for longest.
     cdef bint ordered = order_by_use_locked(&core.deadlines)
-    return doom_first_locked(core, first_unused_locked(core) if ordered else first_due_locked(core, INFINITY), doomed)
+    cdef void *p = first_unused_locked(core) if ordered else first_due_locked(core, INFINITY)
+    return doom_first_locked(core, p, doomed, reason)
 
 
 cdef void *first_unused_locked(PoolCore core) noexcept:

@@ -39,7 +39,7 @@ cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held.
     cdef void *p = oldest_idle(&ep.core, &ep.extra)
     while p != NULL:
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         p = oldest_idle(&ep.core, &ep.extra)
 
 
@@ -55,7 +55,7 @@ cdef int doom_acquired(PoolCore core) except -1:
         gcp_lock(&ep.lock)
         if is_checked_out(e):
             gcp_store_char(&e.closed_while_out, True)
-            doom(core, ep, e, &core.doomed_for_caller)
+            doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
             count += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -87,7 +87,7 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
         gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
     advance_relief(core, now)
-    while exceeds_total_max_size(core) and evict_unused(core, &core.doomed_for_caller) != NULL:
+    while exceeds_total_max_size(core) and evict_unused(core, &core.doomed_for_caller, BECAUSE_SHRUNK) != NULL:
         pass
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
@@ -131,7 +131,7 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Dooms the idle connections beyond max_size, the extra ones first.
     cdef void *p = oldest_idle(&ep.extra, &ep.core)
     while p != NULL and exceeds_max_size(core, ep):
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_SHRUNK)
         p = oldest_idle(&ep.extra, &ep.core)
 
 

@@ -1,7 +1,7 @@
 cdef dict gauges_and_counters(PoolCore core):
     cdef EndpointPool ep
     cdef Counters counters
-    cdef int size, idle = 0, acquired = 0, waiting = 0, endpoints = 0
+    cdef int reason, size, idle = 0, acquired = 0, waiting = 0, endpoints = 0
     pools = endpoint_pools(core)
     gcp_lock(&core.lock)
     size = core.size
@@ -16,7 +16,7 @@ cdef dict gauges_and_counters(PoolCore core):
             acquired += out_count(ep)
             waiting += ep.waiting
         gcp_unlock(&ep.lock)
-    return {
+    stats = {
         'size': size,
         'idle': idle,
         'acquired': acquired,
@@ -32,6 +32,9 @@ cdef dict gauges_and_counters(PoolCore core):
         'timeouts': counters.timeouts,
         'too_many': counters.too_many,
     }
+    for reason in range(1, REASON_COUNT):
+        stats['closed_' + REASONS[reason]] = counters.closed[reason]
+    return stats
 
 
 cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -1:
