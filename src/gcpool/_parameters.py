@@ -1,11 +1,11 @@
 """Checks the parameters that make a pool."""
 
-import operator
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 from ._core import ENDLESS, PoolCore, checked_seconds
+from ._limits import Limits, check_count, check_times
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     'make_core',
 ]
 
-MAX_SIZE = 2**31 - 1
-
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
 
@@ -33,20 +31,6 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 def _limit(seconds: float | None) -> float | None:
     # To managers, only None means no limit.
     return None if seconds is None or seconds >= ENDLESS else seconds
-
-
-def _check_count(name: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
-        ) from None
-    if not minimum <= count <= MAX_SIZE:
-        raise ValueError(f'{name}={value!r}: expected {minimum} or more, and at most {MAX_SIZE}')
-    return count
 
 
 class _NoEndpoint:
@@ -200,9 +184,9 @@ def make_core(
     *,
     idle_timeout: float,
     max_lifetime: float,
-    min_idle: int,
-    max_size: int,
-    total_max_size: int,
+    limits: Limits,
+    order: str,
+    keep: str,
     collects: bool,
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
@@ -213,22 +197,31 @@ def make_core(
     :raises TypeError: when a parameter is of a wrong type
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
-    idle_timeout = float(checked_seconds('idle_timeout', idle_timeout))
-    max_lifetime = float(checked_seconds('max_lifetime', max_lifetime))
-    min_idle = _check_count('min_idle', min_idle, 0)
-    max_size = _check_count('max_size', max_size, 1)
-    total_max_size = _check_count('total_max_size', total_max_size, 1)
-    if min_idle > max_size:
-        raise ValueError(f'min_idle={min_idle} is greater than max_size={max_size}: expected at most that')
-    if max_size > total_max_size:
-        raise ValueError(f'max_size={max_size} is greater than total_max_size={total_max_size}: expected at most that')
-    if idle_timeout > max_lifetime:
-        raise ValueError(
-            f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
-        )
+    idle_timeout, max_lifetime = check_times(idle_timeout, max_lifetime)
     return PoolCore(
-        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+        limits.min_idle,
+        limits.max_size,
+        limits.total_max_size,
+        idle_timeout,
+        max_lifetime,
+        collects,
+        clock,
+        wake_collector,
+        normalize,
+        max_waiting=limits.max_waiting,
+        serves_oldest=_check_choice('order', order, 'lifo', 'fifo') == 'fifo',
+        keeps_idle=_check_choice('keep', keep, 'size', 'idle') == 'idle',
+        limits=limits,
     )
+
+
+def _check_choice(name: str, value: object, *choices: str) -> str:
+    expected = f'expected {" or ".join(map(repr, choices))}'
+    if not isinstance(value, str):
+        raise TypeError(f'{name}={value!r}: {expected}, got {type(value).__name__}')
+    if value not in choices:
+        raise ValueError(f'{name}={value!r}: {expected}')
+    return value
 
 
 def check_facade_parameters(
@@ -244,7 +237,7 @@ def check_facade_parameters(
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
         _limit(limit),
-        _check_count('dispose_batch_size', dispose_batch_size, 0),
+        check_count('dispose_batch_size', dispose_batch_size, 0),
     )
 
 
