@@ -97,9 +97,7 @@ class ConnectionPool(
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
-            limits=Limits(
-                min_idle=min_idle, max_size=max_size, total_max_size=total_max_size, max_waiting=max_waiting
-            ),
+            limits=Limits(min_idle=min_idle, max_size=max_size, total_max_size=total_max_size, max_waiting=max_waiting),
             order=order,
             keep=keep,
             collects=collector is not None,

@@ -99,7 +99,7 @@ class Model:
     latest: float = 0.0  # the latest time that was told
     # Endpoints that want a slot: the place and the arrival of the first waiter, and the place since which they wait.
     wants: dict[int, tuple[int, int]] = field(default_factory=dict)
-    unserved: dict[int, tuple[int, int]] = field(default_factory=dict)
+    unserved: dict[int, tuple[float, int]] = field(default_factory=dict)
     place_epoch: int = 0  # the latest time that was told, in units of half of KEPT_PLACE_TIME
     left: dict[tuple[int, int], int] = field(
         default_factory=dict
@@ -331,13 +331,13 @@ class Model:
         self.wants[endpoint] = head
         if known is None:
             was_full = len(queue) > 1 and self.of(endpoint)
-            self.unserved[endpoint] = (self.arrivals if was_full else queue[0].place), queue[0].arrival
+            self.unserved[endpoint] = (self.arrivals + 0.5 if was_full else queue[0].place), queue[0].arrival
         elif known != head and (len(queue) == 1 or not self.has_share(endpoint)):
             self.unserved[endpoint] = head
 
     def note_served(self, endpoint: int) -> None:
         if endpoint in self.unserved and self.has_share(endpoint):
-            self.unserved[endpoint] = self.arrivals, self.queue(endpoint)[0].arrival
+            self.unserved[endpoint] = self.arrivals + 0.5, self.queue(endpoint)[0].arrival
 
     def has_share(self, endpoint: int) -> bool:
         return (len(self.of(endpoint)) + 1) * len(self.wants) > self.total_max_size
@@ -345,7 +345,7 @@ class Model:
     def first_overdue(self, now: float) -> int | None:
         """Return the endpoint that has waited for longest, if it is overdue."""
         first = min(self.unserved, key=lambda endpoint: self.unserved[endpoint], default=None)
-        return first if first is not None and self.unserved[first][0] <= self.overdue(now) else None
+        return first if first is not None and self.unserved[first][0] < self.overdue(now) + 1 else None
 
     def pass_place_time(self, now: float) -> int:
         self.place_epoch = max(self.place_epoch, int(now / (KEPT_PLACE_TIME / 2)))

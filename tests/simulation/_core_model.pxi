@@ -516,7 +516,7 @@ cdef class Model:
         for endpoint in self.unserved:
             if first == NO_ENDPOINT or self.unserved[endpoint] < self.unserved[first]:
                 first = endpoint
-        if first != NO_ENDPOINT and <long long>self.unserved[first][0] > self.overdue(now):
+        if first != NO_ENDPOINT and <double>self.unserved[first][0] >= self.overdue(now) + 1:
             return NO_ENDPOINT
         return first
 
@@ -535,14 +535,14 @@ cdef class Model:
         known = self.wants.get(endpoint)
         self.wants[endpoint] = head
         if known is None:
-            self.unserved[endpoint] = self.arrivals if waiting > 1 and size else first.place, first.arrival
+            self.unserved[endpoint] = self.arrivals + 0.5 if waiting > 1 and size else first.place, first.arrival
         elif known != head and (waiting == 1 or not self.has_share(endpoint)):
             self.unserved[endpoint] = head
         return 0
 
     cdef int note_served(self, int endpoint) except -1:
         if endpoint in self.unserved and self.has_share(endpoint):
-            self.unserved[endpoint] = self.arrivals, self.head(endpoint).arrival
+            self.unserved[endpoint] = self.arrivals + 0.5, self.head(endpoint).arrival
         return 0
 
     cdef bint has_share(self, int endpoint) except -1:

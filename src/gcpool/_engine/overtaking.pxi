@@ -75,10 +75,20 @@ cdef inline bint has_share(PoolCore core, EndpointPool ep) noexcept:
     return (<long long>ep.size + 1) * core.wanting_slots.used > core.total_max_size
 
 
+cdef inline double place_of_now(PoolCore core) noexcept:
+    # core.lock is held. Between the last waiter that has arrived and the next one.
+    return core.arrivals + 0.5
+
+
+cdef inline bint is_overdue(PoolCore core, double since, double now) noexcept:
+    # core.lock is held. Whether a place, or the time between two of them, was long enough ago.
+    return since <= overdue_place(core, now) + 0.5
+
+
 cdef inline void *first_wanting(PoolCore core) noexcept:
     # core.lock is held, and some endpoint pool wants a slot. The one that gets the next: if one is overdue, the one that
     # has waited for longest; else the one whose first waiter has the earliest place.
-    if core.unserved.items[0].key <= <double>overdue_place(core, core.overtaking.told):
+    if is_overdue(core, core.unserved.items[0].key, core.overtaking.told):
         return core.unserved.items[0].item
     return core.wanting_slots.items[0].item
 
@@ -91,22 +101,23 @@ cdef bint may_overtake(PoolCore core, EndpointPool ep, double now) noexcept:
     # waiters are then not overtaken by those who have just come.
     cdef HeapItem *first = core.wanting_slots.items
     cdef double place = <double>(<Waiter>ep.queue.head).place
-    cdef double overdue = <double>overdue_place(core, now)
     if core.wanting_slots.used == 0:
         return True
-    if core.unserved.items[0].key <= overdue and core.unserved.items[0].item != <void *>ep:
+    if core.unserved.items[0].item != <void *>ep and is_overdue(core, core.unserved.items[0].key, now):
         return False
     if first.key >= place:
         return True
-    return (<EndpointPool>first.item).size > 0 and not first.key <= overdue < place
+    if (<EndpointPool>first.item).size == 0:
+        return False
+    return not is_overdue(core, first.key, now) or is_overdue(core, place, now)
 
 
 cdef void begin_to_want(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. The endpoint pool has just become one of those that want a slot.
     # If several wait already, it was full until now, and served its waiters itself.
     cdef void *head = ep.queue.head
-    cdef unsigned long long since = core.arrivals if ep.waiting > 1 and ep.size > 0 else (<Waiter>head).place
-    heap_push(&core.unserved, <void *>ep, <double>since, (<Waiter>head).number)
+    cdef double since = place_of_now(core) if ep.waiting > 1 and ep.size > 0 else <double>(<Waiter>head).place
+    heap_push(&core.unserved, <void *>ep, since, (<Waiter>head).number)
 
 
 cdef void note_first_waiter(PoolCore core, EndpointPool ep) noexcept:
@@ -119,7 +130,7 @@ cdef void note_first_waiter(PoolCore core, EndpointPool ep) noexcept:
 cdef void note_served(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. A waiter of the endpoint pool was just served.
     if ep.second_index >= 0 and has_share(core, ep):
-        heap_rekey(&core.unserved, <void *>ep, <double>core.arrivals, (<Waiter>ep.queue.head).number)
+        heap_rekey(&core.unserved, <void *>ep, place_of_now(core), (<Waiter>ep.queue.head).number)
 
 
 cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noexcept:
