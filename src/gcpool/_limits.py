@@ -73,15 +73,16 @@ class Limits:
     """The limits of a pool. Never changes: :py:meth:`changed` makes new ones.
 
     :param min_idle: how many idle connections of an endpoint are core; if not given, at most ``max_size``
-    :param max_size: maximum number of connections to an endpoint; if not given, at least ``min_idle`` and at most
-        ``total_max_size``
+    :param max_size: maximum number of connections to an endpoint; if not given, at least ``min_idle`` and ``min_size``, and
+        at most ``total_max_size``
     :param total_max_size: maximum number of connections; if not given, at least ``max_size``
+    :param min_size: number of connections that are kept for each live endpoint; at most ``max_size``
     :param max_waiting: maximum number of acquires that wait at an endpoint; 0 for no limit
     :raises TypeError: when one is no int; the message names it
     :raises ValueError: when one is out of range, or two that are given contradict each other
     """
 
-    __slots__ = ('_given', 'max_size', 'max_waiting', 'min_idle', 'total_max_size')
+    __slots__ = ('_given', 'max_size', 'max_waiting', 'min_idle', 'min_size', 'total_max_size')
 
     def __init__(
         self,
@@ -89,20 +90,24 @@ class Limits:
         min_idle: int = DEFAULT_MIN_IDLE,
         max_size: int = DEFAULT_MAX_SIZE,
         total_max_size: int = DEFAULT_TOTAL_MAX_SIZE,
+        min_size: int = 0,
         max_waiting: int = 0,
     ):
         self.min_idle = check_count('min_idle', min_idle, 0)
         self.max_size = check_count('max_size', max_size, 1)
         self.total_max_size = check_count('total_max_size', total_max_size, 1)
+        self.min_size = check_count('min_size', min_size, 0)
         self.max_waiting = check_count('max_waiting', max_waiting, 0, 'acquires')
         values = {'min_idle': min_idle, 'max_size': max_size, 'total_max_size': total_max_size}
-        self._given = {name for name, value in values.items() if not isinstance(value, Default)} | {'max_waiting'}
+        self._given = {name for name, value in values.items() if not isinstance(value, Default)}
+        self._given |= {'min_size', 'max_waiting'}
         self._adapt()
 
     def _adapt(self) -> None:
         if 'max_size' not in self._given:
             if 'min_idle' in self._given:
                 self.max_size = max(self.max_size, self.min_idle)
+            self.max_size = max(self.max_size, self.min_size)
             if 'total_max_size' in self._given:
                 self.max_size = min(self.max_size, self.total_max_size)
         if 'min_idle' not in self._given:
@@ -110,6 +115,7 @@ class Limits:
         if 'total_max_size' not in self._given:
             self.total_max_size = max(self.total_max_size, self.max_size)
         _must_not_exceed('min_idle', self.min_idle, 'max_size', self.max_size)
+        _must_not_exceed('min_size', self.min_size, 'max_size', self.max_size)
         _must_not_exceed('max_size', self.max_size, 'total_max_size', self.total_max_size)
 
     def changed(self, **changes: int | None) -> 'Limits':
@@ -122,4 +128,4 @@ class Limits:
 
     def as_dict(self) -> dict[str, int]:
         """Return the limits by their names."""
-        return {name: getattr(self, name) for name in ('min_idle', 'max_size', 'total_max_size', 'max_waiting')}
+        return {name: getattr(self, name) for name in self.__slots__ if name != '_given'}

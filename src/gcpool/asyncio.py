@@ -1,7 +1,7 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import Generic, Literal
+from typing import Any, Generic, Literal
 
 from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
 from ._limits import (
@@ -18,6 +18,7 @@ from ._parameters import (
     check_facade_parameters,
     check_manager,
     check_optional_seconds,
+    check_reconnecting,
     make_core,
 )
 from ._runtime_asyncio import AsyncRuntime
@@ -52,6 +53,25 @@ class ConnectionPool(
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
     :param dispose_timeout: seconds that closing one connection may take; None for no limit. An acquire waits for a
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
+    :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
+        for 30. A connect of an acquire has the time that the acquire has left.
+    :param min_size: number of connections that are kept for each live endpoint, those in use included (psycopg_pool,
+        HikariCP). An endpoint is live while connections are in use or waited for, and for ``idle_timeout`` after that:
+        then all are closed, core or not.
+    :param create_in_background: whether the pool itself connects for acquires that find no idle connection. An acquire
+        then takes the first connection that is returned or created (HikariCP), so a spike opens few connections.
+    :param max_connecting: how many connections to one endpoint are created at a time; beyond that, acquires wait for a
+        connection that is returned, or for a place to connect. 0 for no limit; None for 2 with
+        ``create_in_background``, else 0.
+    :param reconnect_timeout: 0: an acquire gets the error of a failed connect. Otherwise acquires wait while an
+        endpoint cannot be connected to, up to their own timeouts; the pool makes one attempt at a time, with pauses
+        between. After so many seconds it calls ``reconnect_failed``, and goes on.
+    :param reconnect_failed: called with the pool, the endpoint and the last error, once an outage; a function, on
+        asyncio also a coroutine function
+    :param wait_when_full: whether an acquire goes on waiting when the server refuses a connection because it is full,
+        as the manager's ``is_refusal`` tells
+    :param fail_fast: whether acquires fail at once with :py:exc:`EndpointDown` while connects to an endpoint fail and
+        none of its connections is in use; one acquire at a time tries again
     :param check_interval: seconds after its last use for which a connection is served without ``check_aliveness``; 0
         for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
         are suspect: each is checked before it is served, however recently it was used.
@@ -80,11 +100,19 @@ class ConnectionPool(
         background_collector: bool = False,
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
-        check_interval: float = 0.0,
-        check_timeout: float | None = None,
+        create_timeout: float | None = None,
+        min_size: int = 0,
         order: Literal['lifo', 'fifo'] = 'lifo',
         keep: Literal['size', 'idle'] = 'size',
+        create_in_background: bool = False,
+        max_connecting: int | None = None,
+        reconnect_timeout: float = 0.0,
+        reconnect_failed: Callable[[Any, EndpointT, BaseException], object] | None = None,
+        wait_when_full: bool = False,
+        fail_fast: bool = False,
         max_waiting: int = 0,
+        check_interval: float = 0.0,
+        check_timeout: float | None = None,
         _clock: Callable[[], float] | None = None,
     ):
         check_manager(connection_manager, asynchronous=AsyncRuntime.asynchronous)
@@ -93,17 +121,38 @@ class ConnectionPool(
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
+        create_limit, reconnect_timeout = check_reconnecting(
+            connection_manager,
+            hooks,
+            create_timeout=create_timeout,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            wait_when_full=wait_when_full,
+            fail_fast=fail_fast,
+            asynchronous=AsyncRuntime.asynchronous,
+        )
         collector = AsyncCollector(self, 'gcpool-collector') if background_collector else None
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
-            limits=Limits(min_idle=min_idle, max_size=max_size, total_max_size=total_max_size, max_waiting=max_waiting),
+            limits=Limits(
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
+            ),
             order=order,
             keep=keep,
             collects=collector is not None,
             wake_collector=None if collector is None else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
+            create_in_background=create_in_background,
+            max_connecting=max_connecting,
+            reconnect_timeout=reconnect_timeout,
+            fail_fast=fail_fast,
+            waits_when_full=wait_when_full,
         )
         super().__init__(
             core,
@@ -118,6 +167,10 @@ class ConnectionPool(
             hooks_broken=hooks.broken,
             check_interval=check_interval,
             check_timeout=check_timeout,
+            create_timeout=create_limit,
+            reconnect_failed=reconnect_failed,
+            refusal=hooks.refusal if wait_when_full else None,
+            watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
         )
         self._tasks = set()
         self._signals = set()
@@ -142,6 +195,7 @@ class ConnectionPool(
         min_idle: int | None = None,
         max_size: int | None = None,
         total_max_size: int | None = None,
+        min_size: int | None = None,
         max_waiting: int | None = None,
     ) -> None:
         """Change the limits while the pool is in use. All of them are checked together before anything is changed.
@@ -153,6 +207,7 @@ class ConnectionPool(
         :param min_idle: as for the pool; None leaves it as it is
         :param max_size: the same
         :param total_max_size: the same
+        :param min_size: the same
         :param max_waiting: the same; acquires that wait already go on waiting
         :raises TypeError: when one is of a wrong type
         :raises ValueError: when one is out of range, or contradicts another one
@@ -165,7 +220,11 @@ class ConnectionPool(
         while not resized:
             known: Limits = self._known_limits()
             limits = known.changed(
-                min_idle=min_idle, max_size=max_size, total_max_size=total_max_size, max_waiting=max_waiting
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
             )
             if core.closed:
                 raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
@@ -229,23 +288,25 @@ class ConnectionPool(
         """
         core = self._core
         endpoint = waiter.endpoint
-        deadline = get_deadline(core.now() if since is None else since, timeout)
+        began = core.now() if since is None else since
+        deadline = get_deadline(began, timeout)
         while True:
             signal = self._arm(waiter)
             queued = await self._ask(waiter, found_dead, deadline, timeout)
             if queued and not await self._wait(signal, deadline, core.give_up, waiter):
-                raise PoolTimeout(self._describe_timeout(endpoint, timeout))
+                raise PoolTimeout(self._describe_timeout(endpoint, timeout)) from core.last_connect_error(
+                    endpoint, began
+                )
             if waiter.turned_away:
                 raise TooManyRequests(self._core.max_waiting, endpoint, repr(self))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+            self._raise_failure(waiter)
             if waiter.has_ticket:
-                if not await self._create(waiter, deadline, timeout):
-                    raise ConnectionPoolClosedError(
-                        f'the pool was closed while a connection to {endpoint!r} was created'
-                    )
-                logger.debug('connection to %r created', endpoint)
-                break
+                if await self._connect(waiter, deadline, timeout):
+                    break
+                found_dead = False
+                continue
             if not self._must_check(waiter) or await self._check(waiter, deadline, timeout):
                 break
             found_dead = True

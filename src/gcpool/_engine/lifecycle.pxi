@@ -1,10 +1,17 @@
 cdef int close(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef Chain refused = Chain(NULL, NULL, 0)
+    cdef double now = read_clock(core)
     failure = None
     gcp_lock(&core.lock)
     gcp_store_int(&core.is_closed, 1)
+    take_fill_watchers(core, &refused)
+    free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
+    try:
+        notify_all(core, &refused)
+    except BaseException as exc:
+        failure = exc
     # Endpoint pools that appear from here on stay empty, because request() refuses.
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
@@ -15,7 +22,7 @@ cdef int close(PoolCore core) except -1:
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         try:
-            notify_all(&refused)
+            notify_all(core, &refused)
         except BaseException as exc:    # a waiter that cannot be woken must not keep those of other endpoints asleep
             if failure is None:
                 failure = exc
@@ -66,6 +73,7 @@ cdef struct LimitsToSet:    # below 0: stays as it is
     int min_idle
     int max_size
     int total_max_size
+    int min_size
     int max_waiting
 
 
@@ -78,10 +86,12 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
+        ep.core_size = max(core.core_size, 0 if ep.growth is None else ep.growth.pinned)
         doom_surplus(core, ep)
-        if sort_idle(core, ep):
+        if sort_idle(core, ep, now):
             wake = True
         if not ep.forgotten:
+            note_short(core, ep, now)
             update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -92,11 +102,15 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
     try:
-        notify_all(&served)
+        notify_all(core, &served)
     finally:
         if wake and core.wake_collector is not None:
             call_collector(core)
     return True
+
+
+cdef inline int changed(int limit, int to_set) noexcept:
+    return limit if to_set < 0 else to_set
 
 
 cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object expected) noexcept:
@@ -109,13 +123,14 @@ cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object e
         gcp_unlock(&core.lock)
         return False
     core.limits_ = limits
-    max_size = core.max_size if to_set.max_size < 0 else to_set.max_size
-    total_max_size = core.total_max_size if to_set.total_max_size < 0 else to_set.total_max_size
+    max_size = changed(core.max_size, to_set.max_size)
+    total_max_size = changed(core.total_max_size, to_set.total_max_size)
     core.shrunk = core.shrunk or max_size < core.max_size or total_max_size < core.total_max_size
-    gcp_store_int(&core.min_idle, core.min_idle if to_set.min_idle < 0 else to_set.min_idle)
+    gcp_store_int(&core.min_idle, changed(core.min_idle, to_set.min_idle))
+    set_min_size(core, changed(core.min_size, to_set.min_size))
     gcp_store_int(&core.max_size, max_size)
     gcp_store_int(&core.total_max_size, total_max_size)
-    gcp_store_int(&core.max_waiting, core.max_waiting if to_set.max_waiting < 0 else to_set.max_waiting)
+    gcp_store_int(&core.max_waiting, changed(core.max_waiting, to_set.max_waiting))
     gcp_unlock(&core.lock)
     return True
 
@@ -127,6 +142,13 @@ cdef object limits_of(PoolCore core):
     return found
 
 
+cdef void set_min_size(PoolCore core, int min_size) noexcept:
+    # core.lock is held, or the core is being made. After core.min_idle was set.
+    core.min_size = min_size
+    gcp_store_int(&core.core_size, max(core.min_idle, min_size))
+    core.core_idle_timeout = core.idle_timeout if min_size else INFINITY
+
+
 cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Dooms the idle connections beyond max_size, the extra ones first.
     cdef void *p = oldest_idle(&ep.extra, &ep.core)
@@ -135,23 +157,31 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
         p = oldest_idle(&ep.extra, &ep.core)
 
 
-cdef bint sort_idle(PoolCore core, EndpointPool ep) noexcept:
+cdef bint sort_idle(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. min_idle may have changed: idle connections beyond it become extra, so that they expire, and
-    # extra ones below it become core, so that they do not. True if the collector would wake too late.
+    # extra ones below it become core, so that they do not. Also, a min_size may have been set, which gives core
+    # connections an idle time. True if the collector would wake too late.
     cdef void *p
     cdef bint wake = False
-    while ep.counts[IDLE_CORE] > core.min_idle:
+    while ep.counts[IDLE_CORE] > ep.core_size:
         p = ep.core.head
         linked_remove(&ep.core, <Entry>p)
         move(ep, <Entry>p, IDLE_CORE, IDLE_EXTRA)
         insert_by_release(&ep.extra, <Entry>p)
-        if schedule_locked(&core.deadlines, <Entry>p, deadline_of(core, <Entry>p)):
+        if schedule_locked(&core.deadlines, <Entry>p, deadline_of(core, <Entry>p, now)):
             wake = True
-    while ep.extra.tail != NULL and ep.counts[IDLE_CORE] + (out_count(ep) & core.out_mask) < core.min_idle:
+    while ep.extra.tail != NULL and ep.counts[IDLE_CORE] + (out_count(ep) & core.out_mask) < ep.core_size:
         p = ep.extra.tail
         linked_remove(&ep.extra, <Entry>p)
         move(ep, <Entry>p, IDLE_EXTRA, IDLE_CORE)
         insert_by_release(&ep.core, <Entry>p)
+    p = ep.core.head
+    while p != NULL:
+        if schedule_locked(
+            &core.deadlines, <Entry>p, deadline_if_idle(core, <Entry>p, True, (<Entry>p).used_at)
+        ):
+            wake = True
+        p = (<Entry>p).next
     return wake
 
 
