@@ -62,6 +62,7 @@ cdef enum:          # Waiter.state
     QUEUED
     SERVED
     REFUSED         # the pool is closed
+    TURNED_AWAY     # too many waiters were queued already
     FAILED          # no connection could be created for it: Waiter.error
     ENDPOINT_DOWN   # the same, and nothing was tried: the endpoint is in an outage
     CANCELLED
@@ -95,6 +96,8 @@ include "_engine/waiter.pxi"
 include "_engine/directory.pxi"
 # The expiry queue: what is due, when the next is, and who is told.
 include "_engine/deadlines.pxi"
+# Which idle connection is closed for another endpoint.
+include "_engine/eviction.pxi"
 # What is to be closed, and by whom.
 include "_engine/disposal.pxi"
 # How many connections are being closed for endpoints that want a slot.

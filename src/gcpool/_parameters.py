@@ -1,11 +1,11 @@
 """Checks the parameters that make a pool."""
 
-import operator
 import sys
 from collections.abc import Callable
 from typing import Any, Final, TypedDict
 
 from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
+from ._limits import MAX_SIZE, Limits, check_count, check_times
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
     'make_core',
     'refuse_parameters_of_idle',
 ]
-
-MAX_SIZE = 2**31 - 1
 
 # Seconds that a connect of the pool's own may take by default.
 DEFAULT_CREATE_TIMEOUT = 30.0
@@ -94,18 +92,11 @@ def _random() -> float:
     return random.random()  # noqa: S311
 
 
-def _check_count(name: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
-        ) from None
-    if not minimum <= count <= MAX_SIZE:
-        raise ValueError(f'{name}={value!r}: expected {minimum} or more, and at most {MAX_SIZE}')
-    return count
+class _NoEndpoint:
+    """The type of :py:data:`NO_ENDPOINT`."""
+
+    def __repr__(self) -> str:
+        return 'NO_ENDPOINT'
 
 
 #: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
@@ -252,14 +243,13 @@ def make_core(
     *,
     idle_timeout: float,
     max_lifetime: float,
-    min_idle: int,
-    max_size: int,
-    total_max_size: int,
+    limits: Limits,
+    order: str,
+    keep: str,
     collects: bool,
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
-    min_size: int,
     create_in_background: bool,
     max_connecting: int | None,
     reconnect_timeout: float,
@@ -272,36 +262,26 @@ def make_core(
     :raises TypeError: when a parameter is of a wrong type
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
-    idle_timeout = float(checked_seconds('idle_timeout', idle_timeout))
-    max_lifetime = float(checked_seconds('max_lifetime', max_lifetime))
-    min_idle = _check_count('min_idle', min_idle, 0)
-    max_size = _check_count('max_size', max_size, 1)
-    total_max_size = _check_count('total_max_size', total_max_size, 1)
-    if min_idle > max_size:
-        raise ValueError(f'min_idle={min_idle} is greater than max_size={max_size}: expected at most that')
-    if max_size > total_max_size:
-        raise ValueError(f'max_size={max_size} is greater than total_max_size={total_max_size}: expected at most that')
-    if idle_timeout > max_lifetime:
-        raise ValueError(
-            f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
-        )
-    min_size = _check_count('min_size', min_size, 0)
-    if min_size > max_size:
-        raise ValueError(f'min_size={min_size} is greater than max_size={max_size}: expected at most that')
+    idle_timeout, max_lifetime = check_times(idle_timeout, max_lifetime)
     create_in_background = _check_bool('create_in_background', create_in_background)
     if max_connecting is None:
         max_connecting = DEFAULT_CONNECTING if create_in_background else 0
-    max_connecting = _check_count('max_connecting', max_connecting, 0)
+    max_connecting = check_count('max_connecting', max_connecting, 0)
+    min_size = limits.min_size
     return PoolCore(
-        min_idle,
-        max_size,
-        total_max_size,
+        limits.min_idle,
+        limits.max_size,
+        limits.total_max_size,
         idle_timeout,
         max_lifetime,
         collects,
         clock,
         wake_collector,
         normalize,
+        max_waiting=limits.max_waiting,
+        serves_oldest=_check_choice('order', order, 'lifo', 'fifo') == 'fifo',
+        counts_idle_only=_check_choice('keep', keep, 'size', 'idle') == 'idle',
+        limits=limits,
         min_size=min_size,
         creates_in_background=create_in_background,
         max_connecting=max_connecting,
@@ -315,6 +295,15 @@ def make_core(
     )
 
 
+def _check_choice(name: str, value: object, *choices: str) -> str:
+    expected = f'expected {" or ".join(map(repr, choices))}'
+    if not isinstance(value, str):
+        raise TypeError(f'{name}={value!r}: {expected}, got {type(value).__name__}')
+    if value not in choices:
+        raise ValueError(f'{name}={value!r}: {expected}')
+    return value
+
+
 def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
@@ -324,7 +313,7 @@ def check_facade_parameters(
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
         _limit(limit),
-        _check_count('dispose_batch_size', dispose_batch_size, 0),
+        check_count('dispose_batch_size', dispose_batch_size, 0),
     )
 
 
@@ -379,7 +368,7 @@ def check_pin(size: object, min_size: int, max_size: int) -> int:
         if not min_size:
             raise ValueError('size=None: expected a number of connections, because the pool has no min_size')
         return min_size
-    count = _check_count('size', size, 0)
+    count = check_count('size', size, 0)
     if count > max_size:
         raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
     return count
@@ -387,7 +376,7 @@ def check_pin(size: object, min_size: int, max_size: int) -> int:
 
 def check_unlimited(name: str, value: int | None, unlimited: int) -> int:
     """Check a maximum number of connections, None for as many as there may be."""
-    return unlimited if value is None else _check_count(name, value, 1)
+    return unlimited if value is None else check_count(name, value, 1)
 
 
 def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
@@ -401,7 +390,7 @@ def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
             raise TypeError(f'{name}={parameters[name]!r}: {kept}: expected no such parameter')
     for name in ('min_idle', 'min_size'):
         count = parameters.pop(name, 0)
-        if _check_count(name, count, 0):
+        if check_count(name, count, 0):
             raise ValueError(f'{name}={count!r}: {kept}: expected 0')
 
 

@@ -1,10 +1,17 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import AsyncCallablesManager
 from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
+from ._limits import (
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_MAX_SIZE,
+    DEFAULT_MIN_IDLE,
+    DEFAULT_TOTAL_MAX_SIZE,
+    Limits,
+)
 from ._parameters import (
     MAX_SIZE,
     Hooks,
@@ -22,7 +29,7 @@ from ._runtime_asyncio import AsyncRuntime
 from ._time_limits import get_deadline, seconds
 from ._workers.collector_asyncio import AsyncCollector
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, PoolTimeout
+from .exceptions import ConnectionPoolClosedError, PoolTimeout, TooManyRequests
 from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 
@@ -55,7 +62,7 @@ class ConnectionPool(
     :param min_idle: how many idle connections of an endpoint are core
     :param max_size: maximum number of connections to one endpoint
     :param total_max_size: maximum number of connections to all endpoints. When it is reached, an acquire that needs a
-        new connection first closes the idle connection that expires soonest, of whichever endpoint.
+        new connection first closes the idle connection that was unused for longest, of whichever endpoint.
     :param acquire_timeout: seconds that an acquire may take if it is given no timeout; None for no limit
     :param background_collector: whether a background worker closes expired connections. If not, each release does.
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
@@ -85,6 +92,12 @@ class ConnectionPool(
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
         the time that the acquire has left; when that expires, the acquire ends.
+    :param order: which extra connection is served first: ``'lifo'``, the last one returned, or ``'fifo'``, the one
+        unused for longest, so that all of them stay in use
+    :param keep: when a returned connection becomes core: ``'size'``, if the idle core connections and those in use are
+        fewer than ``min_idle``; ``'idle'``, if the idle core connections alone are (SQLAlchemy)
+    :param max_waiting: maximum number of acquires that wait at one endpoint; one more gets ``TooManyRequests`` at once.
+        0 for no limit
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -93,23 +106,26 @@ class ConnectionPool(
         self,
         connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
         *,
-        idle_timeout: float = 60.0,
+        idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         max_lifetime: float = 3600.0,
-        min_idle: int = 1,
-        max_size: int = 10,
-        total_max_size: int = 100,
+        min_idle: int = DEFAULT_MIN_IDLE,
+        max_size: int = DEFAULT_MAX_SIZE,
+        total_max_size: int = DEFAULT_TOTAL_MAX_SIZE,
         acquire_timeout: float | None = None,
         background_collector: bool = False,
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
         create_timeout: float | None = None,
         min_size: int = 0,
+        order: Literal['lifo', 'fifo'] = 'lifo',
+        keep: Literal['size', 'idle'] = 'size',
         create_in_background: bool = False,
         max_connecting: int | None = None,
         reconnect_timeout: float = 0.0,
         reconnect_failed: Callable[[Any, EndpointT, BaseException], object] | None = None,
         wait_when_full: bool = False,
         fail_fast: bool = False,
+        max_waiting: int = 0,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
         _clock: Callable[[], float] | None = None,
@@ -135,14 +151,19 @@ class ConnectionPool(
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
-            min_idle=min_idle,
-            max_size=max_size,
-            total_max_size=total_max_size,
+            limits=Limits(
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
+            ),
+            order=order,
+            keep=keep,
             collects=collector is not None,
             wake_collector=None if collector is None else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
-            min_size=min_size,
             create_in_background=create_in_background,
             max_connecting=max_connecting,
             reconnect_timeout=reconnect_timeout,
@@ -225,6 +246,51 @@ class ConnectionPool(
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
 
+    async def resize(
+        self,
+        *,
+        min_idle: int | None = None,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        min_size: int | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        """Change the limits while the pool is in use. All of them are checked together before anything is changed.
+
+        When a limit is raised, acquires that wait are served at once. Idle connections beyond a lowered limit are
+        closed before this returns, connections in use beyond it when they are returned. A limit that was never given
+        goes on adapting to the others.
+
+        :param min_idle: as for the pool; None leaves it as it is
+        :param max_size: the same
+        :param total_max_size: the same
+        :param min_size: the same
+        :param max_waiting: the same; acquires that wait already go on waiting
+        :raises TypeError: when one is of a wrong type
+        :raises ValueError: when one is out of range, or contradicts another one
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        self._arm(Waiter(None))  # refuses another event loop
+        resized = False
+        while not resized:
+            known: Limits = self._known_limits()
+            limits = known.changed(
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
+            )
+            if core.closed:
+                raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
+            try:
+                # False if another call has changed them in between: these were checked against the old ones.
+                resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
+            finally:
+                await self._dispose_doomed()
+
     async def close(self, timeout: float | None = None) -> int:
         """Close the pool: refuse new acquires, end the waiting ones, close every connection.
 
@@ -288,6 +354,8 @@ class ConnectionPool(
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout)) from core.last_connect_error(
                     endpoint, began
                 )
+            if waiter.turned_away:
+                raise TooManyRequests(self._core.max_waiting, endpoint, repr(self))
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
             self._raise_failure(waiter)

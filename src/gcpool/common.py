@@ -39,7 +39,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
         connection, including cancelled and interrupted ones), ``dead`` (found dead by a check), ``broken`` (unfit when
         returned, according to the manager), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
-        (acquires whose timeout expired while they waited).
+        (acquires whose timeout expired while they waited), ``too_many`` (acquires that ``max_waiting`` turned away).
         """
         return self._core.stats()
 
@@ -102,6 +102,21 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def total_max_size(self) -> int:
         """Maximum number of connections to all endpoints."""
         return self._core.total_max_size
+
+    @property
+    def max_waiting(self) -> int:
+        """Maximum number of acquires that wait at one endpoint; 0 for no limit."""
+        return self._core.max_waiting
+
+    @property
+    def order(self) -> str:
+        """Which extra connection is served first: ``'lifo'`` or ``'fifo'``."""
+        return self._core.order
+
+    @property
+    def keep(self) -> str:
+        """When a returned connection becomes core: ``'size'`` or ``'idle'``."""
+        return self._core.keep
 
     @property
     def check_interval(self) -> float:

@@ -20,6 +20,7 @@ __all__ = [
     'EndpointDown',
     'EventLoopMismatch',
     'PoolTimeout',
+    'TooManyRequests',
     'UnknownEndpoint',
 ]
 
@@ -71,6 +72,27 @@ else:
 
     class PoolTimeout(BaseError, TimeoutError, _AsyncioTimeoutError):
         """A timeout expired. The message says what the caller waited for, and for how many seconds."""
+
+
+class TooManyRequests(BaseError):
+    """``max_waiting`` acquires wait at the endpoint already (psycopg_pool). Raised at once: nothing was waited for.
+
+    :param limit: the pool's ``max_waiting``
+    :param endpoint: the endpoint of the acquire
+    :param pool: which pool it is, as messages show it
+    """
+
+    def __init__(self, limit: int, endpoint: Any = None, pool: str = ''):
+        super().__init__(limit, endpoint, pool)
+        self.limit = limit
+        self.endpoint = endpoint
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return (
+            f'too many acquires wait for a connection to {self.endpoint!r} of {self.pool}: '
+            f'max_waiting={self.limit} reached'
+        )
 
 
 class ConnectError(BaseError):

@@ -7,9 +7,13 @@ acquires by the order of their arrival. Where the documents leave a choice, the 
 import math
 from dataclasses import dataclass, field
 
-# Seconds for which somebody is overtaken whose endpoint has connections of its own, and for which the place of one who
-# gave up is kept, or half of that, which is the length of an epoch. DESIGN.md wants a bound; this one is the core's.
-MAX_OVERTAKING_TIME = 10.0
+# Seconds of an epoch. Who came before the epoch before the previous one is overdue: it is not overtaken any more, though
+# its endpoint has connections of its own. OPERATIONS.md wants a bound of about 1 s; this one is the core's.
+OVERTAKING_EPOCH = 0.3
+MAX_OVERTAKING_TIME = 3 * OVERTAKING_EPOCH
+
+# Seconds for which the place of one who gave up is kept, or half of that. The core's choice.
+KEPT_PLACE_TIME = 10.0
 
 # Seconds, and up to twice as many, after which a connection that is still being closed does not count as relief for
 # waiters any more. Also the core's choice.
@@ -61,6 +65,7 @@ class Acq:
     conn: Conn | None = None
     dead_conn: Conn | None = None
     has_waited: bool = False
+    was_served: bool = False
     outdated: bool = False
 
 
@@ -74,6 +79,9 @@ class Model:
     idle_timeout: float
     max_lifetime: float
     collects: bool
+    max_waiting: int = 0
+    order: str = 'lifo'
+    keep: str = 'size'
     keeps_idle: bool = True
 
     conns: list[Conn] = field(default_factory=list)
@@ -87,11 +95,16 @@ class Model:
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
-    overtaking_epoch: int = 0  # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
-    overtakings: list[tuple[int, int]] = field(default_factory=list)  # epochs, and the places that overtook in them
+    # Epochs in which somebody has asked, and how many had arrived before that.
+    arrived_before: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    latest: float = 0.0  # the latest time that was told
+    # Endpoints that want a slot: the place and the arrival of the first waiter, and the place since which they wait.
+    wants: dict[int, tuple[int, int]] = field(default_factory=dict)
+    unserved: dict[int, tuple[float, int]] = field(default_factory=dict)
+    place_epoch: int = 0  # the latest time that was told, in units of half of KEPT_PLACE_TIME
     left: dict[tuple[int, int], int] = field(
         default_factory=dict
-    )  # epoch and hash of an endpoint: the place left there
+    )  # place epoch and hash of an endpoint: the place left there
     sleeps_until: float = math.inf  # when the collector looks again by itself
     wakes: int = 0
     closed: bool = False
@@ -111,6 +124,7 @@ class Model:
                     'waits',
                     'timeouts',
                     'detached',
+                    'too_many',
                 ),
                 *(f'closed_{reason}' for reason in REASONS),
             ),
@@ -167,6 +181,15 @@ class Model:
         idle = self.of(None, 'idle')
         return min(idle, key=lambda conn: (self.deadline(conn), conn.released)) if idle else None
 
+    def first_unused(self) -> Conn | None:
+        """Return the idle connection that was not used for longest."""
+        return min(self.of(None, 'idle'), key=lambda conn: (conn.used_at, conn.released), default=None)
+
+    def next_idle(self, endpoint: int) -> list[Conn]:
+        """Return the idle connections in the order in which they are served."""
+        extra = self.idle(endpoint, core=False)
+        return self.idle(endpoint, core=True) + (extra if self.order == 'fifo' else extra[::-1])
+
     def next_due(self) -> float | None:
         """Tell the collector when to wake up; it sleeps until then, or until something is due earlier."""
         first = self.first_due()
@@ -212,21 +235,30 @@ class Model:
         if orders:
             self.doomed.append(orders)
 
-    def evict(self, limit: float, for_worker: bool, reason: str = '') -> Conn | None:
+    def evict_due(self, limit: float, for_worker: bool) -> Conn | None:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
+        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
         return first
 
-    def needs_relief(self) -> bool:
-        """Whether fewer connections are being closed for waiters than there are endpoints in need."""
+    def evict_unused(self, for_worker: bool, reason: str) -> Conn | None:
+        first = self.first_unused()
+        if first is not None:
+            self.doom(first, reason, for_worker)
+        return first
+
+    def needs_relief(self, besides: int | None = None) -> bool:
+        """Whether fewer connections are being closed for waiters than there are endpoints in need.
+
+        :param besides: an endpoint that does not count
+        """
         relief = [
             conn
             for conn in self.of(None, 'closing')
             if conn.relief_since is not None and conn.relief_since >= self.epoch - 1
         ]
-        return len(relief) < len(self.wanting_slots())
+        return len(relief) < len([acq for acq in self.wanting_slots() if acq.endpoint != besides])
 
     def count_as_relief(self, conn: Conn) -> None:
         """Doom a connection. If too few are being closed for waiters that want a slot, its slot is for one of them."""
@@ -234,6 +266,7 @@ class Model:
             conn.relief_since = self.epoch
 
     def pass_time(self, now: float) -> bool:
+        self.latest = max(self.latest, now)
         before = self.epoch
         self.epoch = max(before, int(now / RELIEF_TIME))
         return any(
@@ -243,6 +276,7 @@ class Model:
 
     def take_ticket(self, acq: Acq) -> None:
         acq.conn = Conn(acq.endpoint, holder=acq)
+        acq.was_served = True
         acq.state = 'ticket'
         self.conns.append(acq.conn)
 
@@ -250,6 +284,7 @@ class Model:
         conn.state = 'acquired'
         conn.holder = acq
         acq.conn = conn
+        acq.was_served = True
         acq.state = 'served'
         self.counters['acquires'] += 1
 
@@ -268,12 +303,18 @@ class Model:
         if has_place and queue:
             queue[0].place = min(queue[0].place, acq.place)
         elif has_place:
-            left = self.pass_overtaking_time(now), hash_of(acq.endpoint)
+            left = self.pass_place_time(now), hash_of(acq.endpoint)
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
+        self.note_wanting(acq.endpoint)
+
+    def drop(self, acq: Acq) -> None:
+        """It is garbage: it leaves the queue, and no place."""
+        self.leave_queue(acq)
+        self.note_wanting(acq.endpoint)
 
     def join_queue(self, acq: Acq, now: float) -> None:
         queue = self.queue(acq.endpoint)
-        epoch = self.pass_overtaking_time(now)
+        epoch = self.pass_place_time(now)
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
         acq.queued_at = now
         acq.place = acq.place or acq.arrival
@@ -287,26 +328,70 @@ class Model:
             # It has come back to the head: the place goes with that.
             acq.place = min(acq.place, queue[0].place)
             queue[0].place = queue[0].arrival
+        self.note_wanting(acq.endpoint)
 
-    def pass_overtaking_time(self, now: float) -> int:
-        self.overtaking_epoch = max(self.overtaking_epoch, int(now / (MAX_OVERTAKING_TIME / 2)))
-        return self.overtaking_epoch
+    def note_wanting(self, endpoint: int) -> None:
+        """An endpoint has other waiters, or another number of connections. It waits for a slot since its first waiter
+        came. If several wait and it has its share, it waits since it began to want a slot, or was served."""
+        queue = self.queue(endpoint)
+        if not queue or len(self.of(endpoint)) >= self.max_size:
+            self.wants.pop(endpoint, None)
+            self.unserved.pop(endpoint, None)
+            return
+        head = queue[0].place, queue[0].arrival
+        known = self.wants.get(endpoint)
+        self.wants[endpoint] = head
+        if known is None:
+            was_full = len(queue) > 1 and self.of(endpoint)
+            self.unserved[endpoint] = (self.arrivals + 0.5 if was_full else queue[0].place), queue[0].arrival
+        elif known != head and (len(queue) == 1 or not self.has_share(endpoint)):
+            self.unserved[endpoint] = head
+
+    def note_served(self, endpoint: int) -> None:
+        if endpoint in self.unserved and self.has_share(endpoint):
+            self.unserved[endpoint] = self.arrivals + 0.5, self.queue(endpoint)[0].arrival
+
+    def has_share(self, endpoint: int) -> bool:
+        return (len(self.of(endpoint)) + 1) * len(self.wants) > self.total_max_size
+
+    def first_overdue(self, now: float) -> int | None:
+        """Return the endpoint that has waited for longest, if it is overdue."""
+        first = min(self.unserved, key=lambda endpoint: self.unserved[endpoint], default=None)
+        return first if first is not None and self.unserved[first][0] < self.overdue(now) + 1 else None
+
+    def pass_place_time(self, now: float) -> int:
+        self.place_epoch = max(self.place_epoch, int(now / (KEPT_PLACE_TIME / 2)))
+        return self.place_epoch
+
+    def pass_overtaking_time(self, now: float) -> None:
+        epoch = int(now / OVERTAKING_EPOCH)
+        if epoch > self.arrived_before[-1][0]:
+            self.arrived_before.append((epoch, self.arrivals))
+
+    def overdue(self, now: float) -> int:
+        """The arrivals before the epoch before the previous one."""
+        oldest = max(int(now / OVERTAKING_EPOCH), self.arrived_before[-1][0]) - 2
+        return next((arrivals for epoch, arrivals in self.arrived_before if epoch >= oldest), self.arrivals)
 
     def dispatch(self, for_worker: bool) -> None:
-        """Give slots to the waiters that want one, first come, first served. At the total cap, close what is due first:
-        at most as many at a time as there are endpoints in need."""
+        """Give slots to the waiters that want one: to those that are overdue, then first come, first served. At the
+        total cap, close what was unused for longest: at most as many at a time as there are endpoints in need."""
         while wanting := self.wanting_slots():
             if len(self.conns) < self.total_max_size:
-                acq = wanting[0]
+                overdue = self.first_overdue(self.latest)
+                acq = wanting[0] if overdue is None else self.queue(overdue)[0]
                 self.leave_queue(acq)
                 self.take_ticket(acq)
+                self.note_wanting(acq.endpoint)
+                self.note_served(acq.endpoint)
                 self.notified.append(acq)
                 continue
-            while self.needs_relief() and (conn := self.evict(math.inf, for_worker, 'evicted')):
+            while self.needs_relief() and (conn := self.evict_unused(for_worker, 'evicted')):
                 self.count_as_relief(conn)
             return
 
     def slot_freed(self, gone: Conn, for_worker: bool) -> None:
+        self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
         told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)]
         self.told += [watcher for watcher, _ in told]
@@ -321,7 +406,7 @@ class Model:
 
     def try_acquire(self, acq: Acq, now: float) -> bool:
         """Take an idle connection. One that must be closed first does not count: ask for a connection then."""
-        ready = self.idle(acq.endpoint, core=True)[:1] or self.idle(acq.endpoint, core=False)[-1:]
+        ready = self.next_idle(acq.endpoint)
         if self.closed or not ready or ready[0].expires_at <= now:
             return False
         self.take_conn(acq, ready[0])
@@ -359,12 +444,13 @@ class Model:
         if self.closed:
             acq.state = 'refused'
             return
+        self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
         if not queue or acq.arrival < queue[0].arrival:
-            for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
+            for conn in self.next_idle(acq.endpoint):
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
                     break
@@ -373,7 +459,10 @@ class Model:
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
                     self.take_ticket(acq)
-        if acq.conn is None:
+        if acq.conn is None and not acq.was_served and 0 < self.max_waiting <= len(queue):
+            acq.state = 'turned away'
+            self.counters['too_many'] += 1
+        elif acq.conn is None:
             acq.state = 'waits'
             if not acq.has_waited:
                 acq.has_waited = True
@@ -505,13 +594,13 @@ class Model:
         elif over:
             self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
-        elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now)):
+        elif queue and not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now)):
             acq = queue[0]
-            if wanting and wanting[0].place < acq.place:
-                self.overtakings.append((self.pass_overtaking_time(now), acq.place))
             self.leave_queue(acq)
             conn.used_at = now
             self.take_conn(acq, conn)
+            self.note_wanting(endpoint)
+            self.note_served(endpoint)
             self.notified.append(acq)
         elif queue or self.needs_relief():
             self.doom(conn, 'evicted', for_worker)
@@ -525,7 +614,7 @@ class Model:
             conn.used_at = now
             self.releases += 1
             conn.released = self.releases
-            conn.core = not len(self.out(endpoint)) >= self.min_idle - idle_core
+            conn.core = self.counted_out(endpoint) < self.min_idle - idle_core
             if self.deadline(conn) < self.sleeps_until:
                 self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
@@ -534,13 +623,16 @@ class Model:
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
-        handed: at once if that endpoint has no connection at all, else if it was overtaken in an epoch before the
-        previous one."""
-        epoch = self.pass_overtaking_time(now)
-        return elder.place < head.place and (
-            not self.of(elder.endpoint)
-            or any(elder.place < place and then < epoch - 1 for then, place in self.overtakings)
+        handed: an endpoint that is overdue; one that came earlier and has no connection at all, or whose first waiter has
+        waited for as long, and the first in the queue has not."""
+        overdue = self.overdue(now)
+        return self.first_overdue(now) not in {None, head.endpoint} or (
+            elder.place < head.place and (not self.of(elder.endpoint) or elder.place <= overdue < head.place)
         )
+
+    def counted_out(self, endpoint: int) -> int:
+        """How many connections in use count where it is decided which ones are core."""
+        return len(self.out(endpoint)) if self.keep == 'size' else 0
 
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
@@ -595,26 +687,46 @@ class Model:
         relief_ended = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
-        while count < most and (conn := self.evict(now, for_worker)):
+        while count < most and (conn := self.evict_due(now, for_worker)):
             self.count_as_relief(conn)
             count += 1
         if relief_ended:
             self.dispatch(for_worker)
         return count
 
-    def resize(self, now: float, min_idle: int, max_size: int, total_max_size: int) -> None:
+    def resize(self, now: float, min_idle: int, max_size: int, total_max_size: int, max_waiting: int = 0) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
+        self.max_waiting = max_waiting
         orders = []
         for endpoint in sorted(self.endpoints()):
             # The extra one that was unused for longest; then the core ones, which are kept longer.
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
         self.doom_in_any_order(orders, 'shrunk')
+        self.sort_idle()
+        for endpoint in self.endpoints():
+            self.note_wanting(endpoint)
         self.pass_time(now)
-        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf, False, 'shrunk'):
+        while len(self.conns) - self.closing() > total_max_size and self.evict_unused(False, 'shrunk'):
             pass
         self.dispatch(for_worker=False)
+
+    def sort_idle(self) -> None:
+        """Which idle connections are core with a new min_idle: too many become extra, the oldest first; too few are
+        joined by extra ones, the youngest first. The collector is told once of all that are due earlier now."""
+        earlier = self.sleeps_until
+        for endpoint in self.endpoints():
+            while len(core := self.idle(endpoint, core=True)) > self.min_idle:
+                core[0].core = False
+                earlier = min(earlier, self.deadline(core[0]))
+            while (extra := self.idle(endpoint, core=False)) and (
+                len(self.idle(endpoint, core=True)) + self.counted_out(endpoint) < self.min_idle
+            ):
+                extra[-1].core = True
+        if earlier < self.sleeps_until:
+            self.sleeps_until = earlier
+            self.wakes += 1
 
     def close(self) -> None:
         self.closed = True
@@ -623,6 +735,8 @@ class Model:
                 acq.state = 'refused'
                 self.notified.append(acq)
         self.queues.clear()
+        self.wants.clear()
+        self.unserved.clear()
         self.doom_in_any_order(
             [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())],
             'pool_closed',

@@ -16,7 +16,7 @@ import pytest
 
 from gcpool._core import EndpointPool, Entry, PoolCore, Waiter
 from tests.conftest import FREE_THREADED, QUICK
-from tests.engine.model import MAX_OVERTAKING_TIME
+from tests.engine.model import KEPT_PLACE_TIME
 from tests.engine.support import Acquire, Connection, Pool
 from tests.support import collect_garbage
 
@@ -178,7 +178,7 @@ def test_places_are_kept_in_little_memory_and_not_for_ever() -> None:
         del waiting
         gc.collect()
         kept = tracemalloc.get_traced_memory()[0] / len(endpoints)
-        pool.now += 2 * MAX_OVERTAKING_TIME
+        pool.now += 2 * KEPT_PLACE_TIME
         pool.cancel(pool.ask('b'))
         gc.collect()
         left = tracemalloc.get_traced_memory()[0] / len(endpoints)

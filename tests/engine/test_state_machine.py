@@ -47,6 +47,9 @@ SECONDS = st.sampled_from(
 )
 # Whether the pool keeps idle connections: mostly, since more happens then.
 KEPT = st.sampled_from([True, True, True, True, True, False])
+# order, keep
+WAYS = st.sampled_from([('lifo', 'size'), ('lifo', 'size'), ('fifo', 'size'), ('lifo', 'idle'), ('fifo', 'idle')])
+MAX_WAITING = st.sampled_from([0, 0, 1, 3])
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
 
@@ -125,10 +128,26 @@ class PoolMachine(RuleBasedStateMachine):
         self.spellings = 0
         self.sound = False
 
-    @initialize(limits=LIMITS, seconds=SECONDS, collects=st.booleans(), spelled=st.booleans(), kept=KEPT)
+    @initialize(
+        limits=LIMITS,
+        seconds=SECONDS,
+        ways=WAYS,
+        max_waiting=MAX_WAITING,
+        collects=st.booleans(),
+        spelled=st.booleans(),
+        kept=KEPT,
+    )
     def build(
-        self, limits: tuple[int, int, int], seconds: tuple[float, float], collects: bool, spelled: bool, kept: bool
+        self,
+        limits: tuple[int, int, int],
+        seconds: tuple[float, float],
+        ways: tuple[str, str],
+        max_waiting: int,
+        collects: bool,
+        spelled: bool,
+        kept: bool,
     ) -> None:
+        order, keep = ways
         self.core = PoolCore(
             *limits,
             *seconds,
@@ -136,9 +155,12 @@ class PoolMachine(RuleBasedStateMachine):
             clock=lambda: self.now,
             wake_collector=self.wake,
             normalize=normalize if spelled else None,
+            max_waiting=max_waiting,
+            serves_oldest=order == 'fifo',
+            counts_idle_only=keep == 'idle',
             keeps_idle=kept,
         )
-        self.model = Model(*limits, *seconds, collects, kept)
+        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -260,7 +282,7 @@ class PoolMachine(RuleBasedStateMachine):
         elif how == 'drop' and known.state in {'waits', 'ticket'}:
             # A connection that it held would be lost: a caller that drops such an acquire breaks the contract.
             if known.state == 'waits':
-                self.model.leave_queue(known)
+                self.model.drop(known)
             else:
                 self.model.create_failed(known, self.now)
             self.end(pair)
@@ -513,7 +535,7 @@ class PoolMachine(RuleBasedStateMachine):
     # -- time ---------------------------------------------------------------------------------------------------------
 
     @rule(
-        seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 6.0, 24.0]),
+        seconds=st.sampled_from([0.0, 0.25, 0.5, 1.0, 4.0, 6.0, 24.0]),
         limit=st.sampled_from([None, None, 0, 1, 3]),
         for_worker=st.booleans(),
     )
@@ -532,13 +554,20 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- the limits and the end ---------------------------------------------------------------------------------------
 
-    @rule(limits=LIMITS, what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']))
-    def change(self, limits: tuple[int, int, int], what: str) -> None:
+    @rule(
+        limits=LIMITS,
+        max_waiting=MAX_WAITING,
+        what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']),
+    )
+    def change(self, limits: tuple[int, int, int], max_waiting: int, what: str) -> None:
         """Rarely, because less happens afterwards."""
         self.step()
         if what == 'resize':
-            self.model.resize(self.now, *limits)
-            self.core.resize(self.now, min_idle=limits[0], max_size=limits[1], total_max_size=limits[2])
+            self.model.resize(self.now, *limits, max_waiting)
+            min_idle, max_size, total = limits
+            assert self.core.resize(
+                self.now, min_idle=min_idle, max_size=max_size, total_max_size=total, max_waiting=max_waiting
+            )
         elif what == 'doom acquired':
             count = self.model.doom_acquired()
             assert self.core.doom_acquired() == count

@@ -21,6 +21,7 @@ NOTHING = {
     'waits': 0,
     'timeouts': 0,
     'detached': 0,
+    'too_many': 0,
     **{f'closed_{reason}': 0 for reason in EXPECTED_REASONS},
 }
 

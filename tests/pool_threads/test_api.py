@@ -35,6 +35,9 @@ DEFAULTS = {
     'fail_fast': False,
     'check_interval': 0.0,
     'check_timeout': None,
+    'order': 'lifo',
+    'keep': 'size',
+    'max_waiting': 0,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -44,6 +47,9 @@ PROPERTIES = {
     'total_max_size': 5,
     'check_interval': 6.5,
     'check_timeout': 7.5,
+    'order': 'fifo',
+    'keep': 'idle',
+    'max_waiting': 8,
 }
 
 
@@ -67,7 +73,18 @@ def test_the_properties_tell_the_parameters() -> None:
     options: dict[str, Any] = PROPERTIES
     pool = ConnectionPool(Manager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int, float, float]
+    assert [type(getattr(pool, name)) for name in PROPERTIES] == [
+        float,
+        float,
+        int,
+        int,
+        int,
+        float,
+        float,
+        str,
+        str,
+        int,
+    ]
     assert pool.is_full is False
 
 

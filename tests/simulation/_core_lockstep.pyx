@@ -216,6 +216,9 @@ cdef class World:
         if model.max_lifetime == 0 and not dice.one_in(4):
             model.max_lifetime = 24.0
         model.collects = dice.one_in(2)
+        model.serves_oldest = dice.one_in(4)
+        model.keeps_idle = dice.one_in(4)
+        model.max_waiting = 1 + dice.below(3) if dice.one_in(4) else 0
         self.deaf = dice.one_in(8)
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
@@ -246,6 +249,9 @@ cdef class World:
             clock=self.read_clock,
             wake_collector=self.wake,
             normalize=normalize if self.spelled else None,
+            max_waiting=model.max_waiting,
+            serves_oldest=model.serves_oldest,
+            counts_idle_only=model.keeps_idle,
         )
 
     def read_clock(self):
@@ -464,6 +470,7 @@ cdef class World:
         self.about(None, acq.conn, acq.endpoint)
         if acq.state == WAITS:
             self.model.waiting.remove(acq)
+            self.model.note_wanting(acq.endpoint)
             acq.state = NOTHING
         else:
             self.model.cancel(acq, self.now)
@@ -746,7 +753,8 @@ cdef class World:
             limits['total_max_size'] = total_max_size
         else:
             total_max_size = model.total_max_size
-        self.model.resize(self.now, min_idle, max_size, total_max_size)
+        limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
+        self.model.resize(self.now, min_idle, max_size, total_max_size, max_waiting)
         self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
@@ -902,11 +910,12 @@ cdef class World:
             or (conn is not None and held is None)
             or waiter.queued != (acq.state == WAITS)
             or waiter.refused != (acq.state == REFUSED)
+            or waiter.turned_away != (acq.state == TURNED_AWAY)
             or waiter.has_ticket != (acq.state == TICKET)
         ):
             raise Fault(
-                f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, has a ticket '
-                f'{waiter.has_ticket}; expected {acq!r} with {conn!r}'
+                f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, turned away '
+                f'{waiter.turned_away}, has a ticket {waiter.has_ticket}; expected {acq!r} with {conn!r}'
             )
         if waiter.dead_entry is not (None if acq.dead_entry is None else acq.dead_entry.entry):
             raise Fault(f'the waiter has the dead {waiter.dead_entry!r}, expected {acq.dead_entry!r}')
@@ -1019,6 +1028,7 @@ cdef class World:
             'disposed': model.disposed_count,
             'waits': model.wait_count,
             'timeouts': model.timeout_count,
+            'too_many': model.too_many_count,
             **{'closed_' + reason: count for reason, count in model.closed_counts.items()},
         }
         stats = core.stats()
@@ -1168,7 +1178,7 @@ cdef class World:
                     self.request(acq)
                 elif acq.conn is not None:
                     self.release(acq)
-                elif acq.state == REFUSED:
+                elif acq.state == REFUSED or acq.state == TURNED_AWAY:
                     self.cancel(acq)
                 else:
                     continue

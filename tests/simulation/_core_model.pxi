@@ -23,18 +23,22 @@ cdef enum:              # Acq.state
     TICKET
     SERVED
     REFUSED             # the pool is closed, maybe over what the acquire was served
+    TURNED_AWAY         # too many wait already
 
 cdef enum:
     ALL = -1            # in place of an endpoint
+    NO_ENDPOINT = -2
     MOST_ENDPOINTS = 6
     ENDPOINT_HASHES = 2     # the endpoints have so many hashes: what is kept by the hash of an endpoint is shared
 
 # Seconds, and up to twice as many, for which a connection that is being closed counts as relief.
 cdef double RELIEF_TIME = 1.0
 
-# Seconds for which a waiter of another endpoint may be overtaken, and the place of one who gave up is kept; or half of
-# that, which is the length of an epoch.
-cdef double MAX_OVERTAKING_TIME = 10.0
+# Seconds of an epoch. Who came before the epoch before the previous one is overdue.
+cdef double OVERTAKING_EPOCH = 0.3
+
+# Seconds for which the place of one who gave up is kept; or half of that.
+cdef double KEPT_PLACE_TIME = 10.0
 
 
 cdef class Conn:
@@ -73,6 +77,7 @@ cdef class Acq:
     cdef Conn conn
     cdef Conn dead_entry
     cdef bint has_waited
+    cdef bint was_served        # something, once
     cdef bint outdated          # another connection was found dead since its check began
     cdef bint checking          # between begin_check() and end_check()
     cdef list notified          # where it notes that it was notified
@@ -108,7 +113,7 @@ REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
 STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
-ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused')
+ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away')
 
 
 cdef class Model:
@@ -120,6 +125,9 @@ cdef class Model:
     cdef double idle_timeout
     cdef double max_lifetime
     cdef bint collects
+    cdef int max_waiting
+    cdef bint serves_oldest     # of the extra ones
+    cdef bint keeps_idle        # those that are out do not make up min_idle
     cdef bint closed
     cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
     cdef list conns             # all that have a slot
@@ -131,8 +139,11 @@ cdef class Model:
     cdef list watchers
     cdef list told              # watchers
     cdef long long epoch        # the latest time that was told, in units of RELIEF_TIME
-    cdef long long overtaking_epoch     # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
-    cdef dict overtakings       # epoch -> the last place that overtook in it
+    cdef double latest          # the latest time that was told
+    cdef list arrived_before    # epochs in which somebody has asked, and how many had arrived before that
+    cdef dict wants             # endpoint that wants a slot -> the place and the arrival of its first waiter
+    cdef dict unserved          # the same -> the place since which it waits, and an arrival, which breaks ties
+    cdef long long place_epoch  # the latest time that was told, in units of half of KEPT_PLACE_TIME
     cdef dict left              # epoch, hash of an endpoint -> the place that its last waiter left
     cdef double sleeps_until    # when the collector looks again by itself
     cdef long long wakes
@@ -148,6 +159,7 @@ cdef class Model:
     cdef dict closed_counts     # by reason
     cdef long long wait_count
     cdef long long timeout_count
+    cdef long long too_many_count
 
     def __cinit__(self):
         self.conns = []
@@ -157,7 +169,9 @@ cdef class Model:
         self.notified = []
         self.watchers = []
         self.told = []
-        self.overtakings = {}
+        self.arrived_before = [(0, 0)]
+        self.wants = {}
+        self.unserved = {}
         self.closed_counts = dict.fromkeys(REASONS[1:], 0)
         self.left = {}
         self.sleeps_until = INFINITY
@@ -195,6 +209,13 @@ cdef class Model:
             found += seen >> endpoint & 1
         return found
 
+    cdef int count_waiting(self, int endpoint) except -1:
+        cdef Acq acq
+        cdef int found = 0
+        for acq in self.waiting:
+            found += acq.endpoint == endpoint
+        return found
+
     cdef Acq head(self, int endpoint):
         cdef Acq acq
         for acq in self.waiting:
@@ -216,7 +237,8 @@ cdef class Model:
         return found
 
     cdef Conn next_idle(self, int endpoint):
-        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last.
+        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last, or,
+        # with order='fifo', first.
         cdef Conn conn
         cdef Conn best = None
         for conn in self.conns:
@@ -225,7 +247,11 @@ cdef class Model:
                     best is None
                     or (conn.is_core and not best.is_core)
                     or (conn.is_core and best.is_core and conn.released < best.released)
-                    or (not conn.is_core and not best.is_core and conn.released > best.released)
+                    or (
+                        not conn.is_core
+                        and not best.is_core
+                        and (conn.released < best.released) == self.serves_oldest
+                    )
                 ):
                     best = conn
         return best
@@ -261,6 +287,18 @@ cdef class Model:
                 if first is None or due < earliest or (due == earliest and conn.released < first.released):
                     first = conn
                     earliest = due
+        return first
+
+    cdef Conn first_unused(self):
+        cdef Conn conn
+        cdef Conn first = None
+        for conn in self.conns:
+            if conn.state == IDLE and (
+                first is None
+                or conn.used_at < first.used_at
+                or (conn.used_at == first.used_at and conn.released < first.released)
+            ):
+                first = conn
         return first
 
     cdef double next_due(self) except? -1:
@@ -306,21 +344,31 @@ cdef class Model:
             acq.dead_entry = None
         return 0
 
-    cdef Conn evict(self, double limit, bint for_worker, str reason=''):
+    cdef Conn evict_unused(self, bint for_worker, str reason):
+        cdef Conn first = self.first_unused()
+        if first is not None:
+            self.doom(first, reason, for_worker)
+        return first
+
+    cdef Conn evict_due(self, double limit, bint for_worker):
         cdef Conn first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
+        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
         return first
 
-    cdef bint needs_relief(self) except -1:
+    cdef bint needs_relief(self, int besides=NO_ENDPOINT) except -1:
         # "As many are doomed at a time as there are endpoints in need", and for RELIEF_TIME, up to twice that.
+        cdef Acq acq
+        cdef int needed = 0
         cdef Conn conn
         cdef int relief = 0
         for conn in self.conns:
             if conn.state == CLOSING and conn.relief_since >= self.epoch - 1:
                 relief += 1
-        return relief < len(self.wanting_slots())
+        for acq in self.wanting_slots():
+            needed += acq.endpoint != besides
+        return relief < needed
 
     cdef int count_as_relief(self, Conn conn) except -1:
         # Its slot is for those who want one, if not enough are being closed for them.
@@ -333,6 +381,7 @@ cdef class Model:
         cdef Conn conn
         cdef long long before = self.epoch
         cdef bint ended = False
+        self.latest = max(self.latest, now)
         self.epoch = max(before, <long long>(now / RELIEF_TIME))
         for conn in self.conns:
             if conn.state == CLOSING and before - 1 <= conn.relief_since < self.epoch - 1:
@@ -345,6 +394,7 @@ cdef class Model:
         conn.relief_since = NO_RELIEF
         conn.holder = acq
         acq.conn = conn
+        acq.was_served = True
         acq.state = TICKET
         self.conns.append(conn)
         return 0
@@ -353,14 +403,16 @@ cdef class Model:
         conn.state = ACQUIRED
         conn.holder = acq
         acq.conn = conn
+        acq.was_served = True
         acq.state = SERVED
         self.acquire_count += 1
         return 0
 
     cdef int dispatch(self, bint for_worker) except -1:
-        # "One dispatcher": a slot goes to whoever came first of all who may have one. Where the total cap is reached,
-        # what is due first is closed, one for each endpoint in need.
+        # "One dispatcher": a slot goes to whoever is overdue, else to whoever came first of all who may have one. Where
+        # the total cap is reached, what was unused for longest is closed, one for each endpoint in need.
         cdef list wanting
+        cdef int overdue
         cdef Acq acq
         cdef Conn conn
         while self.waiting:
@@ -369,19 +421,23 @@ cdef class Model:
                 return 0
             if len(self.conns) >= self.total_max_size:
                 while self.needs_relief():
-                    conn = self.evict(INFINITY, for_worker, 'evicted')
+                    conn = self.evict_unused(for_worker, 'evicted')
                     if conn is None:
                         return 0
                     self.count_as_relief(conn)
                 return 0
-            acq = wanting[0]
+            overdue = self.first_overdue(self.latest)
+            acq = wanting[0] if overdue == NO_ENDPOINT else self.head(overdue)
             self.waiting.remove(acq)
             self.take_ticket(acq)
+            self.note_wanting(acq.endpoint)
+            self.note_served(acq.endpoint)
             self.notified.append(acq)
         return 0
 
     cdef int slot_freed(self, Conn gone, bint for_worker) except -1:
         cdef Watcher watcher
+        self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
         for watcher in self.watchers[:]:
             if watcher.conn is gone or (watcher.conn is None and not self.conns):
@@ -396,9 +452,9 @@ cdef class Model:
         return 0
 
     cdef int join_queue(self, Acq acq, Acq head, double now) except -1:
-        # "Between endpoints": who gave up left the place to the next who comes to wait, within MAX_OVERTAKING_TIME.
+        # "Between endpoints": who gave up left the place to the next who comes to wait, within KEPT_PLACE_TIME.
         cdef Py_ssize_t i = 0
-        cdef long long left, epoch = self.pass_overtaking_time(now)
+        cdef long long left, epoch = self.pass_place_time(now)
         while i < len(self.waiting) and (<Acq>self.waiting[i]).arrival < acq.arrival:
             i += 1
         self.waiting.insert(i, acq)
@@ -413,24 +469,84 @@ cdef class Model:
         elif acq.arrival < head.arrival:    # it has come back to the head: the place goes with that
             acq.place = min(head.place, acq.place)
             head.place = head.arrival
+        self.note_wanting(acq.endpoint)
         return 0
 
     cdef int stop_waiting(self, Acq acq, double now) except -1:
         # It was not served: the next in its queue has its place then, or it is kept. Who did not wait leaves none.
         cdef Acq following
         cdef bint has_place = self.head(acq.endpoint) is acq and (now > acq.queued_at or acq.place != acq.arrival)
-        cdef tuple left = (self.pass_overtaking_time(now), acq.endpoint % ENDPOINT_HASHES)
+        cdef tuple left = (self.pass_place_time(now), acq.endpoint % ENDPOINT_HASHES)
         self.waiting.remove(acq)
         following = self.head(acq.endpoint)
         if has_place and following is not None:
             following.place = min(following.place, acq.place)
         elif has_place:
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
+        self.note_wanting(acq.endpoint)
         return 0
 
-    cdef long long pass_overtaking_time(self, double now) except -1:
-        self.overtaking_epoch = max(self.overtaking_epoch, <long long>(now / (MAX_OVERTAKING_TIME / 2)))
-        return self.overtaking_epoch
+    cdef long long pass_place_time(self, double now) except -1:
+        self.place_epoch = max(self.place_epoch, <long long>(now / (KEPT_PLACE_TIME / 2)))
+        return self.place_epoch
+
+    cdef int pass_overtaking_time(self, double now) except -1:
+        cdef long long epoch = <long long>(now / OVERTAKING_EPOCH)
+        if epoch > self.last_epoch():
+            self.arrived_before.append((epoch, self.arrivals))
+            if len(self.arrived_before) > 4:    # the first one says nothing any more
+                self.arrived_before.pop(0)
+        return 0
+
+    cdef long long last_epoch(self) except -1:
+        return self.arrived_before[len(self.arrived_before) - 1][0]
+
+    cdef long long overdue(self, double now) except -1:
+        # The arrivals before the epoch before the previous one.
+        cdef long long epoch, arrivals
+        cdef long long oldest = max(<long long>(now / OVERTAKING_EPOCH), self.last_epoch()) - 2
+        for epoch, arrivals in self.arrived_before:
+            if epoch >= oldest:
+                return arrivals
+        return self.arrivals
+
+    cdef int first_overdue(self, double now) except -3:
+        # The endpoint that has waited for longest, if it is overdue.
+        cdef int endpoint, first = NO_ENDPOINT
+        for endpoint in self.unserved:
+            if first == NO_ENDPOINT or self.unserved[endpoint] < self.unserved[first]:
+                first = endpoint
+        if first != NO_ENDPOINT and <double>self.unserved[first][0] >= self.overdue(now) + 1:
+            return NO_ENDPOINT
+        return first
+
+    cdef int note_wanting(self, int endpoint) except -1:
+        # An endpoint has other waiters, or another number of connections. It waits for a slot since its first waiter
+        # came. If several wait and it has its share, it waits since it began to want a slot, or was served.
+        cdef Acq first = self.head(endpoint)
+        cdef int waiting = self.count_waiting(endpoint)
+        cdef int size = self.count(endpoint, IS_ANY)
+        cdef tuple head, known
+        if first is None or size >= self.max_size:
+            self.wants.pop(endpoint, None)
+            self.unserved.pop(endpoint, None)
+            return 0
+        head = first.place, first.arrival
+        known = self.wants.get(endpoint)
+        self.wants[endpoint] = head
+        if known is None:
+            self.unserved[endpoint] = self.arrivals + 0.5 if waiting > 1 and size else first.place, first.arrival
+        elif known != head and (waiting == 1 or not self.has_share(endpoint)):
+            self.unserved[endpoint] = head
+        return 0
+
+    cdef int note_served(self, int endpoint) except -1:
+        if endpoint in self.unserved and self.has_share(endpoint):
+            self.unserved[endpoint] = self.arrivals + 0.5, self.head(endpoint).arrival
+        return 0
+
+    cdef bint has_share(self, int endpoint) except -1:
+        return (self.count(endpoint, IS_ANY) + 1) * len(self.wants) > self.total_max_size
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
@@ -453,6 +569,7 @@ cdef class Model:
         if self.closed:
             acq.state = REFUSED
             return 0
+        self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
         head = self.head(acq.endpoint)
@@ -466,7 +583,10 @@ cdef class Model:
                 self.take_conn(acq, conn)
             elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
                 self.take_ticket(acq)
-        if acq.conn is None:
+        if acq.conn is None and not acq.was_served and 0 < self.max_waiting <= self.count_waiting(acq.endpoint):
+            acq.state = TURNED_AWAY
+            self.too_many_count += 1
+        elif acq.conn is None:
             acq.state = WAITS
             if not acq.has_waited:
                 acq.has_waited = True
@@ -603,13 +723,13 @@ cdef class Model:
         elif (
             conn.expires_at > now
             and head is not None
-            and not (relief_missing and self.waited_too_long(wanting[0], head, now))
+            and not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
         ):
-            if wanting and (<Acq>wanting[0]).place < head.place:
-                self.note_overtaking(head, now)
             self.waiting.remove(head)
             conn.used_at = now
             self.take_conn(head, conn)
+            self.note_wanting(endpoint)
+            self.note_served(endpoint)
             self.notified.append(head)
         elif conn.expires_at > now and (head is not None or relief_missing):
             self.doom(conn, 'evicted', for_worker)
@@ -623,7 +743,7 @@ cdef class Model:
 
     cdef int keep(self, Conn conn, double now) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
-        cdef int out = self.count(conn.endpoint, IS_CHECKED_OUT) - 1
+        cdef int out = 0 if self.keeps_idle else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         conn.is_core = out < self.min_idle - self.count_core_idle(conn.endpoint)
         conn.state = IDLE
         conn.used_at = now
@@ -634,23 +754,16 @@ cdef class Model:
             self.sleeps_until = self.deadline(conn)
         return 0
 
-    cdef int note_overtaking(self, Acq head, double now) except -1:
-        cdef long long epoch = self.pass_overtaking_time(now)
-        self.overtakings[epoch] = max(head.place, self.overtakings.get(epoch, 0))
-        return 0
-
     cdef bint waited_too_long(self, Acq elder, Acq head, double now) except -1:
-        # "Between endpoints": one that has no connection at all gets the slot if it came earlier; one that has some,
-        # when it was overtaken in an epoch before the previous one.
-        cdef long long then, place, epoch = self.pass_overtaking_time(now)
+        # "Between endpoints": an overdue one gets the slot; one that came earlier if it has no connection at all, or if
+        # its first waiter has waited for as long, and the first in this queue has not.
+        cdef long long overdue = self.overdue(now)
+        cdef int first = self.first_overdue(now)
+        if first != NO_ENDPOINT and first != head.endpoint:
+            return True
         if elder.place >= head.place:
             return False
-        if self.count(elder.endpoint, IS_ANY) == 0:
-            return True
-        for then, place in self.overtakings.items():
-            if then < epoch - 1 and elder.place < place:
-                return True
-        return False
+        return self.count(elder.endpoint, IS_ANY) == 0 or elder.place <= overdue < head.place
 
     cdef bint cancel(self, Acq acq, double now) except -1:
         cdef bint waited = acq.state == WAITS
@@ -709,7 +822,7 @@ cdef class Model:
                 size //= 2
                 most += 1
         while found < most:
-            conn = self.evict(now, for_worker)
+            conn = self.evict_due(now, for_worker)
             if conn is None:
                 break
             self.count_as_relief(conn)
@@ -718,13 +831,40 @@ cdef class Model:
             self.dispatch(for_worker)
         return found
 
-    cdef int resize(self, double now, int min_idle, int max_size, int total_max_size) except -1:
+    cdef int sort_idle(self) except -1:
+        # Which are core with a new min_idle: too many become extra, the oldest first; too few are joined by extra ones,
+        # the youngest first. The collector is told once of all that are due earlier now.
+        cdef Conn conn, other
+        cdef int endpoint, out
+        cdef double earlier = self.sleeps_until
+        for endpoint in range(MOST_ENDPOINTS):
+            out = 0 if self.keeps_idle else self.count(endpoint, IS_CHECKED_OUT)
+            while self.count_core_idle(endpoint) > self.min_idle:
+                conn = self.first_surplus(endpoint, core_first=True)
+                conn.is_core = False
+                earlier = min(earlier, self.deadline(conn))
+            while self.count_core_idle(endpoint) + out < self.min_idle:
+                conn = None
+                for other in self.conns:
+                    if other.endpoint == endpoint and other.state == IDLE and not other.is_core:
+                        if conn is None or other.released > conn.released:
+                            conn = other
+                if conn is None:
+                    break
+                conn.is_core = True
+        if earlier < self.sleeps_until:
+            self.sleeps_until = earlier
+            self.wakes += 1
+        return 0
+
+    cdef int resize(self, double now, int min_idle, int max_size, int total_max_size, int max_waiting) except -1:
         cdef Conn conn
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle = min_idle
         self.max_size = max_size
         self.total_max_size = total_max_size
+        self.max_waiting = max_waiting
         self.batches += 1
         for endpoint in range(MOST_ENDPOINTS):
             while self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > max_size:
@@ -732,10 +872,13 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'shrunk', False, self.batches, endpoint)
+        self.sort_idle()
+        for endpoint in range(MOST_ENDPOINTS):
+            self.note_wanting(endpoint)
         self.pass_time(now)
         while (
             len(self.conns) - self.count(ALL, IS_CLOSING) > total_max_size
-            and self.evict(INFINITY, False, 'shrunk') is not None
+            and self.evict_unused(False, 'shrunk') is not None
         ):
             pass
         self.dispatch(for_worker=False)
@@ -750,6 +893,8 @@ cdef class Model:
             acq.state = REFUSED
             self.notified.append(acq)
         self.waiting.clear()
+        self.wants.clear()
+        self.unserved.clear()
         self.batches += 1
         for endpoint in range(MOST_ENDPOINTS):
             while True:

@@ -34,7 +34,7 @@ cdef void *take_idle_if_known(PoolCore core, object endpoint, double now, double
 cdef inline void *take_idle_and_unlock(
     PoolCore core, EndpointPool ep, Slot *slot, double now, double interval, Taken what
 ) noexcept:
-    cdef void *p = next_idle(ep)
+    cdef void *p = next_idle(core, ep)
     cdef void *taken
     # This overtakes nobody: an endpoint that has waiters has no idle connection.
     if (
@@ -81,17 +81,18 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 #
 #   the pool is closed                                          REFUSE
 #   the waiter that it interrupts was served                    TAKE_OVER
-#   a waiter that arrived earlier is queued at the endpoint     QUEUE
+#   a waiter that arrived earlier is queued at the endpoint     QUEUE, or TURN_AWAY
 #   a connection of the endpoint is idle                        LEND_IDLE
 #   the limits, and an outage if there is one, allow one more
 #   connection                                                  CONNECT
-#     but the pool itself creates it                            QUEUE
+#     but the pool itself creates it                            QUEUE, or TURN_AWAY
 #   with fail_fast: the endpoint is in an outage, and none of
 #   its connections is in use                                   FAIL
-#   otherwise                                                   QUEUE
+#   otherwise                                                   QUEUE, or TURN_AWAY
 cdef enum:
     REFUSE
     TAKE_OVER
+    TURN_AWAY       # max_waiting acquires are queued at the endpoint, and this one has been served nothing yet
     QUEUE
     LEND_IDLE
     CONNECT
@@ -107,13 +108,20 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interru
             return TAKE_OVER
         come_before(w, interrupted)
     if ep.queue.head != NULL and (<Waiter>ep.queue.head).number < w.number:
-        return QUEUE
-    if next_idle(ep) != NULL:
+        return queue_or_turn_away(core, ep, w)
+    if next_idle(core, ep) != NULL:
         return LEND_IDLE
     if may_connect(core, ep) and pool_has_room(core):
-        return QUEUE if pool_creates(core, ep) else CONNECT
+        return queue_or_turn_away(core, ep, w) if pool_creates(core, ep) else CONNECT
     if core.fails_fast and is_in_outage(ep) and out_count(ep) == 0:
         return FAIL
+    return queue_or_turn_away(core, ep, w)
+
+
+cdef inline int queue_or_turn_away(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+    # Both locks are held. A waiter that was served a dead connection and asks again is always queued: it has its place.
+    if core.max_waiting and ep.waiting >= core.max_waiting and w.lease_no == ANY_LEASE:
+        return TURN_AWAY
     return QUEUE
 
 
@@ -127,6 +135,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef bint relief_ended = advance_relief(core, now)
     cdef bint out_of_memory = False
     cdef int outcome
+    advance_overtaking(core, now)
     number_locked(core, w)
     w.is_new = False
     # In the same locked region in which the waiter is served or queued: otherwise another acquire could get the slot of
@@ -139,11 +148,14 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     elif outcome == REFUSE:
         w.state = REFUSED
         forget_if_empty(core, ep)
+    elif outcome == TURN_AWAY:
+        w.state = TURNED_AWAY
+        core.counters.too_many += 1
     elif outcome == FAIL:
         w.state = ENDPOINT_DOWN
         w.error = ep.growth.error
     elif outcome == LEND_IDLE:
-        e = <Entry>next_idle(ep)
+        e = <Entry>next_idle(core, ep)
         unlink_idle(ep, e)
         lend(ep, e)
         serve(w, e)
@@ -151,7 +163,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         serve_ticket(core, ep, w)
     elif reserve_heap_slot(core, ep):
         w.queued_at = now
-        advance_overtaking(core, now)
+        advance_kept_places(core, now)
         enqueue(core, ep, w)
         if ep.growth is not None:
             shorten_pause(core, ep)
@@ -222,10 +234,10 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
 
 cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
-    cdef void *p = next_idle(ep)
+    cdef void *p = next_idle(core, ep)
     while p != NULL and lifetime_is_over(<Entry>p, now):
         doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)
-        p = next_idle(ep)
+        p = next_idle(core, ep)
 
 
 cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
@@ -234,9 +246,13 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
     # is none now.
     if ep.has_heap_slot:
         return True
-    if not heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1):
+    if not (
+        heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1)
+        and heap_make_room(&core.unserved, core.unserved.reserved + 1)
+    ):
         return False
     core.wanting_slots.reserved += 1
+    core.unserved.reserved += 1
     ep.has_heap_slot = True
     return True
 

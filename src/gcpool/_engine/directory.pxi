@@ -328,7 +328,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
             if not new.forgotten:
                 add_identity_locked(&core.directory, new, endpoint)
             gcp_unlock(&new.lock)
-            if core.keeps_growth:
+            if gcp_load_int(&core.keeps_growth):
                 ensure_growth(core, new)
             return new
 
@@ -365,6 +365,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1
+        core.unserved.reserved -= 1
     update_wants_slot(core, ep)
     map_remove(&core.directory.by_hash, <size_t>ep.hash, <void *>ep)
     forget_identity_locked(&core.directory, ep, ep.endpoint)

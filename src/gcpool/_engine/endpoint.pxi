@@ -75,10 +75,13 @@ cdef inline int out_count(EndpointPool ep) noexcept:
 
 # -- idle entries --------------------------------------------------------------------------------------------------
 
-cdef inline void *next_idle(EndpointPool ep) noexcept:
+cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
-    # entry that was used last, so that the extra entries nobody needs stay unused until they are due.
-    return ep.core.head if ep.core.head != NULL else ep.extra.tail
+    # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
+    # order='fifo', the one that was unused for longest.
+    if ep.core.head != NULL:
+        return ep.core.head
+    return ep.extra.head if core.serves_oldest else ep.extra.tail
 
 
 cdef inline void *oldest_idle(Linked *first, Linked *then) noexcept:
@@ -95,8 +98,9 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
-    # checked-out ones are min_idle or more, or as many as the endpoint's minimum.
-    return out_count(ep) - 1 < ep.core_size - ep.counts[IDLE_CORE]
+    # checked-out ones are min_idle or more, or as many as the endpoint's minimum. With keep='idle' those that are checked
+    # out do not count.
+    return ((out_count(ep) - 1) & core.out_mask) < ep.core_size - ep.counts[IDLE_CORE]
 
 
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:

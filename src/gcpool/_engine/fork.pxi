@@ -97,6 +97,8 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.deadlines, 0, sizeof(Deadlines))
     core.deadlines.due_at = core.deadlines.wake_at = INFINITY
     memset(&core.wanting_slots, 0, sizeof(Heap))
+    memset(&core.unserved, 0, sizeof(Heap))
+    core.deadlines.by_use.kind = core.unserved.kind = SECOND_KIND
     core.wanting_count = 0
     core.size = 0
     core.closing = 0

@@ -579,7 +579,7 @@ cdef int connect_failed(
     cdef bint asks_again = may_ask_again and (is_refusal or core.reconnect_timeout > 0)
     cdef double jitter = jitter_of(core)
     _old_error = None
-    if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or not core.keeps_growth:
+    if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or ep.growth is None:
         return 0
     gcp_lock(&core.lock)
     advance_relief(core, now)

@@ -21,7 +21,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
         idle += idle_count(ep)
         if ep.waiting and may_connect(core, ep) and has_uncovered_waiters(ep):
             wanting += 1
-            if ep.heap_index < 0:
+            if ep.heap_index < 0 or ep.second_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
     if by_pool:
         problems.append(f'entries of unknown endpoints: {by_pool}')
@@ -35,7 +35,11 @@ cdef int check_invariants_of(PoolCore core) except -1:
         problems.append('somebody waits for a slot, and there is one')
     check_relief(core, wanting, idle, problems)
     check_heap(&core.deadlines.queue, 'the expiry queue', problems)
+    check_heap(&core.deadlines.by_use, 'the order of use', problems)
     check_heap(&core.wanting_slots, 'the queue of endpoints', problems)
+    check_heap(&core.unserved, 'the queue of endpoints that were not served', problems)
+    if core.unserved.used != core.wanting_slots.used:
+        problems.append(f'{core.wanting_slots.used} endpoints want a slot, {core.unserved.used} were not served')
     if problems:
         raise AssertionError('; '.join(problems))
     return 0
@@ -45,6 +49,10 @@ cdef int check_entry(PoolCore core, Entry e, list problems) except -1:
     cdef Heap *queue = &core.deadlines.queue
     if e.state != CREATING and find_entry(&core.directory, e.conn_) is not e:
         problems.append(f'{e!r} is not found by its connection')
+    if core.deadlines.is_ordered_by_use and (e.heap_index < 0) != (e.second_index < 0):
+        problems.append(f'{e!r} is in the expiry queue or in the order of use alone')
+    if is_idle(e) and e.second_index >= 0 and core.deadlines.by_use.items[e.second_index].key > e.used_at:
+        problems.append(f'{e!r} stands too late in the order of use')
     if is_idle(e) and e.heap_index < 0:
         problems.append(f'{e!r} is idle and not in the expiry queue')
     if e.heap_index >= 0:
@@ -118,7 +126,7 @@ cdef int check_relief(PoolCore core, int wanting, int idle, list problems) excep
 cdef int check_heap(Heap *heap, str name, list problems) except -1:
     cdef Py_ssize_t i
     for i in range(heap.used):
-        if (<HeapMember>heap.items[i].item).heap_index != i:
+        if index_in(heap, heap.items[i].item)[0] != i:
             problems.append(f'a member of {name} does not know its place')
         if i and before(&heap.items[i], &heap.items[(i - 1) >> 1]):
             problems.append(f'{name} is not a heap')

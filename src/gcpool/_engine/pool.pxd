@@ -7,6 +7,7 @@ cdef class PoolCore:
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
+    cdef Heap unserved                      # [core] the same, by the place since which they wait: see overtaking.pxi
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
@@ -21,6 +22,10 @@ cdef class PoolCore:
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]
+    cdef int max_waiting                    # [core] 0: no limit
+    cdef object limits_                     # [core] what the facade keeps about the limits, or None
+    cdef int out_mask                       # never changes; all bits: connections in use make up min_idle, too; or 0
+    cdef bint serves_oldest                 # never changes; order='fifo'
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly bint collects             # never changes: a background worker closes what is due
@@ -47,7 +52,7 @@ cdef class PoolCore:
     cdef readonly double reconnect_timeout           # never changes; 0: a failed connect reaches its asker
     cdef readonly bint creates_in_background         # never changes
     cdef readonly bint fails_fast                    # never changes
-    cdef bint keeps_growth                  # never changes: every endpoint pool has its Growth
+    cdef int keeps_growth                   # [relaxed] every endpoint pool has its Growth; once set, it stays
     cdef dict pins                          # endpoint -> size: what a forked child fills again
     cdef int pins_epoch                     # fork_epoch in which the pins were last entered
     cdef readonly bint lacks_workers        # [relaxed] no worker could be had when one was last called

@@ -30,10 +30,15 @@ cdef class PoolCore:
     :param keeps_growth: whether any of these is in use, or refusals are waited for
     :param random: returns a number from 0 to 1, for the jitter of pauses; None for no jitter
     :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
+    :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
+    :param serves_oldest: whether the extra connection that was unused for longest is served first
+    :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
+    :param limits: anything that is to be kept for :py:meth:`resize`
     """
 
     def __cinit__(self):
         self.deadlines.due_at = self.deadlines.wake_at = INFINITY
+        self.deadlines.by_use.kind = self.unserved.kind = SECOND_KIND
         gcp_lock(&cores_lock)
         linked_append(&cores, self)
         gcp_unlock(&cores_lock)
@@ -58,6 +63,10 @@ cdef class PoolCore:
         bint keeps_growth=False,
         object random=None,
         bint keeps_idle=True,
+        int max_waiting=0,
+        bint serves_oldest=False,
+        bint counts_idle_only=False,
+        object limits=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -68,6 +77,10 @@ cdef class PoolCore:
         self.clock = clock
         self.wake_collector = wake_collector
         self.normalize = normalize
+        self.max_waiting = max_waiting
+        self.serves_oldest = serves_oldest
+        self.out_mask = 0 if counts_idle_only else -1
+        self.limits_ = limits
         set_min_size(self, min_size)
         self.creates_in_background = creates_in_background
         self.max_connecting = max_connecting
@@ -86,7 +99,9 @@ cdef class PoolCore:
         gcp_unlock(&cores_lock)
         directory_free(&self.directory)
         PyMem_Free(self.deadlines.queue.items)
+        PyMem_Free(self.deadlines.by_use.items)
         PyMem_Free(self.wanting_slots.items)
+        PyMem_Free(self.unserved.items)
         PyMem_Free(self.retries.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
@@ -462,20 +477,39 @@ cdef class PoolCore:
         """
         return doom_acquired(self)
 
-    def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None, min_size=None):
-        """Change the limits.
+    def resize(
+        self,
+        double now,
+        *,
+        min_idle=None,
+        max_size=None,
+        total_max_size=None,
+        min_size=None,
+        max_waiting=None,
+        object limits=None,
+        object expected=None,
+    ):
+        """Change the limits; None leaves one as it is.
 
         When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in
         use beyond it are closed when they are released.
+
+        :param limits: takes the place of :py:attr:`limits`
+        :param expected: what :py:attr:`limits` was when the caller looked
+        :return: False if it is another object by now: then nothing was changed
         """
-        resize(
-            self,
-            now,
-            -1 if min_idle is None else min_idle,
-            -1 if max_size is None else max_size,
-            -1 if total_max_size is None else total_max_size,
-            -1 if min_size is None else min_size,
-        )
+        cdef LimitsToSet to_set
+        to_set.min_idle = -1 if min_idle is None else min_idle
+        to_set.max_size = -1 if max_size is None else max_size
+        to_set.total_max_size = -1 if total_max_size is None else total_max_size
+        to_set.min_size = -1 if min_size is None else min_size
+        to_set.max_waiting = -1 if max_waiting is None else max_waiting
+        return resize(self, now, to_set, limits, expected)
+
+    @property
+    def limits(self):
+        """What the facade keeps about the limits: what was last passed to :py:meth:`resize` or to the constructor."""
+        return limits_of(self)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -503,6 +537,21 @@ cdef class PoolCore:
     def total_max_size(self):
         """The maximum number of connections."""
         return gcp_load_int(&self.total_max_size)
+
+    @property
+    def max_waiting(self):
+        """The maximum number of waiters that are queued at an endpoint; 0 for no limit."""
+        return gcp_load_int(&self.max_waiting)
+
+    @property
+    def order(self):
+        """Which extra connection is served first: ``lifo``, the one that was used last, or ``fifo``."""
+        return 'fifo' if self.serves_oldest else 'lifo'
+
+    @property
+    def keep(self):
+        """What is compared with min_idle: ``size``, with the connections in use, or ``idle``."""
+        return 'size' if self.out_mask else 'idle'
 
     @property
     def closed(self):

@@ -193,9 +193,8 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
 #   somebody waits at the endpoint                                  HAND_OVER
-#     but the waiter that wants a slot first was overtaken for too
-#     long, or its endpoint has no connection, and more closes are
-#     needed                                                        CLOSE_FOR_OTHERS
+#     but another endpoint must not be overtaken any longer, and
+#     not enough connections are being closed for others            CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
 #   the pool keeps no idle connections                              CLOSE_IDLE
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
@@ -219,7 +218,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
         if not core.collects or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif somebody_waits:
-        if missing_relief(core) <= 0 or may_overtake(core, (<Waiter>ep.queue.head).place):
+        if not others_need_relief(core, ep) or may_overtake(core, ep, now):
             return HAND_OVER
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
@@ -243,7 +242,6 @@ cdef Settled settle(
     cdef Settled settled
     settled.first = first_waiter(core, ep)
     settled.wake = False
-    advance_overtaking(core, now)
     settled.outcome = decide_release(core, ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
         doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
@@ -253,10 +251,10 @@ cdef Settled settle(
     elif settled.outcome == CLOSE_IDLE:
         doom(core, ep, e, doomed, BECAUSE_IDLE)
     elif settled.outcome == HAND_OVER:
-        note_overtaking(core, (<Waiter>settled.first).place)
         hand_over(ep, e, <Waiter>settled.first, now)
         chain_append(served, <Waiter>settled.first)
         update_wants_slot(core, ep)
+        note_served(core, ep)
     else:
         push_idle(core, ep, e, used_at, becomes_core(core, ep))
         settled.wake = schedule_locked(&core.deadlines, e, deadline_of(core, e, now))

@@ -24,4 +24,5 @@ cdef struct Counters:       # all [core], since the pool was made, or began anew
     unsigned long long waits
     unsigned long long timeouts
     unsigned long long detached
+    unsigned long long too_many
     unsigned long long[REASON_COUNT] closed     # by reason, at the end of the close

@@ -31,6 +31,7 @@ cdef dict gauges_and_counters(PoolCore core):
         'waits': counters.waits,
         'timeouts': counters.timeouts,
         'detached': counters.detached,
+        'too_many': counters.too_many,
     }
     for reason in range(1, REASON_COUNT):
         stats['closed_' + REASONS[reason]] = counters.closed[reason]

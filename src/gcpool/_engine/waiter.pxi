@@ -57,6 +57,11 @@ cdef class Waiter:
         return self.entry is not None and bool(gcp_load_char(&self.entry.closed_while_out))
 
     @property
+    def turned_away(self):
+        """Whether ``max_waiting`` waiters were queued at the endpoint already."""
+        return gcp_load_int(&self.state) == TURNED_AWAY
+
+    @property
     def failed(self):
         """Whether no connection could be created for the waiter: :py:attr:`error` tells why."""
         return gcp_load_int(&self.state) == FAILED

@@ -91,6 +91,11 @@ cdef class PoolFacade:
         self._refusal = refusal
         self._watches_outages = watches_outages
 
+    def _known_limits(self):
+        # The limits of a pool that was built.
+        check_built(self)
+        return limits_of(self._core)
+
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
         cdef bint overridden
