@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
 from ._limits import MAX_SIZE, Limits, check_count, check_times
@@ -37,6 +37,7 @@ class NullPoolParameters(TypedDict, total=False):
     """The parameters of every pool, but for its sizes."""
 
     max_lifetime: float
+    max_waiting: int
     acquire_timeout: float | None
     dispose_timeout: float | None
     create_timeout: float | None
@@ -58,6 +59,8 @@ class PoolParameters(NullPoolParameters, total=False):
     max_size: int
     total_max_size: int
     min_size: int
+    order: Literal['lifo', 'fifo']
+    keep: Literal['size', 'idle']
     background_collector: bool
     dispose_batch_size: int
 

@@ -417,7 +417,7 @@ class Model:
         """Take the idle connection that would be served first of those that need no check and need not be closed."""
         if self.closed or self.queue(acq.endpoint):
             return False
-        for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
+        for conn in self.next_idle(acq.endpoint):
             unsure = conn.suspect or conn.check_pending or now - conn.used_at >= interval
             if conn.expires_at > now and not (interval > 0 and unsure):
                 self.take_conn(acq, conn)

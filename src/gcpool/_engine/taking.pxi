@@ -30,19 +30,27 @@ cdef Entry take_any_ready(PoolCore core, EndpointPool ep, double now, double int
         return None
     gcp_lock(&ep.lock)
     if ep.queue.head == NULL and not gcp_load_int(&core.is_closed):
-        p = ep.core.head
-        while p != NULL and not is_ready(ep, <Entry>p, now, interval):
-            p = (<Entry>p).next
+        p = first_ready(ep, ep.core.head, True, now, interval)
         if p == NULL:
-            p = ep.extra.tail
-            while p != NULL and not is_ready(ep, <Entry>p, now, interval):
-                p = (<Entry>p).prev
+            p = first_ready(ep, oldest_or_youngest_extra(core, ep), core.serves_oldest, now, interval)
         if p != NULL:
             e = <Entry>p
             unlink_idle(ep, e)
             lend(ep, e)
     gcp_unlock(&ep.lock)
     return e
+
+
+cdef inline void *oldest_or_youngest_extra(PoolCore core, EndpointPool ep) noexcept:
+    # ep.lock is held. The extra entry that is served first.
+    return ep.extra.head if core.serves_oldest else ep.extra.tail
+
+
+cdef void *first_ready(EndpointPool ep, void *p, bint forwards, double now, double interval) noexcept:
+    # ep.lock is held. The first entry from `p` on that is ready; NULL if there is none.
+    while p != NULL and not is_ready(ep, <Entry>p, now, interval):
+        p = (<Entry>p).next if forwards else (<Entry>p).prev
+    return p
 
 
 cdef inline bint is_ready(EndpointPool ep, Entry e, double now, double interval) noexcept:
