@@ -747,6 +747,35 @@ WRONG_CHANGES = (
         'if False:',
         'of two threads that enter one context one loses its connection for good',
     ),
+    # -- what its user takes out of the pool --------------------------------------------------------------------------
+    WrongChange(
+        'detached-slot-kept',
+        CORE,
+        'free_slot(core, ep, e)\n        core.counters.detached',
+        'core.counters.detached',
+        'each detached connection takes a slot for good',
+    ),
+    WrongChange(
+        'end-of-lease-after-a-discard',
+        CORE,
+        'if lease_no != ANY_LEASE and gcp_load_char(&e.given_up) and',
+        'if False and',
+        'a block that has discarded its connection ends with an error',
+    ),
+    WrongChange(
+        'suspect-taken-as-ready',
+        CORE,
+        'not (interval > 0 and must_be_checked(ep, e, now, interval))',
+        'True',
+        'try_acquire() serves a connection that is to be checked: after an outage it is dead',
+    ),
+    WrongChange(
+        'null-pool-that-keeps',
+        CORE,
+        'if not core.keeps_idle:',
+        'if False:',
+        'a NullConnectionPool keeps connections open that nobody uses, in front of a pool that wants them back',
+    ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(
         'hooks-mistaken-for-each-other',
