@@ -84,12 +84,16 @@ async def test_one_function_is_enough() -> None:
 async def test_each_function_stands_for_the_method_of_its_name() -> None:
     functions = Functions()
     pool = ConnectionPool.from_callables(**functions.all())
+
+    async def fail() -> None:
+        async with pool.connection('a'):
+            raise KeyError
+
     async with pool.connection('a'):
         pass
     assert functions.names() == ['create', 'on_acquire', 'on_release']
     with pytest.raises(KeyError):
-        async with pool.connection('a'):
-            raise KeyError
+        await fail()
     assert functions.names() == ['check_aliveness', 'on_acquire', 'is_broken', 'on_release']
     functions.alive = False
     async with pool.connection('a'):
@@ -97,8 +101,7 @@ async def test_each_function_stands_for_the_method_of_its_name() -> None:
     assert {'check_aliveness', 'create'} < {*functions.names()}
     functions.alive = functions.broken = True
     with pytest.raises(KeyError):
-        async with pool.connection('a'):
-            raise KeyError
+        await fail()
     await pool.close()
     names = functions.names()
     assert names.index('is_broken') < len(names) - 1 - names[::-1].index('dispose')

@@ -86,12 +86,16 @@ def test_one_function_is_enough() -> None:
 def test_each_function_stands_for_the_method_of_its_name() -> None:
     functions = Functions()
     pool = ConnectionPool.from_callables(**functions.all())
+
+    def fail() -> None:
+        with pool.connection('a'):
+            raise KeyError
+
     with pool.connection('a'):
         pass
     assert functions.names() == ['create', 'on_acquire', 'on_release']
     with pytest.raises(KeyError):
-        with pool.connection('a'):
-            raise KeyError
+        fail()
     assert functions.names() == ['check_aliveness', 'on_acquire', 'is_broken', 'on_release']
     functions.alive = False
     with pool.connection('a'):
@@ -99,8 +103,7 @@ def test_each_function_stands_for_the_method_of_its_name() -> None:
     assert {'check_aliveness', 'create'} < {*functions.names()}
     functions.alive = functions.broken = True
     with pytest.raises(KeyError):
-        with pool.connection('a'):
-            raise KeyError
+        fail()
     pool.close()
     names = functions.names()
     assert names.index('is_broken') < len(names) - 1 - names[::-1].index('dispose')

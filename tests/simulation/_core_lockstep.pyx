@@ -56,7 +56,8 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'discard', 'take out', 'take ready', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
+    'discard', 'take out', 'take ready', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
+    'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
 )
 
