@@ -203,7 +203,7 @@ WRONG_CHANGES = (
     WrongChange(
         'place-in-the-queue-lost',
         CORE,
-        'if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:',
+        'if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number >= w.number:',
         'if False:',
         'who was served a dead connection queues again behind everybody who came later',
     ),
@@ -238,8 +238,8 @@ WRONG_CHANGES = (
     WrongChange(
         'retired-by-a-lease-of-the-past',
         CORE,
-        'out = is_checked_out_by(e, lease_no)\n    if out:\n        begin_closing',
-        'out = is_checked_out(e)\n    if out:\n        begin_closing',
+        'by_user else is_checked_out_by(e, lease_no)',
+        'by_user else is_checked_out(e)',
         'a broken connection that was given back before is closed in the hands of its next user',
     ),
     WrongChange(
@@ -338,7 +338,7 @@ WRONG_CHANGES = (
     WrongChange(
         'released-to-another-endpoint',
         THREADS,
-        '(<EndpointPool>ep).endpoint is endpoint\n        and (<Entry>p).state',
+        '((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)\n        and (<Entry>p).state',
         '(<Entry>p).state',
         'a release that names the wrong endpoint is accepted, and the mistake goes unnoticed',
     ),
