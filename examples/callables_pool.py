@@ -17,7 +17,7 @@ def connect(path: Path, timeout: float = 5.0) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout, check_same_thread=False)
 
 
-def roll_back(path: Path, conn: sqlite3.Connection) -> None:
+def roll_back(_path: Path, conn: sqlite3.Connection) -> None:
     """Undo what was not committed before the next user gets the connection."""
     conn.rollback()
 

@@ -14,9 +14,10 @@ from gcpool.threading import ConnectionPool
 
 
 class News(socketserver.StreamRequestHandler):
-    """Answers TIME with a line, and SUBSCRIBE with lines until the client has enough."""
+    """A client of the server."""
 
     def handle(self) -> None:
+        """Answer TIME with a line, and SUBSCRIBE with all the news there is."""
         for line in self.rfile:
             if line == b'SUBSCRIBE\n':
                 for number in range(1, 4):

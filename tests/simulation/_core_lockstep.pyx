@@ -19,7 +19,7 @@ from libc.string cimport memset
 import sysconfig
 
 from gcpool._core import Waiter
-from gcpool.exceptions import ConnectionNotAcquired
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.simulation.failure import SimulationError
 
 include "_core_model.pxi"
@@ -36,6 +36,8 @@ cdef enum:              # the questions
     END_CHECK
     FIND_DEAD
     DISCARD
+    TAKE_OUT
+    TAKE_READY
     MARK_UNCHECKED
     RELEASE
     BEGIN_RELEASE
@@ -54,14 +56,15 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
+    'discard', 'take out', 'take ready', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
+    'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
-    2, 1, 32, 4, 6, 12, 8,
+    2, 3, 6, 1, 32, 4, 6, 12, 8,
     4, 3, 3, 2, 2, 1, 1, 1,
 ]
 
@@ -217,8 +220,9 @@ cdef class World:
             model.max_lifetime = 24.0
         model.collects = dice.one_in(2)
         model.serves_oldest = dice.one_in(4)
-        model.keeps_idle = dice.one_in(4)
+        model.counts_idle_only = dice.one_in(4)
         model.max_waiting = 1 + dice.below(3) if dice.one_in(4) else 0
+        model.keeps_idle = not dice.one_in(10)
         self.deaf = dice.one_in(8)
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
@@ -251,7 +255,8 @@ cdef class World:
             normalize=normalize if self.spelled else None,
             max_waiting=model.max_waiting,
             serves_oldest=model.serves_oldest,
-            counts_idle_only=model.keeps_idle,
+            counts_idle_only=model.counts_idle_only,
+            keeps_idle=bool(model.keeps_idle),
         )
 
     def read_clock(self):
@@ -544,6 +549,58 @@ cdef class World:
             else:
                 self.closing.append(conn)
         return 0
+
+    cdef bint ask_take_out(self) except -1:
+        # Its user has it closed, or keeps it. Of the releases that come then, that of its lease does nothing.
+        cdef Acq acq = self.pick(1 << SERVED, HAS_CONN)
+        cdef Conn conn
+        cdef object entry
+        cdef int how = self.dice.below(3)
+        if acq is None:
+            return False
+        conn = acq.conn
+        entry = conn.entry
+        self.about(None, conn, acq.endpoint)
+        if how == 0:
+            self.model.detach(acq, self.now)
+            self.differ(self.core.detach(entry, self.now), True, 'detach()')
+        else:
+            self.model.discard(acq, how == 1, self.now, 'discarded', by_user=True)
+            self.differ(self.core.discard(entry, self.now, how == 1), True, 'discard()')
+            if how == 2:
+                self.closing.append(conn)
+        self.differ(self.core.begin_release(entry, entry.lease_no), False, 'begin_release() of what was taken out')
+        self.core.release(entry, self.now, entry.lease_no)
+        self.refuses(ConnectionNotAcquired, self.core.release, (entry, self.now))
+        self.refuses(ConnectionNotAcquired, self.core.discard, (entry, self.now))
+        self.refuses(ConnectionNotAcquired, self.core.detach, (entry, self.now))
+        self.end(acq)
+        return True
+
+    cdef bint ask_take_ready(self) except -1:
+        cdef int endpoint = self.choose_endpoint()
+        cdef Endpoint spelling = self.spell(endpoint)
+        cdef double interval = INTERVALS[self.dice.below(3)]
+        cdef Acq acq
+        cdef object entry
+        if len(self.active) >= MOST_ACTIVE:
+            return False
+        acq = Acq.__new__(Acq)
+        acq.endpoint = endpoint
+        acq.notified = self.notified
+        self.about(acq, None, endpoint)
+        if self.model.closed:
+            self.refuses(ConnectionPoolClosedError, self.core.take_ready, (spelling, self.now, interval))
+            return True
+        entry = self.core.take_ready(spelling, self.now, interval)
+        self.differ(entry is not None, self.model.take_ready(acq, self.now, interval), 'take_ready()')
+        if entry is not None:
+            self.same_entry(entry, acq.conn, 'take_ready()')
+            acq.waiter = Waiter(spelling)
+            acq.waiter.arm(acq)
+            self.active.append(acq)
+            self.core.adopt(acq.waiter, entry)
+        return True
 
     cdef bint ask_mark_unchecked(self) except -1:
         cdef Acq acq = self.pick(1 << SERVED, ANY_ACQ)
@@ -1029,6 +1086,7 @@ cdef class World:
             'waits': model.wait_count,
             'timeouts': model.timeout_count,
             'too_many': model.too_many_count,
+            'detached': model.detached_count,
             **{'closed_' + reason: count for reason, count in model.closed_counts.items()},
         }
         stats = core.stats()
@@ -1063,7 +1121,7 @@ cdef class World:
             if acq.state == SERVED and (acq.conn.holder is not acq or acq.conn.state != ACQUIRED or acq.conn.disposals):
                 raise Fault(f'2: {acq!r} holds {acq.conn!r} of {acq.conn.holder!r}')
         for conn in self.conns:
-            if conn.disposals != (conn.state == GONE):
+            if conn.disposals != (conn.state == GONE and not conn.detached):
                 raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times')
         for acq in model.waiting:
             if model.next_idle(acq.endpoint) is not None:
@@ -1104,6 +1162,10 @@ cdef class World:
             return self.ask_find_dead()
         if question == DISCARD:
             return self.ask_discard()
+        if question == TAKE_OUT:
+            return self.ask_take_out()
+        if question == TAKE_READY:
+            return self.ask_take_ready()
         if question == MARK_UNCHECKED:
             return self.ask_mark_unchecked()
         if question == BEGIN_RELEASE:
@@ -1247,10 +1309,10 @@ cdef class World:
         stats = self.core.stats()
         if (stats['size'], stats['endpoints'], stats['waiting']) != (0, 0, 0) or self.model.conns:
             raise Fault(f'at the end there should be nothing left: {stats}')
-        if stats['disposed'] != self.connects or stats['created'] != self.connects:
+        if stats['disposed'] + stats['detached'] != self.connects or stats['created'] != self.connects:
             raise Fault(f'3: {self.connects} connections were made: {stats}')
         for conn in self.conns:
-            if conn.disposals != 1 or conn.entry.state_name != 'gone':
+            if conn.disposals != (not conn.detached) or conn.entry.state_name != 'gone':
                 raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times: {conn.entry!r}')
         if self.watchers:
             raise Fault('everything is gone, and somebody was not told')

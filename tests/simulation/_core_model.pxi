@@ -48,6 +48,7 @@ cdef class Conn:
     cdef int state
     cdef int number             # in the order of the connects, from 1 on
     cdef int disposals          # how often its dispose has ended
+    cdef bint detached          # its user has kept it
     cdef double expires_at
     cdef double used_at
     cdef long long released     # the number of the release that made it idle
@@ -127,7 +128,8 @@ cdef class Model:
     cdef bint collects
     cdef int max_waiting
     cdef bint serves_oldest     # of the extra ones
-    cdef bint keeps_idle        # those that are out do not make up min_idle
+    cdef bint counts_idle_only  # those that are out do not make up min_idle
+    cdef bint keeps_idle        # False: what nobody waits for is closed
     cdef bint closed
     cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
     cdef list conns             # all that have a slot
@@ -156,6 +158,7 @@ cdef class Model:
     cdef long long dead_count
     cdef long long broken_count
     cdef long long disposed_count
+    cdef long long detached_count
     cdef dict closed_counts     # by reason
     cdef long long wait_count
     cdef long long timeout_count
@@ -659,7 +662,49 @@ cdef class Model:
         cdef Conn conn = acq.conn
         return conn.suspect or conn.check_pending or now - conn.used_at >= interval
 
-    cdef bint discard(self, Acq acq, bint queue, double now, str reason) except -1:
+    cdef bint take_ready(self, Acq acq, double now, double interval) except -1:
+        # The next one that needs no check and no close. Who waits comes first.
+        cdef Conn conn
+        cdef Conn best = None
+        if self.closed or self.head(acq.endpoint) is not None:
+            return False
+        for conn in self.conns:
+            if conn.endpoint != acq.endpoint or conn.state != IDLE or conn.expires_at <= now:
+                continue
+            if interval > 0 and (conn.suspect or conn.check_pending or now - conn.used_at >= interval):
+                continue
+            if (
+                best is None
+                or (conn.is_core and not best.is_core)
+                or (conn.is_core and best.is_core and conn.released < best.released)
+                or (
+                    not conn.is_core
+                    and not best.is_core
+                    and (conn.released < best.released) == self.serves_oldest
+                )
+            ):
+                best = conn
+        if best is None:
+            return False
+        self.take_conn(acq, best)
+        self.arrive(acq)
+        return True
+
+    cdef int detach(self, Acq acq, double now) except -1:
+        # Its user keeps it: its slot is free, and nobody closes it.
+        cdef Conn conn = acq.conn
+        acq.conn = None
+        acq.state = NOTHING
+        conn.holder = None
+        self.pass_time(now)
+        conn.state = GONE
+        conn.detached = True
+        self.conns.remove(conn)
+        self.detached_count += 1
+        self.slot_freed(conn, for_worker=True)
+        return 0
+
+    cdef bint discard(self, Acq acq, bint queue, double now, str reason, bint by_user=False) except -1:
         # Its holder says that it is unfit: it is closed by the holder, or by whoever comes by.
         cdef Conn conn = acq.conn
         cdef bint out = not conn.closed_over
@@ -673,7 +718,7 @@ cdef class Model:
             conn.state = CLOSING
             conn.reason = reason
             self.count_as_relief(conn)
-            self.broken_count += 1
+            self.broken_count += not by_user
             if queue:
                 self.doom(conn, reason, for_worker=False)
             if relief_ended:
@@ -734,6 +779,8 @@ cdef class Model:
         elif conn.expires_at > now and (head is not None or relief_missing):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
+        elif not self.keeps_idle:
+            self.doom(conn, 'idle', for_worker)
         else:
             relief_ended = True
             self.keep(conn, now)
@@ -743,7 +790,7 @@ cdef class Model:
 
     cdef int keep(self, Conn conn, double now) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
-        cdef int out = 0 if self.keeps_idle else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
+        cdef int out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         conn.is_core = out < self.min_idle - self.count_core_idle(conn.endpoint)
         conn.state = IDLE
         conn.used_at = now
@@ -838,7 +885,7 @@ cdef class Model:
         cdef int endpoint, out
         cdef double earlier = self.sleeps_until
         for endpoint in range(MOST_ENDPOINTS):
-            out = 0 if self.keeps_idle else self.count(endpoint, IS_CHECKED_OUT)
+            out = 0 if self.counts_idle_only else self.count(endpoint, IS_CHECKED_OUT)
             while self.count_core_idle(endpoint) > self.min_idle:
                 conn = self.first_surplus(endpoint, core_first=True)
                 conn.is_core = False

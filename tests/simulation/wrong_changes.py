@@ -224,7 +224,7 @@ WRONG_CHANGES = (
     WrongChange(
         'place-in-the-queue-lost',
         CORE,
-        'if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:',
+        'if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number >= w.number:',
         'if False:',
         'who was served a dead connection queues again behind everybody who came later',
     ),
@@ -259,8 +259,8 @@ WRONG_CHANGES = (
     WrongChange(
         'retired-by-a-lease-of-the-past',
         CORE,
-        'out = is_checked_out_by(e, lease_no)\n    if out:\n        begin_closing',
-        'out = is_checked_out(e)\n    if out:\n        begin_closing',
+        'by_user else is_checked_out_by(e, lease_no)',
+        'by_user else is_checked_out(e)',
         'a broken connection that was given back before is closed in the hands of its next user',
     ),
     WrongChange(
@@ -394,7 +394,7 @@ WRONG_CHANGES = (
     WrongChange(
         'released-to-another-endpoint',
         THREADS,
-        '(<EndpointPool>ep).endpoint is endpoint\n        and (<Entry>p).state',
+        '((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)\n        and (<Entry>p).state',
         '(<Entry>p).state',
         'a release that names the wrong endpoint is accepted, and the mistake goes unnoticed',
     ),
@@ -802,6 +802,35 @@ WRONG_CHANGES = (
         'if not gcp_change_int(&self.use, UNUSED, CHANGING):',
         'if False:',
         'of two threads that enter one context one loses its connection for good',
+    ),
+    # -- what its user takes out of the pool --------------------------------------------------------------------------
+    WrongChange(
+        'detached-slot-kept',
+        CORE,
+        'free_slot(core, ep, e)\n        core.counters.detached',
+        'core.counters.detached',
+        'each detached connection takes a slot for good',
+    ),
+    WrongChange(
+        'end-of-lease-after-a-discard',
+        CORE,
+        'if lease_no != ANY_LEASE and gcp_load_char(&e.given_up) and',
+        'if False and',
+        'a block that has discarded its connection ends with an error',
+    ),
+    WrongChange(
+        'suspect-taken-as-ready',
+        CORE,
+        'not (interval > 0 and must_be_checked(ep, e, now, interval))',
+        'True',
+        'try_acquire() serves a connection that is to be checked: after an outage it is dead',
+    ),
+    WrongChange(
+        'null-pool-that-keeps',
+        CORE,
+        'if not core.keeps_idle:',
+        'if False:',
+        'a NullConnectionPool keeps connections open that nobody uses, in front of a pool that wants them back',
     ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(

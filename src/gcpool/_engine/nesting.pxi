@@ -1,8 +1,8 @@
-# NESTING. A signal handler that acquires runs while its own thread waits: what that thread's waiter is served, nobody can
-# use before the handler returns. So the handler's waiter comes before the waiter that it interrupts, if both are for one
-# endpoint, and takes over what that waiter was served meanwhile. The interrupted waiter asks again, with its old number.
-# Example: max_size is 1, the main thread waits, and its handler acquires. The connection that comes back is served to
-# the handler. Without this each of the two would wait for the other.
+# NESTING. A signal handler may acquire while its own thread waits. What the thread's waiter is served, nobody can use
+# before the handler returns. So the handler's waiter comes before the waiter that it interrupts, if both are for one
+# endpoint, and takes over what that waiter was served meanwhile. The interrupted waiter then asks again, with its old
+# number. Example: max_size is 1, the main thread waits, and its handler acquires. The connection that comes back is
+# served to the handler. Without this each of the two would wait for the other.
 
 cdef inline Waiter interrupted_by(EndpointPool ep, Waiter w):
     # The waiter that the handler in which w asks has interrupted, if it is for the same endpoint; else None.

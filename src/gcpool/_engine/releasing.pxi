@@ -207,8 +207,8 @@ cdef enum:
     KEEP
 
 
-# In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue, and
-# to put one there takes core.lock.
+# In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue,
+# and to put one there takes core.lock.
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # Both locks are held.
     cdef bint somebody_waits = ep.queue.head != NULL
