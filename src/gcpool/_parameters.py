@@ -13,6 +13,7 @@ __all__ = [
     'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
+    'check_flag',
     'check_manager',
     'check_optional_seconds',
     'make_core',
@@ -160,6 +161,7 @@ def make_core(
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
+    opened: bool = True,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -180,7 +182,16 @@ def make_core(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
     return PoolCore(
-        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+        min_idle,
+        max_size,
+        total_max_size,
+        idle_timeout,
+        max_lifetime,
+        collects,
+        clock,
+        wake_collector,
+        normalize,
+        opened,
     )
 
 
@@ -188,11 +199,7 @@ def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    # Not any truthy object: an int is more likely meant for another parameter.
-    if not isinstance(background_collector, bool):
-        raise TypeError(
-            f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
-        )
+    check_flag('background_collector', background_collector)
     limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
@@ -208,6 +215,13 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Refuse a flag that is no bool. Not any truthy object counts: it is more likely meant for another parameter."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
+    return value
 
 
 def check_acquired(acquired: object) -> None:

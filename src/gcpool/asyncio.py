@@ -9,11 +9,12 @@ from ._parameters import (
     check_acquired,
     check_check_parameters,
     check_facade_parameters,
+    check_flag,
     check_manager,
     check_optional_seconds,
     make_core,
 )
-from ._runtime_asyncio import AsyncRuntime
+from ._lifecycle_asyncio import AsyncLifecycle
 from ._time_limits import get_deadline, seconds
 from ._workers.collector_asyncio import AsyncCollector
 from .common import BaseConnectionPool
@@ -25,7 +26,7 @@ __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT'
 
 
 class ConnectionPool(
-    AsyncRuntime[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
+    AsyncLifecycle[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
 ):
     """A pool of connections to any number of endpoints.
 
@@ -50,6 +51,10 @@ class ConnectionPool(
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
         the time that the acquire has left; when that expires, the acquire ends.
+    :param open: whether acquires are served at once. If not, :py:meth:`open` or an ``async with`` block opens the pool, and
+        nothing is started before that.
+    :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
+        close the others (as ``timeout`` of :py:meth:`close`); None for no limit
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -69,13 +74,17 @@ class ConnectionPool(
         dispose_timeout: float | None = None,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        open: bool = True,
+        close_timeout: float | None = 5.0,
         _clock: Callable[[], float] | None = None,
     ):
-        check_manager(connection_manager, asynchronous=AsyncRuntime.asynchronous)
+        check_manager(connection_manager, asynchronous=AsyncLifecycle.asynchronous)
         acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
             acquire_timeout, dispose_timeout, dispose_batch_size, background_collector
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
+        check_flag('open', open)
+        close_timeout = check_optional_seconds('close_timeout', close_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
         collector = AsyncCollector(self, 'gcpool-collector') if background_collector else None
         core = make_core(
@@ -88,6 +97,7 @@ class ConnectionPool(
             wake_collector=None if collector is None else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
+            opened=open,
         )
         super().__init__(
             core,
@@ -103,10 +113,10 @@ class ConnectionPool(
             check_interval=check_interval,
             check_timeout=check_timeout,
         )
-        self._tasks = set()
         self._signals = set()
+        self._close_timeout = close_timeout
         self._collector = collector
-        if collector is not None:
+        if collector is not None and open:
             collector.start()
 
     async def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
@@ -119,51 +129,6 @@ class ConnectionPool(
         """
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
-
-    async def close(self, timeout: float | None = None) -> int:
-        """Close the pool: refuse new acquires, end the waiting ones, close every connection.
-
-        Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
-        expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
-        After this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when
-        the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
-
-        :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
-            limit. After the timeout each close still gets 0.1 s, or 1 ms once the call is nearly 0.5 s late.
-        :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning)
-        :raises TypeError: when ``timeout`` is not a number; the pool is not closed then
-        :raises ValueError: when ``timeout`` is negative or NaN; the pool is not closed then
-        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
-        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
-            after the other connections are closed; asyncio lets KeyboardInterrupt and SystemExit end the event loop's
-            run.
-        """
-        core = self._core
-        deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
-        waiter = Waiter(None)
-        signal = self._arm(waiter)
-        core.close()
-        if self._collector is not None:
-            self._collector.stop()
-        await self._dispose_doomed(deadline)
-        try:
-            emptied = not core.watch_empty(waiter)
-            if not emptied:
-                logger.info('closing the pool: waiting for %d connections to be returned or closed', core.size)
-                emptied = await self._wait(signal, deadline, core.unwatch, waiter)
-        except BaseException:
-            core.unwatch(waiter)
-            raise
-        unreleased = 0
-        if not emptied:
-            unreleased = core.doom_acquired()
-            if unreleased:
-                logger.warning(
-                    'closing the pool: %d connections were not released within %s', unreleased, seconds(timeout)
-                )
-            await self._dispose_doomed(deadline)
-        await self._end_tasks(deadline)
-        return unreleased
 
     async def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
@@ -181,7 +146,7 @@ class ConnectionPool(
             if queued and not await self._wait(signal, deadline, core.give_up, waiter):
                 raise PoolTimeout(self._describe_timeout(endpoint, timeout))
             if waiter.refused:
-                raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+                raise self._refusal_of(waiter, endpoint)
             if waiter.has_ticket:
                 if not await self._create(waiter, deadline, timeout):
                     raise ConnectionPoolClosedError(
@@ -231,6 +196,8 @@ class ConnectionPool(
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core
+        if core.is_suspended:
+            return f'no connection to {endpoint!r} was served within {seconds(timeout)}: the pool is suspended'
         return (
             f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
             f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '

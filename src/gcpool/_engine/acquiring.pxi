@@ -39,7 +39,7 @@ cdef inline void *take_idle_and_unlock(
     # This overtakes nobody: an endpoint that has waiters has no idle connection.
     if (
         p == NULL
-        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.restrictions)
         or lifetime_is_over(<Entry>p, now)
         or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
     ):
@@ -79,7 +79,8 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 
 # What an acquire gets; the first line that applies decides:
 #
-#   the pool is closed                                          REFUSE
+#   the pool is closed, or not open yet                         REFUSE
+#   the pool is suspended; if acquires that begin are to fail   QUEUE; REFUSE
 #   a waiter that arrived earlier is queued at the endpoint     QUEUE
 #   a connection of the endpoint is idle                        LEND_IDLE
 #   both limits allow one more connection                       CONNECT
@@ -91,10 +92,12 @@ cdef enum:
     CONNECT
 
 
-cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, bint begins) noexcept:
     # Both locks are held.
-    if core.is_closed:
+    if core.restrictions & (CLOSED | NOT_OPEN):
         return REFUSE
+    if is_suspended(core):
+        return REFUSE if core.restrictions & FAILING and begins else QUEUE
     if ep.queue.head != NULL and (<Waiter>ep.queue.head).number < w.number:
         return QUEUE
     if next_idle(ep) != NULL:
@@ -111,6 +114,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef Entry e
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = advance_relief(core, now)
+    cdef bint begins = begins_now(w)
     cdef bint out_of_memory = False
     cdef int outcome
     number_locked(core, w)
@@ -118,9 +122,9 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
-    outcome = decide_request(core, ep, w)
+    outcome = decide_request(core, ep, w, begins)
     if outcome == REFUSE:
-        w.state = REFUSED
+        refuse(core, w)
         forget_if_empty(core, ep)
     elif outcome == LEND_IDLE:
         e = <Entry>next_idle(ep)
@@ -158,7 +162,7 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
     number_locked(core, w)
-    connects = not core.wanting_count and decide_request(core, ep, w) == CONNECT
+    connects = not core.wanting_count and decide_request(core, ep, w, True) == CONNECT
     if connects:
         serve_ticket(core, ep, w)
     else:
@@ -190,7 +194,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         # ancestor_to_be is NULL if an __eq__ has forked the process, and this is the child: allocate the child's own.
-        if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
+        if is_closed(core) or (not ep.forgotten and core.ancestor_to_be != NULL):
             return ep
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -242,7 +246,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         core.counters.created += 1
         ticket.used_at = now
         ticket.expires_at = min(now + core.max_lifetime, NEVER)
-        served = not core.is_closed
+        served = not is_closed(core)
         if served:
             lend(ep, ticket)
         else:
@@ -350,7 +354,7 @@ cdef int release_unused(PoolCore core, Entry e, unsigned int lease_no, double no
 cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if still_holds(core, w):
         return 0
-    if gcp_load_int(&core.is_closed):
+    if is_closed(core):
         raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
     raise ConnectionNotAcquired(
         f'the manager released the connection {w.entry.conn_!r} during its own acquire: '

@@ -22,6 +22,7 @@ cdef dict gauges_and_counters(PoolCore core):
         'acquired': acquired,
         'waiting': waiting,
         'endpoints': endpoints,
+        'suspended': 1 if is_suspended(core) else 0,
         'acquires': counters.acquires,
         'created': counters.created,
         'create_errors': counters.create_errors,

@@ -22,6 +22,7 @@ cdef class PoolFacade:                     # set once
     cdef public object _signals
     cdef public object _collector
     cdef public object _closers
+    cdef public object _close_timeout
     cdef public object __orig_class__
 
     cdef bint look_for_overrides(self) except -1

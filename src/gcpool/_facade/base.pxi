@@ -40,6 +40,16 @@ cdef inline bint is_overridden(PoolFacade pool) except -1:
     return pool.look_for_overrides()
 
 
+cdef int warn_of_dropped_pool(PoolFacade pool) except -1:
+    import warnings
+    warnings.warn(
+        f'{pool!r} was dropped and never closed: expected close(), or a with block of the pool',
+        ResourceWarning,
+        source=pool,
+    )
+    return 0
+
+
 cdef class PoolFacade:
     """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
@@ -80,6 +90,11 @@ cdef class PoolFacade:
         self.checks_always = checks and check_interval <= 0
         self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
+
+    def __del__(self):
+        # At the end of the interpreter nobody is told: the system closes what is open.
+        if self._core is not None and self._core.size and not is_closed(self._core) and not gcp_is_finalizing():
+            warn_of_dropped_pool(self)
 
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
