@@ -9,7 +9,7 @@ from ._core import Waiter, logger
 from ._parameters import check_flag, check_optional_seconds
 from ._runtime_threads import SyncRuntime
 from ._time_limits import get_deadline, seconds
-from .exceptions import BaseError, ConnectionPoolClosedError, PoolNotSuspended, PoolSuspended, PoolTimeout
+from .exceptions import BaseError, ConnectionPoolClosedError, PoolInUse, PoolNotSuspended, PoolSuspended, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncLifecycle']
@@ -84,12 +84,21 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         if not check_flag('wait', wait):
             if timeout is not None:
                 raise ValueError(f'timeout={timeout!r} with wait=False: expected one of the two')
-            return self._close_without_waiting()
+            self._check_loop()
+            self._stop_serving()
+            return core.used
         deadline = get_deadline(core.now(), limit)
         waiter = Waiter(None)
         signal = self._arm(waiter)
         if deadline is None:
-            self._refuse_to_wait_for_itself('close')
+            try:
+                self._refuse_to_wait_for_itself('close')
+            except PoolInUse:
+                raise
+            except BaseException:
+                # A close that is cancelled later on leaves the pool closed, too.
+                self._stop_serving()
+                raise
         core.close()
         if self._collector is not None:
             self._collector.stop()
@@ -113,8 +122,8 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         self._end_tasks(deadline)
         return unreleased
 
-    def _close_without_waiting(self) -> int:
-        self._check_loop()
+    def _stop_serving(self) -> None:
+        """Close the pool without waiting for anything."""
         try:
             self._core.close(for_worker=True)
         finally:
@@ -122,7 +131,6 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             if self._collector is not None:
                 self._collector.stop()
             self._begin_disposals(self._core.now())
-        return self._core.used
 
     # -- drain --------------------------------------------------------------------------------------------------------
 

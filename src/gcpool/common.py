@@ -24,6 +24,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         @property
         def _check_timeout(self) -> float | None: ...
 
+        _close_timeout: float | None
+
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
         return self._core.size
@@ -81,6 +83,11 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._core.closed
 
     @property
+    def close_timeout(self) -> float | None:
+        """Seconds that leaving a ``with`` block of the pool waits for connections in use; None for no limit."""
+        return self._close_timeout
+
+    @property
     def is_full(self) -> bool:
         """Whether the pool has ``total_max_size`` connections."""
         return self._core.size >= self._core.total_max_size
@@ -100,6 +107,11 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     def __repr__(self) -> str:
         core = self._core
-        states = (('closed, ', core.closed), ('not open, ', not core.opened), ('suspended, ', core.is_suspended), ('', True))
+        states = (
+            ('closed, ', core.closed),
+            ('not open, ', not core.opened),
+            ('suspended, ', core.is_suspended),
+            ('', True),
+        )
         state = next(name for name, is_so in states if is_so)
         return f'<{type(self).__module__}.{type(self).__qualname__} {state}size {self._core.size} at {id(self):#x}>'

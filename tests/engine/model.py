@@ -4,6 +4,7 @@ It has only lists and dicts, and finds everything by walking through all of it. 
 acquires by the order of their arrival. Where the documents leave a choice, the comment says so.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -44,6 +45,7 @@ class Conn:
     holder: 'Acq | None' = None
     closed_over: bool = False
     suspect: bool = False
+    drained: bool = False
     check_pending: bool = False
     relief_since: int | None = None
     reason: str = ''  # why it is closed
@@ -74,6 +76,7 @@ class Model:
     idle_timeout: float
     max_lifetime: float
     collects: bool
+    opened: bool = True
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -84,6 +87,8 @@ class Model:
     notified: list[Acq] = field(default_factory=list)
     # Waiters for a connection to be closed, or (None) for the pool to be empty.
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
+    # Waiters for no connection of an endpoint to be in use or being created.
+    use_watchers: list[tuple[object, int]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
     overtaking_epoch: int = 0  # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
@@ -94,6 +99,8 @@ class Model:
     sleeps_until: float = math.inf  # when the collector looks again by itself
     wakes: int = 0
     closed: bool = False
+    suspended: bool = False
+    failing: bool = False
     shrunk: bool = False
     arrivals: int = 0
     releases: int = 0
@@ -119,6 +126,9 @@ class Model:
 
     def out(self, endpoint: int | None) -> list[Conn]:
         return self.of(endpoint, 'acquired', 'releasing')
+
+    def used(self, endpoint: int | None) -> list[Conn]:
+        return self.of(endpoint, 'creating', 'acquired', 'releasing')
 
     def closing(self, endpoint: int | None = None) -> int:
         return len(self.of(endpoint, 'closing'))
@@ -169,6 +179,7 @@ class Model:
             'acquired': len(self.out(None)),
             'waiting': len(self.waiting()),
             'endpoints': len(self.endpoints()),
+            'suspended': int(self.suspended),
             **self.counters,
         }
 
@@ -192,14 +203,14 @@ class Model:
             self.doom(acq.dead_conn, 'dead', for_worker=True)
             acq.dead_conn = None
 
-    def doom_in_any_order(self, orders: list[list[Conn]], reason: str) -> None:
+    def doom_in_any_order(self, orders: list[list[Conn]], reason: str, for_worker: bool = False) -> None:
         orders = [order for order in orders if order]
         for order in orders:
             for conn in order:
                 conn.state = 'closing'
                 conn.reason = reason
         if orders:
-            self.doomed.append(orders)
+            self.doomed_of(for_worker).append(orders)
 
     def evict(self, limit: float, for_worker: bool, reason: str = '') -> Conn | None:
         first = self.first_due()
@@ -284,7 +295,7 @@ class Model:
     def dispatch(self, for_worker: bool) -> None:
         """Give slots to the waiters that want one, first come, first served. At the total cap, close what is due first:
         at most as many at a time as there are endpoints in need."""
-        while wanting := self.wanting_slots():
+        while (wanting := self.wanting_slots()) and not self.suspended:
             if len(self.conns) < self.total_max_size:
                 acq = wanting[0]
                 self.leave_queue(acq)
@@ -300,6 +311,12 @@ class Model:
         told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)]
         self.told += [watcher for watcher, _ in told]
         self.watchers = [item for item in self.watchers if item not in told]
+        self.use_ended()
+
+    def use_ended(self) -> None:
+        told = [(watcher, endpoint) for watcher, endpoint in self.use_watchers if not self.used(endpoint)]
+        self.told += [watcher for watcher, _ in told]
+        self.use_watchers = [item for item in self.use_watchers if item not in told]
 
     def arrive(self, acq: Acq) -> None:
         if not acq.arrival:
@@ -311,7 +328,7 @@ class Model:
     def try_acquire(self, acq: Acq, now: float) -> bool:
         """Take an idle connection. One that must be closed first does not count: ask for a connection then."""
         ready = self.idle(acq.endpoint, core=True)[:1] or self.idle(acq.endpoint, core=False)[-1:]
-        if self.closed or not ready or ready[0].expires_at <= now:
+        if self.closed or self.suspended or not self.opened or not ready or ready[0].expires_at <= now:
             return False
         self.take_conn(acq, ready[0])
         self.arrive(acq)
@@ -319,15 +336,22 @@ class Model:
 
     def request(self, acq: Acq, now: float) -> None:
         dead_conn = acq.dead_conn
+        begins = dead_conn is None and not acq.has_waited
         self.doom_dead(acq)
-        if self.closed:
+        if self.closed or not self.opened:
             acq.state = 'refused'
             return
         self.arrive(acq)
         relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
-        if not queue or acq.arrival < queue[0].arrival:
+        if self.suspended:
+            for conn in self.expired_first(acq.endpoint, now):
+                self.doom(conn, 'lifetime', for_worker=True)
+                doomed.append(conn)
+            if self.failing and begins:
+                acq.state = 'refused'
+        elif not queue or acq.arrival < queue[0].arrival:
             for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
@@ -337,7 +361,7 @@ class Model:
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
                     self.take_ticket(acq)
-        if acq.conn is None:
+        if acq.conn is None and acq.state != 'refused':
             acq.state = 'waits'
             if not acq.has_waited:
                 acq.has_waited = True
@@ -347,6 +371,11 @@ class Model:
             self.count_as_relief(conn)
         if acq.state == 'waits' or relief_ended:
             self.dispatch(for_worker=True)
+
+    def expired_first(self, endpoint: int, now: float) -> list[Conn]:
+        """Those that would be served next and are too old."""
+        ready = self.idle(endpoint, core=True) + self.idle(endpoint, core=False)[::-1]
+        return list(itertools.takewhile(lambda conn: conn.expires_at <= now, ready))
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
         conn = acq.conn
@@ -425,6 +454,7 @@ class Model:
         self.counters['broken'] += 1
         if relief_ended:
             self.dispatch(for_worker=False)
+        self.use_ended()
 
     def begin_release(self, acq: Acq) -> bool:
         conn = acq.conn
@@ -462,10 +492,17 @@ class Model:
         over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
+        elif conn.drained:
+            self.doom(conn, 'drained', for_worker)
+            self.count_as_relief(conn)
         elif over:
             self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
-        elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now)):
+        elif (
+            queue
+            and not self.suspended
+            and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now))
+        ):
             acq = queue[0]
             if wanting and wanting[0].place < acq.place:
                 self.overtakings.append((self.pass_overtaking_time(now), acq.place))
@@ -473,7 +510,7 @@ class Model:
             conn.used_at = now
             self.take_conn(acq, conn)
             self.notified.append(acq)
-        elif queue or self.needs_relief():
+        elif not self.suspended and (queue or self.needs_relief()):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         else:
@@ -489,6 +526,7 @@ class Model:
                 self.wakes += 1
         if relief_ended:
             self.dispatch(for_worker)
+        self.use_ended()
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
@@ -574,7 +612,54 @@ class Model:
             pass
         self.dispatch(for_worker=False)
 
-    def close(self) -> None:
+    def suspend(self, fail: bool) -> bool:
+        if self.closed:
+            return False
+        self.suspended, self.failing = True, fail
+        return True
+
+    def resume(self, now: float) -> bool:
+        """Those who wait get what is idle, each endpoint's in the order of their arrival, and then free slots."""
+        if not self.suspended:
+            return False
+        self.suspended = self.failing = False
+        orders: list[list[Conn]] = []
+        for endpoint in sorted(self.endpoints()):
+            orders.append([])
+            while True:
+                for conn in self.expired_first(endpoint, now):
+                    conn.state = 'closing'
+                    orders[-1].append(conn)
+                ready = self.idle(endpoint, core=True)[:1] or self.idle(endpoint, core=False)[-1:]
+                if not ready or not self.queue(endpoint):
+                    break
+                acq = self.queue(endpoint)[0]
+                self.leave_queue(acq)
+                self.take_conn(acq, ready[0])
+                self.notified.append(acq)
+        self.doom_in_any_order(orders, 'lifetime', for_worker=True)
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
+        return True
+
+    def drain(self, endpoints: list[int], now: float, idle_only: bool) -> None:
+        relief_ended = self.pass_time(now) if endpoints else False
+        orders = []
+        for endpoint in endpoints:
+            orders.append(self.idle(endpoint, core=True) + self.idle(endpoint, core=False))
+            if not idle_only:
+                for conn in self.used(endpoint):
+                    conn.drained = True
+        if len(orders) == 1:
+            for conn in orders[0]:
+                self.doom(conn, 'drained', for_worker=True)
+                self.count_as_relief(conn)
+        else:
+            self.doom_in_any_order(orders, 'drained', for_worker=True)
+        if relief_ended:
+            self.dispatch(for_worker=True)
+
+    def close(self, for_worker: bool = False) -> None:
         self.closed = True
         for queue in self.queues.values():
             for acq in queue:
@@ -584,6 +669,7 @@ class Model:
         self.doom_in_any_order(
             [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())],
             'pool_closed',
+            for_worker,
         )
 
     def doom_acquired(self) -> int:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 import gcpool.threading
+from gcpool._lifecycle_threads import EVERY_ENDPOINT
 from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.pool_threads.support import Case, HookedManager, Manager
 from tests.support import Connection
@@ -27,6 +28,8 @@ DEFAULTS = {
     'dispose_timeout': None,
     'check_interval': 0.0,
     'check_timeout': None,
+    'open': True,
+    'close_timeout': 5.0,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -36,6 +39,7 @@ PROPERTIES = {
     'total_max_size': 5,
     'check_interval': 6.5,
     'check_timeout': 7.5,
+    'close_timeout': 8.5,
 }
 
 
@@ -59,11 +63,11 @@ def test_the_properties_tell_the_parameters() -> None:
     options: dict[str, Any] = PROPERTIES
     pool = ConnectionPool(Manager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int, float, float]
+    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int, float, float, float]
     assert pool.is_full is False
 
 
-@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full'])
+@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full', 'closed'])
 def test_the_properties_cannot_be_set(name: str) -> None:
     pool = ConnectionPool(Manager())
     value = getattr(pool, name)
@@ -78,7 +82,13 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('acquire', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
         ('release', {'conn': inspect.Parameter.empty, 'endpoint': inspect.Parameter.empty}),
         ('connection', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
-        ('close', {'timeout': None}),
+        ('open', {}),
+        ('close', {'timeout': None, 'wait': True}),
+        ('terminate', {}),
+        ('drain', {'endpoint': EVERY_ENDPOINT, 'idle_only': False}),
+        ('suspend', {'fail': False}),
+        ('resume', {}),
+        ('wait_idle', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
         ('get_stats', {}),
