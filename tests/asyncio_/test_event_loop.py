@@ -881,6 +881,7 @@ def test_a_pool_is_bound_to_the_loop_that_first_used_it_even_after_that_is_close
         with pytest.raises(EventLoopMismatch):
             asyncio.run(again())
     assert pool.get_size() == 1
+    pool.terminate()
 
 
 @pytest.mark.parametrize('background_collector', [False, True])

@@ -451,6 +451,16 @@ cdef class PoolCore:
 
     # -- for tests ----------------------------------------------------------------------------------------------------
 
+    @property
+    def watched_endpoints(self):
+        """The number of endpoints whose releases all take the core's lock."""
+        return <int>self.release_watches.used
+
+    @property
+    def use_watchers(self):
+        """The number of waiters until no connection of an endpoint is in use."""
+        return count_use_watchers(self)
+
     def try_acquire(self, object endpoint, double now):
         """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.
 

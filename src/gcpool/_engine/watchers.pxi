@@ -71,6 +71,18 @@ cdef bint watch_use(PoolCore core, Waiter w) except -1:
     return False
 
 
+cdef int count_use_watchers(PoolCore core) noexcept:
+    cdef int count = 0
+    cdef void *p
+    gcp_lock(&core.lock)
+    p = core.watchers.head
+    while p != NULL:
+        count += (<Waiter>p).watched is not None
+        p = (<Waiter>p).next
+    gcp_unlock(&core.lock)
+    return count
+
+
 cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
     # core.lock is held.
     w.core = core
