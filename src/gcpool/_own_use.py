@@ -7,7 +7,7 @@ the thread that enters a context (``SyncConnectionContext``).
 import gc
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from ._core import is_entered, is_entered_here
@@ -16,6 +16,8 @@ __all__ = ['describe_own_use', 'running_hook', 'task_holds', 'thread_holds']
 
 # The methods of a manager during which the pool counts a connection of theirs as in use.
 HOOKS = ('create', 'dispose', 'check_aliveness', 'on_acquire', 'on_release', 'is_broken')
+
+COROUTINES = (AsyncGeneratorType, CoroutineType, GeneratorType)
 
 # With these, many threads of the program run in one thread of the system, and a context does not tell them apart.
 GREEN_THREADS = ('gevent', 'eventlet')
@@ -76,15 +78,20 @@ def task_holds(coroutine: object, pool: object) -> bool:
 def _referents(coroutine: Any) -> Iterator[object]:
     # What the frames of a task refer to, their stacks included: a block that is entered has its context there.
     while coroutine is not None:
-        for thing in gc.get_referents(coroutine):
+        things = gc.get_referents(coroutine)
+        for thing in things:
             yield thing
             if isinstance(thing, FrameType):
                 yield from gc.get_referents(thing)
-        coroutine = next(
-            (
-                inner
-                for name in ('cr_await', 'gi_yieldfrom', 'ag_await')
-                if (inner := getattr(coroutine, name, None)) is not None
-            ),
-            None,
-        )
+        coroutine = _awaited_by(coroutine, things)
+
+
+def _awaited_by(coroutine: object, things: list[object]) -> object:
+    for name in ('cr_await', 'gi_yieldfrom', 'ag_await'):
+        inner = getattr(coroutine, name, None)
+        if inner is not None:
+            return inner
+    if isinstance(coroutine, COROUTINES):
+        return None
+    # An iterator around a coroutine, as the step of an asynchronous generator.
+    return next((thing for thing in things if isinstance(thing, COROUTINES)), None)

@@ -48,10 +48,11 @@ def test_terminate_in_a_signal_handler_that_interrupts_a_method_of_the_manager(w
                     signal.raise_signal(signal.SIGALRM)
                 return step
 
-        pool: ConnectionPool[str, Connection] = ConnectionPool(Interrupting(), min_idle=0, idle_timeout=0)
+        idle_timeout = 0 if where == 'dispose' else 60
+        pool: ConnectionPool[str, Connection] = ConnectionPool(Interrupting(), min_idle=0, idle_timeout=idle_timeout)
         manager: Any = pool._manager
         case.pool.close()
-        previous = signal.signal(signal.SIGALRM, lambda *_: (pool.terminate(), None)[1])
+        previous = signal.signal(signal.SIGALRM, lambda *_: pool.terminate())
         closed = False
         case_pool, case.pool = case.pool, pool
         try:

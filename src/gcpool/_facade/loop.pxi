@@ -105,6 +105,7 @@ cdef class OwnLoop:
             if self.loop is not None and self.fork_epoch == self.core.fork_epoch:
                 if not self.may_leave():
                     raise EventLoopMismatch(self.describe_mismatch(loop))
+                forget_wake(self.core)      # the collector's timer has stayed in the other loop
             self.loop = loop
             self.fork_epoch = self.core.fork_epoch
         mark = gcp_loop_mark()
