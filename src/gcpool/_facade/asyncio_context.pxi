@@ -3,7 +3,7 @@ def is_entered(object thing, object pool):
     return (
         type(thing) is AsyncConnectionContext
         and (<AsyncConnectionContext>thing).pool is pool
-        and (<AsyncConnectionContext>thing).entry is not None
+        and is_lease_of_this_process(<AsyncConnectionContext>thing)
     )
 
 

@@ -29,7 +29,12 @@ def is_entered_here(object thing, object pool):
     if type(thing) is not SyncConnectionContext:
         return False
     context = thing
-    return context.pool is pool and gcp_load_int(&context.use) == IN_USE and context.thread == gcp_this_thread()
+    return (
+        context.pool is pool
+        and gcp_load_int(&context.use) == IN_USE
+        and context.thread == gcp_this_thread()
+        and is_lease_of_this_process(context)
+    )
 
 
 # The state of a context. It changes atomically, because two threads may enter or leave one context at once, and an
