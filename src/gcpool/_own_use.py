@@ -62,9 +62,15 @@ def _is_called_on(frame: FrameType, manager: object) -> bool:
 
 def thread_holds(pool: object) -> bool:
     """Whether the calling thread is inside a block of ``pool.connection()``."""
-    if any(name in sys.modules for name in GREEN_THREADS):
+    if any(name in sys.modules for name in GREEN_THREADS) or _is_greenlet():
         return False
     return any(is_entered_here(thing, pool) for thing in gc.get_objects())
+
+
+def _is_greenlet() -> bool:
+    # Whether the caller runs in a greenlet of some other package's. Only the main one of a thread has no parent.
+    greenlet = sys.modules.get('greenlet')
+    return greenlet is not None and greenlet.getcurrent().parent is not None
 
 
 def task_holds(coroutine: object, pool: object) -> bool:
