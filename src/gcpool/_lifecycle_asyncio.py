@@ -1,7 +1,12 @@
-"""How a pool is opened and closed, drained and suspended. The half for threads is generated from the half for asyncio."""
+"""How a pool is opened and closed, drained and suspended.
+
+The half for threads is generated from the half for asyncio.
+"""
 
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
+
+from typing_extensions import Self
 
 from ._core import Waiter, logger
 from ._parameters import check_flag, check_optional_seconds
@@ -41,10 +46,10 @@ class AsyncLifecycle(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Co
             raise ConnectionPoolClosedError(
                 f'{self!r} is closed and cannot be opened again: expected a new pool for more connections'
             )
-        if self._core.open() and self._collector is not None:
+        if self._core.open(self._core.now()) and self._collector is not None:
             self._collector.start()
 
-    async def __aenter__(self: SelfT) -> SelfT:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 

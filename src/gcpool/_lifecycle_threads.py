@@ -1,9 +1,14 @@
 # Generated from src/gcpool/_lifecycle_asyncio.py by .github/scripts/generate_threading.py; do not edit.
 
-"""How a pool is opened and closed, drained and suspended. The half for threads is generated from the half for asyncio."""
+"""How a pool is opened and closed, drained and suspended.
+
+The half for threads is generated from the half for asyncio.
+"""
 
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
+
+from typing_extensions import Self
 
 from ._core import Waiter, logger
 from ._parameters import check_flag, check_optional_seconds
@@ -43,10 +48,10 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             raise ConnectionPoolClosedError(
                 f'{self!r} is closed and cannot be opened again: expected a new pool for more connections'
             )
-        if self._core.open() and self._collector is not None:
+        if self._core.open(self._core.now()) and self._collector is not None:
             self._collector.start()
 
-    def __enter__(self: SelfT) -> SelfT:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

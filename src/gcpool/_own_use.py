@@ -26,8 +26,8 @@ GREEN_THREADS = ('gevent', 'eventlet')
 def describe_own_use(pool: object, method: str, where: str) -> str:
     """The message of a ``PoolInUse``."""
     return (
-        f'{method}() of {pool!r} was called inside {where}, whose connection it would wait for: expected it after that, '
-        'or with a timeout'
+        f'{method}() of {pool!r} was called inside {where}, whose connection it would wait for: '
+        'expected it after that, or with a timeout'
     )
 
 
@@ -42,7 +42,7 @@ def running_hook(manager: object) -> str | None:
         code = getattr(getattr(method, '__func__', method), '__code__', None)
         if code is not None:
             codes[id(code)] = name
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect takes long to import
     while frame is not None:
         name = codes.get(id(frame.f_code), '')
         if name and _is_called_on(frame, manager):

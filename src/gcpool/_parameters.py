@@ -3,12 +3,13 @@
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ._core import ENDLESS, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
+    'NO_ENDPOINT',
     'Hooks',
     'check_acquired',
     'check_check_parameters',
@@ -16,10 +17,18 @@ __all__ = [
     'check_flag',
     'check_manager',
     'check_optional_seconds',
+    'check_pin',
+    'check_reconnecting',
     'make_core',
 ]
 
 MAX_SIZE = 2**31 - 1
+
+# Seconds that a connect of the pool's own may take by default.
+DEFAULT_CREATE_TIMEOUT = 30.0
+
+# max_connecting where connections are created in the background.
+DEFAULT_CONNECTING = 2
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -33,6 +42,12 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 def _limit(seconds: float | None) -> float | None:
     # To managers, only None means no limit.
     return None if seconds is None or seconds >= ENDLESS else seconds
+
+
+def _random() -> float:
+    import random
+
+    return random.random()  # noqa: S311
 
 
 def _check_count(name: str, value: Any, minimum: int) -> int:
@@ -49,12 +64,25 @@ def _check_count(name: str, value: Any, minimum: int) -> int:
     return count
 
 
+class _NoEndpoint:
+    """The type of :py:data:`NO_ENDPOINT`."""
+
+    def __repr__(self) -> str:
+        return 'NO_ENDPOINT'
+
+
+#: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
+NO_ENDPOINT: Final = _NoEndpoint()
+
+
 class Hooks:
     """Which of the optional methods a manager overrides. Found out once, so that the others cost nothing.
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
-    :raises TypeError: when a hook is no method, or ``normalize`` a coroutine function
+    :raises TypeError: when a hook is no method, or one that is plain in both runtimes (``normalize``, ``is_refusal``,
+        ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or ``default_endpoint`` is
+        not hashable
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -63,13 +91,46 @@ class Hooks:
         self.checks, self.acquire, self.release, self.dead, self.broken = (
             self._has(manager, base, name) for name in self.NAMES
         )
-        self.normalize: Callable[[Any], Any] | None = None
-        if self._has(manager, base, 'normalize') and not _is_made_up(manager, 'normalize'):
-            if _is_coroutine_function(manager.normalize):
-                raise TypeError(
-                    f'normalize() of connection_manager {manager!r} is a coroutine function: expected a plain one'
-                )
-            self.normalize = manager.normalize
+        self.normalize: Callable[[Any], Any] | None = self._plain(manager, base, 'normalize')
+        #: ``is_refusal(endpoint, exc)``, if the manager overrides it.
+        self.refusal: Callable[[Any, BaseException], bool] | None = self._plain(manager, base, 'is_refusal')
+        #: ``describe_endpoint(endpoint)``, if the manager overrides it.
+        self.describe: Callable[[Any], object] | None = self._plain(manager, base, 'describe_endpoint')
+        self.broken_on_cancel: bool = self._is_broken_on_cancel(manager)
+        #: The endpoint of those who name none; :py:data:`NO_ENDPOINT` if the manager has none.
+        self.default_endpoint: Any = self._default_endpoint(manager)
+
+    @classmethod
+    def _plain(cls, manager: Any, base: type, name: str) -> Callable[..., Any] | None:
+        if not cls._has(manager, base, name) or _is_made_up(manager, name):
+            return None
+        method: Callable[..., Any] = getattr(manager, name)
+        if _is_coroutine_function(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: expected a plain one')
+        return method
+
+    @staticmethod
+    def _is_broken_on_cancel(manager: Any) -> bool:
+        value = getattr(manager, 'broken_on_cancel', False)
+        if isinstance(value, bool):
+            return value
+        if _is_made_up(manager, 'broken_on_cancel'):
+            return False
+        raise TypeError(f'connection_manager.broken_on_cancel is {value!r}: expected a bool')
+
+    @staticmethod
+    def _default_endpoint(manager: Any) -> Any:
+        endpoint = getattr(manager, 'default_endpoint', NO_ENDPOINT)
+        if endpoint is NO_ENDPOINT or _is_made_up(manager, 'default_endpoint'):
+            return NO_ENDPOINT
+        try:
+            hash(endpoint)
+        except TypeError:
+            # Not quoted, because it may hold a password.
+            raise TypeError(
+                f'connection_manager.default_endpoint is a {type(endpoint).__name__}: expected a hashable endpoint'
+            ) from None
+        return endpoint
 
     @staticmethod
     def _has(manager: object, base: type, name: str) -> bool:
@@ -113,8 +174,8 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
 
 
 def _is_made_up(manager: object, name: str) -> bool:
-    # Whether a mock has made the method up. A mock has every method, and its normalize() returns the same object for
-    # all endpoints, so that they would count as one.
+    # Whether a mock has made the attribute up. A mock has every one: its normalize() returns the same object for all
+    # endpoints, so that they would count as one, and to its is_refusal() every error is a refusal.
     mock = sys.modules.get('unittest.mock')
     if mock is None:
         return False
@@ -161,7 +222,13 @@ def make_core(
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
-    opened: bool = True,
+    min_size: int,
+    create_in_background: bool,
+    max_connecting: int | None,
+    reconnect_timeout: float,
+    fail_fast: bool,
+    waits_when_full: bool,
+    opened: bool,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -181,6 +248,13 @@ def make_core(
         raise ValueError(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
+    min_size = _check_count('min_size', min_size, 0)
+    if min_size > max_size:
+        raise ValueError(f'min_size={min_size} is greater than max_size={max_size}: expected at most that')
+    create_in_background = check_flag('create_in_background', create_in_background)
+    if max_connecting is None:
+        max_connecting = DEFAULT_CONNECTING if create_in_background else 0
+    max_connecting = _check_count('max_connecting', max_connecting, 0)
     return PoolCore(
         min_idle,
         max_size,
@@ -191,7 +265,16 @@ def make_core(
         clock,
         wake_collector,
         normalize,
-        opened,
+        min_size=min_size,
+        creates_in_background=create_in_background,
+        max_connecting=max_connecting,
+        reconnect_timeout=reconnect_timeout,
+        fails_fast=fail_fast,
+        keeps_growth=bool(
+            min_size or create_in_background or max_connecting or reconnect_timeout or fail_fast or waits_when_full
+        ),
+        random=_random if reconnect_timeout or fail_fast or min_size or waits_when_full else None,
+        opened=opened,
     )
 
 
@@ -215,6 +298,54 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_reconnecting(
+    manager: object,
+    hooks: Hooks,
+    *,
+    create_timeout: float | None,
+    reconnect_timeout: float,
+    reconnect_failed: Callable[..., object] | None,
+    wait_when_full: bool,
+    fail_fast: bool,
+    asynchronous: bool,
+) -> tuple[float, float]:
+    """Check the parameters of connects of the pool's own, and of failing ones.
+
+    :return: the time limit of a connect in seconds, and ``reconnect_timeout``
+    """
+    limit = check_optional_seconds('create_timeout', create_timeout)
+    if limit == 0:
+        raise ValueError(f'create_timeout={create_timeout!r}: expected more than 0 seconds, or None for 30')
+    reconnect_timeout = float(checked_seconds('reconnect_timeout', reconnect_timeout))
+    if reconnect_failed is not None:
+        if not callable(reconnect_failed):
+            raise TypeError(f'reconnect_failed={reconnect_failed!r}: expected a function')
+        if not asynchronous and _is_coroutine_function(reconnect_failed):
+            raise TypeError(f'reconnect_failed={reconnect_failed!r} is a coroutine function: expected a plain one')
+        if not reconnect_timeout:
+            raise ValueError('reconnect_failed was given without reconnect_timeout: expected more than 0 seconds')
+    if check_flag('wait_when_full', wait_when_full) and hooks.refusal is None:
+        raise ValueError(f'wait_when_full=True: connection_manager {manager!r} has no method is_refusal()')
+    if check_flag('fail_fast', fail_fast) and reconnect_timeout:
+        raise ValueError(
+            f'fail_fast=True and reconnect_timeout={reconnect_timeout}: expected one of them, '
+            'because an acquire either fails at once or waits'
+        )
+    return DEFAULT_CREATE_TIMEOUT if limit is None else limit, reconnect_timeout
+
+
+def check_pin(size: object, min_size: int, max_size: int) -> int:
+    """Check the size that an endpoint is to be warmed up to. None means ``min_size``."""
+    if size is None:
+        if not min_size:
+            raise ValueError('size=None: expected a number of connections, because the pool has no min_size')
+        return min_size
+    count = _check_count('size', size, 0)
+    if count > max_size:
+        raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
+    return count
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -58,9 +58,8 @@ def test_a_pool_moves_after_a_loop_that_ended_in_the_middle_of_an_acquire() -> N
         assert not job.done
 
     async def use() -> None:
-        async with pool:
-            async with pool.connection('a'):
-                pass
+        async with pool, pool.connection('a'):
+            pass
 
     asyncio.run(wait())
     pool.resume()
@@ -150,10 +149,14 @@ def test_terminate_after_the_loop_was_closed_leaves_no_socket_open(caplog: pytes
         await pool.release(conns[0], 'a')
 
     asyncio.run(use())
-    # By the finalizer of the socket.
-    with pytest.warns(ResourceWarning, match='unclosed'):
+
+    def end() -> None:
         pool.terminate()
         gc.collect()
+
+    # By the finalizer of the socket.
+    with pytest.warns(ResourceWarning, match='unclosed'):
+        end()
     for peer in manager.peers:
         peer.settimeout(PATIENCE)
         assert peer.recv(1) == b''

@@ -334,7 +334,7 @@ class Model:
         self.arrive(acq)
         return True
 
-    def request(self, acq: Acq, now: float) -> None:
+    def request(self, acq: Acq, now: float) -> None:  # noqa: C901
         dead_conn = acq.dead_conn
         begins = dead_conn is None and not acq.has_waited
         self.doom_dead(acq)

@@ -515,7 +515,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def open(self) -> None:
         self.step()
-        assert self.core.open() is not self.model.closed
+        assert self.core.open(self.now) is not self.model.closed
         self.model.opened = self.model.opened or not self.model.closed
 
     @precondition(lambda self: not self.model.suspended)

@@ -213,7 +213,7 @@ async def test_a_suspended_pool_serves_nobody_and_then_all_in_order() -> None:
         case.pool.resume()
         for job in jobs:
             await job.result()
-        assert served == sorted(served) or case.pool.max_size > 1
+        assert sorted(served) == [0, 1, 2, 3, 4]
         assert case.stats['suspended'] == 0
         assert case.stats['created'] == 2
 
@@ -385,7 +385,7 @@ async def test_a_failover_is_a_drain_in_a_suspended_pool() -> None:
 @pytest.mark.parametrize('fail', [1, None, 'yes'])
 async def test_wrong_arguments_do_not_suspend_the_pool(fail: Any) -> None:
     async with Case() as case:
-        with pytest.raises(TypeError, match='fail=.*: expected a bool'):
+        with pytest.raises(TypeError, match=r'fail=.*: expected a bool'):
             case.pool.suspend(fail=fail)
         assert await case.cycle('a') == 'a1'
 

@@ -103,12 +103,17 @@ async def test_the_block_of_a_pool_opens_it_and_closes_it() -> None:
 async def test_leaving_the_block_waits_for_close_timeout_and_no_longer() -> None:
     async with Case(close_timeout=0.01) as case:
         assert case.pool.close_timeout == 0.01
-        with pytest.raises(LookupError):
+        out = []
+
+        async def use() -> None:
             async with case.pool:
-                conn = await case.pool.acquire('a')
+                out.append(await case.pool.acquire('a'))
                 raise LookupError
+
+        with pytest.raises(LookupError):
+            await use()
         assert case.manager.living == []
-        await case.release(conn)
+        await case.release(*out)
 
 
 async def test_leaving_the_block_of_a_pool_that_was_closed_in_it_does_nothing_more() -> None:
@@ -239,11 +244,10 @@ async def test_a_call_in_a_block_that_would_wait_for_the_block_is_refused(method
 
 
 async def test_a_call_in_a_block_with_a_time_limit_is_not_refused() -> None:
-    async with Case() as case:
-        async with case.pool.connection('a'):
-            with pytest.raises(PoolTimeout, match=r'1 connections were still in use after 0\.01 s'):
-                await case.pool.wait_idle(timeout=0.01)
-            assert await case.pool.close(timeout=0) == 1
+    async with Case() as case, case.pool.connection('a'):
+        with pytest.raises(PoolTimeout, match=r'1 connections were still in use after 0\.01 s'):
+            await case.pool.wait_idle(timeout=0.01)
+        assert await case.pool.close(timeout=0) == 1
 
 
 async def test_a_call_in_a_block_that_was_left_or_belongs_to_another_pool_is_not_refused() -> None:
@@ -384,6 +388,7 @@ async def test_a_pool_that_is_dropped_in_order_gives_none(end: str) -> None:
             else:
                 assert await pool.close(wait=False) == 1
             await pool.release(conn, 'a')
-        await until(lambda: pool.get_size() == 0)
+        core = pool._core
+        await until(lambda: core.size == 0)
         del pool
         gc.collect()

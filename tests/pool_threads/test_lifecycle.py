@@ -105,12 +105,17 @@ def test_the_block_of_a_pool_opens_it_and_closes_it() -> None:
 def test_leaving_the_block_waits_for_close_timeout_and_no_longer() -> None:
     with Case(close_timeout=0.01) as case:
         assert case.pool.close_timeout == 0.01
-        with pytest.raises(LookupError):
+        out = []
+
+        def use() -> None:
             with case.pool:
-                conn = case.pool.acquire('a')
+                out.append(case.pool.acquire('a'))
                 raise LookupError
+
+        with pytest.raises(LookupError):
+            use()
         assert case.manager.living == []
-        case.release(conn)
+        case.release(*out)
 
 
 def test_leaving_the_block_of_a_pool_that_was_closed_in_it_does_nothing_more() -> None:
@@ -239,11 +244,10 @@ def test_a_call_in_a_block_that_would_wait_for_the_block_is_refused(method: str)
 
 
 def test_a_call_in_a_block_with_a_time_limit_is_not_refused() -> None:
-    with Case() as case:
-        with case.pool.connection('a'):
-            with pytest.raises(PoolTimeout, match=r'1 connections were still in use after 0\.01 s'):
-                case.pool.wait_idle(timeout=0.01)
-            assert case.pool.close(timeout=0) == 1
+    with Case() as case, case.pool.connection('a'):
+        with pytest.raises(PoolTimeout, match=r'1 connections were still in use after 0\.01 s'):
+            case.pool.wait_idle(timeout=0.01)
+        assert case.pool.close(timeout=0) == 1
 
 
 def test_a_call_in_a_block_that_was_left_or_belongs_to_another_pool_is_not_refused() -> None:
@@ -384,6 +388,7 @@ def test_a_pool_that_is_dropped_in_order_gives_none(end: str) -> None:
             else:
                 assert pool.close(wait=False) == 1
             pool.release(conn, 'a')
-        until(lambda: pool.get_size() == 0)
+        core = pool._core
+        until(lambda: core.size == 0)
         del pool
         gc.collect()

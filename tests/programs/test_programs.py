@@ -95,7 +95,9 @@ class Telling(Manager):
 @RUNTIMES
 @pytest.mark.parametrize('collector', [False, True])
 def test_a_pool_may_be_terminated_at_exit(runtime: str, collector: bool) -> None:
-    body = AT_THE_END.format(timeout=', timeout=None' if runtime == 'threads' else '') + f"""
+    body = (
+        AT_THE_END.format(timeout=', timeout=None' if runtime == 'threads' else '')
+        + f"""
 async def main():
     global pool, held
     pool = ConnectionPool(Telling(), background_collector={collector})
@@ -106,6 +108,7 @@ async def main():
 run(main)
 os.write(1, b'end ')
 """
+    )
     # A loop that has ended closes nothing any more: the connections are dropped.
     closed, told = ('end closed closed ', '') if runtime == 'threads' else ('end ', '.*dropped 2 connections of it\n')
     assert run(runtime, body, warnings=told) == closed
@@ -114,7 +117,9 @@ os.write(1, b'end ')
 @pytest.mark.leak
 @RUNTIMES
 def test_a_pool_may_be_terminated_when_the_process_is_told_to_end(runtime: str) -> None:
-    body = AT_THE_END.format(timeout=', timeout=None' if runtime == 'threads' else '') + """
+    body = (
+        AT_THE_END.format(timeout=', timeout=None' if runtime == 'threads' else '')
+        + """
 from gcpool.exceptions import ConnectionPoolClosedError
 
 async def main():
@@ -132,6 +137,7 @@ async def main():
 
 run(main)
 """
+    )
     printed = run(runtime, body).split()
     assert sorted(printed) == ['closed', 'closed', 'end', 'refused']
     assert printed[-1] == 'end'

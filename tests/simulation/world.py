@@ -8,9 +8,9 @@ Each seed draws a world of its own: the parameters of the pool, the hooks that t
 happens, and which faults do not happen at all.
 """
 
+import contextlib
 import gc
 import logging
-import contextlib
 import random
 import sys
 from collections.abc import Callable, Container, Generator, Iterator
@@ -759,7 +759,7 @@ class World:
             if twice:
                 yield from self.runtime.release(conn, endpoint)
 
-    def live(self, user: User) -> Steps:
+    def live(self, user: User) -> Steps:  # noqa: C901
         """What a user does all the time."""
         runtime = self.runtime
         while True:

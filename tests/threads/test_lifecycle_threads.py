@@ -30,8 +30,7 @@ def test_terminate_needs_no_lock_that_the_thread_it_interrupts_may_hold(lock: An
         with lock:
             case.pool.terminate()
         with pytest.raises(ConnectionPoolClosedError):
-            case.release(waiter.result())
-            case.pool.acquire('a')
+            waiter.result()
         until(lambda: case.pool.get_size() == 0)
         assert case.manager.living == []
         case.release(conns[1])
@@ -116,9 +115,8 @@ def test_a_context_counts_as_entered_until_it_is_left() -> None:
     with Case() as case:
         context = case.pool.connection('a')
         for _ in range(2):
-            with context:
-                with pytest.raises(PoolInUse):
-                    case.pool.wait_idle()
+            with context, pytest.raises(PoolInUse):
+                case.pool.wait_idle()
             case.pool.wait_idle()
 
 

@@ -20,9 +20,9 @@ cdef inline void note_end_of_use(PoolCore core, EndpointPool ep, Entry e) noexce
 cdef bint drain_pool(PoolCore core, EndpointPool ep, bint idle_only) noexcept:
     # Both locks are held. False if there is no memory; nothing is changed then.
     cdef ReleaseWatch *watch = NULL
-    cdef int used = used_count(ep)
+    cdef int begun = begun_count(ep)
     cdef void *p
-    if not idle_only and used:
+    if not idle_only and begun:
         watch = watch_releases(core, ep)
         if watch == NULL:
             return False
@@ -34,7 +34,7 @@ cdef bint drain_pool(PoolCore core, EndpointPool ep, bint idle_only) noexcept:
     if watch != NULL:
         core.drains += 1
         watch.drained_at = core.drains
-        watch.drained = used
+        watch.drained = begun
     return True
 
 
@@ -49,6 +49,7 @@ cdef int drain(PoolCore core, list pools, double now, bint idle_only) except -1:
         relief_ended = advance_relief(core, now) or relief_ended
         gcp_lock(&ep.lock)
         done = ep.forgotten or made_before_fork(core, ep.fork_epoch) or drain_pool(core, ep, idle_only)
+        note_short(core, ep, now)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         if not done:
@@ -57,5 +58,5 @@ cdef int drain(PoolCore core, list pools, double now, bint idle_only) except -1:
     if relief_ended:
         dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    notify_all(core, &served)
     return 0

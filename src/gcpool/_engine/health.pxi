@@ -122,7 +122,7 @@ cdef bint retire(
         take_watchers(core, None, &served)
     gcp_unlock(&core.lock)
     try:
-        notify_all(&served)
+        notify_all(core, &served)
     except BaseException:
         if out and doomed == NULL:      # the exception keeps the caller from closing the connection
             doom_again(core, e)

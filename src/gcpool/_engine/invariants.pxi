@@ -20,7 +20,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
         closing += ep.counts[CLOSING]
         idle += idle_count(ep)
         check_release_watch(core, ep, problems)
-        if ep.waiting and ep.size < core.max_size:
+        if ep.waiting and may_connect(core, ep) and has_uncovered_waiters(ep):
             wanting += 1
             if ep.heap_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
@@ -51,7 +51,7 @@ cdef int check_entry(PoolCore core, Entry e, list problems) except -1:
             problems.append(f'{e!r} is not at its place in the expiry queue')
         elif queue.items[e.heap_index].key != e.heap_key:
             problems.append(f'{e!r} has another key in the expiry queue')
-        if is_idle(e) and e.heap_key > deadline_of(core, e):
+        if is_idle(e) and e.heap_key > deadline_of(core, e, INFINITY):
             problems.append(f'{e!r} is queued later than its deadline')
     return 0
 
@@ -69,7 +69,7 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
         problems.append(f'{ep!r}: the size is not the sum of {counts}')
     if ep.size > core.max_size and not core.shrunk:
         problems.append(f'{ep!r} has more than max_size connections')
-    if ep.size == 0 and ep.waiting == 0:
+    if ep.size == 0 and ep.waiting == 0 and not is_needed(core, ep):
         problems.append(f'{ep!r} is empty and not forgotten')
     if ep.waiting and idle_count(ep) and not is_suspended(core):
         problems.append(f'{ep!r}: somebody waits beside an idle connection')
@@ -85,8 +85,8 @@ cdef int check_release_watch(PoolCore core, EndpointPool ep, list problems) exce
         p = (<Waiter>p).next
     if watchers != (0 if watch == NULL else watch.watchers):
         problems.append(f'{ep!r}: {watchers} waiters wait for the end of its use, and others are counted')
-    if watch != NULL and not 0 < watch.drained + watch.watchers <= used_count(ep) + watch.watchers:
-        problems.append(f'{ep!r}: {watch.drained} drained connections are out, of {used_count(ep)}')
+    if watch != NULL and not 0 < watch.drained + watch.watchers <= begun_count(ep) + watch.watchers:
+        problems.append(f'{ep!r}: {watch.drained} drained connections are out, of {begun_count(ep)}')
     if ep.size_for_release != (ep.size if watch == NULL else ANY_SIZE):
         problems.append(f'{ep!r} shows releases the size {ep.size_for_release}')
     return 0

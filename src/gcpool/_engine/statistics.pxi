@@ -37,6 +37,26 @@ cdef dict gauges_and_counters(PoolCore core):
     return stats
 
 
+cdef int count_used(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef int used = 0
+    for ep in endpoint_pools(core):
+        gcp_lock(&ep.lock)
+        used += used_count(ep)
+        gcp_unlock(&ep.lock)
+    return used
+
+
+cdef int count_waiters(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef int waiting = 0
+    for ep in endpoint_pools(core):
+        gcp_lock(&ep.lock)
+        waiting += ep.waiting
+        gcp_unlock(&ep.lock)
+    return waiting
+
+
 cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -1:
     cdef EndpointPool ep = find_pool(core, endpoint)
     cdef int size

@@ -73,7 +73,7 @@ cdef bint resume(PoolCore core, double now) except -1:
     advance_relief(core, now)
     dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    notify_all(core, &served)
     return True
 
 

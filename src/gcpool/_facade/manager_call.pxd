@@ -13,3 +13,9 @@ cdef class ManagerCall:                     # [owner]
 cdef class CreateCall(ManagerCall):
     cdef PoolCore core
     cdef Entry ticket
+
+
+cdef class Growing(ManagerCall):
+    cdef AsyncPool pool
+    cdef PoolCore core                      # kept here, too: a pool that is garbage may have dropped its reference
+    cdef readonly Entry ticket              # None: it has ended
