@@ -129,15 +129,16 @@ class AsyncDisposals(AsyncPool):
     def _end_closes_at_once(self) -> None:
         """For terminate(), wherever it was called: have what is doomed closed in the pool's loop, or drop it."""
         loop = self._bound_loop
-        try:
-            if loop is not None and not loop.is_closed():
+        if loop is not None and not loop.is_closed():
+            try:
                 # Also in the loop's own thread: a signal handler may run while the loop sleeps, and this wakes it.
                 loop.call_soon_threadsafe(self._spawn_disposals, self._core.now())
+            except RuntimeError:
+                # Another thread has closed the loop at this moment.
+                if not loop.is_closed():
+                    raise
+            else:
                 return
-        except RuntimeError:
-            # Another thread has closed the loop at this moment.
-            if not loop.is_closed():
-                raise
         self._drop_connections()
 
     def _drop_connections(self) -> None:
@@ -149,7 +150,7 @@ class AsyncDisposals(AsyncPool):
                 task = self._tasks.pop()
                 if not task.done():
                     # asyncio would log that it was never done. What it was about to close goes back to the doomed.
-                    task._log_destroy_pending = False
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
                     task.get_coro().close()
                 del task
             entry = core.take_doomed()

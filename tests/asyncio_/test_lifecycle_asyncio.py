@@ -353,7 +353,7 @@ async def test_a_close_that_is_cancelled_while_it_looks_for_a_block_closes_the_p
         conn = await case.pool.acquire('a')
         job = spawn(case.pool.close)
         await asyncio.sleep(0)
-        assert not case.pool.closed
+        assert not case.pool._core.closed
         job.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await job.result()

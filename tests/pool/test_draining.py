@@ -460,3 +460,67 @@ async def test_wrong_arguments_of_wait_idle_are_refused() -> None:
             await case.pool.wait_idle(timeout='soon')  # type: ignore[arg-type]
         with pytest.raises(ValueError, match='timeout=-1'):
             await case.pool.wait_idle(timeout=-1)
+
+
+# -- connections of the pool's own ------------------------------------------------------------------------------------
+
+
+async def test_what_is_drained_is_replaced_up_to_the_minimum() -> None:
+    async with Case(max_size=3) as case:
+        case.pool.warm_up('a', 2)
+        await case.pool.wait()
+        conn = await case.pool.acquire('a')
+        await case.pool.drain('a')
+        await until(lambda: case.stats['created'] == 3)
+        await case.release(conn)
+        await until(lambda: case.manager.living == ['a3', 'a4'])
+
+
+async def test_nothing_is_created_for_a_minimum_while_the_pool_is_suspended() -> None:
+    async with Case() as case:
+        case.pool.suspend()
+        case.pool.warm_up('a', 2)
+        await case.pool.wait_idle()
+        assert case.manager.calls == []
+        case.pool.resume()
+        await case.pool.wait()
+        assert case.manager.living == ['a1', 'a2']
+
+
+async def test_nothing_is_created_for_a_minimum_before_the_pool_is_open() -> None:
+    async with Case(open=False) as case:
+        case.pool.warm_up('a', 2)
+        await case.pool.wait_idle()
+        assert case.manager.calls == []
+        await case.pool.open()
+        await case.pool.wait()
+        assert case.manager.living == ['a1', 'a2']
+
+
+async def test_a_connect_of_the_pool_s_own_is_drained_too_and_no_use_to_wait_for() -> None:
+    async with Case() as case:
+        gate = Gate()
+        case.manager.script('create', gate)
+        case.pool.warm_up('a', 1)
+        await case.pool.wait_idle()
+        await gate.reached()
+        await case.pool.wait_idle()
+        await case.pool.drain('a')
+        gate.open()
+        await until(lambda: case.manager.living == ['a2'])
+        assert case.stats['closed_drained'] == 1
+        assert case.pool._core.watched_endpoints == 0
+
+
+async def test_a_connect_in_the_background_ends_idle_in_a_suspended_pool_and_serves_its_waiter_later() -> None:
+    async with Case(create_in_background=True) as case:
+        gate = Gate()
+        case.manager.script('create', gate)
+        job = spawn(case.cycle, 'a')
+        await gate.reached()
+        case.pool.suspend()
+        gate.open()
+        await until(lambda: case.stats['idle'] == 1)
+        assert case.stats['waiting'] == 1
+        case.pool.resume()
+        assert await job.result() == 'a1'

@@ -22,8 +22,7 @@ async def test_a_pool_that_is_not_open_serves_nobody_and_calls_nothing() -> None
             with pytest.raises(ConnectionPoolClosedError, match="the pool is not open yet: no connection to 'a' can"):
                 await case.pool.acquire('a', timeout=timeout)
         with pytest.raises(ConnectionPoolClosedError, match='not open yet'):
-            async with case.pool.connection('a'):
-                pass
+            await case.pool.connection('a').__aenter__()
         assert case.manager.calls == []
         assert case.stats['endpoints'] == 0
         await case.pool.open()
@@ -46,8 +45,7 @@ async def test_a_closed_pool_cannot_be_opened_again() -> None:
             with pytest.raises(ConnectionPoolClosedError, match='is closed and cannot be opened again'):
                 await case.pool.open()
             with pytest.raises(ConnectionPoolClosedError, match='cannot be opened again'):
-                async with case.pool:
-                    raise AssertionError('the block was entered')
+                await case.pool.__aenter__()
             with pytest.raises(ConnectionPoolClosedError, match='the pool is closed'):
                 await case.pool.acquire('a')
 
@@ -334,10 +332,14 @@ async def test_a_call_in_a_method_of_the_manager_that_would_wait_for_it_is_refus
     manager = ClosingManager(hook, method)
     async with Case(manager, min_idle=0, idle_timeout=3600) as case:
         manager.pool = case.pool
+
+        async def use() -> None:
+            async with case.pool.connection('a'):
+                raise LookupError
+
         for _ in range(2):
             with pytest.raises(LookupError):
-                async with case.pool.connection('a'):
-                    raise LookupError
+                await use()
         case.clock.advance(3600)
         await case.cycle('b')
         await until(lambda: len(manager.errors) == 1)

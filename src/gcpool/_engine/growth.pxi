@@ -125,7 +125,7 @@ cdef inline bint may_fill(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void fill_minimums(PoolCore core) noexcept:
-    # core.lock is held, no other. Not before the pool is open, nor while it is suspended: open() and resume() call this.
+    # core.lock is held, no other. Not before the pool is open, nor while it is suspended: open() and resume() come here.
     # Waiters come first: those that want a slot get all that are free. An endpoint that
     # may not be filled now leaves the list, and comes back when a connect or a pause has ended.
     cdef Growth g

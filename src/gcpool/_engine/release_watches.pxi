@@ -1,7 +1,7 @@
-# RELEASE WATCHES. Most releases look only at their endpoint pool, and make the connection idle (release_fast). A drained
-# connection must not become idle, and wait_idle() has to learn when the last connection in use comes back. So that the
-# other releases pay nothing for that, an endpoint pool that is watched shows them a size beyond every limit: the
-# comparison with max_size, which they make anyway, then sends them to release_with_core_lock().
+# RELEASE WATCHES. Most releases look only at their endpoint pool, and make the connection idle (release_fast). But a
+# drained connection must not become idle, and wait_idle() has to learn when the last connection in use comes back. An
+# endpoint pool that is watched for that shows releases a size beyond every limit: the comparison with max_size, which
+# they make anyway, then sends them to release_with_core_lock(). So the releases at other endpoints pay nothing.
 
 cdef int ANY_SIZE = 0x7FFFFFFF
 

@@ -1,6 +1,6 @@
 cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
-    # core.lock is held, no other. Moves the watchers whose time has come to the waiters that are to be notified. `gone` is
-    # the entry that is gone now, or None. The chain of watchers borrows its members, as the queues do: otherwise a task
+    # core.lock is held, no other. Moves the watchers whose time has come to the waiters that are to be notified. `gone`
+    # is the entry that is gone now, or None. The chain of watchers borrows its members, as the queues do: otherwise a task
     # that nothing will ever resume could not be collected while it watches.
     cdef void *p = chain_take_all(&core.watchers)
     cdef void *following
