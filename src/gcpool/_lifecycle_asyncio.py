@@ -4,9 +4,7 @@ The half for threads is generated from the half for asyncio.
 """
 
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Final, Generic
 
 from ._core import Waiter, logger
 from ._parameters import check_flag, check_optional_seconds
@@ -17,7 +15,8 @@ from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncLifecycle']
 
-SelfT = TypeVar('SelfT', bound='AsyncLifecycle[Any, Any]')
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _EveryEndpoint:
@@ -49,7 +48,7 @@ class AsyncLifecycle(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Co
         if self._core.open(self._core.now()) and self._collector is not None:
             self._collector.start()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> 'Self':
         await self.open()
         return self
 

@@ -6,9 +6,7 @@ The half for threads is generated from the half for asyncio.
 """
 
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Final, Generic
 
 from ._core import Waiter, logger
 from ._parameters import check_flag, check_optional_seconds
@@ -19,7 +17,8 @@ from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncLifecycle']
 
-SelfT = TypeVar('SelfT', bound='SyncLifecycle[Any, Any]')
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class _EveryEndpoint:
@@ -51,7 +50,7 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         if self._core.open(self._core.now()) and self._collector is not None:
             self._collector.start()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> 'Self':
         self.open()
         return self
 
