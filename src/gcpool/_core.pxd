@@ -21,6 +21,7 @@ include "_engine/fork.pxd"
 include "_engine/relief.pxd"
 include "_engine/overtaking.pxd"
 include "_engine/heap.pxd"
+include "_engine/release_watches.pxd"
 include "_engine/deadlines.pxd"
 include "_engine/statistics.pxd"
 

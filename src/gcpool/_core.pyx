@@ -57,11 +57,18 @@ cdef enum:          # Entry.state
     CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
     GONE
 
+cdef enum:          # PoolCore.restrictions, bits. If one is set, each acquire and release takes core.lock
+    NOT_OPEN = 1
+    SUSPENDED = 2   # nobody is served
+    FAILING = 4     # with SUSPENDED: acquires that begin are refused
+    RESUMING = 8    # waiters are served what became idle while the pool was suspended
+    CLOSED = 16
+
 cdef enum:          # Waiter.state
     FRESH
     QUEUED
     SERVED
-    REFUSED         # the pool is closed
+    REFUSED         # the pool is closed, or not open yet, or suspended: see Waiter.refusal
     TURNED_AWAY     # too many waiters were queued already
     FAILED          # no connection could be created for it: Waiter.error
     ENDPOINT_DOWN   # the same, and nothing was tried: the endpoint is in an outage
@@ -100,6 +107,8 @@ include "_engine/deadlines.pxi"
 include "_engine/eviction.pxi"
 # What is to be closed, and by whom.
 include "_engine/disposal.pxi"
+# Why some releases have to take the pool's lock.
+include "_engine/release_watches.pxi"
 # How many connections are being closed for endpoints that want a slot.
 include "_engine/relief.pxi"
 # Whether an endpoint can be connected to: outages, and when the next attempt is due.
@@ -124,9 +133,13 @@ include "_engine/health.pxi"
 include "_engine/taking.pxi"
 # What happens to the books in a forked child.
 include "_engine/fork.pxi"
-# close() and resize().
+# suspend() and resume().
+include "_engine/suspension.pxi"
+# drain().
+include "_engine/draining.pxi"
+# open(), close() and resize().
 include "_engine/lifecycle.pxi"
-# Who waits for a close, or for the pool to be empty.
+# Who waits for a close, for the end of a use, or for the pool to be empty.
 include "_engine/watchers.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"

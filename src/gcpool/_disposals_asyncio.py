@@ -126,6 +126,41 @@ class AsyncDisposals(AsyncPool):
             # For the done callbacks of the tasks, which asyncio calls at the next turn of the loop at the latest.
             await asyncio.sleep(0)
 
+    def _end_closes_at_once(self) -> None:
+        """For terminate(), wherever it was called: have what is doomed closed in the pool's loop, or drop it."""
+        loop = self._bound_loop
+        if loop is not None and not loop.is_closed():
+            try:
+                # Also in the loop's own thread: a signal handler may run while the loop sleeps, and this wakes it.
+                loop.call_soon_threadsafe(self._spawn_disposals, self._core.now())
+            except RuntimeError:
+                # Another thread has closed the loop at this moment.
+                if not loop.is_closed():
+                    raise
+            else:
+                return
+        self._drop_connections()
+
+    def _drop_connections(self) -> None:
+        """Forget what is doomed: it belongs to a loop that is closed, so that nothing can be awaited there."""
+        core = self._core
+        dropped = 0
+        while self._tasks or core.doomed:
+            while self._tasks:
+                task = self._tasks.pop()
+                if not task.done():
+                    # asyncio would log that it was never done. What it was about to close goes back to the doomed.
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    task.get_coro().close()
+                del task
+            entry = core.take_doomed()
+            if entry is not None:
+                core.disposed(entry, core.now())
+                core.forget_closed(entry)
+                dropped += 1
+        if dropped:
+            logger.warning('the event loop of the pool is closed: dropped %d connections of it', dropped)
+
     def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
         tasks: set[asyncio.Task[Any]] = set(self._tasks)
         if self._collector is not None and self._collector.task is not None:

@@ -17,6 +17,7 @@ __all__ = [
     'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
+    'check_flag',
     'check_manager',
     'check_optional_seconds',
     'check_pin',
@@ -40,6 +41,8 @@ class NullPoolParameters(TypedDict, total=False):
     max_waiting: int
     acquire_timeout: float | None
     dispose_timeout: float | None
+    open: bool
+    close_timeout: float | None
     create_timeout: float | None
     create_in_background: bool
     max_connecting: int | None
@@ -80,13 +83,6 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 def _limit(seconds: float | None) -> float | None:
     # To managers, only None means no limit.
     return None if seconds is None or seconds >= ENDLESS else seconds
-
-
-def _check_bool(name: str, value: object) -> bool:
-    # Not any truthy object: an int is more likely meant for another parameter.
-    if not isinstance(value, bool):
-        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
-    return value
 
 
 def _random() -> float:
@@ -259,6 +255,7 @@ def make_core(
     fail_fast: bool,
     waits_when_full: bool,
     keeps_idle: bool,
+    opened: bool,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -266,7 +263,7 @@ def make_core(
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
     idle_timeout, max_lifetime = check_times(idle_timeout, max_lifetime)
-    create_in_background = _check_bool('create_in_background', create_in_background)
+    create_in_background = check_flag('create_in_background', create_in_background)
     if max_connecting is None:
         max_connecting = DEFAULT_CONNECTING if create_in_background else 0
     max_connecting = check_count('max_connecting', max_connecting, 0)
@@ -295,6 +292,7 @@ def make_core(
         ),
         random=_random if reconnect_timeout or fail_fast or min_size or waits_when_full else None,
         keeps_idle=keeps_idle,
+        opened=opened,
     )
 
 
@@ -311,7 +309,7 @@ def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    _check_bool('background_collector', background_collector)
+    check_flag('background_collector', background_collector)
     limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
@@ -355,9 +353,9 @@ def check_reconnecting(
             raise TypeError(f'reconnect_failed={reconnect_failed!r} is a coroutine function: expected a plain one')
         if not reconnect_timeout:
             raise ValueError('reconnect_failed was given without reconnect_timeout: expected more than 0 seconds')
-    if _check_bool('wait_when_full', wait_when_full) and hooks.refusal is None:
+    if check_flag('wait_when_full', wait_when_full) and hooks.refusal is None:
         raise ValueError(f'wait_when_full=True: connection_manager {manager!r} has no method is_refusal()')
-    if _check_bool('fail_fast', fail_fast) and reconnect_timeout:
+    if check_flag('fail_fast', fail_fast) and reconnect_timeout:
         raise ValueError(
             f'fail_fast=True and reconnect_timeout={reconnect_timeout}: expected one of them, '
             'because an acquire either fails at once or waits'
@@ -395,6 +393,13 @@ def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
         count = parameters.pop(name, 0)
         if check_count(name, count, 0):
             raise ValueError(f'{name}={count!r}: {kept}: expected 0')
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Refuse a flag that is no bool. Not any truthy object counts: it is more likely meant for another parameter."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
+    return value
 
 
 def check_acquired(acquired: object) -> None:

@@ -32,9 +32,10 @@ from ._core import (
 from ._creates_asyncio import AsyncCreates, AsyncWorkers
 from ._disposals_asyncio import DEAD_HOOK_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
 from ._growing_asyncio import AsyncGrowing
+from ._own_use import describe_own_use, running_hook, task_holds
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
-from .exceptions import DiscardConnection, PoolTimeout
+from .exceptions import DiscardConnection, PoolInUse, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncRuntime']
@@ -123,6 +124,45 @@ class AsyncRuntime(
         def detach(self, conn: ConnectionT) -> None: ...
         def connection(self, endpoint: EndpointT = ..., timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
+    async def aclose(self, timeout: float | None = None, *, wait: bool = True) -> int:
+        """:py:meth:`close`, by the name that ``contextlib.aclosing`` calls."""
+        return await self.close(timeout, wait=wait)
+
+    def terminate(self) -> None:
+        """Close the pool now, as ``close(0)`` does, without waiting for the closes of its connections.
+
+        May be called anywhere: in a signal handler, by ``atexit``, in any thread, and after the event loop was closed.
+        If the pool's loop is not closed, tasks in it close the connections, each within 0.1 s, as soon as it runs. If
+        it is closed, the connections cannot be closed any more: the pool drops them, and the driver's finalizers close
+        the sockets, often with a ResourceWarning.
+        """
+        core = self._core
+        if self._collector is not None:
+            self._collector.stop()
+        try:
+            core.close()
+        finally:
+            core.doom_acquired()
+            self._end_closes_at_once()
+
+    async def _refuse_to_wait_for_itself(self, method: str) -> None:
+        """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""
+        hook = running_hook(self._manager)
+        if hook is not None:
+            raise PoolInUse(describe_own_use(self, method, f"the manager's {hook}()"))
+        task = asyncio.current_task()
+        if self._core.used and task is not None:
+            # What the task is in the middle of can be seen only while it waits.
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[bool] = loop.create_future()
+            loop.call_soon(self._look_into_task, task, answer, context=Context())
+            if await answer:
+                raise PoolInUse(describe_own_use(self, method, 'a block of connection() of the same task'))
+
+    def _look_into_task(self, task: 'asyncio.Task[Any]', answer: 'asyncio.Future[bool]') -> None:
+        if not answer.done():
+            answer.set_result(task_holds(task.get_coro(), self))
+
     async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
         """Acquire a connection if none is ready. Returns the waiter that was served it, and still owns it."""
         if endpoint is UNSET:
@@ -152,6 +192,10 @@ class AsyncRuntime(
     async def _wait_until_closed(
         self, entry: Entry, deadline: float | None = None, timeout: float | None = None
     ) -> None:
+        raise NotImplementedError
+
+    async def close(self, timeout: float | None = None, *, wait: bool = True) -> int:
+        """Closes the pool: see AsyncLifecycle."""
         raise NotImplementedError
 
     async def _release_after_error(self, lease: Lease, exc: BaseException) -> None:

@@ -28,6 +28,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         @property
         def _check_timeout(self) -> float | None: ...
 
+        _close_timeout: float | None
+
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
         return self._core.size
@@ -35,7 +37,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def get_stats(self) -> dict[str, int]:
         """Return gauges and counters of the whole pool.
 
-        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
+        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``,
+        ``suspended`` (1 or 0). Counters since the
         pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
         connection, including cancelled and interrupted ones), ``dead`` (found dead by a check), ``broken`` (unfit when
         returned, according to the manager), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
@@ -129,6 +132,16 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._check_timeout
 
     @property
+    def closed(self) -> bool:
+        """Whether the pool was closed. Connections may still be in use, and be closed when they are returned."""
+        return self._core.closed
+
+    @property
+    def close_timeout(self) -> float | None:
+        """Seconds that leaving a ``with`` block of the pool waits for connections in use; None for no limit."""
+        return self._close_timeout
+
+    @property
     def is_full(self) -> bool:
         """Whether the pool has ``total_max_size`` connections."""
         return self._core.size >= self._core.total_max_size
@@ -147,5 +160,12 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             self._note_replaced(name, False)
 
     def __repr__(self) -> str:
-        state = 'closed, ' if self._core.closed else ''
+        core = self._core
+        states = (
+            ('closed, ', core.closed),
+            ('not open, ', not core.opened),
+            ('suspended, ', core.is_suspended),
+            ('', True),
+        )
+        state = next(name for name, is_so in states if is_so)
         return f'<{type(self).__module__}.{type(self).__qualname__} {state}size {self._core.size} at {id(self):#x}>'

@@ -19,6 +19,9 @@ __all__ = [
     'DiscardConnection',
     'EndpointDown',
     'EventLoopMismatch',
+    'PoolInUse',
+    'PoolNotSuspended',
+    'PoolSuspended',
     'PoolTimeout',
     'TooManyRequests',
     'UnknownEndpoint',
@@ -48,6 +51,22 @@ class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
 
     A ``RuntimeError`` as in generic-connection-pool and a ``ValueError`` as in psycopg_pool.
     """
+
+
+class PoolInUse(BaseError, RuntimeError):
+    """A call would wait for its own caller to return a connection.
+
+    ``close()`` and ``wait_idle()`` without a timeout raise this inside a block of ``pool.connection()`` of the same
+    thread or task, and inside a method of the manager that the pool calls.
+    """
+
+
+class PoolSuspended(BaseError):
+    """The pool is suspended, and its acquires were told to fail instead of waiting: ``suspend(fail=True)``."""
+
+
+class PoolNotSuspended(BaseError, RuntimeError):
+    """``resume()`` was called, and the pool was not suspended."""
 
 
 class DiscardConnection(BaseError):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import SyncCallablesManager
-from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
+from ._core import PARALLEL_DISPOSALS, Entry, Waiter
+from ._lifecycle_threads import SyncLifecycle
 from ._limits import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_MAX_SIZE,
@@ -20,6 +21,7 @@ from ._parameters import (
     check_acquired,
     check_check_parameters,
     check_facade_parameters,
+    check_flag,
     check_manager,
     check_optional_seconds,
     check_reconnecting,
@@ -27,7 +29,6 @@ from ._parameters import (
     make_core,
     refuse_parameters_of_idle,
 )
-from ._runtime_threads import SyncRuntime
 from ._time_limits import get_deadline, seconds
 from ._workers.collector_threads import SyncCollector
 from .common import BaseConnectionPool
@@ -50,7 +51,7 @@ __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT'
 
 
 class ConnectionPool(
-    SyncRuntime[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
+    SyncLifecycle[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
 ):
     """A pool of connections to any number of endpoints.
 
@@ -72,6 +73,10 @@ class ConnectionPool(
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
     :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
         for 30. A connect of an acquire has the time that the acquire has left.
+    :param open: whether acquires are served at once. If not, :py:meth:`open` or an ``async with`` block opens the pool,
+        and nothing is started before that.
+    :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
+        close the others (as ``timeout`` of :py:meth:`close`); None for no limit
     :param min_size: number of connections that are kept for each live endpoint, those in use included (psycopg_pool,
         HikariCP). An endpoint is live while connections are in use or waited for, and for ``idle_timeout`` after that:
         then all are closed, core or not.
@@ -118,6 +123,8 @@ class ConnectionPool(
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
         create_timeout: float | None = None,
+        open: bool = True,  # noqa: A002
+        close_timeout: float | None = 5.0,
         min_size: int = 0,
         order: Literal['lifo', 'fifo'] = 'lifo',
         keep: Literal['size', 'idle'] = 'size',
@@ -133,11 +140,13 @@ class ConnectionPool(
         _clock: Callable[[], float] | None = None,
         _keeps_idle: bool = True,
     ):
-        check_manager(connection_manager, asynchronous=SyncRuntime.asynchronous)
+        check_manager(connection_manager, asynchronous=SyncLifecycle.asynchronous)
         acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
             acquire_timeout, dispose_timeout, dispose_batch_size, background_collector
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
+        check_flag('open', open)
+        close_timeout = check_optional_seconds('close_timeout', close_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
         create_limit, reconnect_timeout = check_reconnecting(
             connection_manager,
@@ -147,7 +156,7 @@ class ConnectionPool(
             reconnect_failed=reconnect_failed,
             wait_when_full=wait_when_full,
             fail_fast=fail_fast,
-            asynchronous=SyncRuntime.asynchronous,
+            asynchronous=SyncLifecycle.asynchronous,
         )
         collector = SyncCollector(self, 'gcpool-collector') if background_collector else None
         core = make_core(
@@ -172,6 +181,7 @@ class ConnectionPool(
             fail_fast=fail_fast,
             waits_when_full=wait_when_full,
             keeps_idle=_keeps_idle,
+            opened=open,
         )
         super().__init__(
             core,
@@ -192,10 +202,10 @@ class ConnectionPool(
             watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
             default_endpoint=hooks.default_endpoint,
         )
-        self._tasks = set()
         self._signals = set()
+        self._close_timeout = close_timeout
         self._collector = collector
-        if collector is not None:
+        if collector is not None and open:
             collector.start()
 
     @classmethod
@@ -293,51 +303,6 @@ class ConnectionPool(
             finally:
                 self._dispose_doomed()
 
-    def close(self, timeout: float | None = None) -> int:
-        """Close the pool: refuse new acquires, end the waiting ones, close every connection.
-
-        Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
-        expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
-        After this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when
-        the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
-
-        :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
-            limit. After the timeout each close still gets 0.1 s, or 1 ms once the call is nearly 0.5 s late.
-        :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning)
-        :raises TypeError: when ``timeout`` is not a number; the pool is not closed then
-        :raises ValueError: when ``timeout`` is negative or NaN; the pool is not closed then
-        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
-        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
-            after the other connections are closed; asyncio lets KeyboardInterrupt and SystemExit end the event loop's
-            run.
-        """
-        core = self._core
-        deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
-        waiter = Waiter(None)
-        signal = self._arm(waiter)
-        core.close()
-        if self._collector is not None:
-            self._collector.stop()
-        self._dispose_doomed(deadline)
-        try:
-            emptied = not core.watch_empty(waiter)
-            if not emptied:
-                logger.info('closing the pool: waiting for %d connections to be returned or closed', core.size)
-                emptied = self._wait(signal, deadline, core.unwatch, waiter)
-        except BaseException:
-            core.unwatch(waiter)
-            raise
-        unreleased = 0
-        if not emptied:
-            unreleased = core.doom_acquired()
-            if unreleased:
-                logger.warning(
-                    'closing the pool: %d connections were not released within %s', unreleased, seconds(timeout)
-                )
-            self._dispose_doomed(deadline)
-        self._end_tasks(deadline)
-        return unreleased
-
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
 
@@ -359,7 +324,7 @@ class ConnectionPool(
             if waiter.turned_away:
                 raise TooManyRequests(self._core.max_waiting, endpoint, repr(self))
             if waiter.refused:
-                raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+                raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
             if waiter.held is None:
                 # On threads: a signal handler that acquired while this waited has taken over what this was served.
@@ -410,6 +375,8 @@ class ConnectionPool(
 
     def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
         core = self._core
+        if core.is_suspended:
+            return f'no connection to {endpoint!r} was served within {seconds(timeout)}: the pool is suspended'
         return (
             f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
             f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '

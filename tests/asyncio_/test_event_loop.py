@@ -881,6 +881,7 @@ def test_a_pool_is_bound_to_the_loop_that_first_used_it_even_after_that_is_close
         with pytest.raises(EventLoopMismatch):
             asyncio.run(again())
     assert pool.get_size() == 1
+    pool.terminate()
 
 
 @pytest.mark.parametrize('background_collector', [False, True])
@@ -912,6 +913,7 @@ def test_a_context_may_be_built_before_a_loop_runs() -> None:
             return conn.name
 
     assert asyncio.run(use()) == 'a1'
+    pool.terminate()
 
 
 def test_sizes_may_be_asked_for_from_anywhere() -> None:
@@ -922,6 +924,7 @@ def test_sizes_may_be_asked_for_from_anywhere() -> None:
 
     asyncio.run(use())
     assert asyncio.run(pool.get_endpoint_pool_size('a')) == 1
+    pool.terminate()
 
 
 def test_use_without_a_running_loop_is_an_error_and_changes_nothing() -> None:
@@ -953,6 +956,7 @@ def test_a_loop_that_ends_with_the_pool_in_use_ends() -> None:
     asyncio.run(use())
     assert waiters[0].cancelled()
     assert pool.get_stats()['waiting'] == 0
+    pool.terminate()
 
 
 @pytest.mark.parametrize('turns_of_dispose', [0, 1, 5])

@@ -4,6 +4,7 @@ It has only lists and dicts, and finds everything by walking through all of it. 
 acquires by the order of their arrival. Where the documents leave a choice, the comment says so.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -48,6 +49,7 @@ class Conn:
     holder: 'Acq | None' = None
     closed_over: bool = False
     suspect: bool = False
+    drained: bool = False
     check_pending: bool = False
     relief_since: int | None = None
     reason: str = ''  # why it is closed
@@ -83,6 +85,7 @@ class Model:
     order: str = 'lifo'
     keep: str = 'size'
     keeps_idle: bool = True
+    opened: bool = True
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -93,6 +96,8 @@ class Model:
     notified: list[Acq] = field(default_factory=list)
     # Waiters for a connection to be closed, or (None) for the pool to be empty.
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
+    # Waiters for no connection of an endpoint to be in use or being created.
+    use_watchers: list[tuple[object, int]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
     # Epochs in which somebody has asked, and how many had arrived before that.
@@ -108,6 +113,8 @@ class Model:
     sleeps_until: float = math.inf  # when the collector looks again by itself
     wakes: int = 0
     closed: bool = False
+    suspended: bool = False
+    failing: bool = False
     shrunk: bool = False
     arrivals: int = 0
     releases: int = 0
@@ -144,6 +151,9 @@ class Model:
 
     def out(self, endpoint: int | None) -> list[Conn]:
         return self.of(endpoint, 'acquired', 'releasing')
+
+    def used(self, endpoint: int | None) -> list[Conn]:
+        return self.of(endpoint, 'creating', 'acquired', 'releasing')
 
     def closing(self, endpoint: int | None = None) -> int:
         return len(self.of(endpoint, 'closing'))
@@ -203,6 +213,7 @@ class Model:
             'acquired': len(self.out(None)),
             'waiting': len(self.waiting()),
             'endpoints': len(self.endpoints()),
+            'suspended': int(self.suspended),
             **self.counters,
         }
 
@@ -226,14 +237,14 @@ class Model:
             self.doom(acq.dead_conn, 'dead', for_worker=True)
             acq.dead_conn = None
 
-    def doom_in_any_order(self, orders: list[list[Conn]], reason: str) -> None:
+    def doom_in_any_order(self, orders: list[list[Conn]], reason: str, for_worker: bool = False) -> None:
         orders = [order for order in orders if order]
         for order in orders:
             for conn in order:
                 conn.state = 'closing'
                 conn.reason = reason
         if orders:
-            self.doomed.append(orders)
+            self.doomed_of(for_worker).append(orders)
 
     def evict_due(self, limit: float, for_worker: bool) -> Conn | None:
         first = self.first_due()
@@ -376,7 +387,7 @@ class Model:
     def dispatch(self, for_worker: bool) -> None:
         """Give slots to the waiters that want one: to those that are overdue, then first come, first served. At the
         total cap, close what was unused for longest: at most as many at a time as there are endpoints in need."""
-        while wanting := self.wanting_slots():
+        while (wanting := self.wanting_slots()) and not self.suspended:
             if len(self.conns) < self.total_max_size:
                 overdue = self.first_overdue(self.latest)
                 acq = wanting[0] if overdue is None else self.queue(overdue)[0]
@@ -396,6 +407,12 @@ class Model:
         told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)]
         self.told += [watcher for watcher, _ in told]
         self.watchers = [item for item in self.watchers if item not in told]
+        self.use_ended()
+
+    def use_ended(self) -> None:
+        told = [(watcher, endpoint) for watcher, endpoint in self.use_watchers if not self.used(endpoint)]
+        self.told += [watcher for watcher, _ in told]
+        self.use_watchers = [item for item in self.use_watchers if item not in told]
 
     def arrive(self, acq: Acq) -> None:
         if not acq.arrival:
@@ -407,7 +424,7 @@ class Model:
     def try_acquire(self, acq: Acq, now: float) -> bool:
         """Take an idle connection. One that must be closed first does not count: ask for a connection then."""
         ready = self.next_idle(acq.endpoint)
-        if self.closed or not ready or ready[0].expires_at <= now:
+        if self.closed or self.suspended or not self.opened or not ready or ready[0].expires_at <= now:
             return False
         self.take_conn(acq, ready[0])
         self.arrive(acq)
@@ -415,7 +432,7 @@ class Model:
 
     def take_ready(self, acq: Acq, now: float, interval: float) -> bool:
         """Take the idle connection that would be served first of those that need no check and need not be closed."""
-        if self.closed or self.queue(acq.endpoint):
+        if self.closed or self.suspended or not self.opened or self.queue(acq.endpoint):
             return False
         for conn in self.next_idle(acq.endpoint):
             unsure = conn.suspect or conn.check_pending or now - conn.used_at >= interval
@@ -438,10 +455,11 @@ class Model:
         self.counters['detached'] += 1
         self.slot_freed(conn, for_worker=True)
 
-    def request(self, acq: Acq, now: float) -> None:
+    def request(self, acq: Acq, now: float) -> None:  # noqa: C901
         dead_conn = acq.dead_conn
+        begins = dead_conn is None and not acq.has_waited
         self.doom_dead(acq)
-        if self.closed:
+        if self.closed or not self.opened:
             acq.state = 'refused'
             return
         self.pass_overtaking_time(now)
@@ -449,7 +467,13 @@ class Model:
         relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
-        if not queue or acq.arrival < queue[0].arrival:
+        if self.suspended:
+            for conn in self.expired_first(acq.endpoint, now):
+                self.doom(conn, 'lifetime', for_worker=True)
+                doomed.append(conn)
+            if self.failing and begins:
+                acq.state = 'refused'
+        elif not queue or acq.arrival < queue[0].arrival:
             for conn in self.next_idle(acq.endpoint):
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
@@ -459,7 +483,9 @@ class Model:
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
                     self.take_ticket(acq)
-        if acq.conn is None and not acq.was_served and 0 < self.max_waiting <= len(queue):
+        if acq.state == 'refused':
+            pass
+        elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= len(queue):
             acq.state = 'turned away'
             self.counters['too_many'] += 1
         elif acq.conn is None:
@@ -472,6 +498,11 @@ class Model:
             self.count_as_relief(conn)
         if acq.state == 'waits' or relief_ended:
             self.dispatch(for_worker=True)
+
+    def expired_first(self, endpoint: int, now: float) -> list[Conn]:
+        """Those that would be served next and are too old."""
+        ready = self.idle(endpoint, core=True) + self.idle(endpoint, core=False)[::-1]
+        return list(itertools.takewhile(lambda conn: conn.expires_at <= now, ready))
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
         conn = acq.conn
@@ -554,6 +585,7 @@ class Model:
             self.doom(conn, reason, for_worker=False)
         if relief_ended:
             self.dispatch(for_worker=False)
+        self.use_ended()
 
     def begin_release(self, acq: Acq) -> bool:
         conn = acq.conn
@@ -591,10 +623,17 @@ class Model:
         over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
+        elif conn.drained:
+            self.doom(conn, 'drained', for_worker)
+            self.count_as_relief(conn)
         elif over:
             self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
-        elif queue and not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now)):
+        elif (
+            queue
+            and not self.suspended
+            and not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now))
+        ):
             acq = queue[0]
             self.leave_queue(acq)
             conn.used_at = now
@@ -602,7 +641,7 @@ class Model:
             self.note_wanting(endpoint)
             self.note_served(endpoint)
             self.notified.append(acq)
-        elif queue or self.needs_relief():
+        elif not self.suspended and (queue or self.needs_relief()):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         elif not self.keeps_idle:
@@ -620,6 +659,7 @@ class Model:
                 self.wakes += 1
         if relief_ended:
             self.dispatch(for_worker)
+        self.use_ended()
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
@@ -728,7 +768,59 @@ class Model:
             self.sleeps_until = earlier
             self.wakes += 1
 
-    def close(self) -> None:
+    def suspend(self, fail: bool) -> bool:
+        if self.closed:
+            return False
+        self.suspended, self.failing = True, fail
+        return True
+
+    def resume(self, now: float) -> bool:
+        """Those who wait get what is idle, each endpoint's in the order of their arrival, and then free slots."""
+        if not self.suspended:
+            return False
+        self.suspended = self.failing = False
+        orders: list[list[Conn]] = []
+        served: set[int] = set()
+        for endpoint in sorted(self.endpoints()):
+            orders.append([])
+            while True:
+                for conn in self.expired_first(endpoint, now):
+                    conn.state = 'closing'
+                    orders[-1].append(conn)
+                ready = self.next_idle(endpoint)
+                if not ready or not self.queue(endpoint):
+                    break
+                acq = self.queue(endpoint)[0]
+                self.leave_queue(acq)
+                self.take_conn(acq, ready[0])
+                self.notified.append(acq)
+                served.add(endpoint)
+            self.note_wanting(endpoint)
+            if endpoint in served:
+                self.note_served(endpoint)
+        self.doom_in_any_order(orders, 'lifetime', for_worker=True)
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
+        return True
+
+    def drain(self, endpoints: list[int], now: float, idle_only: bool) -> None:
+        relief_ended = self.pass_time(now) if endpoints else False
+        orders = []
+        for endpoint in endpoints:
+            orders.append(self.idle(endpoint, core=True) + self.idle(endpoint, core=False))
+            if not idle_only:
+                for conn in self.used(endpoint):
+                    conn.drained = True
+        if len(orders) == 1:
+            for conn in orders[0]:
+                self.doom(conn, 'drained', for_worker=True)
+                self.count_as_relief(conn)
+        else:
+            self.doom_in_any_order(orders, 'drained', for_worker=True)
+        if relief_ended:
+            self.dispatch(for_worker=True)
+
+    def close(self, for_worker: bool = False) -> None:
         self.closed = True
         for queue in self.queues.values():
             for acq in queue:
@@ -740,6 +832,7 @@ class Model:
         self.doom_in_any_order(
             [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())],
             'pool_closed',
+            for_worker,
         )
 
     def doom_acquired(self) -> int:

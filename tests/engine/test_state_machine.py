@@ -123,6 +123,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.detached: set[int] = set()
         self.given_back: list[tuple[Conn, Connection]] = []
         self.watchers: list[Waiter] = []
+        self.use_watchers: list[Waiter] = []
         self.told: list[Waiter] = []
         self.wakes = 0
         self.spellings = 0
@@ -136,6 +137,7 @@ class PoolMachine(RuleBasedStateMachine):
         collects=st.booleans(),
         spelled=st.booleans(),
         kept=KEPT,
+        opened=st.sampled_from([True] * 7 + [False]),
     )
     def build(
         self,
@@ -146,6 +148,7 @@ class PoolMachine(RuleBasedStateMachine):
         collects: bool,
         spelled: bool,
         kept: bool,
+        opened: bool,
     ) -> None:
         order, keep = ways
         self.core = PoolCore(
@@ -159,8 +162,9 @@ class PoolMachine(RuleBasedStateMachine):
             serves_oldest=order == 'fifo',
             counts_idle_only=keep == 'idle',
             keeps_idle=kept,
+            opened=opened,
         )
-        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept)
+        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept, opened)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -368,7 +372,7 @@ class PoolMachine(RuleBasedStateMachine):
         """An idle connection that needs no check, or nothing, wherever it stands."""
         self.step()
         pair = Pair(self, endpoint, anew)
-        if self.model.closed:
+        if self.model.closed or not self.model.opened:
             with pytest.raises(ConnectionPoolClosedError):
                 self.core.take_ready(pair.real.endpoint, self.now, interval)
             return
@@ -558,8 +562,9 @@ class PoolMachine(RuleBasedStateMachine):
         limits=LIMITS,
         max_waiting=MAX_WAITING,
         what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']),
+        for_worker=st.booleans(),
     )
-    def change(self, limits: tuple[int, int, int], max_waiting: int, what: str) -> None:
+    def change(self, limits: tuple[int, int, int], max_waiting: int, what: str, for_worker: bool) -> None:
         """Rarely, because less happens afterwards."""
         self.step()
         if what == 'resize':
@@ -572,9 +577,65 @@ class PoolMachine(RuleBasedStateMachine):
             count = self.model.doom_acquired()
             assert self.core.doom_acquired() == count
         elif what == 'close' and len(self.connections) > 10:
-            self.model.close()
+            self.model.close(for_worker)
             self.in_any_order = True  # of the endpoints; at each of them it is that of the arrivals
-            self.core.close()
+            self.core.close(for_worker)
+
+    @precondition(lambda self: not self.model.opened)
+    @rule()
+    def open(self) -> None:
+        self.step()
+        assert self.core.open(self.now) is not self.model.closed
+        self.model.opened = self.model.opened or not self.model.closed
+
+    @precondition(lambda self: not self.model.suspended)
+    @rule(fail=st.booleans(), chance=st.integers(0, 3))
+    def suspend(self, fail: bool, chance: int) -> None:
+        """Rarely, because less happens while the pool is suspended."""
+        self.step()
+        if chance == 0:
+            assert self.core.suspend(fail) is self.model.suspend(fail)
+
+    @precondition(lambda self: self.model.suspended)
+    @rule(fail=st.sampled_from([None, None, None, False, True]))
+    def resume(self, fail: bool | None) -> None:
+        self.step()
+        if fail is not None:
+            assert self.core.suspend(fail) is self.model.suspend(fail)
+            return
+        self.in_any_order = True  # of the endpoints
+        assert self.core.resume(self.now) is self.model.resume(self.now) is True
+        assert self.core.resume(self.now) is self.model.resume(self.now) is False
+
+    @rule(endpoint=ENDPOINT, anew=ANEW, every=st.booleans(), idle_only=st.booleans())
+    def drain(self, endpoint: int, anew: bool, every: bool, idle_only: bool) -> None:
+        self.step()
+        if every and not self.model.wanting_slots():
+            # Otherwise it would depend on the order of the endpoints which close is for a waiter that wants a slot.
+            self.model.drain(sorted(self.model.endpoints()), self.now, idle_only)
+            self.core.drain_all(self.now, idle_only)
+        else:
+            self.model.drain([endpoint] if endpoint in self.model.endpoints() else [], self.now, idle_only)
+            self.core.drain(self.spell(endpoint, anew), self.now, idle_only)
+
+    @rule(index=INDEX, unwatch=st.booleans())
+    def wait_until_unused(self, index: int, unwatch: bool) -> None:
+        self.step()
+        in_use = {conn.endpoint for conn in self.model.used(None)}
+        assert self.core.used == len(self.model.used(None))
+        if unwatch and self.use_watchers:
+            waiter = self.use_watchers.pop(index % len(self.use_watchers))
+            known = [item for item in self.model.use_watchers if item[0] is waiter]
+            assert self.core.unwatch(waiter) is bool(known)
+            self.model.use_watchers = [item for item in self.model.use_watchers if item[0] is not waiter]
+        elif len(in_use) < 2:
+            # Of several endpoints it would watch any.
+            waiter = Waiter(None)
+            waiter.arm(lambda: self.told.append(waiter))
+            assert self.core.watch_use(waiter) is bool(in_use)
+            for endpoint in in_use:
+                self.use_watchers.append(waiter)
+                self.model.use_watchers.append((waiter, endpoint))
 
     @rule(index=INDEX, what=st.sampled_from(['pool', 'connection', 'unwatch']))
     def wait_until_it_is_gone(self, index: int, what: str) -> None:
@@ -607,7 +668,7 @@ class PoolMachine(RuleBasedStateMachine):
         core, model = self.core, self.model
         assert core.stats() == model.stats()
         assert core.size == len(model.conns)
-        assert core.closed == model.closed
+        assert (core.closed, core.opened, core.is_suspended) == (model.closed, model.opened, model.suspended)
         doomed = [*model.doomed, *model.doomed_for_worker]
         assert core.doomed == sum(len(order) for orders in doomed for order in orders)
         for number, endpoint in enumerate(self.endpoints):
@@ -670,8 +731,8 @@ class PoolMachine(RuleBasedStateMachine):
         # 4. No waiter waits that could be served.
         for endpoint, queue in model.queues.items():
             assert queue
-            assert not model.of(endpoint, 'idle')
-        if model.wanting_slots():
+            assert model.suspended or not model.of(endpoint, 'idle')
+        if model.wanting_slots() and not model.suspended:
             assert len(model.conns) >= model.total_max_size
             assert model.closing() or not model.of(None, 'idle')
         # 5. In the order of their arrival.
@@ -686,6 +747,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """Everything comes to its end: idle connections are served in the order of the model, and nothing is lost."""
+        assert self.core.resume(self.now) is self.model.resume(self.now)
         taken = []
         for number, endpoint in enumerate(self.endpoints):
             while True:

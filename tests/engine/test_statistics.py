@@ -12,6 +12,7 @@ NOTHING = {
     'acquired': 0,
     'waiting': 0,
     'endpoints': 0,
+    'suspended': 0,
     'acquires': 0,
     'created': 0,
     'create_errors': 0,

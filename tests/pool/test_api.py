@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 import gcpool.asyncio
+from gcpool._lifecycle_asyncio import EVERY_ENDPOINT
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.asyncio_.runtime import spawn
 from tests.pool.support import Case, HookedManager, Manager
@@ -36,6 +37,8 @@ DEFAULTS = {
     'order': 'lifo',
     'keep': 'size',
     'max_waiting': 0,
+    'open': True,
+    'close_timeout': 5.0,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -48,6 +51,7 @@ PROPERTIES = {
     'order': 'fifo',
     'keep': 'idle',
     'max_waiting': 8,
+    'close_timeout': 8.5,
 }
 
 
@@ -82,11 +86,12 @@ def test_the_properties_tell_the_parameters() -> None:
         str,
         str,
         int,
+        float,
     ]
     assert pool.is_full is False
 
 
-@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full'])
+@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full', 'closed'])
 def test_the_properties_cannot_be_set(name: str) -> None:
     pool = ConnectionPool(Manager())
     value = getattr(pool, name)
@@ -104,7 +109,13 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('discard', {'conn': inspect.Parameter.empty}),
         ('detach', {'conn': inspect.Parameter.empty}),
         ('connection', {'endpoint': ..., 'timeout': None}),
-        ('close', {'timeout': None}),
+        ('open', {}),
+        ('close', {'timeout': None, 'wait': True}),
+        ('terminate', {}),
+        ('drain', {'endpoint': EVERY_ENDPOINT, 'idle_only': False}),
+        ('suspend', {'fail': False}),
+        ('resume', {}),
+        ('wait_idle', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
         ('get_stats', {}),

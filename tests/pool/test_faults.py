@@ -581,6 +581,7 @@ async def test_a_connection_is_found_by_identity_not_by_its_hash_or_equality() -
     for conn in conns:
         await pool.release(conn, 'a')
     assert await pool.get_endpoint_pool_size('a', acquired=False) == 3
+    await pool.close()
 
 
 # ---- all at once --------------------------------------------------------------------------------------------------

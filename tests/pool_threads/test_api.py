@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 import gcpool.threading
+from gcpool._lifecycle_threads import EVERY_ENDPOINT
 from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.pool_threads.support import Case, HookedManager, Manager
 from tests.support import Connection
@@ -38,6 +39,8 @@ DEFAULTS = {
     'order': 'lifo',
     'keep': 'size',
     'max_waiting': 0,
+    'open': True,
+    'close_timeout': 5.0,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -50,6 +53,7 @@ PROPERTIES = {
     'order': 'fifo',
     'keep': 'idle',
     'max_waiting': 8,
+    'close_timeout': 8.5,
 }
 
 
@@ -84,11 +88,12 @@ def test_the_properties_tell_the_parameters() -> None:
         str,
         str,
         int,
+        float,
     ]
     assert pool.is_full is False
 
 
-@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full'])
+@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full', 'closed'])
 def test_the_properties_cannot_be_set(name: str) -> None:
     pool = ConnectionPool(Manager())
     value = getattr(pool, name)
@@ -106,7 +111,13 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('discard', {'conn': inspect.Parameter.empty}),
         ('detach', {'conn': inspect.Parameter.empty}),
         ('connection', {'endpoint': ..., 'timeout': None}),
-        ('close', {'timeout': None}),
+        ('open', {}),
+        ('close', {'timeout': None, 'wait': True}),
+        ('terminate', {}),
+        ('drain', {'endpoint': EVERY_ENDPOINT, 'idle_only': False}),
+        ('suspend', {'fail': False}),
+        ('resume', {}),
+        ('wait_idle', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
         ('get_stats', {}),

@@ -579,6 +579,7 @@ def test_a_connection_is_found_by_identity_not_by_its_hash_or_equality() -> None
     for conn in conns:
         pool.release(conn, 'a')
     assert pool.get_endpoint_pool_size('a', acquired=False) == 3
+    pool.close()
 
 
 # ---- all at once --------------------------------------------------------------------------------------------------

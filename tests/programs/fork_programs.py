@@ -285,6 +285,13 @@ def check_fresh(pool: ConnectionPool[str, Line]) -> None:
     until(lambda: is_whole(pool))
 
 
+def use_and_close(pool: ConnectionPool[str, Line]) -> None:
+    """In a child that ends as programs do: a pool that is dropped without having been closed would be warned of."""
+    check_fresh(pool)
+    # The blocks that the child has inherited hold nothing that this could wait for.
+    assert pool.close() == 0
+
+
 def is_whole(pool: ConnectionPool[str, Line]) -> bool:
     try:
         pool._core.check_invariants()
@@ -411,7 +418,7 @@ def child_leaves_the_parent_s_block(exit_normally: bool) -> None:
     with pool.connection('a') as held:
         raw = pool.acquire('a')
         if exit_normally:
-            fork(lambda: check_fresh(pool), beside_threads=False, exit_normally=True)
+            fork(lambda: use_and_close(pool), beside_threads=False, exit_normally=True)
         else:
 
             def child() -> None:
@@ -439,7 +446,7 @@ def child_exits_beside_threads() -> None:
     manager = LineManager()
     with busy_pool(manager, background_collector=True) as pool, pool.connection('a') as held:
         raw = pool.acquire('b')
-        fork(lambda: check_fresh(pool), beside_threads=True, exit_normally=True)
+        fork(lambda: use_and_close(pool), beside_threads=True, exit_normally=True)
         held.check()
         raw.check()
         pool.release(raw, 'b')
@@ -667,6 +674,47 @@ def closed_pool() -> None:
             raise AssertionError('the pool is open')
 
     fork(child, beside_threads=False)
+
+
+def paused_pool() -> None:
+    """Suspended, and with drained connections in use and somebody who waits for them: the child has only the pause."""
+    pool: ConnectionPool[str, Line] = ConnectionPool(LineManager(), max_size=4)
+    theirs = pool.acquire('a')
+    pool.drain('a')
+    pool.suspend()
+
+    def child() -> None:
+        assert pool.get_stats()['suspended'] == 1
+        assert pool._core.watched_endpoints == 0
+        pool.wait_idle()
+        pool.release(theirs, 'a')
+        pool.resume()
+        check_fresh(pool)
+        pool.drain()
+        pool.wait_idle()
+        pool.terminate()
+        until(lambda: pool.get_size() == 0)
+
+    fork(child, beside_threads=False)
+    theirs.check()
+    pool.resume()
+    pool.release(theirs, 'a')
+    assert theirs.disposals == 1
+    pool.close()
+
+
+def pool_that_is_not_open() -> None:
+    pool: ConnectionPool[str, Line] = ConnectionPool(LineManager(), open=False)
+
+    def child() -> None:
+        pool.open()
+        check_fresh(pool)
+        pool.close()
+
+    fork(child, beside_threads=False)
+    with contextlib.suppress(ConnectionPoolClosedError):
+        pool.acquire('a')
+        raise AssertionError('the pool is open')
 
 
 def collector_in_the_child() -> None:

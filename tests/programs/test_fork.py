@@ -42,6 +42,8 @@ IN_ONE_THREAD: list[tuple[str, list[object]]] = [
     ('fork_in_an_endpoint', ['normalize']),
     ('used_by_a_hook_that_runs_before', []),
     ('closed_pool', []),
+    ('paused_pool', []),
+    ('pool_that_is_not_open', []),
     ('asyncio_pool', [False]),
     ('asyncio_pool', [True]),
 ]

@@ -49,7 +49,10 @@ cdef enum:              # the questions
     ASK_NEXT_DUE
     WATCH
     MISUSE
+    DRAIN
+    RESUME
     RESIZE
+    SUSPEND
     DOOM_ACQUIRED
     CLOSE
     QUESTIONS
@@ -58,14 +61,16 @@ QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
     'discard', 'take out', 'take ready', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
     'dispose',
-    'advance', 'expire', 'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
+    'advance', 'expire', 'next due', 'watch', 'misuse', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
+    'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
     2, 3, 6, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 2, 2, 1, 1, 1,
+    4, 3, 3, 2, 2, 2, 8, 1, 1, 1,
+    1,
 ]
 
 cdef enum:              # what an acquire must have to be picked
@@ -817,6 +822,41 @@ cdef class World:
         self.look_at_all = True
         return True
 
+    cdef bint ask_drain(self) except -1:
+        cdef int endpoint = self.dice.below(self.endpoint_count)
+        cdef bint idle_only = self.dice.one_in(3)
+        self.model.drain(endpoint, self.now, idle_only)
+        self.core.drain(self.endpoints[endpoint], self.now, idle_only)
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_suspend(self) except -1:
+        cdef bint fail = self.dice.one_in(3)
+        if not self.model.closed:
+            self.model.suspended = True
+            self.model.failing = fail
+        self.differ(self.core.suspend(fail), not self.model.closed, 'suspend()')
+        return True
+
+    cdef bint ask_resume(self) except -1:
+        # Not while a connection is too old: those of several endpoints would be closed in an order of the core's own.
+        if not self.model.suspended or self.model.has_outlived(self.now):
+            return False
+        self.model.resume(self.now)
+        self.differ(self.core.resume(self.now), True, 'resume()')
+        self.in_any_order = True
+        self.look_at_all = True
+        return True
+
+    cdef int end_suspension(self) except -1:
+        cdef int all_of_them = <int>len(self.model.conns) + 1
+        self.model.doom_due(self.now, all_of_them, True)
+        self.core.doom_due(self.now, all_of_them, True)
+        self.compare_step()
+        self.ask_resume()
+        self.compare_step()
+        return 0
+
     cdef bint ask_doom_acquired(self) except -1:
         cdef int count = self.model.doom_acquired()
         self.differ(self.core.doom_acquired(), count, 'doom_acquired()')
@@ -1077,6 +1117,7 @@ cdef class World:
             'acquired': model.count(ALL, IS_CHECKED_OUT),
             'waiting': len(model.waiting),
             'endpoints': model.count_endpoints(),
+            'suspended': 1 if model.suspended else 0,
             'acquires': model.acquire_count,
             'created': model.created_count,
             'create_errors': model.create_error_count,
@@ -1124,9 +1165,9 @@ cdef class World:
             if conn.disposals != (conn.state == GONE and not conn.detached):
                 raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times')
         for acq in model.waiting:
-            if model.next_idle(acq.endpoint) is not None:
+            if model.next_idle(acq.endpoint) is not None and not model.suspended:
                 raise Fault(f'4: {acq!r} waits beside an idle connection')
-        if model.wanting_slots() and len(model.conns) < model.total_max_size:
+        if model.wanting_slots() and len(model.conns) < model.total_max_size and not model.suspended:
             raise Fault('4: somebody waits beside a free slot')
         return 0
 
@@ -1180,6 +1221,12 @@ cdef class World:
             return self.ask_watch()
         if question == MISUSE:
             return self.ask_misuse()
+        if question == DRAIN:
+            return self.ask_drain()
+        if question == SUSPEND:
+            return self.ask_suspend()
+        if question == RESUME:
+            return self.ask_resume()
         if question == RESIZE:
             return self.ask_resize()
         if question == DOOM_ACQUIRED:
@@ -1277,6 +1324,7 @@ cdef class World:
         cdef Acq acq
         cdef Conn conn
         self.about(None, None, NOBODY)
+        self.end_suspension()
         self.compare_all()
         if self.dice.below(4):
             self.serve_all()

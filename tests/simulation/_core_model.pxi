@@ -56,6 +56,7 @@ cdef class Conn:
     cdef bint closed_over       # the pool was closed over it while it was out
     cdef bint suspect
     cdef bint check_pending
+    cdef bint drained           # it existed, or was being created, when its endpoint was drained
     cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
     cdef str reason             # why it is closed
@@ -131,6 +132,8 @@ cdef class Model:
     cdef bint counts_idle_only  # those that are out do not make up min_idle
     cdef bint keeps_idle        # False: what nobody waits for is closed
     cdef bint closed
+    cdef bint suspended
+    cdef bint failing           # while it is suspended, acquires that begin are refused
     cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
     cdef list conns             # all that have a slot
     cdef list waiting           # in the order of arrival, over all endpoints
@@ -418,7 +421,7 @@ cdef class Model:
         cdef int overdue
         cdef Acq acq
         cdef Conn conn
-        while self.waiting:
+        while self.waiting and not self.suspended:
             wanting = self.wanting_slots()
             if not wanting:
                 return 0
@@ -556,7 +559,7 @@ cdef class Model:
     cdef bint try_acquire(self, Acq acq, double now) except -1:
         # What is due is not ready: it has to be closed, and request() does that.
         cdef Conn ready = self.next_idle(acq.endpoint)
-        if self.closed or ready is None or ready.expires_at <= now:
+        if self.closed or self.suspended or ready is None or ready.expires_at <= now:
             return False
         self.take_conn(acq, ready)
         self.arrive(acq)
@@ -568,6 +571,7 @@ cdef class Model:
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
         cdef bint relief_ended
+        cdef bint begins = dead_entry is None and not acq.has_waited
         self.doom_dead(acq)
         if self.closed:
             acq.state = REFUSED
@@ -576,17 +580,22 @@ cdef class Model:
         self.arrive(acq)
         relief_ended = self.pass_time(now)
         head = self.head(acq.endpoint)
-        if head is None or acq.arrival < head.arrival:
+        if self.suspended or head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
             while conn is not None and conn.expires_at <= now:
                 self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
                 conn = self.next_idle(acq.endpoint)
-            if conn is not None:
+            if self.suspended:
+                # "Suspended": nobody is served. Who was served a dead connection has begun before, and waits.
+                acq.state = REFUSED if self.failing and begins else acq.state
+            elif conn is not None:
                 self.take_conn(acq, conn)
             elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
                 self.take_ticket(acq)
-        if acq.conn is None and not acq.was_served and 0 < self.max_waiting <= self.count_waiting(acq.endpoint):
+        if acq.state == REFUSED:
+            pass
+        elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= self.count_waiting(acq.endpoint):
             acq.state = TURNED_AWAY
             self.too_many_count += 1
         elif acq.conn is None:
@@ -761,6 +770,9 @@ cdef class Model:
         ):
             # Its slot is one too many, and for nobody.
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
+        elif conn.drained:
+            self.doom(conn, 'drained', for_worker)
+            self.count_as_relief(conn)
         elif conn.expires_at <= now and (not self.collects or head is not None or wanting):
             # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
             self.doom(conn, 'lifetime', for_worker)
@@ -768,6 +780,7 @@ cdef class Model:
         elif (
             conn.expires_at > now
             and head is not None
+            and not self.suspended
             and not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
         ):
             self.waiting.remove(head)
@@ -776,7 +789,7 @@ cdef class Model:
             self.note_wanting(endpoint)
             self.note_served(endpoint)
             self.notified.append(head)
-        elif conn.expires_at > now and (head is not None or relief_missing):
+        elif conn.expires_at > now and not self.suspended and (head is not None or relief_missing):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         elif not self.keeps_idle:
@@ -949,6 +962,49 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'pool_closed', False, self.batches, endpoint)
+        return 0
+
+    cdef int drain(self, int endpoint, double now, bint idle_only) except -1:
+        # "Draining": what is idle is closed now, in the order in which it would be closed as surplus, core ones first.
+        cdef Conn conn
+        cdef bint relief_ended
+        if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None:
+            return 0
+        relief_ended = self.pass_time(now)
+        while True:
+            conn = self.first_surplus(endpoint, core_first=True)
+            if conn is None:
+                break
+            self.doom(conn, 'drained', for_worker=True)
+            self.count_as_relief(conn)
+        for conn in self.conns:
+            if conn.endpoint == endpoint and conn.state != CLOSING and not idle_only:
+                conn.drained = True
+        if relief_ended:
+            self.dispatch(for_worker=True)
+        return 0
+
+    cdef bint has_outlived(self, double now) except -1:
+        cdef Conn conn
+        for conn in self.conns:
+            if conn.state == IDLE and conn.expires_at <= now:
+                return True
+        return False
+
+    cdef int resume(self, double now) except -1:
+        # "Suspended": those who wait get what is idle at their endpoints, in their order, and then free slots.
+        cdef Acq acq
+        cdef Conn conn
+        self.suspended = False
+        self.failing = False
+        for acq in self.waiting[:]:
+            conn = self.next_idle(acq.endpoint)
+            if conn is not None:
+                self.waiting.remove(acq)
+                self.take_conn(acq, conn)
+                self.notified.append(acq)
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
         return 0
 
     cdef int doom_acquired(self) except -1:

@@ -305,6 +305,9 @@ class Tasks(Loop):
         self.pool._spawn_disposals()
         yield from ()
 
+    def drain_pool(self, endpoint: int, idle_only: bool) -> Any:
+        return self.pool.drain(endpoint, idle_only=idle_only).__await__()
+
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Any:
         return self.enter_and_leave(endpoint, timeout, block).__await__()
 

@@ -438,6 +438,10 @@ class Threads:
         yield from ()
         return self.pool.close(timeout)
 
+    def drain_pool(self, endpoint: int, idle_only: bool) -> Steps:
+        yield from ()
+        self.pool.drain(endpoint, idle_only=idle_only)
+
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         self.world.resizing += 1
         interruption = None

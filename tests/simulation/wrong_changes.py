@@ -429,14 +429,14 @@ WRONG_CHANGES = (
     WrongChange(
         'served-by-a-closed-pool',
         CORE,
-        'served = not core.is_closed',
-        'served = True',
+        'served = outcome == ADDED and not is_closed(core)',
+        'served = outcome == ADDED',
         'a connect that ends after close() has begun serves its user instead of being refused and closed',
     ),
     WrongChange(
         'idle-in-a-closed-pool',
         ALL,
-        'or gcp_load_int(&core.is_closed)\n        or gcp_load_int',
+        'or gcp_load_int(&core.restrictions)\n        or gcp_load_int',
         'or gcp_load_int',
         'a connection that comes back to a closed pool becomes idle: close() waits for it for ever',
     ),
@@ -854,6 +854,42 @@ WRONG_CHANGES = (
         'if gcp_load_double(&core.deadlines.due_at) <= now and core.collects and not (',
         'without a background collector idle connections are never closed, whatever idle_timeout says',
     ),
+    # -- drains and pauses --------------------------------------------------------------------------------------------
+    WrongChange(
+        'drained-connection-is-kept',
+        CORE,
+        'if is_drained(core, ep, e):\n        return',
+        'if False:\n        return',
+        'after a failover, connections to the old server that were in use become idle and are served again',
+    ),
+    WrongChange(
+        'drained-connection-takes-the-short-way',
+        CORE,
+        'size if release_watch_of(core, ep) == NULL else ANY_SIZE',
+        'size',
+        'a release makes a drained connection idle without having looked whether it is drained',
+    ),
+    WrongChange(
+        'later-connections-count-as-drained',
+        CORE,
+        '<int>(watch.drained_at - e.epoch.birth) > 0',
+        '<int>(watch.drained_at - e.epoch.birth) >= 0',
+        'while a drained connection is in use, each connection to its endpoint is closed after one use',
+    ),
+    WrongChange(
+        'handed-over-in-a-suspended-pool',
+        CORE,
+        'elif is_suspended(core):\n        pass\n',
+        'elif False:\n        pass\n',
+        'a suspended pool serves whoever waits at the endpoint of a connection that is returned',
+    ),
+    WrongChange(
+        'idle-connections-forgotten-at-resume',
+        ALL,
+        'serve_idle(core, ep, now, &served)\n',
+        'pass\n',
+        'who waited in a suspended pool waits on beside the connections that became idle meanwhile',
+    ),
     # -- forked children ----------------------------------------------------------------------------------------------
     WrongChange(
         'child-inherits-the-slots',
@@ -879,8 +915,8 @@ WRONG_CHANGES = (
     WrongChange(
         'child-cannot-have-a-loop',
         ASYNCIO,
-        'if self.loop is not None and self.fork_epoch == self.core.fork_epoch:\n                raise',
-        'if self.loop is not None:\n                raise',
+        'if self.loop is not None and self.fork_epoch == self.core.fork_epoch:\n                if not',
+        'if self.loop is not None:\n                if not',
         'a forked child cannot use the pool in a loop of its own',
     ),
     WrongChange(

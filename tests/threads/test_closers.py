@@ -16,7 +16,7 @@ from gcpool._workers.closers import SyncClosers
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.programs.runner import run_program
-from tests.support import PATIENCE, Interruption
+from tests.support import PATIENCE, Interruption, dropped_pools
 from tests.threads.runtime import spawn, until
 
 
@@ -166,9 +166,11 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
     until(lambda: len(process.free) == 1)
     [thread] = process.threads
     gone = weakref.ref(pool)
-    del pool
-    gc.collect()
+    with dropped_pools() as warnings:
+        del pool
+        gc.collect()
     assert gone() is None
+    assert len(warnings) == 1
     thread.join(PATIENCE)
     assert not thread.is_alive()
 

@@ -39,7 +39,7 @@ cdef inline void *take_idle_and_unlock(
     # This overtakes nobody: an endpoint that has waiters has no idle connection.
     if (
         p == NULL
-        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.restrictions)
         or lifetime_is_over(<Entry>p, now)
         or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
     ):
@@ -79,7 +79,8 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 
 # What an acquire gets; the first line that applies decides:
 #
-#   the pool is closed                                          REFUSE
+#   the pool is closed, or not open yet                         REFUSE
+#   the pool is suspended; if acquires that begin are to fail   QUEUE; REFUSE
 #   the waiter that it interrupts was served                    TAKE_OVER
 #   a waiter that arrived earlier is queued at the endpoint     QUEUE, or TURN_AWAY
 #   a connection of the endpoint is idle                        LEND_IDLE
@@ -99,10 +100,12 @@ cdef enum:
     FAIL
 
 
-cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interrupted) noexcept:
+cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interrupted, bint begins) noexcept:
     # Both locks are held.
-    if core.is_closed:
+    if core.restrictions & (CLOSED | NOT_OPEN):
         return REFUSE
+    if is_suspended(core):
+        return REFUSE if core.restrictions & FAILING and begins else queue_or_turn_away(core, ep, w)
     if interrupted is not None:
         if can_take_over(interrupted):
             return TAKE_OVER
@@ -133,6 +136,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef Entry e
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = advance_relief(core, now)
+    cdef bint begins = begins_now(w)
     cdef bint out_of_memory = False
     cdef int outcome
     advance_overtaking(core, now)
@@ -142,11 +146,11 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
-    outcome = decide_request(core, ep, w, interrupted)
+    outcome = decide_request(core, ep, w, interrupted, begins)
     if outcome == TAKE_OVER:
         take_over(w, interrupted)
     elif outcome == REFUSE:
-        w.state = REFUSED
+        refuse(core, w)
         forget_if_empty(core, ep)
     elif outcome == TURN_AWAY:
         w.state = TURNED_AWAY
@@ -192,7 +196,7 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
     number_locked(core, w)
-    connects = not core.wanting_count and decide_request(core, ep, w, None) == CONNECT
+    connects = not core.wanting_count and decide_request(core, ep, w, None, True) == CONNECT
     if connects:
         serve_ticket(core, ep, w)
     else:
@@ -226,7 +230,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         # ancestor_to_be is NULL if an __eq__ has forked the process, and this is the child: allocate the child's own.
-        if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
+        if is_closed(core) or (not ep.forgotten and core.ancestor_to_be != NULL):
             return ep
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -303,7 +307,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     cdef EndpointPool ep = pool_of(ticket)
     cdef Chain notified = Chain(NULL, NULL, 0)
     cdef int outcome = enter_connection(core, ticket, conn, now)
-    cdef bint served = outcome == ADDED and not core.is_closed
+    cdef bint served = outcome == ADDED and not is_closed(core)
     if served:
         lend(ep, ticket)
         note_connected(core, ep, now, &notified)
@@ -410,7 +414,7 @@ cdef int release_unused(PoolCore core, Entry e, unsigned int lease_no, double no
 cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if still_holds(core, w):
         return 0
-    if gcp_load_int(&core.is_closed):
+    if is_closed(core):
         raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
     raise ConnectionNotAcquired(
         f'the manager released the connection {w.entry.conn_!r} during its own acquire: '

@@ -23,16 +23,20 @@ cdef inline void take_slot(PoolCore core, EndpointPool ep, Entry ticket) noexcep
     # With core.lock. Both limits leave room.
     gcp_store_char(&ticket.state, CREATING)
     ep.counts[CREATING] += 1
-    ep.size += 1
+    ticket.epoch.birth = core.drains
+    set_size(core, ep, ep.size + 1)
     gcp_store_int(&core.size, core.size + 1)
 
 
 cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # With core.lock. The entry is a ticket without a connection, or its connection is closed.
-    core.closing -= e.state == CLOSING
+    if e.state == CLOSING:
+        core.closing -= 1
+    else:
+        note_end_of_use(core, ep, e)
     ep.counts[<int>e.state] -= 1
     gcp_store_char(&e.state, GONE)
-    ep.size -= 1
+    set_size(core, ep, ep.size - 1)
     gcp_store_int(&core.size, core.size - 1)
 
 
@@ -41,6 +45,8 @@ cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reas
     if ep.growth is not None:
         ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     gcp_store_char(&e.reason, reason)
+    if not is_idle(e):
+        note_end_of_use(core, ep, e)
     move(ep, e, e.state, CLOSING)
     core.closing += 1
 
@@ -71,6 +77,16 @@ cdef inline int idle_count(EndpointPool ep) noexcept:
 
 cdef inline int out_count(EndpointPool ep) noexcept:
     return ep.counts[ACQUIRED] + ep.counts[RELEASING]
+
+
+cdef inline int used_count(EndpointPool ep) noexcept:
+    # How many connections are in use, or are being created by an acquire.
+    return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.creating)
+
+
+cdef inline int begun_count(EndpointPool ep) noexcept:
+    # How many connections are in use, or are being created by anybody. Slots that are only reserved do not count.
+    return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
 
 
 # -- idle entries --------------------------------------------------------------------------------------------------

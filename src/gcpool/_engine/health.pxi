@@ -121,6 +121,8 @@ cdef bint retire(
     gcp_unlock(&ep.lock)
     if relief_ended:
         dispatch(core, &core.doomed_for_caller, &served)
+    if core.release_watches.used:
+        take_watchers(core, None, &served)
     gcp_unlock(&core.lock)
     try:
         notify_all(core, &served)

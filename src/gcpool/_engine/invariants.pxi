@@ -19,6 +19,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
         size += ep.size
         closing += ep.counts[CLOSING]
         idle += idle_count(ep)
+        check_release_watch(core, ep, problems)
         if ep.waiting and may_connect(core, ep) and has_uncovered_waiters(ep):
             wanting += 1
             if ep.heap_index < 0 or ep.second_index < 0:
@@ -31,7 +32,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
         problems.append(f'sizes {size}, {closing} by endpoint, {core.size}, {core.closing} in all')
     if core.size > core.total_max_size and not core.shrunk:
         problems.append('more than total_max_size connections')
-    if wanting and core.size < core.total_max_size:
+    if wanting and core.size < core.total_max_size and not is_suspended(core):
         problems.append('somebody waits for a slot, and there is one')
     check_relief(core, wanting, idle, problems)
     check_heap(&core.deadlines.queue, 'the expiry queue', problems)
@@ -80,8 +81,24 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
         problems.append(f'{ep!r} has more than max_size connections')
     if ep.size == 0 and ep.waiting == 0 and not is_needed(core, ep):
         problems.append(f'{ep!r} is empty and not forgotten')
-    if ep.waiting and idle_count(ep):
+    if ep.waiting and idle_count(ep) and not is_suspended(core):
         problems.append(f'{ep!r}: somebody waits beside an idle connection')
+    return 0
+
+
+cdef int check_release_watch(PoolCore core, EndpointPool ep, list problems) except -1:
+    cdef ReleaseWatch *watch = release_watch_of(core, ep)
+    cdef void *p = core.watchers.head
+    cdef int watchers = 0
+    while p != NULL:
+        watchers += (<Waiter>p).watched is ep
+        p = (<Waiter>p).next
+    if watchers != (0 if watch == NULL else watch.watchers):
+        problems.append(f'{ep!r}: {watchers} waiters wait for the end of its use, and others are counted')
+    if watch != NULL and not 0 < watch.drained + watch.watchers <= begun_count(ep) + watch.watchers:
+        problems.append(f'{ep!r}: {watch.drained} drained connections are out, of {begun_count(ep)}')
+    if ep.size_for_release != (ep.size if watch == NULL else ANY_SIZE):
+        problems.append(f'{ep!r} shows releases the size {ep.size_for_release}')
     return 0
 
 
@@ -115,10 +132,10 @@ cdef int check_relief(PoolCore core, int wanting, int idle, list problems) excep
     cdef Entry e
     cdef int relief = 0
     for e in entries_of_this_process(core):
-        relief += e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1
+        relief += e.state == CLOSING and e.is_relief and e.epoch.relief >= core.relief.epoch - 1
     if relief != core.relief.current + core.relief.previous:
         problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
-    if relief < wanting and idle:
+    if relief < wanting and idle and not is_suspended(core):
         problems.append('somebody waits for a slot beside an idle connection of another endpoint')
     return 0
 

@@ -1,10 +1,24 @@
-cdef int close(PoolCore core) except -1:
+cdef bint open_(PoolCore core, double now) except -1:
+    # False if the pool is open already, or closed.
+    cdef bint opens
+    cdef Chain served = Chain(NULL, NULL, 0)
+    gcp_lock(&core.lock)
+    opens = core.restrictions & NOT_OPEN != 0 and not is_closed(core)
+    if opens:
+        allow_locked(core, NOT_OPEN)
+        dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(core, &served)
+    return opens
+
+
+cdef int close(PoolCore core, Chain *doomed) except -1:
     cdef EndpointPool ep
     cdef Chain refused = Chain(NULL, NULL, 0)
     cdef double now = read_clock(core)
     failure = None
     gcp_lock(&core.lock)
-    gcp_store_int(&core.is_closed, 1)
+    restrict_locked(core, CLOSED)
     take_fill_watchers(core, &refused)
     free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
@@ -17,7 +31,7 @@ cdef int close(PoolCore core) except -1:
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         refuse_waiters(core, ep, &refused)
-        doom_all_idle(core, ep)
+        doom_all_idle(core, ep, doomed)
         forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -36,17 +50,17 @@ cdef void refuse_waiters(PoolCore core, EndpointPool ep, Chain *refused) noexcep
     cdef void *p = first_waiter(core, ep)
     while p != NULL:
         waiter_unlink(ep, p)
-        (<Waiter>p).state = REFUSED
+        refuse(core, <Waiter>p)
         chain_append(refused, <Waiter>p)
         p = first_waiter(core, ep)
     update_wants_slot(core, ep)
 
 
-cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
+cdef void doom_all_idle(PoolCore core, EndpointPool ep, Chain *doomed) noexcept:
     # Both locks are held.
     cdef void *p = oldest_idle(&ep.core, &ep.extra)
     while p != NULL:
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
+        doom_idle(core, ep, <Entry>p, doomed, BECAUSE_POOL_CLOSED)
         p = oldest_idle(&ep.core, &ep.extra)
 
 

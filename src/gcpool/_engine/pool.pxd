@@ -11,7 +11,7 @@ cdef class PoolCore:
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
-    cdef int is_closed                      # [core]; read under [ep]
+    cdef int restrictions                   # [core]; read under [ep]
     cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered: sizes may exceed it for a while
     cdef readonly int fork_epoch            # changes only in a forked child
@@ -19,6 +19,8 @@ cdef class PoolCore:
     cdef int closing                        # [core]
     cdef Relief relief                      # [core]
     cdef Overtaking overtaking              # [core]
+    cdef Table release_watches              # [core] address of an endpoint pool -> its ReleaseWatch, if it has one
+    cdef unsigned int drains                # [core] how often an endpoint was drained
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]

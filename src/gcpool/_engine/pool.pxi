@@ -34,6 +34,7 @@ cdef class PoolCore:
     :param serves_oldest: whether the extra connection that was unused for longest is served first
     :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
     :param limits: anything that is to be kept for :py:meth:`resize`
+    :param opened: whether acquires are served before :py:meth:`open`
     """
 
     def __cinit__(self):
@@ -67,6 +68,7 @@ cdef class PoolCore:
         bint serves_oldest=False,
         bint counts_idle_only=False,
         object limits=None,
+        bint opened=True,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -81,6 +83,7 @@ cdef class PoolCore:
         self.serves_oldest = serves_oldest
         self.out_mask = 0 if counts_idle_only else -1
         self.limits_ = limits
+        self.restrictions = 0 if opened else NOT_OPEN
         set_min_size(self, min_size)
         self.creates_in_background = creates_in_background
         self.max_connecting = max_connecting
@@ -106,6 +109,7 @@ cdef class PoolCore:
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
         PyMem_Free(self.ancestor_to_be)
+        release_watches_free(self)
         while self.ancestor != NULL:
             a = self.ancestor
             self.ancestor = a.ancestor
@@ -443,11 +447,25 @@ cdef class PoolCore:
         """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""
         expire_relief(self, now)
 
-    # -- the pool's end, and changes of its limits --------------------------------------------------------------------
+    # -- the pool's beginning and end, pauses, and changes of its limits ----------------------------------------------
 
-    def close(self):
-        """Refuse new and queued waiters, and doom idle connections. Those in use are closed when they are released."""
-        close(self)
+    def open(self, double now):
+        """Serve acquires, and create connections, from now on.
+
+        :return: False if the pool is open already, or closed
+        """
+        return open_(self, now)
+
+    def close(self, bint for_worker=False):
+        """Refuse new and queued waiters, and doom idle connections. Those in use are closed when they are released.
+
+        :param for_worker: whether a worker is to close the idle ones
+        """
+        close(self, doomed_of(self, for_worker))
+
+    def forget_closed(self, Entry e not None):
+        """No release will come of a connection that :py:meth:`doom_acquired` closed: forget it now."""
+        forget_closed_while_out(self, e)
 
     def watch_empty(self, Waiter w not None):
         """Have a waiter notified when the pool has no connection left.
@@ -455,6 +473,13 @@ cdef class PoolCore:
         :return: False if it has none already
         """
         return watch_empty(self, w)
+
+    def watch_use(self, Waiter w not None):
+        """Have a waiter notified when one of the endpoints with connections in use has none any more.
+
+        :return: False if no connection is in use, or being created
+        """
+        return watch_use(self, w)
 
     def watch_gone(self, Waiter w not None, Entry e not None):
         """Have a waiter notified when a connection is closed.
@@ -464,7 +489,7 @@ cdef class PoolCore:
         return watch_gone(self, w, e)
 
     def unwatch(self, Waiter w not None):
-        """End what :py:meth:`watch_empty` or :py:meth:`watch_gone` began.
+        """End what :py:meth:`watch_empty`, :py:meth:`watch_use` or :py:meth:`watch_gone` began.
 
         :return: True if the waiter was still watching, so that it will not be notified
         """
@@ -476,6 +501,37 @@ cdef class PoolCore:
         :return: how many
         """
         return doom_acquired(self)
+
+    def suspend(self, bint fail=False):
+        """Serve nobody until :py:meth:`resume`: acquires are queued.
+
+        :param fail: whether acquires that begin are refused instead
+        :return: False if the pool is closed
+        """
+        return suspend(self, fail)
+
+    def resume(self, double now):
+        """Serve the waiters, and all that come.
+
+        :return: False if the pool was not suspended
+        """
+        return resume(self, now)
+
+    def drain(self, object endpoint, double now, bint idle_only=False):
+        """Doom the idle connections of an endpoint, for a worker; those in use are closed when they are released.
+
+        :param idle_only: whether those in use are left alone
+        :raises TypeError: when the endpoint is not hashable
+        """
+        cdef EndpointPool ep = find_pool(self, endpoint)
+        if ep is None:
+            hash_of(endpoint)
+        else:
+            drain(self, [ep], now, idle_only)
+
+    def drain_all(self, double now, bint idle_only=False):
+        """:py:meth:`drain` for every endpoint."""
+        drain(self, endpoint_pools(self), now, idle_only)
 
     def resize(
         self,
@@ -556,7 +612,27 @@ cdef class PoolCore:
     @property
     def closed(self):
         """Whether :py:meth:`close` was called."""
-        return bool(gcp_load_int(&self.is_closed))
+        return is_closed(self)
+
+    @property
+    def opened(self):
+        """Whether acquires are served, or were until the pool was closed."""
+        return gcp_load_int(&self.restrictions) & NOT_OPEN == 0
+
+    @property
+    def is_suspended(self):
+        """Whether nobody is served until :py:meth:`resume`."""
+        return is_suspended(self)
+
+    @property
+    def is_empty(self):
+        """Whether the pool has neither a connection nor a waiter."""
+        return gcp_load_int(&self.size) == 0 and self.watchers.count == 0 and count_waiters(self) == 0
+
+    @property
+    def used(self):
+        """How many connections are in use, or are being created by an acquire."""
+        return count_used(self)
 
     def endpoint_size(self, object endpoint, object acquired=None):
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
@@ -567,6 +643,16 @@ cdef class PoolCore:
         return gauges_and_counters(self)
 
     # -- for tests ----------------------------------------------------------------------------------------------------
+
+    @property
+    def watched_endpoints(self):
+        """The number of endpoints whose releases all take the core's lock."""
+        return <int>self.release_watches.used
+
+    @property
+    def use_watchers(self):
+        """The number of waiters until no connection of an endpoint is in use."""
+        return count_use_watchers(self)
 
     def try_acquire(self, object endpoint, double now):
         """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.

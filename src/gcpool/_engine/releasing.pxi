@@ -107,9 +107,9 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
         lifetime_is_over(e, now)
-        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.restrictions)
         or gcp_load_int(&core.wanting_count)
-        or ep.size > gcp_load_int(&core.max_size)
+        or gcp_load_int(&ep.size_for_release) > gcp_load_int(&core.max_size)
         or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
     )
 
@@ -190,8 +190,10 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #
 #   the pool is closed, or more connections exist than a limit
 #   allows, without those that are being closed already             CLOSE_SURPLUS: nobody gets the slot
+#   it is drained                                                 CLOSE_DRAINED
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
+#   the pool is suspended                                           KEEP
 #   somebody waits at the endpoint                                  HAND_OVER
 #     but another endpoint must not be overtaken any longer, and
 #     not enough connections are being closed for others            CLOSE_FOR_OTHERS
@@ -201,6 +203,7 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #   otherwise                                                       KEEP
 cdef enum:
     CLOSE_SURPLUS
+    CLOSE_DRAINED
     CLOSE_FOR_OTHERS
     CLOSE_IDLE
     HAND_OVER
@@ -212,11 +215,15 @@ cdef enum:
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # Both locks are held.
     cdef bint somebody_waits = ep.queue.head != NULL
-    if core.is_closed or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
+    if is_closed(core) or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
+    if is_drained(core, ep, e):
+        return CLOSE_DRAINED
     if lifetime_is_over(e, now):
         if not core.collects or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
+    elif is_suspended(core):
+        pass
     elif somebody_waits:
         if not others_need_relief(core, ep) or may_overtake(core, ep, now):
             return HAND_OVER
@@ -244,7 +251,10 @@ cdef Settled settle(
     settled.wake = False
     settled.outcome = decide_release(core, ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
-        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
+        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if is_closed(core) else BECAUSE_SHRUNK)
+    elif settled.outcome == CLOSE_DRAINED:
+        doom(core, ep, e, doomed, BECAUSE_DRAINED)
+        count_as_relief(core, <void *>e)
     elif settled.outcome == CLOSE_FOR_OTHERS:
         doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
@@ -278,6 +288,8 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)
+    if core.release_watches.used:
+        take_watchers(core, None, &served)
     gcp_unlock(&core.lock)
     end_settling(core, &settled, &served)
     return 0

@@ -23,7 +23,7 @@ cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
     # core.lock is held. The entry was doomed: its close is relief if more relief is needed.
     if missing_relief(core) > 0:
         (<Entry>p).is_relief = True
-        (<Entry>p).relief_epoch = core.relief.epoch
+        (<Entry>p).epoch.relief = core.relief.epoch
         core.relief.current += 1
 
 
@@ -85,7 +85,7 @@ cdef inline void end_relief(PoolCore core, Entry e) noexcept:
     # core.lock is held. The close of the entry has ended.
     if e.is_relief:
         e.is_relief = False
-        if e.relief_epoch == core.relief.epoch:
+        if e.epoch.relief == core.relief.epoch:
             core.relief.current -= 1
-        elif e.relief_epoch == core.relief.epoch - 1:
+        elif e.epoch.relief == core.relief.epoch - 1:
             core.relief.previous -= 1

@@ -86,7 +86,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
     cdef void *p
     cdef EndpointPool ep
     cdef Waiter w
-    while core.wanting_slots.used:
+    while core.wanting_slots.used and not is_suspended(core):
         ep = <EndpointPool>first_wanting(core)
         gcp_lock(&ep.lock)
         if (

@@ -22,6 +22,7 @@ cdef dict gauges_and_counters(PoolCore core):
         'acquired': acquired,
         'waiting': waiting,
         'endpoints': endpoints,
+        'suspended': 1 if is_suspended(core) else 0,
         'acquires': counters.acquires,
         'created': counters.created,
         'create_errors': counters.create_errors,
@@ -36,6 +37,26 @@ cdef dict gauges_and_counters(PoolCore core):
     for reason in range(1, REASON_COUNT):
         stats['closed_' + REASONS[reason]] = counters.closed[reason]
     return stats
+
+
+cdef int count_used(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef int used = 0
+    for ep in endpoint_pools(core):
+        gcp_lock(&ep.lock)
+        used += used_count(ep)
+        gcp_unlock(&ep.lock)
+    return used
+
+
+cdef int count_waiters(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef int waiting = 0
+    for ep in endpoint_pools(core):
+        gcp_lock(&ep.lock)
+        waiting += ep.waiting
+        gcp_unlock(&ep.lock)
+    return waiting
 
 
 cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -1:

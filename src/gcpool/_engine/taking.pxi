@@ -16,8 +16,12 @@ cdef Entry take_ready(PoolCore core, object endpoint, double now, double interva
 
 cdef int must_be_open(PoolCore core, object endpoint) except -1:
     hash_of(endpoint)
-    if gcp_load_int(&core.is_closed):
+    if is_closed(core):
         raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+    if gcp_load_int(&core.restrictions) & NOT_OPEN:
+        raise ConnectionPoolClosedError(
+            f'the pool is not open yet: no connection to {endpoint!r} can be acquired before open()'
+        )
     return 0
 
 
@@ -29,7 +33,7 @@ cdef Entry take_any_ready(PoolCore core, EndpointPool ep, double now, double int
     if made_before_fork(core, ep.fork_epoch):       # normalize() or an __eq__ has forked, and this is the child
         return None
     gcp_lock(&ep.lock)
-    if ep.queue.head == NULL and not gcp_load_int(&core.is_closed):
+    if ep.queue.head == NULL and not gcp_load_int(&core.restrictions):
         p = first_ready(ep, ep.core.head, True, now, interval)
         if p == NULL:
             p = first_ready(ep, oldest_or_youngest_extra(core, ep), core.serves_oldest, now, interval)

@@ -9,6 +9,8 @@ cdef class Waiter:
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
     cdef object notify                      # [owner] until the waiter is queued; then called once, with no lock held
     cdef int state                          # [ep]
+    cdef int refused_by                     # [ep] PoolCore.restrictions when the waiter was refused
+    cdef EndpointPool watched               # [owner] of a watcher: the endpoint pool whose uses it watches
     cdef unsigned long long number          # set once: order of arrival
     cdef unsigned long long place           # [ep] its number, or an earlier one that it inherited: see overtaking.pxi
     cdef void *prev                         # [ep]

@@ -51,7 +51,8 @@ cdef class Waiter:
 
     @property
     def refused(self):
-        """Whether the pool was closed, maybe after the waiter had been served and before it looked."""
+        """Whether the waiter is not served, because the pool is closed, not open yet, or suspended; or whether the pool
+        was closed after the waiter had been served, and before it looked."""
         if gcp_load_int(&self.state) == REFUSED:
             return True
         return self.entry is not None and bool(gcp_load_char(&self.entry.closed_while_out))
@@ -60,6 +61,14 @@ cdef class Waiter:
     def turned_away(self):
         """Whether ``max_waiting`` waiters were queued at the endpoint already."""
         return gcp_load_int(&self.state) == TURNED_AWAY
+
+    @property
+    def refusal(self):
+        """Why a waiter was refused: ``closed``, ``not open`` or ``suspended``."""
+        cdef int restrictions = gcp_load_int(&self.refused_by)
+        if gcp_load_int(&self.state) != REFUSED or restrictions & CLOSED:
+            return 'closed'
+        return 'not open' if restrictions & NOT_OPEN else 'suspended'
 
     @property
     def failed(self):
@@ -108,6 +117,12 @@ cdef inline Waiter new_waiter(object endpoint):
     cdef Waiter w = Waiter.__new__(Waiter)
     w.endpoint = endpoint
     return w
+
+
+cdef inline void refuse(PoolCore core, Waiter w) noexcept:
+    # core.lock is held. The waiter is not queued.
+    gcp_store_int(&w.refused_by, core.restrictions)
+    gcp_store_int(&w.state, REFUSED)
 
 
 cdef inline Entry take_served(Waiter w):

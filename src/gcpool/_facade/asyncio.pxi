@@ -61,6 +61,7 @@ cdef class AsyncPool(PoolFacade):
     cdef int share_core(self) except -1:
         self.own_loop = OwnLoop.__new__(OwnLoop)
         self.own_loop.core = self._core
+        self._tasks = self.own_loop.tasks = set()
         self.ready = ReadyConnections.__new__(ReadyConnections)
         self.ready.core = self._core
         self.ready.own_loop = self.own_loop
@@ -72,6 +73,11 @@ cdef class AsyncPool(PoolFacade):
             # what its __init__ has not set up yet.
             object.__setattr__(self, '_ready', self.ready)
         return 0
+
+    def _check_loop(self):
+        # Raises if the pool belongs to another loop.
+        check_built(self)
+        self.own_loop.check()
 
     def _runs_in_other_thread(self):
         # Whether the pool's loop runs in another thread: then only its thread-safe methods may be called.

@@ -40,6 +40,16 @@ cdef inline bint is_overridden(PoolFacade pool) except -1:
     return pool.look_for_overrides()
 
 
+cdef int warn_of_dropped_pool(PoolFacade pool) except -1:
+    import warnings
+    warnings.warn(
+        f'{pool!r} was dropped and never closed: expected close(), or a with block of the pool',
+        ResourceWarning,
+        source=pool,
+    )
+    return 0
+
+
 cdef class PoolFacade:
     """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
@@ -90,6 +100,11 @@ cdef class PoolFacade:
         self._reconnect_failed = reconnect_failed
         self._refusal = refusal
         self._watches_outages = watches_outages
+
+    def __del__(self):
+        # At the end of the interpreter nobody is told: the system closes what is open.
+        if self._core is not None and self._core.size and not is_closed(self._core) and not gcp_is_finalizing():
+            warn_of_dropped_pool(self)
 
     def _known_limits(self):
         # The limits of a pool that was built.

@@ -68,6 +68,11 @@ cdef inline int check_enterable(Lease context) except -1:
     return 0
 
 
+cdef inline bint is_lease_of_this_process(Lease lease) noexcept:
+    # Whether a lease holds a connection, and has not been inherited from the process that this one was forked from.
+    return lease.entry is not None and not made_before_fork(lease.pool._core, lease.entry.fork_epoch)
+
+
 cdef object decorate(Lease context, object function):
     if context.pool is None:
         raise RuntimeError(NO_POOL)
