@@ -323,7 +323,7 @@ WRONG_CHANGES = (
     WrongChange(
         'a-higher-min-idle-keeps-nothing',
         CORE,
-        '(out_count(ep) & core.out_mask) < core.min_idle:',
+        '(out_count(ep) & core.out_mask) < ep.core_size:',
         'out_count(ep) < 0:',
         'after min_idle was raised, the connections that it is to keep are closed after idle_timeout',
     ),
@@ -814,8 +814,8 @@ WRONG_CHANGES = (
     WrongChange(
         'endpoint-cap-not-passed-on',
         FACADES,
-        'min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
-        'min_idle, total_max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
+        'limits.max_size,\n        limits.total_max_size',
+        'limits.total_max_size,\n        limits.total_max_size',
         'one endpoint gets more connections than max_size',
     ),
     WrongChange(
