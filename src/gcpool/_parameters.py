@@ -328,7 +328,7 @@ def check_pin(size: object, min_size: int, max_size: int) -> int:
         if not min_size:
             raise ValueError('size=None: expected a number of connections, because the pool has no min_size')
         return min_size
-    count = _check_count('size', size, 0)
+    count = check_count('size', size, 0)
     if count > max_size:
         raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
     return count

@@ -127,7 +127,7 @@ WRONG_CHANGES = (
         CORE,
         'if ep.second_index >= 0 and has_share(core, ep):',
         'if False:',
-        'an endpoint with a long queue has waited longest at any time: a light one beside it waits as long as that queue',
+        'an endpoint with a long queue has always waited longest: a light one beside it waits as long as that queue',
     ),
     WrongChange(
         'overdue-slots-go-to-the-oldest',
@@ -141,7 +141,7 @@ WRONG_CHANGES = (
         CORE,
         'return missing_relief(core) - (ep.heap_index >= 0) > 0',
         'return missing_relief(core) > 0',
-        'while one connection is closed for an overdue endpoint, the next ones are closed for the endpoint they belong to',
+        'while one connection is closed for an overdue endpoint, the next ones are closed for nobody but their own',
     ),
     WrongChange(
         'a-time-out-loses-its-place',
