@@ -1,4 +1,4 @@
-"""How many connections a pool may have, and how many acquires may wait: checked together, when a pool is built or resized.
+"""How many connections a pool may have, and how many acquires may wait: checked together, also by resize().
 
 A limit that is not given adapts to those that are.
 """
@@ -73,8 +73,8 @@ class Limits:
     """The limits of a pool. Never changes: :py:meth:`changed` makes new ones.
 
     :param min_idle: how many idle connections of an endpoint are core; if not given, at most ``max_size``
-    :param max_size: maximum number of connections to an endpoint; if not given, at least ``min_idle`` and ``min_size``, and
-        at most ``total_max_size``
+    :param max_size: maximum number of connections to an endpoint; if not given, at least ``min_idle`` and ``min_size``,
+        and at most ``total_max_size``
     :param total_max_size: maximum number of connections; if not given, at least ``max_size``
     :param min_size: number of connections that are kept for each live endpoint; at most ``max_size``
     :param max_waiting: maximum number of acquires that wait at an endpoint; 0 for no limit

@@ -8,8 +8,8 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
-# Seconds of an epoch. Who came before the epoch before the previous one is overdue: it is not overtaken any more, though
-# its endpoint has connections of its own. OPERATIONS.md wants a bound of about 1 s; this one is the core's.
+# Seconds of an epoch. Who came before the epoch before the previous one is overdue: it is not overtaken any more,
+# although its endpoint has connections. OPERATIONS.md wants a bound of about 1 s; this one is the core's.
 OVERTAKING_EPOCH = 0.3
 MAX_OVERTAKING_TIME = 3 * OVERTAKING_EPOCH
 
@@ -663,8 +663,8 @@ class Model:
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
-        handed: an endpoint that is overdue; one that came earlier and has no connection at all, or whose first waiter has
-        waited for as long, and the first in the queue has not."""
+        handed: an endpoint that is overdue; one that came earlier and has no connection at all, or whose first waiter
+        has waited for as long, and the first in the queue has not."""
         overdue = self.overdue(now)
         return self.first_overdue(now) not in {None, head.endpoint} or (
             elder.place < head.place and (not self.of(elder.endpoint) or elder.place <= overdue < head.place)

@@ -263,7 +263,7 @@ async def test_max_size_is_that_of_each_endpoint() -> None:
 
 
 @pytest.mark.parametrize('order', ['abc', 'bca', 'cba'])
-async def test_at_the_total_limit_the_idle_connection_whose_deadline_comes_first_is_closed(order: str) -> None:
+async def test_at_the_total_limit_the_idle_connection_unused_for_longest_is_closed(order: str) -> None:
     async with Case(min_idle=0, idle_timeout=60, max_size=1, total_max_size=3) as case:
         for endpoint in order:
             await case.cycle(endpoint)
@@ -276,19 +276,20 @@ async def test_at_the_total_limit_the_idle_connection_whose_deadline_comes_first
         await case.release(d1, e1)
 
 
-async def test_the_deadline_of_a_core_connection_is_its_lifetime() -> None:
+async def test_a_core_connection_used_again_is_not_the_one_that_is_closed() -> None:
     async with Case(min_idle=1, idle_timeout=60, max_lifetime=100, max_size=2, total_max_size=2) as case:
-        await case.cycle('core')  # until 1100
+        await case.cycle('busy')  # until 1100
         case.clock.advance(30)
-        held = await case.pool.acquire('held')
-        await case.release(held)  # core, too: until 1130
+        await case.cycle('core')  # until 1130
+        case.clock.advance(1)
+        await case.cycle('busy')
         case.manager.take_calls()
         conn = await case.pool.acquire('new')
         assert case.manager.take_calls() == ['dispose core1', 'create new']
         await case.release(conn)
 
 
-async def test_a_core_connection_goes_before_an_extra_one_whose_idle_time_ends_later() -> None:
+async def test_a_core_connection_goes_before_an_extra_one_that_was_used_later() -> None:
     async with Case(min_idle=1, idle_timeout=60, max_lifetime=100, max_size=2, total_max_size=3) as case:
         await case.cycle('core')  # until 1100
         case.clock.advance(50)
@@ -300,7 +301,7 @@ async def test_a_core_connection_goes_before_an_extra_one_whose_idle_time_ends_l
         await case.release(x2, conn)
 
 
-async def test_an_extra_connection_goes_before_a_core_one_that_lives_longer() -> None:
+async def test_an_extra_connection_goes_before_a_core_one_that_was_used_later() -> None:
     async with Case(min_idle=1, idle_timeout=60, max_lifetime=100, max_size=2, total_max_size=3) as case:
         x1, x2 = await case.acquire('x', 2)
         await case.release(x1)  # extra: until 1060

@@ -265,7 +265,7 @@ def test_max_size_is_that_of_each_endpoint() -> None:
 
 
 @pytest.mark.parametrize('order', ['abc', 'bca', 'cba'])
-def test_at_the_total_limit_the_idle_connection_whose_deadline_comes_first_is_closed(order: str) -> None:
+def test_at_the_total_limit_the_idle_connection_unused_for_longest_is_closed(order: str) -> None:
     with Case(min_idle=0, idle_timeout=60, max_size=1, total_max_size=3) as case:
         for endpoint in order:
             case.cycle(endpoint)
@@ -278,19 +278,20 @@ def test_at_the_total_limit_the_idle_connection_whose_deadline_comes_first_is_cl
         case.release(d1, e1)
 
 
-def test_the_deadline_of_a_core_connection_is_its_lifetime() -> None:
+def test_a_core_connection_used_again_is_not_the_one_that_is_closed() -> None:
     with Case(min_idle=1, idle_timeout=60, max_lifetime=100, max_size=2, total_max_size=2) as case:
-        case.cycle('core')  # until 1100
+        case.cycle('busy')  # until 1100
         case.clock.advance(30)
-        held = case.pool.acquire('held')
-        case.release(held)  # core, too: until 1130
+        case.cycle('core')  # until 1130
+        case.clock.advance(1)
+        case.cycle('busy')
         case.manager.take_calls()
         conn = case.pool.acquire('new')
         assert case.manager.take_calls() == ['dispose core1', 'create new']
         case.release(conn)
 
 
-def test_a_core_connection_goes_before_an_extra_one_whose_idle_time_ends_later() -> None:
+def test_a_core_connection_goes_before_an_extra_one_that_was_used_later() -> None:
     with Case(min_idle=1, idle_timeout=60, max_lifetime=100, max_size=2, total_max_size=3) as case:
         case.cycle('core')  # until 1100
         case.clock.advance(50)
@@ -302,7 +303,7 @@ def test_a_core_connection_goes_before_an_extra_one_whose_idle_time_ends_later()
         case.release(x2, conn)
 
 
-def test_an_extra_connection_goes_before_a_core_one_that_lives_longer() -> None:
+def test_an_extra_connection_goes_before_a_core_one_that_was_used_later() -> None:
     with Case(min_idle=1, idle_timeout=60, max_lifetime=100, max_size=2, total_max_size=3) as case:
         x1, x2 = case.acquire('x', 2)
         case.release(x1)  # extra: until 1060

@@ -243,8 +243,8 @@ cdef class Model:
         return found
 
     cdef Conn next_idle(self, int endpoint):
-        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last, or,
-        # with order='fifo', first.
+        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last,
+        # or, with order='fifo', first.
         cdef Conn conn
         cdef Conn best = None
         for conn in self.conns:

@@ -127,7 +127,7 @@ WRONG_CHANGES = (
         CORE,
         'if ep.second_index >= 0 and has_share(core, ep):',
         'if False:',
-        'an endpoint with a long queue has waited longest at any time: a light one beside it waits as long as that queue',
+        'an endpoint with a long queue has always waited longest: a light one beside it waits as long as that queue',
     ),
     WrongChange(
         'overdue-slots-go-to-the-oldest',
@@ -141,7 +141,7 @@ WRONG_CHANGES = (
         CORE,
         'return missing_relief(core) - (ep.heap_index >= 0) > 0',
         'return missing_relief(core) > 0',
-        'while one connection is closed for an overdue endpoint, the next ones are closed for the endpoint they belong to',
+        'while one connection is closed for an overdue endpoint, the next ones are closed for nobody but their own',
     ),
     WrongChange(
         'a-time-out-loses-its-place',
@@ -323,7 +323,7 @@ WRONG_CHANGES = (
     WrongChange(
         'a-higher-min-idle-keeps-nothing',
         CORE,
-        '(out_count(ep) & core.out_mask) < core.min_idle:',
+        '(out_count(ep) & core.out_mask) < ep.core_size:',
         'out_count(ep) < 0:',
         'after min_idle was raised, the connections that it is to keep are closed after idle_timeout',
     ),
@@ -843,8 +843,8 @@ WRONG_CHANGES = (
     WrongChange(
         'endpoint-cap-not-passed-on',
         FACADES,
-        'min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
-        'min_idle, total_max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
+        'limits.max_size,\n        limits.total_max_size',
+        'limits.total_max_size,\n        limits.total_max_size',
         'one endpoint gets more connections than max_size',
     ),
     WrongChange(

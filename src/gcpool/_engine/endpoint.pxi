@@ -114,8 +114,8 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
-    # checked-out ones are min_idle or more, or as many as the endpoint's minimum. With keep='idle' those that are checked
-    # out do not count.
+    # checked-out ones are min_idle or more, or as many as the endpoint's minimum. With keep='idle' those that are
+    # checked out do not count.
     return ((out_count(ep) - 1) & core.out_mask) < ep.core_size - ep.counts[IDLE_CORE]
 
 

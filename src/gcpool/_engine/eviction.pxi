@@ -1,13 +1,13 @@
 # EVICTION. At the total limit the idle connection that was unused for longest is closed for another endpoint, core or
-# extra: the deadlines say nothing about that. Example: 10 connections, one host that every request needs and 1,000 hosts
-# seen once each. A core connection to the busy host is due before those that were created after it, and would be closed
-# every 10 requests.
+# extra: the deadlines say nothing about that. Example: 10 connections, one host that every request needs and 1,000
+# hosts seen once each. A core connection to the busy host is due before those that were created after it, so it would
+# be closed every 10 requests.
 #
-# The order by last use is a second heap over the entries of the expiry queue, as lazy as that: a key is never later than
-# the last use, and an entry whose key comes up is put back under its true one. An entry is in both heaps or in none, so
-# the hot path needs no test of its own (keep_if_simple). The heap is made when an eviction first needs it, because it
-# takes memory that a pool below its limit can do without: each connection then existing is visited once. Where there
-# is no memory for it, the deadlines decide.
+# The order by last use is a second heap over the entries of the expiry queue, as lazy as that: a key is never later
+# than the last use, and an entry whose key comes up is put back under its true one. An entry is in both heaps or in
+# none, so the hot path needs no test of its own (keep_if_simple). The heap is made when an eviction first needs it,
+# because it takes memory that a pool below its limit can do without: each connection then existing is visited once.
+# Where there is no memory for it, the deadlines decide.
 
 cdef void *evict_unused(PoolCore core, Chain *doomed, int reason) noexcept:
     # Only core.lock is held. Dooms the idle connection that was unused for longest.
@@ -17,8 +17,8 @@ cdef void *evict_unused(PoolCore core, Chain *doomed, int reason) noexcept:
 
 
 cdef void *first_unused_locked(PoolCore core) noexcept:
-    # core.lock is held, no other. Returns the idle entry that was unused for longest, and holds the lock of its endpoint
-    # pool then; else NULL. Equal times, of one reading of the coarse clock, are ordered by the release.
+    # core.lock is held, no other. Returns the idle entry that was unused for longest, and holds the lock of its
+    # endpoint pool then; else NULL. Equal times, of one reading of the coarse clock, are ordered by the release.
     cdef Deadlines *d = &core.deadlines
     cdef void *p
     cdef EndpointPool ep

@@ -1,7 +1,7 @@
 # OVERTAKING. At the total limit a connection that is released at endpoint A goes to A's next waiter, even if a waiter
 # of endpoint B came earlier: to serve B, the pool would have to close the connection and open another one. This is
-# bounded in time, however many arrive meanwhile. An endpoint that has waited for 0.6 to 0.9 s is *overdue*, and gets the
-# next connection that is released anywhere. Time is cut into epochs of 0.3 s (OVERTAKING_EPOCH). The core keeps the
+# bounded in time, however many arrive meanwhile. An endpoint that has waited for 0.6 to 0.9 s is *overdue*, and gets
+# the next connection that is released anywhere. Time is cut into epochs of 0.3 s (OVERTAKING_EPOCH). The core keeps the
 # number of arrivals at the beginning of the last three: whoever arrived before the oldest of them is overdue.
 #
 # An endpoint has waited since its first waiter came. But while it is served and has its share already, it has waited
@@ -12,8 +12,8 @@
 # a close and a connect.
 #
 # The bound does not grow with the holds. Where connections are held for longer than a second, closing one and opening
-# another costs little against the hold; where they are held for a hundredth of that, 0.9 s are many holds. Two endpoints
-# with long queues and equal shares are both served all the time, so neither becomes overdue and nothing is closed.
+# another costs little against the hold; where they are held for a hundredth of that, 0.9 s are many holds. Two
+# endpoints with long queues and equal shares are served all the time: neither becomes overdue, and nothing is closed.
 #
 # Waiters of different endpoints are compared by *place*. A waiter's place is its number, unless the waiter before it in
 # the queue gave up: then it has inherited that waiter's place. If a waiter gives up and none is behind it, its place is
@@ -86,8 +86,8 @@ cdef inline bint is_overdue(PoolCore core, double since, double now) noexcept:
 
 
 cdef inline void *first_wanting(PoolCore core) noexcept:
-    # core.lock is held, and some endpoint pool wants a slot. The one that gets the next: if one is overdue, the one that
-    # has waited for longest; else the one whose first waiter has the earliest place.
+    # core.lock is held, and some endpoint pool wants a slot. The one that gets the next: if one is overdue, the one
+    # that has waited for longest; else the one whose first waiter has the earliest place.
     if is_overdue(core, core.unserved.items[0].key, core.overtaking.told):
         return core.unserved.items[0].item
     return core.wanting_slots.items[0].item
