@@ -49,9 +49,7 @@ EXPECTED = {
         r'a request that began before: old server\nconnection 1 to the old server is closed\n'
         r'a request that waited: new server\nconnection 2 to the new server is closed\n'
     ),
-    'graceful_shutdown': (
-        r'still in use: 1\na new request is refused\nthe request is finished\nconnections left: 0\n'
-    ),
+    'graceful_shutdown': (r'still in use: 1\na new request is refused\nthe request is finished\nconnections left: 0\n'),
     'gevent_pool': (
         r'right answers: 100\nacquired: 105\nstill in use or waiting: 0\nconnections created, at most 5: [12345]\n'
     ),
