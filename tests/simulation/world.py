@@ -1072,6 +1072,8 @@ class World:
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
         self.calm_down()
+        while self.suspended:
+            yield self.nap(1.0)
         # The users were served in time; the end gets as much.
         self.calm_at = self.runtime.now
         if not self.closed:
