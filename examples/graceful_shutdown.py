@@ -6,6 +6,7 @@ Needs nothing but gcpool: python examples/graceful_shutdown.py
 import os
 import signal
 import threading
+from typing import Any
 
 from gcpool.contrib.sqlite3 import SqliteConnectionManager
 from gcpool.exceptions import ConnectionPoolClosedError
@@ -15,7 +16,7 @@ from gcpool.threading import ConnectionPool
 GRACE = 5.0
 
 
-def work(pool: ConnectionPool[str, object], has_begun: threading.Event, may_end: threading.Event) -> None:
+def work(pool: ConnectionPool[Any, Any], has_begun: threading.Event, may_end: threading.Event) -> None:
     """Handle a request that takes long."""
     with pool.connection('file:shop?mode=memory&cache=shared'):
         has_begun.set()
@@ -28,7 +29,7 @@ def main() -> None:
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
 
-    pool: ConnectionPool[str, object] = ConnectionPool(SqliteConnectionManager(), close_timeout=GRACE)
+    pool = ConnectionPool(SqliteConnectionManager(), close_timeout=GRACE)
     has_begun, may_end = threading.Event(), threading.Event()
     with pool:
         request = threading.Thread(target=work, args=(pool, has_begun, may_end))

@@ -71,6 +71,7 @@ EXPECTED = {
         r'gcpool_pool_acquired{pool="echo"} 1\.0\n'
         r'gcpool_pool_waiting{pool="echo"} 0\.0\n'
         r'gcpool_pool_endpoints{pool="echo"} 1\.0\n'
+        r'gcpool_pool_suspended{pool="echo"} 0\.0\n'
         r'gcpool_pool_acquires_total{pool="echo"} 4\.0\n'
         r'(gcpool_pool_\w+_total{pool="echo"} [012]\.0\n)+'
         r'in use after the end: 0\.0\n'

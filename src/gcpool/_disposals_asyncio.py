@@ -171,7 +171,12 @@ class AsyncDisposals(AsyncPool):
     def _begin_disposals(self, deadline: float | None = None) -> None:
         # The deadline is for threads, where the caller closes connections itself if no thread can be started.
         if self._core.doomed:
-            self._spawn_disposals()
+            try:
+                self._spawn_disposals()
+            except BaseException:
+                # A signal handler raised, and nobody would close these connections: once more.
+                self._spawn_disposals()
+                raise
 
     def _run_timers(self) -> None:
         """Do what is due in the core (CoreTimer), and what follows from that."""

@@ -129,12 +129,11 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
     def _stop_serving(self) -> None:
         """Close the pool without waiting for anything."""
         try:
-            self._core.close(for_worker=True)
+            self._and_close(self._core.close, True)
         finally:
             # A signal handler may raise in close(), where it wakes the waiters.
             if self._collector is not None:
                 self._collector.stop()
-            self._begin_disposals(self._core.now())
 
     # -- drain --------------------------------------------------------------------------------------------------------
 
@@ -153,14 +152,10 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         core = self._core
         check_flag('idle_only', idle_only)
         self._check_loop()
-        try:
-            if endpoint is EVERY_ENDPOINT:
-                core.drain_all(core.now(), idle_only)
-            else:
-                core.drain(endpoint, core.now(), idle_only)
-        finally:
-            # A signal handler may raise in drain(), where it wakes waiters.
-            self._begin_disposals(core.now())
+        if endpoint is EVERY_ENDPOINT:
+            self._and_close(core.drain_all, core.now(), idle_only)
+        else:
+            self._and_close(core.drain, endpoint, core.now(), idle_only)
 
     # -- suspend ------------------------------------------------------------------------------------------------------
 
@@ -184,15 +179,8 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
 
         :raises PoolNotSuspended: when the pool is not suspended
         """
-        core = self._core
-        resumed = True
-        try:
-            resumed = core.resume(core.now())
-        finally:
-            if core.doomed:
-                # Connections whose lifetime was over, or whose slots others need.
-                self._begin_disposals()
-        if not resumed:
+        # What this dooms are connections whose lifetime is over, or whose slots others need.
+        if not self._and_close(self._core.resume, self._core.now()):
             raise PoolNotSuspended(f'{self!r} is not suspended: expected suspend() before resume()')
 
     def wait_idle(self, timeout: float | None = None) -> None:

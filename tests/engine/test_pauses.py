@@ -186,13 +186,16 @@ def test_a_watcher_of_uses_is_told_once_and_one_that_is_dropped_is_forgotten() -
     held = pool.acquire('a')
     told: list[str] = []
     watchers = []
-    watcher: Waiter | None = None
-    for name in ('first', 'second', 'dropped'):
+
+    def watch(name: str) -> None:
         watcher = Waiter(None)
-        watcher.arm(lambda name=name: told.append(name))  # type: ignore[misc]
+        watcher.arm(lambda: told.append(name))
         assert pool.core.watch_use(watcher)
         watchers.append(watcher)
-    del watcher, watchers[2]
+
+    for name in ('first', 'second', 'dropped'):
+        watch(name)
+    del watchers[2]
     assert pool.core.use_watchers == 2
     assert pool.core.unwatch(watchers[1])
     assert not pool.core.unwatch(watchers[1])

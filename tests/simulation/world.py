@@ -329,7 +329,7 @@ class World:
         # How many calls change the limits of the pool just now.
         self.resizing = 0
         # Whether somebody has suspended the pool, or is about to.
-        self.suspended = False
+        self.suspended = self.was_suspended = False
         # Whether a thread could not be started.
         self.threads_refused = False
         self.closed = False
@@ -775,8 +775,9 @@ class World:
                     self.fail('a pool that is open says that it is closed')
                 break
             except PoolSuspended:
-                if not self.suspended:
-                    self.fail('a pool that is not suspended says that it is')
+                # Who is told may learn of it only when the pool is resumed already.
+                if not self.was_suspended:
+                    self.fail('a pool that was never suspended says that it is')
             except (Refused, BlockFailed) as exc:
                 if self.calm and user.calm_visits > 1 and isinstance(exc, Refused):
                     self.fail(f'{exc!r} after the faults have stopped')
@@ -954,7 +955,7 @@ class World:
 
     def make_suspend(self, server: Server) -> None:
         if self.random() < 0.3 and not self.suspended and not self.closed:
-            self.suspended = True
+            self.suspended = self.was_suspended = True
             self.runtime.spawn(lambda: self.suspend(self.dice.choice((0.01, 0.5, 5.0)), self.random() < 0.3))
 
     def suspend(self, seconds: float, fail: bool) -> Steps:
@@ -1072,6 +1073,8 @@ class World:
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
         self.calm_down()
+        while self.suspended:
+            yield self.nap(1.0)
         # The users were served in time; the end gets as much.
         self.calm_at = self.runtime.now
         if not self.closed:

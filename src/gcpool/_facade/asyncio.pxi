@@ -330,6 +330,14 @@ cdef class AsyncPool(PoolFacade):
             self.spawn_disposals()
         return 0
 
+    def _and_close(self, call, *args):
+        # Calls the core, and then has closed what that has doomed. Compiled, so that no signal handler raises in between.
+        try:
+            return call(*args)
+        finally:
+            if has_doomed(self._core):
+                self.spawn_disposals()
+
     cdef object spawn_disposals(self):
         # Returns the tasks that close what is doomed. A signal handler may raise in the Python part, and nobody would
         # close these connections: then once more.

@@ -426,6 +426,14 @@ cdef class SyncPool(PoolFacade):
             self._core.end_check(w)
         return alive
 
+    def _and_close(self, call, *args):
+        # Calls the core, and then calls a worker for what that has doomed. Compiled, so that no signal handler raises in
+        # between. If there is no worker, the caller closes.
+        try:
+            return call(*args)
+        finally:
+            self.begin_disposals(self._core.now())
+
     def _begin_disposals(self, deadline=None):
         self.begin_disposals(INFINITY if deadline is None else deadline)
 
