@@ -441,6 +441,36 @@ def child_leaves_the_parent_s_block(exit_normally: bool) -> None:
     assert {line.disposals for line in manager.lines} == {1}
 
 
+def child_takes_out_what_is_its_parent_s() -> None:
+    """A child that discards, detaches or returns connections of its parent does nothing, in a block or not."""
+    for manager in (LineManager(), HookedLineManager()):
+        pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=4)
+        pool.release(pool.acquire('b'))
+        with pool.connection('a') as first, pool.connection('a') as second:
+            third = pool.acquire('a')
+            in_child(pool, first, second, third)
+            for line in (first, second, third):
+                line.check()
+            pool.release(third)
+        assert pool.get_stats()['acquired'] == 0
+        pool._core.check_invariants()
+        pool.close()
+        assert {line.disposals for line in manager.lines} == {1}
+
+
+def in_child(pool: ConnectionPool[str, Line], first: Line, second: Line, third: Line) -> None:
+    def child() -> None:
+        assert pool.try_acquire('b') is None
+        assert pool.try_acquire('a') is None
+        pool.discard(first)
+        pool.detach(second)
+        pool.release(third)
+        assert [line.disposals for line in (first, second, third)] == [0, 0, 0]
+        check_fresh(pool)
+
+    fork(child, beside_threads=False)
+
+
 def child_exits_beside_threads() -> None:
     """The child ends as programs end, with finalizers, while its parent's other threads were in the pool."""
     manager = LineManager()

@@ -598,6 +598,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         Thread=lambda *, target, name, daemon: Thread(threads, target, name),
         TIMEOUT_MAX=threading.TIMEOUT_MAX,
         current_thread=threading.current_thread,
+        get_ident=lambda: id(getcurrent()),
         # None of them is the main thread, which has others start its threads.
         main_thread=lambda: None,
     )
