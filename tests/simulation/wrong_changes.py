@@ -238,8 +238,8 @@ WRONG_CHANGES = (
     WrongChange(
         'retired-by-a-lease-of-the-past',
         CORE,
-        'out = is_checked_out_by(e, lease_no)\n    if out:\n        begin_closing',
-        'out = is_checked_out(e)\n    if out:\n        begin_closing',
+        'out = is_checked_out_by(e, lease_no)\n    if out:\n        end_use',
+        'out = is_checked_out(e)\n    if out:\n        end_use',
         'a broken connection that was given back before is closed in the hands of its next user',
     ),
     WrongChange(

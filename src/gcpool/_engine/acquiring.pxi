@@ -48,7 +48,7 @@ cdef inline void *take_idle_and_unlock(
     if slot != NULL:
         set_hint(slot, <Entry>p)
     unlink_idle(ep, <Entry>p)
-    lend(ep, <Entry>p)
+    lend(ep, <Entry>p, now)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
     Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
@@ -121,16 +121,17 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     outcome = decide_request(core, ep, w)
     if outcome == REFUSE:
         w.state = REFUSED
+        count_unserved(core, <void *>w)
         forget_if_empty(core, ep)
     elif outcome == LEND_IDLE:
         e = <Entry>next_idle(ep)
         unlink_idle(ep, e)
-        lend(ep, e)
+        lend(ep, e, now)
         serve(w, e)
     elif outcome == CONNECT:
         serve_ticket(core, ep, w)
     elif reserve_heap_slot(core, ep):
-        w.queued_at = now
+        w.queued_at = w.waits_from = now
         advance_overtaking(core, now)
         enqueue(core, ep, w)
         update_wants_slot(core, ep)
@@ -191,6 +192,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         gcp_lock(&ep.lock)
         # ancestor_to_be is NULL if an __eq__ has forked the process, and this is the child: allocate the child's own.
         if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
+            count_again(core, w)
             return ep
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -240,12 +242,15 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         ticket.conn_ = NOTHING      # not to be closed: another entry has this connection. The caller holds a reference
     elif outcome == ADDED:
         core.counters.created += 1
+        core.connecting -= 1
+        count_create(core, ticket, now)
         ticket.used_at = now
         ticket.expires_at = min(now + core.max_lifetime, NEVER)
         served = not core.is_closed
         if served:
-            lend(ep, ticket)
+            lend(ep, ticket, now)
         else:
+            core.counters.asked += 1
             doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
@@ -264,6 +269,7 @@ cdef int create_failed(PoolCore core, Waiter w, double now) except -1:
     cdef Entry ticket = w.served
     w.entry = None
     w.state = CANCELLED
+    w.counted = COUNTED_UNSERVED        # by return_ticket()
     return return_ticket(core, ticket, now)
 
 
@@ -276,6 +282,10 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
+    core.counters.create_errors += 1
+    core.counters.asked += 1
+    core.connecting -= 1
+    count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
@@ -283,7 +293,6 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
         dispatch(core, &core.doomed_for_worker, &served)
     else:
         free_slot(core, ep, ticket)
-        core.counters.create_errors += 1
         gcp_unlock(&ep.lock)
         after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
@@ -313,6 +322,11 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
     gcp_lock(&ep.lock)
     leave_place(core, ep, w, now)
     waited = dequeue(core, ep, <void *>w)
+    if waited:
+        core.counters.cancelled += 1
+    count_wait(core, w, now)
+    if w.entry is None:     # else what it holds counts it
+        count_unserved(core, <void *>w)
     gcp_unlock(&ep.lock)
     if dead_entry is not None:
         relief_ended = advance_relief(core, now)
@@ -358,6 +372,15 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     )
 
 
+cdef int end_wait(PoolCore core, Waiter w, double now) except -1:
+    # The waiter was notified, and its acquire goes on.
+    if w.waits_from != INFINITY and not made_before_fork(core, w.pool.fork_epoch):
+        gcp_lock(&core.lock)
+        count_wait(core, w, now)
+        gcp_unlock(&core.lock)
+    return 0
+
+
 cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
     cdef EndpointPool ep = w.pool
     cdef bint waited
@@ -371,6 +394,8 @@ cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
     waited = dequeue(core, ep, <void *>w)
     if waited:
         core.counters.timeouts += 1
+        count_unserved(core, <void *>w)
+    count_wait(core, w, now)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     return waited

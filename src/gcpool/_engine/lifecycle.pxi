@@ -30,6 +30,7 @@ cdef void refuse_waiters(PoolCore core, EndpointPool ep, Chain *refused) noexcep
     while p != NULL:
         waiter_unlink(ep, p)
         (<Waiter>p).state = REFUSED
+        count_unserved(core, p)
         chain_append(refused, <Waiter>p)
         p = first_waiter(core, ep)
     update_wants_slot(core, ep)

@@ -16,6 +16,7 @@ cdef class PoolCore:
     cdef readonly int fork_epoch            # changes only in a forked child
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
+    cdef int connecting                     # [core] tickets of acquires, and acquires that will ask again
     cdef Relief relief                      # [core]
     cdef Overtaking overtaking              # [core]
     cdef int min_idle                       # [core]; read under [ep]
@@ -32,6 +33,8 @@ cdef class PoolCore:
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
+    cdef Counters popped                    # [core] what pop_stats() has shown
+    cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)
@@ -42,6 +45,7 @@ cdef class PoolCore:
     cpdef double relief_ends_at(self) noexcept
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
+    cpdef begin_create(self, Entry ticket, double now)
     cpdef bint still_holds(self, Waiter w) except -1
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
     cpdef release(self, Entry e, double now, unsigned int lease_no=*)

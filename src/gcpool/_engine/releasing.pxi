@@ -235,8 +235,10 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
     advance_overtaking(core, now)
     outcome = decide_release(core, ep, e, now)
     if outcome == CLOSE_SURPLUS:
+        end_use(ep, e, now)
         doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
     elif outcome == CLOSE_FOR_OTHERS:
+        end_use(ep, e, now)
         doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
     elif outcome == HAND_OVER:

@@ -6,6 +6,8 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     e.pool = ep
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # now, not after the connect: an outage may come in the middle of it
+    e.used_at = INFINITY        # until begin_create()
+    core.connecting += 1
     take_slot(core, ep, e)
 
 

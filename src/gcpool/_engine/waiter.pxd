@@ -13,6 +13,8 @@ cdef class Waiter:
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]
+    cdef double waits_from                  # [owner] infinite: it does not wait, or its wait is counted
+    cdef char counted                       # [core] NOT_COUNTED, ..
     cdef bint has_waited                    # [core]
     cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check began
 
