@@ -40,6 +40,7 @@ TEXT = {
     'gcpool.asyncio': 'gcpool.threading',
     '_contexts_asyncio': '_contexts_threads',
     'collector_asyncio': 'collector_threads',
+    'events_asyncio': 'events_threads',
     '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',

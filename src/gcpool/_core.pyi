@@ -185,6 +185,26 @@ class GuardedLogger:
 
 logger: Final[GuardedLogger]
 
+@final
+class Observer:
+    def __init__(self, name: str, describe: Callable[[Any], object] | None = None, events: Any = None) -> None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def events(self) -> Any: ...
+    def shown(self, endpoint: Any) -> Any: ...
+    def text(self, endpoint: Any) -> str: ...
+    def text_of(self, shown: Any, endpoint: Any) -> str: ...
+    def note_connect_error(self, endpoint: Any, now: float, error: BaseException) -> None: ...
+    def connect_error(self, endpoint: Any, since: float) -> BaseException | None: ...
+    def forget_connect_error(self, endpoint: Any) -> None: ...
+
+@final
+class UnknownEndpoint:
+    def __init__(self, endpoint: object) -> None: ...
+    @property
+    def kind(self) -> str: ...
+
 @disjoint_base
 class PoolFacade:
     def __init__(
@@ -192,6 +212,7 @@ class PoolFacade:
         core: PoolCore,
         manager: Any,
         *,
+        observer: Observer,
         acquire_timeout: float | None,
         dispose_timeout: float | None,
         dispose_batch_size: int,
@@ -208,6 +229,31 @@ class PoolFacade:
     def _core(self) -> PoolCore: ...
     @property
     def _manager(self) -> Any: ...
+    @property
+    def _observer(self) -> Observer: ...
+    def _tell(
+        self,
+        kind: str | None,
+        endpoint: Any,
+        message: str,
+        *args: object,
+        level: str = 'info',
+        reason: str | None = None,
+        duration: float | None = None,
+        error: BaseException | None = None,
+        traceback: bool = False,
+    ) -> None: ...
+    def _tell_of_pool(
+        self,
+        kind: str | None,
+        message: str,
+        *args: object,
+        level: str = 'info',
+        reason: str | None = None,
+        duration: float | None = None,
+    ) -> None: ...
+    def _connect_failed(self, ticket: Entry, begun: float, error: BaseException) -> None: ...
+    def _note_closed(self, e: Entry, begun: float, error: BaseException | None) -> None: ...
     @property
     def _acquire_timeout(self) -> float | None: ...
     @property

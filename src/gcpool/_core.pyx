@@ -35,6 +35,7 @@ from gcpool.exceptions import (
     DiscardConnection,
     EventLoopMismatch,
 )
+from gcpool.observers import PoolEvent
 
 __all__ = [
     'AsyncConnectionContext',
@@ -126,6 +127,8 @@ include "_engine/invariants.pxi"
 
 # A logger whose handlers can do no harm.
 include "_facade/log.pxi"
+# What happens to a pool: who is told, and how.
+include "_facade/observer.pxi"
 # Seconds: the clock, how long a close may take, what a caller may give as a timeout.
 include "_facade/time_limits.pxi"
 # What both pools have in common.

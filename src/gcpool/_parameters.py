@@ -1,5 +1,6 @@
 """Checks the parameters that make a pool."""
 
+import itertools
 import operator
 import sys
 from collections.abc import Callable
@@ -15,11 +16,16 @@ __all__ = [
     'check_check_parameters',
     'check_facade_parameters',
     'check_manager',
+    'check_name',
+    'check_on_event',
     'check_optional_seconds',
     'make_core',
 ]
 
 MAX_SIZE = 2**31 - 1
+
+# Numbers the pools of this process that were given no name. next() of it is atomic.
+_NUMBERS = itertools.count(1)
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -255,6 +261,25 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_name(name: object) -> str:
+    """Check the name of a pool; None for one with the next number."""
+    if name is None:
+        return f'gcpool-{next(_NUMBERS)}'
+    if not isinstance(name, str):
+        raise TypeError(f'name={name!r}: expected a str, got {type(name).__name__}')
+    return name
+
+
+def check_on_event(on_event: Any, *, asynchronous: bool) -> None:
+    """Refuse an `on_event` that cannot be called, or, for threads, that is a coroutine function."""
+    if on_event is None:
+        return
+    if not callable(on_event):
+        raise TypeError(f'on_event={on_event!r}: expected a function, got {type(on_event).__name__}')
+    if not asynchronous and _is_coroutine_function(on_event):
+        raise TypeError(f'on_event={on_event!r} is a coroutine function: expected a plain one')
 
 
 def check_acquired(acquired: object) -> None:

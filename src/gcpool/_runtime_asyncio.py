@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ._contexts_asyncio import AsyncContexts
 from ._core import (
@@ -25,9 +25,8 @@ from ._core import (
     Waiter,
     checked_seconds,
     load_asyncio,
-    logger,
 )
-from ._disposals_asyncio import DEAD_HOOK_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
+from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
 from ._time_limits import seconds
 from ._workers.relief_timer import ReliefTimer
 from .exceptions import DiscardConnection, PoolTimeout
@@ -36,6 +35,9 @@ from .managers import ConnectionT, EndpointT
 __all__ = ['AsyncRuntime']
 
 ResultT = TypeVar('ResultT')
+
+# What a method of the manager is for, as a PoolTimeout says it.
+_PHASES = {'create': 'create', 'check_aliveness': 'check'}
 
 load_asyncio()
 
@@ -104,6 +106,11 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
         def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
 
+        # Of BaseConnectionPool.
+        def _timed_out(
+            self, phase: str, endpoint: Any, deadline: float, timeout: float, what: str, limit: str | None = None
+        ) -> PoolTimeout: ...
+
     async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
         """Acquire a connection if none is ready. Returns the waiter that was served it, and still owns it."""
         waiter = Waiter(endpoint)
@@ -163,7 +170,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), DEAD_HOOK_TASK)
+            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), self._task_name('dead'))
             self._tasks.add(hook)
             hook.add_done_callback(self._tasks.discard)
             await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
@@ -199,7 +206,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         endpoint = lease.held.endpoint
         self._retire(lease, False)
         try:
-            logger.info('on_release asked to close a connection to %r: %s', endpoint, why)
+            self._tell(None, endpoint, 'on_release asked to close a connection to %s: %s', why)
         finally:
             self._doom_due()
             tasks = self._spawn_disposals()
@@ -238,7 +245,15 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         call = self._manager.create(waiter.endpoint)
         self._expect_awaitable(call, 'create')
-        return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
+        begun = self._core.now()
+        ticket = waiter.served
+        try:
+            return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
+        except Exception as exc:
+            # Not if the connection is there, and its taking into the books failed.
+            if waiter.has_ticket:
+                self._connect_failed(ticket, begun, exc)
+            raise
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         core = self._core
@@ -260,7 +275,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
             except (TimeoutError, asyncio.TimeoutError):
                 if not scope.expired():
                     raise
-                logger.info('a check of a connection to %r took longer than %s', endpoint, seconds(limit))
+                self._tell(None, endpoint, 'a check of a connection to %s took longer than %s', seconds(limit))
                 alive = False
         if alive:
             core.end_check(waiter)
@@ -284,7 +299,12 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
                 return await call
         except (TimeoutError, asyncio.TimeoutError):
             if scope.expired():
-                raise PoolTimeout(
-                    f'{name}() for endpoint {endpoint!r} did not end within the acquire timeout of {seconds(timeout)}'
+                what = 'connecting to' if name == 'create' else 'checking a connection to'
+                raise self._timed_out(
+                    _PHASES[name],
+                    endpoint,
+                    deadline,
+                    cast('float', timeout),
+                    f'{what} %s: {name}() did not end in time',
                 ) from None
             raise

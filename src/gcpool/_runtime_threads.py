@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
-from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
+from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter
 from ._workers import before_fork
 from ._workers.closers import SyncClosers
 from .managers import ConnectionT, EndpointT
@@ -47,7 +47,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
-        self._closers = SyncClosers(self, 'gcpool-closer')
+        self._closers = SyncClosers(self, f'gcpool-{self._observer.name}-closer')
 
     def _answer_of(self, answer: Any) -> Any:
         return answer
@@ -123,7 +123,16 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
             # One that is idle has been told to end. On a busy machine it may not have noticed.
             at_work += len({*threads}.difference(before_fork.idle_threads))
         if at_work:
-            logger.warning('closing the pool: threads that are still closing a connection: %d', at_work)
+            self._tell_of_pool(
+                None, 'closing the pool: threads that are still closing a connection: %d', at_work, level='warning'
+            )
+        self._end_events(until)
+
+    def _end_events(self, until: float) -> None:
+        # After the threads that close: what they tell is told, too. Not longer than a close of a connection may take.
+        events = self._observer.events
+        for thread in [] if events is None else events.threads():
+            thread.join(max(until - self._core.now(), 0.0))
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)

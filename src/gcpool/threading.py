@@ -3,25 +3,29 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import Generic
+from typing import Generic, cast
 
-from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
+from ._core import PARALLEL_DISPOSALS, Entry, Observer, Waiter
 from ._parameters import (
     Hooks,
     check_acquired,
     check_check_parameters,
     check_facade_parameters,
     check_manager,
+    check_name,
+    check_on_event,
     check_optional_seconds,
     make_core,
 )
 from ._runtime_threads import SyncRuntime
 from ._time_limits import get_deadline, seconds
 from ._workers.collector_threads import SyncCollector
+from ._workers.events_threads import SyncEvents
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, PoolTimeout
+from .exceptions import ConnectionPoolClosedError
 from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager
+from .observers import PoolEvent
 
 __all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
 
@@ -52,6 +56,12 @@ class ConnectionPool(
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
         the time that the acquire has left; when that expires, the acquire ends.
+    :param name: the name of the pool in its messages, log records, events, and in the names of its threads and tasks;
+        None for ``gcpool-1``, ``gcpool-2`` .. in the order of their making
+    :param on_event: called with a :py:class:`gcpool.common.PoolEvent` when something happens that is no part of an
+        acquire or a release that found a connection ready. A thread or a task of the pool calls it, for one event after
+        the other, so it may do anything, also use or close the pool; while it does not return, later events wait. What
+        it raises is logged. May be a coroutine function on asyncio.
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -71,6 +81,8 @@ class ConnectionPool(
         dispose_timeout: float | None = None,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        name: str | None = None,
+        on_event: Callable[[PoolEvent], object] | None = None,
         _clock: Callable[[], float] | None = None,
     ):
         check_manager(connection_manager, asynchronous=SyncRuntime.asynchronous)
@@ -78,8 +90,11 @@ class ConnectionPool(
             acquire_timeout, dispose_timeout, dispose_batch_size, background_collector
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
+        check_on_event(on_event, asynchronous=SyncRuntime.asynchronous)
         hooks = Hooks(connection_manager, BaseConnectionManager)
-        collector = SyncCollector(self, 'gcpool-collector') if background_collector else None
+        name = check_name(name)
+        events = None if on_event is None else SyncEvents(on_event, name)
+        collector = SyncCollector(self, f'gcpool-{name}-collector') if background_collector else None
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
@@ -94,6 +109,7 @@ class ConnectionPool(
         super().__init__(
             core,
             connection_manager,
+            observer=Observer(name, hooks.describe, events),
             acquire_timeout=acquire_timeout,
             dispose_timeout=dispose_timeout,
             dispose_batch_size=dispose_batch_size,
@@ -105,6 +121,8 @@ class ConnectionPool(
             check_interval=check_interval,
             check_timeout=check_timeout,
         )
+        if events is not None:
+            events.bind(self)
         self._tasks = set()
         self._signals = set()
         self._collector = collector
@@ -151,7 +169,9 @@ class ConnectionPool(
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
-                logger.info('closing the pool: waiting for %d connections to be returned or closed', core.size)
+                self._tell_of_pool(
+                    None, 'closing the pool: waiting for %d connections to be returned or closed', core.size
+                )
                 emptied = self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
             core.unwatch(waiter)
@@ -160,8 +180,12 @@ class ConnectionPool(
         if not emptied:
             unreleased = core.doom_acquired()
             if unreleased:
-                logger.warning(
-                    'closing the pool: %d connections were not released within %s', unreleased, seconds(timeout)
+                self._tell_of_pool(
+                    None,
+                    'closing the pool: %d connections were not released within %s',
+                    unreleased,
+                    seconds(timeout),
+                    level='warning',
                 )
             self._dispose_doomed(deadline)
         self._end_tasks(deadline)
@@ -180,16 +204,17 @@ class ConnectionPool(
         while True:
             signal = self._arm(waiter)
             queued = self._ask(waiter, found_dead, deadline, timeout)
-            if queued and not self._wait(signal, deadline, core.give_up, waiter):
-                raise PoolTimeout(self._describe_timeout(endpoint, timeout))
+            if queued:
+                if not self._wait(signal, deadline, core.give_up, waiter):
+                    raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
+                core.end_wait(waiter, core.now())
             if waiter.refused:
-                raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+                text = self._observer.text(endpoint)
+                raise ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
             if waiter.has_ticket:
                 if not self._create(waiter, deadline, timeout):
-                    raise ConnectionPoolClosedError(
-                        f'the pool was closed while a connection to {endpoint!r} was created'
-                    )
-                logger.debug('connection to %r created', endpoint)
+                    text = self._observer.text(endpoint)
+                    raise ConnectionPoolClosedError(f'the pool was closed while a connection to {text} was created')
                 break
             if not self._must_check(waiter) or self._check(waiter, deadline, timeout):
                 break
@@ -221,21 +246,16 @@ class ConnectionPool(
         signal = self._arm(watcher)
         try:
             if core.watch_gone(watcher, entry) and not self._wait(signal, deadline, core.unwatch, watcher):
-                raise PoolTimeout(
-                    f'a dead connection to {entry.endpoint!r} was not closed within the acquire timeout of '
-                    f'{seconds(timeout)}'
+                raise self._timed_out(
+                    'dispose',
+                    entry.endpoint,
+                    cast('float', deadline),
+                    cast('float', timeout),
+                    'waiting for a dead connection to %s to be closed',
                 )
         except BaseException:
             core.unwatch(watcher)
             raise
-
-    def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
-        core = self._core
-        return (
-            f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
-            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '
-            f'{core.size} of at most {core.total_max_size} exist in all'
-        )
 
     def _due_in(self) -> float | None:
         """Return the seconds until the next idle connection is due; None if none ever is."""

@@ -759,7 +759,7 @@ async def test_a_collector_that_is_cancelled_goes_on() -> None:
         case.manager.script('dispose', gate)
         await case.cycle('a')
         await gate.reached()
-        collectors = [task for task in asyncio.all_tasks() if task.get_name() == 'gcpool-collector']
+        collectors = [task for task in asyncio.all_tasks() if task.get_name().endswith('-collector')]
         assert len(collectors) == 1
         collectors[0].cancel()
         await asyncio.wait(collectors, timeout=PATIENCE)

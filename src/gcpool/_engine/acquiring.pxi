@@ -227,7 +227,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
-        raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
+        raise RuntimeError(f'the process was forked while a connection to {endpoint_text(core, ep.endpoint)} was created')
     ticket.conn_ = conn             # from here on cancel() has the connection closed
     try:
         core.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
@@ -259,7 +259,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     if outcome == KNOWN_ALREADY:
         core.entries.discard(ticket)
         raise ValueError(
-            f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
+            f'create() for endpoint {endpoint_text(core, ep.endpoint)} returned {conn!r}, which the pool holds already: '
             'expected a new connection'
         )
     return served
@@ -365,7 +365,9 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if still_holds(core, w):
         return 0
     if gcp_load_int(&core.is_closed):
-        raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+        raise ConnectionPoolClosedError(
+            f'the pool was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
+        )
     raise ConnectionNotAcquired(
         f'the manager released the connection {w.entry.conn_!r} during its own acquire: '
         'expected check_aliveness() and on_acquire() not to release it'

@@ -9,6 +9,7 @@ cdef class PoolCore:
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
+    cdef public object describe             # set before the first use: the text of an endpoint; None: its repr
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int is_closed                      # [core]; read under [ep]
     cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]

@@ -35,7 +35,7 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
     if not is_inherited(core, conn):
         raise ConnectionNotAcquired(
             f'the connection {conn!r} does not belong to this pool, or is closed: '
-            f'expected a connection that acquire({endpoint!r}) returned'
+            f'expected a connection that acquire({endpoint_text(core, endpoint)}) returned'
         )
     return 0
 
@@ -43,7 +43,8 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
     if not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, but was released to {endpoint!r}'
+            f'the connection {e.conn_!r} belongs to endpoint {endpoint_text(core, e.pool.endpoint)}, '
+            f'but was released to {endpoint_text(core, endpoint)}'
         )
     return 0
 

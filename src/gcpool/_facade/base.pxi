@@ -51,6 +51,7 @@ cdef class PoolFacade:
         PoolCore core not None,
         object manager,
         *,
+        Observer observer not None,
         object acquire_timeout,
         object dispose_timeout,
         int dispose_batch_size,
@@ -67,6 +68,8 @@ cdef class PoolFacade:
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
         self._manager = manager
+        self._observer = observer
+        core.describe = observer.text
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
         self._dispose_batch_size = dispose_batch_size
@@ -123,6 +126,26 @@ cdef class PoolFacade:
         # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError
+
+    def _tell(
+        self, str kind, endpoint, str message not None, *args, str level='info', reason=None, duration=None, error=None,
+        bint traceback=False,
+    ):
+        # Tells what has happened at an endpoint: the log, and on_event unless the kind is None. Called with no lock
+        # held. The message begins with a place for the endpoint; then come those for args.
+        self._observer.tell(
+            kind, endpoint, LEVELS[level], message, args, reason, duration, error, traceback
+        )
+
+    def _tell_of_pool(self, str kind, str message not None, *args, str level='info', reason=None, duration=None):
+        # The same for what has happened to the pool.
+        self._observer.tell(kind, NOTHING, LEVELS[level], message, args, reason, duration, None, False)
+
+    def _connect_failed(self, Entry ticket not None, double begun, error):
+        connect_failed(self, ticket, begun, error)
+
+    def _note_closed(self, Entry e not None, double begun, error):
+        closed(self, e, begun, error)
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the

@@ -11,5 +11,7 @@ cdef class ManagerCall:                     # [owner]
 
 
 cdef class CreateCall(ManagerCall):
+    cdef PoolFacade pool
     cdef PoolCore core
     cdef Entry ticket
+    cdef double begun

@@ -133,7 +133,9 @@ cdef class CreateCall(ManagerCall):
     cdef object begin(self):
         if self.core is None:
             raise RuntimeError(NO_POOL)
+        self.begun = self.core.now()
+        begin_create(self.ticket, self.begun)
         return iterator_of(self.call)
 
     cdef object returned(self, object value):
-        return self.core.created(self.ticket, value, read_clock(self.core))
+        return connected(self.pool, self.ticket, value, self.begun)

@@ -156,8 +156,8 @@ cdef class SyncPool(PoolFacade):
         if not request_ticket(self._core, w):
             return False
         if not self.create_within(w, timeout):
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
-        log.debug('connection to %r created', w.endpoint)
+            endpoint = self._observer.text(w.endpoint)
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
@@ -241,7 +241,7 @@ cdef class SyncPool(PoolFacade):
             except DiscardConnection as exc:
                 core.retire_to_doomed(e, read_clock(core), lease_no, True)
                 try:
-                    log.info('on_release asked to close a connection to %r: %s', e.pool.endpoint, exc)
+                    self._tell(None, e.pool.endpoint, 'on_release asked to close a connection to %s: %s', exc)
                 finally:
                     self.dispose_due(read_clock(core))
                 return 0
@@ -290,22 +290,22 @@ cdef class SyncPool(PoolFacade):
 
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1:
         cdef double left
-        endpoint = e.pool.endpoint
+        cdef double begun = self._core.now()
         timeout = self._dispose_timeout
+        error = None
         failure = self.try_keep_one_idle() if e.is_relief and not e.waiter_will_expire_relief else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
                 timeout = left if timeout is None else min(timeout, left)
-            self._manager.dispose(endpoint, e.conn_, timeout=timeout)
-        except TimeoutError as exc:
-            log.error('closing a connection to %r timed out: %s', endpoint, exc)
-        except Exception as exc:
-            log.error('closing a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
-        else:
-            log.debug('connection to %r closed', endpoint)
+            self._manager.dispose(e.pool.endpoint, e.conn_, timeout=timeout)
+        except BaseException as exc:
+            error = exc
         finally:
             self._core.disposed(e, read_clock(self._core), by_worker)
+        closed(self, e, begun, error)
+        if error is not None and not isinstance(error, Exception):
+            raise error
         if failure is not None:
             raise failure
         return 0
@@ -336,8 +336,14 @@ cdef class SyncPool(PoolFacade):
         # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
         # would lose the connection.
         cdef Entry ticket = w.served
-        conn = self._manager.create(w.endpoint, timeout=timeout)
-        return created(self._core, ticket, conn, read_clock(self._core))
+        cdef double begun = self._core.now()
+        begin_create(ticket, begun)
+        try:
+            conn = self._manager.create(w.endpoint, timeout=timeout)
+        except Exception as exc:
+            connect_failed(self, ticket, begun, exc)
+            raise
+        return connected(self, ticket, conn, begun)
 
     def _create_within(self, Waiter w not None, timeout):
         return self.create_within(w, timeout)
@@ -359,7 +365,7 @@ cdef class SyncPool(PoolFacade):
         except TimeoutError as exc:
             if not check_timeout_applies:
                 raise
-            log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
+            self._tell(None, w.endpoint, 'a check of a connection to %s took longer than %s s: %s', limit, exc)
             alive = False
         if alive:
             self._core.end_check(w)
