@@ -30,6 +30,7 @@ from types import CoroutineType
 
 from gcpool._coroutines import acquired, not_released, released
 from gcpool.exceptions import (
+    ConnectError,
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
     DiscardConnection,

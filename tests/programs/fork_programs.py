@@ -389,7 +389,7 @@ def child_beside_closers(at_work: bool) -> None:
         # It has the connection of 'c' closed.
         pool.release(pool.acquire('d'), 'd')
         assert manager.lines[-2].disposals == 1
-        assert [thread.name for thread in threading.enumerate()][1:] == ['gcpool-closer']
+        assert [thread.name for thread in threading.enumerate()][1:] == [f'gcpool-{pool.name}-closer']
         assert pool.close(PATIENCE) == 0
         assert threading.active_count() == 1
 
@@ -717,17 +717,17 @@ def idle_threads_end_before_a_fork() -> None:
         pool.release(pool.acquire(endpoint), endpoint)
 
     def names() -> set[str]:
-        return {thread.name for thread in threading.enumerate()[1:]}
+        return {thread.name.rpartition('-')[2] for thread in threading.enumerate()[1:]}
 
     until_idle(2)
-    assert names() == {'gcpool-closer', 'gcpool-collector'}
+    assert names() == {'closer', 'collector'}
     ended = threading.enumerate()[1:]
 
     def child() -> None:
         assert threading.active_count() == 1
         assert pool.get_size() == 0
         pool.release(pool.acquire('c'), 'c')
-        assert names() == {'gcpool-collector'}
+        assert names() == {'collector'}
         pool.close()
         assert names() == set()
 
@@ -736,7 +736,7 @@ def idle_threads_end_before_a_fork() -> None:
     fork(child, beside_threads=False)
     assert not any(thread.is_alive() for thread in ended)
     # The new collector has a closer close what is due.
-    assert 'gcpool-collector' in names()
+    assert 'collector' in names()
     until(lambda: manager.lines[-1].disposals == 1)
     pool.close()
     assert names() == set()

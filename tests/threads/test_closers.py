@@ -58,7 +58,7 @@ def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None
         case.cycle('a')
         for endpoint in 'bcdef':
             close_one(case, endpoint)
-        assert names == {'gcpool-closer'}
+        assert names == {f'gcpool-{case.pool.name}-closer'}
         assert len(closers(case)) == 1
 
 

@@ -308,7 +308,8 @@ def test_where_no_thread_can_be_started_releases_do_what_is_due_and_raise_nothin
     assert no_threads.tried > 0
     again = happens is it_was_ended
     assert len(said) == 1 + again, 'not once for each release'
-    text = "thread gcpool-collector cannot be started, so releases close what is due: can't start new thread"
+    name = f'gcpool-{case.pool.name}-collector'
+    text = f"thread {name} cannot be started, so releases close what is due: can't start new thread"
     assert said[0] == text
 
 

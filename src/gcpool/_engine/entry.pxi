@@ -55,7 +55,9 @@ cdef class Entry(HeapMember):
         gcp_store_char(&self.broken, False)
 
     def __repr__(self):
-        return f'<Entry {self.state_name} at {id(self):#x}>'
+        # For those who look into the pool: no message of the pool shows it.
+        endpoint = 'no endpoint' if self.pool is None else f'{self.pool.endpoint!r}'
+        return f'<Entry of {endpoint}: {self.state_name} at {id(self):#x}>'
 
 
 cdef inline EndpointPool pool_of(Entry e):

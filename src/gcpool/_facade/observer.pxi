@@ -86,7 +86,7 @@ cdef class Observer:
                 errors.pop(next(iter(errors)), None)
             except (RuntimeError, StopIteration):   # another thread has changed it meanwhile
                 break
-        errors[endpoint] = now, error
+        errors[endpoint] = now, without_frames(error)
 
     def connect_error(self, endpoint, double since):
         """The error of the last connect, if that ended after some time, and no later one succeeded; else None."""
@@ -121,6 +121,19 @@ def _unknown_endpoint(str kind not None):
     return unknown
 
 
+cdef object without_frames(object error):
+    # A copy of an exception that is to be kept. The exception itself keeps the frames alive that it went through, and
+    # with them whatever the callers had there.
+    import copy
+    try:
+        twin = copy.copy(error)
+        if type(twin) is type(error) and str(twin) == str(error):
+            return twin
+    except Exception:
+        pass
+    return ConnectError(f'{type(error).__name__}: {error}')
+
+
 cdef str endpoint_text(PoolCore core, object endpoint):
     # An endpoint in a message of the core.
     return repr(endpoint) if core.describe is None else core.describe(endpoint)
@@ -152,8 +165,9 @@ cdef int connect_failed(PoolFacade pool, Entry ticket, double begun, object erro
     )
 
 
-cdef int closed(PoolFacade pool, Entry e, double begun, object error) except -1:
-    # A connection is closed, and its slot is free. The error is what its dispose raised, or None.
+cdef int closed(PoolFacade pool, Entry e, double begun, object error, object limit=None) except -1:
+    # A connection is closed, and its slot is free. The error is what its dispose raised, or None. The limit is that of
+    # the dispose, in seconds.
     cdef object reason = REASONS[<int>gcp_load_char(&e.reason)]
     cdef double duration = max(pool._core.now() - begun, 0.0)
     if not isinstance(error, Exception):        # any other is raised: its receiver logs it
@@ -161,7 +175,7 @@ cdef int closed(PoolFacade pool, Entry e, double begun, object error) except -1:
             'closed', e.pool.endpoint, DEBUG, 'connection to %s closed: %s', (reason,), reason, duration, error, False
         )
     if isinstance(error, TimeoutError):
-        how, args = 'timed out: %s', (error,)
+        how, args = 'timed out: %s', (str(error) or (f'the limit was {limit:g} s' if limit is not None else ''),)
     else:
         how, args = 'failed: %s: %s', (type(error).__name__, error)
     return pool._observer.tell(

@@ -303,7 +303,7 @@ cdef class SyncPool(PoolFacade):
             error = exc
         finally:
             self._core.disposed(e, read_clock(self._core), by_worker)
-        closed(self, e, begun, error)
+        closed(self, e, begun, error, timeout)
         if error is not None and not isinstance(error, Exception):
             raise error
         if failure is not None:
