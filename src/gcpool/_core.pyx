@@ -64,6 +64,8 @@ cdef enum:          # Waiter.state
     QUEUED
     SERVED
     REFUSED         # the pool is closed
+    FAILED          # no connection could be created for it: Waiter.error
+    ENDPOINT_DOWN   # the same, and nothing was tried: the endpoint is in an outage
     CANCELLED
     BEING_FREED     # out of the queue; the destructor, which runs in another thread, does the rest of dequeue()
 
@@ -99,10 +101,16 @@ include "_engine/deadlines.pxi"
 include "_engine/disposal.pxi"
 # How many connections are being closed for endpoints that want a slot.
 include "_engine/relief.pxi"
+# Whether an endpoint can be connected to: outages, and when the next attempt is due.
+include "_engine/outages.pxi"
+# Connections that the pool itself creates: in the background, up to a minimum, in an outage.
+include "_engine/growth.pxi"
 # Who was overtaken, and for how long.
 include "_engine/overtaking.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
+# What happens at its time.
+include "_engine/timers.pxi"
 # An acquire: what it gets, and how it ends.
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.

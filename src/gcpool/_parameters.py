@@ -19,6 +19,8 @@ __all__ = [
     'check_name',
     'check_on_event',
     'check_optional_seconds',
+    'check_pin',
+    'check_reconnecting',
     'make_core',
 ]
 
@@ -26,6 +28,12 @@ MAX_SIZE = 2**31 - 1
 
 # Numbers the pools of this process that were given no name. next() of it is atomic.
 _NUMBERS = itertools.count(1)
+
+# Seconds that a connect of the pool's own may take by default.
+DEFAULT_CREATE_TIMEOUT = 30.0
+
+# max_connecting where connections are created in the background.
+DEFAULT_CONNECTING = 2
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -39,6 +47,19 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 def _limit(seconds: float | None) -> float | None:
     # To managers, only None means no limit.
     return None if seconds is None or seconds >= ENDLESS else seconds
+
+
+def _check_bool(name: str, value: object) -> bool:
+    # Not any truthy object: an int is more likely meant for another parameter.
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
+    return value
+
+
+def _random() -> float:
+    import random
+
+    return random.random()  # noqa: S311
 
 
 def _check_count(name: str, value: Any, minimum: int) -> int:
@@ -213,6 +234,12 @@ def make_core(
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
+    min_size: int,
+    create_in_background: bool,
+    max_connecting: int | None,
+    reconnect_timeout: float,
+    fail_fast: bool,
+    waits_when_full: bool,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -232,8 +259,32 @@ def make_core(
         raise ValueError(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
+    min_size = _check_count('min_size', min_size, 0)
+    if min_size > max_size:
+        raise ValueError(f'min_size={min_size} is greater than max_size={max_size}: expected at most that')
+    create_in_background = _check_bool('create_in_background', create_in_background)
+    if max_connecting is None:
+        max_connecting = DEFAULT_CONNECTING if create_in_background else 0
+    max_connecting = _check_count('max_connecting', max_connecting, 0)
     return PoolCore(
-        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+        min_idle,
+        max_size,
+        total_max_size,
+        idle_timeout,
+        max_lifetime,
+        collects,
+        clock,
+        wake_collector,
+        normalize,
+        min_size=min_size,
+        creates_in_background=create_in_background,
+        max_connecting=max_connecting,
+        reconnect_timeout=reconnect_timeout,
+        fails_fast=fail_fast,
+        keeps_growth=bool(
+            min_size or create_in_background or max_connecting or reconnect_timeout or fail_fast or waits_when_full
+        ),
+        random=_random if reconnect_timeout or fail_fast or min_size or waits_when_full else None,
     )
 
 
@@ -241,11 +292,7 @@ def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    # Not any truthy object: an int is more likely meant for another parameter.
-    if not isinstance(background_collector, bool):
-        raise TypeError(
-            f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
-        )
+    _check_bool('background_collector', background_collector)
     limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
@@ -280,6 +327,54 @@ def check_on_event(on_event: Any, *, asynchronous: bool) -> None:
         raise TypeError(f'on_event={on_event!r}: expected a function, got {type(on_event).__name__}')
     if not asynchronous and _is_coroutine_function(on_event):
         raise TypeError(f'on_event={on_event!r} is a coroutine function: expected a plain one')
+
+
+def check_reconnecting(
+    manager: object,
+    hooks: Hooks,
+    *,
+    create_timeout: float | None,
+    reconnect_timeout: float,
+    reconnect_failed: Callable[..., object] | None,
+    wait_when_full: bool,
+    fail_fast: bool,
+    asynchronous: bool,
+) -> tuple[float, float]:
+    """Check the parameters of connects of the pool's own, and of failing ones.
+
+    :return: the time limit of a connect in seconds, and ``reconnect_timeout``
+    """
+    limit = check_optional_seconds('create_timeout', create_timeout)
+    if limit == 0:
+        raise ValueError(f'create_timeout={create_timeout!r}: expected more than 0 seconds, or None for 30')
+    reconnect_timeout = float(checked_seconds('reconnect_timeout', reconnect_timeout))
+    if reconnect_failed is not None:
+        if not callable(reconnect_failed):
+            raise TypeError(f'reconnect_failed={reconnect_failed!r}: expected a function')
+        if not asynchronous and _is_coroutine_function(reconnect_failed):
+            raise TypeError(f'reconnect_failed={reconnect_failed!r} is a coroutine function: expected a plain one')
+        if not reconnect_timeout:
+            raise ValueError('reconnect_failed was given without reconnect_timeout: expected more than 0 seconds')
+    if _check_bool('wait_when_full', wait_when_full) and hooks.refusal is None:
+        raise ValueError(f'wait_when_full=True: connection_manager {manager!r} has no method is_refusal()')
+    if _check_bool('fail_fast', fail_fast) and reconnect_timeout:
+        raise ValueError(
+            f'fail_fast=True and reconnect_timeout={reconnect_timeout}: expected one of them, '
+            'because an acquire either fails at once or waits'
+        )
+    return DEFAULT_CREATE_TIMEOUT if limit is None else limit, reconnect_timeout
+
+
+def check_pin(size: object, min_size: int, max_size: int) -> int:
+    """Check the size that an endpoint is to be warmed up to. None means ``min_size``."""
+    if size is None:
+        if not min_size:
+            raise ValueError('size=None: expected a number of connections, because the pool has no min_size')
+        return min_size
+    count = _check_count('size', size, 0)
+    if count > max_size:
+        raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
+    return count
 
 
 def check_acquired(acquired: object) -> None:

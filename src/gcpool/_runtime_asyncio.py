@@ -6,6 +6,7 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
@@ -26,9 +27,11 @@ from ._core import (
     checked_seconds,
     load_asyncio,
 )
+from ._creates_asyncio import AsyncCreates, AsyncWorkers
 from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
+from ._growing_asyncio import AsyncGrowing
 from ._time_limits import seconds
-from ._workers.relief_timer import ReliefTimer
+from ._workers.core_timer import CoreTimer
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -51,20 +54,28 @@ if TYPE_CHECKING:
         def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
 
 
-class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generic[EndpointT, ConnectionT]):
+class AsyncRuntime(
+    AsyncContexts[EndpointT, ConnectionT],
+    AsyncGrowing[EndpointT, ConnectionT],
+    AsyncCreates,
+    AsyncDisposals,
+    Generic[EndpointT, ConnectionT],
+):
     """The asyncio half of what a pool does besides deciding."""
 
     # In a slot, because the interpreter reads such an attribute fastest.
-    __slots__ = ('_ready', '_relief_timer')
+    __slots__ = ('_creates_paused_until', '_ready', '_timer')
 
     _ready: ReadyConnections
-    _relief_timer: ReliefTimer
+    _timer: CoreTimer
 
     asynchronous = True
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
-        self._relief_timer = ReliefTimer(self)
+        self._timer = CoreTimer(self)
+        self._creates_paused_until = -math.inf
+        self._core.set_workers(AsyncWorkers(self).call)
 
     async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.
@@ -245,14 +256,13 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         call = self._manager.create(waiter.endpoint)
         self._expect_awaitable(call, 'create')
-        begun = self._core.now()
         ticket = waiter.served
         try:
             return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
         except Exception as exc:
             # Not if the connection is there, and its taking into the books failed.
             if waiter.has_ticket:
-                self._connect_failed(ticket, begun, exc)
+                self._note_connect_failed(ticket, exc)
             raise
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     'ConnectionPoolIsFull',
     'ConnectionPoolNotFound',
     'DiscardConnection',
+    'EndpointDown',
     'EventLoopMismatch',
     'PoolTimeout',
     'UnknownEndpoint',
@@ -173,6 +174,13 @@ def _make_again(system_class: type[OSError], args: tuple[Any, ...], message: str
     return make_connect_error(system_class(*args), message, endpoint)
 
 
+class EndpointDown(ConnectError):
+    """The pool does not connect, because its last connects to the endpoint have failed (``fail_fast``).
+
+    The cause is the last error.
+    """
+
+
 class UnknownEndpoint(ConnectError, KeyError):
     """The connection manager has no parameters for the endpoint."""
 
@@ -181,4 +189,3 @@ class ConnectTimeout(ConnectError, PoolTimeout):
     """The timeout expired before the connection was made."""
 
     phase = 'create'
-

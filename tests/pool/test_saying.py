@@ -216,16 +216,19 @@ async def test_a_timeout_can_be_pickled_and_copied() -> None:
 
 
 async def test_a_pop_begins_the_counters_anew() -> None:
-    async with Case(CheckingManager(), max_size=1) as case:
-        await case.cycle('a')
-        await case.cycle('a')
-        popped = case.pool.pop_stats()
-        assert (popped['asked'], popped['acquires'], popped['created'], popped['checks']) == (2, 2, 1, 1)
-        assert popped['size'] == popped['idle'] == 1
-        stats = case.stats
-        assert (stats['asked'], stats['acquires'], stats['created'], stats['checks']) == (0, 0, 0, 0)
-        assert stats['size'] == stats['idle'] == 1
-        assert list(stats) == list(popped)
+    pool = ConnectionPool(CheckingManager())
+    for _ in range(2):
+        async with pool.connection('a'):
+            pass
+    popped = pool.pop_stats()
+    assert (popped['asked'], popped['acquires'], popped['created'], popped['checks']) == (2, 2, 1, 1)
+    assert popped['size'] == popped['idle'] == 1
+    stats = pool.get_stats()
+    assert (stats['asked'], stats['acquires'], stats['created'], stats['checks']) == (0, 0, 0, 0)
+    assert stats['size'] == stats['idle'] == 1
+    assert list(stats) == list(popped)
+    await pool.close()
+    assert pool.pop_stats()['disposed'] == 1
 
 
 async def test_the_gauges_of_an_endpoint() -> None:
@@ -286,13 +289,17 @@ async def test_a_record_says_pool_endpoint_event_reason_and_duration(records: Ca
         assert (closed.levelno, closed.reason, closed.endpoint) == (logging.DEBUG, 'idle', 'db')
 
 
+async def lose(case: Case) -> None:
+    async with case.pool.connection(Secret('db')):
+        raise KeyError
+
+
 async def test_a_hook_that_fails_is_logged_with_its_traceback(records: Callable[[], list[Any]]) -> None:
     async with Case(DiscreetManager()) as case:
         case.manager.script('is_broken', ZeroDivisionError('oops'))
         case.manager.script('dispose', OSError('in the way'))
         with pytest.raises(KeyError):
-            async with case.pool.connection(Secret('db')):
-                raise KeyError
+            await lose(case)
         await until(lambda: case.stats['disposed'] == 1)
         await case.pool.close()
         judged, closed = (record for record in records() if record.levelno == logging.ERROR)

@@ -38,6 +38,8 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
 
 cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reason) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
+    if ep.growth is not None:
+        ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     gcp_store_char(&e.reason, reason)
     move(ep, e, e.state, CLOSING)
     core.closing += 1
@@ -93,14 +95,13 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
-    # checked-out ones are min_idle or more.
-    return out_count(ep) - 1 < gcp_load_int(&core.min_idle) - ep.counts[IDLE_CORE]
+    # checked-out ones are min_idle or more, or as many as the endpoint's minimum.
+    return out_count(ep) - 1 < ep.core_size - ep.counts[IDLE_CORE]
 
 
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
     # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
-    end_use(ep, e, now)
     e.stamp = gcp_next_stamp(&core.stamp, &ep.marks)
     if is_core:
         move(ep, e, e.state, IDLE_CORE)
@@ -141,6 +142,8 @@ cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexc
 cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     linked_remove(&ep.queue, <Waiter>p)
     ep.waiting -= 1
+    if (<Waiter>p).create != NULL:
+        pass_on_create(ep, p)
 
 
 cdef void unlink_being_freed(PoolCore core, EndpointPool ep, void *p) noexcept:

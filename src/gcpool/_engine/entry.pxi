@@ -10,6 +10,7 @@ cdef class Entry(HeapMember):
         self.conn_ = NOTHING
         self.state = CREATING
         self.heap_key = INFINITY
+        self.used_at = INFINITY     # of a ticket: until its connect begins
 
     @property
     def conn(self):

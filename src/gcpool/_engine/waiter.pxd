@@ -16,6 +16,9 @@ cdef class Waiter:
     cdef double waits_from                  # [owner] infinite: it does not wait, or its wait is counted
     cdef char counted                       # [core] NOT_COUNTED, ..
     cdef bint has_waited                    # [core]
+    cdef void *create                       # [ep] while queued: the ticket of the pool's own that is created for it
+    cdef bint is_new                        # [owner] it was served a connection that was just created
+    cdef readonly object error              # [ep] while queued, else [owner]: why no connection could be created for it
     cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check began
 
     cdef void clean_up_dropped(self) noexcept

@@ -62,6 +62,10 @@ cdef class PoolFacade:
         bint hooks_broken,
         double check_interval,
         object check_timeout,
+        object create_timeout=30.0,
+        object reconnect_failed=None,
+        object refusal=None,
+        bint watches_outages=False,
     ):
         if self._core is not UNBUILT:
             # With a new core, the connections that are checked out of the old one could not be released.
@@ -83,6 +87,10 @@ cdef class PoolFacade:
         self.checks_always = checks and check_interval <= 0
         self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
+        self._create_timeout = create_timeout
+        self._reconnect_failed = reconnect_failed
+        self._refusal = refusal
+        self._watches_outages = watches_outages
 
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
@@ -141,15 +149,15 @@ cdef class PoolFacade:
         # The same for what has happened to the pool.
         self._observer.tell(kind, NOTHING, LEVELS[level], message, args, reason, duration, None, False)
 
-    def _connect_failed(self, Entry ticket not None, double begun, error):
-        connect_failed(self, ticket, begun, error)
+    def _note_connect_failed(self, Entry ticket not None, error, str level='debug'):
+        tell_connect_failed(self, ticket, error, LEVELS[level])
 
     def _note_closed(self, Entry e not None, double begun, error):
-        closed(self, e, begun, error)
+        tell_closed(self, e, begun, error)
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the
-        # manager's methods must not see a closed connection.
-        if not self._checks or not self._core.still_holds(w):
+        # manager's methods must not see a closed connection. Nor if the connection was just created.
+        if not self._checks or w.is_new or not self._core.still_holds(w):
             return False
         return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)

@@ -15,3 +15,10 @@ cdef class CreateCall(ManagerCall):
     cdef PoolCore core
     cdef Entry ticket
     cdef double begun
+
+
+cdef class Growing(ManagerCall):
+    cdef AsyncPool pool
+    cdef PoolCore core                      # kept here, too: a pool that is garbage may have dropped its reference
+    cdef readonly Entry ticket              # None: it has ended
+    cdef double begun

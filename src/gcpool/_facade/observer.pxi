@@ -141,31 +141,42 @@ cdef str endpoint_text(PoolCore core, object endpoint):
 
 # -- connects and closes, in both runtimes ----------------------------------------------------------------------------
 
-cdef bint connected(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
-    # create() has returned: takes the connection into the books, and tells.
-    cdef double now = pool._core.now()
-    cdef bint served = created(pool._core, ticket, conn, now)
+cdef int tell_connected(PoolFacade pool, Entry ticket, double begun) except -1:
     cdef object endpoint = ticket.pool.endpoint
     pool._observer.forget_connect_error(endpoint)
-    pool._observer.tell(
-        'connected', endpoint, DEBUG, 'connection to %s created', (), None, max(now - begun, 0.0), None, False
+    return pool._observer.tell(
+        'connected', endpoint, DEBUG, 'connection to %s created', (), None, max(pool._core.now() - begun, 0.0), None,
+        False
     )
+
+
+cdef bint connected(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
+    # create() has returned to an acquire: takes the connection into the books, and tells.
+    cdef bint served = created(pool._core, ticket, conn, pool._core.now())
+    tell_connected(pool, ticket, begun)
     return served
 
 
-cdef int connect_failed(PoolFacade pool, Entry ticket, double begun, object error) except -1:
-    # create() has raised an Exception. The ticket is still its holder's, who gives it back.
+cdef bint grown_and_told(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
+    # The same for a connect of the pool's own.
+    cdef bint kept = grown(pool._core, ticket, conn, pool._core.now())
+    tell_connected(pool, ticket, begun)
+    return kept
+
+
+cdef int tell_connect_failed(PoolFacade pool, Entry ticket, object error, int level=DEBUG) except -1:
+    # create() has raised. An acquire's ticket is still its own, and is given back next.
     cdef double now = pool._core.now()
     cdef object endpoint = ticket.pool.endpoint
     if gcp_load_int(&ticket.pool.waiting):
         pool._observer.note_connect_error(endpoint, now, error)
     return pool._observer.tell(
-        'connect_failed', endpoint, DEBUG, 'no connection to %s created: %s', (error,), None,
-        max(now - begun, 0.0), error, False
+        'connect_failed', endpoint, level, 'no connection to %s created: %s: %s', (type(error).__name__, error), None,
+        max(now - ticket.used_at, 0.0), error, False
     )
 
 
-cdef int closed(PoolFacade pool, Entry e, double begun, object error, object limit=None) except -1:
+cdef int tell_closed(PoolFacade pool, Entry e, double begun, object error, object limit=None) except -1:
     # A connection is closed, and its slot is free. The error is what its dispose raised, or None. The limit is that of
     # the dispose, in seconds.
     cdef object reason = REASONS[<int>gcp_load_char(&e.reason)]

@@ -153,7 +153,7 @@ cdef class SyncPool(PoolFacade):
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
         # If the limits allow one more connection and nobody waits for a slot, connects without the steps of _serve()
         # (arming, queueing, checking). False if nothing was done: _serve() is needed.
-        if not request_ticket(self._core, w):
+        if self._watches_outages or not request_ticket(self._core, w):
             return False
         if not self.create_within(w, timeout):
             endpoint = self._observer.text(w.endpoint)
@@ -303,7 +303,7 @@ cdef class SyncPool(PoolFacade):
             error = exc
         finally:
             self._core.disposed(e, read_clock(self._core), by_worker)
-        closed(self, e, begun, error, timeout)
+        tell_closed(self, e, begun, error, timeout)
         if error is not None and not isinstance(error, Exception):
             raise error
         if failure is not None:
@@ -314,23 +314,43 @@ cdef class SyncPool(PoolFacade):
         # Has a closing thread call expire_relief() in time, if no waiting acquire does. Returns what a signal handler
         # raised here, or None: the caller first finishes its own work.
         try:
-            self._closers.keep_one_idle_for_relief()
+            self._closers.keep_one_for_timers()
         except BaseException as exc:
             return exc
         return None
 
-    def _close_next(self):
-        # For a worker: closes one connection that is doomed for workers. False if there is none.
+    def _work_next(self):
+        # For a worker: closes one connection that is doomed for workers, or creates one. False if there is none.
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
         if gcp_load_int(&core.doomed_for_worker.count) > 1:
             self._closers.call()        # this dispose may hang: another worker closes the other connections
         e = core.take_doomed_for_worker()
-        if e is None:
+        if e is not None:
+            self.dispose_entry(e, INFINITY, True)
+            return True
+        if gcp_load_int(&core.reserved) == 0:
             return False
-        self.dispose_entry(e, INFINITY, True)
-        return True
+        e = core.take_create(read_clock(core))
+        if e is not None:
+            if gcp_load_int(&core.reserved):
+                self._closers.call()    # this connect may hang, too
+            self.create_for_pool(e)
+        return e is not None
+
+    cdef int create_for_pool(self, Entry ticket) except -1:
+        # Compiled, for the reason that create_within() has.
+        cdef double begun = self._core.now()
+        begin_create(ticket, begun)
+        try:
+            conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
+            grown_and_told(self, ticket, conn, begun)
+        except BaseException as exc:
+            self._grow_failed(ticket, exc)
+        else:
+            self._tell_end_of_outage(ticket)
+        return 0
 
     cdef bint create_within(self, Waiter w, object timeout) except -1:
         # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
@@ -341,7 +361,7 @@ cdef class SyncPool(PoolFacade):
         try:
             conn = self._manager.create(w.endpoint, timeout=timeout)
         except Exception as exc:
-            connect_failed(self, ticket, begun, exc)
+            tell_connect_failed(self, ticket, exc)
             raise
         return connected(self, ticket, conn, begun)
 
