@@ -35,7 +35,19 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         def _core(self) -> PoolCore: ...
         @property
         def _observer(self) -> Observer: ...
-        def _tell(self, kind: str | None, endpoint: object, message: str, *args: object, **about: Any) -> None: ...
+        def _tell(
+            self,
+            kind: str | None,
+            endpoint: Any,
+            message: str,
+            *args: object,
+            level: str = 'info',
+            reason: str | None = None,
+            duration: float | None = None,
+            error: BaseException | None = None,
+            traceback: bool = False,
+        ) -> None: ...
+        @property
         def _create_timeout(self) -> float: ...
         @property
         def _refusal(self) -> object: ...
@@ -233,7 +245,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         stats = core.stats()
         state = 'closed, ' if core.closed else ''
         # An object whose __init__ was not called has no name.
-        name = f' {self._observer.name!r}' if self._observer is not None else ''
+        observer: Observer | None = self._observer
+        name = '' if observer is None else f' {observer.name!r}'
         return (
             f'<{type(self).__module__}.{type(self).__qualname__}{name}: {state}{stats["in_use"]}/{core.total_max_size} '
             f'in use, {stats["idle"]} idle, {stats["waiting"]} waiting>'

@@ -6,6 +6,7 @@ import contextvars
 import pytest
 
 from gcpool.common import PoolEvent
+from gcpool.exceptions import ConnectionPoolClosedError
 from tests.asyncio_.runtime import Event, until
 from tests.pool.support import Case
 from tests.support import PATIENCE
@@ -41,7 +42,7 @@ async def test_the_task_has_an_empty_context() -> None:
 
 
 async def test_a_coroutine_function_may_acquire_the_very_connection_that_it_is_told_of() -> None:
-    taken = []
+    taken: list[str] = []
 
     async def on_event(event: PoolEvent) -> None:
         if event.kind == 'connected':
@@ -72,7 +73,7 @@ async def test_a_coroutine_function_may_close_the_pool(kind: str) -> None:
             async with case.pool.connection('a'):
                 with pytest.raises(TimeoutError):
                     await case.pool.acquire('a', timeout=0)
-        except Exception:
+        except ConnectionPoolClosedError:
             assert case.pool._core.closed
         await case.pool.close()
         await closed.wait('close() does not return')

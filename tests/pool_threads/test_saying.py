@@ -320,7 +320,7 @@ def say_everything(case: Case, endpoint: Secret, check: Callable[[str], None]) -
             case.pool.release(conn, other)
         check(str(caught.value))
         with pytest.raises(RuntimeError) as caught:
-            case.pool.release(Connection('x', endpoint), other)
+            case.pool.release(Connection('x', 7), other)
         check(str(caught.value))
         check(repr(case.pool.connection(endpoint)))
     case.manager.script('create', OSError('no'))
@@ -437,8 +437,9 @@ def test_an_event_handler_that_is_no_function_is_refused(on_event: Any) -> None:
 
 
 def test_a_slow_event_handler_holds_up_nobody() -> None:
-    told = []
-    with Case(max_size=1, total_max_size=1, on_event=lambda event: told.append(case.stats['size'])) as case:
+    told: list[int] = []
+    case = Case(max_size=1, total_max_size=1, on_event=lambda event: told.append(event.pool == case.pool.name))
+    with case:
         for endpoint in 'abcabc':
             case.cycle(endpoint)
         case.pool.close()

@@ -573,8 +573,8 @@ WRONG_CHANGES = (
     WrongChange(
         'unreleased-connections-left-open',
         FACADES,
-        'seconds(timeout)\n                )\n            await self._dispose_doomed(deadline)',
-        'seconds(timeout)\n                )',
+        "level='warning',\n                )\n            await self._dispose_doomed(deadline)",
+        "level='warning',\n                )",
         'connections that are still in use when the time of close() is over stay open at the server',
     ),
     WrongChange(

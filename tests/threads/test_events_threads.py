@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gcpool.common import PoolEvent
+from gcpool.exceptions import ConnectionPoolClosedError
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, Manager
 from tests.support import PATIENCE, Interruption
@@ -48,7 +49,7 @@ def test_what_it_raises_never_ends_the_telling(error: BaseException, caplog: pyt
 
 
 def test_it_may_acquire_the_very_connection_that_it_is_told_of() -> None:
-    taken = []
+    taken: list[str] = []
 
     def on_event(event: PoolEvent) -> None:
         if event.kind == 'connected':
@@ -78,7 +79,7 @@ def test_it_may_close_the_pool(kind: str) -> None:
         try:
             with case.pool.connection('a'), pytest.raises(TimeoutError):
                 case.pool.acquire('a', timeout=0)
-        except Exception:
+        except ConnectionPoolClosedError:
             assert case.pool._core.closed
         case.pool.close()
         closed.wait('close() does not return')

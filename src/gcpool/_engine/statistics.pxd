@@ -13,8 +13,8 @@ cdef enum:                  # Entry.reason: why a connection is closed; REASONS 
     REASON_COUNT
 
 
-# Only unsigned long longs: they are handled as an array, in the order of COUNTERS. To add a counter, add a field here and
-# its name there, at the same place.
+# Only unsigned long longs: they are handled as an array, in the order of COUNTERS. To add a counter, add a field here
+# and its name there, at the same place.
 cdef struct Counters:       # all [core], since the pool was made, or began anew in a forked child
     unsigned long long asked                # acquires that ended without a connection; the others are added when asked
     unsigned long long acquires             # of forgotten endpoint pools; the others count their own
