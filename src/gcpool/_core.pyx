@@ -36,6 +36,7 @@ from gcpool.exceptions import (
     DiscardConnection,
     EventLoopMismatch,
 )
+from gcpool.managers import ROLLED_BACK
 from gcpool.observers import PoolEvent
 
 __all__ = [

@@ -158,7 +158,7 @@ class AsyncRuntime(
         if entry.is_broken:
             await self._discard(lease)
         elif self._hooks_release and lease.is_checked_out:
-            await self._finish_release(lease)
+            await self._finish_release(lease, True)
         elif self._finish_in_core(lease):
             await self._dispose_doomed()
 
@@ -197,11 +197,13 @@ class AsyncRuntime(
         await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
-    async def _finish_release(self, lease: Lease) -> None:
+    async def _finish_release(self, lease: Lease, after_error: bool = False) -> None:
         """What is left of a release that has a hook to run first."""
         entry = lease.held
         try:
-            await self._manager.on_release(entry.endpoint, entry.conn)
+            answer = await self._manager.on_release(entry.endpoint, entry.conn)
+            if answer is not None:
+                self._note_reset(entry.endpoint, answer, after_error)
         except DiscardConnection as exc:
             await self._discard_unreset(lease, exc)
         except BaseException as exc:

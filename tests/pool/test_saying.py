@@ -11,6 +11,7 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from gcpool.common import ALL_ENDPOINTS, PoolEvent
 from gcpool.exceptions import ConnectTimeout, DiscardConnection, PoolTimeout
+from gcpool.managers import ROLLED_BACK
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager
 from tests.support import Connection
@@ -364,6 +365,26 @@ async def test_an_endpoint_that_cannot_be_printed_hurts_nobody(records: Callable
         assert '<an endpoint of class Unprintable>' in records()[0].getMessage()
 
 
+@pytest.mark.parametrize('manager_class', [JudgingManager, HookedManager])
+async def test_a_rollback_after_a_block_that_did_not_raise_is_told_once(
+    manager_class: type[HookedManager], records: Callable[[], list[Any]]
+) -> None:
+    class Transactional(manager_class):  # type: ignore[valid-type,misc]
+        async def on_release(self, endpoint: Any, conn: Connection) -> object:
+            await super().on_release(endpoint, conn)
+            return ROLLED_BACK
+
+    async with Case(Transactional(), name='orders') as case:
+        if manager_class is JudgingManager:
+            with pytest.raises(KeyError):
+                await lose(case)
+            assert not [record for record in records() if record.levelno >= logging.WARNING]
+        for endpoint in 'aab':
+            await case.cycle(endpoint)
+        [warning] = [record for record in records() if record.levelno >= logging.WARNING]
+        assert warning.getMessage().startswith("orders: a transaction on a connection to 'a' was rolled back")
+
+
 # ---- events -------------------------------------------------------------------------------------------------------
 
 
@@ -436,8 +457,9 @@ def test_an_event_handler_that_is_no_function_is_refused(on_event: Any) -> None:
 
 async def test_a_slow_event_handler_holds_up_nobody() -> None:
     told: list[int] = []
-    case = Case(max_size=1, total_max_size=1, on_event=lambda event: told.append(event.pool == case.pool.name))
-    async with case:
+    async with Case(
+        name='orders', max_size=1, total_max_size=1, on_event=lambda event: told.append(len(event.pool))
+    ) as case:
         for endpoint in 'abcabc':
             await case.cycle(endpoint)
         await case.pool.close()

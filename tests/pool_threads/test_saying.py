@@ -12,6 +12,7 @@ import pytest
 
 from gcpool.common import ALL_ENDPOINTS, PoolEvent
 from gcpool.exceptions import ConnectTimeout, DiscardConnection, PoolTimeout
+from gcpool.managers import ROLLED_BACK
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager
 from tests.support import Connection
@@ -366,6 +367,26 @@ def test_an_endpoint_that_cannot_be_printed_hurts_nobody(records: Callable[[], l
         assert '<an endpoint of class Unprintable>' in records()[0].getMessage()
 
 
+@pytest.mark.parametrize('manager_class', [JudgingManager, HookedManager])
+def test_a_rollback_after_a_block_that_did_not_raise_is_told_once(
+    manager_class: type[HookedManager], records: Callable[[], list[Any]]
+) -> None:
+    class Transactional(manager_class):  # type: ignore[valid-type,misc]
+        def on_release(self, endpoint: Any, conn: Connection) -> object:
+            super().on_release(endpoint, conn)
+            return ROLLED_BACK
+
+    with Case(Transactional(), name='orders') as case:
+        if manager_class is JudgingManager:
+            with pytest.raises(KeyError):
+                lose(case)
+            assert not [record for record in records() if record.levelno >= logging.WARNING]
+        for endpoint in 'aab':
+            case.cycle(endpoint)
+        [warning] = [record for record in records() if record.levelno >= logging.WARNING]
+        assert warning.getMessage().startswith("orders: a transaction on a connection to 'a' was rolled back")
+
+
 # ---- events -------------------------------------------------------------------------------------------------------
 
 
@@ -438,8 +459,7 @@ def test_an_event_handler_that_is_no_function_is_refused(on_event: Any) -> None:
 
 def test_a_slow_event_handler_holds_up_nobody() -> None:
     told: list[int] = []
-    case = Case(max_size=1, total_max_size=1, on_event=lambda event: told.append(event.pool == case.pool.name))
-    with case:
+    with Case(name='orders', max_size=1, total_max_size=1, on_event=lambda event: told.append(len(event.pool))) as case:
         for endpoint in 'abcabc':
             case.cycle(endpoint)
         case.pool.close()

@@ -152,6 +152,17 @@ cdef class PoolFacade:
     def _note_connect_failed(self, Entry ticket not None, error, str level='debug'):
         tell_connect_failed(self, ticket, error, LEVELS[level])
 
+    def _note_reset(self, endpoint, answer, after_error):
+        # on_release has returned. Tells once that it has rolled back what a block has left open without raising.
+        cdef Observer observer = self._observer
+        if answer is ROLLED_BACK and not after_error and not observer.has_told_of_rollback:
+            observer.has_told_of_rollback = True
+            observer.tell(
+                None, endpoint, WARNING,
+                'a transaction on a connection to %s was rolled back, because its block left it open: '
+                'commit it, or use a transaction block (this is told once)', (), None, None, None, False
+            )
+
     def _note_closed(self, Entry e not None, double begun, error):
         tell_closed(self, e, begun, error)
 

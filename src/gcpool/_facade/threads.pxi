@@ -196,7 +196,7 @@ cdef class SyncPool(PoolFacade):
         if not self._core.begin_release(e, lease_no):
             return 0
         lease_no = gcp_load_uint(&e.lease_no)       # what the hook does later must not end another user's lease
-        return self.finish_release(e, lease_no)
+        return self.finish_release(e, lease_no, False)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
         # The block of a context has raised. The manager is asked whether that broke the connection.
@@ -206,7 +206,7 @@ cdef class SyncPool(PoolFacade):
         try:
             self._judge(e, exc)
         finally:
-            self.finish_release(e, lease_no)
+            self.finish_release(e, lease_no, True)
         return 0
 
     cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
@@ -230,14 +230,16 @@ cdef class SyncPool(PoolFacade):
             self.dispose_due(read_clock(core))
         return 0
 
-    cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
+    cdef int finish_release(self, Entry e, unsigned int lease_no, bint after_error) except -1:
         # The rest of a release, after begin_release().
         cdef PoolCore core = self._core
         if gcp_load_char(&e.broken):
             return self.discard_entry(e, lease_no)
         if self._hooks_release and core.is_checked_out(e, lease_no):
             try:
-                self._manager.on_release(e.pool.endpoint, e.conn_)
+                answer = self._manager.on_release(e.pool.endpoint, e.conn_)
+                if answer is not None:
+                    self._note_reset(e.pool.endpoint, answer, after_error)
             except DiscardConnection as exc:
                 core.retire_to_doomed(e, read_clock(core), lease_no, True)
                 try:
