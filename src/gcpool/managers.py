@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 
 __all__ = ['ROLLED_BACK', 'AsyncConnectionManager', 'ConnectionT', 'EndpointT', 'SyncConnectionManager']
 
+
 class _RolledBack:
     """The type of :py:data:`ROLLED_BACK`."""
 
@@ -22,8 +23,8 @@ class _RolledBack:
         return 'ROLLED_BACK'
 
 
-#: What ``on_release`` may return if it has rolled back a transaction that the connection's user left open. If the user's
-#: block did not raise, the pool says so in the log, once: other pools would have committed it.
+#: What ``on_release`` may return if it has rolled back a transaction that the connection's user left open. If the
+#: user's block did not raise, the pool says so in the log, once: other pools would have committed it.
 ROLLED_BACK: Final = _RolledBack()
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
