@@ -44,6 +44,7 @@ TEXT = {
     '_growing_asyncio': '_growing_threads',
     '_lifecycle_asyncio': '_lifecycle_threads',
     'collector_asyncio': 'collector_threads',
+    'events_asyncio': 'events_threads',
     '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import AsyncPool, Entry, logger
+from ._core import AsyncPool, Entry
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncContexts']
@@ -62,9 +62,13 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
             if not await self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
-            logger.error(
-                'is_broken() failed for a connection to %r, which is closed: %s: %s',
+            self._tell(
+                None,
                 entry.endpoint,
+                'is_broken() failed for a connection to %s, which is closed: %s: %s',
                 type(failure).__name__,
                 failure,
+                level='error',
+                error=failure,
+                traceback=True,
             )

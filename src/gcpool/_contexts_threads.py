@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import Entry, SyncPool, logger
+from ._core import Entry, SyncPool
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncContexts']
@@ -64,9 +64,13 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
             if not self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
-            logger.error(
-                'is_broken() failed for a connection to %r, which is closed: %s: %s',
+            self._tell(
+                None,
                 entry.endpoint,
+                'is_broken() failed for a connection to %s, which is closed: %s: %s',
                 type(failure).__name__,
                 failure,
+                level='error',
+                error=failure,
+                traceback=True,
             )

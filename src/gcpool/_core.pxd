@@ -38,6 +38,7 @@ include "_engine/waiter.pxd"
 include "_engine/pool.pxd"
 
 include "_facade/log.pxd"
+include "_facade/observer.pxd"
 include "_facade/base.pxd"
 include "_facade/lease.pxd"
 include "_facade/threads.pxd"

@@ -30,11 +30,14 @@ from types import CoroutineType
 
 from gcpool._coroutines import acquired, discarded, not_discarded, not_released, released
 from gcpool.exceptions import (
+    ConnectError,
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
     DiscardConnection,
     EventLoopMismatch,
 )
+from gcpool.managers import ROLLED_BACK
+from gcpool.observers import PoolEvent
 
 __all__ = [
     'AsyncConnectionContext',
@@ -154,6 +157,8 @@ include "_engine/invariants.pxi"
 
 # A logger whose handlers can do no harm.
 include "_facade/log.pxi"
+# What happens to a pool: who is told, and how.
+include "_facade/observer.pxi"
 # Seconds: the clock, how long a close may take, what a caller may give as a timeout.
 include "_facade/time_limits.pxi"
 # What both pools have in common.

@@ -8,7 +8,7 @@ The half for threads is generated from the half for asyncio.
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic
 
-from ._core import Waiter, logger
+from ._core import Waiter
 from ._parameters import check_flag, check_optional_seconds
 from ._runtime_threads import SyncRuntime
 from ._time_limits import get_deadline, seconds
@@ -110,7 +110,8 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
-                logger.info('closing the pool: waiting for %d connections to be returned or closed', core.size)
+                message = 'closing the pool: waiting for %d connections to be returned or closed'
+                self._tell_of_pool(None, message, core.size)
                 emptied = self._wait(signal, deadline, core.unwatch, waiter)
         except BaseException:
             core.unwatch(waiter)
@@ -119,8 +120,12 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         if not emptied:
             unreleased = core.doom_acquired()
             if unreleased:
-                logger.warning(
-                    'closing the pool: %d connections were not released within %s', unreleased, seconds(timeout)
+                self._tell_of_pool(
+                    None,
+                    'closing the pool: %d connections were not released within %s',
+                    unreleased,
+                    seconds(timeout),
+                    level='warning',
                 )
             self._dispose_doomed(deadline)
         self._end_tasks(deadline)
@@ -154,8 +159,10 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         self._check_loop()
         if endpoint is EVERY_ENDPOINT:
             self._and_close(core.drain_all, core.now(), idle_only)
+            self._tell_of_pool('drained', 'all endpoints are drained')
         else:
             self._and_close(core.drain, endpoint, core.now(), idle_only)
+            self._tell('drained', endpoint, '%s is drained')
 
     # -- suspend ------------------------------------------------------------------------------------------------------
 
@@ -173,6 +180,7 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         """
         if not self._core.suspend(check_flag('fail', fail)):
             raise ConnectionPoolClosedError(f'{self!r} is closed: expected an open pool to suspend')
+        self._tell_of_pool('suspended', 'the pool is suspended')
 
     def resume(self) -> None:
         """End :py:meth:`suspend`: serve those who wait, first come, first served. May be called in any thread.
@@ -182,6 +190,7 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         # What this dooms are connections whose lifetime is over, or whose slots others need.
         if not self._and_close(self._core.resume, self._core.now()):
             raise PoolNotSuspended(f'{self!r} is not suspended: expected suspend() before resume()')
+        self._tell_of_pool('resumed', 'the pool is resumed')
 
     def wait_idle(self, timeout: float | None = None) -> None:
         """Wait until no connection is in use or being created.
@@ -215,10 +224,11 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
     # -- what acquires are told ---------------------------------------------------------------------------------------
 
     def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
+        text = self._observer.text(endpoint)
         if waiter.refusal == 'closed':
-            return ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+            return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
         if waiter.refusal == 'not open':
             return ConnectionPoolClosedError(
-                f'the pool is not open yet: no connection to {endpoint!r} can be acquired before open()'
+                f'the pool is not open yet: no connection to {text} can be acquired before open()'
             )
-        return PoolSuspended(f'the pool is suspended: no connection to {endpoint!r} can be acquired before resume()')
+        return PoolSuspended(f'the pool is suspended: no connection to {text} can be acquired before resume()')

@@ -1,5 +1,6 @@
 """Checks the parameters that make a pool."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypedDict
@@ -7,6 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
 from ._limits import MAX_SIZE, Limits, check_count, check_times
 from .managers import AsyncConnectionManager, SyncConnectionManager
+from .observers import PoolEvent
 
 __all__ = [
     'MAX_SIZE',
@@ -19,6 +21,8 @@ __all__ = [
     'check_facade_parameters',
     'check_flag',
     'check_manager',
+    'check_name',
+    'check_on_event',
     'check_optional_seconds',
     'check_pin',
     'check_reconnecting',
@@ -26,6 +30,9 @@ __all__ = [
     'make_core',
     'refuse_parameters_of_idle',
 ]
+
+# Numbers the pools of this process that were given no name. next() of it is atomic.
+_NUMBERS = itertools.count(1)
 
 # Seconds that a connect of the pool's own may take by default.
 DEFAULT_CREATE_TIMEOUT = 30.0
@@ -38,6 +45,8 @@ class NullPoolParameters(TypedDict, total=False):
     """The parameters of every pool, but for its sizes."""
 
     max_lifetime: float
+    name: str | None
+    on_event: Callable[[PoolEvent], object] | None
     max_waiting: int
     acquire_timeout: float | None
     dispose_timeout: float | None
@@ -325,6 +334,25 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_name(name: object) -> str:
+    """Check the name of a pool; None for one with the next number."""
+    if name is None:
+        return f'gcpool-{next(_NUMBERS)}'
+    if not isinstance(name, str):
+        raise TypeError(f'name={name!r}: expected a str, got {type(name).__name__}')
+    return name
+
+
+def check_on_event(on_event: Any, *, asynchronous: bool) -> None:
+    """Refuse an `on_event` that cannot be called, or, for threads, that is a coroutine function."""
+    if on_event is None:
+        return
+    if not callable(on_event):
+        raise TypeError(f'on_event={on_event!r}: expected a function, got {type(on_event).__name__}')
+    if not asynchronous and _is_coroutine_function(on_event):
+        raise TypeError(f'on_event={on_event!r} is a coroutine function: expected a plain one')
 
 
 def check_reconnecting(

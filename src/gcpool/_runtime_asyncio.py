@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ._contexts_asyncio import AsyncContexts
 from ._core import (
@@ -27,10 +27,9 @@ from ._core import (
     Waiter,
     checked_seconds,
     load_asyncio,
-    logger,
 )
 from ._creates_asyncio import AsyncCreates, AsyncWorkers
-from ._disposals_asyncio import DEAD_HOOK_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
+from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
 from ._growing_asyncio import AsyncGrowing
 from ._own_use import describe_own_use, running_hook, task_holds
 from ._time_limits import seconds
@@ -44,6 +43,8 @@ ResultT = TypeVar('ResultT')
 
 # The name of the tasks in which the releases run that nobody awaits.
 RELEASE_TASK = 'gcpool-release'
+# What a method of the manager is for, as a PoolTimeout says it.
+_PHASES = {'create': 'create', 'check_aliveness': 'check'}
 
 load_asyncio()
 
@@ -123,6 +124,11 @@ class AsyncRuntime(
         async def discard(self, conn: ConnectionT) -> None: ...
         def detach(self, conn: ConnectionT) -> None: ...
         def connection(self, endpoint: EndpointT = ..., timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
+
+        # Of BaseConnectionPool.
+        def _timed_out(
+            self, phase: str, endpoint: Any, deadline: float, timeout: float, what: str, limit: str | None = None
+        ) -> PoolTimeout: ...
 
     async def aclose(self, timeout: float | None = None, *, wait: bool = True) -> int:
         """:py:meth:`close`, by the name that ``contextlib.aclosing`` calls."""
@@ -205,7 +211,7 @@ class AsyncRuntime(
         if entry.is_broken:
             await self._discard(lease)
         elif self._hooks_release and lease.is_checked_out:
-            await self._finish_release(lease)
+            await self._finish_release(lease, True)
         elif self._finish_in_core(lease):
             await self._dispose_doomed()
 
@@ -240,7 +246,9 @@ class AsyncRuntime(
         self._tasks.discard(task)
         failure = None if task.cancelled() else task.exception()
         if failure is not None:
-            logger.error('a release that nobody awaits has failed: %s: %s', type(failure).__name__, failure)
+            self._tell_of_pool(
+                None, 'a release that nobody awaits has failed: %s: %s', type(failure).__name__, failure, level='error'
+            )
 
     async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.
@@ -255,7 +263,7 @@ class AsyncRuntime(
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), DEAD_HOOK_TASK)
+            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), self._task_name('dead'))
             self._tasks.add(hook)
             hook.add_done_callback(self._tasks.discard)
             await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
@@ -271,11 +279,13 @@ class AsyncRuntime(
         await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
-    async def _finish_release(self, lease: Lease) -> None:
+    async def _finish_release(self, lease: Lease, after_error: bool = False) -> None:
         """What is left of a release that has a hook to run first."""
         entry = lease.held
         try:
-            await self._manager.on_release(entry.endpoint, entry.conn)
+            answer = await self._manager.on_release(entry.endpoint, entry.conn)
+            if answer is not None:
+                self._note_reset(entry.endpoint, answer, after_error)
         except DiscardConnection as exc:
             await self._discard_unreset(lease, exc)
         except BaseException as exc:
@@ -291,7 +301,7 @@ class AsyncRuntime(
         endpoint = lease.held.endpoint
         self._retire(lease, False)
         try:
-            logger.info('on_release asked to close a connection to %r: %s', endpoint, why)
+            self._tell(None, endpoint, 'on_release asked to close a connection to %s: %s', why)
         finally:
             self._doom_due()
             tasks = self._spawn_disposals()
@@ -330,7 +340,14 @@ class AsyncRuntime(
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         call = self._manager.create(waiter.endpoint)
         self._expect_awaitable(call, 'create')
-        return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
+        ticket = waiter.served
+        try:
+            return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
+        except Exception as exc:
+            # Not if the connection is there, and its taking into the books failed.
+            if waiter.has_ticket:
+                self._note_connect_failed(ticket, exc)
+            raise
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         core = self._core
@@ -352,7 +369,7 @@ class AsyncRuntime(
             except (TimeoutError, asyncio.TimeoutError):
                 if not scope.expired():
                     raise
-                logger.info('a check of a connection to %r took longer than %s', endpoint, seconds(limit))
+                self._tell(None, endpoint, 'a check of a connection to %s took longer than %s', seconds(limit))
                 alive = False
         if alive:
             core.end_check(waiter)
@@ -376,7 +393,12 @@ class AsyncRuntime(
                 return await call
         except (TimeoutError, asyncio.TimeoutError):
             if scope.expired():
-                raise PoolTimeout(
-                    f'{name}() for endpoint {endpoint!r} did not end within the acquire timeout of {seconds(timeout)}'
+                what = 'connecting to' if name == 'create' else 'checking a connection to'
+                raise self._timed_out(
+                    _PHASES[name],
+                    endpoint,
+                    deadline,
+                    cast('float', timeout),
+                    f'{what} %s: {name}() did not end in time',
                 ) from None
             raise

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
-from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
+from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter
 from ._growing_threads import SyncGrowing
 from ._own_use import describe_own_use, running_hook, thread_holds
 from ._workers import before_fork
@@ -56,7 +56,7 @@ class SyncRuntime(
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
         self._waiting: dict[int, Waiter] = {}
-        self._closers = SyncClosers(self, 'gcpool-closer')
+        self._closers = SyncClosers(self, f'gcpool-{self._observer.name}-closer')
         self._core.set_workers(self._closers.call)
 
     def _answer_of(self, answer: Any) -> Any:
@@ -149,7 +149,16 @@ class SyncRuntime(
             # One that is idle has been told to end. On a busy machine it may not have noticed.
             at_work += len({*threads}.difference(before_fork.idle_threads))
         if at_work:
-            logger.warning('closing the pool: threads that are still closing a connection: %d', at_work)
+            self._tell_of_pool(
+                None, 'closing the pool: threads that are still closing a connection: %d', at_work, level='warning'
+            )
+        self._end_events(until)
+
+    def _end_events(self, until: float) -> None:
+        # After the threads that close: what they tell is told, too. Not longer than a close of a connection may take.
+        events = self._observer.events
+        for thread in [] if events is None else events.threads():
+            thread.join(max(until - self._core.now(), 0.0))
 
     def terminate(self) -> None:
         """Close the pool now, as ``close(0)`` does, without waiting for its threads.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from ._callables import SyncCallablesManager
-from ._core import PARALLEL_DISPOSALS, Entry, Waiter
+from ._core import PARALLEL_DISPOSALS, Entry, Observer, Waiter
 from ._lifecycle_threads import SyncLifecycle
 from ._limits import (
     DEFAULT_IDLE_TIMEOUT,
@@ -23,18 +23,22 @@ from ._parameters import (
     check_facade_parameters,
     check_flag,
     check_manager,
+    check_name,
+    check_on_event,
     check_optional_seconds,
     check_reconnecting,
     check_unlimited,
     make_core,
     refuse_parameters_of_idle,
 )
-from ._time_limits import get_deadline, seconds
+from ._time_limits import get_deadline
 from ._workers.collector_threads import SyncCollector
+from ._workers.events_threads import SyncEvents
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, PoolTimeout, TooManyRequests
+from .exceptions import ConnectionPoolClosedError, TooManyRequests
 from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager
+from .observers import PoolEvent
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -105,6 +109,12 @@ class ConnectionPool(
         fewer than ``min_idle``; ``'idle'``, if the idle core connections alone are (SQLAlchemy)
     :param max_waiting: maximum number of acquires that wait at one endpoint; one more gets ``TooManyRequests`` at once.
         0 for no limit
+    :param name: the name of the pool in its messages, log records, events, and in the names of its threads and tasks;
+        None for ``gcpool-1``, ``gcpool-2`` .. in the order of their making
+    :param on_event: called with a :py:class:`gcpool.common.PoolEvent` when something happens that is no part of an
+        acquire or a release that found a connection ready. A thread or a task of the pool calls it, for one event after
+        the other, so it may do anything, also use or close the pool; while it does not return, later events wait. What
+        it raises is logged. May be a coroutine function on asyncio.
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -137,6 +147,8 @@ class ConnectionPool(
         max_waiting: int = 0,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        name: str | None = None,
+        on_event: Callable[[PoolEvent], object] | None = None,
         _clock: Callable[[], float] | None = None,
         _keeps_idle: bool = True,
     ):
@@ -147,7 +159,10 @@ class ConnectionPool(
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
         check_flag('open', open)
         close_timeout = check_optional_seconds('close_timeout', close_timeout)
+        check_on_event(on_event, asynchronous=SyncLifecycle.asynchronous)
         hooks = Hooks(connection_manager, BaseConnectionManager)
+        name = check_name(name)
+        events = None if on_event is None else SyncEvents(on_event, name)
         create_limit, reconnect_timeout = check_reconnecting(
             connection_manager,
             hooks,
@@ -158,7 +173,7 @@ class ConnectionPool(
             fail_fast=fail_fast,
             asynchronous=SyncLifecycle.asynchronous,
         )
-        collector = SyncCollector(self, 'gcpool-collector') if background_collector else None
+        collector = SyncCollector(self, f'gcpool-{name}-collector') if background_collector else None
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
@@ -186,6 +201,7 @@ class ConnectionPool(
         super().__init__(
             core,
             connection_manager,
+            observer=Observer(name, hooks.describe, events),
             acquire_timeout=acquire_timeout,
             dispose_timeout=dispose_timeout,
             dispose_batch_size=dispose_batch_size,
@@ -202,6 +218,8 @@ class ConnectionPool(
             watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
             default_endpoint=hooks.default_endpoint,
         )
+        if events is not None:
+            events.bind(self)
         self._signals = set()
         self._close_timeout = close_timeout
         self._collector = collector
@@ -302,6 +320,7 @@ class ConnectionPool(
                 resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
             finally:
                 self._dispose_doomed()
+        self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
@@ -317,12 +336,12 @@ class ConnectionPool(
         while True:
             signal = self._arm(waiter)
             queued = self._ask(waiter, found_dead, deadline, timeout)
-            if queued and not self._wait(signal, deadline, core.give_up, waiter):
-                raise PoolTimeout(self._describe_timeout(endpoint, timeout)) from core.last_connect_error(
-                    endpoint, began
-                )
+            if queued:
+                if not self._wait(signal, deadline, core.give_up, waiter):
+                    raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
+                core.end_wait(waiter, core.now())
             if waiter.turned_away:
-                raise TooManyRequests(self._core.max_waiting, endpoint, repr(self))
+                raise TooManyRequests(core.max_waiting, self._observer.shown(endpoint), self.name)
             if waiter.refused:
                 raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
@@ -365,23 +384,16 @@ class ConnectionPool(
         signal = self._arm(watcher)
         try:
             if core.watch_gone(watcher, entry) and not self._wait(signal, deadline, core.unwatch, watcher):
-                raise PoolTimeout(
-                    f'a dead connection to {entry.endpoint!r} was not closed within the acquire timeout of '
-                    f'{seconds(timeout)}'
+                raise self._timed_out(
+                    'dispose',
+                    entry.endpoint,
+                    cast('float', deadline),
+                    cast('float', timeout),
+                    'waiting for a dead connection to %s to be closed',
                 )
         except BaseException:
             core.unwatch(watcher)
             raise
-
-    def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
-        core = self._core
-        if core.is_suspended:
-            return f'no connection to {endpoint!r} was served within {seconds(timeout)}: the pool is suspended'
-        return (
-            f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
-            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '
-            f'{core.size} of at most {core.total_max_size} exist in all'
-        )
 
     def _due_in(self) -> float | None:
         """Return the seconds until the next idle connection is due; None if none ever is."""

@@ -53,6 +53,7 @@ class Conn:
     check_pending: bool = False
     relief_since: int | None = None
     reason: str = ''  # why it is closed
+    since: float = math.inf  # when its connect began, or, in use, when it was taken
 
 
 @dataclass(eq=False)
@@ -69,6 +70,9 @@ class Acq:
     has_waited: bool = False
     was_served: bool = False
     outdated: bool = False
+    asked: bool = False
+    lost: bool = False  # its connection was closed in its hands
+    waits_from: float = math.inf  # while its wait is not counted
 
 
 @dataclass
@@ -121,23 +125,16 @@ class Model:
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             (
-                *(
-                    'acquires',
-                    'created',
-                    'create_errors',
-                    'dead',
-                    'broken',
-                    'disposed',
-                    'waits',
-                    'timeouts',
-                    'detached',
-                    'too_many',
-                ),
+                *('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors'),
+                *('refused', 'checks', 'checks_failed', 'dead', 'broken', 'detached', 'leaks', 'disposed'),
                 *(f'closed_{reason}' for reason in REASONS),
+                *('wait_ns', 'create_ns'),
             ),
             0,
         )
     )
+
+    use_time: float = 0.0
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -210,11 +207,37 @@ class Model:
         return {
             'size': len(self.conns),
             'idle': len(self.of(None, 'idle')),
+            'in_use': len(self.out(None)),
             'acquired': len(self.out(None)),
+            'creating': len(self.of(None, 'creating')),
+            'checking': 0,
+            'closing': self.closing(),
             'waiting': len(self.waiting()),
             'endpoints': len(self.endpoints()),
             'suspended': int(self.suspended),
+            'min_idle': self.min_idle,
+            'max_size': self.max_size,
+            'total_max_size': self.total_max_size,
             **self.counters,
+            'use_ns': int(self.use_time * 1e9),
+        }
+
+    def endpoint_stats(self, endpoint: int) -> dict[str, int]:
+        waiting = len(self.queue(endpoint))
+        return {
+            'size': len(self.of(endpoint)),
+            'idle': len(self.of(endpoint, 'idle')),
+            'in_use': len(self.out(endpoint)),
+            'acquired': len(self.out(endpoint)),
+            'creating': len(self.of(endpoint, 'creating')),
+            'checking': 0,
+            'closing': self.closing(endpoint),
+            'waiting': waiting,
+            'endpoints': int(waiting > 0 or len(self.of(endpoint)) > 0),
+            'suspended': int(self.suspended),
+            'min_idle': self.min_idle,
+            'max_size': self.max_size,
+            'total_max_size': self.total_max_size,
         }
 
     def doomed_of(self, for_worker: bool) -> list[list[list[Conn]]]:
@@ -291,13 +314,36 @@ class Model:
         acq.state = 'ticket'
         self.conns.append(acq.conn)
 
-    def take_conn(self, acq: Acq, conn: Conn) -> None:
+    def take_conn(self, acq: Acq, conn: Conn, now: float) -> None:
         conn.state = 'acquired'
         conn.holder = acq
         acq.conn = conn
         acq.was_served = True
         acq.state = 'served'
+        conn.since = now
         self.counters['acquires'] += 1
+
+    def count_wait(self, acq: Acq, now: float) -> None:
+        if acq.waits_from <= now:
+            self.counters['wait_ns'] += int((now - acq.waits_from) * 1e9)
+        acq.waits_from = math.inf
+
+    def begin_create(self, acq: Acq, now: float) -> None:
+        assert acq.conn is not None
+        acq.conn.since = now
+
+    def count_create(self, conn: Conn, now: float) -> None:
+        if conn.since <= now:
+            self.counters['create_ns'] += int((now - conn.since) * 1e9)
+
+    def end_use(self, conn: Conn, now: float) -> None:
+        self.use_time += now - conn.since
+
+    def count_asked(self, acq: Acq) -> None:
+        if not acq.asked or (acq.lost and not self.closed):
+            acq.asked = True
+            acq.lost = False
+            self.counters['asked'] += 1
 
     def leave_queue(self, acq: Acq) -> None:
         queue = self.queues[acq.endpoint]
@@ -321,6 +367,7 @@ class Model:
     def drop(self, acq: Acq) -> None:
         """It is garbage: it leaves the queue, and no place."""
         self.leave_queue(acq)
+        self.counters['cancelled'] += 1
         self.note_wanting(acq.endpoint)
 
     def join_queue(self, acq: Acq, now: float) -> None:
@@ -426,7 +473,8 @@ class Model:
         ready = self.next_idle(acq.endpoint)
         if self.closed or self.suspended or not self.opened or not ready or ready[0].expires_at <= now:
             return False
-        self.take_conn(acq, ready[0])
+        self.count_asked(acq)
+        self.take_conn(acq, ready[0], now)
         self.arrive(acq)
         return True
 
@@ -437,7 +485,8 @@ class Model:
         for conn in self.next_idle(acq.endpoint):
             unsure = conn.suspect or conn.check_pending or now - conn.used_at >= interval
             if conn.expires_at > now and not (interval > 0 and unsure):
-                self.take_conn(acq, conn)
+                self.count_asked(acq)
+                self.take_conn(acq, conn, now)
                 self.arrive(acq)
                 return True
         return False
@@ -448,6 +497,7 @@ class Model:
         assert conn is not None
         acq.conn = None
         acq.state = 'nothing'
+        self.end_use(conn, now)
         self.pass_time(now)
         conn.state = 'gone'
         conn.holder = None
@@ -458,6 +508,7 @@ class Model:
     def request(self, acq: Acq, now: float) -> None:  # noqa: C901
         dead_conn = acq.dead_conn
         begins = dead_conn is None and not acq.has_waited
+        self.count_asked(acq)
         self.doom_dead(acq)
         if self.closed or not self.opened:
             acq.state = 'refused'
@@ -476,7 +527,7 @@ class Model:
         elif not queue or acq.arrival < queue[0].arrival:
             for conn in self.next_idle(acq.endpoint):
                 if conn.expires_at > now:
-                    self.take_conn(acq, conn)
+                    self.take_conn(acq, conn, now)
                     break
                 self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
@@ -493,6 +544,7 @@ class Model:
             if not acq.has_waited:
                 acq.has_waited = True
                 self.counters['waits'] += 1
+            acq.waits_from = now
             self.join_queue(acq, now)
         for conn in doomed:
             self.count_as_relief(conn)
@@ -511,12 +563,13 @@ class Model:
         conn.used_at = now
         conn.expires_at = now + self.max_lifetime
         self.counters['created'] += 1
+        self.count_create(conn, now)
         if self.closed:
             acq.state = 'nothing'
             acq.conn = None
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
-        self.take_conn(acq, conn)
+        self.take_conn(acq, conn, now)
         return True
 
     def create_failed(self, acq: Acq, now: float) -> None:
@@ -527,6 +580,7 @@ class Model:
         acq.conn = None
         acq.state = 'nothing'
         self.counters['create_errors'] += 1
+        self.count_create(conn, now)
         self.slot_freed(conn, for_worker=True)
 
     def reject_dead(self, acq: Acq) -> None:
@@ -536,12 +590,14 @@ class Model:
         acq.state = 'nothing'
         if conn.closed_over:
             conn.closed_over = False
+            acq.lost = True
             return
         conn.state = 'closing'
         conn.reason = 'dead'
         acq.dead_conn = conn
         self.suspect_others(conn)
         self.counters['dead'] += 1
+        self.counters['checks_failed'] += 1
         self.counters['acquires'] -= 1
 
     def suspect_others(self, conn: Conn) -> None:
@@ -554,6 +610,7 @@ class Model:
     def begin_check(self, acq: Acq) -> None:
         assert acq.conn is not None
         acq.outdated = False
+        self.counters['checks'] += 1
         acq.conn.check_pending = True
 
     def end_check(self, acq: Acq) -> None:
@@ -581,6 +638,7 @@ class Model:
         conn.holder = None
         self.count_as_relief(conn)
         self.counters['broken'] += by != 'user'
+        self.end_use(conn, now)
         if for_caller:
             self.doom(conn, reason, for_worker=False)
         if relief_ended:
@@ -613,6 +671,7 @@ class Model:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
+        self.end_use(conn, now)
         relief_ended = self.pass_time(now)
         queue = self.queue(endpoint)
         wanting = self.wanting_slots()
@@ -637,7 +696,7 @@ class Model:
             acq = queue[0]
             self.leave_queue(acq)
             conn.used_at = now
-            self.take_conn(acq, conn)
+            self.take_conn(acq, conn, now)
             self.note_wanting(endpoint)
             self.note_served(endpoint)
             self.notified.append(acq)
@@ -680,6 +739,8 @@ class Model:
         acq.conn = None
         if waited:
             self.stop_waiting(acq, now)
+            self.counters['cancelled'] += 1
+        self.count_wait(acq, now)
         if dead_conn is not None:
             relief_ended = self.pass_time(now)
             self.doom_dead(acq)
@@ -698,6 +759,7 @@ class Model:
         return waited
 
     def give_up(self, acq: Acq, now: float) -> bool:
+        self.count_wait(acq, now)
         if acq.state != 'waits':
             return False
         self.stop_waiting(acq, now)
@@ -792,7 +854,7 @@ class Model:
                     break
                 acq = self.queue(endpoint)[0]
                 self.leave_queue(acq)
-                self.take_conn(acq, ready[0])
+                self.take_conn(acq, ready[0], now)
                 self.notified.append(acq)
                 served.add(endpoint)
             self.note_wanting(endpoint)

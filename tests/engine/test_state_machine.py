@@ -246,8 +246,11 @@ class PoolMachine(RuleBasedStateMachine):
                 return pair
         self.model.request(pair.known, self.now)
         assert self.core.request(pair.real.waiter, self.now) == (pair.known.state == 'waits')
-        if how == 'connect' and pair.known.state == 'ticket':
-            self.connect(pair)
+        if pair.known.state == 'ticket':
+            self.model.begin_create(pair.known, self.now)
+            self.core.begin_create(pair.real.entry, self.now)
+            if how == 'connect':
+                self.connect(pair)
         return pair
 
     def connect(self, pair: Pair) -> None:
@@ -674,6 +677,7 @@ class PoolMachine(RuleBasedStateMachine):
         for number, endpoint in enumerate(self.endpoints):
             sizes = [len(model.of(number)), len(model.out(number)), len(model.of(number, 'idle'))]
             assert [core.endpoint_size(endpoint, acquired) for acquired in (None, True, False)] == sizes
+            assert core.endpoint_stats(endpoint) == model.endpoint_stats(number)
         for pair in self.active:
             known, waiter = pair.known, pair.real.waiter
             assert pair.real.answer == known.state

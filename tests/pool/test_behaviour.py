@@ -434,14 +434,14 @@ async def test_a_time_limit_reached_is_a_timeout_error_and_takes_the_waiter_out(
 async def test_acquire_timeout_is_the_limit_of_those_that_say_nothing() -> None:
     async with Case(max_size=1, acquire_timeout=0.01) as case:
         conn = await case.pool.acquire('a')
-        with pytest.raises(TimeoutError, match=r'within 0\.01 s'):
+        with pytest.raises(TimeoutError, match=r'after 0\.01 s'):
             await case.pool.acquire('a')
-        with pytest.raises(TimeoutError, match=r'within 0\.01 s'):
+        with pytest.raises(TimeoutError, match=r'after 0\.01 s'):
             await case.pool.acquire('a', timeout=None)
-        with pytest.raises(TimeoutError, match=r'within 0\.02 s'):
+        with pytest.raises(TimeoutError, match=r'after 0\.02 s'):
             await case.pool.acquire('a', timeout=0.02)
         context = case.pool.connection('a')
-        with pytest.raises(TimeoutError, match=r'within 0\.01 s'):
+        with pytest.raises(TimeoutError, match=r'after 0\.01 s'):
             await context.__aenter__()
         await case.release(conn)
 
@@ -461,7 +461,7 @@ async def test_without_a_time_limit_an_acquire_waits_for_as_long_as_it_takes(tim
 async def test_the_message_of_a_timeout_says_what_was_waited_for() -> None:
     async with Case(max_size=1, total_max_size=3) as case:
         conn = await case.pool.acquire('a')
-        expected = "no connection to 'a' became free within 0 s: 1 of at most 1 are in use, 1 of at most 3 exist in all"
+        expected = "timed out after 0 s waiting for a connection to 'a': max_size=1 reached (1 in use, 0 waiting)"
         with pytest.raises(PoolTimeout) as caught:
             await case.pool.acquire('a', timeout=0)
         assert str(caught.value) == expected
@@ -628,13 +628,19 @@ async def test_the_statistics_count_what_happened() -> None:
         case.manager.script('check_aliveness', False)
         await case.cycle('a')
         await until(lambda: case.stats['disposed'] == 1)
-        assert {name: count for name, count in case.stats.items() if count} == {
+        assert {name: count for name, count in case.stats.items() if count and not name.endswith('_ns')} == {
             'size': 1,
             'idle': 1,
             'endpoints': 1,
+            'min_idle': 1,
+            'max_size': 2,
+            'total_max_size': 100,
+            'asked': 6,
             'acquires': 4,
             'created': 2,
             'create_errors': 1,
+            'checks': 3,
+            'checks_failed': 1,
             'dead': 1,
             'disposed': 1,
             'closed_dead': 1,

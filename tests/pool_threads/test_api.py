@@ -11,6 +11,7 @@ import pytest
 
 import gcpool.threading
 from gcpool._lifecycle_threads import EVERY_ENDPOINT
+from gcpool.common import ALL_ENDPOINTS
 from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.pool_threads.support import Case, HookedManager, Manager
 from tests.support import Connection
@@ -41,6 +42,8 @@ DEFAULTS = {
     'max_waiting': 0,
     'open': True,
     'close_timeout': 5.0,
+    'name': None,
+    'on_event': None,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -120,7 +123,8 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('wait_idle', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
-        ('get_stats', {}),
+        ('get_stats', {'endpoint': ALL_ENDPOINTS}),
+        ('pop_stats', {}),
     ],
 )
 def test_the_methods_have_these_parameters_and_say_what_they_do(method: str, parameters: dict[str, Any]) -> None:
@@ -196,12 +200,19 @@ def test_a_pool_is_true_hashable_and_weakly_referable() -> None:
     assert weakref.ref(pool)() is pool
 
 
-def test_the_representation_names_the_class_and_the_size() -> None:
-    with Case() as case:
+def test_the_representation_names_the_pool_and_says_its_state() -> None:
+    with Case(name='orders', max_size=2, total_max_size=8) as case:
         case.cycle('a')
-        assert repr(case.pool).startswith('<gcpool.threading.ConnectionPool size 1 at 0x')
+        start = '<gcpool.threading.ConnectionPool '
+        assert repr(case.pool) == f"{start}'orders': 0/8 in use, 1 idle, 0 waiting>"
+        conns = case.acquire('a', 2)
+        waiting = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        assert repr(case.pool) == f"{start}'orders': 2/8 in use, 0 idle, 1 waiting>"
+        case.release(*conns)
+        case.release(waiting.result())
         case.pool.close()
-        assert repr(case.pool).startswith('<gcpool.threading.ConnectionPool closed, size 0 at 0x')
+        assert repr(case.pool) == f"{start}'orders': closed, 0/8 in use, 0 idle, 0 waiting>"
 
 
 def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:

@@ -261,9 +261,10 @@ def test_the_time_limits_of_acquires_go_on_while_the_pool_is_suspended() -> None
     with Case() as case:
         case.pool.suspend()
         for timeout in (0, 0.01):
-            message = rf"no connection to 'a' was served within {timeout:g} s: the pool is suspended"
-            with pytest.raises(PoolTimeout, match=message):
+            message = rf"timed out after {timeout:g} s waiting for a connection to 'a': the pool is suspended"
+            with pytest.raises(PoolTimeout, match=message) as caught:
                 case.pool.acquire('a', timeout=timeout)
+            assert caught.value.phase == 'suspended'
         assert case.stats['waiting'] == case.stats['endpoints'] == 0
         case.pool.resume()
         assert case.cycle('a') == 'a1'

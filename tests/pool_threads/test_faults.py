@@ -241,7 +241,9 @@ def test_dispose_that_raises_is_logged_and_the_connection_counts_as_gone(
         case.cycle('a')
         assert case.pool.get_size() == 0
         errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
-        assert [(record.name, record.getMessage()) for record in errors] == [('gcpool', message)]
+        assert [(record.name, record.getMessage()) for record in errors] == [
+            ('gcpool', f'{case.pool.name}: {message} [idle]')
+        ]
         assert case.cycle('b') == 'b1'
 
 

@@ -294,9 +294,9 @@ def test_the_one_too_many_is_told_at_once_and_the_others_are_served() -> None:
         with pytest.raises(TooManyRequests) as caught:
             case.pool.acquire('a')
         assert str(caught.value) == (
-            f"too many acquires wait for a connection to 'a' of {case.pool!r}: max_waiting=2 reached"
+            f"too many acquires wait for a connection to 'a' of {case.pool.name!r}: max_waiting=2 reached"
         )
-        assert (caught.value.endpoint, caught.value.limit, caught.value.pool) == ('a', 2, repr(case.pool))
+        assert (caught.value.endpoint, caught.value.limit, caught.value.pool) == ('a', 2, case.pool.name)
         assert isinstance(caught.value, BaseError)
         context = case.pool.connection('a')
         with pytest.raises(TooManyRequests):

@@ -458,7 +458,7 @@ def collector() -> None:
     conns = [pool.acquire('a') for _ in range(3)]
     for conn in conns:
         pool.release(conn, 'a')
-    (worker,) = (thread for thread in threading.enumerate() if thread.name == 'gcpool-collector')
+    (worker,) = (thread for thread in threading.enumerate() if thread.name.endswith('-collector'))
     assert disposed.wait(PATIENCE)
     until(lambda: pool.get_size() == 0)
     # Sleeping again: it must hear of what comes now.
@@ -492,7 +492,7 @@ def close_beside_a_block() -> None:
 def collector_of_a_forgotten_pool() -> None:
     pool, _ = make_pool(background_collector=True)
     pool.release(pool.acquire('a'), 'a')
-    (worker,) = (thread for thread in threading.enumerate() if thread.name == 'gcpool-collector')
+    (worker,) = (thread for thread in threading.enumerate() if thread.name.endswith('-collector'))
     gevent.sleep(0)
     with dropped_pools():
         del pool

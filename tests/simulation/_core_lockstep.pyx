@@ -360,6 +360,7 @@ cdef class World:
         acq = Acq.__new__(Acq)
         acq.endpoint = endpoint
         acq.notified = self.notified
+        acq.waits_from = INFINITY
         acq.waiter = Waiter(spelling)
         acq.waiter.arm(acq)
         self.active.append(acq)
@@ -375,8 +376,11 @@ cdef class World:
                 self.core.adopt(acq.waiter, entry)
                 return True
         self.request(acq)
-        if acq.state == TICKET and self.dice.below(4) < self.haste:
-            self.connect(acq)
+        if acq.state == TICKET:
+            acq.conn.since = self.now
+            self.core.begin_create(acq.waiter.held, self.now)
+            if self.dice.below(4) < self.haste:
+                self.connect(acq)
         return True
 
     cdef int request(self, Acq acq) except -1:
@@ -481,8 +485,10 @@ cdef class World:
         if acq.state == WAITS:
             self.model.waiting.remove(acq)
             self.model.note_wanting(acq.endpoint)
+            self.model.cancelled_count += 1
             acq.state = NOTHING
         else:
+            acq.waits_from = INFINITY
             self.model.cancel(acq, self.now)
         self.end(acq)
         return True
@@ -494,6 +500,7 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
+        self.model.check_count += 1
         self.core.begin_check(acq.waiter)
         acq.outdated = False
         acq.checking = True
@@ -1114,7 +1121,26 @@ cdef class World:
         expected = {
             'size': len(model.conns),
             'idle': model.count(ALL, IS_IDLE),
+            'in_use': model.count(ALL, IS_CHECKED_OUT),
             'acquired': model.count(ALL, IS_CHECKED_OUT),
+            'creating': model.count(ALL, 1 << CREATING),
+            'checking': 0,
+            'closing': model.count(ALL, IS_CLOSING),
+            'suspended': 0,
+            'min_idle': model.min_idle,
+            'max_size': model.max_size,
+            'total_max_size': model.total_max_size,
+            'asked': model.asked_count,
+            'cancelled': model.cancelled_count,
+            'too_many': 0,
+            'refused': 0,
+            'checks': model.check_count,
+            'checks_failed': model.failed_check_count,
+            'detached': 0,
+            'leaks': 0,
+            'wait_ns': model.wait_ns,
+            'create_ns': model.create_ns,
+            'use_ns': int(model.use_time * 1e9),
             'waiting': len(model.waiting),
             'endpoints': model.count_endpoints(),
             'suspended': 1 if model.suspended else 0,

@@ -59,6 +59,7 @@ cdef class Conn:
     cdef bint drained           # it existed, or was being created, when its endpoint was drained
     cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
+    cdef double since           # when its connect began, or, in use, when it was taken
     cdef str reason             # why it is closed
     cdef int line               # what is in one line of a batch is in order
     cdef Acq holder
@@ -80,6 +81,9 @@ cdef class Acq:
     cdef Conn dead_entry
     cdef bint has_waited
     cdef bint was_served        # something, once
+    cdef bint asked
+    cdef bint lost              # its connection was closed in its hands
+    cdef double waits_from      # while its wait is not counted
     cdef bint outdated          # another connection was found dead since its check began
     cdef bint checking          # between begin_check() and end_check()
     cdef list notified          # where it notes that it was notified
@@ -163,6 +167,13 @@ cdef class Model:
     cdef long long disposed_count
     cdef long long detached_count
     cdef dict closed_counts     # by reason
+    cdef long long asked_count
+    cdef long long cancelled_count
+    cdef long long check_count
+    cdef long long failed_check_count
+    cdef unsigned long long wait_ns
+    cdef unsigned long long create_ns
+    cdef double use_time
     cdef long long wait_count
     cdef long long timeout_count
     cdef long long too_many_count
@@ -397,6 +408,7 @@ cdef class Model:
     cdef int take_ticket(self, Acq acq) except -1:
         cdef Conn conn = Conn.__new__(Conn)
         conn.endpoint = acq.endpoint
+        conn.since = INFINITY
         conn.relief_since = NO_RELIEF
         conn.holder = acq
         acq.conn = conn
@@ -405,8 +417,27 @@ cdef class Model:
         self.conns.append(conn)
         return 0
 
-    cdef int take_conn(self, Acq acq, Conn conn) except -1:
+    cdef int count_wait(self, Acq acq, double now) except -1:
+        if acq.waits_from <= now:
+            self.wait_ns += <unsigned long long>((now - acq.waits_from) * 1e9)
+        acq.waits_from = INFINITY
+        return 0
+
+    cdef int count_create(self, Conn conn, double now) except -1:
+        if conn.since <= now:
+            self.create_ns += <unsigned long long>((now - conn.since) * 1e9)
+        return 0
+
+    cdef int count_asked(self, Acq acq) except -1:
+        if not acq.asked or (acq.lost and not self.closed):
+            acq.asked = True
+            acq.lost = False
+            self.asked_count += 1
+        return 0
+
+    cdef int take_conn(self, Acq acq, Conn conn, double now) except -1:
         conn.state = ACQUIRED
+        conn.since = now
         conn.holder = acq
         acq.conn = conn
         acq.was_served = True
@@ -561,7 +592,8 @@ cdef class Model:
         cdef Conn ready = self.next_idle(acq.endpoint)
         if self.closed or self.suspended or ready is None or ready.expires_at <= now:
             return False
-        self.take_conn(acq, ready)
+        self.count_asked(acq)
+        self.take_conn(acq, ready, now)
         self.arrive(acq)
         return True
 
@@ -572,6 +604,7 @@ cdef class Model:
         cdef list doomed = []
         cdef bint relief_ended
         cdef bint begins = dead_entry is None and not acq.has_waited
+        self.count_asked(acq)
         self.doom_dead(acq)
         if self.closed:
             acq.state = REFUSED
@@ -590,7 +623,7 @@ cdef class Model:
                 # "Suspended": nobody is served. Who was served a dead connection has begun before, and waits.
                 acq.state = REFUSED if self.failing and begins else acq.state
             elif conn is not None:
-                self.take_conn(acq, conn)
+                self.take_conn(acq, conn, now)
             elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
                 self.take_ticket(acq)
         if acq.state == REFUSED:
@@ -604,6 +637,7 @@ cdef class Model:
                 acq.has_waited = True
                 self.wait_count += 1
             # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
+            acq.waits_from = now
             self.join_queue(acq, head, now)
         if dead_entry is not None:
             self.count_as_relief(dead_entry)
@@ -619,13 +653,14 @@ cdef class Model:
         conn.used_at = now
         conn.expires_at = now + self.max_lifetime
         self.created_count += 1
+        self.count_create(conn, now)
         if self.closed:
             acq.state = NOTHING
             acq.conn = None
             conn.holder = None
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
-        self.take_conn(acq, conn)
+        self.take_conn(acq, conn, now)
         return True
 
     cdef int create_failed(self, Acq acq, double now) except -1:
@@ -637,6 +672,7 @@ cdef class Model:
         acq.conn = None
         acq.state = NOTHING
         self.create_error_count += 1
+        self.count_create(conn, now)
         self.slot_freed(conn, for_worker=True)
         return 0
 
@@ -658,12 +694,14 @@ cdef class Model:
         conn.holder = None
         if conn.closed_over:
             conn.closed_over = False
+            acq.lost = True
             return 0
         conn.state = CLOSING
         conn.reason = 'dead'
         acq.dead_entry = conn
         self.suspect_others(conn.endpoint)
         self.dead_count += 1
+        self.failed_check_count += 1
         self.acquire_count -= 1     # it was not served after all
         return 0
 
@@ -695,7 +733,8 @@ cdef class Model:
                 best = conn
         if best is None:
             return False
-        self.take_conn(acq, best)
+        self.count_asked(acq)
+        self.take_conn(acq, best, now)
         self.arrive(acq)
         return True
 
@@ -705,6 +744,7 @@ cdef class Model:
         acq.conn = None
         acq.state = NOTHING
         conn.holder = None
+        self.use_time += now - conn.since
         self.pass_time(now)
         conn.state = GONE
         conn.detached = True
@@ -728,6 +768,7 @@ cdef class Model:
             conn.reason = reason
             self.count_as_relief(conn)
             self.broken_count += not by_user
+            self.use_time += now - conn.since
             if queue:
                 self.doom(conn, reason, for_worker=False)
             if relief_ended:
@@ -762,6 +803,7 @@ cdef class Model:
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
         conn.holder = None
+        self.use_time += now - conn.since
         if (
             self.closed
             # What is being closed will be gone, and counts no more.
@@ -785,7 +827,7 @@ cdef class Model:
         ):
             self.waiting.remove(head)
             conn.used_at = now
-            self.take_conn(head, conn)
+            self.take_conn(head, conn, now)
             self.note_wanting(endpoint)
             self.note_served(endpoint)
             self.notified.append(head)
@@ -832,6 +874,8 @@ cdef class Model:
         cdef bint relief_ended
         if waited:
             self.stop_waiting(acq, now)
+            self.cancelled_count += 1
+        self.count_wait(acq, now)
         if dead_entry is not None:
             relief_ended = self.pass_time(now)
             self.doom_dead(acq)
@@ -853,6 +897,7 @@ cdef class Model:
         return waited
 
     cdef bint give_up(self, Acq acq, double now) except -1:
+        self.count_wait(acq, now)
         if acq.state != WAITS:
             return False
         self.stop_waiting(acq, now)
@@ -1001,7 +1046,7 @@ cdef class Model:
             conn = self.next_idle(acq.endpoint)
             if conn is not None:
                 self.waiting.remove(acq)
-                self.take_conn(acq, conn)
+                self.take_conn(acq, conn, now)
                 self.notified.append(acq)
         self.pass_time(now)
         self.dispatch(for_worker=True)

@@ -43,7 +43,7 @@ __all__ = ['simulate', 'simulate_world']
 ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
-SPAWNED = ('gcpool-dispose', 'gcpool-dead')
+SPAWNED = ('-dispose', '-dead', '-events')
 
 
 class Handle:
@@ -82,7 +82,7 @@ class Task(asyncio.Task[Any]):
     def __init__(self, coro: Any, *, loop: Any, **options: Any):
         self._number: int = next(loop.task_numbers)
         interrupted = False
-        if options.get('name') in SPAWNED:
+        if options.get('name', '').endswith(SPAWNED):
             rate = 0.0 if loop.world.gentle else loop.world.rate['signal']
             chance = loop.world.random()
             interrupted = chance < rate

@@ -155,7 +155,7 @@ class Thread:
             self.threads.world.threads_refused = True
             raise RuntimeError("can't start new thread")
         self.fiber = self.threads.start(self.run)
-        self.fiber.closes = self.name == 'gcpool-closer'
+        self.fiber.closes = self.name.endswith('-closer')
         self.beginning.acquire()
 
     def run(self) -> None:

@@ -629,8 +629,8 @@ WRONG_CHANGES = (
     WrongChange(
         'unreleased-connections-left-open',
         FACADES,
-        'seconds(timeout)\n                )\n            await self._dispose_doomed(deadline)',
-        'seconds(timeout)\n                )',
+        "level='warning',\n                )\n            await self._dispose_doomed(deadline)",
+        "level='warning',\n                )",
         'connections that are still in use when the time of close() is over stay open at the server',
     ),
     WrongChange(
@@ -683,6 +683,27 @@ WRONG_CHANGES = (
         'doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)',
         'doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_LIFETIME)',
         'an expired connection that an acquire came upon keeps its slot until somebody releases, who closes it',
+    ),
+    WrongChange(
+        'wait-counted-again',
+        CORE,
+        '    w.waits_from = INFINITY\n',
+        '    pass\n',
+        'wait_ns has the wait of an acquire twice whose time was up, and the pool looks too small',
+    ),
+    WrongChange(
+        'use-ends-at-the-last-release-only',
+        CORE,
+        '    end_use(ep, e, now)\n    lend(ep, e, now)\n',
+        '    lend(ep, e, now)\n',
+        'use_ns lacks the times of all users whose connections went straight to the next one',
+    ),
+    WrongChange(
+        'refused-not-asked',
+        CORE,
+        'count_unserved(core, p)\n        chain_append(refused, <Waiter>p)',
+        'chain_append(refused, <Waiter>p)',
+        'asked goes down for a moment when the pool is closed over those who wait',
     ),
     WrongChange(
         'evicted-counted-as-idle',

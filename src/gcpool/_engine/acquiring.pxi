@@ -48,7 +48,7 @@ cdef inline void *take_idle_and_unlock(
     if slot != NULL:
         set_hint(slot, <Entry>p)
     unlink_idle(ep, <Entry>p)
-    lend(ep, <Entry>p)
+    lend(ep, <Entry>p, now)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
     Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
@@ -154,19 +154,21 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         forget_if_empty(core, ep)
     elif outcome == TURN_AWAY:
         w.state = TURNED_AWAY
+        count_unserved(core, <void *>w)
         core.counters.too_many += 1
     elif outcome == FAIL:
         w.state = ENDPOINT_DOWN
+        count_unserved(core, <void *>w)
         w.error = ep.growth.error
     elif outcome == LEND_IDLE:
         e = <Entry>next_idle(core, ep)
         unlink_idle(ep, e)
-        lend(ep, e)
+        lend(ep, e, now)
         serve(w, e)
     elif outcome == CONNECT:
         serve_ticket(core, ep, w)
     elif reserve_heap_slot(core, ep):
-        w.queued_at = now
+        w.queued_at = w.waits_from = now
         advance_kept_places(core, now)
         enqueue(core, ep, w)
         if ep.growth is not None:
@@ -231,6 +233,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         gcp_lock(&ep.lock)
         # ancestor_to_be is NULL if an __eq__ has forked the process, and this is the child: allocate the child's own.
         if is_closed(core) or (not ep.forgotten and core.ancestor_to_be != NULL):
+            count_again(core, w)
             return ep
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -270,7 +273,8 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
-        raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
+        endpoint = endpoint_text(core, ep.endpoint)
+        raise RuntimeError(f'the process was forked while a connection to {endpoint} was created')
     ticket.conn_ = conn             # from here on cancel() has the connection closed
     try:
         core.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
@@ -285,6 +289,7 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
         ticket.conn_ = NOTHING      # not to be closed: another entry has this connection. The caller holds a reference
     elif outcome == ADDED:
         core.counters.created += 1
+        count_create(core, ticket, now)
         ticket.used_at = now
         ticket.expires_at = min(now + core.max_lifetime, NEVER)
     return outcome
@@ -297,7 +302,8 @@ cdef int raise_unless_added(PoolCore core, Entry ticket, object conn, int outcom
     if outcome == KNOWN_ALREADY:
         core.entries.discard(ticket)
         raise ValueError(
-            f'create() for endpoint {ticket.pool.endpoint!r} returned {conn!r}, which the pool holds already: '
+            f'create() for endpoint {endpoint_text(core, ticket.pool.endpoint)} returned {conn!r}, '
+            'which the pool holds already: '
             'expected a new connection'
         )
     return 0
@@ -309,10 +315,12 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     cdef int outcome = enter_connection(core, ticket, conn, now)
     cdef bint served = outcome == ADDED and not is_closed(core)
     if served:
-        lend(ep, ticket)
+        lend(ep, ticket, now)
         note_connected(core, ep, now, &notified)
     elif outcome == ADDED:
+        core.counters.asked += 1
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
+    core.connecting -= outcome == ADDED
     gcp_unlock(&ep.lock)
     if served and ep.growth is not None:
         dispatch(core, &core.doomed_for_worker, &notified)
@@ -326,6 +334,7 @@ cdef int create_failed(PoolCore core, Waiter w, double now) except -1:
     cdef Entry ticket = w.served
     w.entry = None
     w.state = CANCELLED
+    w.counted = COUNTED_UNSERVED        # by return_ticket()
     return return_ticket(core, ticket, now)
 
 
@@ -338,6 +347,10 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
+    core.counters.create_errors += 1
+    core.counters.asked += 1
+    core.connecting -= 1
+    count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
@@ -345,7 +358,6 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
         dispatch(core, &core.doomed_for_worker, &served)
     else:
         free_slot(core, ep, ticket)
-        core.counters.create_errors += 1
         if ep.growth is not None:
             give_up_attempt(core, ep.growth, <void *>ticket, now)
         gcp_unlock(&ep.lock)
@@ -377,6 +389,11 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
     gcp_lock(&ep.lock)
     leave_place(core, ep, w, now)
     waited = dequeue(core, ep, <void *>w)
+    if waited:
+        core.counters.cancelled += 1
+    count_wait(core, w, now)
+    if w.entry is None:     # else what it holds counts it
+        count_unserved(core, <void *>w)
     gcp_unlock(&ep.lock)
     if dead_entry is not None:
         relief_ended = advance_relief(core, now)
@@ -415,11 +432,22 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if still_holds(core, w):
         return 0
     if is_closed(core):
-        raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+        raise ConnectionPoolClosedError(
+            f'the pool was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
+        )
     raise ConnectionNotAcquired(
         f'the manager released the connection {w.entry.conn_!r} during its own acquire: '
         'expected check_aliveness() and on_acquire() not to release it'
     )
+
+
+cdef int end_wait(PoolCore core, Waiter w, double now) except -1:
+    # The waiter was notified, and its acquire goes on.
+    if w.waits_from != INFINITY and not made_before_fork(core, w.pool.fork_epoch):
+        gcp_lock(&core.lock)
+        count_wait(core, w, now)
+        gcp_unlock(&core.lock)
+    return 0
 
 
 cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
@@ -435,6 +463,8 @@ cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
     waited = dequeue(core, ep, <void *>w)
     if waited:
         core.counters.timeouts += 1
+        count_unserved(core, <void *>w)
+    count_wait(core, w, now)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     return waited

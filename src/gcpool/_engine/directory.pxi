@@ -376,6 +376,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
         forget_spelling_locked(&core.directory, ep, p)
         p = <void *>(<Spelling>p).next
     core.counters.acquires += ep.acquires
+    core.use_time += ep.marks.use_time
 
 
 cdef list endpoint_pools(PoolCore core):

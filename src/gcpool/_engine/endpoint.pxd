@@ -12,7 +12,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef int core_size                      # [core+ep] how many idle connections are core: PoolCore.core_size, or pinned
     cdef unsigned long long acquires        # [ep]
     cdef readonly object endpoint           # never changes
-    cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
+    cdef gcp_marks marks                    # [ep] seconds of use; without the GIL also the last release's stamp
     cdef Linked queue                       # [ep] the waiters, first come, first served
     # -- 128 bytes: the line ends in the middle of `queue`, whose head every release looks at
     cdef int waiting                        # [ep]

@@ -122,12 +122,7 @@ cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
     # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
-    if GCP_SHARED_STAMP:
-        core.stamp += 1
-        e.stamp = core.stamp
-    else:
-        ep.stamp += 1
-        e.stamp = ep.stamp
+    e.stamp = gcp_next_stamp(&core.stamp, &ep.marks)
     if is_core:
         move(ep, e, e.state, IDLE_CORE)
         linked_append(&ep.core, e)
@@ -144,19 +139,21 @@ cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double in
     return e.check_pending or not now - e.used_at < interval or e.verified_at != ep.distrust_count
 
 
-cdef inline void lend(EndpointPool ep, Entry e) noexcept:
+cdef inline void lend(EndpointPool ep, Entry e, double now) noexcept:
     # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows.
     move(ep, e, e.state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
     gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))
     ep.acquires += 1
+    begin_use(e, now)
 
 
 cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexcept:
     # Gives the entry, which its holder returns, to the waiter at the head of the queue.
     waiter_unlink(ep, <void *>w)
     e.used_at = now
-    lend(ep, e)
+    end_use(ep, e, now)
+    lend(ep, e, now)
     serve(w, e)
 
 

@@ -10,6 +10,7 @@ cdef class Entry(HeapMember):
         self.conn_ = NOTHING
         self.state = CREATING
         self.heap_key = INFINITY
+        self.used_at = INFINITY     # of a ticket: until its connect begins
 
     @property
     def conn(self):
@@ -60,7 +61,9 @@ cdef class Entry(HeapMember):
         gcp_store_char(&self.broken, False)
 
     def __repr__(self):
-        return f'<Entry {self.state_name} at {id(self):#x}>'
+        # For those who look into the pool: no message of the pool shows it.
+        endpoint = 'no endpoint' if self.pool is None else f'{self.pool.endpoint!r}'
+        return f'<Entry of {endpoint}: {self.state_name} at {id(self):#x}>'
 
 
 cdef inline EndpointPool pool_of(Entry e):

@@ -102,6 +102,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.wanting_count = 0
     core.size = 0
     core.closing = 0
+    core.connecting = 0
     core.relief.current = 0
     core.relief.previous = 0
     memset(&core.overtaking, 0, sizeof(Overtaking))
@@ -119,3 +120,5 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.must_call_workers = False
     core.unfilled = 0
     memset(&core.counters, 0, sizeof(Counters))
+    memset(&core.popped, 0, sizeof(Counters))
+    core.use_time = 0

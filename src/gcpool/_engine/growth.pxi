@@ -436,6 +436,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         if asker != NULL:
             (<Waiter>asker).create = NULL
         move(ep, ticket, CREATING, ACQUIRED)
+        begin_use(ticket, now)
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
         settled = settle(core, ep, ticket, now, used_at if used_at > -INFINITY and not ep.waiting else now,
@@ -508,6 +509,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
         gcp_unlock(&core.lock)
         return False
     advance_relief(core, now)
+    count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
     else:
@@ -564,6 +566,7 @@ cdef bint fail_waiter(PoolCore core, EndpointPool ep, void *p, object error, Cha
     waiter_unlink(ep, p)
     (<Waiter>p).error = error
     (<Waiter>p).state = FAILED
+    count_unserved(core, p)
     chain_append(notified, <Waiter>p)
     update_wants_slot(core, ep)
     return True
@@ -593,6 +596,9 @@ cdef int connect_failed(
     news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
+        core.connecting -= 1
+        count_create(core, ticket, now)
+        count_unserved(core, <void *>w)     # until it asks again
         count_failure(core, is_refusal)
         w.state = FRESH
         news |= ASKS_AGAIN

@@ -26,6 +26,9 @@ cdef int begin_check(PoolCore core, Waiter w) except -1:
         w.distrust_at_check = e.pool.distrust_count
         e.check_pending = True
         gcp_unlock(&e.pool.lock)
+        gcp_lock(&core.lock)
+        core.counters.checks += 1
+        gcp_unlock(&core.lock)
     return 0
 
 
@@ -82,14 +85,18 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
         if held:
             begin_closing(core, ep, e, BECAUSE_DEAD)
             ep.acquires -= 1
+            core.connecting += 1    # until the waiter asks again, or is cancelled: doom_dead()
+            core.counters.checks_failed += 1
             core.counters.dead += 1
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         if held:
             w.dead_entry = e
-        elif is_lease_of(e, w.lease_no):
-            forget_closed_while_out(core, e)
+        else:
+            w.counted = COUNTED_SERVED
+            if is_lease_of(e, w.lease_no):
+                forget_closed_while_out(core, e)
     w.entry = None
     w.state = FRESH
     return 0
@@ -112,6 +119,7 @@ cdef bint retire(
     if by_user and (out or e.closed_while_out):
         gcp_store_char(&e.given_up, True)
     if out:
+        end_use(ep, e, now)
         begin_closing(core, ep, e, reason)
         core.counters.broken += not by_user
         relief_ended = advance_relief(core, now)

@@ -10,6 +10,7 @@ cdef class PoolCore:
     cdef Heap unserved                      # [core] the same, by the place since which they wait: see overtaking.pxi
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
+    cdef public object describe             # set before the first use: the text of an endpoint; None: its repr
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
     cdef int restrictions                   # [core]; read under [ep]
     cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]
@@ -17,6 +18,7 @@ cdef class PoolCore:
     cdef readonly int fork_epoch            # changes only in a forked child
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
+    cdef int connecting                     # [core] tickets of acquires, and acquires that will ask again
     cdef Relief relief                      # [core]
     cdef Overtaking overtaking              # [core]
     cdef Table release_watches              # [core] address of an endpoint pool -> its ReleaseWatch, if it has one
@@ -63,6 +65,8 @@ cdef class PoolCore:
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
+    cdef Counters popped                    # [core] what pop_stats() has shown
+    cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)
@@ -77,6 +81,7 @@ cdef class PoolCore:
     cpdef int grow_cancelled(self, Entry ticket, double now) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
+    cpdef begin_create(self, Entry ticket, double now)
     cpdef bint still_holds(self, Waiter w) except -1
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
     cpdef release(self, Entry e, double now, unsigned int lease_no=*)

@@ -156,6 +156,16 @@ cdef class PoolCore:
         """
         return created(self, ticket, conn, now)
 
+    cpdef begin_create(self, Entry ticket, double now):
+        """The connect for a ticket begins: the time until it ends is counted."""
+        pool_of(ticket)
+        if gcp_load_char(&ticket.state) == CREATING:
+            begin_create(ticket, now)
+
+    def end_wait(self, Waiter w not None, double now):
+        """A waiter was notified, and its acquire goes on: the time that it has waited is counted."""
+        end_wait(self, w, now)
+
     def create_failed(self, Waiter w not None, double now):
         """Give a ticket back: there is no connection. The slot goes to a waiter that wants one, if there is any."""
         create_failed(self, w, now)
@@ -638,9 +648,16 @@ cdef class PoolCore:
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
         return endpoint_size(self, endpoint, acquired)
 
-    def stats(self):
-        """Gauges and counters of the whole pool, as a dict of ints."""
-        return gauges_and_counters(self)
+    def stats(self, bint pops=False):
+        """Gauges and counters of the whole pool, as a dict of ints.
+
+        :param pops: whether the counters begin anew after this
+        """
+        return gauges_and_counters(self, pops)
+
+    def endpoint_stats(self, object endpoint):
+        """The gauges of an endpoint, as a dict of ints."""
+        return endpoint_gauges(self, endpoint)
 
     # -- for tests ----------------------------------------------------------------------------------------------------
 

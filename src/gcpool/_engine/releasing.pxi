@@ -39,7 +39,7 @@ cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
 
 cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
     if not is_inherited(core, conn):
-        of_endpoint = '' if endpoint is UNSET_ENDPOINT else repr(endpoint)
+        of_endpoint = '' if endpoint is UNSET_ENDPOINT else endpoint_text(core, endpoint)
         raise ConnectionNotAcquired(
             f'the connection {conn!r} does not belong to this pool, or is closed: '
             f'expected a connection that acquire({of_endpoint}) returned'
@@ -50,7 +50,8 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
     if endpoint is not UNSET_ENDPOINT and not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, but was released to {endpoint!r}'
+            f'the connection {e.conn_!r} belongs to endpoint {endpoint_text(core, e.pool.endpoint)}, '
+            f'but was released to {endpoint_text(core, endpoint)}'
         )
     return 0
 
@@ -123,6 +124,7 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     is_core = becomes_core(core, ep)
     if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # moving the entry in the expiry queue: core.lock
         return False
+    end_use(ep, e, now)
     push_idle(core, ep, e, now, is_core)
     return True
 
@@ -250,6 +252,8 @@ cdef Settled settle(
     settled.first = first_waiter(core, ep)
     settled.wake = False
     settled.outcome = decide_release(core, ep, e, now)
+    if settled.outcome != HAND_OVER:
+        end_use(ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
         doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if is_closed(core) else BECAUSE_SHRUNK)
     elif settled.outcome == CLOSE_DRAINED:

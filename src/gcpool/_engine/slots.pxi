@@ -6,6 +6,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     e.pool = ep
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # now, not after the connect: an outage may come in the middle of it
+    core.connecting += 1
     take_slot(core, ep, e)
     if ep.growth is not None:
         begin_attempt(core, ep.growth, <void *>e)

@@ -90,7 +90,7 @@ cdef void serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) 
         e = next_idle(core, ep)
         unlink_idle(ep, <Entry>e)
         waiter_unlink(ep, p)
-        lend(ep, <Entry>e)
+        lend(ep, <Entry>e, now)
         serve(<Waiter>p, <Entry>e)
         chain_append(served, <Waiter>p)
         served_here = True

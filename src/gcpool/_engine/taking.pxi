@@ -40,7 +40,7 @@ cdef Entry take_any_ready(PoolCore core, EndpointPool ep, double now, double int
         if p != NULL:
             e = <Entry>p
             unlink_idle(ep, e)
-            lend(ep, e)
+            lend(ep, e, now)
     gcp_unlock(&ep.lock)
     return e
 
@@ -87,6 +87,7 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
     out = is_acquired_by(e, ANY_LEASE)
     if out:
         gcp_store_char(&e.given_up, True)
+        end_use(ep, e, now)
         advance_relief(core, now)
         if ep.growth is not None:
             ep.growth.used_at = max(ep.growth.used_at, now)

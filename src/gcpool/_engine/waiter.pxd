@@ -16,6 +16,8 @@ cdef class Waiter:
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]
+    cdef double waits_from                  # [owner] infinite: it does not wait, or its wait is counted
+    cdef char counted                       # [core] NOT_COUNTED, ..
     cdef bint has_waited                    # [core]
     cdef void *create                       # [ep] while queued: the ticket of the pool's own that is created for it
     cdef bint is_new                        # [owner] it was served a connection that was just created

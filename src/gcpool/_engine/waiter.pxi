@@ -7,6 +7,9 @@ cdef class Waiter:
     A waiter that is freed gives back whatever was not taken from it.
     """
 
+    def __cinit__(self):
+        self.waits_from = INFINITY
+
     def __init__(self, object endpoint):
         if self.spare is not None or self.core is not None:
             raise RuntimeError('a waiter is for one acquire: expected a new one')
@@ -36,12 +39,15 @@ cdef class Waiter:
         elif queued and not made_before_fork(self.core, ep.fork_epoch):
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
-            dequeue(self.core, ep, <void *>self)
+            if dequeue(self.core, ep, <void *>self):
+                self.core.counters.cancelled += 1
+                count_unserved(self.core, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
         elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
             pass
         elif self.entry is not None or self.dead_entry is not None:
+            self.waits_from = INFINITY      # nobody has waited until now
             cancel(self.core, self, read_clock(self.core))
 
     @property
@@ -123,6 +129,7 @@ cdef inline void refuse(PoolCore core, Waiter w) noexcept:
     # core.lock is held. The waiter is not queued.
     gcp_store_int(&w.refused_by, core.restrictions)
     gcp_store_int(&w.state, REFUSED)
+    count_unserved(core, <void *>w)
 
 
 cdef inline Entry take_served(Waiter w):

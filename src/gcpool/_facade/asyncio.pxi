@@ -289,6 +289,7 @@ cdef class AsyncPool(PoolFacade):
         # The manager's create(). Its connection belongs to the ticket at the moment when it is returned.
         cdef CreateCall create = CreateCall.__new__(CreateCall)
         create.core = self._core
+        create.pool = self
         create.ticket = w.served
         create.call = call
         return create

@@ -2,6 +2,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly PoolCore _core
     cdef readonly object _manager
     cdef readonly object _default_endpoint  # UNSET: the manager has none
+    cdef readonly Observer _observer
     cdef readonly object _acquire_timeout
     cdef readonly object _dispose_timeout
     cdef readonly int _dispose_batch_size

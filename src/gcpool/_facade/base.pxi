@@ -61,6 +61,7 @@ cdef class PoolFacade:
         PoolCore core not None,
         object manager,
         *,
+        Observer observer not None,
         object acquire_timeout,
         object dispose_timeout,
         int dispose_batch_size,
@@ -83,6 +84,8 @@ cdef class PoolFacade:
         self._core = core
         self._manager = manager
         self._default_endpoint = default_endpoint
+        self._observer = observer
+        core.describe = observer.text
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
         self._dispose_batch_size = dispose_batch_size
@@ -156,6 +159,37 @@ cdef class PoolFacade:
 
     def _checked_default_endpoint(self):
         return default_endpoint_of(self)
+
+    def _tell(
+        self, str kind, endpoint, str message not None, *args, str level='info', reason=None, duration=None, error=None,
+        bint traceback=False,
+    ):
+        # Tells what has happened at an endpoint: the log, and on_event unless the kind is None. Called with no lock
+        # held. The message begins with a place for the endpoint; then come those for args.
+        self._observer.tell(
+            kind, endpoint, LEVELS[level], message, args, reason, duration, error, traceback
+        )
+
+    def _tell_of_pool(self, str kind, str message not None, *args, str level='info', reason=None, duration=None):
+        # The same for what has happened to the pool.
+        self._observer.tell(kind, NOTHING, LEVELS[level], message, args, reason, duration, None, False)
+
+    def _note_connect_failed(self, Entry ticket not None, error, str level='debug'):
+        tell_connect_failed(self, ticket, error, LEVELS[level])
+
+    def _note_reset(self, endpoint, answer, after_error):
+        # on_release has returned. Tells once that it has rolled back what a block has left open without raising.
+        cdef Observer observer = self._observer
+        if answer is ROLLED_BACK and not after_error and not observer.has_told_of_rollback:
+            observer.has_told_of_rollback = True
+            observer.tell(
+                None, endpoint, WARNING,
+                'a transaction on a connection to %s was rolled back, because its block left it open: '
+                'commit it, or use a transaction block (this is told once)', (), None, None, None, False
+            )
+
+    def _note_closed(self, Entry e not None, double begun, error):
+        tell_closed(self, e, begun, error)
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the

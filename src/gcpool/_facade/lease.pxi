@@ -19,6 +19,15 @@ cdef class Lease:
             if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
                 self.pool.release_dropped_lease(self.entry, self.lease_no, self.state)
 
+    def __repr__(self):
+        if self.pool is None or self.pool._observer is None:
+            return f'<{type(self).__qualname__} of no pool>'
+        observer = self.pool._observer
+        # Of a lease that is no context, the endpoint is in its entry.
+        endpoint = self.endpoint if self.entry is None or self.entry.pool is None else self.entry.pool.endpoint
+        state = 'not entered' if self.entry is None else self.entry.state_name
+        return f'<{type(self).__qualname__} of {observer.name!r} for {observer.text(endpoint)}: {state}>'
+
     @property
     def held(self):
         """The entry of the connection. RuntimeError if the lease has ended."""

@@ -198,8 +198,8 @@ cdef class SyncPool(PoolFacade):
         if self._watches_outages or not request_ticket(self._core, w):
             return False
         if not self.create_within(w, timeout):
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
-        log.debug('connection to %r created', w.endpoint)
+            endpoint = self._observer.text(w.endpoint)
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
@@ -238,7 +238,7 @@ cdef class SyncPool(PoolFacade):
         if not self._core.begin_release(e, lease_no):
             return 0
         lease_no = gcp_load_uint(&e.lease_no)       # what the hook does later must not end another user's lease
-        return self.finish_release(e, lease_no)
+        return self.finish_release(e, lease_no, False)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
         # The block of a context has raised. The manager is asked whether that broke the connection.
@@ -248,7 +248,7 @@ cdef class SyncPool(PoolFacade):
         try:
             self._judge(e, exc)
         finally:
-            self.finish_release(e, lease_no)
+            self.finish_release(e, lease_no, True)
         return 0
 
     cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
@@ -272,18 +272,20 @@ cdef class SyncPool(PoolFacade):
             self.dispose_due(read_clock(core))
         return 0
 
-    cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
+    cdef int finish_release(self, Entry e, unsigned int lease_no, bint after_error) except -1:
         # The rest of a release, after begin_release().
         cdef PoolCore core = self._core
         if gcp_load_char(&e.broken):
             return self.discard_entry(e, lease_no)
         if self._hooks_release and core.is_checked_out(e, lease_no):
             try:
-                self._manager.on_release(e.pool.endpoint, e.conn_)
+                answer = self._manager.on_release(e.pool.endpoint, e.conn_)
+                if answer is not None:
+                    self._note_reset(e.pool.endpoint, answer, after_error)
             except DiscardConnection as exc:
                 core.retire_to_doomed(e, read_clock(core), lease_no, True)
                 try:
-                    log.info('on_release asked to close a connection to %r: %s', e.pool.endpoint, exc)
+                    self._tell(None, e.pool.endpoint, 'on_release asked to close a connection to %s: %s', exc)
                 finally:
                     self.dispose_due(read_clock(core))
                 return 0
@@ -332,22 +334,22 @@ cdef class SyncPool(PoolFacade):
 
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1:
         cdef double left
-        endpoint = e.pool.endpoint
+        cdef double begun = self._core.now()
         timeout = self._dispose_timeout
+        error = None
         failure = self.try_keep_one_idle() if e.is_relief and not e.waiter_will_expire_relief else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
                 timeout = left if timeout is None else min(timeout, left)
-            self._manager.dispose(endpoint, e.conn_, timeout=timeout)
-        except TimeoutError as exc:
-            log.error('closing a connection to %r timed out: %s', endpoint, exc)
-        except Exception as exc:
-            log.error('closing a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
-        else:
-            log.debug('connection to %r closed', endpoint)
+            self._manager.dispose(e.pool.endpoint, e.conn_, timeout=timeout)
+        except BaseException as exc:
+            error = exc
         finally:
             self._core.disposed(e, read_clock(self._core), by_worker)
+        tell_closed(self, e, begun, error, timeout)
+        if error is not None and not isinstance(error, Exception):
+            raise error
         if failure is not None:
             raise failure
         return 0
@@ -383,10 +385,11 @@ cdef class SyncPool(PoolFacade):
 
     cdef int create_for_pool(self, Entry ticket) except -1:
         # Compiled, for the reason that create_within() has.
-        cdef PoolCore core = self._core
+        cdef double begun = self._core.now()
+        begin_create(ticket, begun)
         try:
             conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
-            core.grown(ticket, conn, read_clock(core))
+            grown_and_told(self, ticket, conn, begun)
         except BaseException as exc:
             self._grow_failed(ticket, exc)
         else:
@@ -397,8 +400,14 @@ cdef class SyncPool(PoolFacade):
         # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
         # would lose the connection.
         cdef Entry ticket = w.served
-        conn = self._manager.create(w.endpoint, timeout=timeout)
-        return created(self._core, ticket, conn, read_clock(self._core))
+        cdef double begun = self._core.now()
+        begin_create(ticket, begun)
+        try:
+            conn = self._manager.create(w.endpoint, timeout=timeout)
+        except Exception as exc:
+            tell_connect_failed(self, ticket, exc)
+            raise
+        return connected(self, ticket, conn, begun)
 
     def _create_within(self, Waiter w not None, timeout):
         return self.create_within(w, timeout)
@@ -420,7 +429,7 @@ cdef class SyncPool(PoolFacade):
         except TimeoutError as exc:
             if not check_timeout_applies:
                 raise
-            log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
+            self._tell(None, w.endpoint, 'a check of a connection to %s took longer than %s s: %s', limit, exc)
             alive = False
         if alive:
             self._core.end_check(w)
