@@ -1153,12 +1153,15 @@ def surrounding(world: World) -> Iterator[None]:
     sys.unraisablehook = world.unraisable
     for level in levels:
         setattr(log, level, world.log)
+    # What the pool tells at a level that it has asked about before.
+    log.isEnabledFor = lambda level: True  # type: ignore[method-assign]
+    log.log = lambda level, message, *args, **about: world.log(message, *args)  # type: ignore[method-assign]
     gc.disable()
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        for level in levels:
+        for level in (*levels, 'isEnabledFor', 'log'):
             delattr(log, level)
         if collects:
             gc.enable()
