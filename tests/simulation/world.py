@@ -973,7 +973,7 @@ class World:
         self.suspended = False
 
     def begin_what_is_left(self) -> None:
-        """After a call that a signal handler has interrupted, and then the second attempt, too: a third one, and more."""
+        """Call again what a signal handler has interrupted twice, and left to nobody."""
         begun = False
         while not begun:
             try:
