@@ -1172,6 +1172,9 @@ def surrounding(world: World) -> Iterator[None]:
     try:
         yield
     finally:
+        # After a failure it is not: it would be warned of when it is dropped with its connections.
+        with contextlib.suppress(BaseException):
+            world.runtime.pool._core.close()
         sys.unraisablehook = hook
         for level in levels:
             delattr(log, level)
