@@ -33,7 +33,6 @@ def pools_are_dropped() -> Iterator[None]:
         yield
 
 
-
 class Connection:
     """Something that can refer to anything."""
 
