@@ -947,6 +947,7 @@ class World:
             yield from self.runtime.drain_pool(server.number, idle_only)
         except self.runtime.interruptions:
             self.runtime.recover()
+            self.begin_what_is_left()
         except Refused:
             # What an on_connection_dead or a dispose raises where no thread can be started.
             pass
@@ -968,7 +969,21 @@ class World:
                 pool.resume()
             except self.runtime.interruptions:
                 self.runtime.recover()
+                self.begin_what_is_left()
         self.suspended = False
+
+    def begin_what_is_left(self) -> None:
+        """Call again what a signal handler has interrupted twice, and left to nobody."""
+        begun = False
+        while not begun:
+            try:
+                self.runtime.pool._begin_disposals()
+                begun = True
+            except self.runtime.interruptions:
+                self.runtime.recover()
+            except Refused:
+                # What an on_connection_dead or a dispose raises where no thread can be started.
+                begun = True
 
     def spawn_closer(self) -> None:
         closer = User(len(self.users) + len(self.closers) + 1)
@@ -1160,6 +1175,9 @@ def surrounding(world: World) -> Iterator[None]:
     try:
         yield
     finally:
+        # After a failure it is not: it would be warned of when it is dropped with its connections.
+        with contextlib.suppress(BaseException):
+            world.runtime.pool._core.close()
         sys.unraisablehook = hook
         for level in (*levels, 'isEnabledFor', 'log'):
             delattr(log, level)
