@@ -89,11 +89,12 @@ class PoolCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
         stats = self._pool.get_stats()
-        for gauge in ('size', 'idle', 'acquired', 'waiting', 'endpoints', 'suspended'):
+        for gauge in ('size', 'idle', 'in_use', 'creating', 'closing', 'waiting', 'endpoints', 'suspended'):
             now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Current value of {gauge}', labels=['pool'])
-            now.add_metric([self._name], stats.pop(gauge))
+            now.add_metric([self._name], stats[gauge])
             yield now
-        for counter, count in stats.items():
+        for counter in ('asked', 'acquires', 'waits', 'timeouts', 'created', 'create_errors', 'dead', 'disposed'):
+            count = stats[counter]
             so_far = CounterMetricFamily(f'gcpool_pool_{counter}', f'Total of {counter}', labels=['pool'])
             so_far.add_metric([self._name], count)
             yield so_far
