@@ -55,21 +55,21 @@ WRONG_CHANGES = (
     WrongChange(
         'endpoint-slot-freed-early',
         ALL,
-        'if has_room(core, ep) and',
-        'if ep.size - ep.counts[CLOSING] < core.max_size and',
+        'return has_room(core, ep) and (',
+        'return ep.size - ep.counts[CLOSING] < core.max_size and (',
         'a server sees more sessions than max_size while its connections are being closed',
     ),
     WrongChange(
         'slot-lost-at-failed-connect',
         ALL,
-        'free_slot(core, ep, ticket)',
-        'gcp_store_char(&ticket.state, GONE)',
+        'free_slot(core, ep, ticket)\n        core.counters',
+        'gcp_store_char(&ticket.state, GONE)\n        core.counters',
         'each refused connect takes a slot for good, until total_max_size of them have blocked the pool',
     ),
     WrongChange(
         'one-slot-only-wanted',
         ALL,
-        'bint wants = head != NULL and has_room(core, ep)',
+        'bint wants = head != NULL and may_connect(core, ep)',
         'bint wants = head != NULL and ep.size == 0',
         'who waits at an endpoint that has a connection is not served from a slot that comes free elsewhere',
     ),
@@ -118,7 +118,7 @@ WRONG_CHANGES = (
     WrongChange(
         'overtaking-is-not-noted',
         CORE,
-        'note_overtaking(core, (<Waiter>first).place)',
+        'note_overtaking(core, (<Waiter>settled.first).place)',
         'pass',
         'the same, since nobody knows who was overtaken',
     ),
@@ -160,15 +160,15 @@ WRONG_CHANGES = (
     WrongChange(
         'ended-relief-goes-unnoticed',
         CORE,
-        '(relief_ended or outcome == KEEP)',
-        'outcome == KEEP',
+        '(relief_ended or settled.outcome == KEEP)',
+        'settled.outcome == KEEP',
         'while one close hangs, a busy pool closes nothing else for who waits, until a connection becomes idle',
     ),
     WrongChange(
         'served-and-still-wanting-a-slot',
         CORE,
-        'chain_append(&served, <Waiter>first)\n        update_wants_slot(core, ep)',
-        'chain_append(&served, <Waiter>first)',
+        'chain_append(served, <Waiter>settled.first)\n        update_wants_slot(core, ep)',
+        'chain_append(served, <Waiter>settled.first)',
         'idle connections are closed for a waiter who was handed a connection by then',
     ),
     WrongChange(
@@ -181,15 +181,15 @@ WRONG_CHANGES = (
     WrongChange(
         'growth-passes-an-endpoint-by',
         CORE,
-        'if not ep.forgotten:\n            update_wants_slot(core, ep)',
-        'if False:\n            update_wants_slot(core, ep)',
+        'note_short(core, ep, now)\n            update_wants_slot(core, ep)',
+        'note_short(core, ep, now)',
         'after a resize to a higher max_size, who waits at an endpoint that was full waits on',
     ),
     WrongChange(
         'endpoint-forgotten-over-its-waiters',
         ALL,
-        'if ep.size or ep.waiting or ep.forgotten:',
-        'if ep.size or ep.forgotten:',
+        'if ep.size or ep.waiting or ep.forgotten or',
+        'if ep.size or ep.forgotten or',
         'who waits for the first connection to an endpoint is forgotten together with it',
     ),
     # -- waiters ------------------------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ WRONG_CHANGES = (
     WrongChange(
         'second-closer-displaces-the-first',
         ALL,
-        'chain_append(&core.watchers, w)\n    gcp_store',
-        'core.watchers.head = core.watchers.tail = <void *>w\n    gcp_store',
+        'chain_append(watchers, w)\n    gcp_store',
+        'watchers.head = watchers.tail = <void *>w\n    gcp_store',
         'of two that wait in close() for the last connection, one waits for ever',
     ),
     # -- idle connections ---------------------------------------------------------------------------------------------
@@ -373,8 +373,8 @@ WRONG_CHANGES = (
     WrongChange(
         'served-by-a-closed-pool',
         CORE,
-        'served = not core.is_closed',
-        'served = True',
+        'served = outcome == ADDED and not core.is_closed',
+        'served = outcome == ADDED',
         'a connect that ends after close() has begun serves its user instead of being refused and closed',
     ),
     WrongChange(
@@ -680,7 +680,7 @@ WRONG_CHANGES = (
     WrongChange(
         'a-closer-ends-though-it-was-called',
         THREADS,
-        'pool._begin_disposals()\n',
+        'pool._begin_work()\n',
         'pass\n',
         'a thread that was called in the moment in which it has waited long enough ends, and nobody closes',
     ),
@@ -758,8 +758,8 @@ WRONG_CHANGES = (
     WrongChange(
         'endpoint-cap-not-passed-on',
         FACADES,
-        'min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
-        'min_idle, total_max_size, total_max_size, idle_timeout, max_lifetime, collects, clock',
+        'min_idle=min_idle,\n            max_size=max_size,',
+        'min_idle=min_idle,\n            max_size=total_max_size,',
         'one endpoint gets more connections than max_size',
     ),
     WrongChange(
