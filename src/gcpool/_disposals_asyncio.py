@@ -80,9 +80,6 @@ class AsyncDisposals(AsyncPool):
     _timer: CoreTimer
     _spawn = staticmethod(spawn)
 
-    def _call_workers(self) -> bool:
-        raise NotImplementedError
-
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
         """What is left of a release after which connections are to be closed."""
         if tasks:
@@ -142,12 +139,12 @@ class AsyncDisposals(AsyncPool):
         """Do what is due in the core (CoreTimer), and what follows from that."""
         # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.
         try:
-            self._core.run_timers(self._core.now())
+            self._core.run_timers(self._core.now(), False)
         finally:
             try:
                 self._begin_disposals()
             finally:
-                self._call_workers()
+                self._timer.set(self)
 
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop

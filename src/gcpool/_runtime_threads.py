@@ -109,9 +109,13 @@ class SyncRuntime(
         self._begin_disposals()
 
     def _begin_work(self) -> None:
+        # For a worker that ends, maybe of an exception that somebody raised in it.
         self._begin_disposals()
-        if self._core.has_creates:
-            self._closers.call()
+        core = self._core
+        if core.has_creates:
+            core.ask_workers()
+        elif core.next_timer() < math.inf:
+            self._closers.keep_one_for_timers()
 
     def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's threads, so that none of them outlives ``close()``."""

@@ -85,8 +85,8 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 #   the limits, and an outage if there is one, allow one more
 #   connection                                                  CONNECT
 #     but the pool itself creates it                            QUEUE
-#   with fail_fast: the endpoint is in an outage, and none of
-#   its connections is in use                                   FAIL
+#   with fail_fast: the endpoint is in an outage (and not just
+#   full), and none of its connections is in use                FAIL
 #   otherwise                                                   QUEUE
 cdef enum:
     REFUSE
@@ -106,7 +106,7 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         return LEND_IDLE
     if may_connect(core, ep) and pool_has_room(core):
         return QUEUE if pool_creates(core, ep) else CONNECT
-    if core.fails_fast and is_in_outage(ep) and out_count(ep) == 0:
+    if core.fails_fast and is_in_outage(ep) and not ep.growth.is_refusal and out_count(ep) == 0:
         return FAIL
     return QUEUE
 
@@ -312,6 +312,9 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
+        if ep.growth is not None:
+            give_up_attempt(core, ep.growth, <void *>ticket, now)
+            update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
         dispatch(core, &core.doomed_for_worker, &served)
     else:

@@ -5,6 +5,7 @@ cdef int close(PoolCore core) except -1:
     failure = None
     gcp_lock(&core.lock)
     gcp_store_int(&core.is_closed, 1)
+    core.fills_paused = False
     take_fill_watchers(core, &refused)
     free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
@@ -75,14 +76,17 @@ cdef int resize(
     # A limit below 0 stays as it is.
     cdef EndpointPool ep
     cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint wake = False
     set_limits(core, min_idle, max_size, total_max_size, min_size)
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         ep.core_size = max(core.core_size, 0 if ep.growth is None else ep.growth.pinned)
         doom_surplus(core, ep)
-        schedule_core_idle(core, ep)
+        wake |= schedule_core_idle(core, ep)
         if not ep.forgotten:
+            if ep.growth is not None:
+                note_filled(core, ep, &served)
             note_short(core, ep, now)
             update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
@@ -93,16 +97,23 @@ cdef int resize(
         pass
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
-    notify_all(core, &served)
+    try:
+        notify_all(core, &served)
+    finally:
+        if wake and core.wake_collector is not None:
+            call_collector(core)
     return 0
 
 
-cdef void schedule_core_idle(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. A min_size may have been set, which gives core connections an idle time.
+cdef bint schedule_core_idle(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. A min_size may have been set, which gives core connections an idle time. True if the collector
+    # is to be called.
     cdef void *p = ep.core.head
+    cdef bint wake = False
     while p != NULL:
-        schedule_locked(&core.deadlines, <Entry>p, deadline_if_idle(core, <Entry>p, True, (<Entry>p).used_at))
+        wake |= schedule_locked(&core.deadlines, <Entry>p, deadline_if_idle(core, <Entry>p, True, (<Entry>p).used_at))
         p = (<Entry>p).next
+    return wake
 
 
 cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_size, int min_size) noexcept:

@@ -42,6 +42,11 @@ cdef inline bint holds_back_askers(PoolCore core, Growth g) noexcept:
     return core.reconnect_timeout > 0 or core.fails_fast or g.is_refusal
 
 
+cdef inline bint waits_out(PoolCore core, Growth g) noexcept:
+    # Both locks are held. Whether a waiter goes on waiting after a connect of the pool's own has failed.
+    return core.reconnect_timeout > 0 or (g.state != UP and g.is_refusal)
+
+
 cdef inline bint is_tracked(PoolCore core, Growth g) noexcept:
     # Both locks are held. Whether anybody is held back in an outage.
     return holds_back_askers(core, g) or core.min_size > 0 or g.pinned > 0
@@ -100,11 +105,12 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
 
 
 cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, double jitter, double now) noexcept:
-    # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing.
+    # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing, unless
+    # the server says only now that it is full: then acquires are held back that were not before.
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
-    if not is_tracked(core, g) and not is_refusal:
+    if g.state == UP and not is_tracked(core, g) and not is_refusal:
         g.failed_at = now
         return 0
     if g.state == UP:
@@ -113,7 +119,12 @@ cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refu
         g.over_after = -1
         g.told = False
     elif g.state != TRYING or g.attempt != ticket:
-        return 0
+        if not is_refusal or g.is_refusal:
+            return 0
+        if g.state == TRYING:
+            g.is_refusal = True
+            g.delay = FIRST_DELAY_IF_FULL
+            return 0
     if g.state == UP or g.is_refusal != is_refusal:
         g.is_refusal = is_refusal
         g.delay = FIRST_DELAY_IF_FULL if is_refusal else FIRST_DELAY
@@ -165,10 +176,16 @@ cdef void allow_retry(PoolCore core, Growth g, double now) noexcept:
 cdef void end_outage(PoolCore core, Growth g, double now) noexcept:
     # Both locks are held. A connect has succeeded.
     if g.state != UP:
-        heap_remove(&core.retries, <void *>g)
-        g.state = UP
-        g.attempt = NULL
+        forget_outage(core, g)
         g.over_after = now - g.began_at
+
+
+cdef inline void forget_outage(PoolCore core, Growth g) noexcept:
+    # Both locks are held.
+    heap_remove(&core.retries, <void *>g)
+    g.state = UP
+    g.attempt = NULL
+    g.is_refusal = False
 
 
 cdef void end_refusal(PoolCore core, EndpointPool ep, double now) noexcept:
@@ -192,8 +209,7 @@ cdef bint note_retries_due(PoolCore core, double now) noexcept:
             note_short(core, ep, now)
             due = True
         else:               # nobody has asked for long
-            heap_remove(&core.retries, <void *>g)
-            g.state = UP
+            forget_outage(core, g)
             forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
     return due

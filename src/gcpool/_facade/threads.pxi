@@ -332,10 +332,10 @@ cdef class SyncPool(PoolFacade):
             return True
         if gcp_load_int(&core.reserved) == 0:
             return False
+        if gcp_load_int(&core.reserved) > 1:
+            self._closers.call()        # this connect may hang, too
         e = core.take_create(read_clock(core))
         if e is not None:
-            if gcp_load_int(&core.reserved):
-                self._closers.call()    # this connect may hang, too
             self.create_for_pool(e)
         return e is not None
 
@@ -346,7 +346,13 @@ cdef class SyncPool(PoolFacade):
             conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
             core.grown(ticket, conn, read_clock(core))
         except BaseException as exc:
-            self._grow_failed(ticket, exc)
+            if gcp_load_char(&ticket.state) != CREATING:
+                raise       # it has succeeded, and the exception is that of a waiter that was to be notified
+            try:
+                self._grow_failed(ticket, exc)
+            finally:
+                # is_refusal(), or a copy of the error, may have raised what is no Exception.
+                core.grow_cancelled(ticket, read_clock(core))
         else:
             self._tell_end_of_outage(ticket)
         return 0

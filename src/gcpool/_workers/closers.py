@@ -207,13 +207,16 @@ class SyncClosers:
         return called
 
     def _must_stay_idle(self, process: _ProcessThreads) -> bool:
-        # Whether a thread that has waited in vain is to stay: a close for waiters still counts, and no other thread is
-        # free to expire that. Expires relief first, which may doom a connection for this thread.
+        # Whether a thread that has waited in vain is to stay: something is due at its time, and no other thread is free
+        # to do that. First does what is due now, which may leave something to close or to create to this thread.
         pool = self._pool()
         if pool is None or self._are_to_end(process) or process is not self._threads_of_this_process():
             return False
-        pool._core.run_timers(pool._core.now())
-        return pool._core.next_timer() < math.inf and not self._is_any_free(process)
+        core = pool._core
+        core.run_timers(core.now())
+        if core.left_to_workers or core.has_creates:
+            return True
+        return core.next_timer() < math.inf and not self._is_any_free(process)
 
     def _are_to_end(self, process: _ProcessThreads) -> bool:
         return self._stopped or process.told_to_end or self._pool() is None
