@@ -110,6 +110,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             raise ConnectionPoolClosedError(
                 f'the pool was closed while a connection to {waiter.endpoint!r} was created'
             )
+        # One connect less is under way, or an outage is over: for a waiter that may connect now, one is closed.
+        self._begin_disposals(deadline)
         logger.debug('connection to %r created', waiter.endpoint)
         if self._watches_outages:
             self._tell_end_of_outage(waiter.served)

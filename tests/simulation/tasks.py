@@ -34,6 +34,7 @@ from tests.simulation.world import (
     Steps,
     User,
     World,
+    seeded_pauses,
     simulate_worlds,
     surrounding,
 )
@@ -240,7 +241,8 @@ class Tasks(Loop):
         settings = dict(self.world.settings)
         if 'reconnect_failed' in settings:
             settings['reconnect_failed'] = lambda pool, *args: self.world.reconnect_failed(*args)
-        self.pool = Pool(Manager(self.world), _clock=self.world.time, **settings)
+        with seeded_pauses(self.world):
+            self.pool = Pool(Manager(self.world), _clock=self.world.time, **settings)
         self.pool.world = self.world
 
     # -- what the world asks for ----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from tests.simulation.world import (
     Steps,
     User,
     World,
+    seeded_pauses,
     simulate_worlds,
     surrounding,
 )
@@ -257,8 +258,9 @@ class Threads:
         self.world.gentle += 1
         settings = dict(self.world.settings)
         if 'reconnect_failed' in settings:
-            settings['reconnect_failed'] = lambda pool, *args: run(self.world.reconnect_failed(*args))
-        self.pool: ConnectionPool[int, Connection] = ConnectionPool(Manager(self), _clock=self.clock, **settings)
+            settings['reconnect_failed'] = self.reconnect_failed
+        with seeded_pauses(self.world):
+            self.pool: ConnectionPool[int, Connection] = ConnectionPool(Manager(self), _clock=self.clock, **settings)
         self.world.gentle -= 1
 
     # -- scheduling -------------------------------------------------------------------------------------------------
@@ -493,6 +495,10 @@ class Threads:
             yield
         finally:
             self.busy_closers.discard(fiber)
+
+    def reconnect_failed(self, pool: Any, endpoint: int, exc: BaseException) -> None:
+        with self.at_work():
+            run(self.world.reconnect_failed(endpoint, exc))
 
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Enter a context, and never leave it."""

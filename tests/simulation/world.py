@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Protocol
 
+from gcpool import _parameters
 from gcpool.exceptions import (
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
@@ -61,6 +62,13 @@ GROWTH_FAULTS = ('full', 'pin')
 
 # Of these many may come together in a busy world.
 MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall', *GROWTH_FAULTS)
+
+# What a manager for threads says when its time is over.
+SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
+
+# Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause is
+# longer than that.
+MAY_HAVE_BEGUN = 0.005
 
 # Seconds for which the pool remembers an outage in which nothing is attempted.
 MEMORY_OF_OUTAGES = 10.0
@@ -227,6 +235,7 @@ class Server:
         'hanging_until',
         'noted',
         'number',
+        'outage_since',
         'sockets',
         'verdicts',
     )
@@ -245,7 +254,7 @@ class Server:
         self.connecting = 0
         # In an outage that the pool knows of, those connects that have begun since; and when the last one failed.
         self.attempts: set[object] | None = None
-        self.failed_at = -ENDLESS
+        self.failed_at = self.outage_since = -ENDLESS
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
         self.noted = 0
@@ -490,8 +499,12 @@ class World:
 
     def judge_attempt(self, server: Server, attempt: object) -> None:
         """A connect begins. Where acquires wait for the end of an outage, there is one at a time in it."""
-        if server.attempts is None or self.runtime.now >= server.failed_at + MEMORY_OF_OUTAGES:
+        now = self.runtime.now
+        if server.attempts is None or now >= server.failed_at + MEMORY_OF_OUTAGES:
             server.attempts = None
+            return
+        # Who waits until a dead connection is closed may have its slot already.
+        if now < server.outage_since + MAY_HAVE_BEGUN or 'on_connection_dead' in self.hooks:
             return
         if server.attempts:
             self.fail(f'in an outage of server {server.number}, there are two attempts at a time to connect to it')
@@ -508,6 +521,7 @@ class World:
         server.failed_at = self.runtime.now
         if self.settings.get('reconnect_timeout') and server.attempts is None:
             server.attempts = set()
+            server.outage_since = server.failed_at
 
     @coroutine
     def reconnect_failed(self, endpoint: int, exc: BaseException) -> Steps:
@@ -777,7 +791,8 @@ class World:
         try:
             yield from self.visit_somehow(user, endpoint, timeout, (began, excused, limit), twice)
         except self.runtime.timeouts as exc:
-            if 'create_timeout' in str(exc) and self.grows:
+            if self.grows and ('create_timeout' in str(exc) or str(exc) in SERVER_TIMEOUTS):
+                # Of a connect of the pool's own.
                 return
             if user.doing == 'acquiring' and limit is not None:
                 self.judge_time((began, excused, limit))
@@ -1008,6 +1023,8 @@ class World:
         seconds = self.dice.choice((0.001, 0.1, 3.0))
         self.stalled += seconds
         self.runtime.stall(seconds)
+        for each in self.servers:
+            each.outage_since = max(each.outage_since, self.runtime.now)
 
     def make_close(self, server: Server) -> None:
         if self.random() < 0.4 and not self.closers:
@@ -1152,7 +1169,7 @@ class World:
         if not core.doomed:
             self.may_be_left = False
         elif not self.may_be_left and not self.runtime.closer_is_late():
-            if self.runtime.asynchronous or not self.closing:
+            if self.runtime.asynchronous or not (self.closing or self.runtime.closers_are_busy()):
                 self.fail('a connection is to be closed, and nobody is about to')
             if core.left_to_workers and not self.threads_refused and not self.runtime.closers_are_busy():
                 self.fail('a connection is left to a worker, and there is none')
@@ -1279,6 +1296,17 @@ class World:
         """What stands for sys.unraisablehook."""
         if not isinstance(report.exc_value, (LogFailed, Interruption)):
             self.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
+
+
+@contextmanager
+def seeded_pauses(world: World) -> Iterator[None]:
+    """Have a pool that is made draw the lengths of its pauses from the seed."""
+    former = _parameters._random
+    _parameters._random = random.Random(f'pauses {world.seed}').random
+    try:
+        yield
+    finally:
+        _parameters._random = former
 
 
 @contextmanager

@@ -271,10 +271,16 @@ cdef list unfilled_endpoints(PoolCore core):
 
 
 cdef int enter_pins(PoolCore core, double now) except -1:
-    # In a forked child: pins the endpoints that the parent had pinned.
+    # In a forked child: pins the endpoints that the parent had pinned. All of them, even if a signal handler raises.
+    failure = None
     core.pins_epoch = core.fork_epoch
     for endpoint, size in list(core.pins.items()):
-        pin(core, endpoint, size, now)
+        try:
+            pin(core, endpoint, size, now)
+        except BaseException as exc:
+            failure = exc
+    if failure is not None:
+        raise failure
     return 0
 
 

@@ -157,6 +157,8 @@ cdef class SyncPool(PoolFacade):
             return False
         if not self.create_within(w, timeout):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
+        if self._core.keeps_growth:     # as in _connect()
+            self.begin_disposals(INFINITY if timeout is None else self._core.now() + timeout)
         log.debug('connection to %r created', w.endpoint)
         return True
 
