@@ -20,6 +20,7 @@ from ._core import (
 )
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
+from ._workers.loop_timer import TIMER_LATENESS
 
 if sys.version_info >= (3, 11):
     timeout_scope = asyncio.timeout
@@ -165,9 +166,13 @@ class AsyncDisposals(AsyncPool):
             return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
         except BaseException:
             # A signal handler raised. Lanes that were spawned already find these connections among the doomed.
-            if taken is not None:
-                taken.put_back()
-            put_all_back(queue)
+            try:
+                if taken is not None:
+                    taken.put_back()
+                put_all_back(queue)
+            finally:
+                # Maybe nobody else comes by: those who wait for these slots have no time limit.
+                loop.call_later(TIMER_LATENESS, self._begin_disposals, context=Context())
             raise
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':

@@ -75,11 +75,17 @@ class SyncRuntime(
         started, this makes attempts to connect at their time, too.
         """
         core = self._core
+        # The thread that was to make the next attempt may have died, and no other one could be started then.
+        if not core.lacks_workers and core.next_timer() < core.relief_ends_at():
+            lacks_workers = not self._closers.keep_one_for_timers()
+        else:
+            lacks_workers = core.lacks_workers
         limit = math.inf if deadline is None else deadline
         relief_ends_at = math.inf
         try:
             while True:
-                relief_ends_at = core.next_timer() if core.lacks_workers else core.relief_ends_at()
+                lacks_workers = lacks_workers or core.lacks_workers
+                relief_ends_at = core.next_timer() if lacks_workers else core.relief_ends_at()
                 remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
                 if signal.acquire(timeout=-1 if remaining == math.inf else min(remaining, threading.TIMEOUT_MAX)):
                     return True

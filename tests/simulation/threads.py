@@ -530,7 +530,7 @@ class Threads:
         world.living = 1
         self.spawn(world.end)
         self.run_until(lambda: not world.living)
-        self.run_until(lambda: not self.ready)
+        self.run_until(lambda: not self.ready and not self.closer_is_late())
         alive = [fiber for fiber in self.fibers if not fiber.dead]
         if alive:
             world.fail(f'{len(alive)} threads are left')

@@ -1189,7 +1189,7 @@ class World:
         connecting = sum(server.connecting for server in self.servers)
         known = len(self.open) + self.closing + connecting + core.reserved
         # Who waits until the connection that he found dead is closed may have a slot already.
-        holds = self.closing and 'on_connection_dead' in self.hooks
+        holds = (self.closing or core.doomed) and 'on_connection_dead' in self.hooks
         if core.size < known or (core.size > known and not holds and not self.runtime.closer_is_late()):
             self.fail(
                 f'{core.size} slots are taken: {len(self.open)} connections are open, {self.closing} are being closed, '

@@ -694,7 +694,7 @@ WRONG_CHANGES = (
     WrongChange(
         'no-second-closer-for-the-second',
         THREADS,
-        'if gcp_load_int(&core.doomed_for_worker.count) > 1:',
+        'if gcp_load_int(&core.doomed_for_worker.count) + gcp_load_int(&core.reserved) > 1:',
         'if False:',
         'of two connections that are doomed at once one is closed after the other, if the first does not hang',
     ),

@@ -561,7 +561,7 @@ cdef int grow_failed(
         p = first_uncovered(ep)
     _old_error = g.error
     g.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
+    news = note_failure(core, ep, <void *>ticket, is_refusal, True, jitter, now)
     if p != NULL and not waits_out(core, g) and fail_waiter(core, ep, p, FAILED, error, &notified):
         news |= REACHED
     note_short(core, ep, now)
@@ -679,7 +679,7 @@ cdef int connect_failed(
     gcp_lock(&ep.lock)
     _old_error = ep.growth.error
     ep.growth.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
+    news = note_failure(core, ep, <void *>ticket, is_refusal, False, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
         count_failure(core, is_refusal)

@@ -104,9 +104,12 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
         gcp_store_int(&core.must_call_workers, True)    # whoever waits for the timer is to look at it again
 
 
-cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, double jitter, double now) noexcept:
+cdef int note_failure(
+    PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, bint by_pool, double jitter, double now
+) noexcept:
     # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing, unless
-    # the server says only now that it is full: then acquires are held back that were not before.
+    # the server says only now that it is full: then acquires are held back that were not before. That an outage lasts is
+    # told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
@@ -135,8 +138,9 @@ cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refu
     retry_at = now + pause_of(core, ep) * (1 + JITTER * jitter)
     if core.reconnect_timeout > 0 and not g.told:
         if now - g.began_at >= core.reconnect_timeout:
-            g.told = True
-            news |= LASTS
+            if by_pool:
+                g.told = True
+                news |= LASTS
         else:
             retry_at = min(retry_at, g.began_at + core.reconnect_timeout)
     schedule_retry(core, ep, retry_at)

@@ -326,16 +326,14 @@ cdef class SyncPool(PoolFacade):
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if gcp_load_int(&core.doomed_for_worker.count) > 1:
-            self._closers.call()        # this dispose may hang: another worker closes the other connections
+        if gcp_load_int(&core.doomed_for_worker.count) + gcp_load_int(&core.reserved) > 1:
+            self._closers.call()        # this dispose, or this connect, may hang: another worker does the rest
         e = core.take_doomed_for_worker()
         if e is not None:
             self.dispose_entry(e, INFINITY, True)
             return True
         if gcp_load_int(&core.reserved) == 0:
             return False
-        if gcp_load_int(&core.reserved) > 1:
-            self._closers.call()        # this connect may hang, too
         e = core.take_create(read_clock(core))
         if e is not None:
             self.create_for_pool(e)

@@ -103,13 +103,15 @@ class SyncClosers:
             if self._is_full(process):
                 return False
 
-    def keep_one_for_timers(self) -> None:
-        """Have an idle thread expire the relief in time: a close for waiters may hang, and no waiting acquire does."""
+    def keep_one_for_timers(self) -> bool:
+        """Have an idle thread do in time what is due: a close for waiters may hang, and no waiting acquire does.
+
+        :return: False if there is none, and none can be started
+        """
         if self._stopped or self._is_finalizing():
-            return
+            return False
         process = self._threads_of_this_process()
-        if not self._is_any_free(process) and not self._is_full(process):
-            self._start(process, waits_first=True)
+        return self._is_any_free(process) or self._is_full(process) or self._start(process, waits_first=True)
 
     def _is_any_free(self, process: _ProcessThreads) -> bool:
         return any(thread.is_alive() for thread in list(process.free))
