@@ -1188,8 +1188,10 @@ class World:
         core = self.runtime.pool._core
         connecting = sum(server.connecting for server in self.servers)
         known = len(self.open) + self.closing + connecting + core.reserved
-        # Who waits until the connection that he found dead is closed may have a slot already.
-        holds = (self.closing or core.doomed) and 'on_connection_dead' in self.hooks
+        # Who waits until the connection that he found dead is closed may have a slot already, and who closes himself,
+        # because no thread can be started.
+        closes = 'on_connection_dead' in self.hooks or self.threads_refused
+        holds = (self.closing or core.doomed) and closes
         if core.size < known or (core.size > known and not holds and not self.runtime.closer_is_late()):
             self.fail(
                 f'{core.size} slots are taken: {len(self.open)} connections are open, {self.closing} are being closed, '

@@ -26,6 +26,7 @@ class WrongChange:
 CORE = ('core',)
 ALL = ('core', 'asyncio', 'threads')
 FACADES = ('asyncio', 'threads')
+GROWTH = ('growth',)
 ASYNCIO = ('asyncio',)
 THREADS = ('threads',)
 
@@ -448,6 +449,77 @@ WRONG_CHANGES = (
         'forget_identity_locked(&core.directory, ep, old)',
         'pass',
         'an endpoint object at the address of a former one gets a connection to another server',
+    ),
+    # -- connections that the pool itself creates ---------------------------------------------------------------------
+    WrongChange(
+        'pauses-do-not-grow',
+        GROWTH,
+        'g.delay = min(g.delay * 2, ',
+        'g.delay = min(g.delay, ',
+        'in an outage of an hour the server meets a hundred attempts a second',
+    ),
+    WrongChange(
+        'second-attempt-beside-the-first',
+        GROWTH,
+        'heap_remove(&core.retries, <void *>g)\n        g.state = TRYING',
+        'pass',
+        'in an outage all that wait connect at once, at each end of a pause',
+    ),
+    WrongChange(
+        'create-of-who-left-is-lost',
+        GROWTH,
+        'if (<Waiter>p).create != NULL:\n        pass_on_create(ep, p)',
+        'if False:\n        pass_on_create(ep, p)',
+        'the error of a connect that was begun for somebody who left reaches somebody else beside the one it is for',
+    ),
+    WrongChange(
+        'reserved-slot-outlives-the-close',
+        GROWTH,
+        'free_all_reserved(core, now, &refused)',
+        'pass',
+        'a pool that is closed connects',
+    ),
+    WrongChange(
+        'minimum-before-waiters',
+        GROWTH,
+        'serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'fill_minimums(core)\n    serve_slots(core, doomed, served)',
+        'a minimum is filled with the slot that somebody waits for at another endpoint',
+    ),
+    WrongChange(
+        'too-many-connects-at-a-time',
+        GROWTH,
+        'if core.max_connecting and ep.counts[CREATING] >= core.max_connecting:',
+        'if False:',
+        'a spike opens as many connections at once as max_size allows, whatever max_connecting says',
+    ),
+    WrongChange(
+        'outage-without-end',
+        GROWTH,
+        'forget_outage(core, g)\n        g.over_after',
+        'g.over_after',
+        'an endpoint that is back is connected to once in a pause, and at last never',
+    ),
+    WrongChange(
+        'create-ended-twice',
+        GROWTH,
+        'if ticket.state != CREATING:\n        gcp_unlock(&ep.lock)',
+        'if False:\n        gcp_unlock(&ep.lock)',
+        'an interruption after a connect of the pool has succeeded frees the slot of a connection that is in use',
+    ),
+    WrongChange(
+        'attempt-that-was-cancelled-is-the-last',
+        GROWTH,
+        'give_up_attempt(core, ep.growth, <void *>ticket, now)\n    note_short',
+        'note_short',
+        'once an attempt of an outage was cancelled, nobody connects to the endpoint any more',
+    ),
+    WrongChange(
+        'slots-of-before-are-attempts',
+        GROWTH,
+        'found = may_begin_reserved(core, ep)',
+        'found = ep.waiting > 0 or ep.size <= max(g.pinned, core.min_size)',
+        'in an outage there are as many attempts at a time as slots were reserved when it began',
     ),
     # -- the compiled facades -----------------------------------------------------------------------------------------
     WrongChange(
