@@ -49,6 +49,7 @@ class Outage:
 
     def __init__(self, now: float):
         self.failures = 0
+        self.began_at = now
         self.touched_at = now
         self.not_before = now
         self.attempt: Entry | None = None
@@ -178,7 +179,12 @@ class World:
         if outcome == 'failed':
             delay = min(FIRST_DELAY * 2**outage.failures, MAX_DELAY)
             outage.failures += 1
-            outage.not_before += min(max(delay / 8, FIRST_DELAY), MAX_DELAY_WITH_WAITERS)
+            pause = min(max(delay / 8, FIRST_DELAY), MAX_DELAY_WITH_WAITERS)
+            # There is an attempt when the outage has lasted for reconnect_timeout, though not at once.
+            due = outage.began_at + self.core.reconnect_timeout
+            if self.now < due < self.now + pause + EPSILON:
+                pause = min(pause, max(due - self.now, FIRST_DELAY * 0.8))
+            outage.not_before += pause
 
     # -- steps ----------------------------------------------------------------------------------------------------
 

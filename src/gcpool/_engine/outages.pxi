@@ -142,7 +142,7 @@ cdef int note_failure(
                 g.told = True
                 news |= LASTS
         else:
-            retry_at = min(retry_at, g.began_at + core.reconnect_timeout)
+            retry_at = min(retry_at, max(g.began_at + core.reconnect_timeout, now + FIRST_DELAY * (1 - JITTER)))
     schedule_retry(core, ep, retry_at)
     return news
 
