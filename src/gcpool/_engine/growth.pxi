@@ -62,7 +62,7 @@ cdef set kept_of_this_process(PoolCore core):
 
 cdef inline bint is_needed(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Whether an endpoint pool without connections and waiters is to be remembered.
-    return ep.growth is not None and not core.is_closed and (ep.growth.pinned > 0 or ep.growth.state != UP)
+    return ep.growth is not None and not is_closed(core) and (ep.growth.pinned > 0 or ep.growth.state != UP)
 
 
 cdef void leave_growth(PoolCore core, EndpointPool ep) noexcept:
@@ -129,7 +129,7 @@ cdef void note_short(PoolCore core, EndpointPool ep, double now) noexcept:
     cdef Growth g = ep.growth
     if g is None:
         return
-    if ep.size >= minimum_of(core, ep, now) or core.is_closed or ep.forgotten:
+    if ep.size >= minimum_of(core, ep, now) or is_closed(core) or ep.forgotten:
         leave_short(core, g)
     elif not g.is_short:
         g.is_short = True
@@ -143,11 +143,12 @@ cdef inline bint may_fill(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void fill_minimums(PoolCore core) noexcept:
-    # core.lock is held, no other. Waiters come first: those that want a slot get all that are free. An endpoint that
+    # core.lock is held, no other. Not before the pool is open, nor while it is suspended: open() and resume() come here.
+    # Waiters come first: those that want a slot get all that are free. An endpoint that
     # may not be filled now leaves the list, and comes back when a connect or a pause has ended.
     cdef Growth g
     cdef EndpointPool ep
-    if core.fills_paused or core.is_closed:
+    if core.fills_paused or core.restrictions:
         return
     while core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room(core):
         g = <Growth>core.short.head
@@ -188,7 +189,7 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     ep.growth.pinned = size
     ep.growth.filled = False
     ep.core_size = max(core.core_size, size)
-    wake = unpin_idle(core, ep)
+    wake = sort_idle(core, ep, now)
     note_filled(core, ep, &notified)
     note_short(core, ep, now)
     forget_if_empty(core, ep)
@@ -201,23 +202,6 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
         if wake and core.wake_collector is not None:
             call_collector(core)
     return 0
-
-
-cdef bint unpin_idle(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. Fewer connections than before may be kept: the idle ones beyond that are extra from now on, and
-    # all of them may be due earlier. True if the collector is to be called.
-    cdef void *p = ep.core.tail
-    cdef bint wake = False
-    while p != NULL and ep.counts[IDLE_CORE] > ep.core_size:
-        linked_remove(&ep.core, <Entry>p)
-        move(ep, <Entry>p, IDLE_CORE, IDLE_EXTRA)
-        linked_insert(&ep.extra, <Entry>p, ep.extra.head)
-        p = ep.core.tail
-    p = ep.extra.head
-    while p != NULL:
-        wake |= schedule_locked(&core.deadlines, <Entry>p, deadline_if_idle(core, <Entry>p, False, (<Entry>p).used_at))
-        p = (<Entry>p).next
-    return wake | schedule_core_idle(core, ep)
 
 
 cdef void note_filled(PoolCore core, EndpointPool ep, Chain *notified) noexcept:
@@ -248,7 +232,7 @@ cdef void take_fill_watchers(PoolCore core, Chain *notified) noexcept:
 cdef bint watch_filled(PoolCore core, Waiter w) noexcept:
     cdef bint watches
     gcp_lock(&core.lock)
-    watches = core.unfilled > 0 and not core.is_closed and add_watcher(core, w, &core.fill_watchers)
+    watches = core.unfilled > 0 and not is_closed(core) and add_watcher(core, w, &core.fill_watchers)
     gcp_unlock(&core.lock)
     return watches
 
@@ -291,7 +275,7 @@ cdef void reserve_create(PoolCore core, EndpointPool ep) noexcept:
     cdef Growth g = ep.growth
     gcp_assert(has_room(core, ep) and pool_has_room(core))
     ep.counts[CREATING] += 1
-    ep.size += 1
+    set_size(core, ep, ep.size + 1)
     gcp_store_int(&core.size, core.size + 1)
     gcp_store_int(&core.reserved, core.reserved + 1)
     g.creating += 1
@@ -333,7 +317,7 @@ cdef void free_reserved(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. A slot that take_reserved() has taken is not needed.
     ep.growth.creating -= 1
     ep.counts[CREATING] -= 1
-    ep.size -= 1
+    set_size(core, ep, ep.size - 1)
     gcp_store_int(&core.size, core.size - 1)
     give_up_attempt(core, ep.growth, NULL, now)
 
@@ -359,7 +343,8 @@ cdef int call_workers(PoolCore core) except -1:
     if not gcp_load_int(&core.must_call_workers):
         return 0
     gcp_store_int(&core.must_call_workers, False)
-    if core.call_workers is None:
+    # A closed pool has no reserved slots, and terminate() starts no thread.
+    if core.call_workers is None or is_closed(core):
         return 0
     failure = None
     gcp_fence()     # as in SyncPool.begin_disposals(): what is reserved is seen before it is looked who is free
@@ -399,11 +384,14 @@ cdef int hand_reserved_to_waiters(PoolCore core) except -1:
         ep = <EndpointPool>g.pool
         gcp_lock(&ep.lock)
         free_reserved(core, ep, now)
-        p = first_waiter(core, ep) if may_connect(core, ep) and pool_has_room(core) else NULL
+        p = NULL
+        if not is_suspended(core) and may_connect(core, ep) and pool_has_room(core):
+            p = first_waiter(core, ep)
         if p != NULL:
             waiter_unlink(ep, p)
             serve_ticket(core, ep, <Waiter>p)
             chain_append(&served, <Waiter>p)
+            note_served(core, ep)
         update_wants_slot(core, ep)
         note_short(core, ep, now)
         forget_if_empty(core, ep)
@@ -441,6 +429,7 @@ cdef Entry take_create(PoolCore core, double now):
             ticket.pool = ep
             ticket.fork_epoch = core.fork_epoch
             ticket.verified_at = ep.distrust_count
+            ticket.epoch.birth = core.drains
             begin_attempt(core, g, <void *>ticket)
             cover_waiter(ep, <void *>ticket)
             gcp_unlock(&ep.lock)
@@ -510,6 +499,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         if asker != NULL:
             (<Waiter>asker).create = NULL
         move(ep, ticket, CREATING, ACQUIRED)
+        begin_use(ticket, now)
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
         settled = settle(core, ep, ticket, now, used_at if used_at > -INFINITY and not ep.waiting else now,
@@ -581,6 +571,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
         gcp_unlock(&core.lock)
         return False
     advance_relief(core, now)
+    count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
     else:
@@ -639,6 +630,7 @@ cdef bint fail_waiter(
     waiter_unlink(ep, p)
     (<Waiter>p).error = error
     (<Waiter>p).state = state
+    count_unserved(core, p)
     chain_append(notified, <Waiter>p)
     update_wants_slot(core, ep)
     return True
@@ -672,7 +664,7 @@ cdef int connect_failed(
     cdef bint asks_again = may_ask_again and (is_refusal or core.reconnect_timeout > 0)
     cdef double jitter = jitter_of(core)
     _old_error = None
-    if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or not core.keeps_growth:
+    if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or ep.growth is None:
         return 0
     gcp_lock(&core.lock)
     advance_relief(core, now)
@@ -682,6 +674,9 @@ cdef int connect_failed(
     news = note_failure(core, ep, <void *>ticket, is_refusal, False, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
+        core.connecting -= 1
+        count_create(core, ticket, now)
+        count_unserved(core, <void *>w)     # until it asks again
         count_failure(core, is_refusal)
         w.state = FRESH
         news |= ASKS_AGAIN
