@@ -169,6 +169,21 @@ def test_a_slot_for_a_minimum_that_nobody_creates_goes_to_a_waiter_of_another_en
     assert other.answer == 'ticket'
 
 
+def test_what_was_created_for_a_waiter_is_not_closed_for_those_who_wait_longer_elsewhere() -> None:
+    pool = background(max_size=1, total_max_size=1)
+    askers = [pool.ask('a'), pool.ask('b')]
+    for _ in range(2):
+        pool.now += 30.0
+        for ticket in pool.take_creates():
+            pool.grow(ticket)
+        for asker in askers:
+            if asker.answer == 'served':
+                pool.release(asker)
+        pool.dispose()
+    assert [asker.notified for asker in askers] == [1, 1]
+    assert pool.count('created') == (2,)
+
+
 def test_a_minimum_is_filled_later_if_no_worker_could_be_had() -> None:
     pool = Pool()
     pool.has_workers = False
@@ -416,6 +431,7 @@ def test_who_waits_for_a_pinned_endpoint_is_told_when_the_limit_is_lowered_to_wh
     assert pool.core.watch_filled(watcher)
     pool.core.resize(pool.now, max_size=1)
     pool.dispose()
+    assert pool.take_creates() == []
     assert notified == []
     pool.grow(tickets[1])
     assert notified == [1]

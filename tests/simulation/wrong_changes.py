@@ -63,8 +63,8 @@ WRONG_CHANGES = (
     WrongChange(
         'slot-lost-at-failed-connect',
         ALL,
-        'free_slot(core, ep, ticket)\n        core.counters',
-        'gcp_store_char(&ticket.state, GONE)\n        core.counters',
+        'free_slot(core, ep, ticket)\n        if ep.growth',
+        'gcp_store_char(&ticket.state, GONE)\n        if ep.growth',
         'each refused connect takes a slot for good, until total_max_size of them have blocked the pool',
     ),
     WrongChange(

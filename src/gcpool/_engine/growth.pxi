@@ -502,7 +502,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         begin_use(ticket, now)
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
-        settled = settle(core, ep, ticket, now, used_at if used_at > -INFINITY and not ep.waiting else now,
+        settled = settle(core, ep, ticket, True, now, used_at if used_at > -INFINITY and not ep.waiting else now,
                          &core.doomed_for_worker, &served)
         if settled.outcome == HAND_OVER:
             (<Waiter>settled.first).is_new = True
