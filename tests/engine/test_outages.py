@@ -75,7 +75,8 @@ def test_slots_that_were_reserved_before_the_outage_are_no_further_attempts() ->
 def test_an_endpoint_that_was_unpinned_during_an_attempt_can_be_pinned_again() -> None:
     pool = Pool()
     pool.core.pin('a', 1, pool.now)
-    pool.grow_failed(*pool.take_creates(), ERROR)
+    (first,) = pool.take_creates()
+    pool.grow_failed(first, ERROR)
     pool.now = 1.0
     pool.run_timers()
     (attempt,) = pool.take_creates()
@@ -101,7 +102,8 @@ def test_only_the_pools_own_connects_tell_that_an_outage_lasts() -> None:
     assert fail(pool, asker) == MAY_ASK_AGAIN
     pool.now = 2.0
     pool.run_timers()
-    assert pool.grow_failed(*pool.take_creates(), ERROR) == RECONNECT_FAILED
+    (attempt,) = pool.take_creates()
+    assert pool.grow_failed(attempt, ERROR) == RECONNECT_FAILED
 
 
 def test_nobody_waits_the_pauses_double_up_to_five_seconds() -> None:
@@ -312,6 +314,15 @@ def test_one_acquire_at_a_time_probes() -> None:
     assert pool.ask('a').answer == 'ticket'
 
 
+def test_an_acquire_probes_though_nobody_has_run_the_timers() -> None:
+    pool = failing_fast()
+    first = pool.ask('a')
+    fail(pool, first)
+    pool.cancel(first)
+    pool.now = 1.0
+    assert pool.ask('a').answer == 'ticket'
+
+
 def test_idle_connections_are_served_in_an_outage_and_those_in_use_waited_for() -> None:
     pool = failing_fast()
     held = pool.acquire('a')
@@ -366,3 +377,16 @@ def test_where_the_server_is_only_full_an_acquire_waits() -> None:
     asker = pool.ask('a')
     fail(pool, asker, is_refusal=True)
     assert [asker.answer, pool.ask('a').answer] == ['waits', 'waits']
+
+
+def test_when_the_pause_is_over_an_acquire_waits_for_a_slot() -> None:
+    pool = Pool(fails_fast=True, max_size=1, total_max_size=1)
+    first = pool.ask('a')
+    fail(pool, first)
+    pool.cancel(first)
+    pool.fill('b', 1)
+    pool.now = 1.0
+    asker = pool.ask('a')
+    assert asker.answer == 'waits'
+    assert pool.dispose() == ['b1']
+    assert asker.answer == 'ticket'

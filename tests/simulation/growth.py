@@ -182,7 +182,7 @@ class World:
             pause = min(max(delay / 8, FIRST_DELAY), MAX_DELAY_WITH_WAITERS)
             # There is an attempt when the outage has lasted for reconnect_timeout, though not at once.
             due = outage.began_at + self.core.reconnect_timeout
-            if self.now < due < self.now + pause + EPSILON:
+            if self.now - EPSILON < due < self.now + pause + EPSILON:
                 pause = min(pause, max(due - self.now, FIRST_DELAY * 0.8))
             outage.not_before += pause
 

@@ -189,7 +189,7 @@ class Manager(BaseConnectionManager[int, Connection]):
         if world.has_spellings:
             self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
         if world.settings.get('wait_when_full'):
-            self.is_refusal = lambda endpoint, exc: isinstance(exc, Full)
+            self.is_refusal = lambda endpoint, exc: isinstance(exc, Full)  # type: ignore[method-assign]
         for name in world.hooks:
             setattr(self, name, self.hook(getattr(world, name)))
 

@@ -73,8 +73,8 @@ MISCHIEF = (
 # What a manager for threads says when its time is over.
 SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
 
-# Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause is
-# longer than that.
+# Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause
+# is longer than that.
 MAY_HAVE_BEGUN = 0.005
 
 # Seconds for which the pool remembers an outage in which nothing is attempted.
@@ -1253,7 +1253,7 @@ class World:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
 
     def judge_growth(self) -> None:
-        """Everything waits. Each slot has a connection, or somebody who connects; and what the pool is to do is begun."""
+        """Everything waits. Each slot has a connection, or somebody who connects; what the pool is to do is begun."""
         core = self.runtime.pool._core
         connecting = sum(server.connecting for server in self.servers)
         known = len(self.open) + self.closing + connecting + core.reserved
@@ -1268,9 +1268,12 @@ class World:
             )
         if not core.reserved:
             self.creates_may_be_left = False
-        elif not self.creates_may_be_left and not self.threads_refused and not self.runtime.closers_are_busy():
-            if not self.runtime.closer_is_late():
-                self.fail('a connection is to be created, and nobody is about to')
+        elif not (self.creates_may_be_left or self.threads_refused or self.runtime.closers_are_busy()):
+            self.judge_comer()
+
+    def judge_comer(self) -> None:
+        if not self.runtime.closer_is_late():
+            self.fail('a connection is to be created, and nobody is about to')
 
     def judge_filled(self) -> None:
         """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room."""
@@ -1285,7 +1288,9 @@ class World:
     def kept_at_least(self, number: int) -> int:
         """How many connections of an endpoint may be kept that nobody uses."""
         pin = self.pins.get(number, 0)
-        return max(self.settings['min_idle'], self.settings.get('min_size', 0), self.max_size if pin is None else pin)
+        settings = self.settings
+        least: int = max(settings['min_idle'], settings.get('min_size', 0), self.max_size if pin is None else pin)
+        return least
 
     def judge_stuck(self) -> None:
         """Everything waits, and for nothing."""

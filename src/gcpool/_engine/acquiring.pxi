@@ -88,7 +88,8 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 #   connection                                                  CONNECT
 #     but the pool itself creates it                            QUEUE, or TURN_AWAY
 #   with fail_fast: the endpoint is in an outage (and not just
-#   full), and none of its connections is in use                FAIL
+#   full), it is not time for the next attempt, and none of its
+#   connections is in use                                       FAIL
 #   otherwise                                                   QUEUE, or TURN_AWAY
 cdef enum:
     REFUSE
@@ -116,7 +117,7 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interru
         return LEND_IDLE
     if may_connect(core, ep) and pool_has_room(core):
         return queue_or_turn_away(core, ep, w) if pool_creates(core, ep) else CONNECT
-    if core.fails_fast and is_in_outage(ep) and not ep.growth.is_refusal and out_count(ep) == 0:
+    if core.fails_fast and is_held_off(ep) and out_count(ep) == 0:
         return FAIL
     return queue_or_turn_away(core, ep, w)
 
@@ -146,6 +147,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
+    if ep.growth is not None:
+        end_pause_if_over(core, ep, now)
     outcome = decide_request(core, ep, w, interrupted, begins)
     if outcome == TAKE_OVER:
         take_over(w, interrupted)

@@ -57,6 +57,11 @@ cdef inline bint is_in_outage(EndpointPool ep) noexcept:
     return ep.growth is not None and ep.growth.state != UP
 
 
+cdef inline bint is_held_off(EndpointPool ep) noexcept:
+    # ep.lock is held. Whether connects fail, and it is not time for the next attempt.
+    return is_in_outage(ep) and not may_attempt(ep.growth) and not ep.growth.is_refusal
+
+
 cdef inline bint may_attempt(Growth g) noexcept:
     # ep.lock is held.
     return g.state == UP or g.state == RETRY_DUE
@@ -108,8 +113,8 @@ cdef int note_failure(
     PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, bint by_pool, double jitter, double now
 ) noexcept:
     # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing, unless
-    # the server says only now that it is full: then acquires are held back that were not before. That an outage lasts is
-    # told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
+    # the server says only now that it is full: then acquires are held back that were not before. That an outage is
+    # long is told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
@@ -152,6 +157,14 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
     cdef Growth g = ep.growth
     if g.state == PAUSING and g.retry_at > g.failed_at + pause_of(core, ep):
         schedule_retry(core, ep, g.failed_at + pause_of(core, ep))
+
+
+cdef inline void end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
+    # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could be
+    # started; with fail_fast, nobody would ever try again.
+    if ep.growth.state == PAUSING and ep.growth.retry_at <= now:
+        allow_retry(core, ep.growth, now)
+        update_wants_slot(core, ep)
 
 
 cdef void begin_attempt(PoolCore core, Growth g, void *ticket) noexcept:
