@@ -26,6 +26,7 @@ class WrongChange:
 CORE = ('core',)
 ALL = ('core', 'asyncio', 'threads')
 FACADES = ('asyncio', 'threads')
+GROWTH = ('growth',)
 ASYNCIO = ('asyncio',)
 THREADS = ('threads',)
 
@@ -55,21 +56,21 @@ WRONG_CHANGES = (
     WrongChange(
         'endpoint-slot-freed-early',
         ALL,
-        'if has_room(core, ep) and',
-        'if ep.size - ep.counts[CLOSING] < core.max_size and',
+        'return has_room(core, ep) and (',
+        'return ep.size - ep.counts[CLOSING] < core.max_size and (',
         'a server sees more sessions than max_size while its connections are being closed',
     ),
     WrongChange(
         'slot-lost-at-failed-connect',
         ALL,
-        'free_slot(core, ep, ticket)',
-        'gcp_store_char(&ticket.state, GONE)',
+        'free_slot(core, ep, ticket)\n        if ep.growth',
+        'gcp_store_char(&ticket.state, GONE)\n        if ep.growth',
         'each refused connect takes a slot for good, until total_max_size of them have blocked the pool',
     ),
     WrongChange(
         'one-slot-only-wanted',
         ALL,
-        'bint wants = head != NULL and has_room(core, ep)',
+        'bint wants = head != NULL and may_connect(core, ep)',
         'bint wants = head != NULL and ep.size == 0',
         'who waits at an endpoint that has a connection is not served from a slot that comes free elsewhere',
     ),
@@ -181,15 +182,15 @@ WRONG_CHANGES = (
     WrongChange(
         'ended-relief-goes-unnoticed',
         CORE,
-        '(relief_ended or outcome == KEEP)',
-        'outcome == KEEP',
+        '(relief_ended or settled.outcome == KEEP)',
+        'settled.outcome == KEEP',
         'while one close hangs, a busy pool closes nothing else for who waits, until a connection becomes idle',
     ),
     WrongChange(
         'served-and-still-wanting-a-slot',
         CORE,
-        'chain_append(&served, <Waiter>first)\n        update_wants_slot(core, ep)',
-        'chain_append(&served, <Waiter>first)',
+        'chain_append(served, <Waiter>settled.first)\n        update_wants_slot(core, ep)',
+        'chain_append(served, <Waiter>settled.first)',
         'idle connections are closed for a waiter who was handed a connection by then',
     ),
     WrongChange(
@@ -202,15 +203,15 @@ WRONG_CHANGES = (
     WrongChange(
         'growth-passes-an-endpoint-by',
         CORE,
-        'if not ep.forgotten:\n            update_wants_slot(core, ep)',
-        'if False:\n            update_wants_slot(core, ep)',
+        'note_short(core, ep, now)\n            update_wants_slot(core, ep)',
+        'note_short(core, ep, now)',
         'after a resize to a higher max_size, who waits at an endpoint that was full waits on',
     ),
     WrongChange(
         'endpoint-forgotten-over-its-waiters',
         ALL,
-        'if ep.size or ep.waiting or ep.forgotten:',
-        'if ep.size or ep.forgotten:',
+        'if ep.size or ep.waiting or ep.forgotten or',
+        'if ep.size or ep.forgotten or',
         'who waits for the first connection to an endpoint is forgotten together with it',
     ),
     # -- waiters ------------------------------------------------------------------------------------------------------
@@ -266,8 +267,8 @@ WRONG_CHANGES = (
     WrongChange(
         'second-closer-displaces-the-first',
         ALL,
-        'chain_append(&core.watchers, w)\n    gcp_store',
-        'core.watchers.head = core.watchers.tail = <void *>w\n    gcp_store',
+        'chain_append(watchers, w)\n    gcp_store',
+        'watchers.head = watchers.tail = <void *>w\n    gcp_store',
         'of two that wait in close() for the last connection, one waits for ever',
     ),
     # -- idle connections ---------------------------------------------------------------------------------------------
@@ -504,6 +505,77 @@ WRONG_CHANGES = (
         'forget_identity_locked(&core.directory, ep, old)',
         'pass',
         'an endpoint object at the address of a former one gets a connection to another server',
+    ),
+    # -- connections that the pool itself creates ---------------------------------------------------------------------
+    WrongChange(
+        'pauses-do-not-grow',
+        GROWTH,
+        'g.delay = min(g.delay * 2, ',
+        'g.delay = min(g.delay, ',
+        'in an outage of an hour the server meets a hundred attempts a second',
+    ),
+    WrongChange(
+        'second-attempt-beside-the-first',
+        GROWTH,
+        'heap_remove(&core.retries, <void *>g)\n        g.state = TRYING',
+        'pass',
+        'in an outage all that wait connect at once, at each end of a pause',
+    ),
+    WrongChange(
+        'create-of-who-left-is-lost',
+        GROWTH,
+        'if (<Waiter>p).create != NULL:\n        pass_on_create(ep, p)',
+        'if False:\n        pass_on_create(ep, p)',
+        'the error of a connect that was begun for somebody who left reaches somebody else beside the one it is for',
+    ),
+    WrongChange(
+        'reserved-slot-outlives-the-close',
+        GROWTH,
+        'free_all_reserved(core, now, &refused)',
+        'pass',
+        'a pool that is closed connects',
+    ),
+    WrongChange(
+        'minimum-before-waiters',
+        GROWTH,
+        'serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'fill_minimums(core)\n    serve_slots(core, doomed, served)',
+        'a minimum is filled with the slot that somebody waits for at another endpoint',
+    ),
+    WrongChange(
+        'too-many-connects-at-a-time',
+        GROWTH,
+        'if core.max_connecting and ep.counts[CREATING] >= core.max_connecting:',
+        'if False:',
+        'a spike opens as many connections at once as max_size allows, whatever max_connecting says',
+    ),
+    WrongChange(
+        'outage-without-end',
+        GROWTH,
+        'forget_outage(core, g)\n        g.over_after',
+        'g.over_after',
+        'an endpoint that is back is connected to once in a pause, and at last never',
+    ),
+    WrongChange(
+        'create-ended-twice',
+        GROWTH,
+        'if ticket.state != CREATING:\n        gcp_unlock(&ep.lock)',
+        'if False:\n        gcp_unlock(&ep.lock)',
+        'an interruption after a connect of the pool has succeeded frees the slot of a connection that is in use',
+    ),
+    WrongChange(
+        'attempt-that-was-cancelled-is-the-last',
+        GROWTH,
+        'give_up_attempt(core, ep.growth, <void *>ticket, now)\n    note_short',
+        'note_short',
+        'once an attempt of an outage was cancelled, nobody connects to the endpoint any more',
+    ),
+    WrongChange(
+        'slots-of-before-are-attempts',
+        GROWTH,
+        'found = may_begin_reserved(core, ep)',
+        'found = ep.waiting > 0 or ep.size <= max(g.pinned, core.min_size)',
+        'in an outage there are as many attempts at a time as slots were reserved when it began',
     ),
     # -- the compiled facades -----------------------------------------------------------------------------------------
     WrongChange(
@@ -757,7 +829,7 @@ WRONG_CHANGES = (
     WrongChange(
         'a-closer-ends-though-it-was-called',
         THREADS,
-        'pool._begin_disposals()\n',
+        'pool._begin_work()\n',
         'pass\n',
         'a thread that was called in the moment in which it has waited long enough ends, and nobody closes',
     ),
@@ -771,7 +843,7 @@ WRONG_CHANGES = (
     WrongChange(
         'no-second-closer-for-the-second',
         THREADS,
-        'if gcp_load_int(&core.doomed_for_worker.count) > 1:',
+        'if gcp_load_int(&core.doomed_for_worker.count) + gcp_load_int(&core.reserved) > 1:',
         'if False:',
         'of two connections that are doomed at once one is closed after the other, if the first does not hang',
     ),

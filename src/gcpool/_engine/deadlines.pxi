@@ -29,7 +29,11 @@ cdef double deadline_of(PoolCore core, Entry idle, double limit) noexcept:
         return min(used_last(ep) + core.idle_timeout, idle.expires_at)
     if idle.heap_key < INFINITY:
         deadline = idle.heap_key
-    return min(deadline + core.idle_timeout if deadline <= limit < INFINITY else deadline, idle.expires_at)
+    if deadline <= limit < INFINITY:
+        deadline += core.idle_timeout
+    elif limit < INFINITY:      # the key may be of a time at which the endpoint was pinned
+        deadline = min(deadline, limit + core.idle_timeout)
+    return min(deadline, idle.expires_at)
 
 
 cdef inline void set_due_locked(Deadlines *d) noexcept:

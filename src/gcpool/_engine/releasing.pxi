@@ -214,8 +214,9 @@ cdef enum:
 
 # In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue,
 # and to put one there takes core.lock.
-cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # Both locks are held.
+cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, bint is_new, double now) noexcept:
+    # Both locks are held. A new connection was created for those who wait at its endpoint: the dispatcher has decided
+    # whose turn it is. Closed for others, it would be created again, and two endpoints could go on like that.
     cdef bint somebody_waits = ep.queue.head != NULL
     if is_closed(core) or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
@@ -227,7 +228,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
     elif is_suspended(core):
         pass
     elif somebody_waits:
-        if not others_need_relief(core, ep) or may_overtake(core, ep, now):
+        if is_new or not others_need_relief(core, ep) or may_overtake(core, ep, now):
             return HAND_OVER
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
@@ -244,14 +245,14 @@ cdef struct Settled:
 
 
 cdef Settled settle(
-    PoolCore core, EndpointPool ep, Entry e, double now, double used_at, Chain *doomed, Chain *served
+    PoolCore core, EndpointPool ep, Entry e, bint is_new, double now, double used_at, Chain *doomed, Chain *served
 ) noexcept:
     # Both locks are held, and the entry is checked out. Decides what becomes of its connection, and does it. The caller
     # gives the reference to the first waiter back, with no lock held, unless the connection was handed over.
     cdef Settled settled
     settled.first = first_waiter(core, ep)
     settled.wake = False
-    settled.outcome = decide_release(core, ep, e, now)
+    settled.outcome = decide_release(core, ep, e, is_new, now)
     if settled.outcome != HAND_OVER:
         end_use(ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
@@ -288,7 +289,7 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
         gcp_unlock(&core.lock)
         return must_be_out(core, e, lease_no)
     relief_ended = advance_relief(core, now)
-    settled = settle(core, ep, e, now, now, doomed, &served)
+    settled = settle(core, ep, e, False, now, now, doomed, &served)
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)
