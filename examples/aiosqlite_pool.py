@@ -5,6 +5,7 @@ Needs no server: pip install "gcpool[aiosqlite]", then python examples/aiosqlite
 
 import asyncio
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from gcpool.asyncio import ConnectionPool
@@ -30,9 +31,11 @@ async def main() -> None:
 
             await asyncio.gather(*(transfer(1) for _ in range(200)))
 
-            # Uncommitted changes are rolled back when the connection is returned.
-            async with pool.connection(path) as conn:
-                await conn.execute("DELETE FROM account WHERE name = 'bob'")
+            # What a block that raises has not committed is rolled back when the connection is returned.
+            with suppress(LookupError):
+                async with pool.connection(path) as conn:
+                    await conn.execute("DELETE FROM account WHERE name = 'bob'")
+                    raise LookupError
 
             async with pool.connection(path) as conn:
                 for name, balance in await conn.execute_fetchall('SELECT name, balance FROM account ORDER BY name'):

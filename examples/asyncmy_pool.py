@@ -6,6 +6,7 @@ GCPOOL_EXAMPLE_MYSQL=mysql://user:password@localhost:3306/database python exampl
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,9 +42,11 @@ async def main() -> None:
 
         await asyncio.gather(*(insert(number) for number in range(100)))
 
-        # Uncommitted changes are rolled back when the connection is returned.
-        async with pool.connection('primary') as conn, conn.cursor() as cursor:
-            await cursor.execute('DELETE FROM gcpool_async_example')
+        # What a block that raises has not committed is rolled back when the connection is returned.
+        with suppress(LookupError):
+            async with pool.connection('primary') as conn, conn.cursor() as cursor:
+                await cursor.execute('DELETE FROM gcpool_async_example')
+                raise LookupError
 
         # A cancelled statement leaves its connection in the middle of an answer, so the connection is not served again.
         async with pool.connection('primary') as conn, conn.cursor() as cursor:

@@ -6,7 +6,7 @@ GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 from gcpool.contrib.psycopg2 import Connection, DbConnectionManager, DbEndpoint
 from gcpool.threading import ConnectionPool
@@ -30,9 +30,10 @@ def main() -> None:
             for future in [executor.submit(insert, number) for number in range(100)]:
                 future.result()
 
-        # Uncommitted changes are rolled back when the connection is returned.
-        with pool.connection('primary') as conn, conn.cursor() as cursor:
+        # What a block that raises has not committed is rolled back when the connection is returned.
+        with suppress(LookupError), pool.connection('primary') as conn, conn.cursor() as cursor:
             cursor.execute('DELETE FROM gcpool_example')
+            raise LookupError
 
         with pool.connection('primary') as conn, conn, conn.cursor() as cursor:
             cursor.execute('SELECT count(*), sum(number) FROM gcpool_example')

@@ -6,7 +6,7 @@ GCPOOL_EXAMPLE_DSN=postgresql://user:password@localhost/database python examples
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -43,10 +43,12 @@ def main() -> None:
             for future in [executor.submit(insert, number) for number in range(100)]:
                 future.result()
 
-        # When the connection is returned, uncommitted changes are rolled back and settings are reset.
-        with pool.connection('primary') as conn:
+        # What a block that raises has not committed is rolled back when the connection is returned.
+        # Settings are reset then, too.
+        with suppress(LookupError), pool.connection('primary') as conn:
             conn.read_only = False
             conn.execute('DELETE FROM gcpool_psycopg_example')
+            raise LookupError
 
         with pool.connection('primary') as conn, conn.transaction():
             row = conn.execute('SELECT count(*), sum(number) FROM gcpool_psycopg_example').fetchone()

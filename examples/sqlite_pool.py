@@ -5,7 +5,7 @@ Needs nothing but Python: python examples/sqlite_pool.py
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from gcpool.contrib.sqlite3 import PooledConnection, SqliteConnectionManager, SqliteEndpoint
@@ -32,9 +32,10 @@ def main() -> None:
             for future in [executor.submit(transfer, 1) for _ in range(200)]:
                 future.result()
 
-        # Uncommitted changes are rolled back when the connection is returned.
-        with pool.connection(path) as conn:
+        # What a block that raises has not committed is rolled back when the connection is returned.
+        with suppress(LookupError), pool.connection(path) as conn:
             conn.execute("DELETE FROM account WHERE name = 'bob'")
+            raise LookupError
 
         with pool.connection(path) as conn:
             for name, balance in conn.execute('SELECT name, balance FROM account ORDER BY name'):

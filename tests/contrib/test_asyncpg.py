@@ -143,7 +143,7 @@ class TestCreate:
 
         run(main)
 
-    @pytest.mark.parametrize('source', [None, 'postgresql://localhost', 5])
+    @pytest.mark.parametrize('source', [None, b'postgresql://localhost', 5])
     def test_refuses_what_is_no_source(self, source: Any) -> None:
         with pytest.raises(TypeError, match='dsn_params: expected a mapping of endpoints'):
             DbConnectionManager[Any](source)

@@ -51,6 +51,7 @@ async def main():
     conn = await pool.acquire({endpoint})
     {use}
     if case in ('idle', 'collected'):
+        {commit}
         await pool.release(conn, {endpoint})
     if case != 'dropped':
         kept = pool, conn
@@ -95,6 +96,8 @@ class Program:
     given: Callable[[pytest.FixtureRequest], Any]
     endpoint: str = "'db'"
     use: str = ''
+    # Ends a transaction, of which the pool would say that it is rolled back.
+    commit: str = ''
     is_async: bool = False
     requires: str = ''
     marks: Any = ()
@@ -106,6 +109,7 @@ class Program:
             manager=f'contrib.{self.manager}',
             endpoint=self.endpoint,
             use=self.use or 'pass',
+            commit=self.commit or 'pass',
             last=last,
             run='asyncio.run(main())' if self.is_async else 'main()',
         )
@@ -147,6 +151,7 @@ PROGRAMS: dict[str, Program] = {
         'psycopg',
         f'ConnectionManager({DB})',
         of('postgres', 'conninfo_params'),
+        commit='conn.commit()',
         use="conn.execute('SELECT 1')",
         requires='psycopg',
         marks=postgres,
@@ -155,6 +160,7 @@ PROGRAMS: dict[str, Program] = {
         'psycopg',
         f'AsyncConnectionManager({DB})',
         of('postgres', 'conninfo_params'),
+        commit='await conn.commit()',
         use="await conn.execute('SELECT 1')",
         is_async=True,
         requires='psycopg',
@@ -164,6 +170,7 @@ PROGRAMS: dict[str, Program] = {
         'psycopg2',
         f'DbConnectionManager({DB})',
         of('postgres', 'dsn_params'),
+        commit='conn.commit()',
         use=CURSOR,
         requires='psycopg2',
         marks=postgres,
@@ -259,12 +266,15 @@ PROGRAMS: dict[str, Program] = {
         is_async=True,
         marks=needs_unix,
     ),
-    'sqlite3': Program('sqlite3', 'SqliteConnectionManager()', path, endpoint='given', use=WRITE),
+    'sqlite3': Program(
+        'sqlite3', 'SqliteConnectionManager()', path, endpoint='given', commit='conn.commit()', use=WRITE
+    ),
     'aiosqlite': Program(
         'aiosqlite',
         "SqliteConnectionManager(pragmas={'journal_mode': 'wal'})",
         path,
         endpoint='given',
+        commit='await conn.commit()',
         use=WRITE,
         is_async=True,
         requires='aiosqlite',

@@ -203,7 +203,7 @@ class TestCreate:
         with pytest.raises(ConnectError, match="endpoint 'db' in status INTRANS"):
             manager.create('db')
 
-    @pytest.mark.parametrize('source', [None, 'postgresql://localhost', 5])
+    @pytest.mark.parametrize('source', [None, b'postgresql://localhost', 5])
     def test_refuses_what_is_no_source(self, source: Any) -> None:
         for kind in (ConnectionManager, AsyncConnectionManager):
             with pytest.raises(TypeError, match='conninfo: expected a mapping of endpoints'):

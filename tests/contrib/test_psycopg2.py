@@ -110,7 +110,7 @@ class TestCreate:
         with pytest.raises(UnknownEndpoint, match="'none' is not known to the callable in dsn_params"):
             DbConnectionManager(sources[1]).create('none')
 
-    @pytest.mark.parametrize('source', [None, 'postgresql://localhost', 5])
+    @pytest.mark.parametrize('source', [None, b'postgresql://localhost', 5])
     def test_refuses_what_is_no_source(self, source: Any) -> None:
         with pytest.raises(TypeError, match='dsn_params: expected a mapping of endpoints'):
             DbConnectionManager(source)

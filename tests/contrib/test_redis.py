@@ -329,7 +329,7 @@ class TestErrors:
             RedisConnectionManager(parameters).create('db')  # type: ignore[arg-type]
         assert isinstance(caught.value, TypeError)
 
-    @pytest.mark.parametrize('endpoints', [None, 'redis://:not-a-secret@localhost', [('db', 'redis://localhost')], 5])
+    @pytest.mark.parametrize('endpoints', [None, b'redis://:not-a-secret@localhost', [('db', 'redis://localhost')], 5])
     def test_endpoints_that_are_none(self, endpoints: Any) -> None:
         for kind in (RedisConnectionManager, AsyncRedisConnectionManager):
             with pytest.raises(TypeError, match='endpoints: expected a mapping') as caught:

@@ -53,7 +53,12 @@ if TYPE_CHECKING:
         with ThreadPool(psycopg.ConnectionManager({7: conninfo}, connection_class=Dicts)).connection(7) as dicts:
             assert_type(dicts, Dicts)
             assert_type(dicts.execute('SELECT 1').fetchone(), DictRow | None)
-        psycopg.ConnectionManager({'main': 7})  # type: ignore[arg-type]
+        one_place = ThreadPool(psycopg.ConnectionManager('dbname=main'))
+        assert_type(one_place, ThreadPool[str, psycopg_driver.Connection[TupleRow]])
+        psycopg.ConnectionManager('dbname=main', connection_class=Dicts)
+        psycopg.ConnectionManager({'host': 'localhost', 'port': 5432})
+        psycopg.AsyncConnectionManager({'host': 'localhost', 'port': 5432}, connection_class=AsyncDicts)
+        psycopg.ConnectionManager(7)  # type: ignore[call-overload]
         psycopg.ConnectionManager({'main': conninfo}, connection_class=AsyncDicts)  # type: ignore[type-var]
         ThreadPool(psycopg.AsyncConnectionManager({'main': conninfo}))  # type: ignore[arg-type]
 
@@ -80,7 +85,9 @@ if TYPE_CHECKING:
             assert_type(cursor, psycopg2.extensions.cursor)
             conn.execute('SELECT 1')  # type: ignore[attr-defined]
         pool.acquire(7)  # type: ignore[arg-type]
-        psycopg2_manager.DbConnectionManager({'main': 7})  # type: ignore[dict-item]
+        psycopg2_manager.DbConnectionManager('dbname=main')
+        psycopg2_manager.DbConnectionManager({'host': 'localhost', 'port': 5432})
+        psycopg2_manager.DbConnectionManager(7)  # type: ignore[arg-type]
         TaskPool(psycopg2_manager.DbConnectionManager({'main': params}))  # type: ignore[arg-type]
 
     # ---- asyncpg ---------------------------------------------------------------------------------------------------
@@ -101,7 +108,9 @@ if TYPE_CHECKING:
             assert_type(await rows.fetch('SELECT 1'), list[Row])
         await pool.acquire(7)  # type: ignore[arg-type]
         asyncpg.DbConnectionManager[int]({'main': params})  # type: ignore[type-var]
-        asyncpg.DbConnectionManager[Row]({'main': 7})  # type: ignore[dict-item]
+        asyncpg.DbConnectionManager[Row]('postgres:///main')
+        asyncpg.DbConnectionManager[Row]({'host': 'localhost', 'port': 5432})
+        asyncpg.DbConnectionManager[Row](7)  # type: ignore[arg-type]
         ThreadPool(asyncpg.DbConnectionManager[Row]({'main': params}))  # type: ignore[arg-type]
 
     # ---- redis -----------------------------------------------------------------------------------------------------
@@ -113,7 +122,9 @@ if TYPE_CHECKING:
             assert_type(conn, redis.Connection)
             assert_type(redis.client_of(conn), redis_driver.Redis)
         pool.acquire([])  # type: ignore[arg-type]
-        redis.RedisConnectionManager({'main': 7})  # type: ignore[dict-item]
+        redis.RedisConnectionManager('redis://localhost')
+        redis.AsyncRedisConnectionManager({'host': 'localhost', 'port': 6379})
+        redis.RedisConnectionManager(7)  # type: ignore[arg-type]
         ThreadPool(redis.AsyncRedisConnectionManager({}))  # type: ignore[arg-type]
 
     async def use_redis_in_a_task() -> None:
@@ -137,7 +148,10 @@ if TYPE_CHECKING:
             assert_type(base.host_info, str)
             conn.execute('SELECT 1')  # type: ignore[attr-defined]
         pool.acquire(7)  # type: ignore[arg-type]
-        pymysql.DbConnectionManager({'main': 'mysql://localhost'})  # type: ignore[dict-item]
+        pymysql.DbConnectionManager({'host': 'localhost', 'port': 3306, 'user': 'app'})
+        settings: dict[str, Any] = {'host': 'localhost', 'init_command': 'SET time_zone = UTC'}
+        pymysql.DbConnectionManager(settings)
+        pymysql.DbConnectionManager(7)  # type: ignore[arg-type]
         TaskPool(pymysql.DbConnectionManager({}))  # type: ignore[arg-type]
 
     async def use_asyncmy(params: 'Callable[[str], Awaitable[Mapping[str, Any]]]') -> None:
@@ -146,7 +160,8 @@ if TYPE_CHECKING:
         async with pool.connection('main') as conn:
             assert_type(conn, asyncmy.Connection)
         await pool.acquire(7)  # type: ignore[arg-type]
-        asyncmy.DbConnectionManager({'main': 'mysql://localhost'})  # type: ignore[dict-item]
+        asyncmy.DbConnectionManager({'host': 'localhost', 'port': 3306, 'user': 'app'})
+        asyncmy.DbConnectionManager(7)  # type: ignore[arg-type]
         ThreadPool(asyncmy.DbConnectionManager(params))  # type: ignore[arg-type]
 
     # ---- SQLite ----------------------------------------------------------------------------------------------------

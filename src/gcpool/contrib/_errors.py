@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from gcpool.contrib._attempts import GivenUpAttemptsError
+from gcpool.contrib._descriptions import shown
 from gcpool.exceptions import (
     ConnectError,
     ConnectTimeout,
@@ -77,7 +78,7 @@ def raise_connect_error(endpoint: Hashable, cause: BaseException, advice: str) -
     :param advice: what the reader of the message can do about it
     :raise ConnectError: always; also an instance of the class of ``cause``, with the attributes of ``cause``
     """
-    message = f'no connection to endpoint {endpoint!r} could be made: {_first_line(cause)}; {advice}'
+    message = f'no connection to endpoint {shown(endpoint)!r} could be made: {_first_line(cause)}; {advice}'
     error = make_connect_error(cause, message, endpoint)
     try:
         raise error from cause
@@ -102,7 +103,7 @@ def raise_connect_timeout(endpoint: Hashable, cause: BaseException, timeout: flo
         if isinstance(inner, GivenUpAttemptsError) and str(inner) not in reason:
             reason += f' ({inner})'
     error = ConnectTimeout(
-        f'no connection to endpoint {endpoint!r} could be made {limit}: {reason}; '
+        f'no connection to endpoint {shown(endpoint)!r} could be made {limit}: {reason}; '
         'is the server reachable, or is the time limit too short?',
         endpoint,
     )
@@ -146,7 +147,7 @@ def bad_endpoint(kind: type[TypeError] | type[ValueError], endpoint: Hashable, e
     :param expected: what an endpoint is, as the end of a sentence
     """
     both = connect_error_class(kind)  # type: ignore[arg-type]
-    return both(f'expected an endpoint {expected}, got {endpoint!r}', endpoint)
+    return both(f'expected an endpoint {expected}, got {shown(endpoint)!r}', endpoint)
 
 
 def raise_bad_params(endpoint: Hashable, cause: Exception, parameter: str, *, quotes: bool = False) -> NoReturn:
@@ -174,7 +175,8 @@ def unknown_endpoint(endpoint: Hashable, parameter: str, known: Iterable[Hashabl
     :param known: the endpoints in it (without their parameters, which hold passwords)
     """
     return UnknownEndpoint(
-        f'endpoint {endpoint!r} is not in {parameter}, which has {list(known)!r}; add it, or ask for one of those',
+        f'endpoint {shown(endpoint)!r} is not in {parameter}, which has {list(map(shown, known))!r}; '
+        'add it, or ask for one of those',
         endpoint,
     )
 
@@ -245,8 +247,11 @@ def raise_unknown(endpoint: Hashable, parameter: str, cause: KeyError) -> NoRetu
 
     :raise UnknownEndpoint: always
     """
+    text = shown(endpoint)
+    # Otherwise the KeyError quotes the endpoint, with what is not to be shown of it.
+    raised = repr(cause) if text is endpoint else type(cause).__name__
     raise UnknownEndpoint(
-        f'endpoint {endpoint!r} is not known to the callable in {parameter}, which raised {cause!r}', endpoint
+        f'endpoint {text!r} is not known to the callable in {parameter}, which raised {raised}', endpoint
     ) from cause
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from gcpool.contrib._errors import BAD_PARAMS
+from gcpool.contrib._errors import BAD_PARAMS, errors_in
 
 __all__ = [
     'BAD_ARGUMENTS',
@@ -15,6 +15,7 @@ __all__ = [
     'advice_for_package',
     'ends_session',
     'error_number',
+    'is_refusal',
     'is_reply',
 ]
 
@@ -65,6 +66,9 @@ _LAST_WORDS = frozenset(
     }
 )
 
+# The server has no connection left: for anybody, for this account (the server's default limit, or the account's own).
+_REFUSALS = frozenset({1040, 1203, 1226})
+
 _ADVICE = {
     1040: 'raise max_connections of the server, or let the pools hold fewer connections',
     1044: 'check the name of the database, and whether the user may use it',
@@ -103,6 +107,14 @@ def ends_session(exc: BaseException) -> bool:
     """Whether a driver's error says that the connection is lost, or that the server is about to close it."""
     number = error_number(exc)
     return number in _LAST_WORDS or _FIRST_CLIENT_ERROR <= number <= _LAST_CLIENT_ERROR
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether a connect failed because the server has no connection left, for anybody or for this account.
+
+    :param exc: what ``create`` raised
+    """
+    return any(error_number(error) in _REFUSALS for error in errors_in(exc))
 
 
 def advice_for_error(exc: BaseException) -> str:

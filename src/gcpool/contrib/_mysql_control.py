@@ -5,6 +5,7 @@ from collections.abc import Generator, Hashable, Mapping
 from typing import Any
 
 from gcpool._core import GuardedLogger
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._mysql_session import SessionState
 
 __all__ = ['ControlLog', 'control_params', 'steps_to_kill']
@@ -91,7 +92,7 @@ class ControlLog:
         tell(
             'a connection to %r was closed while its statement ran, and the server could not be told to end that, '
             'so it may go on running: %s: %s',
-            endpoint,
+            shown(endpoint),
             type(exc).__name__,
             exc,
         )

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Hashable
 from typing import Any, Literal
 
+from gcpool._core import GuardedLogger
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -12,17 +14,21 @@ from gcpool.contrib._errors import (
     raise_connect_error,
 )
 from gcpool.contrib._generations import Generations
-from gcpool.contrib._mysql import advice_for_error, advice_for_package, ends_session
+from gcpool.contrib._mysql import advice_for_error, advice_for_package, ends_session, is_refusal
 from gcpool.contrib._mysql_control import ControlLog
 from gcpool.contrib._mysql_session import SessionState, is_useless
+from gcpool.contrib._one_place import OnePlace
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
 from gcpool.exceptions import DiscardConnection
 
 __all__ = ['ManagerBase', 'raise_refused']
 
 
-class ManagerBase:
+class ManagerBase(OnePlace):
     """The state of both managers, and how they judge a connection."""
+
+    # Not ``broken_on_cancel``: the connections record which answers are outstanding, and is_broken() looks at that.
 
     #: The base class of the driver's errors.
     _ERROR: type[Exception]
@@ -38,7 +44,9 @@ class ManagerBase:
         reset: Literal['rollback', 'full'],
         rollback_timeout: float | None,
         broken_codes: Collection[int],
+        logger: GuardedLogger,
     ) -> None:
+        params = self._as_source(params, text=False)
         check_source(params, 'params', or_callable=True)
         self._params = params
         self._ping = ping
@@ -48,6 +56,15 @@ class ManagerBase:
         self._broken_codes = check_codes(broken_codes, int)
         self._generations = Generations()
         self._control_log = ControlLog()
+        self._open_transactions = OpenTransactionWarning(logger)
+
+    def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has no connection left, for anybody or for this account.
+
+        :param endpoint: the endpoint of the attempt
+        :param exc: what ``create`` raised
+        """
+        return is_refusal(exc)
 
     def _may_kill(self, endpoint: Hashable, at_work: bool, seconds: float) -> bool:
         return at_work and seconds > 0 and self._control_log.may_try(endpoint)
@@ -55,7 +72,9 @@ class ManagerBase:
     def _is_useless(self, endpoint: Hashable, conn: SessionState) -> bool:
         return (conn.met_broken_code or self._generations.any_retired) and is_useless(self._generations, endpoint, conn)
 
-    def _needs_restoring(self, conn: SessionState) -> bool:
+    def _needs_restoring(self, endpoint: Hashable, conn: SessionState) -> bool:
+        if conn.is_in_transaction:
+            self._open_transactions.about_to_roll_back(endpoint)
         return conn.was_used if self._resets_all else not conn.is_restored
 
     def _is_as_new(self, endpoint: Hashable, conn: SessionState) -> bool:
@@ -74,7 +93,7 @@ class ManagerBase:
 
     def _refuse_useless(self, endpoint: Hashable, conn: SessionState) -> None:
         if self._is_useless(endpoint, conn):
-            raise DiscardConnection(f'the connection to {endpoint!r} is alive, but useless')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is alive, but useless')
 
     def _give_up(self, endpoint: Hashable, conn: SessionState, exc: BaseException, logger: Any) -> None:
         """Close a connection that a release could not restore.
@@ -83,8 +102,8 @@ class ManagerBase:
         """
         conn.give_up_restoring()
         if isinstance(exc, self._NOT_RESTORED):
-            logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', endpoint, exc)
-            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back or reset') from exc
+            logger.warning('a connection to %r cannot be rolled back or reset, it is closed: %s', shown(endpoint), exc)
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back or reset') from exc
 
 
 def raise_refused(

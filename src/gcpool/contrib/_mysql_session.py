@@ -116,6 +116,11 @@ class SessionState:
         return self._status_is_old and not self.server_status & _AUTOCOMMIT
 
     @property
+    def is_in_transaction(self) -> bool:
+        """Whether the server has said with its last answer that a transaction is open."""
+        return not self._status_is_old and bool(self.server_status & _IN_TRANSACTION)
+
+    @property
     def is_restored(self) -> bool:
         """Whether it is known that no transaction is open and autocommit is restored. Costs no round trip."""
         return not (self._is_in_doubt() or self.may_be_in_transaction or self._autocommit_was_switched())

@@ -2,8 +2,11 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+from gcpool.contrib._errors import errors_in
 
 __all__ = [
     'BROKEN_CODES',
@@ -11,6 +14,7 @@ __all__ = [
     'MOST_MESSAGES',
     'advice_for',
     'is_of_the_server',
+    'is_refusal',
     'is_stale_plan',
     'is_useless_after',
     'may_show_password',
@@ -59,11 +63,20 @@ FULL_RESET = (
 #: they are read.
 MOST_MESSAGES = 10
 
+_TOO_MANY_CONNECTIONS = '53300'
+# What a server that is full says, in English. The last one is PgBouncer's, which sends the code of a protocol error.
+_REFUSALS = re.compile(
+    r'(?:^|: +)(?:too many connections for |sorry, too many clients already|remaining connection slots are reserved|'
+    r'no more connections allowed)',
+    re.MULTILINE,
+)
+_CODES_OF_OTHER_REFUSALS = (None, '08P01')
+
 # By SQLSTATE, and by the text of the message: while connecting, libpq passes on the text but not the code.
 _ADVICE: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (
         ('53300',),
-        ('too many clients', 'too many connections', 'remaining connection slots'),
+        ('too many clients', 'too many connections', 'remaining connection slots', 'no more connections'),
         "the server has no connection left: lower max_size, or raise the server's max_connections",
     ),
     (
@@ -97,6 +110,26 @@ def advice_for(text: str, sqlstate: str | None = None) -> str:
         if sqlstate in sqlstates or (sqlstate is None and any(word in text for word in words)):
             return advice
     return 'check the parameters, and whether the server can be reached'
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+
+    :param exc: what ``create`` raised; through libpq the server's message is in English, or this is False, because
+        libpq passes on the message but not the code
+    """
+    return any(map(_is_refusal, errors_in(exc)))
+
+
+def _is_refusal(error: BaseException) -> bool:
+    # By the name of psycopg2, and by that of the others.
+    for name in ('pgcode', 'sqlstate'):
+        if hasattr(error, name):
+            code = getattr(error, name)
+            if code == _TOO_MANY_CONNECTIONS:
+                return True
+            return code in _CODES_OF_OTHER_REFUSALS and _REFUSALS.search(str(error)) is not None
+    return False
 
 
 def may_show_password(params: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from gcpool.contrib._attempts import deadline_after, time_left
 from gcpool.contrib._errors import BAD_PARAMS, look_up_async
 from gcpool.contrib._goodbye import wait_for_end_async
 from gcpool.contrib._libpq import CANCEL_TIMEOUT
+from gcpool.contrib._one_place import Place
 from gcpool.contrib._postgres import BROKEN_CODES
 from gcpool.contrib._psycopg_manager import (
     AsyncConninfoSource,
@@ -38,6 +39,7 @@ __all__ = ['AsyncConnectionManager']
 
 _EndpointT = TypeVar('_EndpointT', bound=Hashable)
 _DefaultEndpointT = TypeVar('_DefaultEndpointT', bound=Hashable)
+_OwnConnT = TypeVar('_OwnConnT', bound=AsyncConnection[Any])
 _AsyncConnT = TypeVar('_AsyncConnT', bound=AsyncConnection[Any])
 
 
@@ -93,6 +95,35 @@ class AsyncConnectionManager(
         kwargs: Mapping[str, Any] | None = None,
         connection_class: type[_AsyncConnT],
         configure: Callable[[_AsyncConnT], Awaitable[object]] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        broken_codes: Collection[str] = BROKEN_CODES,
+        cancel_timeout: float = CANCEL_TIMEOUT,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: 'AsyncConnectionManager[str, AsyncConnection[TupleRow]]',
+        conninfo: str | Place,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        configure: Callable[[AsyncConnection[TupleRow]], Awaitable[object]] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        broken_codes: Collection[str] = BROKEN_CODES,
+        cancel_timeout: float = CANCEL_TIMEOUT,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: 'AsyncConnectionManager[str, _OwnConnT]',
+        conninfo: str | Place,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        connection_class: type[_OwnConnT],
+        configure: Callable[[_OwnConnT], Awaitable[object]] | None = None,
         ping: bool = False,
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',

@@ -13,6 +13,7 @@ from psycopg.errors import ConnectionTimeout
 from psycopg.pq import TransactionStatus
 
 from gcpool._core import GuardedLogger
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     check_source,
@@ -24,11 +25,14 @@ from gcpool.contrib._errors import (
 )
 from gcpool.contrib._generations import Generations
 from gcpool.contrib._libpq import CANCEL_TIMEOUT
+from gcpool.contrib._one_place import OnePlace
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     FULL_RESET,
     advice_for,
     is_of_the_server,
+    is_refusal,
     is_stale_plan,
     is_useless_after,
     may_show_password,
@@ -79,8 +83,11 @@ AsyncConninfoSource: TypeAlias = (
 logger = GuardedLogger('gcpool.contrib.psycopg')
 
 
-class ManagerBase(Generic[_AnyConnT]):
+class ManagerBase(OnePlace, Generic[_AnyConnT]):
     """The state of the managers of both runtimes."""
+
+    # Not ``broken_on_cancel``: when a wait is interrupted, psycopg has the server end the statement, and reads the
+    # answer. If that fails, the state of the connection tells, and is_broken() looks at it.
 
     # The base that a connection class must have.
     _BASE: type[Any]
@@ -97,6 +104,7 @@ class ManagerBase(Generic[_AnyConnT]):
         broken_codes: Collection[str],
         cancel_timeout: float,
     ) -> None:
+        conninfo = self._as_source(conninfo, text=True)
         check_source(conninfo, 'conninfo', or_callable=True)
         given: Any = connection_class
         # It may be an alias, such as Connection[DictRow].
@@ -118,6 +126,16 @@ class ManagerBase(Generic[_AnyConnT]):
         # minimum interval.
         self._generations = Generations()
         self._plans = Generations(interval=0.0)
+        self._open_transactions = OpenTransactionWarning(logger)
+
+    def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+
+        :param endpoint: the endpoint of the attempt
+        :param exc: what ``create`` raised. libpq passes on the server's message, but not its code: if the server's
+            messages are not in English (``lc_messages``), this is False.
+        """
+        return is_refusal(exc)
 
     def _session_of(self, conn: Any) -> Session:
         try:
@@ -194,16 +212,21 @@ class ManagerBase(Generic[_AnyConnT]):
         why = why_unfit(conn)
         if why is not None:
             if not conn.closed:
-                logger.warning('discarding a connection to %r that was returned %s', endpoint, why)
-            raise DiscardConnection(f'a connection to {endpoint!r} was returned {why}')
+                logger.warning('discarding a connection to %r that was returned %s', shown(endpoint), why)
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned {why}')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that discredits its server')
+            raise DiscardConnection(
+                f'a connection to {shown(endpoint)!r} is older than an error that discredits its server'
+            )
 
     def _release_command(self, endpoint: Hashable, conn: Any) -> bytes | None:
         """Return what a release has to send to the server, in one message; None for nothing."""
         is_idle = conn.pgconn.transaction_status == TransactionStatus.IDLE
         if is_idle and not self._resets_all:
             return None
+        if conn.pgconn.transaction_status == TransactionStatus.INTRANS:
+            # Not after a statement that failed: nobody could have committed that.
+            self._open_transactions.about_to_roll_back(endpoint)
         session = self._session_of(conn)
         parts = [] if is_idle else [b'ROLLBACK']
         if self._resets_all or conn._prepared._names:  # noqa: SLF001
@@ -246,8 +269,8 @@ class ManagerBase(Generic[_AnyConnT]):
         self._session_of(conn).leave(conn)
         if isinstance(exc, Exception):
             reason = str(exc) or type(exc).__name__
-            logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, reason)
-            raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
+            logger.warning('discarding a connection to %r that cannot be rolled back: %s', shown(endpoint), reason)
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} cannot be rolled back') from exc
 
     def _leave_after_check(self, conn: Any, exc: BaseException) -> None:
         """Close a connection whose check has failed, or was interrupted."""
@@ -317,8 +340,8 @@ def check_configured(endpoint: Hashable, conn: Connection[Any] | AsyncConnection
     status = conn.pgconn.transaction_status
     if status != TransactionStatus.IDLE:
         raise ConnectError(
-            f'configure left the connection to endpoint {endpoint!r} in status {TransactionStatus(status).name}; '
-            'let it commit, or use autocommit',
+            f'configure left the connection to endpoint {shown(endpoint)!r} in status '
+            f'{TransactionStatus(status).name}; let it commit, or use autocommit',
             endpoint,
         )
 

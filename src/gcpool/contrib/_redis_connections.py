@@ -13,6 +13,7 @@ import redis.asyncio
 import redis.asyncio.connection
 import redis.connection
 
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._parameters import bounded_seconds, positive_time_limit
 from gcpool.contrib._redis_asyncio import AsyncPooledConnection
 from gcpool.contrib._redis_session import Servers
@@ -45,7 +46,7 @@ def _split_parameters(
         except ValueError:
             # Without the cause, which may quote the URL.
             raise ConnectError(
-                f'the URL of endpoint {endpoint!r} cannot be read by redis-py; write '
+                f'the URL of endpoint {shown(endpoint)!r} cannot be read by redis-py; write '
                 'redis://user:password@host:port/0 (rediss:// for TLS, unix:// for a socket), with special characters '
                 'in user and password as %XX',
                 endpoint,

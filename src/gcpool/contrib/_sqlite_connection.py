@@ -159,6 +159,14 @@ class PooledConnection(sqlite3.Connection):
             self._file, self._file_id = file, _file_id(file)
 
     @property
+    def is_left_open(self) -> bool:
+        """Whether the user has left a transaction open.
+
+        With ``autocommit=False`` a transaction is always open, and nothing tells whether anything was written in it.
+        """
+        return self.in_transaction and getattr(self, 'autocommit', None) is not False
+
+    @property
     def has_file(self) -> bool:
         """Whether the database is a file, so that opening it again finds the same data."""
         return self._file is not None

@@ -21,6 +21,8 @@ from typing import Any, cast
 
 from gcpool._core import GuardedLogger
 from gcpool._workers.threads import start_thread
+from gcpool.contrib._descriptions import shown
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, time_limit
 from gcpool.contrib._sqlite_connection import INTERRUPT_INTERVAL, PooledConnection, is_closed, roll_back
 from gcpool.contrib.sqlite3 import BROKEN_CODES, IsolationLevel, SqliteEndpoint
@@ -218,6 +220,7 @@ def _unless_done(future: 'asyncio.Future[Any]', tell: Callable[[], None]) -> Non
 class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection]):
     """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
 
+    :param database: the endpoint of those who name none (``default_endpoint``); None for no such endpoint
     :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
         ``busy_timeout`` (milliseconds)
     :param detect_types: see :py:func:`sqlite3.connect`
@@ -244,6 +247,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
     def __init__(
         self,
         *,
+        database: SqliteEndpoint | None = None,
         timeout: float = 5.0,
         detect_types: int = 0,
         isolation_level: IsolationLevel = 'DEFERRED',
@@ -257,6 +261,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
         self._sync = _SyncManager(
+            database=database,
             timeout=timeout,
             detect_types=detect_types,
             isolation_level=isolation_level,
@@ -270,6 +275,9 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         self._generations = self._sync._generations  # noqa: SLF001
         self._iter_chunk_size = iter_chunk_size
         self._close_timeout = time_limit('close_timeout', close_timeout)
+        self._open_transactions = OpenTransactionWarning(logger)
+        if database is not None:
+            self.default_endpoint = database
 
     def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
         """Return the normal spelling of an endpoint: see
@@ -278,6 +286,18 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         :param endpoint: path, or URI
         """
         return self._sync.normalize(endpoint)
+
+    def describe_endpoint(self, endpoint: SqliteEndpoint) -> object:
+        """Return what messages show of an endpoint: of a URI only the parameters that SQLite itself knows.
+
+        SQLite's encrypting builds take the key as another one.
+
+        :param endpoint: path, or URI
+        """
+        return shown(endpoint)
+
+    # Neither ``is_refusal``: SQLite has no limit on connections. Nor ``broken_on_cancel``: whether the thread still
+    # executes something is known, and is_broken() looks at that.
 
     async def create(self, endpoint: SqliteEndpoint) -> Connection:
         """Open a database and set the pragmas, in a thread of its own.
@@ -344,19 +364,21 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection])
         """
         raw = conn.raw
         if raw is None:
-            raise DiscardConnection(f'the connection to {endpoint!r} is closed')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed')
         if conn.is_busy:
-            raise DiscardConnection(f'the connection to {endpoint!r} is still executing a statement')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is still executing a statement')
         if self._sync._closes_at_release:  # noqa: SLF001
-            raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
+            raise DiscardConnection(f"reset='full' closes the connection to {shown(endpoint)!r}")
         if self._generations.any_retired and self._sync._is_retired(endpoint, raw):  # noqa: SLF001
-            raise DiscardConnection(f'the connection to {endpoint!r} is older than an error of broken_codes')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is older than an error of broken_codes')
         if raw.in_transaction or raw.has_given_out:
+            if raw.is_left_open:
+                self._open_transactions.about_to_roll_back(endpoint)
             try:
                 await conn._execute(_tidy_up, raw)  # noqa: SLF001
             except sqlite3.Error as exc:
-                logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
-                raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+                logger.warning('closing a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
+                raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back') from exc
         else:
             raw.take_back()
 

@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable
 from typing import Any, Literal
 
 from gcpool._core import GuardedLogger
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import errors_in, look_up_async, raise_bad_params, raise_connect_timeout, to_params
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
 from gcpool.contrib._mysql_control import control_params, steps_to_kill
 from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
+from gcpool.contrib._one_place import Place
 from gcpool.exceptions import DiscardConnection
 from gcpool.managers import AsyncConnectionManager as BaseConnectionManager
 
@@ -60,7 +62,8 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncmy.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
         change, a callable or coroutine function that is called with the endpoint at each connect and returns the
-        parameters.
+        parameters. Or a dict of the parameters of one place alone: its endpoint is ``'default'``, and also that of
+        those who name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -84,7 +87,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     def __init__(
         self,
-        params: DbParameters,
+        params: DbParameters | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,
@@ -92,7 +95,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         rollback_timeout: float | None = None,
         broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
-        self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes)
+        self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes, logger)
         # Per loop and endpoint: only one control connection at a time.
         self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, asyncio.Lock]]
         self._turns = weakref.WeakKeyDictionary()
@@ -213,9 +216,9 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             rolled back or reset, or has had an error of ``broken_codes``
         """
         if not (conn.in_order and conn.is_quiet()):
-            raise DiscardConnection(f'the connection to {endpoint!r} is closed or was not read to its end')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed or was not read to its end')
         self._refuse_useless(endpoint, conn)
-        if not self._needs_restoring(conn):
+        if not self._needs_restoring(endpoint, conn):
             return
         try:
             await _within(conn.reset() if self._resets_all else conn.restore(), self._rollback_timeout)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from gcpool._core import GuardedLogger
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -21,12 +22,15 @@ from gcpool.contrib._errors import (
     to_params,
 )
 from gcpool.contrib._generations import Generations
+from gcpool.contrib._one_place import OnePlace, Place
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
     FULL_RESET,
     advice_for,
     is_of_the_server,
+    is_refusal,
     is_useless_after,
 )
 from gcpool.exceptions import DiscardConnection
@@ -87,7 +91,7 @@ _STALE_SCHEMA = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCach
 _RESET_ROLE = 'SET SESSION AUTHORIZATION DEFAULT; RESET ROLE'
 
 
-class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):
+class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connection[RecordT]'], Generic[RecordT]):
     """Makes connections with :py:func:`asyncpg.connect`.
 
     A transaction that the user left open is rolled back when the connection is returned, by asyncpg's
@@ -100,7 +104,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`asyncpg.connect`, or a DSN, or a callable that receives the endpoint and returns either (it may be a
         coroutine function); or one such callable for all. It is looked up or called at each connect, so endpoints may
-        be added and credentials change.
+        be added and credentials change. For one place alone, a DSN, or a dict of its parameters: its endpoint is
+        ``'default'``, and also that of those who name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -123,7 +128,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
 
     def __init__(
         self,
-        dsn_params: DsnSource,
+        dsn_params: DsnSource | str | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,
@@ -131,6 +136,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         reset: Reset = 'rollback',
         broken_codes: Collection[str] = BROKEN_CODES,
     ) -> None:
+        dsn_params = self._as_source(dsn_params, text=True)
         check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._ping = ping
@@ -140,11 +146,23 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         # Of connections, and of their cached schema. Dropping that cache costs little, so it has no minimum interval.
         self._generations = Generations()
         self._schemas = Generations(interval=0.0)
+        self._open_transactions = OpenTransactionWarning(logger, 'begin none')
         self._resets_all = resets_all(reset)
         if self._resets_all:
             # Wraps a subclass's own create(): what that adds to a connection is for all of its users.
             self._create = self.create
             self.create = self._create_and_remember  # type: ignore[method-assign]
+
+    # Not ``broken_on_cancel``: asyncpg asks the server to end a statement that is cancelled, and is_broken() sees that,
+    # or a COPY that has not ended, in the state of the connection.
+
+    def is_refusal(self, endpoint: DbEndpoint, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+
+        :param endpoint: the endpoint of the attempt
+        :param exc: what ``create`` raised
+        """
+        return is_refusal(exc)
 
     async def _create_and_remember(self, endpoint: DbEndpoint, *args: Any, **kwargs: Any) -> 'Connection[RecordT]':
         conn = await self._create(endpoint, *args, **kwargs)
@@ -208,7 +226,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
             await asyncio.wait_for(conn.close(timeout=limit), limit)
         except _CONNECTION_ERRORS as exc:
             _abort(conn)
-            logger.debug('a connection to %r was aborted, it could not be closed: %r', endpoint, exc)
+            logger.debug('a connection to %r was aborted, it could not be closed: %r', shown(endpoint), exc)
         except BaseException:
             _abort(conn)
             raise
@@ -297,18 +315,19 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
         """
         self._check_fit(endpoint, conn)
         if (self._generations.any_retired or self._schemas.any_retired) and not await self._is_useful(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error of broken_codes')
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} is older than an error of broken_codes')
         if not self._resets_all and not conn.is_in_transaction():
             return
         try:
             if self._resets_all:
                 await self._undo_all(endpoint, conn)
             else:
+                self._open_transactions.about_to_roll_back(endpoint)
                 await asyncio.wait_for(_roll_back(conn), self._rollback_timeout)
         except _CONNECTION_ERRORS as exc:
             conn.terminate()
-            logger.warning('discarding a connection to %r that cannot be rolled back: %r', endpoint, exc)
-            raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
+            logger.warning('discarding a connection to %r that cannot be rolled back: %r', shown(endpoint), exc)
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} cannot be rolled back') from exc
         except BaseException:
             conn.terminate()
             raise
@@ -316,24 +335,26 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, 'Connection[RecordT]
     @staticmethod
     def _check_fit(endpoint: DbEndpoint, conn: Any) -> None:
         if conn.is_closed():
-            raise DiscardConnection(f'a connection to {endpoint!r} was returned closed')
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned closed')
         if is_lost_or_busy(conn):
             # Not aborted here: while it is being closed, the server can be told to cancel.
-            raise DiscardConnection(f'a connection to {endpoint!r} was returned in the middle of a statement')
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned in the middle of a statement')
         if CopyWatch.saw_unfinished(conn):
             cancel_copy(conn)
-            raise DiscardConnection(f'a connection to {endpoint!r} was returned in the middle of a COPY')
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned in the middle of a COPY')
         if has_ended_unnoticed(conn):
-            logger.warning('discarding a connection to %r whose transaction() was ended by SQL', endpoint)
-            raise DiscardConnection(f'the transaction() of a connection to {endpoint!r} was ended by SQL')
+            logger.warning('discarding a connection to %r whose transaction() was ended by SQL', shown(endpoint))
+            raise DiscardConnection(f'the transaction() of a connection to {shown(endpoint)!r} was ended by SQL')
 
     async def _undo_all(self, endpoint: DbEndpoint, conn: Any) -> None:
         additions = Additions.of(conn)
         if not additions.restore(conn):
-            raise DiscardConnection(f"the type codecs of a connection to {endpoint!r} were changed, reset='full'")
+            raise DiscardConnection(
+                f"the type codecs of a connection to {shown(endpoint)!r} were changed, reset='full'"
+            )
         statements = FULL_RESET
         if conn.is_in_transaction():
-            logger.warning('rolling back a transaction that was left open on a connection to %r', endpoint)
+            logger.warning('rolling back a transaction that was left open on a connection to %r', shown(endpoint))
             statements = f'ROLLBACK; {FULL_RESET}'
         # asyncpg's own reset does the same.
         conn._top_xact = None  # noqa: SLF001

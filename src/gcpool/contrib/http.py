@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import TypeGuard
 
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._endpoints import HIGHEST_PORT, normal_host
 from gcpool.contrib._errors import advice_for_os_error, raise_connect_error, raise_connect_timeout
 from gcpool.contrib._http_connection import PooledConnection, PooledHttpConnection, PooledHttpsConnection
@@ -70,6 +71,19 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         if ':' in host:
             host = f'[{host}]'
         return f'{scheme}://{host}' if port == _DEFAULT_PORTS[scheme] else f'{scheme}://{host}:{port}'
+
+    def describe_endpoint(self, endpoint: HttpEndpoint) -> object:
+        """Return what messages show of an endpoint: a URL without a user's name and password.
+
+        ``create`` refuses such a URL, but a program may ask for one.
+
+        :param endpoint: as the pool knows it
+        """
+        return shown(endpoint)
+
+    # Neither ``is_refusal``: a web server that is full accepts the connection, and says so in its response (503), or it
+    # does not accept it, which looks like a server that is down. Nor ``broken_on_cancel``: the connections record which
+    # response is outstanding, and is_broken() looks at that.
 
     def create(self, endpoint: HttpEndpoint, timeout: float | None = None) -> Connection:
         """Resolve the host name, connect to its addresses in turn until one answers; with ``https`` shake hands.
@@ -133,7 +147,7 @@ class HttpConnectionManager(BaseConnectionManager[HttpEndpoint, Connection]):
         pooled = _pooled(conn)
         reason = pooled.why_unfit()
         if reason is not None:
-            raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is unfit: {reason}')
         pooled.timeout = self._timeout
         if pooled.sock.gettimeout() != self._timeout:
             pooled.sock.settimeout(self._timeout)

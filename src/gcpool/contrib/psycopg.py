@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 from gcpool.contrib._attempts import Attempts, deadline_after
 from gcpool.contrib._errors import BAD_PARAMS, look_up, raise_connect_timeout
 from gcpool.contrib._goodbye import wait_for_end
+from gcpool.contrib._one_place import Place
 from gcpool.contrib._postgres import BROKEN_CODES
 from gcpool.contrib._sockets import time_to_answer
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -61,6 +62,7 @@ DbEndpoint: TypeAlias = str
 
 _EndpointT = TypeVar('_EndpointT', bound=Hashable)
 _DefaultEndpointT = TypeVar('_DefaultEndpointT', bound=Hashable)
+_OwnConnT = TypeVar('_OwnConnT', bound=Connection[Any])
 _ConnT = TypeVar('_ConnT', bound=Connection[Any])
 
 
@@ -76,7 +78,8 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
     :param conninfo: how to reach each endpoint (any hashable; often a name for the database): a mapping of endpoints to
         connection strings, or to mappings of the parameters of :py:meth:`psycopg.Connection.connect`, or to callables
         that receive the endpoint and return either; or one such callable for all. It is looked up or called at each
-        connect, so endpoints may be added and credentials change.
+        connect, so endpoints may be added and credentials change. For one place alone, a connection string, or a dict
+        of its parameters: its endpoint is ``'default'``, and also that of those who name none (``default_endpoint``).
     :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
     :param connection_class: the class whose ``connect`` is called: psycopg's own, or a subclass of it
     :param configure: called with each new connection; it must leave no transaction open. Its waits for the server are
@@ -125,6 +128,35 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         kwargs: Mapping[str, Any] | None = None,
         connection_class: type[_ConnT],
         configure: Callable[[_ConnT], object] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        broken_codes: Collection[str] = BROKEN_CODES,
+        cancel_timeout: float = CANCEL_TIMEOUT,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: 'ConnectionManager[str, Connection[TupleRow]]',
+        conninfo: str | Place,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        configure: Callable[[Connection[TupleRow]], object] | None = None,
+        ping: bool = False,
+        rollback_timeout: float | None = None,
+        reset: Literal['rollback', 'full'] = 'rollback',
+        broken_codes: Collection[str] = BROKEN_CODES,
+        cancel_timeout: float = CANCEL_TIMEOUT,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: 'ConnectionManager[str, _OwnConnT]',
+        conninfo: str | Place,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        connection_class: type[_OwnConnT],
+        configure: Callable[[_OwnConnT], object] | None = None,
         ping: bool = False,
         rollback_timeout: float | None = None,
         reset: Literal['rollback', 'full'] = 'rollback',

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import Attempts, deadline_after
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     check_source,
@@ -24,6 +25,8 @@ from gcpool.contrib._generations import Generations
 from gcpool.contrib._goodbye import wait_for_end
 from gcpool.contrib._latch import Latch
 from gcpool.contrib._libpq import ASK_AGAIN, CANCEL_TIMEOUT, LOOK, LibpqCancel, LibpqSession, ask_in_thread
+from gcpool.contrib._one_place import OnePlace, Place
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import bounded_seconds, check_codes, resets_all, time_limit
 from gcpool.contrib._postgres import (
     BROKEN_CODES,
@@ -31,6 +34,7 @@ from gcpool.contrib._postgres import (
     MOST_MESSAGES,
     advice_for,
     is_of_the_server,
+    is_refusal,
     is_stale_plan,
     is_useless_after,
     may_show_password,
@@ -88,7 +92,7 @@ class _Session(LibpqSession):
     state: _State | None = None
 
 
-class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
+class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection]):
     """Makes connections with :py:func:`psycopg2.connect`.
 
     A transaction that the user left open is rolled back when the connection is returned. Session settings
@@ -98,6 +102,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`psycopg2.connect`, or a DSN, or a callable that receives the endpoint and returns either; or one such
         callable for all. It is looked up or called at each connect, so endpoints may be added and credentials change.
+        For one place alone, a DSN, or a dict of its parameters: its endpoint is ``'default'``, and also that of those
+        who name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -121,7 +127,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
 
     def __init__(
         self,
-        dsn_params: DsnSource,
+        dsn_params: DsnSource | str | Place,
         *,
         ping: bool = False,
         rollback_timeout: float | None = None,
@@ -129,6 +135,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         broken_codes: Collection[str] = BROKEN_CODES,
         cancel_timeout: float = CANCEL_TIMEOUT,
     ) -> None:
+        dsn_params = self._as_source(dsn_params, text=True)
         check_source(dsn_params, 'dsn_params', or_callable=True)
         self._dsn_params = dsn_params
         self._attempts = Attempts()
@@ -139,6 +146,19 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
         self._cancel_timeout = bounded_seconds('cancel_timeout', cancel_timeout)
         self._sessions: WeakKeyDictionary[Connection, _Session] = WeakKeyDictionary()
         self._generations = Generations()
+        self._open_transactions = OpenTransactionWarning(logger)
+
+    # Not ``broken_on_cancel``: an interruption does not reach a thread before libpq has the answer, unless it waits by
+    # a wait callback. Then psycopg2 closes the connection, or its status is that of a running statement.
+
+    def is_refusal(self, endpoint: DbEndpoint, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has no connection left, for anybody or for this user.
+
+        :param endpoint: the endpoint of the attempt
+        :param exc: what ``create`` raised. libpq passes on the server's message, but not its code: if the server's
+            messages are not in English (``lc_messages``), this is False.
+        """
+        return is_refusal(exc)
 
     def create(self, endpoint: DbEndpoint, timeout: float | None = None) -> Connection:
         """Connect.
@@ -274,13 +294,18 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             a statement or of a two-phase commit)
         """
         if conn.closed:
-            raise DiscardConnection(f'a connection to {endpoint!r} was returned closed')
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} was returned closed')
         if self._generations.any_retired and self._is_retired(endpoint, conn):
-            raise DiscardConnection(f'a connection to {endpoint!r} is older than an error that discredits its server')
+            raise DiscardConnection(
+                f'a connection to {shown(endpoint)!r} is older than an error that discredits its server'
+            )
         try:
             if _is_ready(conn) and not self._resets_all:
                 return
             with cut_off_after(lambda: _shut_down(conn), self._rollback_timeout) as was_cut_off:
+                if conn.get_transaction_status() == extensions.TRANSACTION_STATUS_INTRANS:
+                    # Not after a statement that failed: nobody could have committed that.
+                    self._open_transactions.about_to_roll_back(endpoint)
                 _roll_back(conn)
                 if self._resets_all:
                     session = self._sessions.get(conn)
@@ -288,8 +313,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, Connection]):
             if was_cut_off():
                 raise psycopg2.OperationalError('the server did not answer in time')
         except psycopg2.Error as exc:
-            logger.warning('discarding a connection to %r that cannot be rolled back: %s', endpoint, exc)
-            raise DiscardConnection(f'a connection to {endpoint!r} cannot be rolled back') from exc
+            logger.warning('discarding a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
+            raise DiscardConnection(f'a connection to {shown(endpoint)!r} cannot be rolled back') from exc
         except BaseException:
             self._end(conn)
             raise

@@ -8,11 +8,13 @@ from typing import Any, Literal, NoReturn
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import errors_in, look_up, raise_bad_params, raise_connect_timeout, to_params
 from gcpool.contrib._latch import Latch
 from gcpool.contrib._mysql import BAD_ARGUMENTS, BROKEN_CODES, CLOSING_IN_CREATE, KILLED_MEANWHILE, error_number
 from gcpool.contrib._mysql_control import control_params, steps_to_kill
 from gcpool.contrib._mysql_manager import ManagerBase, raise_refused
+from gcpool.contrib._one_place import Place
 from gcpool.contrib._sockets import time_to_answer
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
 from gcpool.managers import SyncConnectionManager as BaseConnectionManager
@@ -48,7 +50,9 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     :param params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`pymysql.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
-        change, a callable that is called with the endpoint at each connect and returns the parameters.
+        change, a callable that is called with the endpoint at each connect and returns the parameters. Or a dict of
+        the parameters of one place alone: its endpoint is ``'default'``, and also that of those who name none
+        (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.
@@ -71,7 +75,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
 
     def __init__(
         self,
-        params: DbParameters,
+        params: DbParameters | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,
@@ -79,7 +83,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         rollback_timeout: float | None = None,
         broken_codes: Collection[int] = BROKEN_CODES,
     ) -> None:
-        self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes)
+        self._set_up(params, ping, close_timeout, reset, rollback_timeout, broken_codes, logger)
         # Only one control connection at a time per endpoint: that of the first in its queue. And per process, because a
         # forked child does not have the threads. The queues are dicts, whose pop() is atomic.
         self._queues: dict[tuple[Hashable, int], dict[Latch, None]] = {}
@@ -213,11 +217,11 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
             rolled back or reset, or has had an error of ``broken_codes``
         """
         if not conn.open:
-            raise DiscardConnection(f'the connection to {endpoint!r} is closed')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed')
         if not conn.in_order or conn.has_unread():
-            raise DiscardConnection(f'the connection to {endpoint!r} has an answer that was not read to its end')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} has an answer that was not read to its end')
         self._refuse_useless(endpoint, conn)
-        if not self._needs_restoring(conn):
+        if not self._needs_restoring(endpoint, conn):
             return
         try:
             with conn.limited(self._rollback_timeout):
@@ -274,7 +278,7 @@ def _raise_early_timeout(endpoint: DbEndpoint, exc: err.MySQLError, origin: Time
         # It was the system's own limit.
         raise_connect_timeout(endpoint, exc, None)
     raise ConnectTimeout(
-        f'no connection to endpoint {endpoint!r} could be made: the server was silent for the {name} of its '
+        f'no connection to endpoint {shown(endpoint)!r} could be made: the server was silent for the {name} of its '
         f'parameters, {seconds:g} s: {exc}; is the server reachable, or is that limit too short?',
         endpoint,
     ) from exc

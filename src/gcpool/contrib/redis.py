@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from typing import Any, Literal, NoReturn
 
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import (
     BAD_PARAMS,
     advice_for_os_error,
@@ -27,6 +28,7 @@ from gcpool.contrib._errors import (
     raise_connect_timeout,
     to_params,
 )
+from gcpool.contrib._one_place import OnePlace, Place
 from gcpool.contrib._parameters import check_codes, finite_time_limit, resets_all, time_limit
 from gcpool.contrib._sockets import time_to_answer
 from gcpool.exceptions import DiscardConnection
@@ -81,6 +83,9 @@ AsyncEndpoints = (
 #: What redis-py raises for invalid parameters, for some of them (an encoding) only when it connects.
 _BAD_ARGUMENTS = (*BAD_PARAMS, AttributeError, LookupError)
 
+# What a server says that has reached its maxclients.
+_REFUSAL = 'max number of clients reached'
+
 #: One of redis-py's connections, which knows whether it is fit for the next user.
 Connection = PooledConnection
 #: The same for asyncio.
@@ -96,7 +101,7 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
         advice = 'check user name and password, and whether the server requires any'
     elif isinstance(exc, redis.BusyLoadingError):
         advice = 'the server is loading its data: try again when it is done'
-    elif 'max number of clients' in str(exc):
+    elif _REFUSAL in str(exc):
         advice = "the server has reached its maxclients: lower the pools' sizes, or raise maxclients"
     elif isinstance(exc, redis.ResponseError):
         advice = 'check the number of the database, and what the user may do'
@@ -111,8 +116,10 @@ def _raise_error(endpoint: Hashable, exc: redis.RedisError, timeout: float | Non
     raise_connect_error(endpoint, exc, advice)
 
 
-class _ManagerBase:
+class _ManagerBase(OnePlace):
     """The state and decisions of the managers of both runtimes."""
+
+    # Not ``broken_on_cancel``: the connections count the replies that were not read, and is_broken() looks at that.
 
     def _set_up(
         self,
@@ -122,12 +129,21 @@ class _ManagerBase:
         reset_timeout: float | None,
         broken_codes: Collection[str],
     ) -> None:
+        endpoints = self._as_source(endpoints, text=True)
         check_source(endpoints, 'endpoints', or_callable=True)
         self._endpoints = endpoints
         self._ping = ping
         self._resets = resets_all(reset)
         self._reset_timeout = time_limit('reset_timeout', reset_timeout)
         self._servers = Servers(check_codes(broken_codes, str))
+
+    def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has reached its ``maxclients``.
+
+        :param endpoint: the endpoint of the attempt
+        :param exc: what ``create`` raised
+        """
+        return any(isinstance(error, redis.RedisError) and _REFUSAL in str(error) for error in errors_in(exc))
 
     def _is_fit(self, conn: PooledConnection | AsyncPooledConnection) -> bool:
         """Whether an idle connection may be served, as far as its recorded state tells."""
@@ -156,7 +172,9 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         (``rediss://`` for TLS, ``unix://`` for a Unix socket) or the parameters of :py:class:`redis.Connection`; these
         may include ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or, for credentials that
         change, a function that receives the endpoint and returns one of these; it is called at each connect, and raises
-        KeyError for an unknown endpoint.
+        KeyError for an unknown endpoint. Or, for one place alone, a URL, or a dict of its parameters with ``host``,
+        ``port`` or ``path``: its endpoint is ``'default'``, and also that of those who name none
+        (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it; this does not notice a dead server behind a proxy that keeps the connection open.
     :param reset: 'rollback' closes a connection whose session is not as the handshake left it. 'full' keeps it: when a
@@ -173,7 +191,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: Endpoints | str | Place,
         *,
         ping: bool = False,
         reset: Literal['rollback', 'full'] = 'rollback',
@@ -275,7 +293,7 @@ class AsyncRedisConnectionManager(_ManagerBase, AsyncConnectionManager[RedisEndp
 
     def __init__(
         self,
-        endpoints: AsyncEndpoints,
+        endpoints: AsyncEndpoints | str | Place,
         *,
         ping: bool = False,
         close_timeout: float | None = 1.0,
@@ -376,7 +394,7 @@ _NOT_LOST = (
 
 def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
     return DiscardConnection(
-        f'the connection to {endpoint!r} could not be reset ({type(exc).__name__}: {exc}): '
+        f'the connection to {shown(endpoint)!r} could not be reset ({type(exc).__name__}: {exc}): '
         "reset='full' needs RESET of Redis 6.2, and credentials that are still valid"
     )
 
@@ -384,5 +402,5 @@ def _not_reset(endpoint: Hashable, exc: redis.RedisError) -> DiscardConnection:
 def _take_back(endpoint: Hashable, conn: PooledConnection | AsyncPooledConnection) -> None:
     reason = conn.why_unfit(conn.is_connected)
     if reason is not None:
-        raise DiscardConnection(f'the connection to {endpoint!r} is unfit: {reason}')
+        raise DiscardConnection(f'the connection to {shown(endpoint)!r} is unfit: {reason}')
     conn.take_client_back()

@@ -21,8 +21,10 @@ from typing import Literal
 
 from gcpool._core import GuardedLogger
 from gcpool.contrib._attempts import deadline_after, time_left
+from gcpool.contrib._descriptions import shown
 from gcpool.contrib._errors import BAD_PARAMS, errors_in, raise_connect_error
 from gcpool.contrib._generations import Generations
+from gcpool.contrib._open_transactions import OpenTransactionWarning
 from gcpool.contrib._parameters import Reset, check_codes, resets_all, some_seconds
 from gcpool.contrib._sqlite_connection import LONGEST_END, PooledConnection, fetch_one, is_closed, roll_back
 from gcpool.exceptions import ConnectTimeout, DiscardConnection
@@ -70,6 +72,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
 
     The connections may be used in any thread: a pool gives each to one at a time.
 
+    :param database: the endpoint of those who name none (``default_endpoint``); None for no such endpoint
     :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
         ``busy_timeout`` (milliseconds)
     :param detect_types: see :py:func:`sqlite3.connect`
@@ -94,6 +97,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
     def __init__(
         self,
         *,
+        database: SqliteEndpoint | None = None,
         timeout: float = 5.0,
         detect_types: int = 0,
         isolation_level: IsolationLevel = 'DEFERRED',
@@ -122,6 +126,9 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         self._closes_at_release = resets_all(reset)
         self._broken_codes = check_codes(broken_codes, int)
         self._generations = Generations()
+        self._open_transactions = OpenTransactionWarning(logger)
+        if database is not None:
+            self.default_endpoint = database
 
     def normalize(self, endpoint: SqliteEndpoint) -> SqliteEndpoint:
         """Return the normal spelling of an endpoint: the absolute path as text, so that each file has one endpoint
@@ -147,6 +154,18 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
         except OSError:
             # The current directory no longer exists, and so the file does not either: create() raises.
             return path
+
+    def describe_endpoint(self, endpoint: SqliteEndpoint) -> object:
+        """Return what messages show of an endpoint: of a URI only the parameters that SQLite itself knows.
+
+        SQLite's encrypting builds take the key as another one.
+
+        :param endpoint: path, or URI
+        """
+        return shown(endpoint)
+
+    # Neither ``is_refusal``: SQLite has no limit on connections. Nor ``broken_on_cancel``: without a server, no answer
+    # can be outstanding.
 
     def create(self, endpoint: SqliteEndpoint, timeout: float | None = None) -> PooledConnection:
         """Open a database and set the pragmas.
@@ -221,8 +240,8 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             except sqlite3.OperationalError as exc:
                 if bounded and _is_busy(exc):
                     raise ConnectTimeout(
-                        f'no connection to endpoint {endpoint!r} could be made in time: it was locked too long for '
-                        f'{statement!r}; who holds a transaction open?',
+                        f'no connection to endpoint {shown(endpoint)!r} could be made in time: it was locked too long '
+                        f'for {statement!r}; who holds a transaction open?',
                         endpoint,
                     ) from exc
                 raise
@@ -280,23 +299,27 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
             ``reset`` is ``'full'``
         """
         if is_closed(conn):
-            raise DiscardConnection(f'the connection to {endpoint!r} is closed')
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} is closed')
         try:
             if not conn.take_back():
-                raise DiscardConnection(f'another thread is executing a statement with the connection to {endpoint!r}')
+                raise DiscardConnection(
+                    f'another thread is executing a statement with the connection to {shown(endpoint)!r}'
+                )
             if self._closes_at_release:
-                raise DiscardConnection(f"reset='full' closes the connection to {endpoint!r}")
+                raise DiscardConnection(f"reset='full' closes the connection to {shown(endpoint)!r}")
             if self._generations.any_retired and self._is_retired(endpoint, conn):
-                raise DiscardConnection(f'the connection to {endpoint!r} is older than an error of broken_codes')
+                raise DiscardConnection(f'the connection to {shown(endpoint)!r} is older than an error of broken_codes')
             if conn.in_transaction:
+                if conn.is_left_open:
+                    self._open_transactions.about_to_roll_back(endpoint)
                 roll_back(conn)
         except DiscardConnection:
             # dispose() closes it.
             raise
         except sqlite3.Error as exc:
-            logger.warning('closing a connection to %r that cannot be rolled back: %s', endpoint, exc)
+            logger.warning('closing a connection to %r that cannot be rolled back: %s', shown(endpoint), exc)
             conn.close()
-            raise DiscardConnection(f'the connection to {endpoint!r} cannot be rolled back') from exc
+            raise DiscardConnection(f'the connection to {shown(endpoint)!r} cannot be rolled back') from exc
         except BaseException:
             conn.close()
             raise
