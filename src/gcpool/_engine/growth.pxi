@@ -148,6 +148,7 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     # A size of 0 unpins.
     cdef EndpointPool ep
     cdef Chain notified = Chain(NULL, NULL, 0)
+    ensure_pins(core)
     while True:
         ep = find_or_add_pool(core, endpoint) if size else find_pool(core, endpoint)
         if ep is None:
@@ -202,8 +203,9 @@ cdef void take_fill_watchers(PoolCore core, Chain *notified) noexcept:
         p = following
 
 
-cdef bint watch_filled(PoolCore core, Waiter w) noexcept:
+cdef bint watch_filled(PoolCore core, Waiter w) except -1:
     cdef bint watches
+    ensure_pins(core)
     gcp_lock(&core.lock)
     watches = core.unfilled > 0 and not core.is_closed and add_watcher(core, w, &core.fill_watchers)
     gcp_unlock(&core.lock)
@@ -225,6 +227,13 @@ cdef list unfilled_endpoints(PoolCore core):
         if unfilled:
             found.append((ep.endpoint, has, wanted))
     return found
+
+
+cdef inline int ensure_pins(PoolCore core) except -1:
+    # No lock is held. Whatever a forked child may do first with the pool calls this.
+    if core.pins_epoch != core.fork_epoch:
+        enter_pins(core, read_clock(core))
+    return 0
 
 
 cdef int enter_pins(PoolCore core, double now) except -1:
