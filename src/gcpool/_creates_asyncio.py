@@ -51,9 +51,9 @@ class AsyncCreates(AsyncPool):
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
     def _call_workers(self) -> bool:
-        loop = self._bound_loop
+        loop = self._bind_running_loop()
         if loop is None:
-            # The pool was not used in a loop yet. What is to be created is begun at its first use there.
+            # warm_up() was called where no loop runs. What is to be created is begun when a loop first uses the pool.
             return True
         if loop.is_closed() or self._core.now() < self._creates_paused_until:
             return False
