@@ -244,7 +244,11 @@ cdef Settled settle(
         update_wants_slot(core, ep)
     else:
         push_idle(core, ep, e, used_at, becomes_core(core, ep))
-        settled.wake = schedule_locked(&core.deadlines, e, deadline_of(core, e, now))
+        # Of a pinned endpoint that is earlier than deadline_of(). With that for a key, keep_if_simple() would leave each
+        # of its releases to this function.
+        settled.wake = schedule_locked(
+            &core.deadlines, e, deadline_if_idle(core, e, e.state == IDLE_CORE, used_at)
+        )
     return settled
 
 
