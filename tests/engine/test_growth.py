@@ -284,6 +284,39 @@ def test_an_unpinned_endpoint_is_forgotten() -> None:
     assert pool.core.next_timer() == float('inf')
 
 
+def test_the_connections_of_an_unpinned_endpoint_are_due_after_their_idle_time() -> None:
+    called: list[float] = []
+    pool = Pool(min_size=1, wake_collector=lambda: called.append(pool.now))
+    pool.core.pin('a', 2, pool.now)
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    assert pool.core.next_due() == 100.0
+    called.clear()
+    pool.core.pin('a', 0, pool.now)
+    assert called == [0.0]
+    pool.now = 10.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
+    pool.run_timers()
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_a_release_to_a_pinned_endpoint_does_not_change_what_is_due() -> None:
+    called: list[float] = []
+    pool = Pool(min_size=1, wake_collector=lambda: called.append(pool.now))
+    pool.core.pin('a', 2, pool.now)
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    called.clear()
+    for pool.now in (1.0, 20.0, 21.0):
+        pool.core.release(pool.acquire('a').entry, pool.now)
+        pool.core.check_invariants()
+        assert pool.core.next_due() == 100.0
+    assert called == []
+    pool.core.pin('a', 0, pool.now)
+    pool.now = 32.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
+
+
 def test_several_may_wait_until_all_are_filled() -> None:
     pool = Pool()
     pool.core.pin('a', 1, pool.now)

@@ -93,9 +93,14 @@ cdef inline double used_last(EndpointPool ep) noexcept:
     return at
 
 
+cdef inline bint is_pinned(EndpointPool ep) noexcept:
+    # ep.lock is held.
+    return ep.growth is not None and ep.growth.pinned > 0
+
+
 cdef inline bint is_busy(EndpointPool ep) noexcept:
     # ep.lock is held. Whether the endpoint is live, however long ago a connection was returned.
-    return out_count(ep) > 0 or ep.waiting > 0 or (ep.growth is not None and ep.growth.pinned > 0)
+    return out_count(ep) > 0 or ep.waiting > 0 or is_pinned(ep)
 
 
 cdef int minimum_of(PoolCore core, EndpointPool ep, double now) noexcept:
@@ -148,6 +153,7 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     # A size of 0 unpins.
     cdef EndpointPool ep
     cdef Chain notified = Chain(NULL, NULL, 0)
+    cdef bint wake = False
     ensure_pins(core)
     while True:
         ep = find_or_add_pool(core, endpoint) if size else find_pool(core, endpoint)
@@ -170,11 +176,15 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     ep.core_size = max(core.core_size, size)
     note_filled(core, ep, &notified)
     note_short(core, ep, now)
+    if size == 0:
+        wake = reschedule_core_locked(core, ep, now)
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
     dispatch(core, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
     notify_all(core, &notified)
+    if wake and core.wake_collector is not None:
+        call_collector(core)
     return 0
 
 
