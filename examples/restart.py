@@ -50,9 +50,11 @@ class Server:
         await asyncio.sleep(0)
 
 
-async def alarm(pool: object, endpoint: TcpStreamEndpoint, error: BaseException) -> None:
+async def alarm(
+    pool: ConnectionPool[TcpStreamEndpoint, Stream], endpoint: TcpStreamEndpoint, error: BaseException
+) -> None:
     """Tell somebody that the server has been away for too long. A coroutine function, so it may use the network."""
-    print('alarm:', type(error).__name__)
+    print(f'alarm: {endpoint[0]} is away, {type(error).__name__}; waiting: {pool.get_stats()["waiting"]}')
 
 
 async def main() -> None:
@@ -94,7 +96,6 @@ async def main() -> None:
 
     await pool.close()
     await server.stop()
-    print('errors that reached a request: 0')
 
 
 if __name__ == '__main__':
