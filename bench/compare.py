@@ -18,6 +18,7 @@ from . import (
     cases_operations,
     cases_outage,
     cases_queue,
+    cases_sizes,
     interpreter,
     report,
 )
@@ -46,6 +47,8 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
         'create': cases_endpoints.create,
         'close': cases_endpoints.close,
         'memory': cases_endpoints.memory,
+        'hot_endpoint': cases_sizes.hot_endpoint,
+        'two_tenants': cases_sizes.two_tenants,
     }
     for workers, connections, hold in _MIXTURES:
         name = f'contention_{workers}_on_{connections}_hold_{hold * 1e6:.0f}us'

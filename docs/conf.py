@@ -6,6 +6,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 import gcpool
+from gcpool import _limits
 
 project = 'gcpool'
 author = 'The gcpool developers'
@@ -37,12 +38,15 @@ myst_enable_extensions = ['deflist']
 myst_heading_anchors = 3
 
 
-def leave_out_private_parameters(*event: Any) -> tuple[str | None, str | None]:
-    """Show no parameter that is there for the tests."""
+def shown_signature(*event: Any) -> tuple[str | None, str | None]:
+    """Show no parameter that is there for the tests, and the numbers behind the names of the defaults."""
     signature, returns = event[-2:]
-    return signature and re.sub(r', _\w+: [^=]+ = [^,)]+', '', signature), returns
+    if signature:
+        signature = re.sub(r', _\w+: [^=]+ = [^,)]+', '', signature)
+        signature = re.sub(r'= (DEFAULT_\w+)', lambda match: f'= {getattr(_limits, match[1])!r}', signature)
+    return signature, returns
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect('autodoc-process-signature', leave_out_private_parameters)
+    app.connect('autodoc-process-signature', shown_signature)

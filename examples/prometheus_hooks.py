@@ -89,7 +89,7 @@ class PoolCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
         stats = self._pool.get_stats()
-        for gauge in ('size', 'idle', 'acquired', 'waiting', 'endpoints'):
+        for gauge in ('size', 'idle', 'acquired', 'waiting', 'endpoints', 'suspended'):
             now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Current value of {gauge}', labels=['pool'])
             now.add_metric([self._name], stats.pop(gauge))
             yield now

@@ -11,8 +11,11 @@ import re
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Seconds that nothing here takes unless something is broken. No test waits for them to pass.
@@ -155,6 +158,28 @@ def collect_garbage() -> None:
         gone = weakref.ref(Cycle())
         gc.collect()
         collected = gone() is None
+
+
+@contextmanager
+def dropped_pools() -> Iterator[list[str]]:
+    """For tests of what becomes of a pool that nobody closes: the warning about that may come in here, and no other.
+
+    :return: the warnings that have come
+    """
+    texts: list[str] = []
+
+    def note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        # Only the text: the warning itself refers to the pool.
+        texts.append(f'{category.__name__}: {message}')
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('always')
+        warnings.showwarning = note
+        yield texts
+    assert [text for text in texts if not DROPPED.fullmatch(text)] == []
+
+
+DROPPED = re.compile(r'ResourceWarning: <.*> was dropped and never closed: .*')
 
 
 def program_environment() -> dict[str, str]:

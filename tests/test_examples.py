@@ -40,11 +40,18 @@ EXPECTED = {
         r'(connecting to primary\n){2,4}rows and sum: \(100, 4950\)\nacquired: 104\n'
         r'connections created, at most 4: [234]\n'
     ),
+    'callables_pool': r'notes: 100\nconnections created, at most 4: [1234]\n',
     'custom_manager': (
         r'set: OK\nget: 42\nconnections created: 1\n'
         r'abandoned: timed out\nget: 42\nconnections created: 2\n'
         r'refused: wrong password\nconnections in the pool: 0\n'
     ),
+    'detach_pool': r'time: noon\ntime: noon\nnews 1\nnews 2\nnews 3\ncreated, detached, closed: 2 1 1\n',
+    'failover': (
+        r'a request that began before: old server\nconnection 1 to the old server is closed\n'
+        r'a request that waited: new server\nconnection 2 to the new server is closed\n'
+    ),
+    'graceful_shutdown': (r'still in use: 1\na new request is refused\nthe request is finished\nconnections left: 0\n'),
     'gevent_pool': (
         r'right answers: 100\nacquired: 105\nstill in use or waiting: 0\nconnections created, at most 5: [12345]\n'
     ),
@@ -64,6 +71,7 @@ EXPECTED = {
         r'gcpool_pool_acquired{pool="echo"} 1\.0\n'
         r'gcpool_pool_waiting{pool="echo"} 0\.0\n'
         r'gcpool_pool_endpoints{pool="echo"} 1\.0\n'
+        r'gcpool_pool_suspended{pool="echo"} 0\.0\n'
         r'gcpool_pool_acquires_total{pool="echo"} 4\.0\n'
         r'(gcpool_pool_\w+_total{pool="echo"} [012]\.0\n)+'
         r'in use after the end: 0\.0\n'

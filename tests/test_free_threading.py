@@ -16,7 +16,7 @@ from gcpool._core import PoolCore, Waiter
 from gcpool.exceptions import ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool
 from tests.conftest import FREE_THREADED, QUICK, gil_is_on
-from tests.support import PATIENCE, program_environment
+from tests.support import PATIENCE, dropped_pools, program_environment
 from tests.threads.runtime import spawn, until
 
 THREADS = 8
@@ -319,7 +319,8 @@ def test_pools_are_made_and_dropped_by_all_threads_at_once() -> None:
             if n % 3:
                 pool.close()
 
-    run_in_parallel(work)
+    with dropped_pools():
+        run_in_parallel(work)
 
 
 def test_a_pool_is_closed_by_some_while_others_use_it() -> None:

@@ -19,11 +19,18 @@ import gcpool.threading
 from gcpool._workers import closers
 from gcpool.exceptions import BaseError, PoolTimeout
 from tests.conftest import FREE_THREADED, QUICK, pool_threads
-from tests.support import PATIENCE, collect_garbage
+from tests.support import PATIENCE, collect_garbage, dropped_pools
 from tests.threads.runtime import spawn, until
 
 # Without the GIL each collection looks at all objects that there are.
 ROUNDS = 30 if QUICK else 100 if FREE_THREADED else 300
+
+
+@pytest.fixture(autouse=True)
+def pools_are_dropped() -> Iterator[None]:
+    """The tests are about pools that nobody closes: those with connections are warned of, and nothing else is."""
+    with dropped_pools():
+        yield
 
 
 class Connection:

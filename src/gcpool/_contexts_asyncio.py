@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import AsyncPool, Entry, logger
+from ._core import AsyncPool, Entry
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncContexts']
@@ -22,8 +22,8 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     if TYPE_CHECKING:
         # The methods of the runtime.
-        async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
-        async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
+        async def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT: ...
+        async def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
 
     async def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
@@ -31,7 +31,10 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
     @asynccontextmanager
     async def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> AsyncIterator[ConnectionT]:
         conn = await self.acquire(endpoint, timeout=timeout)
+        held: Entry | None = None
         try:
+            # None if the subclass hands out objects of its own.
+            held = self._core.entry_if_acquired(conn, endpoint)
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
@@ -42,7 +45,8 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
                     await self._judge(entry, exc)
             raise
         finally:
-            await self.release(conn, endpoint)
+            if held is None or not held.is_given_up:
+                await self.release(conn, endpoint)
 
     def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
         @wraps(function)
@@ -58,9 +62,13 @@ class AsyncContexts(AsyncPool, Generic[EndpointT, ConnectionT]):
             if not await self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
-            logger.error(
-                'is_broken() failed for a connection to %r, which is closed: %s: %s',
+            self._tell(
+                None,
                 entry.endpoint,
+                'is_broken() failed for a connection to %s, which is closed: %s: %s',
                 type(failure).__name__,
                 failure,
+                level='error',
+                error=failure,
+                traceback=True,
             )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import Entry, SyncPool, logger
+from ._core import Entry, SyncPool
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncContexts']
@@ -24,8 +24,8 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
 
     if TYPE_CHECKING:
         # The methods of the runtime.
-        def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
-        def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
+        def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT: ...
+        def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
 
     def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
@@ -33,7 +33,10 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
     @contextmanager
     def _connection_by_methods(self, endpoint: EndpointT, timeout: float | None) -> Iterator[ConnectionT]:
         conn = self.acquire(endpoint, timeout=timeout)
+        held: Entry | None = None
         try:
+            # None if the subclass hands out objects of its own.
+            held = self._core.entry_if_acquired(conn, endpoint)
             yield conn
         except BaseException as exc:
             if self._hooks_broken:
@@ -44,7 +47,8 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
                     self._judge(entry, exc)
             raise
         finally:
-            self.release(conn, endpoint)
+            if held is None or not held.is_given_up:
+                self.release(conn, endpoint)
 
     def _decorate(self, function: Callable[..., Any], endpoint: EndpointT, timeout: float | None) -> Callable[..., Any]:
         @wraps(function)
@@ -60,9 +64,13 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
             if not self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
-            logger.error(
-                'is_broken() failed for a connection to %r, which is closed: %s: %s',
+            self._tell(
+                None,
                 entry.endpoint,
+                'is_broken() failed for a connection to %s, which is closed: %s: %s',
                 type(failure).__name__,
                 failure,
+                level='error',
+                error=failure,
+                traceback=True,
             )

@@ -28,13 +28,16 @@ cimport cython
 from numbers import Real
 from types import CoroutineType
 
-from gcpool._coroutines import acquired, not_released, released
+from gcpool._coroutines import acquired, discarded, not_discarded, not_released, released
 from gcpool.exceptions import (
+    ConnectError,
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
     DiscardConnection,
     EventLoopMismatch,
 )
+from gcpool.managers import ROLLED_BACK
+from gcpool.observers import PoolEvent
 
 __all__ = [
     'AsyncConnectionContext',
@@ -57,11 +60,19 @@ cdef enum:          # Entry.state
     CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
     GONE
 
+cdef enum:          # PoolCore.restrictions, bits. If one is set, each acquire and release takes core.lock
+    NOT_OPEN = 1
+    SUSPENDED = 2   # nobody is served
+    FAILING = 4     # with SUSPENDED: acquires that begin are refused
+    RESUMING = 8    # waiters are served what became idle while the pool was suspended
+    CLOSED = 16
+
 cdef enum:          # Waiter.state
     FRESH
     QUEUED
     SERVED
-    REFUSED         # the pool is closed
+    REFUSED         # the pool is closed, or not open yet, or suspended: see Waiter.refusal
+    TURNED_AWAY     # too many waiters were queued already
     FAILED          # no connection could be created for it: Waiter.error
     ENDPOINT_DOWN   # the same, and nothing was tried: the endpoint is in an outage
     CANCELLED
@@ -95,8 +106,12 @@ include "_engine/waiter.pxi"
 include "_engine/directory.pxi"
 # The expiry queue: what is due, when the next is, and who is told.
 include "_engine/deadlines.pxi"
+# Which idle connection is closed for another endpoint.
+include "_engine/eviction.pxi"
 # What is to be closed, and by whom.
 include "_engine/disposal.pxi"
+# Why some releases have to take the pool's lock.
+include "_engine/release_watches.pxi"
 # How many connections are being closed for endpoints that want a slot.
 include "_engine/relief.pxi"
 # Whether an endpoint can be connected to: outages, and when the next attempt is due.
@@ -109,17 +124,25 @@ include "_engine/overtaking.pxi"
 include "_engine/slots.pxi"
 # What happens at its time.
 include "_engine/timers.pxi"
+# A signal handler that acquires while its own thread waits.
+include "_engine/nesting.pxi"
 # An acquire: what it gets, and how it ends.
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.
 include "_engine/releasing.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
+# A connection that is ready now, or none; discard and detach.
+include "_engine/taking.pxi"
 # What happens to the books in a forked child.
 include "_engine/fork.pxi"
-# close() and resize().
+# suspend() and resume().
+include "_engine/suspension.pxi"
+# drain().
+include "_engine/draining.pxi"
+# open(), close() and resize().
 include "_engine/lifecycle.pxi"
-# Who waits for a close, or for the pool to be empty.
+# Who waits for a close, for the end of a use, or for the pool to be empty.
 include "_engine/watchers.pxi"
 # Gauges and counters.
 include "_engine/statistics.pxi"
@@ -134,6 +157,8 @@ include "_engine/invariants.pxi"
 
 # A logger whose handlers can do no harm.
 include "_facade/log.pxi"
+# What happens to a pool: who is told, and how.
+include "_facade/observer.pxi"
 # Seconds: the clock, how long a close may take, what a caller may give as a timeout.
 include "_facade/time_limits.pxi"
 # What both pools have in common.
@@ -154,6 +179,10 @@ include "_facade/asyncio_context.pxi"
 include "_facade/manager_call.pxi"
 # What a task awaits: the rest of a release.
 include "_facade/release_coroutine.pxi"
+# A connection that is ready now, or none; discard and detach; a release that nobody awaits.
+include "_facade/taking.pxi"
+# A program's function in place of a manager's method.
+include "_facade/callables.pxi"
 # What the pool's own tasks run: the closes.
 include "_facade/disposal_tasks.pxi"
 # What a task awaits: to be served.

@@ -1,6 +1,6 @@
 """Native coroutines. The compiled part returns them where nothing is left to await."""
 
-__all__ = ['acquired', 'not_released', 'released']
+__all__ = ['acquired', 'discarded', 'not_discarded', 'not_released', 'released']
 
 
 async def acquired(conn: object) -> object:
@@ -21,6 +21,19 @@ async def not_released(exc: BaseException) -> None:
         del exc
 
 
+async def discarded() -> None:
+    """A discard that leaves nothing to close."""
+
+
+async def not_discarded(exc: BaseException) -> None:
+    """A discard that failed when it was called."""
+    try:
+        raise exc
+    finally:
+        del exc  # see not_released()
+
+
 # The warning about a coroutine that was never awaited shows these names.
 acquired.__qualname__ = 'ConnectionPool.connection'
+discarded.__qualname__ = not_discarded.__qualname__ = 'ConnectionPool.discard'
 released.__qualname__ = not_released.__qualname__ = 'ConnectionPool.release'

@@ -47,6 +47,7 @@ class AsyncCreates(AsyncPool):
     if TYPE_CHECKING:
 
         async def _grow_failed(self, ticket: Entry, error: BaseException) -> None: ...
+        def _task_name(self, job: str) -> str: ...
         def _begin_disposals(self, deadline: float | None = None) -> None: ...
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
@@ -70,7 +71,7 @@ class AsyncCreates(AsyncPool):
         self._timer.set(self)
         while (growing := self._take_growing()) is not None:
             # In an empty context: otherwise the connection would keep what the first request has put into its own.
-            task = Context().run(spawn, loop, Lane(partial(self._grow, growing)), 'gcpool-create')
+            task = Context().run(spawn, loop, Lane(partial(self._grow, growing)), self._task_name('create'))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -102,17 +103,22 @@ class AsyncCreates(AsyncPool):
             if is_being_cancelled():
                 raise
             # The manager has cancelled something of its own.
-            await self._grow_failed(ticket, PoolTimeout(f'create() for {ticket.endpoint!r} was cancelled: {exc}'))
+            text = self._observer.text(ticket.endpoint)
+            await self._grow_failed(ticket, PoolTimeout(f'create() for {text} was cancelled: {exc}'))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             # asyncio ends the loop's run, or the loop was closed.
             raise
         except BaseException as exc:
             error = exc
             if scope.expired():
-                error = PoolTimeout(
-                    f'create() for endpoint {ticket.endpoint!r} did not end within the create_timeout of '
-                    f'{seconds(self._create_timeout)}'
+                late = PoolTimeout(
+                    f'create() for endpoint {self._observer.text(ticket.endpoint)} did not end within the '
+                    f'create_timeout of {seconds(self._create_timeout)}'
                 )
+                late.pool, late.phase, late.limit = self._observer.name, 'creating', 'create_timeout'
+                late.endpoint = self._observer.shown(ticket.endpoint)
+                late.waited = self._create_timeout
+                error = late
             await self._grow_failed(ticket, error)
         else:
             self._tell_end_of_outage(ticket)

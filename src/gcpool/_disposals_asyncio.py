@@ -14,9 +14,9 @@ from ._core import (
     PARALLEL_DISPOSALS,
     AsyncPool,
     Disposal,
+    Entry,
     Lane,
     dispose_time,
-    logger,
 )
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
@@ -26,14 +26,14 @@ if sys.version_info >= (3, 11):
 else:
     from ._timeout310 import timeout_scope
 
-__all__ = ['DEAD_HOOK_TASK', 'AsyncDisposals', 'is_being_cancelled', 'set_limit', 'spawn', 'timeout_scope']
+__all__ = ['AsyncDisposals', 'is_being_cancelled', 'set_limit', 'spawn', 'timeout_scope']
 
 ResultT = TypeVar('ResultT')
 
-# The name of the tasks that call on_connection_dead, and the seconds that such a task gets to end when the pool is
-# closed without a limit.
-DEAD_HOOK_TASK = 'gcpool-dead'
-DEAD_HOOK_TIME = 1.0
+# How the names of the tasks end that call on_connection_dead and on_event, and the seconds that such a task gets to end
+# when the pool is closed without a limit.
+HOOK_TASKS = ('-dead', '-events')
+HOOK_TIME = 1.0
 
 
 def set_limit(scope: 'timeout_scope', seconds: float) -> None:
@@ -80,6 +80,9 @@ class AsyncDisposals(AsyncPool):
     _timer: CoreTimer
     _spawn = staticmethod(spawn)
 
+    def _task_name(self, job: str) -> str:
+        return f'gcpool-{self._observer.name}-{job}'
+
     def _call_workers(self) -> bool:
         raise NotImplementedError
 
@@ -109,9 +112,9 @@ class AsyncDisposals(AsyncPool):
         ended: set[asyncio.Task[Any]] = set()
         while left := self._own_tasks() - ended:
             # First the tasks that close connections: an on_connection_dead may wait for this very call to end.
-            closing = {task for task in left if task.get_name() != DEAD_HOOK_TASK}
+            closing = {task for task in left if not task.get_name().endswith(HOOK_TASKS)}
             tasks = closing or left
-            patience: float | None = None if closing else DEAD_HOOK_TIME
+            patience: float | None = None if closing else HOOK_TIME
             if deadline is not None:
                 patience = max(deadline - self._core.now(), LEAST_DISPOSE_TIME)
             _, at_work = await asyncio.wait(tasks, timeout=patience)
@@ -120,11 +123,49 @@ class AsyncDisposals(AsyncPool):
             if at_work:
                 _, at_work = await asyncio.wait(at_work, timeout=GRACE)
             if at_work:
-                logger.warning('closing the pool: tasks that did not end when they were cancelled: %d', len(at_work))
+                message = 'closing the pool: tasks that did not end when they were cancelled: %d'
+                self._tell_of_pool(None, message, len(at_work), level='warning')
                 return
             ended |= tasks
             # For the done callbacks of the tasks, which asyncio calls at the next turn of the loop at the latest.
             await asyncio.sleep(0)
+
+    def _end_closes_at_once(self) -> None:
+        """For terminate(), wherever it was called: have what is doomed closed in the pool's loop, or drop it."""
+        loop = self._bound_loop
+        if loop is not None and not loop.is_closed():
+            try:
+                # Also in the loop's own thread: a signal handler may run while the loop sleeps, and this wakes it.
+                loop.call_soon_threadsafe(self._spawn_disposals, self._core.now())
+            except RuntimeError:
+                # Another thread has closed the loop at this moment.
+                if not loop.is_closed():
+                    raise
+            else:
+                return
+        self._drop_connections()
+
+    def _drop_connections(self) -> None:
+        """Forget what is doomed: it belongs to a loop that is closed, so that nothing can be awaited there."""
+        core = self._core
+        dropped = 0
+        while self._tasks or core.doomed:
+            while self._tasks:
+                task = self._tasks.pop()
+                if not task.done():
+                    # asyncio would log that it was never done. What it was about to close goes back to the doomed.
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    task.get_coro().close()
+                del task
+            entry = core.take_doomed()
+            if entry is not None:
+                core.disposed(entry, core.now())
+                core.forget_closed(entry)
+                dropped += 1
+        if dropped:
+            self._tell_of_pool(
+                None, 'the event loop of the pool is closed: dropped %d connections of it', dropped, level='warning'
+            )
 
     def _own_tasks(self) -> 'set[asyncio.Task[Any]]':
         tasks: set[asyncio.Task[Any]] = set(self._tasks)
@@ -136,7 +177,12 @@ class AsyncDisposals(AsyncPool):
     def _begin_disposals(self, deadline: float | None = None) -> None:
         # The deadline is for threads, where the caller closes connections itself if no thread can be started.
         if self._core.doomed:
-            self._spawn_disposals()
+            try:
+                self._spawn_disposals()
+            except BaseException:
+                # A signal handler raised, and nobody would close these connections: once more.
+                self._spawn_disposals()
+                raise
 
     def _run_timers(self) -> None:
         """Do what is due in the core (CoreTimer), and what follows from that."""
@@ -175,7 +221,7 @@ class AsyncDisposals(AsyncPool):
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
-        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), 'gcpool-dispose')
+        task = spawn(loop, Lane(partial(self._dispose_in_turn, queue, deadline)), self._task_name('dispose'))
         self._tasks.add(task)
         task.add_done_callback(partial(self._lane_ended, queue))
         return task
@@ -231,7 +277,9 @@ class AsyncDisposals(AsyncPool):
         if deadline is not None:
             left = dispose_time(deadline, self._core.now())
             timeout = left if timeout is None else min(timeout, left)
-        endpoint = disposal.endpoint
+        entry: Entry = disposal.entry
+        begun = self._core.now()
+        error: BaseException | None = None
         try:
             if timeout is None:
                 await disposal
@@ -239,11 +287,10 @@ class AsyncDisposals(AsyncPool):
                 async with timeout_scope(None) as scope:
                     set_limit(scope, timeout)
                     await disposal
-        except (TimeoutError, asyncio.TimeoutError) as exc:
-            # The exception of the time limit has no text.
-            reason = str(exc) or f'the limit was {seconds(timeout)}'
-            logger.error('closing a connection to %r timed out: %s', endpoint, reason)
+        except asyncio.TimeoutError as exc:
+            # The exception of the time limit has no text. Before 3.11 it is none of Python's own class.
+            error = TimeoutError(str(exc) or f'the limit was {seconds(timeout)}')
+            error.__cause__ = exc
         except Exception as exc:
-            logger.error('closing a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
-        else:
-            logger.debug('connection to %r closed', endpoint)
+            error = exc
+        self._note_closed(entry, begun, error)

@@ -8,7 +8,7 @@ The half for threads is generated from the half for asyncio.
 import copy
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, Entry, SyncPool, Waiter, logger
+from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, Entry, SyncPool, Waiter
 from ._parameters import check_optional_seconds, check_pin
 from ._time_limits import get_deadline, seconds
 from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout, UnknownEndpoint
@@ -59,7 +59,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         core = self._core
         size = check_pin(size, core.min_size, core.max_size)
         if core.closed:
-            raise ConnectionPoolClosedError(f'the pool is closed: {endpoint!r} cannot be warmed up')
+            raise ConnectionPoolClosedError(f'the pool is closed: {self._observer.text(endpoint)} cannot be warmed up')
         core.pin(endpoint, size, core.now())
 
     def wait(self, timeout: float | None = 30.0) -> None:
@@ -86,11 +86,12 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
             raise ConnectionPoolClosedError('the pool is closed: there are no connections to wait for')
         if not filled:
             missing = core.unfilled_endpoints()
-            progress = ', '.join(f'{has} of {size} for {endpoint!r}' for endpoint, has, size in missing)
+            text = self._observer.text
+            progress = ', '.join(f'{has} of {size} for {text(endpoint)}' for endpoint, has, size in missing)
             errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
-            raise PoolTimeout(
-                f'the pool was not filled within {seconds(timeout)}: it has {progress} connections'
-            ) from next((error for error in errors if error is not None), None)
+            late = PoolTimeout(f'the pool was not filled within {seconds(timeout)}: it has {progress} connections')
+            late.pool, late.phase, late.waited = self._observer.name, 'creating', timeout
+            raise late from next((error for error in errors if error is not None), None)
 
     def _connect(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         """Connect for a waiter that was served a ticket.
@@ -104,10 +105,8 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
                 raise
             return False
         if not created:
-            raise ConnectionPoolClosedError(
-                f'the pool was closed while a connection to {waiter.endpoint!r} was created'
-            )
-        logger.debug('connection to %r created', waiter.endpoint)
+            text = self._observer.text(waiter.endpoint)
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {text} was created')
         if self._watches_outages:
             self._tell_end_of_outage(waiter.served)
         return True
@@ -118,7 +117,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         try:
             return bool(self._refusal(endpoint, error))
         except Exception as exc:
-            logger.error('is_refusal() failed for %r: %s: %s', endpoint, type(exc).__name__, exc)
+            self._tell_of_hook('is_refusal()', endpoint, exc)
             return False
 
     def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
@@ -138,31 +137,55 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
         news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now())
-        if not news & (REACHED_WAITER | OUTAGE_BEGAN):
-            logger.info('connecting to %r failed: %s: %s', endpoint, type(error).__name__, error)
+        # Nobody else tells it, unless it has reached a waiter, or begins an outage.
+        self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
         self._tell_failure(endpoint, error, news, refusal)
 
     def _tell_failure(self, endpoint: object, error: BaseException, news: int, refusal: bool) -> None:
         if news & OUTAGE_BEGAN:
             what = 'is full' if refusal else 'cannot be connected to'
-            logger.warning('%r %s: %s: %s', endpoint, what, type(error).__name__, error)
+            self._tell(
+                'outage_began',
+                endpoint,
+                f'%s {what}: %s: %s',
+                type(error).__name__,
+                error,
+                level='warning',
+                reason='full' if refusal else 'unreachable',
+                error=error,
+            )
         if news & RECONNECT_FAILED and self._reconnect_failed is not None:
             try:
                 self._answer_of(self._reconnect_failed(self, endpoint, error))
             except Exception as exc:
-                logger.error('reconnect_failed failed for %r: %s: %s', endpoint, type(exc).__name__, exc)
+                self._tell_of_hook('reconnect_failed', endpoint, exc)
+
+    def _tell_of_hook(self, name: str, endpoint: object, failure: Exception) -> None:
+        self._tell(
+            None,
+            endpoint,
+            f'{name} failed for %s: %s: %s',
+            type(failure).__name__,
+            failure,
+            level='error',
+            error=failure,
+            traceback=True,
+        )
 
     def _tell_end_of_outage(self, entry: Entry) -> None:
         lasted = self._core.ended_outage(entry)
         if lasted is not None:
-            logger.info('%r can be connected to again, after %.3f s', entry.endpoint, lasted)
+            self._tell(
+                'outage_ended', entry.endpoint, '%s can be connected to again, after %.3f s', lasted, duration=lasted
+            )
 
     def _raise_failure(self, waiter: Waiter) -> None:
         """Raise what a waiter was told instead of being served, if anything."""
         error = waiter.error
         if waiter.endpoint_is_down:
             raise EndpointDown(
-                f'no connection to {waiter.endpoint!r}: connecting fails ({error})', waiter.endpoint
+                f'no connection to {self._observer.text(waiter.endpoint)}: connecting fails ({error})',
+                self._observer.shown(waiter.endpoint),
             ) from error
         if waiter.failed and error is not None:
             try:

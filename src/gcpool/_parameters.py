@@ -1,33 +1,84 @@
 """Checks the parameters that make a pool."""
 
-import operator
+import itertools
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 
-from ._core import ENDLESS, PoolCore, checked_seconds
+from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
+from ._limits import MAX_SIZE, Limits, check_count, check_times
 from .managers import AsyncConnectionManager, SyncConnectionManager
+from .observers import PoolEvent
 
 __all__ = [
+    'MAX_SIZE',
     'NO_ENDPOINT',
     'Hooks',
+    'NullPoolParameters',
+    'PoolParameters',
     'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
+    'check_flag',
     'check_manager',
+    'check_name',
+    'check_on_event',
     'check_optional_seconds',
     'check_pin',
     'check_reconnecting',
+    'check_unlimited',
     'make_core',
+    'refuse_parameters_of_idle',
 ]
 
-MAX_SIZE = 2**31 - 1
+# Numbers the pools of this process that were given no name. next() of it is atomic.
+_NUMBERS = itertools.count(1)
 
 # Seconds that a connect of the pool's own may take by default.
 DEFAULT_CREATE_TIMEOUT = 30.0
 
 # max_connecting where connections are created in the background.
 DEFAULT_CONNECTING = 2
+
+
+class NullPoolParameters(TypedDict, total=False):
+    """The parameters of every pool, but for its sizes."""
+
+    max_lifetime: float
+    name: str | None
+    on_event: Callable[[PoolEvent], object] | None
+    max_waiting: int
+    acquire_timeout: float | None
+    dispose_timeout: float | None
+    open: bool
+    close_timeout: float | None
+    create_timeout: float | None
+    create_in_background: bool
+    max_connecting: int | None
+    reconnect_timeout: float
+    reconnect_failed: Callable[[Any, Any, BaseException], object] | None
+    wait_when_full: bool
+    fail_fast: bool
+    check_interval: float
+    check_timeout: float | None
+
+
+class PoolParameters(NullPoolParameters, total=False):
+    """The parameters of a pool that keeps idle connections."""
+
+    idle_timeout: float
+    min_idle: int
+    max_size: int
+    total_max_size: int
+    min_size: int
+    order: Literal['lifo', 'fifo']
+    keep: Literal['size', 'idle']
+    background_collector: bool
+    dispose_batch_size: int
+
+
+# What a pool that keeps no idle connections refuses.
+PARAMETERS_OF_IDLE = ('idle_timeout', 'background_collector', 'dispose_batch_size')
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -43,31 +94,10 @@ def _limit(seconds: float | None) -> float | None:
     return None if seconds is None or seconds >= ENDLESS else seconds
 
 
-def _check_bool(name: str, value: object) -> bool:
-    # Not any truthy object: an int is more likely meant for another parameter.
-    if not isinstance(value, bool):
-        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
-    return value
-
-
 def _random() -> float:
     import random
 
     return random.random()  # noqa: S311
-
-
-def _check_count(name: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
-        ) from None
-    if not minimum <= count <= MAX_SIZE:
-        raise ValueError(f'{name}={value!r}: expected {minimum} or more, and at most {MAX_SIZE}')
-    return count
 
 
 class _NoEndpoint:
@@ -78,7 +108,7 @@ class _NoEndpoint:
 
 
 #: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
-NO_ENDPOINT: Final = _NoEndpoint()
+NO_ENDPOINT: Final[Any] = UNSET
 
 
 class Hooks:
@@ -221,55 +251,46 @@ def make_core(
     *,
     idle_timeout: float,
     max_lifetime: float,
-    min_idle: int,
-    max_size: int,
-    total_max_size: int,
+    limits: Limits,
+    order: str,
+    keep: str,
     collects: bool,
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
-    min_size: int,
     create_in_background: bool,
     max_connecting: int | None,
     reconnect_timeout: float,
     fail_fast: bool,
     waits_when_full: bool,
+    keeps_idle: bool,
+    opened: bool,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
     :raises TypeError: when a parameter is of a wrong type
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
-    idle_timeout = float(checked_seconds('idle_timeout', idle_timeout))
-    max_lifetime = float(checked_seconds('max_lifetime', max_lifetime))
-    min_idle = _check_count('min_idle', min_idle, 0)
-    max_size = _check_count('max_size', max_size, 1)
-    total_max_size = _check_count('total_max_size', total_max_size, 1)
-    if min_idle > max_size:
-        raise ValueError(f'min_idle={min_idle} is greater than max_size={max_size}: expected at most that')
-    if max_size > total_max_size:
-        raise ValueError(f'max_size={max_size} is greater than total_max_size={total_max_size}: expected at most that')
-    if idle_timeout > max_lifetime:
-        raise ValueError(
-            f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
-        )
-    min_size = _check_count('min_size', min_size, 0)
-    if min_size > max_size:
-        raise ValueError(f'min_size={min_size} is greater than max_size={max_size}: expected at most that')
-    create_in_background = _check_bool('create_in_background', create_in_background)
+    idle_timeout, max_lifetime = check_times(idle_timeout, max_lifetime)
+    create_in_background = check_flag('create_in_background', create_in_background)
     if max_connecting is None:
         max_connecting = DEFAULT_CONNECTING if create_in_background else 0
-    max_connecting = _check_count('max_connecting', max_connecting, 0)
+    max_connecting = check_count('max_connecting', max_connecting, 0)
+    min_size = limits.min_size
     return PoolCore(
-        min_idle,
-        max_size,
-        total_max_size,
+        limits.min_idle,
+        limits.max_size,
+        limits.total_max_size,
         idle_timeout,
         max_lifetime,
         collects,
         clock,
         wake_collector,
         normalize,
+        max_waiting=limits.max_waiting,
+        serves_oldest=_check_choice('order', order, 'lifo', 'fifo') == 'fifo',
+        counts_idle_only=_check_choice('keep', keep, 'size', 'idle') == 'idle',
+        limits=limits,
         min_size=min_size,
         creates_in_background=create_in_background,
         max_connecting=max_connecting,
@@ -279,19 +300,30 @@ def make_core(
             min_size or create_in_background or max_connecting or reconnect_timeout or fail_fast or waits_when_full
         ),
         random=_random if reconnect_timeout or fail_fast or min_size or waits_when_full else None,
+        keeps_idle=keeps_idle,
+        opened=opened,
     )
+
+
+def _check_choice(name: str, value: object, *choices: str) -> str:
+    expected = f'expected {" or ".join(map(repr, choices))}'
+    if not isinstance(value, str):
+        raise TypeError(f'{name}={value!r}: {expected}, got {type(value).__name__}')
+    if value not in choices:
+        raise ValueError(f'{name}={value!r}: {expected}')
+    return value
 
 
 def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    _check_bool('background_collector', background_collector)
+    check_flag('background_collector', background_collector)
     limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
         _limit(limit),
-        _check_count('dispose_batch_size', dispose_batch_size, 0),
+        check_count('dispose_batch_size', dispose_batch_size, 0),
     )
 
 
@@ -302,6 +334,25 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_name(name: object) -> str:
+    """Check the name of a pool; None for one with the next number."""
+    if name is None:
+        return f'gcpool-{next(_NUMBERS)}'
+    if not isinstance(name, str):
+        raise TypeError(f'name={name!r}: expected a str, got {type(name).__name__}')
+    return name
+
+
+def check_on_event(on_event: Any, *, asynchronous: bool) -> None:
+    """Refuse an `on_event` that cannot be called, or, for threads, that is a coroutine function."""
+    if on_event is None:
+        return
+    if not callable(on_event):
+        raise TypeError(f'on_event={on_event!r}: expected a function, got {type(on_event).__name__}')
+    if not asynchronous and _is_coroutine_function(on_event):
+        raise TypeError(f'on_event={on_event!r} is a coroutine function: expected a plain one')
 
 
 def check_reconnecting(
@@ -330,9 +381,9 @@ def check_reconnecting(
             raise TypeError(f'reconnect_failed={reconnect_failed!r} is a coroutine function: expected a plain one')
         if not reconnect_timeout:
             raise ValueError('reconnect_failed was given without reconnect_timeout: expected more than 0 seconds')
-    if _check_bool('wait_when_full', wait_when_full) and hooks.refusal is None:
+    if check_flag('wait_when_full', wait_when_full) and hooks.refusal is None:
         raise ValueError(f'wait_when_full=True: connection_manager {manager!r} has no method is_refusal()')
-    if _check_bool('fail_fast', fail_fast) and reconnect_timeout:
+    if check_flag('fail_fast', fail_fast) and reconnect_timeout:
         raise ValueError(
             f'fail_fast=True and reconnect_timeout={reconnect_timeout}: expected one of them, '
             'because an acquire either fails at once or waits'
@@ -346,10 +397,37 @@ def check_pin(size: object, min_size: int, max_size: int) -> int:
         if not min_size:
             raise ValueError('size=None: expected a number of connections, because the pool has no min_size')
         return min_size
-    count = _check_count('size', size, 0)
+    count = check_count('size', size, 0)
     if count > max_size:
         raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
     return count
+
+
+def check_unlimited(name: str, value: int | None, unlimited: int) -> int:
+    """Check a maximum number of connections, None for as many as there may be."""
+    return unlimited if value is None else check_count(name, value, 1)
+
+
+def refuse_parameters_of_idle(parameters: dict[str, Any]) -> None:
+    """Refuse the parameters of idle connections, for a pool that keeps none.
+
+    :param parameters: those that were given; minimums of 0 say what holds anyway, and are taken out
+    """
+    kept = 'a NullConnectionPool keeps no idle connections'
+    for name in PARAMETERS_OF_IDLE:
+        if name in parameters:
+            raise TypeError(f'{name}={parameters[name]!r}: {kept}: expected no such parameter')
+    for name in ('min_idle', 'min_size'):
+        count = parameters.pop(name, 0)
+        if check_count(name, count, 0):
+            raise ValueError(f'{name}={count!r}: {kept}: expected 0')
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Refuse a flag that is no bool. Not any truthy object counts: it is more likely meant for another parameter."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
+    return value
 
 
 def check_acquired(acquired: object) -> None:

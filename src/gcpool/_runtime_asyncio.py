@@ -7,15 +7,16 @@
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ._contexts_asyncio import AsyncContexts
 from ._core import (
     LEAST_DISPOSE_TIME,
+    UNSET,
     AsyncConnectionContext,
     AsyncPool,
     Entry,
@@ -26,19 +27,24 @@ from ._core import (
     Waiter,
     checked_seconds,
     load_asyncio,
-    logger,
 )
 from ._creates_asyncio import AsyncCreates, AsyncWorkers
-from ._disposals_asyncio import DEAD_HOOK_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
+from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
 from ._growing_asyncio import AsyncGrowing
+from ._own_use import describe_own_use, running_hook, task_holds
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
-from .exceptions import DiscardConnection, PoolTimeout
+from .exceptions import DiscardConnection, PoolInUse, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncRuntime']
 
 ResultT = TypeVar('ResultT')
+
+# The name of the tasks in which the releases run that nobody awaits.
+RELEASE_TASK = 'gcpool-release'
+# What a method of the manager is for, as a PoolTimeout says it.
+_PHASES = {'create': 'create', 'check_aliveness': 'check'}
 
 load_asyncio()
 
@@ -75,10 +81,10 @@ class AsyncRuntime(
         self._creates_paused_until = -math.inf
         self._core.set_workers(AsyncWorkers(self).call)
 
-    async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
+    async def acquire(self, endpoint: EndpointT = UNSET, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
             close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
@@ -112,11 +118,61 @@ class AsyncRuntime(
 
     if TYPE_CHECKING:
         # Compiled (AsyncPool); here they get the types of the pool's endpoints and connections.
-        async def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
-        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
+        async def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
+        def release_nowait(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
+        def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None: ...
+        async def discard(self, conn: ConnectionT) -> None: ...
+        def detach(self, conn: ConnectionT) -> None: ...
+        def connection(self, endpoint: EndpointT = ..., timeout: float | None = None) -> AsyncContext[ConnectionT]: ...
+
+        # Of BaseConnectionPool.
+        def _timed_out(
+            self, phase: str, endpoint: Any, deadline: float, timeout: float, what: str, limit: str | None = None
+        ) -> PoolTimeout: ...
+
+    async def aclose(self, timeout: float | None = None, *, wait: bool = True) -> int:
+        """:py:meth:`close`, by the name that ``contextlib.aclosing`` calls."""
+        return await self.close(timeout, wait=wait)
+
+    def terminate(self) -> None:
+        """Close the pool now, as ``close(0)`` does, without waiting for the closes of its connections.
+
+        May be called anywhere: in a signal handler, by ``atexit``, in any thread, and after the event loop was closed.
+        If the pool's loop is not closed, tasks in it close the connections, each within 0.1 s, as soon as it runs. If
+        it is closed, the connections cannot be closed any more: the pool drops them, and the driver's finalizers close
+        the sockets, often with a ResourceWarning.
+        """
+        core = self._core
+        if self._collector is not None:
+            self._collector.stop()
+        try:
+            core.close()
+        finally:
+            core.doom_acquired()
+            self._end_closes_at_once()
+
+    async def _refuse_to_wait_for_itself(self, method: str) -> None:
+        """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""
+        hook = running_hook(self._manager)
+        if hook is not None:
+            raise PoolInUse(describe_own_use(self, method, f"the manager's {hook}()"))
+        task = asyncio.current_task()
+        if self._core.used and task is not None:
+            # What the task is in the middle of can be seen only while it waits.
+            loop = asyncio.get_running_loop()
+            answer: asyncio.Future[bool] = loop.create_future()
+            loop.call_soon(self._look_into_task, task, answer, context=Context())
+            if await answer:
+                raise PoolInUse(describe_own_use(self, method, 'a block of connection() of the same task'))
+
+    def _look_into_task(self, task: 'asyncio.Task[Any]', answer: 'asyncio.Future[bool]') -> None:
+        if not answer.done():
+            answer.set_result(task_holds(task.get_coro(), self))
 
     async def _acquire_unready(self, endpoint: EndpointT, timeout: float | None) -> Waiter:
         """Acquire a connection if none is ready. Returns the waiter that was served it, and still owns it."""
+        if endpoint is UNSET:
+            endpoint = self._checked_default_endpoint()
         waiter = Waiter(endpoint)
         try:
             await self._serve(waiter, self._acquire_timeout if timeout is None else timeout, False)
@@ -144,6 +200,10 @@ class AsyncRuntime(
     ) -> None:
         raise NotImplementedError
 
+    async def close(self, timeout: float | None = None, *, wait: bool = True) -> int:
+        """Closes the pool: see AsyncLifecycle."""
+        raise NotImplementedError
+
     async def _release_after_error(self, lease: Lease, exc: BaseException) -> None:
         """The end of a context whose block raised. The connection is RELEASING, and counts as broken."""
         entry = lease.held
@@ -151,7 +211,7 @@ class AsyncRuntime(
         if entry.is_broken:
             await self._discard(lease)
         elif self._hooks_release and lease.is_checked_out:
-            await self._finish_release(lease)
+            await self._finish_release(lease, True)
         elif self._finish_in_core(lease):
             await self._dispose_doomed()
 
@@ -160,6 +220,35 @@ class AsyncRuntime(
         remaining = self._start_release_in_loop(lease)
         if remaining is not None:
             await remaining
+
+    async def _discard_in_loop(self, lease: Lease) -> None:
+        """A discard that was called outside of the pool's loop."""
+        if self._begin_discard_in_loop(lease):
+            await self._wait_for_discard(self._spawn_disposals())
+
+    async def _wait_for_discard(self, tasks: 'list[asyncio.Task[None]]') -> None:
+        if tasks:
+            await asyncio.wait(tasks)
+
+    _discard_in_loop.__qualname__ = _wait_for_discard.__qualname__ = 'ConnectionPool.discard'
+
+    def _spawn_release(self, rest_of_release: Coroutine[Any, Any, None]) -> None:
+        """Have the rest of a release run in a task of the pool, in an empty context.
+
+        Otherwise the hook would see whatever the code that dropped the connection has put into its context.
+        """
+        loop = asyncio.get_running_loop()
+        task = Context().run(spawn, loop, rest_of_release, RELEASE_TASK)
+        self._tasks.add(task)
+        task.add_done_callback(self._release_ended)
+
+    def _release_ended(self, task: 'asyncio.Task[None]') -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self._tell_of_pool(
+                None, 'a release that nobody awaits has failed: %s: %s', type(failure).__name__, failure, level='error'
+            )
 
     async def _discard(self, lease: Lease) -> None:
         """Have a broken connection closed.
@@ -174,7 +263,7 @@ class AsyncRuntime(
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
         if self._hooks_dead:
-            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), DEAD_HOOK_TASK)
+            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), self._task_name('dead'))
             self._tasks.add(hook)
             hook.add_done_callback(self._tasks.discard)
             await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
@@ -190,11 +279,13 @@ class AsyncRuntime(
         await self._wait_until_closed(entry)
         await self._manager.on_connection_dead(entry.endpoint, entry.conn)
 
-    async def _finish_release(self, lease: Lease) -> None:
+    async def _finish_release(self, lease: Lease, after_error: bool = False) -> None:
         """What is left of a release that has a hook to run first."""
         entry = lease.held
         try:
-            await self._manager.on_release(entry.endpoint, entry.conn)
+            answer = await self._manager.on_release(entry.endpoint, entry.conn)
+            if answer is not None:
+                self._note_reset(entry.endpoint, answer, after_error)
         except DiscardConnection as exc:
             await self._discard_unreset(lease, exc)
         except BaseException as exc:
@@ -210,7 +301,7 @@ class AsyncRuntime(
         endpoint = lease.held.endpoint
         self._retire(lease, False)
         try:
-            logger.info('on_release asked to close a connection to %r: %s', endpoint, why)
+            self._tell(None, endpoint, 'on_release asked to close a connection to %s: %s', why)
         finally:
             self._doom_due()
             tasks = self._spawn_disposals()
@@ -249,7 +340,14 @@ class AsyncRuntime(
     async def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         call = self._manager.create(waiter.endpoint)
         self._expect_awaitable(call, 'create')
-        return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
+        ticket = waiter.served
+        try:
+            return await self._bounded(self._connecting(waiter, call), deadline, timeout, 'create', waiter.endpoint)
+        except Exception as exc:
+            # Not if the connection is there, and its taking into the books failed.
+            if waiter.has_ticket:
+                self._note_connect_failed(ticket, exc)
+            raise
 
     async def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         core = self._core
@@ -271,7 +369,7 @@ class AsyncRuntime(
             except (TimeoutError, asyncio.TimeoutError):
                 if not scope.expired():
                     raise
-                logger.info('a check of a connection to %r took longer than %s', endpoint, seconds(limit))
+                self._tell(None, endpoint, 'a check of a connection to %s took longer than %s', seconds(limit))
                 alive = False
         if alive:
             core.end_check(waiter)
@@ -295,7 +393,12 @@ class AsyncRuntime(
                 return await call
         except (TimeoutError, asyncio.TimeoutError):
             if scope.expired():
-                raise PoolTimeout(
-                    f'{name}() for endpoint {endpoint!r} did not end within the acquire timeout of {seconds(timeout)}'
+                what = 'connecting to' if name == 'create' else 'checking a connection to'
+                raise self._timed_out(
+                    _PHASES[name],
+                    endpoint,
+                    deadline,
+                    cast('float', timeout),
+                    f'{what} %s: {name}() did not end in time',
                 ) from None
             raise

@@ -11,10 +11,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
-from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
+from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter
 from ._growing_threads import SyncGrowing
+from ._own_use import describe_own_use, running_hook, thread_holds
 from ._workers import before_fork
 from ._workers.closers import SyncClosers
+from .exceptions import PoolInUse
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncRuntime']
@@ -42,15 +44,19 @@ class SyncRuntime(
 
     if TYPE_CHECKING:
         # Compiled (SyncPool); here they get the types of the pool's endpoints and connections.
-        def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT: ...
-        def release(self, conn: ConnectionT, endpoint: EndpointT) -> None: ...
-        def connection(self, endpoint: EndpointT, timeout: float | None = None) -> SyncContext[ConnectionT]: ...
+        def acquire(self, endpoint: EndpointT = ..., timeout: float | None = None) -> ConnectionT: ...
+        def release(self, conn: ConnectionT, endpoint: EndpointT = ...) -> None: ...
+        def try_acquire(self, endpoint: EndpointT = ...) -> ConnectionT | None: ...
+        def discard(self, conn: ConnectionT) -> None: ...
+        def detach(self, conn: ConnectionT) -> None: ...
+        def connection(self, endpoint: EndpointT = ..., timeout: float | None = None) -> SyncContext[ConnectionT]: ...
 
     _own_methods = SyncPool.acquire, SyncPool.release
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
-        self._closers = SyncClosers(self, 'gcpool-closer')
+        self._waiting: dict[int, Waiter] = {}
+        self._closers = SyncClosers(self, f'gcpool-{self._observer.name}-closer')
         self._core.set_workers(self._closers.call)
 
     def _answer_of(self, answer: Any) -> Any:
@@ -64,6 +70,9 @@ class SyncRuntime(
         lock = threading.Lock()
         lock.acquire()
         waiter.arm(lock.release)
+        if self._waiting:
+            # Set if this runs in a signal handler, and its thread waits in this pool.
+            waiter.interrupt(self._waiting.get(threading.get_ident()))
         return lock
 
     def _wait(
@@ -77,7 +86,10 @@ class SyncRuntime(
         core = self._core
         limit = math.inf if deadline is None else deadline
         relief_ends_at = math.inf
+        thread = threading.get_ident()
+        interrupted = self._waiting.get(thread)
         try:
+            self._waiting[thread] = waiter
             while True:
                 relief_ends_at = core.next_timer() if core.lacks_workers else core.relief_ends_at()
                 remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
@@ -90,6 +102,10 @@ class SyncRuntime(
                 elif remaining <= threading.TIMEOUT_MAX:
                     break
         finally:
+            if interrupted is None:
+                self._waiting.pop(thread, None)
+            else:
+                self._waiting[thread] = interrupted
             # This acquire no longer expires the relief, nor does a waiter that began to wait before the close.
             if relief_ends_at < math.inf and core.relief_ends_at() < math.inf:
                 self._closers.keep_one_for_timers()
@@ -133,7 +149,45 @@ class SyncRuntime(
             # One that is idle has been told to end. On a busy machine it may not have noticed.
             at_work += len({*threads}.difference(before_fork.idle_threads))
         if at_work:
-            logger.warning('closing the pool: threads that are still closing a connection: %d', at_work)
+            self._tell_of_pool(
+                None, 'closing the pool: threads that are still closing a connection: %d', at_work, level='warning'
+            )
+        self._end_events(until)
+
+    def _end_events(self, until: float) -> None:
+        # After the threads that close: what they tell is told, too. Not longer than a close of a connection may take.
+        events = self._observer.events
+        for thread in [] if events is None else events.threads():
+            thread.join(max(until - self._core.now(), 0.0))
+
+    def terminate(self) -> None:
+        """Close the pool now, as ``close(0)`` does, without waiting for its threads.
+
+        May be called anywhere: in a signal handler, by ``atexit``, and in any thread. It closes the connections itself,
+        each within 0.1 s, or within 1 ms once it has taken nearly 0.5 s, if the manager keeps to its time limits. It
+        neither starts nor joins a thread, because a signal handler may have interrupted just that.
+        """
+        core = self._core
+        now = core.now()
+        if self._collector is not None:
+            self._collector.stop()
+        self._closers.stop()
+        try:
+            core.close()
+        finally:
+            core.doom_acquired()
+            self._dispose_doomed(now)
+
+    def _check_loop(self) -> None:
+        """A pool for threads belongs to no event loop."""
+
+    def _refuse_to_wait_for_itself(self, method: str) -> None:
+        """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""
+        hook = running_hook(self._manager)
+        if hook is not None:
+            raise PoolInUse(describe_own_use(self, method, f"the manager's {hook}()"))
+        if self._core.used and thread_holds(self):
+            raise PoolInUse(describe_own_use(self, method, 'a block of connection() of the same thread'))
 
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._core.now(), 0.0)

@@ -1,11 +1,25 @@
 """The attributes of a pool that are the same in both runtimes."""
 
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic
 
-from ._core import PoolCore
+from ._core import Observer, PoolCore
+from ._time_limits import seconds
+from .exceptions import PoolTimeout
 from .managers import ConnectionT, EndpointT
+from .observers import PoolEvent
 
-__all__ = ['BaseConnectionPool']
+__all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'PoolEvent']
+
+
+class _AllEndpoints:
+    """The type of :py:data:`ALL_ENDPOINTS`."""
+
+    def __repr__(self) -> str:
+        return 'ALL_ENDPOINTS'
+
+
+#: Stands for the whole pool where an endpoint may be given: None is an endpoint as any other.
+ALL_ENDPOINTS: Final = _AllEndpoints()
 
 # connection() calls these methods if they were replaced on the pool.
 _REPLACEABLE_METHODS = frozenset({'acquire', 'release'})
@@ -20,6 +34,20 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         @property
         def _core(self) -> PoolCore: ...
         @property
+        def _observer(self) -> Observer: ...
+        def _tell(
+            self,
+            kind: str | None,
+            endpoint: Any,
+            message: str,
+            *args: object,
+            level: str = 'info',
+            reason: str | None = None,
+            duration: float | None = None,
+            error: BaseException | None = None,
+            traceback: bool = False,
+        ) -> None: ...
+        @property
         def _create_timeout(self) -> float: ...
         @property
         def _refusal(self) -> object: ...
@@ -28,20 +56,107 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         @property
         def _check_timeout(self) -> float | None: ...
 
+        _close_timeout: float | None
+
     def get_size(self) -> int:
         """Return the number of connections: idle, in use, being created and being closed."""
         return self._core.size
 
-    def get_stats(self) -> dict[str, int]:
-        """Return gauges and counters of the whole pool.
+    @property
+    def name(self) -> str:
+        """The name of the pool, which its messages, log records and events show."""
+        return self._observer.name
 
-        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
-        pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
-        connection, including cancelled and interrupted ones), ``dead`` (found dead by a check), ``broken`` (unfit when
-        returned, according to the manager), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
-        (acquires whose timeout expired while they waited).
+    def get_stats(self, endpoint: Any = ALL_ENDPOINTS) -> dict[str, int]:
+        """Return gauges and counters of the whole pool, or the gauges of one endpoint. All keys are always there.
+
+        Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
+        ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
+        and the limits ``min_idle``, ``max_size``, ``total_max_size``.
+
+        Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
+        ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
+        waited), ``too_many`` (refused, because too many waited), ``created``, ``create_errors`` (attempts to connect
+        that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
+        the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
+        returned), ``detached``, ``leaks``, ``disposed`` (closed), and of these ``closed_idle``, ``closed_lifetime``,
+        ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``, ``closed_drained``,
+        ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
+
+        Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
+        by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
+
+        :param endpoint: for the gauges of this endpoint alone
+        :raises TypeError: when ``endpoint`` is not hashable
         """
-        return self._core.stats()
+        return self._core.stats() if endpoint is ALL_ENDPOINTS else self._core.endpoint_stats(endpoint)
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return what :py:meth:`get_stats` does, and begin the counters anew. Each event is in one such result."""
+        return self._core.stats(True)
+
+    def _waits_for(self, endpoint: EndpointT) -> tuple[str, str | None]:
+        """Why an acquire waits: the phase of a PoolTimeout, and the parameter that limits."""
+        core = self._core
+        if core.is_suspended:
+            return 'suspended', None
+        if core.endpoint_size(endpoint) >= core.max_size:
+            return 'connection', 'max_size'
+        if core.size >= core.total_max_size:
+            return 'slot', 'total_max_size'
+        return 'connection', None
+
+    def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
+        """The error of an acquire that has waited for a connection until its time was up."""
+        phase, limit = self._waits_for(endpoint)
+        stats = self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+        kinds = ('in_use', 'in use'), ('idle', 'idle'), ('creating', 'being created'), ('closing', 'being closed')
+        counts = [f'{stats[kind]} {text}' for kind, text in kinds if stats[kind] or kind == 'in_use']
+        counts.append(f'{stats["waiting"]} waiting')
+        reached = '' if limit is None else f'{limit}={stats[limit]} reached '
+        what = 'a slot for' if phase == 'slot' else 'a connection to'
+        if phase == 'suspended':
+            reached = 'the pool is suspended '
+        return self._timed_out(
+            phase, endpoint, deadline, timeout, f'waiting for {what} %s: {reached}({", ".join(counts)})', limit
+        )
+
+    def _timed_out(
+        self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None
+    ) -> PoolTimeout:
+        """Make the error of an acquire whose time is up, and tell. The caller raises it.
+
+        :param phase: as in :py:class:`PoolTimeout`
+        :param deadline: when the time limit expired
+        :param timeout: the time limit in seconds
+        :param what: what the acquire was doing, with a place for the endpoint
+        :param limit: the parameter that kept it waiting
+        """
+        observer, core = self._observer, self._core
+        stats = core.stats() if limit == 'total_max_size' else core.endpoint_stats(endpoint)
+        error = PoolTimeout(f'timed out after {seconds(timeout)} {what % observer.text(endpoint)}')
+        error.pool = observer.name
+        error.endpoint = observer.shown(endpoint)
+        error.phase = phase
+        error.waited = core.now() - deadline + timeout
+        error.limit = limit
+        error.size, error.in_use = stats['size'], stats['in_use']
+        error.idle, error.waiting = stats['idle'], stats['waiting']
+        # Also if it is None: the error of a cancelled call, from which this comes, says nothing.
+        began = deadline - timeout
+        error.__cause__ = core.last_connect_error(endpoint, began) or observer.connect_error(endpoint, began)
+        if not error.waiting and phase != 'slot':
+            observer.forget_connect_error(endpoint)
+        self._tell(
+            'timeout',
+            endpoint,
+            f'an acquire timed out after {seconds(timeout)} {what}',
+            level='debug',
+            reason=phase,
+            duration=error.waited,
+            error=error.__cause__,
+        )
+        return error
 
     @property
     def idle_timeout(self) -> float:
@@ -104,6 +219,21 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._core.total_max_size
 
     @property
+    def max_waiting(self) -> int:
+        """Maximum number of acquires that wait at one endpoint; 0 for no limit."""
+        return self._core.max_waiting
+
+    @property
+    def order(self) -> str:
+        """Which extra connection is served first: ``'lifo'`` or ``'fifo'``."""
+        return self._core.order
+
+    @property
+    def keep(self) -> str:
+        """When a returned connection becomes core: ``'size'`` or ``'idle'``."""
+        return self._core.keep
+
+    @property
     def check_interval(self) -> float:
         """Seconds after its last use for which a connection is served without a check (HikariCP, pgxpool)."""
         return self._check_interval
@@ -112,6 +242,16 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def check_timeout(self) -> float | None:
         """Seconds that one check may take, None for the time that the acquire has left."""
         return self._check_timeout
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool was closed. Connections may still be in use, and be closed when they are returned."""
+        return self._core.closed
+
+    @property
+    def close_timeout(self) -> float | None:
+        """Seconds that leaving a ``with`` block of the pool waits for connections in use; None for no limit."""
+        return self._close_timeout
 
     @property
     def is_full(self) -> bool:
@@ -132,5 +272,19 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             self._note_replaced(name, False)
 
     def __repr__(self) -> str:
-        state = 'closed, ' if self._core.closed else ''
-        return f'<{type(self).__module__}.{type(self).__qualname__} {state}size {self._core.size} at {id(self):#x}>'
+        core = self._core
+        stats = core.stats()
+        states = (
+            ('closed, ', core.closed),
+            ('not open, ', not core.opened),
+            ('suspended, ', core.is_suspended),
+            ('', True),
+        )
+        state = next(name for name, is_so in states if is_so)
+        # An object whose __init__ was not called has no name.
+        observer: Observer | None = self._observer
+        name = '' if observer is None else f' {observer.name!r}'
+        return (
+            f'<{type(self).__module__}.{type(self).__qualname__}{name}: {state}{stats["in_use"]}/{core.total_max_size} '
+            f'in use, {stats["idle"]} idle, {stats["waiting"]} waiting>'
+        )

@@ -19,7 +19,11 @@ __all__ = [
     'DiscardConnection',
     'EndpointDown',
     'EventLoopMismatch',
+    'PoolInUse',
+    'PoolNotSuspended',
+    'PoolSuspended',
     'PoolTimeout',
+    'TooManyRequests',
     'UnknownEndpoint',
 ]
 
@@ -49,6 +53,22 @@ class ConnectionNotAcquired(BaseError, RuntimeError, ValueError):
     """
 
 
+class PoolInUse(BaseError, RuntimeError):
+    """A call would wait for its own caller to return a connection.
+
+    ``close()`` and ``wait_idle()`` without a timeout raise this inside a block of ``pool.connection()`` of the same
+    thread or task, and inside a method of the manager that the pool calls.
+    """
+
+
+class PoolSuspended(BaseError):
+    """The pool is suspended, and its acquires were told to fail instead of waiting: ``suspend(fail=True)``."""
+
+
+class PoolNotSuspended(BaseError, RuntimeError):
+    """``resume()`` was called, and the pool was not suspended."""
+
+
 class DiscardConnection(BaseError):
     """Raised by a connection manager's ``on_release`` when the connection must not be served again.
 
@@ -60,17 +80,70 @@ class EventLoopMismatch(BaseError, RuntimeError):
     """An asyncio pool was used from an event loop other than the one it belongs to."""
 
 
+class _TimedOut(BaseError):
+    """What a PoolTimeout knows about the acquire, apart from its class.
+
+    The message says what the acquire waited for, and for how many seconds. ``__cause__`` is the error of the last
+    connect to the endpoint, if one failed while the acquire waited.
+
+    :ivar pool: the name of the pool; None if no pool has raised this
+    :ivar endpoint: the endpoint, as the manager's ``describe_endpoint`` shows it
+    :ivar phase: what the time was spent on last: ``connection`` (the endpoint has ``max_size`` connections), ``slot``
+        (all endpoints together have ``total_max_size``), ``creating`` (the pool connects, or waits to), ``create`` (the
+        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``, ``open``
+    :ivar waited: seconds since the acquire began
+    :ivar limit: the parameter that kept the acquire waiting, or None
+    :ivar size: number of connections of the endpoint; if ``limit`` is ``total_max_size``, of all
+    :ivar in_use: how many of these were in use
+    :ivar idle: how many of these were idle
+    :ivar waiting: how many acquires were still waiting for them
+    :ivar holders: who had them, as far as that is recorded
+    """
+
+    pool: str | None = None
+    endpoint: Any = None
+    phase: str | None = None
+    waited: float | None = None
+    limit: str | None = None
+    size: int | None = None
+    in_use: int | None = None
+    idle: int | None = None
+    waiting: int | None = None
+    holders: tuple[Any, ...] = ()
+
+
 if sys.version_info >= (3, 11):
 
-    class PoolTimeout(BaseError, TimeoutError):
-        """A timeout expired. The message says what the caller waited for, and for how many seconds."""
+    class PoolTimeout(_TimedOut, TimeoutError):
+        """A timeout expired. See the base class for what it tells about the acquire."""
 
 else:
     # Before Python 3.11, asyncio.TimeoutError was a class of its own, which programs written for asyncio catch.
     from asyncio import TimeoutError as _AsyncioTimeoutError
 
-    class PoolTimeout(BaseError, TimeoutError, _AsyncioTimeoutError):
-        """A timeout expired. The message says what the caller waited for, and for how many seconds."""
+    class PoolTimeout(_TimedOut, TimeoutError, _AsyncioTimeoutError):
+        """A timeout expired. See the base class for what it tells about the acquire."""
+
+
+class TooManyRequests(BaseError):
+    """``max_waiting`` acquires wait at the endpoint already (psycopg_pool). Raised at once: nothing was waited for.
+
+    :param limit: the pool's ``max_waiting``
+    :param endpoint: the endpoint of the acquire
+    :param pool: the name of the pool
+    """
+
+    def __init__(self, limit: int, endpoint: Any = None, pool: str = ''):
+        super().__init__(limit, endpoint, pool)
+        self.limit = limit
+        self.endpoint = endpoint
+        self.pool = pool
+
+    def __str__(self) -> str:
+        return (
+            f'too many acquires wait for a connection to {self.endpoint!r} of {self.pool!r}: '
+            f'max_waiting={self.limit} reached'
+        )
 
 
 class ConnectError(BaseError):
@@ -155,3 +228,5 @@ class UnknownEndpoint(ConnectError, KeyError):
 
 class ConnectTimeout(ConnectError, PoolTimeout):
     """The timeout expired before the connection was made."""
+
+    phase = 'create'

@@ -11,9 +11,21 @@ a pool is built.
 
 import abc
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-__all__ = ['AsyncConnectionManager', 'ConnectionT', 'EndpointT', 'SyncConnectionManager']
+__all__ = ['ROLLED_BACK', 'AsyncConnectionManager', 'ConnectionT', 'EndpointT', 'SyncConnectionManager']
+
+
+class _RolledBack:
+    """The type of :py:data:`ROLLED_BACK`."""
+
+    def __repr__(self) -> str:
+        return 'ROLLED_BACK'
+
+
+#: What ``on_release`` may return if it has rolled back a transaction that the connection's user left open. If the
+#: user's block did not raise, the pool says so in the log, once: other pools would have committed it.
+ROLLED_BACK: Final = _RolledBack()
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
 ConnectionT = TypeVar('ConnectionT')
@@ -117,11 +129,12 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param conn: the connection
         """
 
-    def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+    def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> object:
         """Called when a connection is returned. If it raises, the connection becomes idle all the same.
 
         :param endpoint: the connection's endpoint
         :param conn: the connection
+        :return: :py:data:`ROLLED_BACK` if this has rolled back a transaction; anything else is ignored
         :raise DiscardConnection: to have the pool close the connection; the release returns normally
         """
 
@@ -249,6 +262,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
 
         :param endpoint: the connection's endpoint
         :param conn: the connection
+        :return: :py:data:`ROLLED_BACK` if this has rolled back a transaction; anything else is ignored
         :raise DiscardConnection: to have the pool close the connection; the release returns normally
         """
 

@@ -3,32 +3,59 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
-from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
+from ._callables import SyncCallablesManager
+from ._core import PARALLEL_DISPOSALS, Entry, Observer, Waiter
+from ._lifecycle_threads import SyncLifecycle
+from ._limits import (
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_MAX_SIZE,
+    DEFAULT_MIN_IDLE,
+    DEFAULT_TOTAL_MAX_SIZE,
+    Limits,
+)
 from ._parameters import (
+    MAX_SIZE,
     Hooks,
     check_acquired,
     check_check_parameters,
     check_facade_parameters,
+    check_flag,
     check_manager,
+    check_name,
+    check_on_event,
     check_optional_seconds,
     check_reconnecting,
+    check_unlimited,
     make_core,
+    refuse_parameters_of_idle,
 )
-from ._runtime_threads import SyncRuntime
-from ._time_limits import get_deadline, seconds
+from ._time_limits import get_deadline
 from ._workers.collector_threads import SyncCollector
+from ._workers.events_threads import SyncEvents
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, PoolTimeout
+from .exceptions import ConnectionPoolClosedError, TooManyRequests
 from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager
+from .observers import PoolEvent
 
-__all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT']
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._callables import NewConnectionT, NewEndpointT
+    from ._callables import SyncCheck as Check
+    from ._callables import SyncCreate as Create
+    from ._callables import SyncDispose as Dispose
+    from ._callables import SyncHook as Hook
+    from ._callables import SyncJudge as Judge
+    from ._parameters import NullPoolParameters, PoolParameters
+
+__all__ = ['BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT', 'NullConnectionPool']
 
 
 class ConnectionPool(
-    SyncRuntime[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
+    SyncLifecycle[EndpointT, ConnectionT], BaseConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
 ):
     """A pool of connections to any number of endpoints.
 
@@ -42,7 +69,7 @@ class ConnectionPool(
     :param min_idle: how many idle connections of an endpoint are core
     :param max_size: maximum number of connections to one endpoint
     :param total_max_size: maximum number of connections to all endpoints. When it is reached, an acquire that needs a
-        new connection first closes the idle connection that expires soonest, of whichever endpoint.
+        new connection first closes the idle connection that was unused for longest, of whichever endpoint.
     :param acquire_timeout: seconds that an acquire may take if it is given no timeout; None for no limit
     :param background_collector: whether a background worker closes expired connections. If not, each release does.
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
@@ -50,6 +77,10 @@ class ConnectionPool(
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
     :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
         for 30. A connect of an acquire has the time that the acquire has left.
+    :param open: whether acquires are served at once. If not, :py:meth:`open` or an ``async with`` block opens the pool,
+        and nothing is started before that.
+    :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
+        close the others (as ``timeout`` of :py:meth:`close`); None for no limit
     :param min_size: number of connections that are kept for each live endpoint, those in use included (psycopg_pool,
         HikariCP). An endpoint is live while connections are in use or waited for, and for ``idle_timeout`` after that:
         then all are closed, core or not.
@@ -72,6 +103,18 @@ class ConnectionPool(
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
         the time that the acquire has left; when that expires, the acquire ends.
+    :param order: which extra connection is served first: ``'lifo'``, the last one returned, or ``'fifo'``, the one
+        unused for longest, so that all of them stay in use
+    :param keep: when a returned connection becomes core: ``'size'``, if the idle core connections and those in use are
+        fewer than ``min_idle``; ``'idle'``, if the idle core connections alone are (SQLAlchemy)
+    :param max_waiting: maximum number of acquires that wait at one endpoint; one more gets ``TooManyRequests`` at once.
+        0 for no limit
+    :param name: the name of the pool in its messages, log records, events, and in the names of its threads and tasks;
+        None for ``gcpool-1``, ``gcpool-2`` .. in the order of their making
+    :param on_event: called with a :py:class:`gcpool.common.PoolEvent` when something happens that is no part of an
+        acquire or a release that found a connection ready. A thread or a task of the pool calls it, for one event after
+        the other, so it may do anything, also use or close the pool; while it does not return, later events wait. What
+        it raises is logged. May be a coroutine function on asyncio.
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -80,33 +123,46 @@ class ConnectionPool(
         self,
         connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
         *,
-        idle_timeout: float = 60.0,
+        idle_timeout: float = DEFAULT_IDLE_TIMEOUT,
         max_lifetime: float = 3600.0,
-        min_idle: int = 1,
-        max_size: int = 10,
-        total_max_size: int = 100,
+        min_idle: int = DEFAULT_MIN_IDLE,
+        max_size: int = DEFAULT_MAX_SIZE,
+        total_max_size: int = DEFAULT_TOTAL_MAX_SIZE,
         acquire_timeout: float | None = None,
         background_collector: bool = False,
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
         create_timeout: float | None = None,
+        open: bool = True,  # noqa: A002
+        close_timeout: float | None = 5.0,
         min_size: int = 0,
+        order: Literal['lifo', 'fifo'] = 'lifo',
+        keep: Literal['size', 'idle'] = 'size',
         create_in_background: bool = False,
         max_connecting: int | None = None,
         reconnect_timeout: float = 0.0,
         reconnect_failed: Callable[[Any, EndpointT, BaseException], object] | None = None,
         wait_when_full: bool = False,
         fail_fast: bool = False,
+        max_waiting: int = 0,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        name: str | None = None,
+        on_event: Callable[[PoolEvent], object] | None = None,
         _clock: Callable[[], float] | None = None,
+        _keeps_idle: bool = True,
     ):
-        check_manager(connection_manager, asynchronous=SyncRuntime.asynchronous)
+        check_manager(connection_manager, asynchronous=SyncLifecycle.asynchronous)
         acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
             acquire_timeout, dispose_timeout, dispose_batch_size, background_collector
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
+        check_flag('open', open)
+        close_timeout = check_optional_seconds('close_timeout', close_timeout)
+        check_on_event(on_event, asynchronous=SyncLifecycle.asynchronous)
         hooks = Hooks(connection_manager, BaseConnectionManager)
+        name = check_name(name)
+        events = None if on_event is None else SyncEvents(on_event, name)
         create_limit, reconnect_timeout = check_reconnecting(
             connection_manager,
             hooks,
@@ -115,29 +171,37 @@ class ConnectionPool(
             reconnect_failed=reconnect_failed,
             wait_when_full=wait_when_full,
             fail_fast=fail_fast,
-            asynchronous=SyncRuntime.asynchronous,
+            asynchronous=SyncLifecycle.asynchronous,
         )
-        collector = SyncCollector(self, 'gcpool-collector') if background_collector else None
+        collector = SyncCollector(self, f'gcpool-{name}-collector') if background_collector else None
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
-            min_idle=min_idle,
-            max_size=max_size,
-            total_max_size=total_max_size,
+            limits=Limits(
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
+            ),
+            order=order,
+            keep=keep,
             collects=collector is not None,
             wake_collector=None if collector is None else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
-            min_size=min_size,
             create_in_background=create_in_background,
             max_connecting=max_connecting,
             reconnect_timeout=reconnect_timeout,
             fail_fast=fail_fast,
             waits_when_full=wait_when_full,
+            keeps_idle=_keeps_idle,
+            opened=open,
         )
         super().__init__(
             core,
             connection_manager,
+            observer=Observer(name, hooks.describe, events),
             acquire_timeout=acquire_timeout,
             dispose_timeout=dispose_timeout,
             dispose_batch_size=dispose_batch_size,
@@ -152,12 +216,54 @@ class ConnectionPool(
             reconnect_failed=reconnect_failed,
             refusal=hooks.refusal if wait_when_full else None,
             watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
+            default_endpoint=hooks.default_endpoint,
         )
-        self._tasks = set()
+        if events is not None:
+            events.bind(self)
         self._signals = set()
+        self._close_timeout = close_timeout
         self._collector = collector
-        if collector is not None:
+        if collector is not None and open:
             collector.start()
+
+    @classmethod
+    def from_callables(
+        cls,
+        create: 'Create[NewEndpointT, NewConnectionT]',
+        dispose: 'Dispose[NewEndpointT, NewConnectionT] | None' = None,
+        check_aliveness: 'Check[NewEndpointT, NewConnectionT] | None' = None,
+        on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+        on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+        is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+        **parameters: 'Unpack[PoolParameters]',
+    ) -> 'ConnectionPool[NewEndpointT, NewConnectionT]':
+        """Make a pool of functions, without a class for the connection manager.
+
+        Each stands for the method of its name of :py:class:`BaseConnectionManager`, and is called as that is, but for
+        the time limit: on threads, ``create``, ``dispose`` and ``check_aliveness`` are passed it if they have a
+        parameter ``timeout``. If that has a default, it is left out where there is no limit. On asyncio all are
+        coroutine functions; only ``is_broken`` may be one or not. What is not given costs nothing.
+
+        :param create: connects: ``create(endpoint)``
+        :param dispose: closes a connection: ``dispose(endpoint, conn)``. None for its ``close()``; on asyncio its
+            ``aclose()``, or else its ``close()``, is called, and awaited if it returns an awaitable.
+        :param check_aliveness: whether a connection is alive: ``check_aliveness(endpoint, conn)``
+        :param on_acquire: called before a connection is served: ``on_acquire(endpoint, conn)``
+        :param on_release: called when a connection is returned: ``on_release(endpoint, conn)``
+        :param is_broken: whether the exception of a block broke the connection: ``is_broken(endpoint, conn, exc)``
+        :param parameters: those of the pool
+        :raises TypeError: when a function is a coroutine function where a plain one is expected or the other way round,
+            or does not take these arguments; and what the pool raises
+        """
+        manager: SyncCallablesManager[Any, Any] = SyncCallablesManager(
+            create=create,
+            dispose=dispose,
+            check_aliveness=check_aliveness,
+            on_acquire=on_acquire,
+            on_release=on_release,
+            is_broken=is_broken,
+        )
+        return cast('ConnectionPool[NewEndpointT, NewConnectionT]', cls(manager, **parameters))
 
     def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
         """Return the number of connections to an endpoint; 0 if the pool does not know the endpoint.
@@ -170,50 +276,51 @@ class ConnectionPool(
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
 
-    def close(self, timeout: float | None = None) -> int:
-        """Close the pool: refuse new acquires, end the waiting ones, close every connection.
+    def resize(
+        self,
+        *,
+        min_idle: int | None = None,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        min_size: int | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        """Change the limits while the pool is in use. All of them are checked together before anything is changed.
 
-        Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
-        expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
-        After this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when
-        the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
+        When a limit is raised, acquires that wait are served at once. Idle connections beyond a lowered limit are
+        closed before this returns, connections in use beyond it when they are returned. A limit that was never given
+        goes on adapting to the others.
 
-        :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
-            limit. After the timeout each close still gets 0.1 s, or 1 ms once the call is nearly 0.5 s late.
-        :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning)
-        :raises TypeError: when ``timeout`` is not a number; the pool is not closed then
-        :raises ValueError: when ``timeout`` is negative or NaN; the pool is not closed then
-        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
-        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
-            after the other connections are closed; asyncio lets KeyboardInterrupt and SystemExit end the event loop's
-            run.
+        :param min_idle: as for the pool; None leaves it as it is
+        :param max_size: the same
+        :param total_max_size: the same
+        :param min_size: the same
+        :param max_waiting: the same; acquires that wait already go on waiting
+        :raises TypeError: when one is of a wrong type
+        :raises ValueError: when one is out of range, or contradicts another one
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
         """
         core = self._core
-        deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
-        waiter = Waiter(None)
-        signal = self._arm(waiter)
-        core.close()
-        if self._collector is not None:
-            self._collector.stop()
-        self._dispose_doomed(deadline)
-        try:
-            emptied = not core.watch_empty(waiter)
-            if not emptied:
-                logger.info('closing the pool: waiting for %d connections to be returned or closed', core.size)
-                emptied = self._wait(signal, deadline, core.unwatch, waiter)
-        except BaseException:
-            core.unwatch(waiter)
-            raise
-        unreleased = 0
-        if not emptied:
-            unreleased = core.doom_acquired()
-            if unreleased:
-                logger.warning(
-                    'closing the pool: %d connections were not released within %s', unreleased, seconds(timeout)
-                )
-            self._dispose_doomed(deadline)
-        self._end_tasks(deadline)
-        return unreleased
+        self._arm(Waiter(None))  # refuses another event loop
+        resized = False
+        while not resized:
+            known: Limits = self._known_limits()
+            limits = known.changed(
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total_max_size,
+                min_size=min_size,
+                max_waiting=max_waiting,
+            )
+            if core.closed:
+                raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
+            try:
+                # False if another call has changed them in between: these were checked against the old ones.
+                resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
+            finally:
+                self._dispose_doomed()
+        self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         """Drive a waiter until it holds an acquired connection. When this raises, the caller cancels the waiter.
@@ -229,13 +336,19 @@ class ConnectionPool(
         while True:
             signal = self._arm(waiter)
             queued = self._ask(waiter, found_dead, deadline, timeout)
-            if queued and not self._wait(signal, deadline, core.give_up, waiter):
-                raise PoolTimeout(self._describe_timeout(endpoint, timeout)) from core.last_connect_error(
-                    endpoint, began
-                )
+            if queued:
+                if not self._wait(signal, deadline, core.give_up, waiter):
+                    raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
+                core.end_wait(waiter, core.now())
+            if waiter.turned_away:
+                raise TooManyRequests(core.max_waiting, self._observer.shown(endpoint), self.name)
             if waiter.refused:
-                raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+                raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
+            if waiter.held is None:
+                # On threads: a signal handler that acquired while this waited has taken over what this was served.
+                found_dead = False
+                continue
             if waiter.has_ticket:
                 if self._connect(waiter, deadline, timeout):
                     break
@@ -271,21 +384,16 @@ class ConnectionPool(
         signal = self._arm(watcher)
         try:
             if core.watch_gone(watcher, entry) and not self._wait(signal, deadline, core.unwatch, watcher):
-                raise PoolTimeout(
-                    f'a dead connection to {entry.endpoint!r} was not closed within the acquire timeout of '
-                    f'{seconds(timeout)}'
+                raise self._timed_out(
+                    'dispose',
+                    entry.endpoint,
+                    cast('float', deadline),
+                    cast('float', timeout),
+                    'waiting for a dead connection to %s to be closed',
                 )
         except BaseException:
             core.unwatch(watcher)
             raise
-
-    def _describe_timeout(self, endpoint: EndpointT, timeout: float | None) -> str:
-        core = self._core
-        return (
-            f'no connection to {endpoint!r} became free within {seconds(timeout)}: '
-            f'{core.endpoint_size(endpoint, True)} of at most {core.max_size} are in use, '
-            f'{core.size} of at most {core.total_max_size} exist in all'
-        )
 
     def _due_in(self) -> float | None:
         """Return the seconds until the next idle connection is due; None if none ever is."""
@@ -302,3 +410,67 @@ class ConnectionPool(
             # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.
             self._dispose_due()
         return self._due_in()
+
+
+class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
+    """A pool that keeps no idle connections.
+
+    A connection that is returned is handed to the oldest waiter of its endpoint. If there is none, the connection is
+    closed. So this limits how many connections there are, in front of a server that pools them itself, such as
+    PgBouncer.
+
+    :param connection_manager: creates, checks and closes connections
+    :param max_size: maximum number of connections to one endpoint; None for no limit but ``total_max_size``
+    :param total_max_size: maximum number of connections to all endpoints; None for no limit
+    :param parameters: those of :py:class:`ConnectionPool`, but for those of idle connections. A limit of None is
+        2147483647 where it is read.
+    :raises TypeError: when a parameter has a wrong type, or is one of idle connections
+    :raises ValueError: when a parameter is out of range, or two contradict each other, or a minimum is not 0
+    """
+
+    def __init__(
+        self,
+        connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
+        *,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        **parameters: 'Unpack[NullPoolParameters]',
+    ):
+        others: dict[str, Any] = {**parameters}
+        refuse_parameters_of_idle(others)
+        total = check_unlimited('total_max_size', total_max_size, MAX_SIZE)
+        super().__init__(
+            connection_manager,
+            idle_timeout=0.0,
+            min_idle=0,
+            max_size=check_unlimited('max_size', max_size, total),
+            total_max_size=total,
+            _keeps_idle=False,
+            **others,
+        )
+
+    def warm_up(self, endpoint: EndpointT, size: int | None = None) -> None:
+        """Refuse: there would be nothing to keep the connections for.
+
+        :raises ValueError: always, unless ``size`` is 0
+        """
+        if size != 0:
+            raise ValueError(f'size={size!r}: a NullConnectionPool keeps no idle connections: expected 0')
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def from_callables(  # type: ignore[override]
+            cls,
+            create: 'Create[NewEndpointT, NewConnectionT]',
+            dispose: 'Dispose[NewEndpointT, NewConnectionT] | None' = None,
+            check_aliveness: 'Check[NewEndpointT, NewConnectionT] | None' = None,
+            on_acquire: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+            on_release: 'Hook[NewEndpointT, NewConnectionT] | None' = None,
+            is_broken: 'Judge[NewEndpointT, NewConnectionT] | None' = None,
+            max_size: int | None = None,
+            total_max_size: int | None = None,
+            **parameters: 'Unpack[NullPoolParameters]',
+        ) -> 'NullConnectionPool[NewEndpointT, NewConnectionT]':
+            """Make a pool of functions, with the parameters of this class."""
+            raise NotImplementedError

@@ -33,7 +33,7 @@ from tests.asyncio_.stepping import (
 )
 from tests.asyncio_.test_cancellation import ACQUIRES, CLOSES, POINTS, SCENARIOS, Scenario, count
 from tests.pool.support import Manager
-from tests.support import PATIENCE
+from tests.support import PATIENCE, dropped_pools
 
 each_loop = pytest.mark.parametrize('kind', LOOPS)
 each_manager = pytest.mark.parametrize('manager', [BareManager, StagedManager])
@@ -159,6 +159,8 @@ def test_a_loop_ends_with_the_pool_in_use(kind: str, manager: Any, begun: int) -
         assert not world.manager.faults
         # The last acquire may have ended in time.
         assert stats['acquired'] in {len(world.out), len(world.out) + 1}
+        world.pool.terminate()
+        assert world.pool.get_size() == 0
 
 
 @pytest.mark.parametrize('debug', [True, False])
@@ -193,6 +195,7 @@ def test_asyncio_run_ends_with_everything_under_way(manager: Any, debug: bool) -
         assert all(conn.disposals <= 1 for conn in created.created)
         assert not created.faults
         assert not complaints
+        pool.terminate()
 
 
 def test_slow_callbacks_are_logged_and_do_no_harm(caplog: pytest.LogCaptureFixture) -> None:
@@ -272,9 +275,10 @@ def test_a_loop_is_closed_under_an_operation(kind: str, scenario: Scenario) -> N
                 loop.close()
                 # The pool keeps tasks alive that wait for it or dispose, as long as the pool exists.
                 core = world.pool._core
-                world.tasks.clear()
-                del world.pool
-                gc.collect()
+                with dropped_pools():
+                    world.tasks.clear()
+                    del world.pool
+                    gc.collect()
                 assert set(messages) == {DESTROYED}
                 core.check_invariants()
                 stats = core.stats()
@@ -310,8 +314,8 @@ def test_a_loop_is_closed_under_many_disposals(kind: str, steps: int) -> None:
         world = loop.run_until_complete(main())
         loop.close()
         core = world.pool._core
-        del world.pool
-        with warnings.catch_warnings():
+        with dropped_pools(), warnings.catch_warnings():
+            del world.pool
             # If it was not begun.
             warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
             gc.collect()
@@ -350,6 +354,7 @@ def test_a_loop_ends_while_the_collector_works(kind: str, steps: int) -> None:
         world.pool._core.check_invariants()
         assert world.pool.get_stats()['acquired'] == 0
         assert all(conn.disposals <= 1 for conn in world.manager.created)
+        world.pool.terminate()
 
 
 @each_loop
@@ -372,8 +377,8 @@ def test_a_loop_is_closed_under_a_collector(kind: str, manager: Any) -> None:
             world = loop.run_until_complete(main())
             loop.close()
             world.pool._core.check_invariants()
-            del world.pool
-            with warnings.catch_warnings():
+            with dropped_pools(), warnings.catch_warnings():
+                del world.pool
                 # A collector's task that had not begun.
                 warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
                 gc.collect()
@@ -471,8 +476,8 @@ def test_a_coroutine_is_ended_when_its_loop_is_closed(
             coro.close()
             world.pool._core.check_invariants()
             world.tasks.clear()
-            del world.pool
-            with warnings.catch_warnings():
+            with dropped_pools(), warnings.catch_warnings():
+                del world.pool
                 # A collector's task that had not begun.
                 warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
                 gc.collect()

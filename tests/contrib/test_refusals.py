@@ -1,8 +1,11 @@
 """``is_refusal``: a server that is full is told from one that is down, with every manager of a server with a limit."""
 
+import asyncio
 import importlib
 import inspect
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 
 from gcpool._parameters import Hooks
+from gcpool.asyncio import ConnectionPool as AsyncConnectionPool
 from gcpool.contrib._mysql import is_refusal as is_refusal_of_mysql
 from gcpool.contrib._postgres import is_refusal as is_refusal_of_postgres
 from gcpool.contrib.http import HttpConnectionManager
@@ -17,11 +21,12 @@ from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.contrib.sqlite3 import SqliteConnectionManager
 from gcpool.exceptions import ConnectError
 from gcpool.managers import AsyncConnectionManager, SyncConnectionManager
+from gcpool.threading import ConnectionPool
 from tests.contrib.conftest import Run
 from tests.contrib.mariadb import MariadbServer
 from tests.contrib.raising import HOW_IT_IS_RAISED, Wrap
 from tests.contrib.redis_server import running_redis
-from tests.contrib.servers import PostgresServer, closed_port
+from tests.contrib.servers import PATIENCE, PostgresServer, closed_port
 
 # The parameters of an endpoint whose server accepts one connection, and no more.
 Full = AbstractContextManager[dict[str, Any]]
@@ -251,3 +256,43 @@ def test_the_attribute_with_the_code_is_the_driver_s(name: str) -> None:
     error = driver.PostgresError if name == 'asyncpg' else driver.Error
     assert hasattr(error('said'), 'pgcode' if name == 'psycopg2' else 'sqlstate')
     assert importlib.import_module(f'gcpool.contrib.{name}').BROKEN_CODES
+
+
+@all_kinds
+def test_a_pool_waits_where_the_server_is_full(request: pytest.FixtureRequest, run: Run, kind: Kind) -> None:
+    with kind.full(request, kind.params) as params:
+        manager = manager_of(kind, params)
+        is_async = inspect.iscoroutinefunction(manager.create)
+
+        async def main() -> None:
+            if is_async:
+                pool = AsyncConnectionPool[Any, Any](manager, max_size=3, acquire_timeout=PATIENCE, wait_when_full=True)
+
+                async def use() -> None:
+                    async with pool.connection('db'):
+                        await asyncio.sleep(0.01)
+
+                await asyncio.gather(*(use() for _ in range(5)))
+                stats = pool.get_stats()
+                assert await pool.close() == 0
+            else:
+                stats = await asyncio.to_thread(in_threads, manager)
+            # And perhaps one that is being created: a probe.
+            assert (stats['idle'], stats['acquired'], stats['acquires']) == (1, 0, 5)
+
+        run(main)
+
+
+def in_threads(manager: Any) -> dict[str, int]:
+    pool = ConnectionPool[Any, Any](manager, max_size=3, acquire_timeout=PATIENCE, wait_when_full=True)
+
+    def use() -> None:
+        with pool.connection('db'):
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(5) as executor:
+        for future in [executor.submit(use) for _ in range(5)]:
+            future.result()
+    stats = pool.get_stats()
+    assert pool.close() == 0
+    return stats

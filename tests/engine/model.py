@@ -4,12 +4,17 @@ It has only lists and dicts, and finds everything by walking through all of it. 
 acquires by the order of their arrival. Where the documents leave a choice, the comment says so.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
-# Seconds for which somebody is overtaken whose endpoint has connections of its own, and for which the place of one who
-# gave up is kept, or half of that, which is the length of an epoch. DESIGN.md wants a bound; this one is the core's.
-MAX_OVERTAKING_TIME = 10.0
+# Seconds of an epoch. Who came before the epoch before the previous one is overdue: it is not overtaken any more,
+# although its endpoint has connections. OPERATIONS.md wants a bound of about 1 s; this one is the core's.
+OVERTAKING_EPOCH = 0.3
+MAX_OVERTAKING_TIME = 3 * OVERTAKING_EPOCH
+
+# Seconds for which the place of one who gave up is kept, or half of that. The core's choice.
+KEPT_PLACE_TIME = 10.0
 
 # Seconds, and up to twice as many, after which a connection that is still being closed does not count as relief for
 # waiters any more. Also the core's choice.
@@ -44,9 +49,11 @@ class Conn:
     holder: 'Acq | None' = None
     closed_over: bool = False
     suspect: bool = False
+    drained: bool = False
     check_pending: bool = False
     relief_since: int | None = None
     reason: str = ''  # why it is closed
+    since: float = math.inf  # when its connect began, or, in use, when it was taken
 
 
 @dataclass(eq=False)
@@ -61,7 +68,11 @@ class Acq:
     conn: Conn | None = None
     dead_conn: Conn | None = None
     has_waited: bool = False
+    was_served: bool = False
     outdated: bool = False
+    asked: bool = False
+    lost: bool = False  # its connection was closed in its hands
+    waits_from: float = math.inf  # while its wait is not counted
 
 
 @dataclass
@@ -74,6 +85,11 @@ class Model:
     idle_timeout: float
     max_lifetime: float
     collects: bool
+    max_waiting: int = 0
+    order: str = 'lifo'
+    keep: str = 'size'
+    keeps_idle: bool = True
+    opened: bool = True
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -84,28 +100,41 @@ class Model:
     notified: list[Acq] = field(default_factory=list)
     # Waiters for a connection to be closed, or (None) for the pool to be empty.
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
+    # Waiters for no connection of an endpoint to be in use or being created.
+    use_watchers: list[tuple[object, int]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
     epoch: int = 0  # the latest time that was told, in units of RELIEF_TIME
-    overtaking_epoch: int = 0  # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
-    overtakings: list[tuple[int, int]] = field(default_factory=list)  # epochs, and the places that overtook in them
+    # Epochs in which somebody has asked, and how many had arrived before that.
+    arrived_before: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
+    latest: float = 0.0  # the latest time that was told
+    # Endpoints that want a slot: the place and the arrival of the first waiter, and the place since which they wait.
+    wants: dict[int, tuple[int, int]] = field(default_factory=dict)
+    unserved: dict[int, tuple[float, int]] = field(default_factory=dict)
+    place_epoch: int = 0  # the latest time that was told, in units of half of KEPT_PLACE_TIME
     left: dict[tuple[int, int], int] = field(
         default_factory=dict
-    )  # epoch and hash of an endpoint: the place left there
+    )  # place epoch and hash of an endpoint: the place left there
     sleeps_until: float = math.inf  # when the collector looks again by itself
     wakes: int = 0
     closed: bool = False
+    suspended: bool = False
+    failing: bool = False
     shrunk: bool = False
     arrivals: int = 0
     releases: int = 0
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             (
-                *('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'),
+                *('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors'),
+                *('refused', 'checks', 'checks_failed', 'dead', 'broken', 'detached', 'leaks', 'disposed'),
                 *(f'closed_{reason}' for reason in REASONS),
+                *('wait_ns', 'create_ns'),
             ),
             0,
         )
     )
+
+    use_time: float = 0.0
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -119,6 +148,9 @@ class Model:
 
     def out(self, endpoint: int | None) -> list[Conn]:
         return self.of(endpoint, 'acquired', 'releasing')
+
+    def used(self, endpoint: int | None) -> list[Conn]:
+        return self.of(endpoint, 'creating', 'acquired', 'releasing')
 
     def closing(self, endpoint: int | None = None) -> int:
         return len(self.of(endpoint, 'closing'))
@@ -156,6 +188,15 @@ class Model:
         idle = self.of(None, 'idle')
         return min(idle, key=lambda conn: (self.deadline(conn), conn.released)) if idle else None
 
+    def first_unused(self) -> Conn | None:
+        """Return the idle connection that was not used for longest."""
+        return min(self.of(None, 'idle'), key=lambda conn: (conn.used_at, conn.released), default=None)
+
+    def next_idle(self, endpoint: int) -> list[Conn]:
+        """Return the idle connections in the order in which they are served."""
+        extra = self.idle(endpoint, core=False)
+        return self.idle(endpoint, core=True) + (extra if self.order == 'fifo' else extra[::-1])
+
     def next_due(self) -> float | None:
         """Tell the collector when to wake up; it sleeps until then, or until something is due earlier."""
         first = self.first_due()
@@ -166,10 +207,37 @@ class Model:
         return {
             'size': len(self.conns),
             'idle': len(self.of(None, 'idle')),
+            'in_use': len(self.out(None)),
             'acquired': len(self.out(None)),
+            'creating': len(self.of(None, 'creating')),
+            'checking': 0,
+            'closing': self.closing(),
             'waiting': len(self.waiting()),
             'endpoints': len(self.endpoints()),
+            'suspended': int(self.suspended),
+            'min_idle': self.min_idle,
+            'max_size': self.max_size,
+            'total_max_size': self.total_max_size,
             **self.counters,
+            'use_ns': int(self.use_time * 1e9),
+        }
+
+    def endpoint_stats(self, endpoint: int) -> dict[str, int]:
+        waiting = len(self.queue(endpoint))
+        return {
+            'size': len(self.of(endpoint)),
+            'idle': len(self.of(endpoint, 'idle')),
+            'in_use': len(self.out(endpoint)),
+            'acquired': len(self.out(endpoint)),
+            'creating': len(self.of(endpoint, 'creating')),
+            'checking': 0,
+            'closing': self.closing(endpoint),
+            'waiting': waiting,
+            'endpoints': int(waiting > 0 or len(self.of(endpoint)) > 0),
+            'suspended': int(self.suspended),
+            'min_idle': self.min_idle,
+            'max_size': self.max_size,
+            'total_max_size': self.total_max_size,
         }
 
     def doomed_of(self, for_worker: bool) -> list[list[list[Conn]]]:
@@ -192,30 +260,39 @@ class Model:
             self.doom(acq.dead_conn, 'dead', for_worker=True)
             acq.dead_conn = None
 
-    def doom_in_any_order(self, orders: list[list[Conn]], reason: str) -> None:
+    def doom_in_any_order(self, orders: list[list[Conn]], reason: str, for_worker: bool = False) -> None:
         orders = [order for order in orders if order]
         for order in orders:
             for conn in order:
                 conn.state = 'closing'
                 conn.reason = reason
         if orders:
-            self.doomed.append(orders)
+            self.doomed_of(for_worker).append(orders)
 
-    def evict(self, limit: float, for_worker: bool, reason: str = '') -> Conn | None:
+    def evict_due(self, limit: float, for_worker: bool) -> Conn | None:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
+        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
         return first
 
-    def needs_relief(self) -> bool:
-        """Whether fewer connections are being closed for waiters than there are endpoints in need."""
+    def evict_unused(self, for_worker: bool, reason: str) -> Conn | None:
+        first = self.first_unused()
+        if first is not None:
+            self.doom(first, reason, for_worker)
+        return first
+
+    def needs_relief(self, besides: int | None = None) -> bool:
+        """Whether fewer connections are being closed for waiters than there are endpoints in need.
+
+        :param besides: an endpoint that does not count
+        """
         relief = [
             conn
             for conn in self.of(None, 'closing')
             if conn.relief_since is not None and conn.relief_since >= self.epoch - 1
         ]
-        return len(relief) < len(self.wanting_slots())
+        return len(relief) < len([acq for acq in self.wanting_slots() if acq.endpoint != besides])
 
     def count_as_relief(self, conn: Conn) -> None:
         """Doom a connection. If too few are being closed for waiters that want a slot, its slot is for one of them."""
@@ -223,6 +300,7 @@ class Model:
             conn.relief_since = self.epoch
 
     def pass_time(self, now: float) -> bool:
+        self.latest = max(self.latest, now)
         before = self.epoch
         self.epoch = max(before, int(now / RELIEF_TIME))
         return any(
@@ -232,15 +310,40 @@ class Model:
 
     def take_ticket(self, acq: Acq) -> None:
         acq.conn = Conn(acq.endpoint, holder=acq)
+        acq.was_served = True
         acq.state = 'ticket'
         self.conns.append(acq.conn)
 
-    def take_conn(self, acq: Acq, conn: Conn) -> None:
+    def take_conn(self, acq: Acq, conn: Conn, now: float) -> None:
         conn.state = 'acquired'
         conn.holder = acq
         acq.conn = conn
+        acq.was_served = True
         acq.state = 'served'
+        conn.since = now
         self.counters['acquires'] += 1
+
+    def count_wait(self, acq: Acq, now: float) -> None:
+        if acq.waits_from <= now:
+            self.counters['wait_ns'] += int((now - acq.waits_from) * 1e9)
+        acq.waits_from = math.inf
+
+    def begin_create(self, acq: Acq, now: float) -> None:
+        assert acq.conn is not None
+        acq.conn.since = now
+
+    def count_create(self, conn: Conn, now: float) -> None:
+        if conn.since <= now:
+            self.counters['create_ns'] += int((now - conn.since) * 1e9)
+
+    def end_use(self, conn: Conn, now: float) -> None:
+        self.use_time += now - conn.since
+
+    def count_asked(self, acq: Acq) -> None:
+        if not acq.asked or (acq.lost and not self.closed):
+            acq.asked = True
+            acq.lost = False
+            self.counters['asked'] += 1
 
     def leave_queue(self, acq: Acq) -> None:
         queue = self.queues[acq.endpoint]
@@ -257,12 +360,19 @@ class Model:
         if has_place and queue:
             queue[0].place = min(queue[0].place, acq.place)
         elif has_place:
-            left = self.pass_overtaking_time(now), hash_of(acq.endpoint)
+            left = self.pass_place_time(now), hash_of(acq.endpoint)
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
+        self.note_wanting(acq.endpoint)
+
+    def drop(self, acq: Acq) -> None:
+        """It is garbage: it leaves the queue, and no place."""
+        self.leave_queue(acq)
+        self.counters['cancelled'] += 1
+        self.note_wanting(acq.endpoint)
 
     def join_queue(self, acq: Acq, now: float) -> None:
         queue = self.queue(acq.endpoint)
-        epoch = self.pass_overtaking_time(now)
+        epoch = self.pass_place_time(now)
         self.queues[acq.endpoint] = sorted([*queue, acq], key=lambda other: other.arrival)
         acq.queued_at = now
         acq.place = acq.place or acq.arrival
@@ -276,30 +386,80 @@ class Model:
             # It has come back to the head: the place goes with that.
             acq.place = min(acq.place, queue[0].place)
             queue[0].place = queue[0].arrival
+        self.note_wanting(acq.endpoint)
 
-    def pass_overtaking_time(self, now: float) -> int:
-        self.overtaking_epoch = max(self.overtaking_epoch, int(now / (MAX_OVERTAKING_TIME / 2)))
-        return self.overtaking_epoch
+    def note_wanting(self, endpoint: int) -> None:
+        """An endpoint has other waiters, or another number of connections. It waits for a slot since its first waiter
+        came. If several wait and it has its share, it waits since it began to want a slot, or was served."""
+        queue = self.queue(endpoint)
+        if not queue or len(self.of(endpoint)) >= self.max_size:
+            self.wants.pop(endpoint, None)
+            self.unserved.pop(endpoint, None)
+            return
+        head = queue[0].place, queue[0].arrival
+        known = self.wants.get(endpoint)
+        self.wants[endpoint] = head
+        if known is None:
+            was_full = len(queue) > 1 and self.of(endpoint)
+            self.unserved[endpoint] = (self.arrivals + 0.5 if was_full else queue[0].place), queue[0].arrival
+        elif known != head and (len(queue) == 1 or not self.has_share(endpoint)):
+            self.unserved[endpoint] = head
+
+    def note_served(self, endpoint: int) -> None:
+        if endpoint in self.unserved and self.has_share(endpoint):
+            self.unserved[endpoint] = self.arrivals + 0.5, self.queue(endpoint)[0].arrival
+
+    def has_share(self, endpoint: int) -> bool:
+        return (len(self.of(endpoint)) + 1) * len(self.wants) > self.total_max_size
+
+    def first_overdue(self, now: float) -> int | None:
+        """Return the endpoint that has waited for longest, if it is overdue."""
+        first = min(self.unserved, key=lambda endpoint: self.unserved[endpoint], default=None)
+        return first if first is not None and self.unserved[first][0] < self.overdue(now) + 1 else None
+
+    def pass_place_time(self, now: float) -> int:
+        self.place_epoch = max(self.place_epoch, int(now / (KEPT_PLACE_TIME / 2)))
+        return self.place_epoch
+
+    def pass_overtaking_time(self, now: float) -> None:
+        epoch = int(now / OVERTAKING_EPOCH)
+        if epoch > self.arrived_before[-1][0]:
+            self.arrived_before.append((epoch, self.arrivals))
+
+    def overdue(self, now: float) -> int:
+        """The arrivals before the epoch before the previous one."""
+        oldest = max(int(now / OVERTAKING_EPOCH), self.arrived_before[-1][0]) - 2
+        return next((arrivals for epoch, arrivals in self.arrived_before if epoch >= oldest), self.arrivals)
 
     def dispatch(self, for_worker: bool) -> None:
-        """Give slots to the waiters that want one, first come, first served. At the total cap, close what is due first:
-        at most as many at a time as there are endpoints in need."""
-        while wanting := self.wanting_slots():
+        """Give slots to the waiters that want one: to those that are overdue, then first come, first served. At the
+        total cap, close what was unused for longest: at most as many at a time as there are endpoints in need."""
+        while (wanting := self.wanting_slots()) and not self.suspended:
             if len(self.conns) < self.total_max_size:
-                acq = wanting[0]
+                overdue = self.first_overdue(self.latest)
+                acq = wanting[0] if overdue is None else self.queue(overdue)[0]
                 self.leave_queue(acq)
                 self.take_ticket(acq)
+                self.note_wanting(acq.endpoint)
+                self.note_served(acq.endpoint)
                 self.notified.append(acq)
                 continue
-            while self.needs_relief() and (conn := self.evict(math.inf, for_worker, 'evicted')):
+            while self.needs_relief() and (conn := self.evict_unused(for_worker, 'evicted')):
                 self.count_as_relief(conn)
             return
 
     def slot_freed(self, gone: Conn, for_worker: bool) -> None:
+        self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
         told = [(watcher, conn) for watcher, conn in self.watchers if conn is gone or (conn is None and not self.conns)]
         self.told += [watcher for watcher, _ in told]
         self.watchers = [item for item in self.watchers if item not in told]
+        self.use_ended()
+
+    def use_ended(self) -> None:
+        told = [(watcher, endpoint) for watcher, endpoint in self.use_watchers if not self.used(endpoint)]
+        self.told += [watcher for watcher, _ in told]
+        self.use_watchers = [item for item in self.use_watchers if item not in told]
 
     def arrive(self, acq: Acq) -> None:
         if not acq.arrival:
@@ -310,43 +470,91 @@ class Model:
 
     def try_acquire(self, acq: Acq, now: float) -> bool:
         """Take an idle connection. One that must be closed first does not count: ask for a connection then."""
-        ready = self.idle(acq.endpoint, core=True)[:1] or self.idle(acq.endpoint, core=False)[-1:]
-        if self.closed or not ready or ready[0].expires_at <= now:
+        ready = self.next_idle(acq.endpoint)
+        if self.closed or self.suspended or not self.opened or not ready or ready[0].expires_at <= now:
             return False
-        self.take_conn(acq, ready[0])
+        self.count_asked(acq)
+        self.take_conn(acq, ready[0], now)
         self.arrive(acq)
         return True
 
-    def request(self, acq: Acq, now: float) -> None:
+    def take_ready(self, acq: Acq, now: float, interval: float) -> bool:
+        """Take the idle connection that would be served first of those that need no check and need not be closed."""
+        if self.closed or self.suspended or not self.opened or self.queue(acq.endpoint):
+            return False
+        for conn in self.next_idle(acq.endpoint):
+            unsure = conn.suspect or conn.check_pending or now - conn.used_at >= interval
+            if conn.expires_at > now and not (interval > 0 and unsure):
+                self.count_asked(acq)
+                self.take_conn(acq, conn, now)
+                self.arrive(acq)
+                return True
+        return False
+
+    def detach(self, acq: Acq, now: float) -> None:
+        """Its user keeps it: its slot is free, and nobody closes it."""
+        conn = acq.conn
+        assert conn is not None
+        acq.conn = None
+        acq.state = 'nothing'
+        self.end_use(conn, now)
+        self.pass_time(now)
+        conn.state = 'gone'
+        conn.holder = None
+        self.conns.remove(conn)
+        self.counters['detached'] += 1
+        self.slot_freed(conn, for_worker=True)
+
+    def request(self, acq: Acq, now: float) -> None:  # noqa: C901
         dead_conn = acq.dead_conn
+        begins = dead_conn is None and not acq.has_waited
+        self.count_asked(acq)
         self.doom_dead(acq)
-        if self.closed:
+        if self.closed or not self.opened:
             acq.state = 'refused'
             return
+        self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
         queue = self.queue(acq.endpoint)
         doomed = [] if dead_conn is None else [dead_conn]
-        if not queue or acq.arrival < queue[0].arrival:
-            for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
+        if self.suspended:
+            for conn in self.expired_first(acq.endpoint, now):
+                self.doom(conn, 'lifetime', for_worker=True)
+                doomed.append(conn)
+            if self.failing and begins:
+                acq.state = 'refused'
+        elif not queue or acq.arrival < queue[0].arrival:
+            for conn in self.next_idle(acq.endpoint):
                 if conn.expires_at > now:
-                    self.take_conn(acq, conn)
+                    self.take_conn(acq, conn, now)
                     break
                 self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
                     self.take_ticket(acq)
-        if acq.conn is None:
+        if acq.state == 'refused':
+            pass
+        elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= len(queue):
+            acq.state = 'turned away'
+            self.counters['too_many'] += 1
+        elif acq.conn is None:
             acq.state = 'waits'
             if not acq.has_waited:
                 acq.has_waited = True
                 self.counters['waits'] += 1
+            acq.waits_from = now
             self.join_queue(acq, now)
         for conn in doomed:
             self.count_as_relief(conn)
         if acq.state == 'waits' or relief_ended:
             self.dispatch(for_worker=True)
+
+    def expired_first(self, endpoint: int, now: float) -> list[Conn]:
+        """Those that would be served next and are too old."""
+        ready = self.idle(endpoint, core=True) + self.idle(endpoint, core=False)[::-1]
+        return list(itertools.takewhile(lambda conn: conn.expires_at <= now, ready))
 
     def created(self, acq: Acq, number: int, now: float) -> bool:
         conn = acq.conn
@@ -355,12 +563,13 @@ class Model:
         conn.used_at = now
         conn.expires_at = now + self.max_lifetime
         self.counters['created'] += 1
+        self.count_create(conn, now)
         if self.closed:
             acq.state = 'nothing'
             acq.conn = None
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
-        self.take_conn(acq, conn)
+        self.take_conn(acq, conn, now)
         return True
 
     def create_failed(self, acq: Acq, now: float) -> None:
@@ -371,6 +580,7 @@ class Model:
         acq.conn = None
         acq.state = 'nothing'
         self.counters['create_errors'] += 1
+        self.count_create(conn, now)
         self.slot_freed(conn, for_worker=True)
 
     def reject_dead(self, acq: Acq) -> None:
@@ -380,12 +590,14 @@ class Model:
         acq.state = 'nothing'
         if conn.closed_over:
             conn.closed_over = False
+            acq.lost = True
             return
         conn.state = 'closing'
         conn.reason = 'dead'
         acq.dead_conn = conn
         self.suspect_others(conn)
         self.counters['dead'] += 1
+        self.counters['checks_failed'] += 1
         self.counters['acquires'] -= 1
 
     def suspect_others(self, conn: Conn) -> None:
@@ -398,6 +610,7 @@ class Model:
     def begin_check(self, acq: Acq) -> None:
         assert acq.conn is not None
         acq.outdated = False
+        self.counters['checks'] += 1
         acq.conn.check_pending = True
 
     def end_check(self, acq: Acq) -> None:
@@ -409,8 +622,10 @@ class Model:
         assert acq.conn is not None
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
-    def discard(self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken') -> None:
-        """Its holder reports it as unfit."""
+    def discard(
+        self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken', for_caller: bool = False, by: str = 'pool'
+    ) -> None:
+        """Its holder reports it as unfit, or its user wants it closed. The caller closes it, or it is doomed."""
         conn = acq.conn
         assert conn is not None
         acq.conn = None
@@ -422,9 +637,13 @@ class Model:
         conn.reason = reason
         conn.holder = None
         self.count_as_relief(conn)
-        self.counters['broken'] += 1
+        self.counters['broken'] += by != 'user'
+        self.end_use(conn, now)
+        if for_caller:
+            self.doom(conn, reason, for_worker=False)
         if relief_ended:
             self.dispatch(for_worker=False)
+        self.use_ended()
 
     def begin_release(self, acq: Acq) -> bool:
         conn = acq.conn
@@ -452,6 +671,7 @@ class Model:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
+        self.end_use(conn, now)
         relief_ended = self.pass_time(now)
         queue = self.queue(endpoint)
         wanting = self.wanting_slots()
@@ -462,20 +682,29 @@ class Model:
         over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
+        elif conn.drained:
+            self.doom(conn, 'drained', for_worker)
+            self.count_as_relief(conn)
         elif over:
             self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
-        elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now)):
+        elif (
+            queue
+            and not self.suspended
+            and not (self.needs_relief(besides=endpoint) and self.waited_too_long(wanting[0], queue[0], now))
+        ):
             acq = queue[0]
-            if wanting and wanting[0].place < acq.place:
-                self.overtakings.append((self.pass_overtaking_time(now), acq.place))
             self.leave_queue(acq)
             conn.used_at = now
-            self.take_conn(acq, conn)
+            self.take_conn(acq, conn, now)
+            self.note_wanting(endpoint)
+            self.note_served(endpoint)
             self.notified.append(acq)
-        elif queue or self.needs_relief():
+        elif not self.suspended and (queue or self.needs_relief()):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
+        elif not self.keeps_idle:
+            self.doom(conn, 'idle', for_worker)
         else:
             relief_ended = True
             idle_core = len(self.idle(endpoint, core=True))
@@ -483,22 +712,26 @@ class Model:
             conn.used_at = now
             self.releases += 1
             conn.released = self.releases
-            conn.core = not len(self.out(endpoint)) >= self.min_idle - idle_core
+            conn.core = self.counted_out(endpoint) < self.min_idle - idle_core
             if self.deadline(conn) < self.sleeps_until:
                 self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
         if relief_ended:
             self.dispatch(for_worker)
+        self.use_ended()
 
     def waited_too_long(self, elder: Acq, head: Acq, now: float) -> bool:
         """Whether somebody at another endpoint gets the slot of a connection that the first in its own queue would be
-        handed: at once if that endpoint has no connection at all, else if it was overtaken in an epoch before the
-        previous one."""
-        epoch = self.pass_overtaking_time(now)
-        return elder.place < head.place and (
-            not self.of(elder.endpoint)
-            or any(elder.place < place and then < epoch - 1 for then, place in self.overtakings)
+        handed: an endpoint that is overdue; one that came earlier and has no connection at all, or whose first waiter
+        has waited for as long, and the first in the queue has not."""
+        overdue = self.overdue(now)
+        return self.first_overdue(now) not in {None, head.endpoint} or (
+            elder.place < head.place and (not self.of(elder.endpoint) or elder.place <= overdue < head.place)
         )
+
+    def counted_out(self, endpoint: int) -> int:
+        """How many connections in use count where it is decided which ones are core."""
+        return len(self.out(endpoint)) if self.keep == 'size' else 0
 
     def cancel(self, acq: Acq, now: float) -> bool:
         waited = acq.state == 'waits'
@@ -506,6 +739,8 @@ class Model:
         acq.conn = None
         if waited:
             self.stop_waiting(acq, now)
+            self.counters['cancelled'] += 1
+        self.count_wait(acq, now)
         if dead_conn is not None:
             relief_ended = self.pass_time(now)
             self.doom_dead(acq)
@@ -524,6 +759,7 @@ class Model:
         return waited
 
     def give_up(self, acq: Acq, now: float) -> bool:
+        self.count_wait(acq, now)
         if acq.state != 'waits':
             return False
         self.stop_waiting(acq, now)
@@ -553,37 +789,112 @@ class Model:
         relief_ended = self.pass_time(now)
         most = limit if limit > 0 else int(math.log2(len(self.conns) + 1)) + 1
         count = 0
-        while count < most and (conn := self.evict(now, for_worker)):
+        while count < most and (conn := self.evict_due(now, for_worker)):
             self.count_as_relief(conn)
             count += 1
         if relief_ended:
             self.dispatch(for_worker)
         return count
 
-    def resize(self, now: float, min_idle: int, max_size: int, total_max_size: int) -> None:
+    def resize(self, now: float, min_idle: int, max_size: int, total_max_size: int, max_waiting: int = 0) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
+        self.max_waiting = max_waiting
         orders = []
         for endpoint in sorted(self.endpoints()):
             # The extra one that was unused for longest; then the core ones, which are kept longer.
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
         self.doom_in_any_order(orders, 'shrunk')
+        self.sort_idle()
+        for endpoint in self.endpoints():
+            self.note_wanting(endpoint)
         self.pass_time(now)
-        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf, False, 'shrunk'):
+        while len(self.conns) - self.closing() > total_max_size and self.evict_unused(False, 'shrunk'):
             pass
         self.dispatch(for_worker=False)
 
-    def close(self) -> None:
+    def sort_idle(self) -> None:
+        """Which idle connections are core with a new min_idle: too many become extra, the oldest first; too few are
+        joined by extra ones, the youngest first. The collector is told once of all that are due earlier now."""
+        earlier = self.sleeps_until
+        for endpoint in self.endpoints():
+            while len(core := self.idle(endpoint, core=True)) > self.min_idle:
+                core[0].core = False
+                earlier = min(earlier, self.deadline(core[0]))
+            while (extra := self.idle(endpoint, core=False)) and (
+                len(self.idle(endpoint, core=True)) + self.counted_out(endpoint) < self.min_idle
+            ):
+                extra[-1].core = True
+        if earlier < self.sleeps_until:
+            self.sleeps_until = earlier
+            self.wakes += 1
+
+    def suspend(self, fail: bool) -> bool:
+        if self.closed:
+            return False
+        self.suspended, self.failing = True, fail
+        return True
+
+    def resume(self, now: float) -> bool:
+        """Those who wait get what is idle, each endpoint's in the order of their arrival, and then free slots."""
+        if not self.suspended:
+            return False
+        self.suspended = self.failing = False
+        orders: list[list[Conn]] = []
+        served: set[int] = set()
+        for endpoint in sorted(self.endpoints()):
+            orders.append([])
+            while True:
+                for conn in self.expired_first(endpoint, now):
+                    conn.state = 'closing'
+                    orders[-1].append(conn)
+                ready = self.next_idle(endpoint)
+                if not ready or not self.queue(endpoint):
+                    break
+                acq = self.queue(endpoint)[0]
+                self.leave_queue(acq)
+                self.take_conn(acq, ready[0], now)
+                self.notified.append(acq)
+                served.add(endpoint)
+            self.note_wanting(endpoint)
+            if endpoint in served:
+                self.note_served(endpoint)
+        self.doom_in_any_order(orders, 'lifetime', for_worker=True)
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
+        return True
+
+    def drain(self, endpoints: list[int], now: float, idle_only: bool) -> None:
+        relief_ended = self.pass_time(now) if endpoints else False
+        orders = []
+        for endpoint in endpoints:
+            orders.append(self.idle(endpoint, core=True) + self.idle(endpoint, core=False))
+            if not idle_only:
+                for conn in self.used(endpoint):
+                    conn.drained = True
+        if len(orders) == 1:
+            for conn in orders[0]:
+                self.doom(conn, 'drained', for_worker=True)
+                self.count_as_relief(conn)
+        else:
+            self.doom_in_any_order(orders, 'drained', for_worker=True)
+        if relief_ended:
+            self.dispatch(for_worker=True)
+
+    def close(self, for_worker: bool = False) -> None:
         self.closed = True
         for queue in self.queues.values():
             for acq in queue:
                 acq.state = 'refused'
                 self.notified.append(acq)
         self.queues.clear()
+        self.wants.clear()
+        self.unserved.clear()
         self.doom_in_any_order(
             [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())],
             'pool_closed',
+            for_worker,
         )
 
     def doom_acquired(self) -> int:

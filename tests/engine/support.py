@@ -39,10 +39,12 @@ class Acquire:
 
     @property
     def answer(self) -> str:
-        """The core's answer so far: ``waits``, ``refused``, ``ticket``, ``served``, or ``nothing`` yet."""
+        """The core's answer so far: ``waits``, ``turned away``, ``refused``, ``ticket``, ``served``, or ``nothing``
+        yet."""
         waiter = self.waiter
         answers = {
             'waits': waiter.queued,
+            'turned away': waiter.turned_away,
             'refused': waiter.refused,
             'ticket': waiter.has_ticket,
             'served': waiter.held is not None and not waiter.has_ticket and not waiter.refused,
@@ -77,6 +79,9 @@ class Pool:
         max_lifetime: float = 100.0,
         collects: bool = False,
         wake_collector: Callable[[], object] | None = None,
+        order: str = 'lifo',
+        keep: str = 'size',
+        max_waiting: int = 0,
         **growth: Any,
     ) -> None:
         self.now = 0.0
@@ -91,6 +96,9 @@ class Pool:
             collects,
             clock=self.read_clock,
             wake_collector=wake_collector,
+            max_waiting=max_waiting,
+            serves_oldest=order == 'fifo',
+            counts_idle_only=keep == 'idle',
             keeps_growth=bool(growth),
             **growth,
         )

@@ -368,3 +368,14 @@ def test_a_pin_is_no_more_than_max_size(size: int) -> None:
         pool.grow(tickets.pop())
         tickets += pool.take_creates()
     assert pool.count('size') == (size,)
+
+
+def test_a_minimum_may_be_set_later() -> None:
+    pool = Pool()
+    pool.acquire('a')
+    pool.core.resize(pool.now, min_size=2)
+    pool.core.check_invariants()
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    pool.acquire('b')
+    assert [ticket.endpoint for ticket in pool.take_creates()] == ['b']

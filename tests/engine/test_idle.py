@@ -50,6 +50,18 @@ def test_core_connections_are_served_before_extra_ones() -> None:
     assert pool.drain_idle('a') == ['a3', 'a4', 'a2', 'a1']
 
 
+def test_extra_connections_are_served_in_turn_if_the_pool_is_told_so() -> None:
+    pool = Pool(min_idle=1, max_size=4, order='fifo')
+    pool.fill('a', 4)
+    served = []
+    for _ in range(5):
+        core, extra = pool.acquire_all('a', 2)
+        served += names(extra)
+        pool.release(core, extra)
+    assert served == ['a1', 'a2', 'a3', 'a4', 'a1']
+    assert pool.core.order == 'fifo'
+
+
 # -- core or extra: out >= min_idle - idle core, counted after this one is back ---------------------------------------
 
 
@@ -74,6 +86,15 @@ def test_a_released_connection_is_extra_if_those_out_fill_what_the_core_has_free
     assert (pool.core.endpoint_size('a', True), pool.core.endpoint_size('a', False)) == (1 + out, idle_core)
     pool.release(one)
     assert core_and_extra(pool) == ((idle_core, 1) if out >= free else (idle_core + 1, 0))
+
+
+@pytest.mark.parametrize('out', [0, 1, 3])
+def test_with_keep_idle_a_connection_is_core_as_long_as_fewer_than_min_idle_are_idle(out: int) -> None:
+    pool = Pool(min_idle=2, max_size=8, keep='idle')
+    pool.kept += pool.acquire_all('a', out)
+    pool.fill('a', 4)
+    assert core_and_extra(pool) == (2, 2)
+    assert pool.core.keep == 'idle'
 
 
 def test_a_connection_that_is_being_created_is_not_out() -> None:
@@ -324,7 +345,8 @@ def test_stale_deadlines_of_many_connections_come_up_in_the_order_of_the_true_on
 # -- eviction ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_connection_is_evicted_whose_deadline_comes_first_over_all_endpoints() -> None:
+def test_the_connection_is_evicted_that_was_unused_for_longest_over_all_endpoints() -> None:
+    """Core or extra, whichever is due first."""
     pool = Pool(min_idle=1, max_size=2, total_max_size=5, idle_timeout=10.0, max_lifetime=100.0)
     pool.fill('a', 1)  # core: due at 100
     pool.now = 20.0
@@ -333,11 +355,79 @@ def test_the_connection_is_evicted_whose_deadline_comes_first_over_all_endpoints
     pool.now = 25.0
     third, fourth = pool.acquire_all('c', 2)
     pool.release(third, fourth)  # extra: due at 35; core: due at 125
+    pool.now = 26.0
+    pool.release(pool.acquire('a'))  # still due at 100
+    pool.now = 27.0
+    pool.release(pool.acquire('b'))  # the core one, still due at 120
     evicted = []
     for endpoint in 'vwxyz':
         assert pool.ask(endpoint).answer == 'waits'
         evicted += pool.dispose()
-    assert evicted == ['b1', 'c1', 'a1', 'b2', 'c2']
+    assert evicted == ['b1', 'c1', 'c2', 'a1', 'b2']
+
+
+def test_what_is_due_is_closed_in_the_order_of_the_deadlines_after_evictions_too() -> None:
+    pool = Pool(min_idle=0, max_size=1, total_max_size=4, idle_timeout=10.0, max_lifetime=30.0)
+    for endpoint in 'abcd':
+        pool.fill(endpoint, 1)
+        pool.now += 1.0
+    pool.kept.append(pool.acquire('e'.replace('e', 'a')))
+    waiting = pool.ask('e')
+    assert pool.dispose() == ['b1']
+    pool.connect(waiting)
+    pool.release(waiting)
+    pool.release(pool.kept.pop())
+    assert pool.core.next_due() == 12.0
+    pool.now = 30.0
+    assert pool.expire() == ['c1', 'd1', 'e1', 'a1']
+
+
+@pytest.mark.parametrize('min_idle', [0, 1])
+def test_a_host_that_every_request_needs_keeps_its_connection_among_many_new_ones(min_idle: int) -> None:
+    pool = Pool(min_idle=min_idle, max_size=2, total_max_size=10, idle_timeout=60.0, max_lifetime=3600.0)
+    for number in range(1000):
+        for endpoint in ('hot', number):
+            acquire = pool.ask(endpoint)
+            pool.dispose()
+            if acquire.answer == 'ticket':
+                pool.connect(acquire)
+            pool.now += 0.001
+            pool.release(acquire)
+    assert pool.count('created', 'disposed') == (1001, 991)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_evictions_are_in_the_order_of_use_whatever_happens_in_between(seed: int) -> None:
+    rng = random.Random(seed)
+    size = 30
+    pool = Pool(min_idle=seed % 3, max_size=3, total_max_size=size, idle_timeout=50.0, max_lifetime=1e6)
+    used: dict[str, float] = {}
+    out: list[Acquire] = []
+    for step in range(600):
+        pool.now += 1.0
+        choice = rng.randrange(8)
+        if choice < 4 and len(out) < size - 2:
+            acquire = pool.ask(rng.randrange(15))
+            oldest = min(used, key=lambda name: used[name], default='')
+            closed = pool.dispose()
+            assert closed in ([], [oldest])
+            for name in closed:
+                del used[name]
+            if acquire.answer == 'waits':
+                pool.cancel(acquire)
+                continue
+            if acquire.answer == 'ticket':
+                pool.connect(acquire)
+            used.pop(acquire.conn.name, None)
+            out.append(acquire)
+        elif choice < 7 and out:
+            acquire = out.pop(rng.randrange(len(out)))
+            used[acquire.conn.name] = pool.now
+            pool.release(acquire)
+        elif choice == 7 and step % 5 == 0:
+            for name in pool.expire(2):
+                del used[name]
+    assert len(used) + len(out) == pool.core.size
 
 
 def test_a_connection_that_is_not_due_is_evicted_too() -> None:

@@ -12,7 +12,7 @@ from hypothesis.errors import FlakyStrategyDefinition
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gcpool._core import Entry, PoolCore, Waiter
-from gcpool.exceptions import ConnectionNotAcquired
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.conftest import FREE_THREADED
 from tests.engine.model import Acq, Conn, Model
 from tests.engine.support import Acquire, Connection
@@ -45,6 +45,11 @@ SECONDS = st.sampled_from(
     # Infinite deadlines tie. Ties are in the order of release only if all releases share a counter.
     + ([] if FREE_THREADED else [(4.0, math.inf), (math.inf, math.inf)])
 )
+# Whether the pool keeps idle connections: mostly, since more happens then.
+KEPT = st.sampled_from([True, True, True, True, True, False])
+# order, keep
+WAYS = st.sampled_from([('lifo', 'size'), ('lifo', 'size'), ('fifo', 'size'), ('lifo', 'idle'), ('fifo', 'idle')])
+MAX_WAITING = st.sampled_from([0, 0, 1, 3])
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
 
@@ -115,15 +120,37 @@ class PoolMachine(RuleBasedStateMachine):
         self.connections: dict[int, Connection] = {}
         self.entries: dict[int, Entry] = {}
         self.disposals: Counter[int] = Counter()
+        self.detached: set[int] = set()
         self.given_back: list[tuple[Conn, Connection]] = []
         self.watchers: list[Waiter] = []
+        self.use_watchers: list[Waiter] = []
         self.told: list[Waiter] = []
         self.wakes = 0
         self.spellings = 0
         self.sound = False
 
-    @initialize(limits=LIMITS, seconds=SECONDS, collects=st.booleans(), spelled=st.booleans())
-    def build(self, limits: tuple[int, int, int], seconds: tuple[float, float], collects: bool, spelled: bool) -> None:
+    @initialize(
+        limits=LIMITS,
+        seconds=SECONDS,
+        ways=WAYS,
+        max_waiting=MAX_WAITING,
+        collects=st.booleans(),
+        spelled=st.booleans(),
+        kept=KEPT,
+        opened=st.sampled_from([True] * 7 + [False]),
+    )
+    def build(
+        self,
+        limits: tuple[int, int, int],
+        seconds: tuple[float, float],
+        ways: tuple[str, str],
+        max_waiting: int,
+        collects: bool,
+        spelled: bool,
+        kept: bool,
+        opened: bool,
+    ) -> None:
+        order, keep = ways
         self.core = PoolCore(
             *limits,
             *seconds,
@@ -131,8 +158,13 @@ class PoolMachine(RuleBasedStateMachine):
             clock=lambda: self.now,
             wake_collector=self.wake,
             normalize=normalize if spelled else None,
+            max_waiting=max_waiting,
+            serves_oldest=order == 'fifo',
+            counts_idle_only=keep == 'idle',
+            keeps_idle=kept,
+            opened=opened,
         )
-        self.model = Model(*limits, *seconds, collects)
+        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept, opened)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -214,8 +246,11 @@ class PoolMachine(RuleBasedStateMachine):
                 return pair
         self.model.request(pair.known, self.now)
         assert self.core.request(pair.real.waiter, self.now) == (pair.known.state == 'waits')
-        if how == 'connect' and pair.known.state == 'ticket':
-            self.connect(pair)
+        if pair.known.state == 'ticket':
+            self.model.begin_create(pair.known, self.now)
+            self.core.begin_create(pair.real.entry, self.now)
+            if how == 'connect':
+                self.connect(pair)
         return pair
 
     def connect(self, pair: Pair) -> None:
@@ -254,7 +289,7 @@ class PoolMachine(RuleBasedStateMachine):
         elif how == 'drop' and known.state in {'waits', 'ticket'}:
             # A connection that it held would be lost: a caller that drops such an acquire breaks the contract.
             if known.state == 'waits':
-                self.model.leave_queue(known)
+                self.model.drop(known)
             else:
                 self.model.create_failed(known, self.now)
             self.end(pair)
@@ -305,6 +340,50 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.closing.append((conn, entry))
         self.end(pair)
+
+    @precondition(lambda self: self.pairs('served'))
+    @rule(index=INDEX, how=st.sampled_from(['detach', 'discard', 'doom']))
+    def take_out(self, index: int, how: str) -> None:
+        """Its user takes it out of the pool; the end of the context around that does nothing."""
+        self.step()
+        pair = self.pick(index, 'served')
+        conn = pair.known.conn
+        assert conn is not None
+        assert conn.number is not None
+        entry = pair.real.entry
+        if how == 'detach':
+            self.detached.add(conn.number)
+            self.model.detach(pair.known, self.now)
+            assert self.core.detach(entry, self.now)
+        else:
+            dooms = how == 'doom'
+            self.model.discard(pair.known, False, self.now, 'discarded', dooms, 'user')
+            assert self.core.discard(entry, self.now, dooms)
+            if not dooms:
+                self.closing.append((conn, entry))
+        assert entry.is_given_up
+        assert self.core.begin_release(entry, entry.lease_no) is False
+        self.core.release(entry, self.now, entry.lease_no)
+        for call in (self.core.discard, self.core.detach, self.core.release):
+            with pytest.raises(ConnectionNotAcquired):
+                call(entry, self.now)
+        self.given_back.append((conn, self.connections[conn.number]))
+        self.end(pair)
+
+    @rule(endpoint=ENDPOINT, anew=ANEW, interval=st.sampled_from([0.0, 0.5, 4.0, math.inf]))
+    def take_ready(self, endpoint: int, anew: bool, interval: float) -> None:
+        """An idle connection that needs no check, or nothing, wherever it stands."""
+        self.step()
+        pair = Pair(self, endpoint, anew)
+        if self.model.closed or not self.model.opened:
+            with pytest.raises(ConnectionPoolClosedError):
+                self.core.take_ready(pair.real.endpoint, self.now, interval)
+            return
+        entry = self.core.take_ready(pair.real.endpoint, self.now, interval)
+        assert (entry is not None) == self.model.take_ready(pair.known, self.now, interval)
+        if entry is not None:
+            self.active.append(pair)
+            self.core.adopt(pair.real.waiter, entry)
 
     @precondition(lambda self: self.pairs('served'))
     @rule(index=INDEX, asks_again=st.booleans())
@@ -463,7 +542,7 @@ class PoolMachine(RuleBasedStateMachine):
     # -- time ---------------------------------------------------------------------------------------------------------
 
     @rule(
-        seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 6.0, 24.0]),
+        seconds=st.sampled_from([0.0, 0.25, 0.5, 1.0, 4.0, 6.0, 24.0]),
         limit=st.sampled_from([None, None, 0, 1, 3]),
         for_worker=st.booleans(),
     )
@@ -482,20 +561,84 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- the limits and the end ---------------------------------------------------------------------------------------
 
-    @rule(limits=LIMITS, what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']))
-    def change(self, limits: tuple[int, int, int], what: str) -> None:
+    @rule(
+        limits=LIMITS,
+        max_waiting=MAX_WAITING,
+        what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']),
+        for_worker=st.booleans(),
+    )
+    def change(self, limits: tuple[int, int, int], max_waiting: int, what: str, for_worker: bool) -> None:
         """Rarely, because less happens afterwards."""
         self.step()
         if what == 'resize':
-            self.model.resize(self.now, *limits)
-            self.core.resize(self.now, min_idle=limits[0], max_size=limits[1], total_max_size=limits[2])
+            self.model.resize(self.now, *limits, max_waiting)
+            min_idle, max_size, total = limits
+            assert self.core.resize(
+                self.now, min_idle=min_idle, max_size=max_size, total_max_size=total, max_waiting=max_waiting
+            )
         elif what == 'doom acquired':
             count = self.model.doom_acquired()
             assert self.core.doom_acquired() == count
         elif what == 'close' and len(self.connections) > 10:
-            self.model.close()
+            self.model.close(for_worker)
             self.in_any_order = True  # of the endpoints; at each of them it is that of the arrivals
-            self.core.close()
+            self.core.close(for_worker)
+
+    @precondition(lambda self: not self.model.opened)
+    @rule()
+    def open(self) -> None:
+        self.step()
+        assert self.core.open(self.now) is not self.model.closed
+        self.model.opened = self.model.opened or not self.model.closed
+
+    @precondition(lambda self: not self.model.suspended)
+    @rule(fail=st.booleans(), chance=st.integers(0, 3))
+    def suspend(self, fail: bool, chance: int) -> None:
+        """Rarely, because less happens while the pool is suspended."""
+        self.step()
+        if chance == 0:
+            assert self.core.suspend(fail) is self.model.suspend(fail)
+
+    @precondition(lambda self: self.model.suspended)
+    @rule(fail=st.sampled_from([None, None, None, False, True]))
+    def resume(self, fail: bool | None) -> None:
+        self.step()
+        if fail is not None:
+            assert self.core.suspend(fail) is self.model.suspend(fail)
+            return
+        self.in_any_order = True  # of the endpoints
+        assert self.core.resume(self.now) is self.model.resume(self.now) is True
+        assert self.core.resume(self.now) is self.model.resume(self.now) is False
+
+    @rule(endpoint=ENDPOINT, anew=ANEW, every=st.booleans(), idle_only=st.booleans())
+    def drain(self, endpoint: int, anew: bool, every: bool, idle_only: bool) -> None:
+        self.step()
+        if every and not self.model.wanting_slots():
+            # Otherwise it would depend on the order of the endpoints which close is for a waiter that wants a slot.
+            self.model.drain(sorted(self.model.endpoints()), self.now, idle_only)
+            self.core.drain_all(self.now, idle_only)
+        else:
+            self.model.drain([endpoint] if endpoint in self.model.endpoints() else [], self.now, idle_only)
+            self.core.drain(self.spell(endpoint, anew), self.now, idle_only)
+
+    @rule(index=INDEX, unwatch=st.booleans())
+    def wait_until_unused(self, index: int, unwatch: bool) -> None:
+        self.step()
+        in_use = {conn.endpoint for conn in self.model.used(None)}
+        assert self.core.used == len(self.model.used(None))
+        if unwatch and self.use_watchers:
+            waiter = self.use_watchers.pop(index % len(self.use_watchers))
+            known = [item for item in self.model.use_watchers if item[0] is waiter]
+            assert self.core.unwatch(waiter) is bool(known)
+            self.model.use_watchers = [item for item in self.model.use_watchers if item[0] is not waiter]
+        elif len(in_use) < 2:
+            # Of several endpoints it would watch any.
+            waiter = Waiter(None)
+            waiter.arm(lambda: self.told.append(waiter))
+            assert self.core.watch_use(waiter) is bool(in_use)
+            for endpoint in in_use:
+                self.use_watchers.append(waiter)
+                self.model.use_watchers.append((waiter, endpoint))
 
     @rule(index=INDEX, what=st.sampled_from(['pool', 'connection', 'unwatch']))
     def wait_until_it_is_gone(self, index: int, what: str) -> None:
@@ -528,12 +671,13 @@ class PoolMachine(RuleBasedStateMachine):
         core, model = self.core, self.model
         assert core.stats() == model.stats()
         assert core.size == len(model.conns)
-        assert core.closed == model.closed
+        assert (core.closed, core.opened, core.is_suspended) == (model.closed, model.opened, model.suspended)
         doomed = [*model.doomed, *model.doomed_for_worker]
         assert core.doomed == sum(len(order) for orders in doomed for order in orders)
         for number, endpoint in enumerate(self.endpoints):
             sizes = [len(model.of(number)), len(model.out(number)), len(model.of(number, 'idle'))]
             assert [core.endpoint_size(endpoint, acquired) for acquired in (None, True, False)] == sizes
+            assert core.endpoint_stats(endpoint) == model.endpoint_stats(number)
         for pair in self.active:
             known, waiter = pair.known, pair.real.waiter
             assert pair.real.answer == known.state
@@ -575,7 +719,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         model = self.model
         # 1. The sizes, and the caps, of slots and of what the server sees.
-        open_ = set(self.connections) - set(self.disposals)
+        open_ = set(self.connections) - set(self.disposals) - self.detached
         assert open_ == {conn.number for conn in model.conns if conn.number is not None}
         states = Counter(conn.state for conn in model.conns)
         assert set(states) <= {'idle', 'acquired', 'releasing', 'creating', 'closing'}
@@ -591,8 +735,8 @@ class PoolMachine(RuleBasedStateMachine):
         # 4. No waiter waits that could be served.
         for endpoint, queue in model.queues.items():
             assert queue
-            assert not model.of(endpoint, 'idle')
-        if model.wanting_slots():
+            assert model.suspended or not model.of(endpoint, 'idle')
+        if model.wanting_slots() and not model.suspended:
             assert len(model.conns) >= model.total_max_size
             assert model.closing() or not model.of(None, 'idle')
         # 5. In the order of their arrival.
@@ -607,6 +751,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def finish(self) -> None:
         """Everything comes to its end: idle connections are served in the order of the model, and nothing is lost."""
+        assert self.core.resume(self.now) is self.model.resume(self.now)
         taken = []
         for number, endpoint in enumerate(self.endpoints):
             while True:
@@ -633,7 +778,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.finish_closing()
         self.core.check_invariants()
         stats = self.core.stats()
-        assert (stats['size'], stats['endpoints'], stats['disposed']) == (0, 0, len(self.connections))
+        assert (stats['size'], stats['endpoints']) == (0, 0)
+        assert stats['disposed'] + stats['detached'] == len(self.connections)
+        assert stats['detached'] == len(self.detached)
         assert {entry.state_name for entry in self.entries.values()} <= {'gone'}
         assert self.core.next_due() is None
 

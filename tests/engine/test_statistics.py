@@ -1,31 +1,44 @@
 """What stats() and endpoint_size() return."""
 
+import gc
+import threading
+
 import pytest
 
-from gcpool._core import REASONS
+from gcpool._core import COUNTERS, REASONS
 from tests.engine.model import REASONS as EXPECTED_REASONS
 from tests.engine.support import Connection, Pool
 
-NOTHING = {
-    'size': 0,
-    'idle': 0,
-    'acquired': 0,
-    'waiting': 0,
-    'endpoints': 0,
-    'acquires': 0,
-    'created': 0,
-    'create_errors': 0,
-    'dead': 0,
-    'broken': 0,
-    'disposed': 0,
-    'waits': 0,
-    'timeouts': 0,
-    **{f'closed_{reason}': 0 for reason in EXPECTED_REASONS},
-}
+GAUGES = (
+    *('size', 'idle', 'in_use', 'acquired', 'creating', 'checking', 'closing', 'waiting', 'endpoints', 'suspended'),
+    *('min_idle', 'max_size', 'total_max_size'),
+)
+EXPECTED_COUNTERS = (
+    *('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors', 'refused'),
+    *('checks', 'checks_failed', 'dead', 'broken', 'detached', 'leaks', 'disposed'),
+    *(f'closed_{reason}' for reason in EXPECTED_REASONS),
+    *('wait_ns', 'create_ns', 'use_ns'),
+)
+
+
+def nonzero(stats: dict[str, int]) -> dict[str, int]:
+    """What is not 0, but for the limits."""
+    return {name: count for name, count in stats.items() if count and name not in GAUGES[-3:]}
 
 
 def test_a_new_pool_has_counted_nothing() -> None:
-    assert Pool().stats == NOTHING
+    assert nonzero(Pool().stats) == {}
+
+
+def test_all_keys_are_always_there_and_ints() -> None:
+    pool = Pool(min_idle=2, max_size=3, total_max_size=9)
+    assert tuple(pool.stats) == (*GAUGES, *EXPECTED_COUNTERS)
+    pool.fill('a', 2)
+    assert tuple(pool.stats) == (*GAUGES, *EXPECTED_COUNTERS)
+    assert {type(count) for count in pool.stats.values()} == {int}
+    assert pool.count('min_idle', 'max_size', 'total_max_size') == (2, 3, 9)
+    assert tuple(pool.core.endpoint_stats('a')) == GAUGES
+    assert tuple(pool.core.endpoint_stats('unknown')) == GAUGES
 
 
 def test_every_gauge_and_counter() -> None:
@@ -37,11 +50,15 @@ def test_every_gauge_and_counter() -> None:
     pool.core.create_failed(failing.waiter, pool.now)
     assert pool.cancel(leaving)
     assert pool.core.give_up(late.waiter)
-    assert pool.stats == NOTHING | {
+    assert nonzero(pool.stats) == {
         'size': 3,
+        'in_use': 2,
         'acquired': 2,
+        'creating': 1,
         'waiting': 1,
         'endpoints': 2,
+        'asked': 7,
+        'cancelled': 1,
         'acquires': 2,
         'created': 2,
         'create_errors': 1,
@@ -51,11 +68,15 @@ def test_every_gauge_and_counter() -> None:
     pool.release(first)  # handed over
     pool.release(second)
     assert waiting.answer == 'served'
-    assert pool.stats == NOTHING | {
+    assert nonzero(pool.stats) == {
         'size': 3,
         'idle': 1,
+        'in_use': 1,
         'acquired': 1,
+        'creating': 1,
         'endpoints': 2,
+        'asked': 7,
+        'cancelled': 1,
         'acquires': 3,
         'created': 2,
         'create_errors': 1,
@@ -68,13 +89,18 @@ def test_every_gauge_and_counter() -> None:
     dead_entry = pool.core.take_doomed_for_worker()
     assert dead_entry is not None
     pool.core.disposed(dead_entry, pool.now)
-    assert pool.stats == NOTHING | {
+    assert nonzero(pool.stats) == {
         'size': 2,
+        'in_use': 1,
         'acquired': 1,
+        'creating': 1,
         'endpoints': 2,
+        'asked': 7,
+        'cancelled': 1,
         'acquires': 3,
         'created': 2,
         'create_errors': 1,
+        'checks_failed': 1,
         'dead': 1,
         'disposed': 1,
         'closed_dead': 1,
@@ -93,6 +119,139 @@ def reasons(pool: Pool) -> dict[str, int]:
 
 def test_the_reasons_are_those_that_are_documented() -> None:
     assert ('', *EXPECTED_REASONS) == REASONS
+    assert tuple(name for name in COUNTERS if name) == EXPECTED_COUNTERS
+
+
+def test_the_gauges_of_an_endpoint() -> None:
+    pool = Pool(max_size=3)
+    pool.fill('a', 2)
+    pool.kept.append(pool.acquire('a'))
+    connecting = pool.acquire('b'), pool.acquire('b'), pool.ask('b'), pool.ask('b')
+    assert pool.core.retire(connecting[0].entry, pool.now)
+    assert nonzero(pool.core.endpoint_stats('a')) == {'size': 2, 'idle': 1, 'in_use': 1, 'acquired': 1, 'endpoints': 1}
+    assert nonzero(pool.core.endpoint_stats('b')) == {
+        'size': 3,
+        'in_use': 1,
+        'acquired': 1,
+        'creating': 1,
+        'closing': 1,
+        'waiting': 1,
+        'endpoints': 1,
+    }
+    assert nonzero(pool.core.endpoint_stats('c')) == {}
+    with pytest.raises(TypeError, match='expected a hashable object'):
+        pool.core.endpoint_stats([])
+
+
+def test_a_pop_begins_the_counters_anew_and_leaves_the_gauges() -> None:
+    pool = Pool(max_size=2)
+    pool.fill('a', 2)
+    pool.kept.append(pool.acquire('a'))
+    before = pool.stats
+    assert pool.core.stats(True) == before
+    gauges = {'size': 2, 'idle': 1, 'in_use': 1, 'acquired': 1, 'endpoints': 1}
+    assert nonzero(pool.stats) == gauges
+    pool.fill('a', 1)
+    assert nonzero(pool.stats) == gauges | {'asked': 1, 'acquires': 1}
+    assert pool.core.stats(True) == pool.stats | {'asked': 1, 'acquires': 1}
+    assert nonzero(pool.core.stats(True)) == gauges
+
+
+def test_pops_at_the_same_time_show_each_acquire_once() -> None:
+    pool = Pool(max_size=8, total_max_size=8)
+    pool.fill('a', 1)
+    pool.core.stats(True)
+    rounds = 2_000
+    popped: list[int] = []
+    busy = [True]
+
+    def pop() -> None:
+        while busy:
+            popped.append(pool.core.stats(True)['acquires'])
+
+    poppers = [threading.Thread(target=pop) for _ in range(2)]
+    for popper in poppers:
+        popper.start()
+    for _ in range(rounds):
+        entry = pool.core.try_acquire('a', pool.now)
+        assert entry is not None
+        pool.core.release(entry, pool.now)
+    busy.clear()
+    for popper in poppers:
+        popper.join(60)
+    assert sum(popped) + pool.core.stats(True)['acquires'] == rounds
+
+
+def test_what_was_asked_for_is_counted_however_it_ended() -> None:
+    pool = Pool(max_size=1)
+    holder = pool.acquire('a')
+    cancelled, late, served, dropped = (pool.ask('a') for _ in range(4))
+    failed = pool.ask('b')
+    pool.core.create_failed(failed.waiter, pool.now)
+    pool.cancel(failed)
+    assert pool.core.give_up(late.waiter)
+    pool.cancel(late)
+    pool.cancel(cancelled)
+    dropped.waiter = None  # type: ignore[assignment]
+    gc.collect()
+    pool.release(holder)
+    assert served.answer == 'served'
+    pool.core.close()
+    refused = pool.ask('a')
+    assert refused.answer == 'refused'
+    pool.cancel(refused)
+    with pytest.raises(TypeError):
+        pool.ask([])
+    assert pool.count('asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'create_errors') == (7, 2, 4, 1, 2, 1)
+
+
+def test_an_acquire_between_two_connections_is_still_asked_for() -> None:
+    """The counters never go down, but for that of the acquires that were served."""
+    pool = Pool(max_size=1)
+    pool.fill('a', 1)
+    acquire = pool.acquire('a')
+    assert pool.count('asked', 'acquires') == (2, 2)
+    pool.core.begin_check(acquire.waiter)
+    pool.core.reject_dead(acquire.waiter)
+    assert pool.count('asked', 'acquires', 'checks', 'checks_failed', 'dead') == (2, 1, 1, 1, 1)
+    pool.ask_again(acquire)
+    pool.dispose()
+    assert acquire.answer == 'ticket'
+    assert pool.count('asked', 'acquires') == (2, 1)
+    pool.connect(acquire)
+    assert pool.count('asked', 'acquires') == (2, 2)
+
+
+def test_the_times_of_waiting_connecting_and_use() -> None:
+    pool = Pool(max_size=1)
+    first = pool.ask('a')
+    pool.now = 1.0
+    pool.core.begin_create(first.entry, pool.now)
+    pool.now = 3.0
+    pool.connect(first)  # 2 s
+    second, third = pool.ask('a'), pool.ask('a')
+    pool.now = 7.0
+    pool.release(first)  # used for 4 s
+    pool.now = 7.5
+    pool.core.end_wait(second.waiter, pool.now)  # 4.5 s
+    pool.core.end_wait(second.waiter, 100.0)  # no longer waits
+    pool.now = 8.0
+    assert pool.core.give_up(third.waiter)  # 5 s
+    pool.cancel(third)
+    pool.now = 9.0
+    pool.release(second)  # used for 2 s, since it was handed over
+    assert pool.count('wait_ns', 'create_ns', 'use_ns') == (9_500_000_000, 2_000_000_000, 6_000_000_000)
+    pool.now = 20.0
+    pool.kept.append(pool.acquire('a'))
+    pool.core.reject_dead(pool.kept[0].waiter)
+    pool.cancel(pool.kept[0])
+    pool.dispose()  # the endpoint is forgotten
+    assert pool.count('wait_ns', 'create_ns', 'use_ns') == (9_500_000_000, 2_000_000_000, 6_000_000_000)
+    failing = pool.ask('a')
+    pool.core.begin_create(failing.entry, pool.now)
+    pool.now = 21.0
+    pool.core.create_failed(failing.waiter, pool.now)
+    assert pool.count('create_ns', 'create_errors') == (3_000_000_000, 1)
 
 
 def test_a_close_that_has_not_ended_is_not_counted_and_its_reason_is_known() -> None:

@@ -8,7 +8,9 @@ from unittest.mock import Mock
 import pytest
 
 import gcpool.asyncio
+from gcpool._lifecycle_asyncio import EVERY_ENDPOINT
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
+from gcpool.common import ALL_ENDPOINTS
 from tests.asyncio_.runtime import spawn
 from tests.pool.support import Case, HookedManager, Manager
 from tests.support import Connection
@@ -33,6 +35,13 @@ DEFAULTS = {
     'fail_fast': False,
     'check_interval': 0.0,
     'check_timeout': None,
+    'order': 'lifo',
+    'keep': 'size',
+    'max_waiting': 0,
+    'open': True,
+    'close_timeout': 5.0,
+    'name': None,
+    'on_event': None,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -42,6 +51,10 @@ PROPERTIES = {
     'total_max_size': 5,
     'check_interval': 6.5,
     'check_timeout': 7.5,
+    'order': 'fifo',
+    'keep': 'idle',
+    'max_waiting': 8,
+    'close_timeout': 8.5,
 }
 
 
@@ -65,11 +78,23 @@ def test_the_properties_tell_the_parameters() -> None:
     options: dict[str, Any] = PROPERTIES
     pool = ConnectionPool(Manager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int, float, float]
+    assert [type(getattr(pool, name)) for name in PROPERTIES] == [
+        float,
+        float,
+        int,
+        int,
+        int,
+        float,
+        float,
+        str,
+        str,
+        int,
+        float,
+    ]
     assert pool.is_full is False
 
 
-@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full'])
+@pytest.mark.parametrize('name', [*PROPERTIES, 'is_full', 'closed'])
 def test_the_properties_cannot_be_set(name: str) -> None:
     pool = ConnectionPool(Manager())
     value = getattr(pool, name)
@@ -81,13 +106,23 @@ def test_the_properties_cannot_be_set(name: str) -> None:
 @pytest.mark.parametrize(
     ('method', 'parameters'),
     [
-        ('acquire', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
-        ('release', {'conn': inspect.Parameter.empty, 'endpoint': inspect.Parameter.empty}),
-        ('connection', {'endpoint': inspect.Parameter.empty, 'timeout': None}),
-        ('close', {'timeout': None}),
+        ('acquire', {'endpoint': ..., 'timeout': None}),
+        ('try_acquire', {'endpoint': ...}),
+        ('release', {'conn': inspect.Parameter.empty, 'endpoint': ...}),
+        ('discard', {'conn': inspect.Parameter.empty}),
+        ('detach', {'conn': inspect.Parameter.empty}),
+        ('connection', {'endpoint': ..., 'timeout': None}),
+        ('open', {}),
+        ('close', {'timeout': None, 'wait': True}),
+        ('terminate', {}),
+        ('drain', {'endpoint': EVERY_ENDPOINT, 'idle_only': False}),
+        ('suspend', {'fail': False}),
+        ('resume', {}),
+        ('wait_idle', {'timeout': None}),
         ('get_size', {}),
         ('get_endpoint_pool_size', {'endpoint': inspect.Parameter.empty, 'acquired': None}),
-        ('get_stats', {}),
+        ('get_stats', {'endpoint': ALL_ENDPOINTS}),
+        ('pop_stats', {}),
     ],
 )
 def test_the_methods_have_these_parameters_and_say_what_they_do(method: str, parameters: dict[str, Any]) -> None:
@@ -152,7 +187,8 @@ def test_a_manager_must_have_create_and_dispose_and_no_other_method() -> None:
 
 
 def test_the_names_that_programs_import_are_exported() -> None:
-    assert {'BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT'} == {*gcpool.asyncio.__all__}
+    names = {'BaseConnectionManager', 'ConnectionPool', 'ConnectionT', 'EndpointT', 'NullConnectionPool'}
+    assert names == {*gcpool.asyncio.__all__}
 
 
 def test_a_pool_is_true_hashable_and_weakly_referable() -> None:
@@ -162,12 +198,19 @@ def test_a_pool_is_true_hashable_and_weakly_referable() -> None:
     assert weakref.ref(pool)() is pool
 
 
-async def test_the_representation_names_the_class_and_the_size() -> None:
-    async with Case() as case:
+async def test_the_representation_names_the_pool_and_says_its_state() -> None:
+    async with Case(name='orders', max_size=2, total_max_size=8) as case:
         await case.cycle('a')
-        assert repr(case.pool).startswith('<gcpool.asyncio.ConnectionPool size 1 at 0x')
+        start = '<gcpool.asyncio.ConnectionPool '
+        assert repr(case.pool) == f"{start}'orders': 0/8 in use, 1 idle, 0 waiting>"
+        conns = await case.acquire('a', 2)
+        waiting = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+        assert repr(case.pool) == f"{start}'orders': 2/8 in use, 0 idle, 1 waiting>"
+        await case.release(*conns)
+        await case.release(await waiting.result())
         await case.pool.close()
-        assert repr(case.pool).startswith('<gcpool.asyncio.ConnectionPool closed, size 0 at 0x')
+        assert repr(case.pool) == f"{start}'orders': closed, 0/8 in use, 0 idle, 0 waiting>"
 
 
 async def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
@@ -176,7 +219,7 @@ async def test_a_program_may_subclass_the_pool_and_give_it_attributes() -> None:
             super().__init__(*args, **options)
             self.taken = 0
 
-        async def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:
+        async def acquire(self, endpoint: str, timeout: float | None = None) -> Connection:  # type: ignore[override]
             self.taken += 1
             return await super().acquire(endpoint, timeout)
 

@@ -46,6 +46,7 @@ BAD_PARAMETERS = [
     ],
     *[(name, *bad) for name in ('acquire_timeout', 'dispose_timeout', 'check_timeout') for bad in BAD_SECONDS],
     *[(name, *bad) for name in ('min_idle', 'max_size', 'total_max_size', 'dispose_batch_size') for bad in BAD_COUNTS],
+    *[('max_waiting', value, error, text.replace('connections', 'acquires')) for value, error, text in BAD_COUNTS],
     ('check_timeout', 0, ValueError, 'expected more than 0 seconds'),
     ('max_size', 0, ValueError, 'expected 1 or more'),
     ('total_max_size', 0, ValueError, 'expected 1 or more'),
@@ -74,10 +75,13 @@ def test_a_bad_parameter_is_refused_by_name(name: str, value: object, error: typ
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'min_idle': 11}, 'min_idle=11 is greater than max_size=10: expected at most that'),
+        ({'min_idle': 11, 'max_size': 10}, 'min_idle=11 is greater than max_size=10: expected at most that'),
         ({'min_idle': 3, 'max_size': 2}, 'min_idle=3 is greater than max_size=2: expected at most that'),
-        ({'max_size': 101}, 'max_size=101 is greater than total_max_size=100: expected at most that'),
-        ({'total_max_size': 9}, 'max_size=10 is greater than total_max_size=9: expected at most that'),
+        (
+            {'max_size': 101, 'total_max_size': 100},
+            'max_size=101 is greater than total_max_size=100: expected at most that',
+        ),
+        ({'max_size': 10, 'total_max_size': 9}, 'max_size=10 is greater than total_max_size=9: expected at most that'),
         (
             {'idle_timeout': 3601},
             'idle_timeout=3601.0 is greater than max_lifetime=3600.0: expected at most that',

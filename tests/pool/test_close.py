@@ -36,7 +36,7 @@ async def test_close_with_connections_out_returns_in_time_closes_them_and_report
         assert await case.pool.close(timeout=timeout) == 3
         assert case.manager.living == []
         assert case.pool.get_size() == 0
-        expected = f'closing the pool: 3 connections were not released within {timeout:g} s'
+        expected = f'{case.pool.name}: closing the pool: 3 connections were not released within {timeout:g} s'
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert [(record.name, record.getMessage()) for record in warnings] == [('gcpool', expected)]
         # Their users release them later.
@@ -288,7 +288,7 @@ async def test_a_dispose_that_raises_keeps_close_neither_from_the_others_nor_fro
         assert await case.pool.close() == 0
         assert case.manager.living == []
         errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-        assert [message[-3:] for message in errors] == ['one', 'two']
+        assert [message.partition(' [')[0][-3:] for message in errors] == ['one', 'two']
 
 
 async def test_a_waiter_that_is_refused_leaves_no_trace() -> None:

@@ -11,6 +11,7 @@ import pytest
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, ForgetfulManager, Gate, Manager
+from tests.support import dropped_pools
 
 # Seconds of the clock that the test sets, and of the real one: the minimum that a collector sleeps.
 SHORT = 0.005
@@ -213,14 +214,15 @@ async def test_a_pool_that_nobody_holds_is_collected_with_its_collector(idle_tim
     gone = weakref.ref(pool)
     core_gone = weakref.ref(pool._core)
     manager_gone = weakref.ref(pool._manager)
-    del pool
 
     def is_gone() -> bool:
         gc.collect()
         return (gone(), core_gone(), manager_gone()) == (None, None, None)
 
-    # A collector that is at work refers to it until it is done. tests/conftest.py checks that its thread ends.
-    await until(is_gone)
+    with dropped_pools():
+        del pool
+        # A collector that is at work refers to it until it is done. tests/conftest.py checks that its thread ends.
+        await until(is_gone)
 
 
 async def test_a_pool_without_a_collector_has_none() -> None:

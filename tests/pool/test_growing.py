@@ -169,7 +169,7 @@ async def test_a_wrong_size_changes_nothing(size: Any, error: type[Exception], m
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'min_size': 11}, ValueError, 'min_size=11 is greater than max_size=10'),
+        ({'min_size': 11, 'max_size': 10}, ValueError, 'min_size=11 is greater than max_size=10'),
         ({'min_size': -1}, ValueError, 'min_size=-1: expected 0 or more'),
         ({'create_in_background': 1}, TypeError, 'create_in_background=1: expected a bool'),
         ({'max_connecting': -1}, ValueError, 'max_connecting=-1: expected 0 or more'),

@@ -46,7 +46,6 @@ async def test_the_base_class_says_what_holds_without_an_override() -> None:
     assert manager.describe_endpoint(endpoint) is endpoint
     assert manager.broken_on_cancel is False
     assert not hasattr(manager, 'default_endpoint')
-    assert repr(NO_ENDPOINT) == 'NO_ENDPOINT'
 
 
 class Wrapper:

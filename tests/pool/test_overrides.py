@@ -90,11 +90,11 @@ async def test_connection_calls_a_subclass_s_acquire_and_release() -> None:
     called = []
 
     class Pool(ConnectionPool[Any, Any]):
-        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:  # type: ignore[override]
             called.append('acquire')
             return await super().acquire(endpoint, timeout)
 
-        async def release(self, conn: Any, endpoint: Any) -> None:
+        async def release(self, conn: Any, endpoint: Any) -> None:  # type: ignore[override]
             called.append('release')
             await super().release(conn, endpoint)
 
@@ -127,7 +127,7 @@ async def test_connection_passes_the_timeout_to_a_subclass_s_acquire_by_name() -
 
 async def test_a_block_of_a_subclass_s_pool_that_closes_the_pool_keeps_its_own_error() -> None:
     class Pool(ConnectionPool[Any, Any]):
-        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:  # type: ignore[override]
             return await super().acquire(endpoint, timeout)
 
     async with Case(OnlyJudging(), pool_class=Pool) as case:

@@ -40,7 +40,7 @@ async def test_acquires_wait_until_the_endpoint_is_back(caplog: pytest.LogCaptur
         await case.release(*conns)
     assert case.manager.calls.count('create a') == 8
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert lines == ["'a' cannot be connected to: OSError: connection refused"]
+    assert lines == [f"{case.pool.name}: 'a' cannot be connected to: OSError: connection refused"]
     assert "'a' can be connected to again, after " in caplog.text
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, ForgetfulManager, Gate, Manager
+from tests.support import dropped_pools
 from tests.threads.runtime import spawn, until
 
 # Seconds of the clock that the test sets, and of the real one: the minimum that a collector sleeps.
@@ -215,14 +216,15 @@ def test_a_pool_that_nobody_holds_is_collected_with_its_collector(idle_timeout: 
     gone = weakref.ref(pool)
     core_gone = weakref.ref(pool._core)
     manager_gone = weakref.ref(pool._manager)
-    del pool
 
     def is_gone() -> bool:
         gc.collect()
         return (gone(), core_gone(), manager_gone()) == (None, None, None)
 
-    # A collector that is at work refers to it until it is done. tests/conftest.py checks that its thread ends.
-    until(is_gone)
+    with dropped_pools():
+        del pool
+        # A collector that is at work refers to it until it is done. tests/conftest.py checks that its thread ends.
+        until(is_gone)
 
 
 def test_a_pool_without_a_collector_has_none() -> None:

@@ -241,7 +241,9 @@ def test_dispose_that_raises_is_logged_and_the_connection_counts_as_gone(
         case.cycle('a')
         assert case.pool.get_size() == 0
         errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
-        assert [(record.name, record.getMessage()) for record in errors] == [('gcpool', message)]
+        assert [(record.name, record.getMessage()) for record in errors] == [
+            ('gcpool', f'{case.pool.name}: {message} [idle]')
+        ]
         assert case.cycle('b') == 'b1'
 
 
@@ -579,6 +581,7 @@ def test_a_connection_is_found_by_identity_not_by_its_hash_or_equality() -> None
     for conn in conns:
         pool.release(conn, 'a')
     assert pool.get_endpoint_pool_size('a', acquired=False) == 3
+    pool.close()
 
 
 # ---- all at once --------------------------------------------------------------------------------------------------

@@ -458,7 +458,7 @@ def test_an_ambiguous_result_of_is_broken_counts_as_broken(
             return Ambiguous()  # type: ignore[return-value]
 
     class Plain(ConnectionPool[Any, Connection]):
-        def release(self, conn: Connection, endpoint: Any) -> None:
+        def release(self, conn: Connection, endpoint: Any) -> None:  # type: ignore[override]
             super().release(conn, endpoint)
 
     for pool in (ConnectionPool(Undecided()), Plain(Undecided())):
@@ -489,10 +489,10 @@ def test_no_hook_sees_a_connection_closed_while_is_broken_runs() -> None:
 
 def test_a_subclass_that_gives_out_something_of_its_own_keeps_its_users_errors() -> None:
     class Wrapping(ConnectionPool[Any, Any]):
-        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:  # type: ignore[override]
             return [super().acquire(endpoint, timeout)]
 
-        def release(self, conn: Any, endpoint: Any) -> None:
+        def release(self, conn: Any, endpoint: Any) -> None:  # type: ignore[override]
             super().release(conn[0], endpoint)
 
     pool = Wrapping(JudgingManager())
@@ -505,7 +505,7 @@ def test_a_subclass_s_release_sees_broken_connections_too() -> None:
     released = []
 
     class Counting(ConnectionPool[Any, Connection]):
-        def release(self, conn: Connection, endpoint: Any) -> None:
+        def release(self, conn: Connection, endpoint: Any) -> None:  # type: ignore[override]
             released.append(conn.name)
             super().release(conn, endpoint)
 

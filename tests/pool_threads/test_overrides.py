@@ -92,11 +92,11 @@ def test_connection_calls_a_subclass_s_acquire_and_release() -> None:
     called = []
 
     class Pool(ConnectionPool[Any, Any]):
-        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:  # type: ignore[override]
             called.append('acquire')
             return super().acquire(endpoint, timeout)
 
-        def release(self, conn: Any, endpoint: Any) -> None:
+        def release(self, conn: Any, endpoint: Any) -> None:  # type: ignore[override]
             called.append('release')
             super().release(conn, endpoint)
 
@@ -129,7 +129,7 @@ def test_connection_passes_the_timeout_to_a_subclass_s_acquire_by_name() -> None
 
 def test_a_block_of_a_subclass_s_pool_that_closes_the_pool_keeps_its_own_error() -> None:
     class Pool(ConnectionPool[Any, Any]):
-        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:  # type: ignore[override]
             return super().acquire(endpoint, timeout)
 
     with Case(OnlyJudging(), pool_class=Pool) as case:

@@ -34,6 +34,7 @@ from gevent.event import Event
 
 from gcpool.exceptions import ConnectionPoolClosedError, PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool
+from tests.support import dropped_pools
 
 # Seconds that nothing here takes unless something is broken.
 PATIENCE = 30.0
@@ -457,7 +458,7 @@ def collector() -> None:
     conns = [pool.acquire('a') for _ in range(3)]
     for conn in conns:
         pool.release(conn, 'a')
-    (worker,) = (thread for thread in threading.enumerate() if thread.name == 'gcpool-collector')
+    (worker,) = (thread for thread in threading.enumerate() if thread.name.endswith('-collector'))
     assert disposed.wait(PATIENCE)
     until(lambda: pool.get_size() == 0)
     # Sleeping again: it must hear of what comes now.
@@ -470,13 +471,32 @@ def collector() -> None:
     assert not worker.is_alive()
 
 
+def close_beside_a_block() -> None:
+    """Greenlets share a thread: the block of one is not that of another one, which closes the pool."""
+    pool, manager = make_pool()
+    entered = Event()
+
+    def use() -> None:
+        with pool.connection('a'):
+            entered.set()
+            until(lambda: pool.closed)
+
+    user = threading.Thread(target=use)
+    user.start()
+    assert entered.wait(PATIENCE)
+    assert pool.close() == 0
+    user.join(PATIENCE)
+    assert [conn.disposals for conn in manager.connections] == [1]
+
+
 def collector_of_a_forgotten_pool() -> None:
     pool, _ = make_pool(background_collector=True)
     pool.release(pool.acquire('a'), 'a')
-    (worker,) = (thread for thread in threading.enumerate() if thread.name == 'gcpool-collector')
+    (worker,) = (thread for thread in threading.enumerate() if thread.name.endswith('-collector'))
     gevent.sleep(0)
-    del pool
-    gc.collect()
+    with dropped_pools():
+        del pool
+        gc.collect()
     worker.join(PATIENCE)
     assert not worker.is_alive()
 

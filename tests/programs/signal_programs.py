@@ -379,6 +379,174 @@ def waking_the_collector() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Handlers that acquire themselves
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Nested:
+    """A main thread that waits, and whose signal handler acquires.
+
+    :param work: what the handler does
+    """
+
+    def __init__(self, work: 'Callable[[Nested], None]', **options: Any) -> None:
+        self.manager = HookedManager()
+        self.pool: ConnectionPool[Any, Connection] = ConnectionPool(self.manager, **options)
+        self.work = work
+        self.in_handler = threading.Event()
+        self.seen: list[str] = []
+        self.depth = 0
+        signal.signal(signal.SIGALRM, self.handle)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.in_handler.is_set():
+            self.depth += 1
+            self.in_handler.set()
+            self.work(self)
+
+    def take(self, who: str, endpoint: str = 'a', timeout: float = PATIENCE) -> None:
+        with self.pool.connection(endpoint, timeout) as conn:
+            self.seen.append(f'{who} {conn.name}')
+
+    def signal(self) -> None:
+        """Have the handler run in the main thread, from another one."""
+        self.in_handler.clear()
+        for _ in range(5):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+            if self.in_handler.wait(PATIENCE / 5):
+                return
+
+    def until_waiting(self, count: int) -> None:
+        until(lambda: self.pool.get_stats()['waiting'] == count)
+
+    def finish(self) -> None:
+        assert self.pool._waiting == {}
+        assert self.pool.close(PATIENCE) == 0
+        self.pool._core.check_invariants()
+        assert [conn for conn in self.manager.connections if conn.disposals != 1] == []
+
+
+def handler_acquires_what_comes_back() -> None:
+    """The connection that comes back goes to the handler, although its thread came first."""
+    program = Nested(lambda program: program.take('handler'), max_size=1)
+    conn = program.pool.acquire('a')
+
+    def other() -> None:
+        program.until_waiting(1)
+        program.signal()
+        program.until_waiting(2)
+        program.pool.release(conn)
+
+    job = spawn(other)
+    program.take('main')
+    job.result()
+    assert program.seen == ['handler a1', 'main a1'], program.seen
+    program.finish()
+
+
+def handler_acquires_what_its_thread_was_served(what: str) -> None:
+    """The waiter that the handler interrupts is served first: a connection, or a slot to connect."""
+
+    def work(program: Nested) -> None:
+        if what == 'connection':
+            program.pool.release(held.pop())
+        else:
+            program.pool.discard(held.pop())
+        program.until_waiting(0)
+        program.take('handler')
+
+    program = Nested(work, max_size=1)
+    held = [program.pool.acquire('a')]
+
+    def other() -> None:
+        program.until_waiting(1)
+        program.signal()
+
+    job = spawn(other)
+    program.take('main')
+    job.result()
+    name = 'a1' if what == 'connection' else 'a2'
+    assert program.seen == [f'handler {name}', f'main {name}'], program.seen
+    assert program.pool.get_stats()['waits'] == 1
+    program.finish()
+
+
+def handlers_acquire_one_in_the_other() -> None:
+    """A handler is interrupted while it waits itself: the last one is served first. Others keep their places."""
+
+    def work(program: Nested) -> None:
+        program.take(f'handler {program.depth}')
+
+    program = Nested(work, max_size=1)
+    conn = program.pool.acquire('a')
+
+    def other() -> None:
+        program.until_waiting(1)
+        late = spawn(program.take, 'late')
+        program.until_waiting(2)
+        program.signal()
+        program.until_waiting(3)
+        program.signal()
+        program.until_waiting(4)
+        program.pool._core.check_invariants()
+        program.pool.release(conn)
+        late.result()
+
+    job = spawn(other)
+    program.take('main')
+    job.result()
+    assert program.seen == ['handler 2 a1', 'handler 1 a1', 'main a1', 'late a1'], program.seen
+    program.finish()
+
+
+def handler_acquires_at_another_endpoint() -> None:
+    """What is idle there is served, and the waiter keeps its place."""
+    program = Nested(lambda program: program.take('handler', 'b'), max_size=1)
+    conn = program.pool.acquire('a')
+    program.take('before', 'b')
+
+    def other() -> None:
+        program.until_waiting(1)
+        program.signal()
+        until(lambda: len(program.seen) == 2)
+        program.pool.release(conn)
+
+    job = spawn(other)
+    program.take('main')
+    job.result()
+    assert program.seen == ['before b1', 'handler b1', 'main a1'], program.seen
+    program.finish()
+
+
+def handler_takes_over_and_the_time_is_over() -> None:
+    """The interrupted acquire's own time limit still holds: the handler keeps the connection."""
+    kept: list[Connection] = []
+
+    def work(program: Nested) -> None:
+        program.pool.release(held.pop())
+        program.until_waiting(0)
+        kept.append(program.pool.acquire('a', PATIENCE))
+
+    program = Nested(work, max_size=1)
+    held = [program.pool.acquire('a')]
+
+    def other() -> None:
+        program.until_waiting(1)
+        program.signal()
+
+    job = spawn(other)
+    try:
+        program.pool.acquire('a', 1.0)
+    except PoolTimeout:
+        pass
+    else:
+        raise AssertionError('it was served what the handler holds')
+    job.result()
+    program.pool.release(kept[0])
+    program.finish()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Interrupted anywhere
 # ---------------------------------------------------------------------------------------------------------------------
 

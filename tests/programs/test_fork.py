@@ -31,6 +31,7 @@ def test_a_child_exits_without_sending_anything_beside_threads_that_are_in_the_p
 IN_ONE_THREAD: list[tuple[str, list[object]]] = [
     ('child_leaves_the_parent_s_block', [False]),
     ('child_leaves_the_parent_s_block', [True]),
+    ('child_takes_out_what_is_its_parent_s', []),
     ('child_forks', []),
     ('fork_in_a_method', ['create']),
     ('fork_in_a_method', ['check_aliveness']),
@@ -42,6 +43,8 @@ IN_ONE_THREAD: list[tuple[str, list[object]]] = [
     ('fork_in_an_endpoint', ['normalize']),
     ('used_by_a_hook_that_runs_before', []),
     ('closed_pool', []),
+    ('paused_pool', []),
+    ('pool_that_is_not_open', []),
     ('asyncio_pool', [False]),
     ('asyncio_pool', [True]),
     ('warmed_up', ['acquire']),

@@ -82,7 +82,7 @@ def test_a_pool_is_closed() -> None:
 
 @pytest.mark.parametrize('order', ['gevent first', 'gcpool first'])
 def test_the_collector_is_a_greenlet(order: str) -> None:
-    run('collector()', 'collector_of_a_forgotten_pool()', 'end_without_close()', order=order)
+    run('collector()', 'close_beside_a_block()', 'collector_of_a_forgotten_pool()', 'end_without_close()', order=order)
 
 
 def test_threads_of_the_system_use_the_pool_as_well() -> None:

@@ -1,5 +1,6 @@
 """Whole programs: how they end when nobody closed the pool, and what holds when assertions are switched off."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -37,10 +38,11 @@ def run(main):
 RUNTIMES = pytest.mark.parametrize('runtime', ['threads', 'asyncio'])
 
 
-def run(runtime: str, body: str, *options: str) -> str:
+def run(runtime: str, body: str, *options: str, warnings: str = '') -> str:
     """Run a program to its end, written for asyncio and stripped of that for threads.
 
-    :return: what it printed; anything on stderr, a warning included, is an error
+    :param warnings: a pattern of what it writes to stderr; otherwise anything there, a warning included, is an error
+    :return: what it printed
     """
     program = (THREADS if runtime == 'threads' else ASYNCIO) + textwrap.dedent(body)
     if runtime == 'threads':
@@ -49,7 +51,8 @@ def run(runtime: str, body: str, *options: str) -> str:
     result = subprocess.run(
         command, check=False, capture_output=True, encoding='utf-8', env=program_environment(), timeout=2 * PATIENCE
     )
-    assert (result.returncode, result.stderr) == (0, '')
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(warnings, result.stderr, re.DOTALL), result.stderr
     return result.stdout
 
 
@@ -74,7 +77,88 @@ def test_a_program_that_does_not_close_its_pool_ends(runtime: str, collector: bo
 
     run(main)
     """
-    assert run(runtime, body) == '4\n'
+    # While the program runs, a pool that is dropped gives a warning, which is an error here that nobody can catch.
+    warnings = '.*ResourceWarning: <gcpool.*> was dropped and never closed: .*' if where == 'local' else ''
+    assert run(runtime, body, warnings=warnings) == '4\n'
+
+
+AT_THE_END = """
+import atexit, os, signal
+
+class Telling(Manager):
+    async def dispose(self, endpoint, conn{timeout}):
+        os.write(1, b'closed ')
+"""
+
+
+@pytest.mark.leak
+@RUNTIMES
+@pytest.mark.parametrize('collector', [False, True])
+def test_a_pool_may_be_terminated_at_exit(runtime: str, collector: bool) -> None:
+    body = (
+        AT_THE_END.format(timeout=', timeout=None' if runtime == 'threads' else '')
+        + f"""
+async def main():
+    global pool, held
+    pool = ConnectionPool(Telling(), background_collector={collector})
+    atexit.register(pool.terminate)
+    await pool.release(await pool.acquire('a'), 'a')
+    held = await pool.acquire('b')
+
+run(main)
+os.write(1, b'end ')
+"""
+    )
+    # A loop that has ended closes nothing any more: the connections are dropped.
+    closed, told = ('end closed closed ', '') if runtime == 'threads' else ('end ', '.*dropped 2 connections of it\n')
+    assert run(runtime, body, warnings=told) == closed
+
+
+@pytest.mark.leak
+@RUNTIMES
+def test_a_pool_may_be_terminated_when_the_process_is_told_to_end(runtime: str) -> None:
+    body = (
+        AT_THE_END.format(timeout=', timeout=None' if runtime == 'threads' else '')
+        + """
+from gcpool.exceptions import ConnectionPoolClosedError
+
+async def main():
+    pool = ConnectionPool(Telling(), max_size=1, background_collector=True)
+    signal.signal(signal.SIGALRM, lambda *_: pool.terminate())
+    async with pool.connection('a'):
+        await pool.release(await pool.acquire('b'), 'b')
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            await pool.acquire('a')
+        except ConnectionPoolClosedError:
+            os.write(1, b'refused ')
+    await pool.close()
+    os.write(1, b'end ')
+
+run(main)
+"""
+    )
+    printed = run(runtime, body).split()
+    assert sorted(printed) == ['closed', 'closed', 'end', 'refused']
+    assert printed[-1] == 'end'
+
+
+@pytest.mark.leak
+@RUNTIMES
+def test_a_program_that_exits_in_a_suspended_pool_prints_nothing(runtime: str) -> None:
+    body = """
+    async def main():
+        global pool
+        pool = ConnectionPool(Manager(), background_collector=True)
+        await pool.release(await pool.acquire('a'), 'a')
+        held = await pool.acquire('b')
+        await pool.drain()
+        pool.suspend()
+
+    run(main)
+    print('end')
+    """
+    assert run(runtime, body) == 'end\n'
 
 
 @pytest.mark.leak
@@ -266,15 +350,18 @@ def test_an_endpoint_may_be_warmed_up_before_the_loop_runs() -> None:
 def test_a_collector_thread_or_task_is_gone_when_its_pool_is(runtime: str) -> None:
     body = """
     import gc
+    import warnings
 
     async def main():
-        for number in range(20):
-            pool = ConnectionPool(Manager(), background_collector=True)
-            await pool.release(await pool.acquire('a'), 'a')
-            if number % 2:
-                await pool.close()
-        del pool
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '.* was dropped and never closed', ResourceWarning)
+            for number in range(20):
+                pool = ConnectionPool(Manager(), background_collector=True)
+                await pool.release(await pool.acquire('a'), 'a')
+                if number % 2:
+                    await pool.close()
+            del pool
+            gc.collect()
         for thread in threading.enumerate():
             if thread is not threading.current_thread():
                 thread.join(20)

@@ -87,6 +87,27 @@ def test_an_acquire_interrupted_while_it_starts_a_thread_leaves_no_lock_taken() 
     run_program('signal_programs', 'starting_a_thread')
 
 
+def test_a_handler_that_acquires_while_its_thread_waits_is_served_what_comes_back() -> None:
+    run_program('signal_programs', 'handler_acquires_what_comes_back')
+
+
+@pytest.mark.parametrize('what', ['connection', 'slot'])
+def test_a_handler_that_acquires_takes_over_what_its_thread_was_served_before(what: str) -> None:
+    run_program('signal_programs', 'handler_acquires_what_its_thread_was_served', what)
+
+
+def test_of_handlers_that_interrupt_each_other_the_last_one_is_served_first() -> None:
+    run_program('signal_programs', 'handlers_acquire_one_in_the_other')
+
+
+def test_a_handler_that_acquires_at_another_endpoint_is_served_what_is_idle_there() -> None:
+    run_program('signal_programs', 'handler_acquires_at_another_endpoint')
+
+
+def test_an_acquire_whose_connection_its_handler_took_over_ends_in_time() -> None:
+    run_program('signal_programs', 'handler_takes_over_and_the_time_is_over')
+
+
 @pytest.mark.parametrize('rival_count', [0, 3])
 @pytest.mark.parametrize('hooks', [False, True])
 def test_contexts_interrupted_anywhere_lose_nothing(hooks: bool, rival_count: int) -> None:

@@ -19,7 +19,7 @@ from libc.string cimport memset
 import sysconfig
 
 from gcpool._core import Waiter
-from gcpool.exceptions import ConnectionNotAcquired
+from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from tests.simulation.failure import SimulationError
 
 include "_core_model.pxi"
@@ -36,6 +36,8 @@ cdef enum:              # the questions
     END_CHECK
     FIND_DEAD
     DISCARD
+    TAKE_OUT
+    TAKE_READY
     MARK_UNCHECKED
     RELEASE
     BEGIN_RELEASE
@@ -47,22 +49,28 @@ cdef enum:              # the questions
     ASK_NEXT_DUE
     WATCH
     MISUSE
+    DRAIN
+    RESUME
     RESIZE
+    SUSPEND
     DOOM_ACQUIRED
     CLOSE
     QUESTIONS
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'discard', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
-    'advance', 'expire', 'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
+    'discard', 'take out', 'take ready', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
+    'dispose',
+    'advance', 'expire', 'next due', 'watch', 'misuse', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
+    'close',
 )
 
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
-    2, 1, 32, 4, 6, 12, 8,
-    4, 3, 3, 2, 2, 1, 1, 1,
+    2, 3, 6, 1, 32, 4, 6, 12, 8,
+    4, 3, 3, 2, 2, 2, 8, 1, 1, 1,
+    1,
 ]
 
 cdef enum:              # what an acquire must have to be picked
@@ -216,6 +224,10 @@ cdef class World:
         if model.max_lifetime == 0 and not dice.one_in(4):
             model.max_lifetime = 24.0
         model.collects = dice.one_in(2)
+        model.serves_oldest = dice.one_in(4)
+        model.counts_idle_only = dice.one_in(4)
+        model.max_waiting = 1 + dice.below(3) if dice.one_in(4) else 0
+        model.keeps_idle = not dice.one_in(10)
         self.deaf = dice.one_in(8)
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
@@ -246,6 +258,10 @@ cdef class World:
             clock=self.read_clock,
             wake_collector=self.wake,
             normalize=normalize if self.spelled else None,
+            max_waiting=model.max_waiting,
+            serves_oldest=model.serves_oldest,
+            counts_idle_only=model.counts_idle_only,
+            keeps_idle=bool(model.keeps_idle),
         )
 
     def read_clock(self):
@@ -344,6 +360,7 @@ cdef class World:
         acq = Acq.__new__(Acq)
         acq.endpoint = endpoint
         acq.notified = self.notified
+        acq.waits_from = INFINITY
         acq.waiter = Waiter(spelling)
         acq.waiter.arm(acq)
         self.active.append(acq)
@@ -359,8 +376,11 @@ cdef class World:
                 self.core.adopt(acq.waiter, entry)
                 return True
         self.request(acq)
-        if acq.state == TICKET and self.dice.below(4) < self.haste:
-            self.connect(acq)
+        if acq.state == TICKET:
+            acq.conn.since = self.now
+            self.core.begin_create(acq.waiter.held, self.now)
+            if self.dice.below(4) < self.haste:
+                self.connect(acq)
         return True
 
     cdef int request(self, Acq acq) except -1:
@@ -464,8 +484,11 @@ cdef class World:
         self.about(None, acq.conn, acq.endpoint)
         if acq.state == WAITS:
             self.model.waiting.remove(acq)
+            self.model.note_wanting(acq.endpoint)
+            self.model.cancelled_count += 1
             acq.state = NOTHING
         else:
+            acq.waits_from = INFINITY
             self.model.cancel(acq, self.now)
         self.end(acq)
         return True
@@ -477,6 +500,7 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
+        self.model.check_count += 1
         self.core.begin_check(acq.waiter)
         acq.outdated = False
         acq.checking = True
@@ -537,6 +561,58 @@ cdef class World:
             else:
                 self.closing.append(conn)
         return 0
+
+    cdef bint ask_take_out(self) except -1:
+        # Its user has it closed, or keeps it. Of the releases that come then, that of its lease does nothing.
+        cdef Acq acq = self.pick(1 << SERVED, HAS_CONN)
+        cdef Conn conn
+        cdef object entry
+        cdef int how = self.dice.below(3)
+        if acq is None:
+            return False
+        conn = acq.conn
+        entry = conn.entry
+        self.about(None, conn, acq.endpoint)
+        if how == 0:
+            self.model.detach(acq, self.now)
+            self.differ(self.core.detach(entry, self.now), True, 'detach()')
+        else:
+            self.model.discard(acq, how == 1, self.now, 'discarded', by_user=True)
+            self.differ(self.core.discard(entry, self.now, how == 1), True, 'discard()')
+            if how == 2:
+                self.closing.append(conn)
+        self.differ(self.core.begin_release(entry, entry.lease_no), False, 'begin_release() of what was taken out')
+        self.core.release(entry, self.now, entry.lease_no)
+        self.refuses(ConnectionNotAcquired, self.core.release, (entry, self.now))
+        self.refuses(ConnectionNotAcquired, self.core.discard, (entry, self.now))
+        self.refuses(ConnectionNotAcquired, self.core.detach, (entry, self.now))
+        self.end(acq)
+        return True
+
+    cdef bint ask_take_ready(self) except -1:
+        cdef int endpoint = self.choose_endpoint()
+        cdef Endpoint spelling = self.spell(endpoint)
+        cdef double interval = INTERVALS[self.dice.below(3)]
+        cdef Acq acq
+        cdef object entry
+        if len(self.active) >= MOST_ACTIVE:
+            return False
+        acq = Acq.__new__(Acq)
+        acq.endpoint = endpoint
+        acq.notified = self.notified
+        self.about(acq, None, endpoint)
+        if self.model.closed:
+            self.refuses(ConnectionPoolClosedError, self.core.take_ready, (spelling, self.now, interval))
+            return True
+        entry = self.core.take_ready(spelling, self.now, interval)
+        self.differ(entry is not None, self.model.take_ready(acq, self.now, interval), 'take_ready()')
+        if entry is not None:
+            self.same_entry(entry, acq.conn, 'take_ready()')
+            acq.waiter = Waiter(spelling)
+            acq.waiter.arm(acq)
+            self.active.append(acq)
+            self.core.adopt(acq.waiter, entry)
+        return True
 
     cdef bint ask_mark_unchecked(self) except -1:
         cdef Acq acq = self.pick(1 << SERVED, ANY_ACQ)
@@ -746,11 +822,47 @@ cdef class World:
             limits['total_max_size'] = total_max_size
         else:
             total_max_size = model.total_max_size
-        self.model.resize(self.now, min_idle, max_size, total_max_size)
+        limits['max_waiting'] = max_waiting = 1 + self.dice.below(3) if self.dice.one_in(4) else 0
+        self.model.resize(self.now, min_idle, max_size, total_max_size, max_waiting)
         self.core.resize(self.now, **limits)
         self.order_doomed()
         self.look_at_all = True
         return True
+
+    cdef bint ask_drain(self) except -1:
+        cdef int endpoint = self.dice.below(self.endpoint_count)
+        cdef bint idle_only = self.dice.one_in(3)
+        self.model.drain(endpoint, self.now, idle_only)
+        self.core.drain(self.endpoints[endpoint], self.now, idle_only)
+        self.look_at_all = True
+        return True
+
+    cdef bint ask_suspend(self) except -1:
+        cdef bint fail = self.dice.one_in(3)
+        if not self.model.closed:
+            self.model.suspended = True
+            self.model.failing = fail
+        self.differ(self.core.suspend(fail), not self.model.closed, 'suspend()')
+        return True
+
+    cdef bint ask_resume(self) except -1:
+        # Not while a connection is too old: those of several endpoints would be closed in an order of the core's own.
+        if not self.model.suspended or self.model.has_outlived(self.now):
+            return False
+        self.model.resume(self.now)
+        self.differ(self.core.resume(self.now), True, 'resume()')
+        self.in_any_order = True
+        self.look_at_all = True
+        return True
+
+    cdef int end_suspension(self) except -1:
+        cdef int all_of_them = <int>len(self.model.conns) + 1
+        self.model.doom_due(self.now, all_of_them, True)
+        self.core.doom_due(self.now, all_of_them, True)
+        self.compare_step()
+        self.ask_resume()
+        self.compare_step()
+        return 0
 
     cdef bint ask_doom_acquired(self) except -1:
         cdef int count = self.model.doom_acquired()
@@ -902,11 +1014,12 @@ cdef class World:
             or (conn is not None and held is None)
             or waiter.queued != (acq.state == WAITS)
             or waiter.refused != (acq.state == REFUSED)
+            or waiter.turned_away != (acq.state == TURNED_AWAY)
             or waiter.has_ticket != (acq.state == TICKET)
         ):
             raise Fault(
-                f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, has a ticket '
-                f'{waiter.has_ticket}; expected {acq!r} with {conn!r}'
+                f'the waiter holds {held!r}, queued {waiter.queued}, refused {waiter.refused}, turned away '
+                f'{waiter.turned_away}, has a ticket {waiter.has_ticket}; expected {acq!r} with {conn!r}'
             )
         if waiter.dead_entry is not (None if acq.dead_entry is None else acq.dead_entry.entry):
             raise Fault(f'the waiter has the dead {waiter.dead_entry!r}, expected {acq.dead_entry!r}')
@@ -1008,9 +1121,29 @@ cdef class World:
         expected = {
             'size': len(model.conns),
             'idle': model.count(ALL, IS_IDLE),
+            'in_use': model.count(ALL, IS_CHECKED_OUT),
             'acquired': model.count(ALL, IS_CHECKED_OUT),
+            'creating': model.count(ALL, 1 << CREATING),
+            'checking': 0,
+            'closing': model.count(ALL, IS_CLOSING),
+            'suspended': 0,
+            'min_idle': model.min_idle,
+            'max_size': model.max_size,
+            'total_max_size': model.total_max_size,
+            'asked': model.asked_count,
+            'cancelled': model.cancelled_count,
+            'too_many': 0,
+            'refused': 0,
+            'checks': model.check_count,
+            'checks_failed': model.failed_check_count,
+            'detached': 0,
+            'leaks': 0,
+            'wait_ns': model.wait_ns,
+            'create_ns': model.create_ns,
+            'use_ns': int(model.use_time * 1e9),
             'waiting': len(model.waiting),
             'endpoints': model.count_endpoints(),
+            'suspended': 1 if model.suspended else 0,
             'acquires': model.acquire_count,
             'created': model.created_count,
             'create_errors': model.create_error_count,
@@ -1019,6 +1152,8 @@ cdef class World:
             'disposed': model.disposed_count,
             'waits': model.wait_count,
             'timeouts': model.timeout_count,
+            'too_many': model.too_many_count,
+            'detached': model.detached_count,
             **{'closed_' + reason: count for reason, count in model.closed_counts.items()},
         }
         stats = core.stats()
@@ -1053,12 +1188,12 @@ cdef class World:
             if acq.state == SERVED and (acq.conn.holder is not acq or acq.conn.state != ACQUIRED or acq.conn.disposals):
                 raise Fault(f'2: {acq!r} holds {acq.conn!r} of {acq.conn.holder!r}')
         for conn in self.conns:
-            if conn.disposals != (conn.state == GONE):
+            if conn.disposals != (conn.state == GONE and not conn.detached):
                 raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times')
         for acq in model.waiting:
-            if model.next_idle(acq.endpoint) is not None:
+            if model.next_idle(acq.endpoint) is not None and not model.suspended:
                 raise Fault(f'4: {acq!r} waits beside an idle connection')
-        if model.wanting_slots() and len(model.conns) < model.total_max_size:
+        if model.wanting_slots() and len(model.conns) < model.total_max_size and not model.suspended:
             raise Fault('4: somebody waits beside a free slot')
         return 0
 
@@ -1094,6 +1229,10 @@ cdef class World:
             return self.ask_find_dead()
         if question == DISCARD:
             return self.ask_discard()
+        if question == TAKE_OUT:
+            return self.ask_take_out()
+        if question == TAKE_READY:
+            return self.ask_take_ready()
         if question == MARK_UNCHECKED:
             return self.ask_mark_unchecked()
         if question == BEGIN_RELEASE:
@@ -1108,6 +1247,12 @@ cdef class World:
             return self.ask_watch()
         if question == MISUSE:
             return self.ask_misuse()
+        if question == DRAIN:
+            return self.ask_drain()
+        if question == SUSPEND:
+            return self.ask_suspend()
+        if question == RESUME:
+            return self.ask_resume()
         if question == RESIZE:
             return self.ask_resize()
         if question == DOOM_ACQUIRED:
@@ -1168,7 +1313,7 @@ cdef class World:
                     self.request(acq)
                 elif acq.conn is not None:
                     self.release(acq)
-                elif acq.state == REFUSED:
+                elif acq.state == REFUSED or acq.state == TURNED_AWAY:
                     self.cancel(acq)
                 else:
                     continue
@@ -1205,6 +1350,7 @@ cdef class World:
         cdef Acq acq
         cdef Conn conn
         self.about(None, None, NOBODY)
+        self.end_suspension()
         self.compare_all()
         if self.dice.below(4):
             self.serve_all()
@@ -1237,10 +1383,10 @@ cdef class World:
         stats = self.core.stats()
         if (stats['size'], stats['endpoints'], stats['waiting']) != (0, 0, 0) or self.model.conns:
             raise Fault(f'at the end there should be nothing left: {stats}')
-        if stats['disposed'] != self.connects or stats['created'] != self.connects:
+        if stats['disposed'] + stats['detached'] != self.connects or stats['created'] != self.connects:
             raise Fault(f'3: {self.connects} connections were made: {stats}')
         for conn in self.conns:
-            if conn.disposals != 1 or conn.entry.state_name != 'gone':
+            if conn.disposals != (not conn.detached) or conn.entry.state_name != 'gone':
                 raise Fault(f'3: {conn!r} was disposed of {conn.disposals} times: {conn.entry!r}')
         if self.watchers:
             raise Fault('everything is gone, and somebody was not told')

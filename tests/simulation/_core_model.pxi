@@ -23,18 +23,22 @@ cdef enum:              # Acq.state
     TICKET
     SERVED
     REFUSED             # the pool is closed, maybe over what the acquire was served
+    TURNED_AWAY         # too many wait already
 
 cdef enum:
     ALL = -1            # in place of an endpoint
+    NO_ENDPOINT = -2
     MOST_ENDPOINTS = 6
     ENDPOINT_HASHES = 2     # the endpoints have so many hashes: what is kept by the hash of an endpoint is shared
 
 # Seconds, and up to twice as many, for which a connection that is being closed counts as relief.
 cdef double RELIEF_TIME = 1.0
 
-# Seconds for which a waiter of another endpoint may be overtaken, and the place of one who gave up is kept; or half of
-# that, which is the length of an epoch.
-cdef double MAX_OVERTAKING_TIME = 10.0
+# Seconds of an epoch. Who came before the epoch before the previous one is overdue.
+cdef double OVERTAKING_EPOCH = 0.3
+
+# Seconds for which the place of one who gave up is kept; or half of that.
+cdef double KEPT_PLACE_TIME = 10.0
 
 
 cdef class Conn:
@@ -44,6 +48,7 @@ cdef class Conn:
     cdef int state
     cdef int number             # in the order of the connects, from 1 on
     cdef int disposals          # how often its dispose has ended
+    cdef bint detached          # its user has kept it
     cdef double expires_at
     cdef double used_at
     cdef long long released     # the number of the release that made it idle
@@ -51,8 +56,10 @@ cdef class Conn:
     cdef bint closed_over       # the pool was closed over it while it was out
     cdef bint suspect
     cdef bint check_pending
+    cdef bint drained           # it existed, or was being created, when its endpoint was drained
     cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
+    cdef double since           # when its connect began, or, in use, when it was taken
     cdef str reason             # why it is closed
     cdef int line               # what is in one line of a batch is in order
     cdef Acq holder
@@ -73,6 +80,10 @@ cdef class Acq:
     cdef Conn conn
     cdef Conn dead_entry
     cdef bint has_waited
+    cdef bint was_served        # something, once
+    cdef bint asked
+    cdef bint lost              # its connection was closed in its hands
+    cdef double waits_from      # while its wait is not counted
     cdef bint outdated          # another connection was found dead since its check began
     cdef bint checking          # between begin_check() and end_check()
     cdef list notified          # where it notes that it was notified
@@ -108,7 +119,7 @@ REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
 STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
-ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused')
+ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away')
 
 
 cdef class Model:
@@ -120,7 +131,13 @@ cdef class Model:
     cdef double idle_timeout
     cdef double max_lifetime
     cdef bint collects
+    cdef int max_waiting
+    cdef bint serves_oldest     # of the extra ones
+    cdef bint counts_idle_only  # those that are out do not make up min_idle
+    cdef bint keeps_idle        # False: what nobody waits for is closed
     cdef bint closed
+    cdef bint suspended
+    cdef bint failing           # while it is suspended, acquires that begin are refused
     cdef bint shrunk            # a limit was lowered, so that there may be more than it allows for a while
     cdef list conns             # all that have a slot
     cdef list waiting           # in the order of arrival, over all endpoints
@@ -131,8 +148,11 @@ cdef class Model:
     cdef list watchers
     cdef list told              # watchers
     cdef long long epoch        # the latest time that was told, in units of RELIEF_TIME
-    cdef long long overtaking_epoch     # the latest time that was told, in units of half of MAX_OVERTAKING_TIME
-    cdef dict overtakings       # epoch -> the last place that overtook in it
+    cdef double latest          # the latest time that was told
+    cdef list arrived_before    # epochs in which somebody has asked, and how many had arrived before that
+    cdef dict wants             # endpoint that wants a slot -> the place and the arrival of its first waiter
+    cdef dict unserved          # the same -> the place since which it waits, and an arrival, which breaks ties
+    cdef long long place_epoch  # the latest time that was told, in units of half of KEPT_PLACE_TIME
     cdef dict left              # epoch, hash of an endpoint -> the place that its last waiter left
     cdef double sleeps_until    # when the collector looks again by itself
     cdef long long wakes
@@ -145,9 +165,18 @@ cdef class Model:
     cdef long long dead_count
     cdef long long broken_count
     cdef long long disposed_count
+    cdef long long detached_count
     cdef dict closed_counts     # by reason
+    cdef long long asked_count
+    cdef long long cancelled_count
+    cdef long long check_count
+    cdef long long failed_check_count
+    cdef unsigned long long wait_ns
+    cdef unsigned long long create_ns
+    cdef double use_time
     cdef long long wait_count
     cdef long long timeout_count
+    cdef long long too_many_count
 
     def __cinit__(self):
         self.conns = []
@@ -157,7 +186,9 @@ cdef class Model:
         self.notified = []
         self.watchers = []
         self.told = []
-        self.overtakings = {}
+        self.arrived_before = [(0, 0)]
+        self.wants = {}
+        self.unserved = {}
         self.closed_counts = dict.fromkeys(REASONS[1:], 0)
         self.left = {}
         self.sleeps_until = INFINITY
@@ -195,6 +226,13 @@ cdef class Model:
             found += seen >> endpoint & 1
         return found
 
+    cdef int count_waiting(self, int endpoint) except -1:
+        cdef Acq acq
+        cdef int found = 0
+        for acq in self.waiting:
+            found += acq.endpoint == endpoint
+        return found
+
     cdef Acq head(self, int endpoint):
         cdef Acq acq
         for acq in self.waiting:
@@ -216,7 +254,8 @@ cdef class Model:
         return found
 
     cdef Conn next_idle(self, int endpoint):
-        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last.
+        # DESIGN.md 1, COMPAT.md: core connections first, the one idle for longest; then the extra one released last,
+        # or, with order='fifo', first.
         cdef Conn conn
         cdef Conn best = None
         for conn in self.conns:
@@ -225,7 +264,11 @@ cdef class Model:
                     best is None
                     or (conn.is_core and not best.is_core)
                     or (conn.is_core and best.is_core and conn.released < best.released)
-                    or (not conn.is_core and not best.is_core and conn.released > best.released)
+                    or (
+                        not conn.is_core
+                        and not best.is_core
+                        and (conn.released < best.released) == self.serves_oldest
+                    )
                 ):
                     best = conn
         return best
@@ -261,6 +304,18 @@ cdef class Model:
                 if first is None or due < earliest or (due == earliest and conn.released < first.released):
                     first = conn
                     earliest = due
+        return first
+
+    cdef Conn first_unused(self):
+        cdef Conn conn
+        cdef Conn first = None
+        for conn in self.conns:
+            if conn.state == IDLE and (
+                first is None
+                or conn.used_at < first.used_at
+                or (conn.used_at == first.used_at and conn.released < first.released)
+            ):
+                first = conn
         return first
 
     cdef double next_due(self) except? -1:
@@ -306,21 +361,31 @@ cdef class Model:
             acq.dead_entry = None
         return 0
 
-    cdef Conn evict(self, double limit, bint for_worker, str reason=''):
+    cdef Conn evict_unused(self, bint for_worker, str reason):
+        cdef Conn first = self.first_unused()
+        if first is not None:
+            self.doom(first, reason, for_worker)
+        return first
+
+    cdef Conn evict_due(self, double limit, bint for_worker):
         cdef Conn first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
+        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
         return first
 
-    cdef bint needs_relief(self) except -1:
+    cdef bint needs_relief(self, int besides=NO_ENDPOINT) except -1:
         # "As many are doomed at a time as there are endpoints in need", and for RELIEF_TIME, up to twice that.
+        cdef Acq acq
+        cdef int needed = 0
         cdef Conn conn
         cdef int relief = 0
         for conn in self.conns:
             if conn.state == CLOSING and conn.relief_since >= self.epoch - 1:
                 relief += 1
-        return relief < len(self.wanting_slots())
+        for acq in self.wanting_slots():
+            needed += acq.endpoint != besides
+        return relief < needed
 
     cdef int count_as_relief(self, Conn conn) except -1:
         # Its slot is for those who want one, if not enough are being closed for them.
@@ -333,6 +398,7 @@ cdef class Model:
         cdef Conn conn
         cdef long long before = self.epoch
         cdef bint ended = False
+        self.latest = max(self.latest, now)
         self.epoch = max(before, <long long>(now / RELIEF_TIME))
         for conn in self.conns:
             if conn.state == CLOSING and before - 1 <= conn.relief_since < self.epoch - 1:
@@ -342,46 +408,73 @@ cdef class Model:
     cdef int take_ticket(self, Acq acq) except -1:
         cdef Conn conn = Conn.__new__(Conn)
         conn.endpoint = acq.endpoint
+        conn.since = INFINITY
         conn.relief_since = NO_RELIEF
         conn.holder = acq
         acq.conn = conn
+        acq.was_served = True
         acq.state = TICKET
         self.conns.append(conn)
         return 0
 
-    cdef int take_conn(self, Acq acq, Conn conn) except -1:
+    cdef int count_wait(self, Acq acq, double now) except -1:
+        if acq.waits_from <= now:
+            self.wait_ns += <unsigned long long>((now - acq.waits_from) * 1e9)
+        acq.waits_from = INFINITY
+        return 0
+
+    cdef int count_create(self, Conn conn, double now) except -1:
+        if conn.since <= now:
+            self.create_ns += <unsigned long long>((now - conn.since) * 1e9)
+        return 0
+
+    cdef int count_asked(self, Acq acq) except -1:
+        if not acq.asked or (acq.lost and not self.closed):
+            acq.asked = True
+            acq.lost = False
+            self.asked_count += 1
+        return 0
+
+    cdef int take_conn(self, Acq acq, Conn conn, double now) except -1:
         conn.state = ACQUIRED
+        conn.since = now
         conn.holder = acq
         acq.conn = conn
+        acq.was_served = True
         acq.state = SERVED
         self.acquire_count += 1
         return 0
 
     cdef int dispatch(self, bint for_worker) except -1:
-        # "One dispatcher": a slot goes to whoever came first of all who may have one. Where the total cap is reached,
-        # what is due first is closed, one for each endpoint in need.
+        # "One dispatcher": a slot goes to whoever is overdue, else to whoever came first of all who may have one. Where
+        # the total cap is reached, what was unused for longest is closed, one for each endpoint in need.
         cdef list wanting
+        cdef int overdue
         cdef Acq acq
         cdef Conn conn
-        while self.waiting:
+        while self.waiting and not self.suspended:
             wanting = self.wanting_slots()
             if not wanting:
                 return 0
             if len(self.conns) >= self.total_max_size:
                 while self.needs_relief():
-                    conn = self.evict(INFINITY, for_worker, 'evicted')
+                    conn = self.evict_unused(for_worker, 'evicted')
                     if conn is None:
                         return 0
                     self.count_as_relief(conn)
                 return 0
-            acq = wanting[0]
+            overdue = self.first_overdue(self.latest)
+            acq = wanting[0] if overdue == NO_ENDPOINT else self.head(overdue)
             self.waiting.remove(acq)
             self.take_ticket(acq)
+            self.note_wanting(acq.endpoint)
+            self.note_served(acq.endpoint)
             self.notified.append(acq)
         return 0
 
     cdef int slot_freed(self, Conn gone, bint for_worker) except -1:
         cdef Watcher watcher
+        self.note_wanting(gone.endpoint)
         self.dispatch(for_worker)
         for watcher in self.watchers[:]:
             if watcher.conn is gone or (watcher.conn is None and not self.conns):
@@ -396,9 +489,9 @@ cdef class Model:
         return 0
 
     cdef int join_queue(self, Acq acq, Acq head, double now) except -1:
-        # "Between endpoints": who gave up left the place to the next who comes to wait, within MAX_OVERTAKING_TIME.
+        # "Between endpoints": who gave up left the place to the next who comes to wait, within KEPT_PLACE_TIME.
         cdef Py_ssize_t i = 0
-        cdef long long left, epoch = self.pass_overtaking_time(now)
+        cdef long long left, epoch = self.pass_place_time(now)
         while i < len(self.waiting) and (<Acq>self.waiting[i]).arrival < acq.arrival:
             i += 1
         self.waiting.insert(i, acq)
@@ -413,33 +506,94 @@ cdef class Model:
         elif acq.arrival < head.arrival:    # it has come back to the head: the place goes with that
             acq.place = min(head.place, acq.place)
             head.place = head.arrival
+        self.note_wanting(acq.endpoint)
         return 0
 
     cdef int stop_waiting(self, Acq acq, double now) except -1:
         # It was not served: the next in its queue has its place then, or it is kept. Who did not wait leaves none.
         cdef Acq following
         cdef bint has_place = self.head(acq.endpoint) is acq and (now > acq.queued_at or acq.place != acq.arrival)
-        cdef tuple left = (self.pass_overtaking_time(now), acq.endpoint % ENDPOINT_HASHES)
+        cdef tuple left = (self.pass_place_time(now), acq.endpoint % ENDPOINT_HASHES)
         self.waiting.remove(acq)
         following = self.head(acq.endpoint)
         if has_place and following is not None:
             following.place = min(following.place, acq.place)
         elif has_place:
             self.left[left] = min(acq.place, self.left.get(left, acq.place))
+        self.note_wanting(acq.endpoint)
         return 0
 
-    cdef long long pass_overtaking_time(self, double now) except -1:
-        self.overtaking_epoch = max(self.overtaking_epoch, <long long>(now / (MAX_OVERTAKING_TIME / 2)))
-        return self.overtaking_epoch
+    cdef long long pass_place_time(self, double now) except -1:
+        self.place_epoch = max(self.place_epoch, <long long>(now / (KEPT_PLACE_TIME / 2)))
+        return self.place_epoch
+
+    cdef int pass_overtaking_time(self, double now) except -1:
+        cdef long long epoch = <long long>(now / OVERTAKING_EPOCH)
+        if epoch > self.last_epoch():
+            self.arrived_before.append((epoch, self.arrivals))
+            if len(self.arrived_before) > 4:    # the first one says nothing any more
+                self.arrived_before.pop(0)
+        return 0
+
+    cdef long long last_epoch(self) except -1:
+        return self.arrived_before[len(self.arrived_before) - 1][0]
+
+    cdef long long overdue(self, double now) except -1:
+        # The arrivals before the epoch before the previous one.
+        cdef long long epoch, arrivals
+        cdef long long oldest = max(<long long>(now / OVERTAKING_EPOCH), self.last_epoch()) - 2
+        for epoch, arrivals in self.arrived_before:
+            if epoch >= oldest:
+                return arrivals
+        return self.arrivals
+
+    cdef int first_overdue(self, double now) except -3:
+        # The endpoint that has waited for longest, if it is overdue.
+        cdef int endpoint, first = NO_ENDPOINT
+        for endpoint in self.unserved:
+            if first == NO_ENDPOINT or self.unserved[endpoint] < self.unserved[first]:
+                first = endpoint
+        if first != NO_ENDPOINT and <double>self.unserved[first][0] >= self.overdue(now) + 1:
+            return NO_ENDPOINT
+        return first
+
+    cdef int note_wanting(self, int endpoint) except -1:
+        # An endpoint has other waiters, or another number of connections. It waits for a slot since its first waiter
+        # came. If several wait and it has its share, it waits since it began to want a slot, or was served.
+        cdef Acq first = self.head(endpoint)
+        cdef int waiting = self.count_waiting(endpoint)
+        cdef int size = self.count(endpoint, IS_ANY)
+        cdef tuple head, known
+        if first is None or size >= self.max_size:
+            self.wants.pop(endpoint, None)
+            self.unserved.pop(endpoint, None)
+            return 0
+        head = first.place, first.arrival
+        known = self.wants.get(endpoint)
+        self.wants[endpoint] = head
+        if known is None:
+            self.unserved[endpoint] = self.arrivals + 0.5 if waiting > 1 and size else first.place, first.arrival
+        elif known != head and (waiting == 1 or not self.has_share(endpoint)):
+            self.unserved[endpoint] = head
+        return 0
+
+    cdef int note_served(self, int endpoint) except -1:
+        if endpoint in self.unserved and self.has_share(endpoint):
+            self.unserved[endpoint] = self.arrivals + 0.5, self.head(endpoint).arrival
+        return 0
+
+    cdef bint has_share(self, int endpoint) except -1:
+        return (self.count(endpoint, IS_ANY) + 1) * len(self.wants) > self.total_max_size
 
     # -- what is asked ------------------------------------------------------------------------------------------------
 
     cdef bint try_acquire(self, Acq acq, double now) except -1:
         # What is due is not ready: it has to be closed, and request() does that.
         cdef Conn ready = self.next_idle(acq.endpoint)
-        if self.closed or ready is None or ready.expires_at <= now:
+        if self.closed or self.suspended or ready is None or ready.expires_at <= now:
             return False
-        self.take_conn(acq, ready)
+        self.count_asked(acq)
+        self.take_conn(acq, ready, now)
         self.arrive(acq)
         return True
 
@@ -449,29 +603,41 @@ cdef class Model:
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
         cdef bint relief_ended
+        cdef bint begins = dead_entry is None and not acq.has_waited
+        self.count_asked(acq)
         self.doom_dead(acq)
         if self.closed:
             acq.state = REFUSED
             return 0
+        self.pass_overtaking_time(now)
         self.arrive(acq)
         relief_ended = self.pass_time(now)
         head = self.head(acq.endpoint)
-        if head is None or acq.arrival < head.arrival:
+        if self.suspended or head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
             while conn is not None and conn.expires_at <= now:
                 self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
                 conn = self.next_idle(acq.endpoint)
-            if conn is not None:
-                self.take_conn(acq, conn)
+            if self.suspended:
+                # "Suspended": nobody is served. Who was served a dead connection has begun before, and waits.
+                acq.state = REFUSED if self.failing and begins else acq.state
+            elif conn is not None:
+                self.take_conn(acq, conn, now)
             elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
                 self.take_ticket(acq)
-        if acq.conn is None:
+        if acq.state == REFUSED:
+            pass
+        elif acq.conn is None and not acq.was_served and 0 < self.max_waiting <= self.count_waiting(acq.endpoint):
+            acq.state = TURNED_AWAY
+            self.too_many_count += 1
+        elif acq.conn is None:
             acq.state = WAITS
             if not acq.has_waited:
                 acq.has_waited = True
                 self.wait_count += 1
             # DESIGN.md 2.5: first come, first served. One that was served a dead connection has its old place.
+            acq.waits_from = now
             self.join_queue(acq, head, now)
         if dead_entry is not None:
             self.count_as_relief(dead_entry)
@@ -487,13 +653,14 @@ cdef class Model:
         conn.used_at = now
         conn.expires_at = now + self.max_lifetime
         self.created_count += 1
+        self.count_create(conn, now)
         if self.closed:
             acq.state = NOTHING
             acq.conn = None
             conn.holder = None
             self.doom(conn, 'pool_closed', for_worker=True)
             return False
-        self.take_conn(acq, conn)
+        self.take_conn(acq, conn, now)
         return True
 
     cdef int create_failed(self, Acq acq, double now) except -1:
@@ -505,6 +672,7 @@ cdef class Model:
         acq.conn = None
         acq.state = NOTHING
         self.create_error_count += 1
+        self.count_create(conn, now)
         self.slot_freed(conn, for_worker=True)
         return 0
 
@@ -526,12 +694,14 @@ cdef class Model:
         conn.holder = None
         if conn.closed_over:
             conn.closed_over = False
+            acq.lost = True
             return 0
         conn.state = CLOSING
         conn.reason = 'dead'
         acq.dead_entry = conn
         self.suspect_others(conn.endpoint)
         self.dead_count += 1
+        self.failed_check_count += 1
         self.acquire_count -= 1     # it was not served after all
         return 0
 
@@ -539,7 +709,51 @@ cdef class Model:
         cdef Conn conn = acq.conn
         return conn.suspect or conn.check_pending or now - conn.used_at >= interval
 
-    cdef bint discard(self, Acq acq, bint queue, double now, str reason) except -1:
+    cdef bint take_ready(self, Acq acq, double now, double interval) except -1:
+        # The next one that needs no check and no close. Who waits comes first.
+        cdef Conn conn
+        cdef Conn best = None
+        if self.closed or self.head(acq.endpoint) is not None:
+            return False
+        for conn in self.conns:
+            if conn.endpoint != acq.endpoint or conn.state != IDLE or conn.expires_at <= now:
+                continue
+            if interval > 0 and (conn.suspect or conn.check_pending or now - conn.used_at >= interval):
+                continue
+            if (
+                best is None
+                or (conn.is_core and not best.is_core)
+                or (conn.is_core and best.is_core and conn.released < best.released)
+                or (
+                    not conn.is_core
+                    and not best.is_core
+                    and (conn.released < best.released) == self.serves_oldest
+                )
+            ):
+                best = conn
+        if best is None:
+            return False
+        self.count_asked(acq)
+        self.take_conn(acq, best, now)
+        self.arrive(acq)
+        return True
+
+    cdef int detach(self, Acq acq, double now) except -1:
+        # Its user keeps it: its slot is free, and nobody closes it.
+        cdef Conn conn = acq.conn
+        acq.conn = None
+        acq.state = NOTHING
+        conn.holder = None
+        self.use_time += now - conn.since
+        self.pass_time(now)
+        conn.state = GONE
+        conn.detached = True
+        self.conns.remove(conn)
+        self.detached_count += 1
+        self.slot_freed(conn, for_worker=True)
+        return 0
+
+    cdef bint discard(self, Acq acq, bint queue, double now, str reason, bint by_user=False) except -1:
         # Its holder says that it is unfit: it is closed by the holder, or by whoever comes by.
         cdef Conn conn = acq.conn
         cdef bint out = not conn.closed_over
@@ -553,7 +767,8 @@ cdef class Model:
             conn.state = CLOSING
             conn.reason = reason
             self.count_as_relief(conn)
-            self.broken_count += 1
+            self.broken_count += not by_user
+            self.use_time += now - conn.since
             if queue:
                 self.doom(conn, reason, for_worker=False)
             if relief_ended:
@@ -588,6 +803,7 @@ cdef class Model:
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
         conn.holder = None
+        self.use_time += now - conn.since
         if (
             self.closed
             # What is being closed will be gone, and counts no more.
@@ -596,6 +812,9 @@ cdef class Model:
         ):
             # Its slot is one too many, and for nobody.
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
+        elif conn.drained:
+            self.doom(conn, 'drained', for_worker)
+            self.count_as_relief(conn)
         elif conn.expires_at <= now and (not self.collects or head is not None or wanting):
             # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
             self.doom(conn, 'lifetime', for_worker)
@@ -603,17 +822,20 @@ cdef class Model:
         elif (
             conn.expires_at > now
             and head is not None
-            and not (relief_missing and self.waited_too_long(wanting[0], head, now))
+            and not self.suspended
+            and not (wanting and self.needs_relief(endpoint) and self.waited_too_long(wanting[0], head, now))
         ):
-            if wanting and (<Acq>wanting[0]).place < head.place:
-                self.note_overtaking(head, now)
             self.waiting.remove(head)
             conn.used_at = now
-            self.take_conn(head, conn)
+            self.take_conn(head, conn, now)
+            self.note_wanting(endpoint)
+            self.note_served(endpoint)
             self.notified.append(head)
-        elif conn.expires_at > now and (head is not None or relief_missing):
+        elif conn.expires_at > now and not self.suspended and (head is not None or relief_missing):
             self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
+        elif not self.keeps_idle:
+            self.doom(conn, 'idle', for_worker)
         else:
             relief_ended = True
             self.keep(conn, now)
@@ -623,7 +845,7 @@ cdef class Model:
 
     cdef int keep(self, Conn conn, double now) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
-        cdef int out = self.count(conn.endpoint, IS_CHECKED_OUT) - 1
+        cdef int out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         conn.is_core = out < self.min_idle - self.count_core_idle(conn.endpoint)
         conn.state = IDLE
         conn.used_at = now
@@ -634,23 +856,16 @@ cdef class Model:
             self.sleeps_until = self.deadline(conn)
         return 0
 
-    cdef int note_overtaking(self, Acq head, double now) except -1:
-        cdef long long epoch = self.pass_overtaking_time(now)
-        self.overtakings[epoch] = max(head.place, self.overtakings.get(epoch, 0))
-        return 0
-
     cdef bint waited_too_long(self, Acq elder, Acq head, double now) except -1:
-        # "Between endpoints": one that has no connection at all gets the slot if it came earlier; one that has some,
-        # when it was overtaken in an epoch before the previous one.
-        cdef long long then, place, epoch = self.pass_overtaking_time(now)
+        # "Between endpoints": an overdue one gets the slot; one that came earlier if it has no connection at all, or if
+        # its first waiter has waited for as long, and the first in this queue has not.
+        cdef long long overdue = self.overdue(now)
+        cdef int first = self.first_overdue(now)
+        if first != NO_ENDPOINT and first != head.endpoint:
+            return True
         if elder.place >= head.place:
             return False
-        if self.count(elder.endpoint, IS_ANY) == 0:
-            return True
-        for then, place in self.overtakings.items():
-            if then < epoch - 1 and elder.place < place:
-                return True
-        return False
+        return self.count(elder.endpoint, IS_ANY) == 0 or elder.place <= overdue < head.place
 
     cdef bint cancel(self, Acq acq, double now) except -1:
         cdef bint waited = acq.state == WAITS
@@ -659,6 +874,8 @@ cdef class Model:
         cdef bint relief_ended
         if waited:
             self.stop_waiting(acq, now)
+            self.cancelled_count += 1
+        self.count_wait(acq, now)
         if dead_entry is not None:
             relief_ended = self.pass_time(now)
             self.doom_dead(acq)
@@ -680,6 +897,7 @@ cdef class Model:
         return waited
 
     cdef bint give_up(self, Acq acq, double now) except -1:
+        self.count_wait(acq, now)
         if acq.state != WAITS:
             return False
         self.stop_waiting(acq, now)
@@ -709,7 +927,7 @@ cdef class Model:
                 size //= 2
                 most += 1
         while found < most:
-            conn = self.evict(now, for_worker)
+            conn = self.evict_due(now, for_worker)
             if conn is None:
                 break
             self.count_as_relief(conn)
@@ -718,13 +936,40 @@ cdef class Model:
             self.dispatch(for_worker)
         return found
 
-    cdef int resize(self, double now, int min_idle, int max_size, int total_max_size) except -1:
+    cdef int sort_idle(self) except -1:
+        # Which are core with a new min_idle: too many become extra, the oldest first; too few are joined by extra ones,
+        # the youngest first. The collector is told once of all that are due earlier now.
+        cdef Conn conn, other
+        cdef int endpoint, out
+        cdef double earlier = self.sleeps_until
+        for endpoint in range(MOST_ENDPOINTS):
+            out = 0 if self.counts_idle_only else self.count(endpoint, IS_CHECKED_OUT)
+            while self.count_core_idle(endpoint) > self.min_idle:
+                conn = self.first_surplus(endpoint, core_first=True)
+                conn.is_core = False
+                earlier = min(earlier, self.deadline(conn))
+            while self.count_core_idle(endpoint) + out < self.min_idle:
+                conn = None
+                for other in self.conns:
+                    if other.endpoint == endpoint and other.state == IDLE and not other.is_core:
+                        if conn is None or other.released > conn.released:
+                            conn = other
+                if conn is None:
+                    break
+                conn.is_core = True
+        if earlier < self.sleeps_until:
+            self.sleeps_until = earlier
+            self.wakes += 1
+        return 0
+
+    cdef int resize(self, double now, int min_idle, int max_size, int total_max_size, int max_waiting) except -1:
         cdef Conn conn
         cdef int endpoint
         self.shrunk = self.shrunk or max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle = min_idle
         self.max_size = max_size
         self.total_max_size = total_max_size
+        self.max_waiting = max_waiting
         self.batches += 1
         for endpoint in range(MOST_ENDPOINTS):
             while self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > max_size:
@@ -732,10 +977,13 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'shrunk', False, self.batches, endpoint)
+        self.sort_idle()
+        for endpoint in range(MOST_ENDPOINTS):
+            self.note_wanting(endpoint)
         self.pass_time(now)
         while (
             len(self.conns) - self.count(ALL, IS_CLOSING) > total_max_size
-            and self.evict(INFINITY, False, 'shrunk') is not None
+            and self.evict_unused(False, 'shrunk') is not None
         ):
             pass
         self.dispatch(for_worker=False)
@@ -750,6 +998,8 @@ cdef class Model:
             acq.state = REFUSED
             self.notified.append(acq)
         self.waiting.clear()
+        self.wants.clear()
+        self.unserved.clear()
         self.batches += 1
         for endpoint in range(MOST_ENDPOINTS):
             while True:
@@ -757,6 +1007,49 @@ cdef class Model:
                 if conn is None:
                     break
                 self.doom(conn, 'pool_closed', False, self.batches, endpoint)
+        return 0
+
+    cdef int drain(self, int endpoint, double now, bint idle_only) except -1:
+        # "Draining": what is idle is closed now, in the order in which it would be closed as surplus, core ones first.
+        cdef Conn conn
+        cdef bint relief_ended
+        if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None:
+            return 0
+        relief_ended = self.pass_time(now)
+        while True:
+            conn = self.first_surplus(endpoint, core_first=True)
+            if conn is None:
+                break
+            self.doom(conn, 'drained', for_worker=True)
+            self.count_as_relief(conn)
+        for conn in self.conns:
+            if conn.endpoint == endpoint and conn.state != CLOSING and not idle_only:
+                conn.drained = True
+        if relief_ended:
+            self.dispatch(for_worker=True)
+        return 0
+
+    cdef bint has_outlived(self, double now) except -1:
+        cdef Conn conn
+        for conn in self.conns:
+            if conn.state == IDLE and conn.expires_at <= now:
+                return True
+        return False
+
+    cdef int resume(self, double now) except -1:
+        # "Suspended": those who wait get what is idle at their endpoints, in their order, and then free slots.
+        cdef Acq acq
+        cdef Conn conn
+        self.suspended = False
+        self.failing = False
+        for acq in self.waiting[:]:
+            conn = self.next_idle(acq.endpoint)
+            if conn is not None:
+                self.waiting.remove(acq)
+                self.take_conn(acq, conn, now)
+                self.notified.append(acq)
+        self.pass_time(now)
+        self.dispatch(for_worker=True)
         return 0
 
     cdef int doom_acquired(self) except -1:

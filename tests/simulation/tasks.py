@@ -43,7 +43,7 @@ __all__ = ['simulate', 'simulate_world']
 ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
-SPAWNED = ('gcpool-dispose', 'gcpool-dead')
+SPAWNED = ('-dispose', '-dead', '-events')
 
 
 class Handle:
@@ -82,7 +82,7 @@ class Task(asyncio.Task[Any]):
     def __init__(self, coro: Any, *, loop: Any, **options: Any):
         self._number: int = next(loop.task_numbers)
         interrupted = False
-        if options.get('name') in SPAWNED:
+        if options.get('name', '').endswith(SPAWNED):
             rate = 0.0 if loop.world.gentle else loop.world.rate['signal']
             chance = loop.world.random()
             interrupted = chance < rate
@@ -304,6 +304,9 @@ class Tasks(Loop):
         self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
         self.pool._spawn_disposals()
         yield from ()
+
+    def drain_pool(self, endpoint: int, idle_only: bool) -> Any:
+        return self.pool.drain(endpoint, idle_only=idle_only).__await__()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Any:
         return self.enter_and_leave(endpoint, timeout, block).__await__()

@@ -155,7 +155,7 @@ class Thread:
             self.threads.world.threads_refused = True
             raise RuntimeError("can't start new thread")
         self.fiber = self.threads.start(self.run)
-        self.fiber.closes = self.name == 'gcpool-closer'
+        self.fiber.closes = self.name.endswith('-closer')
         self.beginning.acquire()
 
     def run(self) -> None:
@@ -438,6 +438,10 @@ class Threads:
         yield from ()
         return self.pool.close(timeout)
 
+    def drain_pool(self, endpoint: int, idle_only: bool) -> Steps:
+        yield from ()
+        self.pool.drain(endpoint, idle_only=idle_only)
+
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         self.world.resizing += 1
         interruption = None
@@ -594,6 +598,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         Thread=lambda *, target, name, daemon: Thread(threads, target, name),
         TIMEOUT_MAX=threading.TIMEOUT_MAX,
         current_thread=threading.current_thread,
+        get_ident=lambda: id(getcurrent()),
         # None of them is the main thread, which has others start its threads.
         main_thread=lambda: None,
     )

@@ -8,6 +8,7 @@ Each seed draws a world of its own: the parameters of the pool, the hooks that t
 happens, and which faults do not happen at all.
 """
 
+import contextlib
 import gc
 import logging
 import random
@@ -17,7 +18,13 @@ from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Protocol
 
-from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError, DiscardConnection, PoolTimeout
+from gcpool.exceptions import (
+    ConnectionNotAcquired,
+    ConnectionPoolClosedError,
+    DiscardConnection,
+    PoolSuspended,
+    PoolTimeout,
+)
 from tests.simulation.failure import SimulationError
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
 
@@ -26,6 +33,7 @@ FAULTS = (
     'block_raises',  # the user's block raises
     'cancel',  # a task is cancelled; in a thread, a signal handler raises
     'close',  # the pool is closed while it is used
+    'drain',  # the connections of a server are replaced
     'discard',  # on_release raises DiscardConnection
     'forget',  # a coroutine or a context is dropped
     'fork',  # (Linux) the world goes on in a forked child
@@ -46,10 +54,11 @@ FAULTS = (
     'signal',  # a signal handler raises in the pool's own code
     'slow_close',  # a dispose takes long
     'stall',  # the process stands still while time passes
+    'suspend',  # nobody is served for a while
 )
 
 # Of these many may come together in a busy world.
-MISCHIEF = ('cancel', 'close', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall')
+MISCHIEF = ('cancel', 'close', 'drain', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall', 'suspend')
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
@@ -132,6 +141,7 @@ class Runtime(Protocol):
     def release(self, conn: 'Connection', endpoint: int) -> Any: ...
     def close_pool(self, timeout: float | None) -> Any: ...
     def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
+    def drain_pool(self, endpoint: int, idle_only: bool) -> Any: ...
     def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Any]') -> Any: ...
     def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
 
@@ -318,6 +328,8 @@ class World:
         self.closers: list[User] = []
         # How many calls change the limits of the pool just now.
         self.resizing = 0
+        # Whether somebody has suspended the pool, or is about to.
+        self.suspended = self.was_suspended = False
         # Whether a thread could not be started.
         self.threads_refused = False
         self.closed = False
@@ -747,7 +759,7 @@ class World:
             if twice:
                 yield from self.runtime.release(conn, endpoint)
 
-    def live(self, user: User) -> Steps:
+    def live(self, user: User) -> Steps:  # noqa: C901
         """What a user does all the time."""
         runtime = self.runtime
         while True:
@@ -762,6 +774,10 @@ class World:
                 if not self.closed:
                     self.fail('a pool that is open says that it is closed')
                 break
+            except PoolSuspended:
+                # Who is told may learn of it only when the pool is resumed already.
+                if not self.was_suspended:
+                    self.fail('a pool that was never suspended says that it is')
             except (Refused, BlockFailed) as exc:
                 if self.calm and user.calm_visits > 1 and isinstance(exc, Refused):
                     self.fail(f'{exc!r} after the faults have stopped')
@@ -892,8 +908,12 @@ class World:
             self.servers[server.number] = server.fork()
         core = runtime.pool._core
         begin_anew(core)
+        if self.suspended:
+            # Who was to resume it has stayed behind.
+            core.resume(runtime.now)
+            self.suspended = False
         left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
-        if any(left.values()):
+        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size'))):
             self.fail(f'the pool of a forked child is not empty: {left}')
         for index, user in enumerate(self.users):
             if user is not survivor and user.doing != 'gone':
@@ -915,6 +935,55 @@ class World:
         self.max_size = max(self.max_size, max_size)
         self.total = max(self.total, total)
         self.runtime.spawn(lambda: self.runtime.resize_pool(max_size, total))
+
+    def make_drain(self, server: Server) -> None:
+        if self.random() < 0.5:
+            idle_only = self.random() < 0.3
+            self.runtime.spawn(lambda: self.drain(server, idle_only))
+
+    def drain(self, server: Server, idle_only: bool) -> Steps:
+        self.resizing += 1
+        try:
+            yield from self.runtime.drain_pool(server.number, idle_only)
+        except self.runtime.interruptions:
+            self.runtime.recover()
+            self.begin_what_is_left()
+        except Refused:
+            # What an on_connection_dead or a dispose raises where no thread can be started.
+            pass
+        finally:
+            self.resizing -= 1
+
+    def make_suspend(self, server: Server) -> None:
+        if self.random() < 0.3 and not self.suspended and not self.closed:
+            self.suspended = self.was_suspended = True
+            self.runtime.spawn(lambda: self.suspend(self.dice.choice((0.01, 0.5, 5.0)), self.random() < 0.3))
+
+    def suspend(self, seconds: float, fail: bool) -> Steps:
+        pool = self.runtime.pool
+        with contextlib.suppress(ConnectionPoolClosedError):
+            pool.suspend(fail=fail)
+        while pool._core.is_suspended:
+            try:
+                yield self.nap(seconds)
+                pool.resume()
+            except self.runtime.interruptions:
+                self.runtime.recover()
+                self.begin_what_is_left()
+        self.suspended = False
+
+    def begin_what_is_left(self) -> None:
+        """Call again what a signal handler has interrupted twice, and left to nobody."""
+        begun = False
+        while not begun:
+            try:
+                self.runtime.pool._begin_disposals()
+                begun = True
+            except self.runtime.interruptions:
+                self.runtime.recover()
+            except Refused:
+                # What an on_connection_dead or a dispose raises where no thread can be started.
+                begun = True
 
     def spawn_closer(self) -> None:
         closer = User(len(self.users) + len(self.closers) + 1)
@@ -1019,6 +1088,8 @@ class World:
     def end(self) -> Steps:
         """When all users are gone: what is due is closed in time, and then the pool."""
         self.calm_down()
+        while self.suspended:
+            yield self.nap(1.0)
         # The users were served in time; the end gets as much.
         self.calm_at = self.runtime.now
         if not self.closed:
@@ -1097,12 +1168,18 @@ def surrounding(world: World) -> Iterator[None]:
     sys.unraisablehook = world.unraisable
     for level in levels:
         setattr(log, level, world.log)
+    # What the pool tells at a level that it has asked about before.
+    log.isEnabledFor = lambda level: True  # type: ignore[method-assign]
+    log.log = lambda level, message, *args, **about: world.log(message, *args)  # type: ignore[method-assign]
     gc.disable()
     try:
         yield
     finally:
+        # After a failure it is not: it would be warned of when it is dropped with its connections.
+        with contextlib.suppress(BaseException):
+            world.runtime.pool._core.close()
         sys.unraisablehook = hook
-        for level in levels:
+        for level in (*levels, 'isEnabledFor', 'log'):
             delattr(log, level)
         if collects:
             gc.enable()

@@ -16,7 +16,7 @@ from gcpool._workers.closers import SyncClosers
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.programs.runner import run_program
-from tests.support import PATIENCE, Interruption
+from tests.support import PATIENCE, Interruption, dropped_pools
 from tests.threads.runtime import spawn, until
 
 
@@ -58,7 +58,7 @@ def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None
         case.cycle('a')
         for endpoint in 'bcdef':
             close_one(case, endpoint)
-        assert names == {'gcpool-closer'}
+        assert names == {f'gcpool-{case.pool.name}-closer'}
         assert len(closers(case)) == 1
 
 
@@ -101,7 +101,7 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
     made = threading.Thread.__init__
 
     def make(thread: threading.Thread, *args: Any, **parameters: Any) -> None:
-        if parameters.get('name') == 'gcpool-closer':
+        if str(parameters.get('name')).endswith('-closer'):
             both_found_room.wait(PATIENCE)
         made(thread, *args, **parameters)
 
@@ -135,7 +135,7 @@ def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_a
     late: list[threading.Thread] = []
 
     def start_late(thread: threading.Thread) -> None:
-        if thread.name == 'gcpool-closer' and not late:
+        if thread.name.endswith('-closer') and not late:
             late.append(thread)
             being_started.set()
             assert goes_on.wait(PATIENCE)
@@ -166,9 +166,11 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
     until(lambda: len(process.free) == 1)
     [thread] = process.threads
     gone = weakref.ref(pool)
-    del pool
-    gc.collect()
+    with dropped_pools() as warnings:
+        del pool
+        gc.collect()
     assert gone() is None
+    assert len(warnings) == 1
     thread.join(PATIENCE)
     assert not thread.is_alive()
 
@@ -185,7 +187,7 @@ def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         error = MemoryError() if request.param == 'no memory' else RuntimeError("can't start new thread")
 
         def refuse(thread: threading.Thread) -> None:
-            if thread.name == 'gcpool-closer':
+            if thread.name.endswith('-closer'):
                 raise error
             start(thread)
 
@@ -259,7 +261,7 @@ def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_
     errors = [Interruption('in start')]
 
     def interrupted(thread: threading.Thread) -> None:
-        if thread.name != 'gcpool-closer' or not errors:
+        if thread.name[-7:] != '-closer' or not errors:
             start(thread)
             return
         if where == 'after':

@@ -59,7 +59,7 @@ class NoThreads:
         self._start = threading.Thread.start
 
     def start(self, thread: threading.Thread) -> None:
-        if self.on and thread.name == 'gcpool-collector':
+        if self.on and thread.name.endswith('-collector'):
             self.tried += 1
             raise RuntimeError("can't start new thread")
         self._start(thread)
@@ -199,7 +199,7 @@ def test_several_releases_at_once_replace_it_by_one() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        until(lambda: sum(thread.name == 'gcpool-collector' for thread in threading.enumerate()) == 1)
+        until(lambda: sum(thread.name.endswith('-collector') for thread in threading.enumerate()) == 1)
         until(lambda: 'b1' not in case.manager.living)
         assert thread_of(case).is_alive()
 
@@ -308,7 +308,8 @@ def test_where_no_thread_can_be_started_releases_do_what_is_due_and_raise_nothin
     assert no_threads.tried > 0
     again = happens is it_was_ended
     assert len(said) == 1 + again, 'not once for each release'
-    text = "thread gcpool-collector cannot be started, so releases close what is due: can't start new thread"
+    name = f'gcpool-{case.pool.name}-collector'
+    text = f"thread {name} cannot be started, so releases close what is due: can't start new thread"
     assert said[0] == text
 
 
@@ -334,7 +335,7 @@ def test_where_not_even_a_thread_object_can_be_made_releases_do_what_is_due(
         made = threading.Thread.__init__
 
         def refuse(thread: threading.Thread, *args: Any, **parameters: Any) -> None:
-            if parameters.get('name') == 'gcpool-collector':
+            if str(parameters.get('name')).endswith('-collector'):
                 raise error
             made(thread, *args, **parameters)
 
@@ -385,7 +386,7 @@ def test_a_thread_that_cannot_be_made_leaves_that_of_another_release_in_its_plac
             assert fails.wait(PATIENCE)
             assert case.pool._collector.ensure_running()
             until(lambda: case.pool.get_size() == 0)
-            [collector] = [thread for thread in threading.enumerate() if thread.name == 'gcpool-collector']
+            [collector] = [thread for thread in threading.enumerate() if thread.name.endswith('-collector')]
             goes_on.set()
             assert not job.result()
         assert case.pool.close() == 0

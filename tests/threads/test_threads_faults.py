@@ -276,13 +276,13 @@ def test_a_hook_that_is_a_coroutine_function_is_refused(name: str) -> None:
 def test_a_signal_handler_that_raises_while_a_discard_is_logged_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def info(self: logging.Logger, *args: object) -> None:
+    def is_enabled_for(self: logging.Logger, level: int) -> bool:
         raise Interruption('by a signal')
 
     with Case(HookedManager(), max_size=1) as case:
         case.manager.script('on_release', DiscardConnection())
         conn = case.pool.acquire('a')
-        monkeypatch.setattr(logging.Logger, 'info', info)
+        monkeypatch.setattr(logging.Logger, 'isEnabledFor', is_enabled_for)
         with pytest.raises(Interruption):
             case.pool.release(conn, 'a')
         monkeypatch.undo()

@@ -8,7 +8,7 @@ It is not run. Where a checker is to complain a comment says so: without the com
 from typing import TYPE_CHECKING
 
 from gcpool import BaseConnectionPool
-from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
+from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT, NullConnectionPool
 from gcpool.contrib.socket_async import Stream, TcpStreamConnectionManager, TcpStreamEndpoint
 
 if TYPE_CHECKING:
@@ -106,3 +106,49 @@ if TYPE_CHECKING:
         async with pool.connection(endpoint) as (reader, writer):
             assert_type(reader, asyncio.StreamReader)
             assert_type(writer, asyncio.StreamWriter)
+
+    async def open_link(address: Address) -> Link:
+        return Link()
+
+    async def close_link(address: Address, link: Link) -> None: ...
+
+    async def ask_link(address: Address, link: Link) -> bool:
+        return bool(await link.ask('alive?'))
+
+    async def close_other(address: Address, link: int) -> None: ...
+
+    def judge(address: Address, link: Link, exc: BaseException) -> bool:
+        return isinstance(exc, OSError)
+
+    def open_link_at_once(address: Address) -> Link:
+        return Link()
+
+    async def make_of_functions() -> None:
+        assert_type(ConnectionPool.from_callables(open_link), ConnectionPool[Address, Link])
+        pool = ConnectionPool.from_callables(
+            open_link,
+            close_link,
+            check_aliveness=ask_link,
+            on_acquire=ask_link,
+            on_release=ask_link,
+            is_broken=judge,
+            max_size=3,
+            acquire_timeout=5,
+        )
+        assert_type(pool, ConnectionPool[Address, Link])
+        assert_type(NullConnectionPool.from_callables(open_link), NullConnectionPool[Address, Link])
+        ConnectionPool.from_callables(open_link, close_other)  # type: ignore[misc]
+        ConnectionPool.from_callables(open_link_at_once)  # type: ignore[arg-type]
+        ConnectionPool.from_callables(open_link, max_size='3')  # type: ignore[arg-type]
+        NullConnectionPool(LinkManager(), max_size=None, max_lifetime=60)
+
+    async def take(pool: ConnectionPool[Address, Link], address: Address) -> None:
+        assert_type(pool.try_acquire(address), Link | None)
+        assert_type(await pool.acquire(), Link)
+        async with pool.connection() as link:
+            assert_type(link, Link)
+        await pool.release(link)
+        assert_type(pool.release_nowait(link), None)
+        assert_type(await pool.discard(link), None)
+        assert_type(pool.detach(link), None)
+        await pool.discard(3)  # type: ignore[arg-type]

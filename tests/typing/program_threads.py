@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gcpool import BaseConnectionPool, ConnectionPoolClosedError
 from gcpool.contrib.socket import IpAddress, TcpEndpoint, TcpSocketConnectionManager
 from gcpool.exceptions import BaseError
-from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
+from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT, NullConnectionPool
 
 if TYPE_CHECKING:
     import socket
@@ -105,3 +105,54 @@ if TYPE_CHECKING:
         except ConnectionPoolClosedError as error:
             base: BaseError = error
             raise base from None
+
+    def open_link(address: Address) -> Link:
+        return Link()
+
+    def open_link_within(address: Address, timeout: float | None = None) -> Link:
+        return Link()
+
+    def close_link(address: Address, link: Link, timeout: float | None = None) -> None: ...
+
+    def ask_link(address: Address, link: Link) -> bool:
+        return bool(link.ask('alive?'))
+
+    def close_other(address: Address, link: int) -> None: ...
+
+    def judge(address: Address, link: Link, exc: BaseException) -> bool:
+        return isinstance(exc, OSError)
+
+    async def open_link_later(address: Address) -> Link:
+        return Link()
+
+    def make_of_functions() -> None:
+        assert_type(ConnectionPool.from_callables(open_link), ConnectionPool[Address, Link])
+        assert_type(ConnectionPool.from_callables(open_link_within), ConnectionPool[Address, Link])
+        pool = ConnectionPool.from_callables(
+            open_link,
+            close_link,
+            check_aliveness=ask_link,
+            on_acquire=ask_link,
+            on_release=ask_link,
+            is_broken=judge,
+            max_size=3,
+            acquire_timeout=5,
+        )
+        assert_type(pool, ConnectionPool[Address, Link])
+        assert_type(NullConnectionPool.from_callables(open_link), NullConnectionPool[Address, Link])
+        ConnectionPool.from_callables(open_link, close_other)  # type: ignore[misc]
+        ConnectionPool.from_callables(open_link, max_size='3')  # type: ignore[arg-type]
+        ConnectionPool.from_callables(open_link, maximum=3)  # type: ignore[call-arg]
+        NullConnectionPool(LinkManager(), max_size=None, max_lifetime=60)
+        NullConnectionPool(LinkManager(), min_idle=1)  # type: ignore[call-arg]
+
+    def take(pool: ConnectionPool[Address, Link], address: Address) -> None:
+        assert_type(pool.try_acquire(address), Link | None)
+        assert_type(pool.acquire(), Link)
+        with pool.connection() as link:
+            assert_type(link, Link)
+        pool.release(link)
+        assert_type(pool.discard(link), None)
+        assert_type(pool.detach(link), None)
+        pool.discard(3)  # type: ignore[arg-type]
+        pool.try_acquire('somewhere')  # type: ignore[arg-type]

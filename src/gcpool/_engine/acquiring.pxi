@@ -34,12 +34,12 @@ cdef void *take_idle_if_known(PoolCore core, object endpoint, double now, double
 cdef inline void *take_idle_and_unlock(
     PoolCore core, EndpointPool ep, Slot *slot, double now, double interval, Taken what
 ) noexcept:
-    cdef void *p = next_idle(ep)
+    cdef void *p = next_idle(core, ep)
     cdef void *taken
     # This overtakes nobody: an endpoint that has waiters has no idle connection.
     if (
         p == NULL
-        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.restrictions)
         or lifetime_is_over(<Entry>p, now)
         or (interval > 0 and must_be_checked(ep, <Entry>p, now, interval))
     ):
@@ -48,7 +48,7 @@ cdef inline void *take_idle_and_unlock(
     if slot != NULL:
         set_hint(slot, <Entry>p)
     unlink_idle(ep, <Entry>p)
-    lend(ep, <Entry>p)
+    lend(ep, <Entry>p, now)
     taken = p if what == TAKEN_ENTRY else <void *>(<Entry>p).conn_
     Py_INCREF(<object>taken)    # under the lock: after it close() may doom the entry, and a worker free it
     gcp_unlock(&ep.lock)
@@ -79,70 +79,97 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 
 # What an acquire gets; the first line that applies decides:
 #
-#   the pool is closed                                          REFUSE
-#   a waiter that arrived earlier is queued at the endpoint     QUEUE
+#   the pool is closed, or not open yet                         REFUSE
+#   the pool is suspended; if acquires that begin are to fail   QUEUE; REFUSE
+#   the waiter that it interrupts was served                    TAKE_OVER
+#   a waiter that arrived earlier is queued at the endpoint     QUEUE, or TURN_AWAY
 #   a connection of the endpoint is idle                        LEND_IDLE
 #   the limits, and an outage if there is one, allow one more
 #   connection                                                  CONNECT
-#     but the pool itself creates it                            QUEUE
+#     but the pool itself creates it                            QUEUE, or TURN_AWAY
 #   with fail_fast: the endpoint is in an outage, and none of
 #   its connections is in use                                   FAIL
-#   otherwise                                                   QUEUE
+#   otherwise                                                   QUEUE, or TURN_AWAY
 cdef enum:
     REFUSE
+    TAKE_OVER
+    TURN_AWAY       # max_waiting acquires are queued at the endpoint, and this one has been served nothing yet
     QUEUE
     LEND_IDLE
     CONNECT
     FAIL
 
 
-cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interrupted, bint begins) noexcept:
     # Both locks are held.
-    if core.is_closed:
+    if core.restrictions & (CLOSED | NOT_OPEN):
         return REFUSE
+    if is_suspended(core):
+        return REFUSE if core.restrictions & FAILING and begins else queue_or_turn_away(core, ep, w)
+    if interrupted is not None:
+        if can_take_over(interrupted):
+            return TAKE_OVER
+        come_before(w, interrupted)
     if ep.queue.head != NULL and (<Waiter>ep.queue.head).number < w.number:
-        return QUEUE
-    if next_idle(ep) != NULL:
+        return queue_or_turn_away(core, ep, w)
+    if next_idle(core, ep) != NULL:
         return LEND_IDLE
     if may_connect(core, ep) and pool_has_room(core):
-        return QUEUE if pool_creates(core, ep) else CONNECT
+        return queue_or_turn_away(core, ep, w) if pool_creates(core, ep) else CONNECT
     if core.fails_fast and is_in_outage(ep) and out_count(ep) == 0:
         return FAIL
+    return queue_or_turn_away(core, ep, w)
+
+
+cdef inline int queue_or_turn_away(PoolCore core, EndpointPool ep, Waiter w) noexcept:
+    # Both locks are held. A waiter that was served a dead connection and asks again is always queued: it has its place.
+    if core.max_waiting and ep.waiting >= core.max_waiting and w.lease_no == ANY_LEASE:
+        return TURN_AWAY
     return QUEUE
 
 
 cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef Entry _dead_entry = w.dead_entry       # holds the reference until no lock is held
     cdef EndpointPool ep = find_and_lock_both(core, w)
+    cdef Waiter interrupted = interrupted_by(ep, w)
     cdef void *last = core.doomed_for_worker.tail
     cdef Entry e
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = advance_relief(core, now)
+    cdef bint begins = begins_now(w)
     cdef bint out_of_memory = False
     cdef int outcome
+    advance_overtaking(core, now)
     number_locked(core, w)
     w.is_new = False
     # In the same locked region in which the waiter is served or queued: otherwise another acquire could get the slot of
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
-    outcome = decide_request(core, ep, w)
-    if outcome == REFUSE:
-        w.state = REFUSED
+    outcome = decide_request(core, ep, w, interrupted, begins)
+    if outcome == TAKE_OVER:
+        take_over(w, interrupted)
+    elif outcome == REFUSE:
+        refuse(core, w)
         forget_if_empty(core, ep)
+    elif outcome == TURN_AWAY:
+        w.state = TURNED_AWAY
+        count_unserved(core, <void *>w)
+        core.counters.too_many += 1
     elif outcome == FAIL:
         w.state = ENDPOINT_DOWN
+        count_unserved(core, <void *>w)
         w.error = ep.growth.error
     elif outcome == LEND_IDLE:
-        e = <Entry>next_idle(ep)
+        e = <Entry>next_idle(core, ep)
         unlink_idle(ep, e)
-        lend(ep, e)
+        lend(ep, e, now)
         serve(w, e)
     elif outcome == CONNECT:
         serve_ticket(core, ep, w)
     elif reserve_heap_slot(core, ep):
-        w.queued_at = now
-        advance_overtaking(core, now)
+        w.queued_at = w.waits_from = now
+        advance_kept_places(core, now)
         enqueue(core, ep, w)
         if ep.growth is not None:
             shorten_pause(core, ep)
@@ -171,7 +198,7 @@ cdef bint request_ticket(PoolCore core, Waiter w) except -1:
     cdef EndpointPool ep = find_and_lock_both(core, w)
     cdef bint connects
     number_locked(core, w)
-    connects = not core.wanting_count and decide_request(core, ep, w) == CONNECT
+    connects = not core.wanting_count and decide_request(core, ep, w, None, True) == CONNECT
     if connects:
         serve_ticket(core, ep, w)
     else:
@@ -204,7 +231,8 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         # ancestor_to_be is NULL if an __eq__ has forked the process, and this is the child: allocate the child's own.
-        if core.is_closed or (not ep.forgotten and core.ancestor_to_be != NULL):
+        if is_closed(core) or (not ep.forgotten and core.ancestor_to_be != NULL):
+            count_again(core, w)
             return ep
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -212,10 +240,10 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
 
 cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
-    cdef void *p = next_idle(ep)
+    cdef void *p = next_idle(core, ep)
     while p != NULL and lifetime_is_over(<Entry>p, now):
         doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)
-        p = next_idle(ep)
+        p = next_idle(core, ep)
 
 
 cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
@@ -224,9 +252,13 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
     # is none now.
     if ep.has_heap_slot:
         return True
-    if not heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1):
+    if not (
+        heap_make_room(&core.wanting_slots, core.wanting_slots.reserved + 1)
+        and heap_make_room(&core.unserved, core.unserved.reserved + 1)
+    ):
         return False
     core.wanting_slots.reserved += 1
+    core.unserved.reserved += 1
     ep.has_heap_slot = True
     return True
 
@@ -240,7 +272,8 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
-        raise RuntimeError(f'the process was forked while a connection to {ep.endpoint!r} was created')
+        endpoint = endpoint_text(core, ep.endpoint)
+        raise RuntimeError(f'the process was forked while a connection to {endpoint} was created')
     ticket.conn_ = conn             # from here on cancel() has the connection closed
     try:
         core.entries.add(ticket)    # of this process: request() has called entries_of_this_process()
@@ -255,6 +288,7 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
         ticket.conn_ = NOTHING      # not to be closed: another entry has this connection. The caller holds a reference
     elif outcome == ADDED:
         core.counters.created += 1
+        count_create(core, ticket, now)
         ticket.used_at = now
         ticket.expires_at = min(now + core.max_lifetime, NEVER)
     return outcome
@@ -267,7 +301,8 @@ cdef int raise_unless_added(PoolCore core, Entry ticket, object conn, int outcom
     if outcome == KNOWN_ALREADY:
         core.entries.discard(ticket)
         raise ValueError(
-            f'create() for endpoint {ticket.pool.endpoint!r} returned {conn!r}, which the pool holds already: '
+            f'create() for endpoint {endpoint_text(core, ticket.pool.endpoint)} returned {conn!r}, '
+            'which the pool holds already: '
             'expected a new connection'
         )
     return 0
@@ -277,12 +312,14 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     cdef EndpointPool ep = pool_of(ticket)
     cdef Chain notified = Chain(NULL, NULL, 0)
     cdef int outcome = enter_connection(core, ticket, conn, now)
-    cdef bint served = outcome == ADDED and not core.is_closed
+    cdef bint served = outcome == ADDED and not is_closed(core)
     if served:
-        lend(ep, ticket)
+        lend(ep, ticket, now)
         note_connected(core, ep, now, &notified)
     elif outcome == ADDED:
+        core.counters.asked += 1
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
+    core.connecting -= outcome == ADDED
     gcp_unlock(&ep.lock)
     if served and ep.growth is not None:
         dispatch(core, &core.doomed_for_worker, &notified)
@@ -296,6 +333,7 @@ cdef int create_failed(PoolCore core, Waiter w, double now) except -1:
     cdef Entry ticket = w.served
     w.entry = None
     w.state = CANCELLED
+    w.counted = COUNTED_UNSERVED        # by return_ticket()
     return return_ticket(core, ticket, now)
 
 
@@ -308,6 +346,10 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
+    core.counters.create_errors += 1
+    core.counters.asked += 1
+    core.connecting -= 1
+    count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
@@ -315,7 +357,6 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
         dispatch(core, &core.doomed_for_worker, &served)
     else:
         free_slot(core, ep, ticket)
-        core.counters.create_errors += 1
         if ep.growth is not None:
             give_up_attempt(core, ep.growth, <void *>ticket, now)
         gcp_unlock(&ep.lock)
@@ -347,6 +388,11 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
     gcp_lock(&ep.lock)
     leave_place(core, ep, w, now)
     waited = dequeue(core, ep, <void *>w)
+    if waited:
+        core.counters.cancelled += 1
+    count_wait(core, w, now)
+    if w.entry is None:     # else what it holds counts it
+        count_unserved(core, <void *>w)
     gcp_unlock(&ep.lock)
     if dead_entry is not None:
         relief_ended = advance_relief(core, now)
@@ -384,12 +430,23 @@ cdef int release_unused(PoolCore core, Entry e, unsigned int lease_no, double no
 cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
     if still_holds(core, w):
         return 0
-    if gcp_load_int(&core.is_closed):
-        raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint!r} was acquired')
+    if is_closed(core):
+        raise ConnectionPoolClosedError(
+            f'the pool was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
+        )
     raise ConnectionNotAcquired(
         f'the manager released the connection {w.entry.conn_!r} during its own acquire: '
         'expected check_aliveness() and on_acquire() not to release it'
     )
+
+
+cdef int end_wait(PoolCore core, Waiter w, double now) except -1:
+    # The waiter was notified, and its acquire goes on.
+    if w.waits_from != INFINITY and not made_before_fork(core, w.pool.fork_epoch):
+        gcp_lock(&core.lock)
+        count_wait(core, w, now)
+        gcp_unlock(&core.lock)
+    return 0
 
 
 cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
@@ -405,6 +462,8 @@ cdef bint give_up(PoolCore core, Waiter w, double now) except -1:
     waited = dequeue(core, ep, <void *>w)
     if waited:
         core.counters.timeouts += 1
+        count_unserved(core, <void *>w)
+    count_wait(core, w, now)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     return waited

@@ -45,6 +45,7 @@ cdef bint schedule_locked(Deadlines *d, Entry e, double deadline) noexcept:
     else:
         heap_rekey(&d.queue, <void *>e, deadline, e.stamp)
     e.heap_key = deadline
+    add_by_use_locked(d, e)
     set_due_locked(d)
     if d.due_at < d.wake_at and d.due_at < NEVER:
         d.wake_at = d.due_at
@@ -64,9 +65,16 @@ cdef bint reschedule_core_locked(PoolCore core, EndpointPool ep, double now) noe
 
 
 cdef void unschedule_locked(Deadlines *d, Entry e) noexcept:
-    e.heap_key = INFINITY
-    heap_remove(&d.queue, <void *>e)
+    take_out_locked(d, <void *>e)
     set_due_locked(d)
+
+
+cdef inline void take_out_locked(Deadlines *d, void *p) noexcept:
+    # Of both heaps: an entry is in none or in both, so that the release of one that is in none takes the way that puts
+    # it into both. The caller then calls set_due_locked().
+    (<Entry>p).heap_key = INFINITY
+    heap_remove(&d.queue, p)
+    heap_remove(&d.by_use, p)
 
 
 cdef void *first_due_locked(PoolCore core, double limit) noexcept:
@@ -83,8 +91,7 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
         if not is_idle(<Entry>p):
-            (<Entry>p).heap_key = INFINITY
-            heap_remove(&d.queue, p)
+            take_out_locked(d, p)
             gcp_unlock(&ep.lock)
             continue
         deadline = deadline_of(core, <Entry>p, limit)
@@ -97,18 +104,21 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
     return NULL
 
 
-cdef void *evict(PoolCore core, double limit, Chain *doomed, int reason) noexcept:
+cdef void *evict_due(PoolCore core, double limit, Chain *doomed) noexcept:
     # Only core.lock is held. Dooms the idle connection whose deadline comes first, if that is not after `limit`.
-    # NOT_CLOSED for a reason: because of the deadline, which is the end of its idle time or of its lifetime.
     cdef void *p = first_due_locked(core, limit)
+    cdef bint is_old = p != NULL and lifetime_is_over(<Entry>p, limit)
+    return doom_first_locked(core, p, doomed, BECAUSE_LIFETIME if is_old else BECAUSE_IDLE)
+
+
+cdef void *doom_first_locked(PoolCore core, void *p, Chain *doomed, int reason) noexcept:
+    # core.lock is held, and the lock of the endpoint pool of the idle entry, which this gives back. No entry: NULL.
     cdef EndpointPool ep
     if p == NULL:
-        set_due_locked(&core.deadlines)     # first_due_locked() may have put entries back or taken some out
+        set_due_locked(&core.deadlines)     # the search may have put entries back or taken some out
         return NULL
     ep = (<Entry>p).pool
     unschedule_locked(&core.deadlines, <Entry>p)
-    if reason == NOT_CLOSED:
-        reason = BECAUSE_LIFETIME if lifetime_is_over(<Entry>p, limit) else BECAUSE_IDLE
     doom_idle(core, ep, <Entry>p, doomed, reason)
     gcp_unlock(&ep.lock)
     return p
@@ -149,7 +159,7 @@ cdef int doom_due(PoolCore core, double now, int limit, Chain *doomed) except -1
             size >>= 1
             limit += 1
     while found < limit:
-        p = evict(core, now, doomed, NOT_CLOSED)
+        p = evict_due(core, now, doomed)
         if p == NULL:
             break
         count_as_relief(core, p)

@@ -1,3 +1,9 @@
+# Stands for an endpoint that the caller did not name: in an acquire for the default one, in a release for whichever it
+# is. None would not do: it may be an endpoint. A literal, because only these can be the defaults in the signature that
+# inspect reads from a compiled method.
+cdef object UNSET_ENDPOINT = ...
+UNSET = UNSET_ENDPOINT
+
 # How many spellings of one endpoint are remembered, besides the one that normalize() returns.
 cdef enum:
     MAX_SPELLINGS = 8
@@ -322,7 +328,7 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
             if not new.forgotten:
                 add_identity_locked(&core.directory, new, endpoint)
             gcp_unlock(&new.lock)
-            if core.keeps_growth:
+            if gcp_load_int(&core.keeps_growth):
                 ensure_growth(core, new)
             return new
 
@@ -359,6 +365,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1
+        core.unserved.reserved -= 1
     update_wants_slot(core, ep)
     map_remove(&core.directory.by_hash, <size_t>ep.hash, <void *>ep)
     forget_identity_locked(&core.directory, ep, ep.endpoint)
@@ -369,6 +376,7 @@ cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
         forget_spelling_locked(&core.directory, ep, p)
         p = <void *>(<Spelling>p).next
     core.counters.acquires += ep.acquires
+    core.use_time += ep.marks.use_time
 
 
 cdef list endpoint_pools(PoolCore core):

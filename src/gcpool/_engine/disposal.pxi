@@ -33,6 +33,7 @@ cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:
     # reject_dead(). The caller holds a reference to the entry, so that it is not let go here.
     if w.dead_entry is not None:
         if not made_before_fork(core, w.dead_entry.fork_epoch):
+            core.connecting -= 1
             chain_append(&core.doomed_for_worker, w.dead_entry)
         w.dead_entry = None
 

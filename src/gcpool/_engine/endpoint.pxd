@@ -8,11 +8,11 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef Linked extra                       # [ep] idle extra connections, last in, first out
     # -- 64 bytes
     cdef int[6] counts                      # [ep] of the entries in each state, see move(); [core+ep] CREATING, CLOSING
-    cdef readonly int size                  # [core+ep] the sum of the counts
+    cdef int size_for_release               # [core+ep] size; if each release has to take core.lock, ANY_SIZE
     cdef int core_size                      # [core+ep] how many idle connections are core: PoolCore.core_size, or pinned
     cdef unsigned long long acquires        # [ep]
     cdef readonly object endpoint           # never changes
-    cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
+    cdef gcp_marks marks                    # [ep] seconds of use; without the GIL also the last release's stamp
     cdef Linked queue                       # [ep] the waiters, first come, first served
     # -- 128 bytes: the line ends in the middle of `queue`, whose head every release looks at
     cdef int waiting                        # [ep]
@@ -22,5 +22,6 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef unsigned int distrust_count        # [ep] how often a connection was found dead, or broken
     cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first
     cdef Growth growth                      # [core+ep] set once; None: the pool itself creates no connection for it
+    cdef readonly int size                  # [core+ep] the sum of the counts
     cdef char forgotten                     # [core+ep]
     cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved

@@ -23,16 +23,20 @@ cdef inline void take_slot(PoolCore core, EndpointPool ep, Entry ticket) noexcep
     # With core.lock. Both limits leave room.
     gcp_store_char(&ticket.state, CREATING)
     ep.counts[CREATING] += 1
-    ep.size += 1
+    ticket.epoch.birth = core.drains
+    set_size(core, ep, ep.size + 1)
     gcp_store_int(&core.size, core.size + 1)
 
 
 cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # With core.lock. The entry is a ticket without a connection, or its connection is closed.
-    core.closing -= e.state == CLOSING
+    if e.state == CLOSING:
+        core.closing -= 1
+    else:
+        note_end_of_use(core, ep, e)
     ep.counts[<int>e.state] -= 1
     gcp_store_char(&e.state, GONE)
-    ep.size -= 1
+    set_size(core, ep, ep.size - 1)
     gcp_store_int(&core.size, core.size - 1)
 
 
@@ -41,6 +45,8 @@ cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reas
     if ep.growth is not None:
         ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     gcp_store_char(&e.reason, reason)
+    if not is_idle(e):
+        note_end_of_use(core, ep, e)
     move(ep, e, e.state, CLOSING)
     core.closing += 1
 
@@ -73,12 +79,25 @@ cdef inline int out_count(EndpointPool ep) noexcept:
     return ep.counts[ACQUIRED] + ep.counts[RELEASING]
 
 
+cdef inline int used_count(EndpointPool ep) noexcept:
+    # How many connections are in use, or are being created by an acquire.
+    return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.creating)
+
+
+cdef inline int begun_count(EndpointPool ep) noexcept:
+    # How many connections are in use, or are being created by anybody. Slots that are only reserved do not count.
+    return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
+
+
 # -- idle entries --------------------------------------------------------------------------------------------------
 
-cdef inline void *next_idle(EndpointPool ep) noexcept:
+cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
-    # entry that was used last, so that the extra entries nobody needs stay unused until they are due.
-    return ep.core.head if ep.core.head != NULL else ep.extra.tail
+    # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
+    # order='fifo', the one that was unused for longest.
+    if ep.core.head != NULL:
+        return ep.core.head
+    return ep.extra.head if core.serves_oldest else ep.extra.tail
 
 
 cdef inline void *oldest_idle(Linked *first, Linked *then) noexcept:
@@ -95,19 +114,15 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
-    # checked-out ones are min_idle or more, or as many as the endpoint's minimum.
-    return out_count(ep) - 1 < ep.core_size - ep.counts[IDLE_CORE]
+    # checked-out ones are min_idle or more, or as many as the endpoint's minimum. With keep='idle' those that are
+    # checked out do not count.
+    return ((out_count(ep) - 1) & core.out_mask) < ep.core_size - ep.counts[IDLE_CORE]
 
 
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
     # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
-    if GCP_SHARED_STAMP:
-        core.stamp += 1
-        e.stamp = core.stamp
-    else:
-        ep.stamp += 1
-        e.stamp = ep.stamp
+    e.stamp = gcp_next_stamp(&core.stamp, &ep.marks)
     if is_core:
         move(ep, e, e.state, IDLE_CORE)
         linked_append(&ep.core, e)
@@ -124,19 +139,21 @@ cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double in
     return e.check_pending or not now - e.used_at < interval or e.verified_at != ep.distrust_count
 
 
-cdef inline void lend(EndpointPool ep, Entry e) noexcept:
+cdef inline void lend(EndpointPool ep, Entry e, double now) noexcept:
     # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows.
     move(ep, e, e.state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
     gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))
     ep.acquires += 1
+    begin_use(e, now)
 
 
 cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexcept:
     # Gives the entry, which its holder returns, to the waiter at the head of the queue.
     waiter_unlink(ep, <void *>w)
     e.used_at = now
-    lend(ep, e)
+    end_use(ep, e, now)
+    lend(ep, e, now)
     serve(w, e)
 
 

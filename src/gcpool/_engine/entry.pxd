@@ -1,3 +1,8 @@
+cdef union EntryEpoch:
+    unsigned int birth      # PoolCore.drains when the connect began; until the entry is doomed
+    int relief              # Relief.epoch when the entry was doomed; of an entry that is relief
+
+
 cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its deadline or an earlier time
     cdef object conn_                       # set once, by the ticket's owner
     cdef EndpointPool pool                  # set once, before the entry is shared
@@ -15,7 +20,8 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef unsigned long long stamp           # [ep] order of release
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
-    cdef char is_relief                     # [core] its close counts as relief, in the epoch relief_epoch
+    cdef char is_relief                     # [core] its close counts as relief, in epoch.relief
     cdef char waiter_will_expire_relief     # [core] the waiter that had it doomed calls expire_relief() in time
+    cdef char given_up                      # [ep] discarded or detached by its user: the end of a context does nothing
     cdef char reason                        # [core] why it is closed; set when it is doomed
-    cdef int relief_epoch                   # [core] Relief.epoch when the entry was doomed
+    cdef EntryEpoch epoch                   # [core]

@@ -10,6 +10,7 @@ cdef class Entry(HeapMember):
         self.conn_ = NOTHING
         self.state = CREATING
         self.heap_key = INFINITY
+        self.used_at = INFINITY     # of a ticket: until its connect begins
 
     @property
     def conn(self):
@@ -46,6 +47,11 @@ cdef class Entry(HeapMember):
         """Whether the holder has said that the connection is unfit (:py:meth:`break_`)."""
         return bool(gcp_load_char(&self.broken))
 
+    @property
+    def is_given_up(self):
+        """Whether the holder has discarded or detached the connection, so that there is nothing to return."""
+        return bool(gcp_load_char(&self.given_up))
+
     def break_(self):
         """Have the next release close the connection. Called by the holder."""
         gcp_store_char(&self.broken, True)
@@ -55,7 +61,9 @@ cdef class Entry(HeapMember):
         gcp_store_char(&self.broken, False)
 
     def __repr__(self):
-        return f'<Entry {self.state_name} at {id(self):#x}>'
+        # For those who look into the pool: no message of the pool shows it.
+        endpoint = 'no endpoint' if self.pool is None else f'{self.pool.endpoint!r}'
+        return f'<Entry of {endpoint}: {self.state_name} at {id(self):#x}>'
 
 
 cdef inline EndpointPool pool_of(Entry e):
@@ -108,9 +116,12 @@ cdef inline void serve(Waiter w, Entry e) noexcept:
 
 cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
     # No lock is held. A release has found that the entry is not checked out, or not by that lease. That is an error,
-    # unless close() closed the connection while it was checked out: then the release only forgets the entry. The lease
-    # number is read after closed_while_out, and so is the last one: nobody acquires an entry that is closed.
+    # unless close() closed the connection while it was checked out: then the release only forgets the entry; or unless
+    # a context ends whose block has discarded or detached the connection. The lease number is read after
+    # closed_while_out, and so is the last one: nobody acquires an entry that is closed.
     cdef bint closed = gcp_load_char(&e.closed_while_out)
+    if lease_no != ANY_LEASE and gcp_load_char(&e.given_up) and is_lease_of(e, lease_no):
+        return 0
     if not is_lease_of(e, lease_no):
         raise ConnectionNotAcquired(
             f'the connection {e.conn_!r} was released before, and another user has acquired it since'

@@ -97,12 +97,16 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.deadlines, 0, sizeof(Deadlines))
     core.deadlines.due_at = core.deadlines.wake_at = INFINITY
     memset(&core.wanting_slots, 0, sizeof(Heap))
+    memset(&core.unserved, 0, sizeof(Heap))
+    core.deadlines.by_use.kind = core.unserved.kind = SECOND_KIND
     core.wanting_count = 0
     core.size = 0
     core.closing = 0
+    core.connecting = 0
     core.relief.current = 0
     core.relief.previous = 0
     memset(&core.overtaking, 0, sizeof(Overtaking))
+    memset(&core.release_watches, 0, sizeof(Table))
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))
@@ -116,3 +120,5 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.must_call_workers = False
     core.unfilled = 0
     memset(&core.counters, 0, sizeof(Counters))
+    memset(&core.popped, 0, sizeof(Counters))
+    core.use_time = 0

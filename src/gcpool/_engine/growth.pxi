@@ -44,7 +44,7 @@ cdef int ensure_growth(PoolCore core, EndpointPool ep) except -1:
 
 cdef inline bint is_needed(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Whether an endpoint pool without connections and waiters is to be remembered.
-    return ep.growth is not None and not core.is_closed and (ep.growth.pinned > 0 or ep.growth.state != UP)
+    return ep.growth is not None and not is_closed(core) and (ep.growth.pinned > 0 or ep.growth.state != UP)
 
 
 cdef void leave_growth(PoolCore core, EndpointPool ep) noexcept:
@@ -116,7 +116,7 @@ cdef void note_short(PoolCore core, EndpointPool ep, double now) noexcept:
     cdef Growth g = ep.growth
     if g is None:
         return
-    if ep.size >= minimum_of(core, ep, now) or core.is_closed or ep.forgotten:
+    if ep.size >= minimum_of(core, ep, now) or is_closed(core) or ep.forgotten:
         leave_short(core, g)
     elif not g.is_short:
         g.is_short = True
@@ -130,11 +130,12 @@ cdef inline bint may_fill(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void fill_minimums(PoolCore core) noexcept:
-    # core.lock is held, no other. Waiters come first: those that want a slot get all that are free. An endpoint that
+    # core.lock is held, no other. Not before the pool is open, nor while it is suspended: open() and resume() come here.
+    # Waiters come first: those that want a slot get all that are free. An endpoint that
     # may not be filled now leaves the list, and comes back when a connect or a pause has ended.
     cdef Growth g
     cdef EndpointPool ep
-    while core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room(core):
+    while core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room(core) and not core.restrictions:
         g = <Growth>core.short.head
         ep = <EndpointPool>g.pool
         gcp_lock(&ep.lock)
@@ -217,7 +218,7 @@ cdef bint watch_filled(PoolCore core, Waiter w) except -1:
     cdef bint watches
     ensure_pins(core)
     gcp_lock(&core.lock)
-    watches = core.unfilled > 0 and not core.is_closed and add_watcher(core, w, &core.fill_watchers)
+    watches = core.unfilled > 0 and not is_closed(core) and add_watcher(core, w, &core.fill_watchers)
     gcp_unlock(&core.lock)
     return watches
 
@@ -262,7 +263,7 @@ cdef void reserve_create(PoolCore core, EndpointPool ep) noexcept:
     cdef Growth g = ep.growth
     gcp_assert(has_room(core, ep) and pool_has_room(core))
     ep.counts[CREATING] += 1
-    ep.size += 1
+    set_size(core, ep, ep.size + 1)
     gcp_store_int(&core.size, core.size + 1)
     gcp_store_int(&core.reserved, core.reserved + 1)
     g.creating += 1
@@ -304,7 +305,7 @@ cdef void free_reserved(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. A slot that take_reserved() has taken is not needed.
     ep.growth.creating -= 1
     ep.counts[CREATING] -= 1
-    ep.size -= 1
+    set_size(core, ep, ep.size - 1)
     gcp_store_int(&core.size, core.size - 1)
     give_up_attempt(core, ep.growth, NULL, now)
 
@@ -330,7 +331,8 @@ cdef int call_workers(PoolCore core) except -1:
     if not gcp_load_int(&core.must_call_workers):
         return 0
     gcp_store_int(&core.must_call_workers, False)
-    if core.call_workers is None:
+    # A closed pool has no reserved slots, and terminate() starts no thread.
+    if core.call_workers is None or is_closed(core):
         return 0
     try:
         called = core.call_workers()
@@ -357,13 +359,14 @@ cdef int hand_reserved_to_waiters(PoolCore core) except -1:
     while g is not None:
         ep = <EndpointPool>g.pool
         gcp_lock(&ep.lock)
-        p = first_waiter(core, ep)
+        p = NULL if is_suspended(core) else first_waiter(core, ep)
         free_reserved(core, ep, now)
         if p != NULL:
             waiter_unlink(ep, p)
             serve_ticket(core, ep, <Waiter>p)
             chain_append(&served, <Waiter>p)
             update_wants_slot(core, ep)
+            note_served(core, ep)
         forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
         g = take_reserved(core)
@@ -396,6 +399,7 @@ cdef Entry take_create(PoolCore core, double now):
             ticket.pool = ep
             ticket.fork_epoch = core.fork_epoch
             ticket.verified_at = ep.distrust_count
+            ticket.epoch.birth = core.drains
             begin_attempt(core, g, <void *>ticket)
             cover_waiter(ep, <void *>ticket)
             gcp_unlock(&ep.lock)
@@ -451,6 +455,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         if asker != NULL:
             (<Waiter>asker).create = NULL
         move(ep, ticket, CREATING, ACQUIRED)
+        begin_use(ticket, now)
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
         settled = settle(core, ep, ticket, now, used_at if used_at > -INFINITY and not ep.waiting else now,
@@ -523,6 +528,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
         gcp_unlock(&core.lock)
         return False
     advance_relief(core, now)
+    count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
     else:
@@ -579,6 +585,7 @@ cdef bint fail_waiter(PoolCore core, EndpointPool ep, void *p, object error, Cha
     waiter_unlink(ep, p)
     (<Waiter>p).error = error
     (<Waiter>p).state = FAILED
+    count_unserved(core, p)
     chain_append(notified, <Waiter>p)
     update_wants_slot(core, ep)
     return True
@@ -598,7 +605,7 @@ cdef int connect_failed(
     cdef bint asks_again = may_ask_again and (is_refusal or core.reconnect_timeout > 0)
     cdef double jitter = jitter_of(core)
     _old_error = None
-    if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or not core.keeps_growth:
+    if made_before_fork(core, ticket.fork_epoch) or ticket.conn_ is not NOTHING or ep.growth is None:
         return 0
     gcp_lock(&core.lock)
     advance_relief(core, now)
@@ -608,6 +615,9 @@ cdef int connect_failed(
     news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
+        core.connecting -= 1
+        count_create(core, ticket, now)
+        count_unserved(core, <void *>w)     # until it asks again
         count_failure(core, is_refusal)
         w.state = FRESH
         news |= ASKS_AGAIN

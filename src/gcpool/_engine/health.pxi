@@ -26,6 +26,9 @@ cdef int begin_check(PoolCore core, Waiter w) except -1:
         w.distrust_at_check = e.pool.distrust_count
         e.check_pending = True
         gcp_unlock(&e.pool.lock)
+        gcp_lock(&core.lock)
+        core.counters.checks += 1
+        gcp_unlock(&core.lock)
     return 0
 
 
@@ -82,23 +85,28 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
         if held:
             begin_closing(core, ep, e, BECAUSE_DEAD)
             ep.acquires -= 1
+            core.connecting += 1    # until the waiter asks again, or is cancelled: doom_dead()
+            core.counters.checks_failed += 1
             core.counters.dead += 1
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         if held:
             w.dead_entry = e
-        elif is_lease_of(e, w.lease_no):
-            forget_closed_while_out(core, e)
+        else:
+            w.counted = COUNTED_SERVED
+            if is_lease_of(e, w.lease_no):
+                forget_closed_while_out(core, e)
     w.entry = None
     w.state = FRESH
     return 0
 
 
 cdef bint retire(
-    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason
+    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason, bint by_user=False
 ) except -1:
-    # Takes a checked-out connection out of use for good. Without a chain the caller closes it.
+    # Takes a checked-out connection out of use for good. Without a chain the caller closes it. By its user: see
+    # taking.pxi.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = False
@@ -107,10 +115,13 @@ cdef bint retire(
         return False
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    out = is_checked_out_by(e, lease_no)
+    out = is_acquired_by(e, lease_no) if by_user else is_checked_out_by(e, lease_no)
+    if by_user and (out or e.closed_while_out):
+        gcp_store_char(&e.given_up, True)
     if out:
+        end_use(ep, e, now)
         begin_closing(core, ep, e, reason)
-        core.counters.broken += 1
+        core.counters.broken += not by_user
         relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)
         if doomed != NULL:
@@ -118,6 +129,8 @@ cdef bint retire(
     gcp_unlock(&ep.lock)
     if relief_ended:
         dispatch(core, &core.doomed_for_caller, &served)
+    if core.release_watches.used:
+        take_watchers(core, None, &served)
     gcp_unlock(&core.lock)
     try:
         notify_all(core, &served)

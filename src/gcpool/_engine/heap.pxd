@@ -4,7 +4,13 @@ cdef struct HeapItem:
     void *item          # a HeapMember, borrowed
 
 
+cdef enum:              # Heap.kind: a member can be in one heap of each kind
+    FIRST_KIND
+    SECOND_KIND         # Deadlines.by_use, PoolCore.unserved
+
+
 cdef struct Heap:       # [core]
+    int kind
     HeapItem *items
     Py_ssize_t used
     Py_ssize_t capacity
@@ -12,4 +18,5 @@ cdef struct Heap:       # [core]
 
 
 cdef class HeapMember:
-    cdef Py_ssize_t heap_index              # [core] -1: not in a heap
+    cdef int heap_index                     # [core] its position in a heap of the first kind; -1: in none
+    cdef int second_index                   # [core] the same, of the second kind

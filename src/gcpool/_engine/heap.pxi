@@ -5,7 +5,11 @@ cdef class HeapMember:
     """What a heap can hold: an object that knows its position there."""
 
     def __cinit__(self):
-        self.heap_index = -1
+        self.heap_index = self.second_index = -1
+
+
+cdef inline int *index_in(Heap *heap, void *member) noexcept:
+    return &(<HeapMember>member).second_index if heap.kind == SECOND_KIND else &(<HeapMember>member).heap_index
 
 
 cdef inline bint before(HeapItem *a, HeapItem *b) noexcept nogil:
@@ -30,7 +34,7 @@ cdef bint heap_make_room(Heap *heap, Py_ssize_t room) noexcept:
 
 cdef inline void heap_put(Heap *heap, Py_ssize_t i, HeapItem item) noexcept:
     heap.items[i] = item
-    (<HeapMember>item.item).heap_index = i
+    index_in(heap, item.item)[0] = <int>i
 
 
 cdef void sift_up(Heap *heap, Py_ssize_t i) noexcept:
@@ -73,25 +77,25 @@ cdef void heap_push(Heap *heap, void *member, double key, unsigned long long sta
 
 
 cdef void heap_rekey(Heap *heap, void *member, double key, unsigned long long stamp) noexcept:
-    cdef Py_ssize_t i = (<HeapMember>member).heap_index
+    cdef Py_ssize_t i = index_in(heap, member)[0]
     gcp_assert(i >= 0)
     heap.items[i].key = key
     heap.items[i].stamp = stamp
     sift_up(heap, i)
-    sift_down(heap, (<HeapMember>member).heap_index)
+    sift_down(heap, index_in(heap, member)[0])
 
 
 cdef void heap_remove(Heap *heap, void *member) noexcept:
-    cdef Py_ssize_t i = (<HeapMember>member).heap_index
+    cdef Py_ssize_t i = index_in(heap, member)[0]
     cdef HeapItem *smaller
     if i < 0:
         return
-    (<HeapMember>member).heap_index = -1
+    index_in(heap, member)[0] = -1
     heap.used -= 1
     if i != heap.used:
         heap_put(heap, i, heap.items[heap.used])
         sift_up(heap, i)
-        sift_down(heap, (<HeapMember>heap.items[i].item).heap_index)
+        sift_down(heap, index_in(heap, heap.items[i].item)[0])
     if heap.capacity > 64 and heap.used * 4 < heap.capacity and heap.reserved * 4 < heap.capacity:
         smaller = <HeapItem *>PyMem_Realloc(heap.items, (heap.capacity >> 1) * sizeof(HeapItem))
         if smaller != NULL:

@@ -19,21 +19,28 @@ cdef int check_invariants_of(PoolCore core) except -1:
         size += ep.size
         closing += ep.counts[CLOSING]
         idle += idle_count(ep)
+        check_release_watch(core, ep, problems)
         if ep.waiting and may_connect(core, ep) and has_uncovered_waiters(ep):
             wanting += 1
-            if ep.heap_index < 0:
+            if ep.heap_index < 0 or ep.second_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
     if by_pool:
         problems.append(f'entries of unknown endpoints: {by_pool}')
+    if idle and not core.keeps_idle:
+        problems.append('connections are idle in a pool that keeps none')
     if size != core.size or closing != core.closing:
         problems.append(f'sizes {size}, {closing} by endpoint, {core.size}, {core.closing} in all')
     if core.size > core.total_max_size and not core.shrunk:
         problems.append('more than total_max_size connections')
-    if wanting and core.size < core.total_max_size:
+    if wanting and core.size < core.total_max_size and not is_suspended(core):
         problems.append('somebody waits for a slot, and there is one')
     check_relief(core, wanting, idle, problems)
     check_heap(&core.deadlines.queue, 'the expiry queue', problems)
+    check_heap(&core.deadlines.by_use, 'the order of use', problems)
     check_heap(&core.wanting_slots, 'the queue of endpoints', problems)
+    check_heap(&core.unserved, 'the queue of endpoints that were not served', problems)
+    if core.unserved.used != core.wanting_slots.used:
+        problems.append(f'{core.wanting_slots.used} endpoints want a slot, {core.unserved.used} were not served')
     if problems:
         raise AssertionError('; '.join(problems))
     return 0
@@ -43,6 +50,10 @@ cdef int check_entry(PoolCore core, Entry e, list problems) except -1:
     cdef Heap *queue = &core.deadlines.queue
     if e.state != CREATING and find_entry(&core.directory, e.conn_) is not e:
         problems.append(f'{e!r} is not found by its connection')
+    if core.deadlines.is_ordered_by_use and (e.heap_index < 0) != (e.second_index < 0):
+        problems.append(f'{e!r} is in the expiry queue or in the order of use alone')
+    if is_idle(e) and e.second_index >= 0 and core.deadlines.by_use.items[e.second_index].key > e.used_at:
+        problems.append(f'{e!r} stands too late in the order of use')
     if is_idle(e) and e.heap_index < 0:
         problems.append(f'{e!r} is idle and not in the expiry queue')
     if e.heap_index >= 0:
@@ -70,8 +81,24 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
         problems.append(f'{ep!r} has more than max_size connections')
     if ep.size == 0 and ep.waiting == 0 and not is_needed(core, ep):
         problems.append(f'{ep!r} is empty and not forgotten')
-    if ep.waiting and idle_count(ep):
+    if ep.waiting and idle_count(ep) and not is_suspended(core):
         problems.append(f'{ep!r}: somebody waits beside an idle connection')
+    return 0
+
+
+cdef int check_release_watch(PoolCore core, EndpointPool ep, list problems) except -1:
+    cdef ReleaseWatch *watch = release_watch_of(core, ep)
+    cdef void *p = core.watchers.head
+    cdef int watchers = 0
+    while p != NULL:
+        watchers += (<Waiter>p).watched is ep
+        p = (<Waiter>p).next
+    if watchers != (0 if watch == NULL else watch.watchers):
+        problems.append(f'{ep!r}: {watchers} waiters wait for the end of its use, and others are counted')
+    if watch != NULL and not 0 < watch.drained + watch.watchers <= begun_count(ep) + watch.watchers:
+        problems.append(f'{ep!r}: {watch.drained} drained connections are out, of {begun_count(ep)}')
+    if ep.size_for_release != (ep.size if watch == NULL else ANY_SIZE):
+        problems.append(f'{ep!r} shows releases the size {ep.size_for_release}')
     return 0
 
 
@@ -92,7 +119,7 @@ cdef int check_lists(EndpointPool ep, list problems) except -1:
     p = ep.queue.head
     while p != NULL:
         waiting += 1
-        if (<Waiter>p).number <= last or (<Waiter>p).state != QUEUED:
+        if (<Waiter>p).number < last or (<Waiter>p).state != QUEUED:
             problems.append(f'{ep!r}: the queue is out of order')
         last = (<Waiter>p).number
         p = (<Waiter>p).next
@@ -105,10 +132,10 @@ cdef int check_relief(PoolCore core, int wanting, int idle, list problems) excep
     cdef Entry e
     cdef int relief = 0
     for e in entries_of_this_process(core):
-        relief += e.state == CLOSING and e.is_relief and e.relief_epoch >= core.relief.epoch - 1
+        relief += e.state == CLOSING and e.is_relief and e.epoch.relief >= core.relief.epoch - 1
     if relief != core.relief.current + core.relief.previous:
         problems.append(f'{relief} are relief, {core.relief.current} and {core.relief.previous} are counted')
-    if relief < wanting and idle:
+    if relief < wanting and idle and not is_suspended(core):
         problems.append('somebody waits for a slot beside an idle connection of another endpoint')
     return 0
 
@@ -116,7 +143,7 @@ cdef int check_relief(PoolCore core, int wanting, int idle, list problems) excep
 cdef int check_heap(Heap *heap, str name, list problems) except -1:
     cdef Py_ssize_t i
     for i in range(heap.used):
-        if (<HeapMember>heap.items[i].item).heap_index != i:
+        if index_in(heap, heap.items[i].item)[0] != i:
             problems.append(f'a member of {name} does not know its place')
         if i and before(&heap.items[i], &heap.items[(i - 1) >> 1]):
             problems.append(f'{name} is not a heap')

@@ -1,10 +1,24 @@
-cdef int close(PoolCore core) except -1:
+cdef bint open_(PoolCore core, double now) except -1:
+    # False if the pool is open already, or closed.
+    cdef bint opens
+    cdef Chain served = Chain(NULL, NULL, 0)
+    gcp_lock(&core.lock)
+    opens = core.restrictions & NOT_OPEN != 0 and not is_closed(core)
+    if opens:
+        allow_locked(core, NOT_OPEN)
+        dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(core, &served)
+    return opens
+
+
+cdef int close(PoolCore core, Chain *doomed) except -1:
     cdef EndpointPool ep
     cdef Chain refused = Chain(NULL, NULL, 0)
     cdef double now = read_clock(core)
     failure = None
     gcp_lock(&core.lock)
-    gcp_store_int(&core.is_closed, 1)
+    restrict_locked(core, CLOSED)
     take_fill_watchers(core, &refused)
     free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
@@ -17,7 +31,7 @@ cdef int close(PoolCore core) except -1:
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         refuse_waiters(core, ep, &refused)
-        doom_all_idle(core, ep)
+        doom_all_idle(core, ep, doomed)
         forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
@@ -36,17 +50,17 @@ cdef void refuse_waiters(PoolCore core, EndpointPool ep, Chain *refused) noexcep
     cdef void *p = first_waiter(core, ep)
     while p != NULL:
         waiter_unlink(ep, p)
-        (<Waiter>p).state = REFUSED
+        refuse(core, <Waiter>p)
         chain_append(refused, <Waiter>p)
         p = first_waiter(core, ep)
     update_wants_slot(core, ep)
 
 
-cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
+cdef void doom_all_idle(PoolCore core, EndpointPool ep, Chain *doomed) noexcept:
     # Both locks are held.
     cdef void *p = oldest_idle(&ep.core, &ep.extra)
     while p != NULL:
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
+        doom_idle(core, ep, <Entry>p, doomed, BECAUSE_POOL_CLOSED)
         p = oldest_idle(&ep.core, &ep.extra)
 
 
@@ -69,19 +83,31 @@ cdef int doom_acquired(PoolCore core) except -1:
     return count
 
 
-cdef int resize(
-    PoolCore core, double now, int min_idle, int max_size, int total_max_size, int min_size
-) except -1:
-    # A limit below 0 stays as it is.
+cdef struct LimitsToSet:    # below 0: stays as it is
+    int min_idle
+    int max_size
+    int total_max_size
+    int min_size
+    int max_waiting
+
+
+cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, object expected) except -1:
     cdef EndpointPool ep
     cdef Chain served = Chain(NULL, NULL, 0)
-    set_limits(core, min_idle, max_size, total_max_size, min_size)
+    cdef bint wake = False
+    if not set_limits(core, &to_set, limits, expected):
+        return False
+    if to_set.min_size > 0:
+        gcp_store_int(&core.keeps_growth, True)
     for ep in endpoint_pools(core):
+        if gcp_load_int(&core.keeps_growth):
+            ensure_growth(core, ep)
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
         ep.core_size = max(core.core_size, 0 if ep.growth is None else ep.growth.pinned)
         doom_surplus(core, ep)
-        schedule_core_idle(core, ep)
+        if sort_idle(core, ep, now):
+            wake = True
         if not ep.forgotten:
             note_short(core, ep, now)
             update_wants_slot(core, ep)
@@ -89,38 +115,49 @@ cdef int resize(
         gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
     advance_relief(core, now)
-    while exceeds_total_max_size(core) and evict(core, INFINITY, &core.doomed_for_caller, BECAUSE_SHRUNK) != NULL:
+    while exceeds_total_max_size(core) and evict_unused(core, &core.doomed_for_caller, BECAUSE_SHRUNK) != NULL:
         pass
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
-    notify_all(core, &served)
-    return 0
+    try:
+        notify_all(core, &served)
+    finally:
+        if wake and core.wake_collector is not None:
+            call_collector(core)
+    return True
 
 
-cdef void schedule_core_idle(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. A min_size may have been set, which gives core connections an idle time.
-    cdef void *p = ep.core.head
-    while p != NULL:
-        schedule_locked(&core.deadlines, <Entry>p, deadline_if_idle(core, <Entry>p, True, (<Entry>p).used_at))
-        p = (<Entry>p).next
+cdef inline int changed(int limit, int to_set) noexcept:
+    return limit if to_set < 0 else to_set
 
 
-cdef void set_limits(PoolCore core, int min_idle, int max_size, int total_max_size, int min_size) noexcept:
+cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object expected) noexcept:
+    # False if another call has set other limits than those that the caller expected, and checked the new ones against.
+    cdef object _before         # holds the reference until no lock is held
+    cdef int max_size, total_max_size
     gcp_lock(&core.lock)
-    if min_size < 0:
-        min_size = core.min_size
-    if min_idle < 0:
-        min_idle = core.min_idle
-    if max_size < 0:
-        max_size = core.max_size
-    if total_max_size < 0:
-        total_max_size = core.total_max_size
+    _before = core.limits_
+    if _before is not expected:
+        gcp_unlock(&core.lock)
+        return False
+    core.limits_ = limits
+    max_size = changed(core.max_size, to_set.max_size)
+    total_max_size = changed(core.total_max_size, to_set.total_max_size)
     core.shrunk = core.shrunk or max_size < core.max_size or total_max_size < core.total_max_size
-    gcp_store_int(&core.min_idle, min_idle)
-    set_min_size(core, min_size)
+    gcp_store_int(&core.min_idle, changed(core.min_idle, to_set.min_idle))
+    set_min_size(core, changed(core.min_size, to_set.min_size))
     gcp_store_int(&core.max_size, max_size)
     gcp_store_int(&core.total_max_size, total_max_size)
+    gcp_store_int(&core.max_waiting, changed(core.max_waiting, to_set.max_waiting))
     gcp_unlock(&core.lock)
+    return True
+
+
+cdef object limits_of(PoolCore core):
+    gcp_lock(&core.lock)
+    found = core.limits_
+    gcp_unlock(&core.lock)
+    return found
 
 
 cdef void set_min_size(PoolCore core, int min_size) noexcept:
@@ -136,3 +173,39 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
     while p != NULL and exceeds_max_size(core, ep):
         doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_SHRUNK)
         p = oldest_idle(&ep.extra, &ep.core)
+
+
+cdef bint sort_idle(PoolCore core, EndpointPool ep, double now) noexcept:
+    # Both locks are held. min_idle may have changed: idle connections beyond it become extra, so that they expire, and
+    # extra ones below it become core, so that they do not. Also, a min_size may have been set, which gives core
+    # connections an idle time. True if the collector would wake too late.
+    cdef void *p
+    cdef bint wake = False
+    while ep.counts[IDLE_CORE] > ep.core_size:
+        p = ep.core.head
+        linked_remove(&ep.core, <Entry>p)
+        move(ep, <Entry>p, IDLE_CORE, IDLE_EXTRA)
+        insert_by_release(&ep.extra, <Entry>p)
+        if schedule_locked(&core.deadlines, <Entry>p, deadline_of(core, <Entry>p, now)):
+            wake = True
+    while ep.extra.tail != NULL and ep.counts[IDLE_CORE] + (out_count(ep) & core.out_mask) < ep.core_size:
+        p = ep.extra.tail
+        linked_remove(&ep.extra, <Entry>p)
+        move(ep, <Entry>p, IDLE_EXTRA, IDLE_CORE)
+        insert_by_release(&ep.core, <Entry>p)
+    p = ep.core.head
+    while p != NULL:
+        if schedule_locked(
+            &core.deadlines, <Entry>p, deadline_if_idle(core, <Entry>p, True, (<Entry>p).used_at)
+        ):
+            wake = True
+        p = (<Entry>p).next
+    return wake
+
+
+cdef void insert_by_release(Linked *idle, Entry e) noexcept:
+    # The lock of the endpoint pool is held. The list is in the order of the releases.
+    cdef void *following = idle.head
+    while following != NULL and (<Entry>following).stamp < e.stamp:
+        following = (<Entry>following).next
+    linked_insert(idle, e, following)

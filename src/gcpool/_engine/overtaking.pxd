@@ -1,7 +1,9 @@
 cdef struct Overtaking:
-    int epoch                   # the latest time that the core was told, in units of MAX_OVERTAKING_TIME / 2
-    unsigned long long current  # the last place that was served before another endpoint's, in this epoch; 0: none
-    unsigned long long previous     # the same, in the epoch before it
-    unsigned long long earlier      # the same, in all epochs before that
-    Table kept_places           # hash of an endpoint -> the place that its last waiter left behind in this epoch
-    Table kept_places_before    # the same, in the epoch before it
+    double told                 # the latest time that the core was told
+    int epoch                   # the latest time at which a waiter asked, in units of OVERTAKING_EPOCH
+    unsigned long long current  # PoolCore.arrivals when this epoch began
+    unsigned long long previous     # the same, when the epoch before it began
+    unsigned long long overdue      # the same, when the epoch before that began
+    int place_epoch             # the latest time at which a place was kept or given, in units of KEPT_PLACE_TIME / 2
+    Table kept_places           # hash of an endpoint -> the place that its last waiter left in this place epoch
+    Table kept_places_before    # the same, in the place epoch before it

@@ -36,6 +36,8 @@ cdef extern from *:
       /* With one shard, threads that look up different endpoints would wait for the same lock. The padding keeps each
          shard's lock in a pair of cache lines of its own: the processor fetches them in pairs. */
       enum { GCP_SHARDS = 16, GCP_SHARD_PADDING = 87, GCP_SHARED_STAMP = 0 };
+      typedef struct { double use_time; unsigned long long stamp; } gcp_marks;
+      #define gcp_next_stamp(shared, marks) (++(marks)->stamp)
       #define gcp_load_char(p) _Py_atomic_load_int8_relaxed((int8_t *)(p))
       #define gcp_store_char(p, v) _Py_atomic_store_int8_relaxed((int8_t *)(p), (v))
       #define gcp_load_int(p) _Py_atomic_load_int_relaxed(p)
@@ -62,6 +64,8 @@ cdef extern from *:
       typedef unsigned char gcp_mutex;
       #define gcp_is_locked(m) 0
       enum { GCP_SHARDS = 1, GCP_SHARD_PADDING = 7, GCP_SHARED_STAMP = 1 };
+      typedef struct { double use_time; } gcp_marks;
+      #define gcp_next_stamp(shared, marks) (++*(shared))
       #ifdef GCPOOL_ASSERT
         /* Python code that runs inside a locked region is caught here, when it calls the core again. */
         static void gcp_lock(gcp_mutex *m) {
@@ -104,6 +108,14 @@ cdef extern from *:
 
     /* The same pointer, as an object: the caller owns the reference. A cast in Cython would take another one. */
     #define gcp_owned(p) (p)
+
+    /* A number in the place of two links, which are not in use. */
+    static inline void gcp_put_double(void **links, double value) { memcpy((void *)links, &value, sizeof(double)); }
+    static inline double gcp_get_double(void **links) {
+        double value;
+        memcpy(&value, (void *)links, sizeof(double));
+        return value;
+    }
 
     /* Asks the memory for a cache line before it is used. */
     #if defined(__GNUC__) || defined(__clang__)
@@ -151,6 +163,11 @@ cdef extern from *:
     """
     ctypedef struct gcp_mutex:
         pass
+    ctypedef struct gcp_marks:
+        double use_time
+    unsigned long long gcp_next_stamp(unsigned long long *shared, gcp_marks *) noexcept nogil
+    void gcp_put_double(void **, double) noexcept nogil
+    double gcp_get_double(void **) noexcept nogil
     void gcp_lock(gcp_mutex *) noexcept nogil
     void gcp_unlock(gcp_mutex *) noexcept nogil
     bint gcp_try_lock(gcp_mutex *) noexcept nogil

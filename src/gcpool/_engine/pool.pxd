@@ -7,23 +7,33 @@ cdef class PoolCore:
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
+    cdef Heap unserved                      # [core] the same, by the place since which they wait: see overtaking.pxi
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
+    cdef public object describe             # set before the first use: the text of an endpoint; None: its repr
     cdef readonly object normalize          # never changes; None: an endpoint has no other spellings
-    cdef int is_closed                      # [core]; read under [ep]
+    cdef int restrictions                   # [core]; read under [ep]
     cdef int wanting_count                  # [core] wanting_slots.used; read under [ep]
     cdef bint shrunk                        # [core] a limit was lowered: sizes may exceed it for a while
     cdef readonly int fork_epoch            # changes only in a forked child
     cdef int size                           # [core]; read without the lock
     cdef int closing                        # [core]
+    cdef int connecting                     # [core] tickets of acquires, and acquires that will ask again
     cdef Relief relief                      # [core]
     cdef Overtaking overtaking              # [core]
+    cdef Table release_watches              # [core] address of an endpoint pool -> its ReleaseWatch, if it has one
+    cdef unsigned int drains                # [core] how often an endpoint was drained
     cdef int min_idle                       # [core]; read under [ep]
     cdef int max_size                       # [core]; read under [ep]
     cdef int total_max_size                 # [core]; read under [ep]
+    cdef int max_waiting                    # [core] 0: no limit
+    cdef object limits_                     # [core] what the facade keeps about the limits, or None
+    cdef int out_mask                       # never changes; all bits: connections in use make up min_idle, too; or 0
+    cdef bint serves_oldest                 # never changes; order='fifo'
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly bint collects             # never changes: a background worker closes what is due
+    cdef readonly bint keeps_idle           # never changes; False: what nobody waits for is closed when it is returned
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
     cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
@@ -46,7 +56,7 @@ cdef class PoolCore:
     cdef readonly double reconnect_timeout           # never changes; 0: a failed connect reaches its asker
     cdef readonly bint creates_in_background         # never changes
     cdef readonly bint fails_fast                    # never changes
-    cdef bint keeps_growth                  # never changes: every endpoint pool has its Growth
+    cdef int keeps_growth                   # [relaxed] every endpoint pool has its Growth; once set, it stays
     cdef dict pins                          # endpoint -> size: what a forked child fills again
     cdef int pins_epoch                     # fork_epoch in which the pins were last entered
     cdef readonly bint lacks_workers        # [relaxed] no worker could be had when one was last called
@@ -55,6 +65,8 @@ cdef class PoolCore:
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
+    cdef Counters popped                    # [core] what pop_stats() has shown
+    cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)
@@ -69,6 +81,7 @@ cdef class PoolCore:
     cpdef int grow_cancelled(self, Entry ticket, double now) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
+    cpdef begin_create(self, Entry ticket, double now)
     cpdef bint still_holds(self, Waiter w) except -1
     cpdef bint begin_release(self, Entry e, unsigned int lease_no=*) except -1
     cpdef release(self, Entry e, double now, unsigned int lease_no=*)
@@ -79,3 +92,4 @@ cdef class PoolCore:
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
     cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
+    cpdef bint discard(self, Entry e, double now, bint to_doomed=*) except -1

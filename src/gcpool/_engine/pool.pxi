@@ -29,10 +29,17 @@ cdef class PoolCore:
     :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
     :param keeps_growth: whether any of these is in use, or refusals are waited for
     :param random: returns a number from 0 to 1, for the jitter of pauses; None for no jitter
+    :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
+    :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
+    :param serves_oldest: whether the extra connection that was unused for longest is served first
+    :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
+    :param limits: anything that is to be kept for :py:meth:`resize`
+    :param opened: whether acquires are served before :py:meth:`open`
     """
 
     def __cinit__(self):
         self.deadlines.due_at = self.deadlines.wake_at = INFINITY
+        self.deadlines.by_use.kind = self.unserved.kind = SECOND_KIND
         gcp_lock(&cores_lock)
         linked_append(&cores, self)
         gcp_unlock(&cores_lock)
@@ -56,6 +63,12 @@ cdef class PoolCore:
         bint fails_fast=False,
         bint keeps_growth=False,
         object random=None,
+        bint keeps_idle=True,
+        int max_waiting=0,
+        bint serves_oldest=False,
+        bint counts_idle_only=False,
+        object limits=None,
+        bint opened=True,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -66,6 +79,11 @@ cdef class PoolCore:
         self.clock = clock
         self.wake_collector = wake_collector
         self.normalize = normalize
+        self.max_waiting = max_waiting
+        self.serves_oldest = serves_oldest
+        self.out_mask = 0 if counts_idle_only else -1
+        self.limits_ = limits
+        self.restrictions = 0 if opened else NOT_OPEN
         set_min_size(self, min_size)
         self.creates_in_background = creates_in_background
         self.max_connecting = max_connecting
@@ -75,6 +93,7 @@ cdef class PoolCore:
         self.random = random
         self.pins = {}
         self.kept = set()
+        self.keeps_idle = keeps_idle
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -83,11 +102,14 @@ cdef class PoolCore:
         gcp_unlock(&cores_lock)
         directory_free(&self.directory)
         PyMem_Free(self.deadlines.queue.items)
+        PyMem_Free(self.deadlines.by_use.items)
         PyMem_Free(self.wanting_slots.items)
+        PyMem_Free(self.unserved.items)
         PyMem_Free(self.retries.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
         PyMem_Free(self.ancestor_to_be)
+        release_watches_free(self)
         while self.ancestor != NULL:
             a = self.ancestor
             self.ancestor = a.ancestor
@@ -101,6 +123,14 @@ cdef class PoolCore:
         return gcp_monotonic() if self.clock is None else ask_clock(self)
 
     # -- acquiring ----------------------------------------------------------------------------------------------------
+
+    def take_ready(self, object endpoint, double now, double interval):
+        """The entry of an idle connection that is served without a check, or None. Nothing is created or closed.
+
+        :param interval: seconds within which a used connection counts as alive; 0 if none is ever checked
+        :raises ConnectionPoolClosedError: when the pool is closed
+        """
+        return take_ready(self, endpoint, now, interval)
 
     cpdef adopt(self, Waiter w, Entry e):
         """Let a waiter hold an entry that :py:meth:`try_acquire` gave."""
@@ -125,6 +155,16 @@ cdef class PoolCore:
         :raises RuntimeError: in a process that was forked meanwhile; the connection is the parent's
         """
         return created(self, ticket, conn, now)
+
+    cpdef begin_create(self, Entry ticket, double now):
+        """The connect for a ticket begins: the time until it ends is counted."""
+        pool_of(ticket)
+        if gcp_load_char(&ticket.state) == CREATING:
+            begin_create(ticket, now)
+
+    def end_wait(self, Waiter w not None, double now):
+        """A waiter was notified, and its acquire goes on: the time that it has waited is counted."""
+        end_wait(self, w, now)
 
     def create_failed(self, Waiter w not None, double now):
         """Give a ticket back: there is no connection. The slot goes to a waiter that wants one, if there is any."""
@@ -321,6 +361,24 @@ cdef class PoolCore:
         cdef int reason = BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN
         return retire(self, e, now, &self.doomed_for_caller, lease_no, reason)
 
+    cpdef bint discard(self, Entry e, double now, bint to_doomed=False) except -1:
+        """Its user has the pool close an acquired connection. Says nothing about the endpoint's other connections.
+
+        :param to_doomed: whether it is doomed; otherwise the caller closes it, and then calls :py:meth:`disposed`
+        :raises ConnectionNotAcquired: when it is not acquired
+        :return: whether it is to be closed (not if :py:meth:`doom_acquired` closed it, or after a fork)
+        """
+        cdef Chain *doomed = &self.doomed_for_caller if to_doomed else NULL
+        return retire(self, e, now, doomed, ANY_LEASE, BECAUSE_DISCARDED, True)
+
+    def detach(self, Entry e not None, double now):
+        """Its user keeps an acquired connection for good: the pool forgets it, and its slot is free.
+
+        :raises ConnectionNotAcquired: when it is not acquired, or :py:meth:`doom_acquired` closed it; it is as before
+        :return: whether it was the pool's (not after a fork)
+        """
+        return detach(self, e, now)
+
     def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
         """A connection broke while in use: the endpoint's connections that are not seen alive after that are suspect.
 
@@ -399,11 +457,25 @@ cdef class PoolCore:
         """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""
         expire_relief(self, now)
 
-    # -- the pool's end, and changes of its limits --------------------------------------------------------------------
+    # -- the pool's beginning and end, pauses, and changes of its limits ----------------------------------------------
 
-    def close(self):
-        """Refuse new and queued waiters, and doom idle connections. Those in use are closed when they are released."""
-        close(self)
+    def open(self, double now):
+        """Serve acquires, and create connections, from now on.
+
+        :return: False if the pool is open already, or closed
+        """
+        return open_(self, now)
+
+    def close(self, bint for_worker=False):
+        """Refuse new and queued waiters, and doom idle connections. Those in use are closed when they are released.
+
+        :param for_worker: whether a worker is to close the idle ones
+        """
+        close(self, doomed_of(self, for_worker))
+
+    def forget_closed(self, Entry e not None):
+        """No release will come of a connection that :py:meth:`doom_acquired` closed: forget it now."""
+        forget_closed_while_out(self, e)
 
     def watch_empty(self, Waiter w not None):
         """Have a waiter notified when the pool has no connection left.
@@ -411,6 +483,13 @@ cdef class PoolCore:
         :return: False if it has none already
         """
         return watch_empty(self, w)
+
+    def watch_use(self, Waiter w not None):
+        """Have a waiter notified when one of the endpoints with connections in use has none any more.
+
+        :return: False if no connection is in use, or being created
+        """
+        return watch_use(self, w)
 
     def watch_gone(self, Waiter w not None, Entry e not None):
         """Have a waiter notified when a connection is closed.
@@ -420,7 +499,7 @@ cdef class PoolCore:
         return watch_gone(self, w, e)
 
     def unwatch(self, Waiter w not None):
-        """End what :py:meth:`watch_empty` or :py:meth:`watch_gone` began.
+        """End what :py:meth:`watch_empty`, :py:meth:`watch_use` or :py:meth:`watch_gone` began.
 
         :return: True if the waiter was still watching, so that it will not be notified
         """
@@ -433,20 +512,70 @@ cdef class PoolCore:
         """
         return doom_acquired(self)
 
-    def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None, min_size=None):
-        """Change the limits.
+    def suspend(self, bint fail=False):
+        """Serve nobody until :py:meth:`resume`: acquires are queued.
+
+        :param fail: whether acquires that begin are refused instead
+        :return: False if the pool is closed
+        """
+        return suspend(self, fail)
+
+    def resume(self, double now):
+        """Serve the waiters, and all that come.
+
+        :return: False if the pool was not suspended
+        """
+        return resume(self, now)
+
+    def drain(self, object endpoint, double now, bint idle_only=False):
+        """Doom the idle connections of an endpoint, for a worker; those in use are closed when they are released.
+
+        :param idle_only: whether those in use are left alone
+        :raises TypeError: when the endpoint is not hashable
+        """
+        cdef EndpointPool ep = find_pool(self, endpoint)
+        if ep is None:
+            hash_of(endpoint)
+        else:
+            drain(self, [ep], now, idle_only)
+
+    def drain_all(self, double now, bint idle_only=False):
+        """:py:meth:`drain` for every endpoint."""
+        drain(self, endpoint_pools(self), now, idle_only)
+
+    def resize(
+        self,
+        double now,
+        *,
+        min_idle=None,
+        max_size=None,
+        total_max_size=None,
+        min_size=None,
+        max_waiting=None,
+        object limits=None,
+        object expected=None,
+    ):
+        """Change the limits; None leaves one as it is.
 
         When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in
         use beyond it are closed when they are released.
+
+        :param limits: takes the place of :py:attr:`limits`
+        :param expected: what :py:attr:`limits` was when the caller looked
+        :return: False if it is another object by now: then nothing was changed
         """
-        resize(
-            self,
-            now,
-            -1 if min_idle is None else min_idle,
-            -1 if max_size is None else max_size,
-            -1 if total_max_size is None else total_max_size,
-            -1 if min_size is None else min_size,
-        )
+        cdef LimitsToSet to_set
+        to_set.min_idle = -1 if min_idle is None else min_idle
+        to_set.max_size = -1 if max_size is None else max_size
+        to_set.total_max_size = -1 if total_max_size is None else total_max_size
+        to_set.min_size = -1 if min_size is None else min_size
+        to_set.max_waiting = -1 if max_waiting is None else max_waiting
+        return resize(self, now, to_set, limits, expected)
+
+    @property
+    def limits(self):
+        """What the facade keeps about the limits: what was last passed to :py:meth:`resize` or to the constructor."""
+        return limits_of(self)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -476,19 +605,71 @@ cdef class PoolCore:
         return gcp_load_int(&self.total_max_size)
 
     @property
+    def max_waiting(self):
+        """The maximum number of waiters that are queued at an endpoint; 0 for no limit."""
+        return gcp_load_int(&self.max_waiting)
+
+    @property
+    def order(self):
+        """Which extra connection is served first: ``lifo``, the one that was used last, or ``fifo``."""
+        return 'fifo' if self.serves_oldest else 'lifo'
+
+    @property
+    def keep(self):
+        """What is compared with min_idle: ``size``, with the connections in use, or ``idle``."""
+        return 'size' if self.out_mask else 'idle'
+
+    @property
     def closed(self):
         """Whether :py:meth:`close` was called."""
-        return bool(gcp_load_int(&self.is_closed))
+        return is_closed(self)
+
+    @property
+    def opened(self):
+        """Whether acquires are served, or were until the pool was closed."""
+        return gcp_load_int(&self.restrictions) & NOT_OPEN == 0
+
+    @property
+    def is_suspended(self):
+        """Whether nobody is served until :py:meth:`resume`."""
+        return is_suspended(self)
+
+    @property
+    def is_empty(self):
+        """Whether the pool has neither a connection nor a waiter."""
+        return gcp_load_int(&self.size) == 0 and self.watchers.count == 0 and count_waiters(self) == 0
+
+    @property
+    def used(self):
+        """How many connections are in use, or are being created by an acquire."""
+        return count_used(self)
 
     def endpoint_size(self, object endpoint, object acquired=None):
         """The number of connections to an endpoint: all (None), checked out (True), idle (False)."""
         return endpoint_size(self, endpoint, acquired)
 
-    def stats(self):
-        """Gauges and counters of the whole pool, as a dict of ints."""
-        return gauges_and_counters(self)
+    def stats(self, bint pops=False):
+        """Gauges and counters of the whole pool, as a dict of ints.
+
+        :param pops: whether the counters begin anew after this
+        """
+        return gauges_and_counters(self, pops)
+
+    def endpoint_stats(self, object endpoint):
+        """The gauges of an endpoint, as a dict of ints."""
+        return endpoint_gauges(self, endpoint)
 
     # -- for tests ----------------------------------------------------------------------------------------------------
+
+    @property
+    def watched_endpoints(self):
+        """The number of endpoints whose releases all take the core's lock."""
+        return <int>self.release_watches.used
+
+    @property
+    def use_watchers(self):
+        """The number of waiters until no connection of an endpoint is in use."""
+        return count_use_watchers(self)
 
     def try_acquire(self, object endpoint, double now):
         """The entry of an idle connection. None if none is ready, or if the endpoint is spelled as never before.

@@ -6,7 +6,11 @@ cdef inline Entry find_acquired_by_identity(PoolCore core, object conn, object e
     cdef Entry e = find_entry(&core.directory, conn)
     if e is None or gcp_load_char(&e.state) != ACQUIRED:
         return None
-    if e.pool.endpoint is not endpoint and find_by_identity(&core.directory, endpoint) is not e.pool:
+    if (
+        e.pool.endpoint is not endpoint
+        and endpoint is not UNSET_ENDPOINT
+        and find_by_identity(&core.directory, endpoint) is not e.pool
+    ):
         return None
     return e
 
@@ -18,13 +22,15 @@ cdef inline Entry entry_to_release(PoolCore core, object conn, object endpoint):
     if p == NULL:
         must_be_inherited(core, conn, endpoint)
         return None
-    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).closed_while_out):
+    if (<Entry>p).pool.endpoint is not endpoint or gcp_load_char(&(<Entry>p).state) != ACQUIRED:
         return entry_if_to_release(core, owned_entry(p), endpoint)
     return owned_entry(p)
 
 
 cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
     must_be_for(core, e, endpoint)
+    if gcp_load_char(&e.state) == RELEASING:    # a release that began before: it may wait for its turn in the loop
+        must_be_out(core, e, ANY_LEASE)
     if gcp_load_char(&e.closed_while_out):
         forget_closed_while_out(core, e)
         return None
@@ -33,17 +39,19 @@ cdef Entry entry_if_to_release(PoolCore core, Entry e, object endpoint):
 
 cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -1:
     if not is_inherited(core, conn):
+        of_endpoint = '' if endpoint is UNSET_ENDPOINT else endpoint_text(core, endpoint)
         raise ConnectionNotAcquired(
             f'the connection {conn!r} does not belong to this pool, or is closed: '
-            f'expected a connection that acquire({endpoint!r}) returned'
+            f'expected a connection that acquire({of_endpoint}) returned'
         )
     return 0
 
 
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
-    if not pool_is_for(core, e.pool, endpoint):
+    if endpoint is not UNSET_ENDPOINT and not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} belongs to endpoint {e.pool.endpoint!r}, but was released to {endpoint!r}'
+            f'the connection {e.conn_!r} belongs to endpoint {endpoint_text(core, e.pool.endpoint)}, '
+            f'but was released to {endpoint_text(core, endpoint)}'
         )
     return 0
 
@@ -100,9 +108,9 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
         lifetime_is_over(e, now)
-        or gcp_load_int(&core.is_closed)
+        or gcp_load_int(&core.restrictions)
         or gcp_load_int(&core.wanting_count)
-        or ep.size > gcp_load_int(&core.max_size)
+        or gcp_load_int(&ep.size_for_release) > gcp_load_int(&core.max_size)
         or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
     )
 
@@ -121,6 +129,7 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     is_core = becomes_core(core, ep)
     if deadline_if_idle(core, e, is_core, now) < e.heap_key and not stays_queued(ep, e, is_core):
         return False        # moving the entry in the expiry queue: core.lock
+    end_use(ep, e, now)
     push_idle(core, ep, e, now, is_core)
     return True
 
@@ -136,7 +145,7 @@ cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, 
         return False
     ep = <void *>(<Entry>p).pool
     done = (
-        (<EndpointPool>ep).endpoint is endpoint
+        ((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)
         and (<Entry>p).state == ACQUIRED
         and not gcp_load_char(&(<Entry>p).broken)
         and keep_if_simple(core, <EndpointPool>ep, <Entry>p, now)
@@ -188,36 +197,48 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #
 #   the pool is closed, or more connections exist than a limit
 #   allows, without those that are being closed already             CLOSE_SURPLUS: nobody gets the slot
+#   it is drained                                                 CLOSE_DRAINED
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
+#   the pool is suspended                                           KEEP
 #   somebody waits at the endpoint                                  HAND_OVER
-#     but the waiter that wants a slot first was overtaken for too
-#     long, or its endpoint has no connection, and more closes are
-#     needed                                                        CLOSE_FOR_OTHERS
+#     but another endpoint must not be overtaken any longer, and
+#     not enough connections are being closed for others            CLOSE_FOR_OTHERS
 #   other endpoints want more slots than are being freed            CLOSE_FOR_OTHERS
+#   the pool keeps no idle connections                              CLOSE_IDLE
 #   there is no memory to queue it for expiry                       CLOSE_FOR_OTHERS
 #   otherwise                                                       KEEP
 cdef enum:
     CLOSE_SURPLUS
+    CLOSE_DRAINED
     CLOSE_FOR_OTHERS
+    CLOSE_IDLE
     HAND_OVER
     KEEP
 
 
+# In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue,
+# and to put one there takes core.lock.
 cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # Both locks are held.
     cdef bint somebody_waits = ep.queue.head != NULL
-    if core.is_closed or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
+    if is_closed(core) or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
+    if is_drained(core, ep, e):
+        return CLOSE_DRAINED
     if lifetime_is_over(e, now):
         if not core.collects or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
+    elif is_suspended(core):
+        pass
     elif somebody_waits:
-        if missing_relief(core) <= 0 or may_overtake(core, (<Waiter>ep.queue.head).place):
+        if not others_need_relief(core, ep) or may_overtake(core, ep, now):
             return HAND_OVER
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
         return CLOSE_FOR_OTHERS
+    if not core.keeps_idle:
+        return CLOSE_IDLE
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
 
 
@@ -235,18 +256,24 @@ cdef Settled settle(
     cdef Settled settled
     settled.first = first_waiter(core, ep)
     settled.wake = False
-    advance_overtaking(core, now)
     settled.outcome = decide_release(core, ep, e, now)
+    if settled.outcome != HAND_OVER:
+        end_use(ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
-        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
+        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if is_closed(core) else BECAUSE_SHRUNK)
+    elif settled.outcome == CLOSE_DRAINED:
+        doom(core, ep, e, doomed, BECAUSE_DRAINED)
+        count_as_relief(core, <void *>e)
     elif settled.outcome == CLOSE_FOR_OTHERS:
         doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
+    elif settled.outcome == CLOSE_IDLE:
+        doom(core, ep, e, doomed, BECAUSE_IDLE)
     elif settled.outcome == HAND_OVER:
-        note_overtaking(core, (<Waiter>settled.first).place)
         hand_over(ep, e, <Waiter>settled.first, now)
         chain_append(served, <Waiter>settled.first)
         update_wants_slot(core, ep)
+        note_served(core, ep)
     else:
         push_idle(core, ep, e, used_at, becomes_core(core, ep))
         settled.wake = schedule_locked(&core.deadlines, e, deadline_of(core, e, now))
@@ -270,6 +297,8 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)
+    if core.release_watches.used:
+        take_watchers(core, None, &served)
     gcp_unlock(&core.lock)
     end_settling(core, &settled, &served)
     return 0

@@ -14,11 +14,16 @@ cdef inline int missing_relief(PoolCore core) noexcept:
     return <int>core.wanting_slots.used - core.relief.current - core.relief.previous
 
 
+cdef inline bint others_need_relief(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. The same, for other endpoints than this one.
+    return missing_relief(core) - (ep.heap_index >= 0) > 0
+
+
 cdef inline void count_as_relief(PoolCore core, void *p) noexcept:
     # core.lock is held. The entry was doomed: its close is relief if more relief is needed.
     if missing_relief(core) > 0:
         (<Entry>p).is_relief = True
-        (<Entry>p).relief_epoch = core.relief.epoch
+        (<Entry>p).epoch.relief = core.relief.epoch
         core.relief.current += 1
 
 
@@ -26,6 +31,7 @@ cdef inline bint advance_relief(PoolCore core, double now) noexcept:
     # core.lock is held. Tells the time. True if a close has stopped counting, so that dispatch() must be called.
     cdef int epoch = <int>(max(min(now, 2e9), -2e9) / RELIEF_TIME)
     cdef bint ended
+    core.overtaking.told = max(core.overtaking.told, now)
     if epoch <= core.relief.epoch:
         return False
     ended = core.relief.previous > 0 or (core.relief.current > 0 and epoch > core.relief.epoch + 1)
@@ -79,7 +85,7 @@ cdef inline void end_relief(PoolCore core, Entry e) noexcept:
     # core.lock is held. The close of the entry has ended.
     if e.is_relief:
         e.is_relief = False
-        if e.relief_epoch == core.relief.epoch:
+        if e.epoch.relief == core.relief.epoch:
             core.relief.current -= 1
-        elif e.relief_epoch == core.relief.epoch - 1:
+        elif e.epoch.relief == core.relief.epoch - 1:
             core.relief.previous -= 1

@@ -6,6 +6,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     e.pool = ep
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # now, not after the connect: an outage may come in the middle of it
+    core.connecting += 1
     take_slot(core, ep, e)
     if ep.growth is not None:
         begin_attempt(core, ep.growth, <void *>e)
@@ -13,9 +14,10 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held. The queue is ordered by number: a waiter that was served a dead connection and asks again
-    # comes before all that arrived after it. It is older than nearly all others, so the search begins at the front.
+    # comes before all that arrived after it. It is older than nearly all others, so the search begins at the front. The
+    # waiter of a signal handler has the number of the waiter that it interrupts, and comes before that.
     cdef void *following = NULL
-    if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number > w.number:
+    if ep.queue.tail != NULL and (<Waiter>ep.queue.tail).number >= w.number:
         following = ep.queue.head
         while (<Waiter>following).number < w.number:
             following = (<Waiter>following).next
@@ -56,10 +58,13 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     cdef bint wants = head != NULL and may_connect(core, ep) and has_uncovered_waiters(ep)
     if wants and ep.heap_index < 0:
         heap_push(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
+        begin_to_want(core, ep)
     elif wants and not shows_first_waiter(&core.wanting_slots.items[ep.heap_index], ep):
         heap_rekey(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
+        note_first_waiter(core, ep)
     elif not wants and ep.heap_index >= 0:
         heap_remove(&core.wanting_slots, <void *>ep)
+        heap_remove(&core.unserved, <void *>ep)
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
 
 
@@ -77,18 +82,19 @@ cdef inline bint pool_creates(PoolCore core, EndpointPool ep) noexcept:
 
 cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
     # core.lock is held, no other. THE ONE DISPATCHER gives free slots to the endpoints that want one, oldest waiter
-    # first. Where the total limit is reached, it dooms idle connections of other endpoints instead.
+    # first, but before that to those that are overdue. Where the total limit is reached, it dooms idle connections of
+    # other endpoints instead.
     cdef void *p
     cdef EndpointPool ep
     cdef Waiter w
-    while core.wanting_slots.used:
-        ep = <EndpointPool>core.wanting_slots.items[0].item
+    while core.wanting_slots.used and not is_suspended(core):
+        ep = <EndpointPool>first_wanting(core)
         gcp_lock(&ep.lock)
         if (
             ep.queue.head == NULL
             or not may_connect(core, ep)
             or not has_uncovered_waiters(ep)
-            or not shows_first_waiter(&core.wanting_slots.items[0], ep)
+            or not shows_first_waiter(&core.wanting_slots.items[ep.heap_index], ep)
         ):
             update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
@@ -97,7 +103,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
             gcp_unlock(&ep.lock)
             # One close per endpoint that wants a slot is enough for now: when a close ends, this is called again.
             while missing_relief(core) > 0:
-                p = evict(core, INFINITY, doomed, BECAUSE_EVICTED)
+                p = evict_unused(core, doomed, BECAUSE_EVICTED)
                 if p == NULL:
                     break
                 count_as_relief(core, p)
@@ -105,6 +111,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         if pool_creates(core, ep):
             reserve_create(core, ep)
             update_wants_slot(core, ep)
+            note_served(core, ep)
             gcp_unlock(&ep.lock)
             continue
         p = ep.queue.head
@@ -116,6 +123,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         waiter_unlink(ep, p)
         serve_ticket(core, ep, w)
         update_wants_slot(core, ep)
+        note_served(core, ep)
         gcp_unlock(&ep.lock)
         chain_append(served, w)
     fill_minimums(core)

@@ -13,14 +13,43 @@ cdef enum:                  # Entry.reason: why a connection is closed; REASONS 
     REASON_COUNT
 
 
+# Only unsigned long longs: they are handled as an array, in the order of COUNTERS. To add a counter, add a field here
+# and its name there, at the same place.
 cdef struct Counters:       # all [core], since the pool was made, or began anew in a forked child
+    unsigned long long asked                # acquires that ended without a connection; the others are added when asked
     unsigned long long acquires             # of forgotten endpoint pools; the others count their own
+    unsigned long long waits
+    unsigned long long timeouts
+    unsigned long long cancelled
+    unsigned long long too_many
     unsigned long long created
     unsigned long long create_errors
     unsigned long long refused
+    unsigned long long checks
+    unsigned long long checks_failed
     unsigned long long dead
     unsigned long long broken
+    unsigned long long detached
+    unsigned long long leaks
     unsigned long long disposed             # the sum of closed
-    unsigned long long waits
-    unsigned long long timeouts
     unsigned long long[REASON_COUNT] closed     # by reason, at the end of the close
+    unsigned long long wait_ns
+    unsigned long long create_ns
+    unsigned long long use_ns               # computed when asked: see PoolCore.use_time
+
+
+cdef enum:                  # Waiter.counted: as what an acquire is counted that goes on, or has ended
+    NOT_COUNTED             # it goes on, or it was served
+    COUNTED_UNSERVED
+    COUNTED_SERVED          # it goes on: close() closed what it was served
+
+
+cdef struct Gauges:         # of an endpoint, or summed
+    int size
+    int idle
+    int in_use
+    int creating
+    int checking
+    int closing
+    int waiting
+    int endpoints

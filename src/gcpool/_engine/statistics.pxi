@@ -1,39 +1,175 @@
-cdef dict gauges_and_counters(PoolCore core):
+# The names of the counters, in the order of the struct. One without a name is not shown.
+COUNTERS = (
+    'asked', 'acquires', 'waits', 'timeouts', 'cancelled', 'too_many', 'created', 'create_errors', 'refused', 'checks',
+    'checks_failed', 'dead', 'broken', 'detached', 'leaks', 'disposed', '',
+    *['closed_' + reason for reason in REASONS[1:]], 'wait_ns', 'create_ns', 'use_ns',
+)
+assert sizeof(Counters) == len(COUNTERS) * sizeof(unsigned long long)
+
+
+cdef inline unsigned long long nanoseconds(double seconds) noexcept:
+    return <unsigned long long>(seconds * 1e9) if seconds > 0 else 0
+
+
+# -- how long ------------------------------------------------------------------------------------------------------
+
+# While a connection is checked out, its entry is in no list: the links hold the time at which it was taken instead. So
+# the sum of the times of use costs no memory in an entry, and no cache line in a cycle.
+
+cdef inline void begin_use(Entry e, double now) noexcept:
+    # ep.lock is held. The entry has left its list.
+    gcp_put_double(&e.prev, now)
+
+
+cdef inline void end_use(EndpointPool ep, Entry e, double now) noexcept:
+    # ep.lock is held. The entry is checked out, and in no list yet.
+    ep.marks.use_time += now - gcp_get_double(&e.prev)
+
+
+cdef inline void count_wait(PoolCore core, Waiter w, double now) noexcept:
+    # core.lock is held. The wait of a waiter has ended, however it did. Counts each wait once.
+    if w.waits_from <= now:
+        core.counters.wait_ns += nanoseconds(now - w.waits_from)
+    w.waits_from = INFINITY
+
+
+cdef inline void begin_create(Entry ticket, double now) noexcept:
+    # Called by the ticket's owner.
+    ticket.used_at = max(now, 0.0)
+
+
+cdef inline void count_create(PoolCore core, Entry ticket, double now) noexcept:
+    # core.lock is held. A connect has ended, with a connection or without one. It began at used_at, if it has begun.
+    if ticket.used_at <= now:
+        core.counters.create_ns += nanoseconds(now - ticket.used_at)
+
+
+cdef inline void count_unserved(PoolCore core, void *w) noexcept:
+    # core.lock is held. The acquire of the waiter ends without a connection. Counts each acquire once.
+    if (<Waiter>w).counted == NOT_COUNTED:
+        (<Waiter>w).counted = COUNTED_UNSERVED
+        core.counters.asked += 1
+
+
+cdef inline void count_again(PoolCore core, Waiter w) noexcept:
+    # core.lock is held. The waiter asks, and may have given up before. One whose connection was closed in its hands is
+    # counted once, if it is refused because of that.
+    if w.counted == COUNTED_UNSERVED:
+        core.counters.asked -= 1
+    if w.counted != COUNTED_SERVED or not is_closed(core):
+        w.counted = NOT_COUNTED
+
+
+# -- gauges and counters -------------------------------------------------------------------------------------------
+
+cdef inline void add_gauges(EndpointPool ep, Gauges *g) noexcept:
+    # ep.lock is held.
+    g.size += ep.size
+    g.idle += idle_count(ep)
+    g.in_use += out_count(ep)
+    g.creating += ep.counts[CREATING]
+    g.closing += ep.counts[CLOSING]
+    g.waiting += ep.waiting
+    g.endpoints += 1
+
+
+cdef dict show_gauges(PoolCore core, Gauges *g):
+    return {
+        'size': g.size,
+        'idle': g.idle,
+        'in_use': g.in_use,
+        'acquired': g.in_use,
+        'creating': g.creating,
+        'checking': g.checking,
+        'closing': g.closing,
+        'waiting': g.waiting,
+        'endpoints': g.endpoints,
+        'suspended': 1 if is_suspended(core) else 0,
+        'min_idle': gcp_load_int(&core.min_idle),
+        'max_size': gcp_load_int(&core.max_size),
+        'total_max_size': gcp_load_int(&core.total_max_size),
+    }
+
+
+cdef int gather(PoolCore core, Gauges *gauges, Counters *counters) except -1:
     cdef EndpointPool ep
-    cdef Counters counters
-    cdef int reason, size, idle = 0, acquired = 0, waiting = 0, endpoints = 0
+    cdef double use_time
+    cdef int connecting
     pools = endpoint_pools(core)
+    memset(gauges, 0, sizeof(Gauges))
     gcp_lock(&core.lock)
-    size = core.size
-    counters = core.counters
+    counters[0] = core.counters
+    use_time = core.use_time
+    connecting = core.connecting
     gcp_unlock(&core.lock)
     for ep in pools:
         gcp_lock(&ep.lock)
         if not ep.forgotten:
-            endpoints += 1
+            add_gauges(ep, gauges)
             counters.acquires += ep.acquires
-            idle += idle_count(ep)
-            acquired += out_count(ep)
-            waiting += ep.waiting
+            use_time += ep.marks.use_time
         gcp_unlock(&ep.lock)
-    stats = {
-        'size': size,
-        'idle': idle,
-        'acquired': acquired,
-        'waiting': waiting,
-        'endpoints': endpoints,
-        'acquires': counters.acquires,
-        'created': counters.created,
-        'create_errors': counters.create_errors,
-        'dead': counters.dead,
-        'broken': counters.broken,
-        'disposed': counters.disposed,
-        'waits': counters.waits,
-        'timeouts': counters.timeouts,
-    }
-    for reason in range(1, REASON_COUNT):
-        stats['closed_' + REASONS[reason]] = counters.closed[reason]
+    counters.asked += counters.acquires + gauges.waiting + connecting
+    counters.use_ns = nanoseconds(use_time)
+    return 0
+
+
+cdef dict gauges_and_counters(PoolCore core, bint pops):
+    # The counters are those since the last pop. A pop notes what it has shown, so that each event is shown by one pop,
+    # also by two at once: nothing is set to 0, and an event that comes meanwhile is in the next pop.
+    cdef Gauges gauges
+    cdef Counters counters
+    cdef unsigned long long *totals = <unsigned long long *>&counters
+    cdef unsigned long long *popped = <unsigned long long *>&core.popped
+    cdef unsigned long long total
+    cdef size_t i
+    gather(core, &gauges, &counters)
+    gcp_lock(&core.lock)
+    for i in range(sizeof(Counters) // sizeof(unsigned long long)):
+        total = max(totals[i], popped[i])
+        totals[i] = total - popped[i]
+        if pops:
+            popped[i] = total
+    gcp_unlock(&core.lock)
+    stats = show_gauges(core, &gauges)
+    for i in range(sizeof(Counters) // sizeof(unsigned long long)):
+        if COUNTERS[i]:
+            stats[COUNTERS[i]] = totals[i]
     return stats
+
+
+cdef dict endpoint_gauges(PoolCore core, object endpoint):
+    cdef Gauges gauges
+    cdef EndpointPool ep = find_pool(core, endpoint)
+    memset(&gauges, 0, sizeof(Gauges))
+    if ep is None:
+        hash_of(endpoint)       # raises TypeError if the object cannot be an endpoint: an empty pool has not tried
+        return show_gauges(core, &gauges)
+    gcp_lock(&ep.lock)
+    if not ep.forgotten:
+        add_gauges(ep, &gauges)
+    gcp_unlock(&ep.lock)
+    return show_gauges(core, &gauges)
+
+
+cdef int count_used(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef int used = 0
+    for ep in endpoint_pools(core):
+        gcp_lock(&ep.lock)
+        used += used_count(ep)
+        gcp_unlock(&ep.lock)
+    return used
+
+
+cdef int count_waiters(PoolCore core) except -1:
+    cdef EndpointPool ep
+    cdef int waiting = 0
+    for ep in endpoint_pools(core):
+        gcp_lock(&ep.lock)
+        waiting += ep.waiting
+        gcp_unlock(&ep.lock)
+    return waiting
 
 
 cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -1:

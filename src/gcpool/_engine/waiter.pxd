@@ -5,14 +5,19 @@ cdef class Waiter:
     cdef Entry entry                        # [ep] while queued, else [owner]; of a watcher: the entry that it watches
     cdef unsigned int lease_no              # [ep] while queued, else [owner]: the lease number of what it was served
     cdef Entry spare                        # [ep] becomes the ticket, so that nothing is allocated under a lock
+    cdef readonly Waiter interrupts         # [owner] of the thread in whose signal handler this one asks, or None
     cdef readonly Entry dead_entry          # [owner] found dead and not doomed yet, or None
     cdef object notify                      # [owner] until the waiter is queued; then called once, with no lock held
     cdef int state                          # [ep]
+    cdef int refused_by                     # [ep] PoolCore.restrictions when the waiter was refused
+    cdef EndpointPool watched               # [owner] of a watcher: the endpoint pool whose uses it watches
     cdef unsigned long long number          # set once: order of arrival
     cdef unsigned long long place           # [ep] its number, or an earlier one that it inherited: see overtaking.pxi
     cdef void *prev                         # [ep]
     cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]
+    cdef double waits_from                  # [owner] infinite: it does not wait, or its wait is counted
+    cdef char counted                       # [core] NOT_COUNTED, ..
     cdef bint has_waited                    # [core]
     cdef void *create                       # [ep] while queued: the ticket of the pool's own that is created for it
     cdef bint is_new                        # [owner] it was served a connection that was just created

@@ -7,6 +7,9 @@ cdef class Waiter:
     A waiter that is freed gives back whatever was not taken from it.
     """
 
+    def __cinit__(self):
+        self.waits_from = INFINITY
+
     def __init__(self, object endpoint):
         if self.spare is not None or self.core is not None:
             raise RuntimeError('a waiter is for one acquire: expected a new one')
@@ -36,12 +39,15 @@ cdef class Waiter:
         elif queued and not made_before_fork(self.core, ep.fork_epoch):
             gcp_lock(&self.core.lock)
             gcp_lock(&ep.lock)
-            dequeue(self.core, ep, <void *>self)
+            if dequeue(self.core, ep, <void *>self):
+                self.core.counters.cancelled += 1
+                count_unserved(self.core, <void *>self)
             gcp_unlock(&ep.lock)
             gcp_unlock(&self.core.lock)
         elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
             pass
         elif self.entry is not None or self.dead_entry is not None:
+            self.waits_from = INFINITY      # nobody has waited until now
             cancel(self.core, self, read_clock(self.core))
 
     @property
@@ -51,10 +57,24 @@ cdef class Waiter:
 
     @property
     def refused(self):
-        """Whether the pool was closed, maybe after the waiter had been served and before it looked."""
+        """Whether the waiter is not served, because the pool is closed, not open yet, or suspended; or whether the pool
+        was closed after the waiter had been served, and before it looked."""
         if gcp_load_int(&self.state) == REFUSED:
             return True
         return self.entry is not None and bool(gcp_load_char(&self.entry.closed_while_out))
+
+    @property
+    def turned_away(self):
+        """Whether ``max_waiting`` waiters were queued at the endpoint already."""
+        return gcp_load_int(&self.state) == TURNED_AWAY
+
+    @property
+    def refusal(self):
+        """Why a waiter was refused: ``closed``, ``not open`` or ``suspended``."""
+        cdef int restrictions = gcp_load_int(&self.refused_by)
+        if gcp_load_int(&self.state) != REFUSED or restrictions & CLOSED:
+            return 'closed'
+        return 'not open' if restrictions & NOT_OPEN else 'suspended'
 
     @property
     def failed(self):
@@ -89,6 +109,10 @@ cdef class Waiter:
         """Whether the waiter was served a ticket: a slot to connect for, not a connection."""
         return self.entry is not None and gcp_load_char(&self.entry.state) == CREATING
 
+    def interrupt(self, Waiter interrupted):
+        """Tell which waiter of this thread waits while this one asks; None if none does."""
+        self.interrupts = None if interrupted is self else interrupted
+
     def arm(self, object notify):
         """Set what is called, once and with no lock held, if the waiter is queued and then served or refused."""
         self.notify = notify
@@ -99,6 +123,13 @@ cdef inline Waiter new_waiter(object endpoint):
     cdef Waiter w = Waiter.__new__(Waiter)
     w.endpoint = endpoint
     return w
+
+
+cdef inline void refuse(PoolCore core, Waiter w) noexcept:
+    # core.lock is held. The waiter is not queued.
+    gcp_store_int(&w.refused_by, core.restrictions)
+    gcp_store_int(&w.state, REFUSED)
+    count_unserved(core, <void *>w)
 
 
 cdef inline Entry take_served(Waiter w):

@@ -12,6 +12,8 @@ cdef extern from *:
 cdef object coroutine_of_entering = acquired
 cdef object coroutine_of_release = released
 cdef object coroutine_of_refusal = not_released
+cdef object coroutine_of_discard = discarded
+cdef object coroutine_of_failed_discard = not_discarded
 
 
 cdef inline object new_released():
@@ -39,6 +41,8 @@ cdef class ReadyConnections:
         self.own_loop.check()
         if self.asks_before_use:
             return None
+        if endpoint is UNSET_ENDPOINT:      # without a default one none is found, and the slow path raises
+            endpoint = self.default_endpoint
         return entry_or_none(
             take_idle(self.core, endpoint, read_clock(self.core), self.trusted_for, TAKEN_ENTRY)
         )
@@ -57,9 +61,11 @@ cdef class AsyncPool(PoolFacade):
     cdef int share_core(self) except -1:
         self.own_loop = OwnLoop.__new__(OwnLoop)
         self.own_loop.core = self._core
+        self._tasks = self.own_loop.tasks = set()
         self.ready = ReadyConnections.__new__(ReadyConnections)
         self.ready.core = self._core
         self.ready.own_loop = self.own_loop
+        self.ready.default_endpoint = self._default_endpoint
         self.ready.trusted_for = self.trusted_for
         self.ready.asks_before_use = self.asks_before_use
         if type(self) is not AsyncPool:
@@ -67,6 +73,11 @@ cdef class AsyncPool(PoolFacade):
             # what its __init__ has not set up yet.
             object.__setattr__(self, '_ready', self.ready)
         return 0
+
+    def _check_loop(self):
+        # Raises if the pool belongs to another loop.
+        check_built(self)
+        self.own_loop.check()
 
     def _runs_in_other_thread(self):
         # Whether the pool's loop runs in another thread: then only its thread-safe methods may be called.
@@ -84,11 +95,11 @@ cdef class AsyncPool(PoolFacade):
         return self.own_loop.loop if self.own_loop.fork_epoch == self._core.fork_epoch else None
 
     @cython.binding(True)
-    def release(self, conn, endpoint):
+    def release(self, conn, endpoint=...):
         """Return a connection to the pool. The call itself does that, whatever becomes of the coroutine it returns.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         :raises EventLoopMismatch: when the pool belongs to another event loop
         :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
@@ -102,6 +113,84 @@ cdef class AsyncPool(PoolFacade):
             return self.release_by_lookup(conn, endpoint)
         remaining = self.start_release(e, ANY_LEASE, True)
         return new_released() if remaining is None else remaining
+
+    def release_nowait(self, conn, endpoint=...):
+        """Return a connection to the pool from code that cannot await: a finaliser, a callback, another thread.
+
+        After this call the connection is returned, or is on its way: a second release raises. ``on_release`` runs in a
+        task of the pool, in an empty context; what it raises is logged. From another thread, the pool's event loop does
+        the rest. If that no longer runs, so that no hook can be awaited, the connection is returned without
+        ``on_release``: it is checked before it is served, or closed if the manager has no check.
+
+        :param conn: what :py:meth:`acquire` returned
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
+        :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
+        """
+        cdef Entry e
+        check_built(self)
+        e = entry_to_release(self._core, conn, endpoint)
+        if e is not None:
+            release_now(self, e)
+
+    def _finish_release_in_loop(self, Lease lease not None):
+        finish_release_in_loop(self, lease)
+
+    def try_acquire(self, endpoint=...):
+        """Take an idle connection that is ready for use, or nothing. Neither waits nor connects, checks or closes.
+
+        Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
+        manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
+
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :return: a connection, to be returned with :py:meth:`release`, or None
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises EventLoopMismatch: when the pool belongs to another event loop
+        :raises TypeError: when the endpoint is not hashable
+        """
+        cdef Entry e
+        self.own_loop.check()
+        e = take_ready_of(self, endpoint)
+        return None if e is None else e.conn_
+
+    @cython.binding(True)
+    def discard(self, conn):
+        """Close a connection that was acquired, instead of returning it. The call itself takes it out of the pool.
+
+        Awaiting waits until the connection is closed; if that is cancelled, the close goes on. No hook is called. The
+        endpoint's other connections are not suspected. Inside of ``async with pool.connection()``, the end of the block
+        does nothing then.
+
+        :param conn: what :py:meth:`acquire` returned
+        :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
+        :raises EventLoopMismatch: when the pool belongs to another event loop
+        """
+        return start_discard(self, conn)
+
+    def _begin_discard_in_loop(self, Lease lease not None):
+        # A discard that was called outside of the loop. Whether there is something to close.
+        cdef Entry e = lease.entry
+        try:
+            self.own_loop.check()
+        except EventLoopMismatch:
+            lease.entry = None          # a discard that is refused changes nothing
+            raise
+        lease.entry = None
+        return self._core.discard(e, read_clock(self._core), True)
+
+    def detach(self, conn):
+        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
+
+        May be called in any thread. No hook is called. Inside of ``async with pool.connection()``, the end of the block
+        does nothing then.
+
+        :param conn: what :py:meth:`acquire` returned
+        :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
+        """
+        try:
+            detach_from(self, conn)
+        finally:
+            if has_doomed(self._core):
+                self.spawn_disposals()
 
     cdef object release_by_lookup(self, object conn, object endpoint):
         # The releases that take more than a look at the directory. An error is raised where the coroutine is awaited.
@@ -206,6 +295,7 @@ cdef class AsyncPool(PoolFacade):
         # The manager's create(). Its connection belongs to the ticket at the moment when it is returned.
         cdef CreateCall create = CreateCall.__new__(CreateCall)
         create.core = self._core
+        create.pool = self
         create.ticket = w.served
         create.call = call
         return create
@@ -246,6 +336,14 @@ cdef class AsyncPool(PoolFacade):
         finally:
             self.spawn_disposals()
         return 0
+
+    def _and_close(self, call, *args):
+        # Calls the core, and then has closed what that has doomed. Compiled, so that no signal handler raises in between.
+        try:
+            return call(*args)
+        finally:
+            if has_doomed(self._core):
+                self.spawn_disposals()
 
     cdef object spawn_disposals(self):
         # Returns the tasks that close what is doomed. A signal handler may raise in the Python part, and nobody would
@@ -329,7 +427,7 @@ cdef class AsyncPool(PoolFacade):
             raise
         return 0
 
-    def connection(self, endpoint, timeout=None):
+    def connection(self, endpoint=..., timeout=None):
         """An asynchronous context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
@@ -337,12 +435,14 @@ cdef class AsyncPool(PoolFacade):
         An error of ``is_broken`` is logged, and counts as a yes. Leaving raises what :py:meth:`release` raises:
         ``ConnectionNotAcquired`` if the block has returned the connection itself, and what ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef AsyncConnectionContext context
+        if endpoint is UNSET_ENDPOINT:
+            endpoint = default_endpoint_of(self)
         if is_overridden(self):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
@@ -352,10 +452,11 @@ cdef class AsyncPool(PoolFacade):
 
 cdef int mark_coroutine_functions() except -1:
     # For mock's autospec, and other code that asks before a call whether its result has to be awaited.
-    gcp_mark_coroutine_function(AsyncPool.release)
-    if sys.version_info >= (3, 12):
-        import inspect
-        inspect.markcoroutinefunction(AsyncPool.release)
-    elif sys.version_info >= (3, 11):
-        from asyncio import coroutines
-        AsyncPool.release._is_coroutine = coroutines._is_coroutine
+    for method in (AsyncPool.release, AsyncPool.discard):
+        gcp_mark_coroutine_function(method)
+        if sys.version_info >= (3, 12):
+            import inspect
+            inspect.markcoroutinefunction(method)
+        elif sys.version_info >= (3, 11):
+            from asyncio import coroutines
+            method._is_coroutine = coroutines._is_coroutine

@@ -1,3 +1,12 @@
+def is_entered(object thing, object pool):
+    """Whether an object is a context of a pool for asyncio, and is entered."""
+    return (
+        type(thing) is AsyncConnectionContext
+        and (<AsyncConnectionContext>thing).pool is pool
+        and is_lease_of_this_process(<AsyncConnectionContext>thing)
+    )
+
+
 @cython.final
 @cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
 cdef class AsyncConnectionContext(Lease):

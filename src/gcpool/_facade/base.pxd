@@ -1,6 +1,8 @@
 cdef class PoolFacade:                     # set once
     cdef readonly PoolCore _core
     cdef readonly object _manager
+    cdef readonly object _default_endpoint  # UNSET: the manager has none
+    cdef readonly Observer _observer
     cdef readonly object _acquire_timeout
     cdef readonly object _dispose_timeout
     cdef readonly int _dispose_batch_size
@@ -26,6 +28,8 @@ cdef class PoolFacade:                     # set once
     cdef public object _signals
     cdef public object _collector
     cdef public object _closers
+    cdef public object _waiting             # on threads: the waiter in each thread that waits, by the thread's identity
+    cdef public object _close_timeout
     cdef public object __orig_class__
 
     cdef bint look_for_overrides(self) except -1

@@ -40,6 +40,16 @@ cdef inline bint is_overridden(PoolFacade pool) except -1:
     return pool.look_for_overrides()
 
 
+cdef int warn_of_dropped_pool(PoolFacade pool) except -1:
+    import warnings
+    warnings.warn(
+        f'{pool!r} was dropped and never closed: expected close(), or a with block of the pool',
+        ResourceWarning,
+        source=pool,
+    )
+    return 0
+
+
 cdef class PoolFacade:
     """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
@@ -51,6 +61,7 @@ cdef class PoolFacade:
         PoolCore core not None,
         object manager,
         *,
+        Observer observer not None,
         object acquire_timeout,
         object dispose_timeout,
         int dispose_batch_size,
@@ -65,12 +76,16 @@ cdef class PoolFacade:
         object reconnect_failed=None,
         object refusal=None,
         bint watches_outages=False,
+        object default_endpoint=UNSET_ENDPOINT,
     ):
         if self._core is not UNBUILT:
             # With a new core, the connections that are checked out of the old one could not be released.
             raise RuntimeError(f'{type(self).__qualname__}.__init__() was called already')
         self._core = core
         self._manager = manager
+        self._default_endpoint = default_endpoint
+        self._observer = observer
+        core.describe = observer.text
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
         self._dispose_batch_size = dispose_batch_size
@@ -88,6 +103,16 @@ cdef class PoolFacade:
         self._reconnect_failed = reconnect_failed
         self._refusal = refusal
         self._watches_outages = watches_outages
+
+    def __del__(self):
+        # At the end of the interpreter nobody is told: the system closes what is open.
+        if self._core is not None and self._core.size and not is_closed(self._core) and not gcp_is_finalizing():
+            warn_of_dropped_pool(self)
+
+    def _known_limits(self):
+        # The limits of a pool that was built.
+        check_built(self)
+        return limits_of(self._core)
 
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
@@ -131,6 +156,40 @@ cdef class PoolFacade:
         # The holder of a lease has gone away without releasing the connection. Another release may have done so.
         # Called in any thread.
         raise NotImplementedError
+
+    def _checked_default_endpoint(self):
+        return default_endpoint_of(self)
+
+    def _tell(
+        self, str kind, endpoint, str message not None, *args, str level='info', reason=None, duration=None, error=None,
+        bint traceback=False,
+    ):
+        # Tells what has happened at an endpoint: the log, and on_event unless the kind is None. Called with no lock
+        # held. The message begins with a place for the endpoint; then come those for args.
+        self._observer.tell(
+            kind, endpoint, LEVELS[level], message, args, reason, duration, error, traceback
+        )
+
+    def _tell_of_pool(self, str kind, str message not None, *args, str level='info', reason=None, duration=None):
+        # The same for what has happened to the pool.
+        self._observer.tell(kind, NOTHING, LEVELS[level], message, args, reason, duration, None, False)
+
+    def _note_connect_failed(self, Entry ticket not None, error, str level='debug'):
+        tell_connect_failed(self, ticket, error, LEVELS[level])
+
+    def _note_reset(self, endpoint, answer, after_error):
+        # on_release has returned. Tells once that it has rolled back what a block has left open without raising.
+        cdef Observer observer = self._observer
+        if answer is ROLLED_BACK and not after_error and not observer.has_told_of_rollback:
+            observer.has_told_of_rollback = True
+            observer.tell(
+                None, endpoint, WARNING,
+                'a transaction on a connection to %s was rolled back, because its block left it open: '
+                'commit it, or use a transaction block (this is told once)', (), None, None, None, False
+            )
+
+    def _note_closed(self, Entry e not None, double begun, error):
+        tell_closed(self, e, begun, error)
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the

@@ -19,6 +19,15 @@ cdef class Lease:
             if self.pool._core.entries is not None and self.entry in self.pool._core.entries:
                 self.pool.release_dropped_lease(self.entry, self.lease_no, self.state)
 
+    def __repr__(self):
+        if self.pool is None or self.pool._observer is None:
+            return f'<{type(self).__qualname__} of no pool>'
+        observer = self.pool._observer
+        # Of a lease that is no context, the endpoint is in its entry.
+        endpoint = self.endpoint if self.entry is None or self.entry.pool is None else self.entry.pool.endpoint
+        state = 'not entered' if self.entry is None else self.entry.state_name
+        return f'<{type(self).__qualname__} of {observer.name!r} for {observer.text(endpoint)}: {state}>'
+
     @property
     def held(self):
         """The entry of the connection. RuntimeError if the lease has ended."""
@@ -66,6 +75,11 @@ cdef inline int check_enterable(Lease context) except -1:
     if context.pool is None:
         raise RuntimeError(NO_POOL)
     return 0
+
+
+cdef inline bint is_lease_of_this_process(Lease lease) noexcept:
+    # Whether a lease holds a connection, and has not been inherited from the process that this one was forked from.
+    return lease.entry is not None and not made_before_fork(lease.pool._core, lease.entry.fork_epoch)
 
 
 cdef object decorate(Lease context, object function):

@@ -33,6 +33,28 @@ cdef class GuardedLogger:
             self.write_unraisable(exc)
         return 0
 
+    cdef bint wants(self, int level) except -1:
+        # Whether a message of this level goes anywhere.
+        try:
+            if self.logger is None:
+                if level < 30 and 'logging' not in sys.modules:
+                    return False
+                import logging
+                self.logger = logging.getLogger(self.name)
+            return self.logger.isEnabledFor(level)
+        except Exception as exc:
+            self.write_unraisable(exc)
+        return False
+
+    cdef int log(self, int level, str message, tuple args, dict extra, object error) except -1:
+        # A message with the attributes that its record gets, and with the traceback of an error, or None.
+        try:
+            if self.wants(level):
+                self.logger.log(level, message, *args, exc_info=error, extra=extra)
+        except Exception as exc:
+            self.write_unraisable(exc)
+        return 0
+
     cdef int write_unraisable(self, object exc) except -1:
         PyErr_SetObject(type(exc), exc)
         PyErr_WriteUnraisable(self.name if self.logger is None else self.logger)

@@ -49,7 +49,10 @@ cdef extern from *:
 
 @cython.final
 cdef class OwnLoop:
-    """The event loop that a pool belongs to: the one that used it first."""
+    """The event loop that a pool belongs to: the one that used it first.
+
+    An empty pool leaves a loop that is closed: the next loop that uses it becomes its own.
+    """
 
     cdef inline int check(self) except -1:
         # Checks that the pool's loop is the running one. The first loop that uses the pool becomes the pool's.
@@ -72,6 +75,27 @@ cdef class OwnLoop:
         loop = self.loop
         return loop is not None and running_loop_or_none() is not loop and loop.is_running()
 
+    cdef bint may_leave(self) except -1:
+        # Whether the pool is empty, and its loop will never run again.
+        return (
+            self.loop.is_closed()
+            and self.core.is_empty
+            and (self.tasks is None or all([task.done() for task in self.tasks]))
+        )
+
+    def describe_mismatch(self, loop):
+        """Why the pool cannot be used from a loop."""
+        if self.loop.is_closed():
+            return (
+                f'the pool belongs to the event loop {self.loop!r}, which is closed, and still has {self.core.size} '
+                f'connections of it; it was now used from {loop!r}: expected close() before the loop ends, or '
+                'terminate() and a new pool'
+            )
+        return (
+            f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from {loop!r}: '
+            'expected one pool for each event loop'
+        )
+
     cdef int bind(self) except -1:
         cdef object loop = get_running_loop()
         cdef void *mark
@@ -79,10 +103,9 @@ cdef class OwnLoop:
             return 0
         if loop is not self.loop or self.fork_epoch != self.core.fork_epoch:
             if self.loop is not None and self.fork_epoch == self.core.fork_epoch:
-                raise EventLoopMismatch(
-                    f'the pool belongs to the event loop {self.loop!r}, which used it first; it was now used from '
-                    f'{loop!r}: expected one pool for each event loop'
-                )
+                if not self.may_leave():
+                    raise EventLoopMismatch(self.describe_mismatch(loop))
+                forget_wake(self.core)      # the collector's timer has stayed in the other loop
             self.loop = loop
             self.fork_epoch = self.core.fork_epoch
         mark = gcp_loop_mark()

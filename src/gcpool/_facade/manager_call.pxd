@@ -11,11 +11,14 @@ cdef class ManagerCall:                     # [owner]
 
 
 cdef class CreateCall(ManagerCall):
+    cdef PoolFacade pool
     cdef PoolCore core
     cdef Entry ticket
+    cdef double begun
 
 
 cdef class Growing(ManagerCall):
     cdef AsyncPool pool
     cdef PoolCore core                      # kept here, too: a pool that is garbage may have dropped its reference
     cdef readonly Entry ticket              # None: it has ended
+    cdef double begun

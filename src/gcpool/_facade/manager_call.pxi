@@ -133,10 +133,12 @@ cdef class CreateCall(ManagerCall):
     cdef object begin(self):
         if self.core is None:
             raise RuntimeError(NO_POOL)
+        self.begun = self.core.now()
+        begin_create(self.ticket, self.begun)
         return iterator_of(self.call)
 
     cdef object returned(self, object value):
-        return self.core.created(self.ticket, value, read_clock(self.core))
+        return connected(self.pool, self.ticket, value, self.begun)
 
 
 @cython.final
@@ -155,12 +157,14 @@ cdef class Growing(ManagerCall):
     cdef object begin(self):
         if self.pool is None:
             raise RuntimeError(NO_POOL)
+        self.begun = self.core.now()
+        begin_create(self.ticket, self.begun)
         call = self.pool._manager.create(self.endpoint)
         self.pool._expect_awaitable(call, 'create')
         return iterator_of(call)
 
     cdef object returned(self, object value):
-        return self.core.grown(self.ticket, value, read_clock(self.core))
+        return grown_and_told(self.pool, self.ticket, value, self.begun)
 
     def put_back(self):
         """Give the ticket back, unless the connect has ended."""

@@ -37,10 +37,10 @@ cdef inline int dispose_if_due(SyncPool pool, PoolCore core, double now) except 
 cdef class SyncPool(PoolFacade):
     """Base of the pool for threads: what can be done without waiting, connecting or closing is done here."""
 
-    def acquire(self, endpoint, timeout=None):
+    def acquire(self, endpoint=..., timeout=None):
         """Take a connection out of the pool, or create one.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds for the whole call: waiting, checking and connecting. 0 does not wait, not even for a
             close: it succeeds only if a connection is idle, or can be created at once. None uses the pool's
             ``acquire_timeout``.
@@ -55,6 +55,8 @@ cdef class SyncPool(PoolFacade):
         """
         cdef void *core = <void *>self._core
         cdef void *conn
+        if endpoint is UNSET_ENDPOINT:
+            endpoint = default_endpoint_of(self)
         if timeout is not None or self.asks_before_use:
             return acquire_entry(self, endpoint, checked_timeout(timeout)).conn_
         conn = take_idle(
@@ -64,11 +66,11 @@ cdef class SyncPool(PoolFacade):
             return self.acquire_slowly(endpoint, None, None).conn_
         return owned_object(conn)
 
-    def release(self, conn, endpoint):
+    def release(self, conn, endpoint=...):
         """Return a connection to the pool.
 
         :param conn: what :py:meth:`acquire` returned
-        :param endpoint: the endpoint that the connection was acquired for
+        :param endpoint: the endpoint that the connection was acquired for; if it is given, it is compared
         :raises ConnectionNotAcquired: when it is not in use, or belongs to another endpoint; nothing is changed then
         :raises Exception: what the manager's ``on_release`` raises; the connection is returned all the same
 
@@ -81,7 +83,45 @@ cdef class SyncPool(PoolFacade):
         else:
             self.release_slowly(conn, endpoint)
 
-    def connection(self, endpoint, timeout=None):
+    def try_acquire(self, endpoint=...):
+        """Take an idle connection that is ready for use, or nothing. Neither waits nor connects, checks or closes.
+
+        Waiters come first. A connection whose check is due, or whose lifetime is over, is not taken, nor is any if the
+        manager has an ``on_acquire``, or checks each connection (``check_interval=0``): then this always returns None.
+
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
+        :return: a connection, to be returned with :py:meth:`release`, or None
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises TypeError: when the endpoint is not hashable
+        """
+        cdef Entry e = take_ready_of(self, endpoint)
+        return None if e is None else e.conn_
+
+    def discard(self, conn):
+        """Close a connection that was acquired, instead of returning it. It is closed when this returns.
+
+        No hook is called. The endpoint's other connections are not suspected. Inside of ``with pool.connection()``, the
+        end of the block does nothing then.
+
+        :param conn: what :py:meth:`acquire` returned
+        :raises ConnectionNotAcquired: when it is not in use; nothing is changed then
+        """
+        discard_now(self, conn)
+
+    def detach(self, conn):
+        """Keep a connection that was acquired: the pool forgets it and never closes it, and its slot is free at once.
+
+        No hook is called. Inside of ``with pool.connection()``, the end of the block does nothing then.
+
+        :param conn: what :py:meth:`acquire` returned
+        :raises ConnectionNotAcquired: when it is not in use, or ``close()`` has closed it; nothing is changed then
+        """
+        try:
+            detach_from(self, conn)
+        finally:
+            self.begin_disposals(INFINITY)
+
+    def connection(self, endpoint=..., timeout=None):
         """A context manager that acquires a connection and returns it; as a decorator, around each call.
 
         When the block raises, the manager's ``is_broken`` is asked whether the exception broke the connection. A broken
@@ -89,12 +129,14 @@ cdef class SyncPool(PoolFacade):
         :py:meth:`release` raises: ``ConnectionNotAcquired`` if the block has returned the connection itself, and what
         ``on_release`` raises.
 
-        :param endpoint: where to connect, any hashable
+        :param endpoint: where to connect, any hashable; the manager's ``default_endpoint`` if it is not given
         :param timeout: seconds that acquiring may take, as for :py:meth:`acquire`; entering raises what that raises
         :raises TypeError: when ``timeout`` is not a number
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
+        if endpoint is UNSET_ENDPOINT:
+            endpoint = default_endpoint_of(self)
         if is_overridden(self):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
@@ -156,8 +198,8 @@ cdef class SyncPool(PoolFacade):
         if self._watches_outages or not request_ticket(self._core, w):
             return False
         if not self.create_within(w, timeout):
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
-        log.debug('connection to %r created', w.endpoint)
+            endpoint = self._observer.text(w.endpoint)
+            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
@@ -196,7 +238,7 @@ cdef class SyncPool(PoolFacade):
         if not self._core.begin_release(e, lease_no):
             return 0
         lease_no = gcp_load_uint(&e.lease_no)       # what the hook does later must not end another user's lease
-        return self.finish_release(e, lease_no)
+        return self.finish_release(e, lease_no, False)
 
     cdef int release_after_error(self, Entry e, unsigned int lease_no, object exc) except -1:
         # The block of a context has raised. The manager is asked whether that broke the connection.
@@ -206,7 +248,7 @@ cdef class SyncPool(PoolFacade):
         try:
             self._judge(e, exc)
         finally:
-            self.finish_release(e, lease_no)
+            self.finish_release(e, lease_no, True)
         return 0
 
     cdef int release_dropped_lease(self, Entry e, unsigned int lease_no, char state) except -1:
@@ -230,18 +272,20 @@ cdef class SyncPool(PoolFacade):
             self.dispose_due(read_clock(core))
         return 0
 
-    cdef int finish_release(self, Entry e, unsigned int lease_no) except -1:
+    cdef int finish_release(self, Entry e, unsigned int lease_no, bint after_error) except -1:
         # The rest of a release, after begin_release().
         cdef PoolCore core = self._core
         if gcp_load_char(&e.broken):
             return self.discard_entry(e, lease_no)
         if self._hooks_release and core.is_checked_out(e, lease_no):
             try:
-                self._manager.on_release(e.pool.endpoint, e.conn_)
+                answer = self._manager.on_release(e.pool.endpoint, e.conn_)
+                if answer is not None:
+                    self._note_reset(e.pool.endpoint, answer, after_error)
             except DiscardConnection as exc:
                 core.retire_to_doomed(e, read_clock(core), lease_no, True)
                 try:
-                    log.info('on_release asked to close a connection to %r: %s', e.pool.endpoint, exc)
+                    self._tell(None, e.pool.endpoint, 'on_release asked to close a connection to %s: %s', exc)
                 finally:
                     self.dispose_due(read_clock(core))
                 return 0
@@ -290,22 +334,22 @@ cdef class SyncPool(PoolFacade):
 
     cdef int dispose_entry(self, Entry e, double deadline, bint by_worker) except -1:
         cdef double left
-        endpoint = e.pool.endpoint
+        cdef double begun = self._core.now()
         timeout = self._dispose_timeout
+        error = None
         failure = self.try_keep_one_idle() if e.is_relief and not e.waiter_will_expire_relief else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
                 timeout = left if timeout is None else min(timeout, left)
-            self._manager.dispose(endpoint, e.conn_, timeout=timeout)
-        except TimeoutError as exc:
-            log.error('closing a connection to %r timed out: %s', endpoint, exc)
-        except Exception as exc:
-            log.error('closing a connection to %r failed: %s: %s', endpoint, type(exc).__name__, exc)
-        else:
-            log.debug('connection to %r closed', endpoint)
+            self._manager.dispose(e.pool.endpoint, e.conn_, timeout=timeout)
+        except BaseException as exc:
+            error = exc
         finally:
             self._core.disposed(e, read_clock(self._core), by_worker)
+        tell_closed(self, e, begun, error, timeout)
+        if error is not None and not isinstance(error, Exception):
+            raise error
         if failure is not None:
             raise failure
         return 0
@@ -341,10 +385,11 @@ cdef class SyncPool(PoolFacade):
 
     cdef int create_for_pool(self, Entry ticket) except -1:
         # Compiled, for the reason that create_within() has.
-        cdef PoolCore core = self._core
+        cdef double begun = self._core.now()
+        begin_create(ticket, begun)
         try:
             conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
-            core.grown(ticket, conn, read_clock(core))
+            grown_and_told(self, ticket, conn, begun)
         except BaseException as exc:
             self._grow_failed(ticket, exc)
         else:
@@ -355,8 +400,14 @@ cdef class SyncPool(PoolFacade):
         # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
         # would lose the connection.
         cdef Entry ticket = w.served
-        conn = self._manager.create(w.endpoint, timeout=timeout)
-        return created(self._core, ticket, conn, read_clock(self._core))
+        cdef double begun = self._core.now()
+        begin_create(ticket, begun)
+        try:
+            conn = self._manager.create(w.endpoint, timeout=timeout)
+        except Exception as exc:
+            tell_connect_failed(self, ticket, exc)
+            raise
+        return connected(self, ticket, conn, begun)
 
     def _create_within(self, Waiter w not None, timeout):
         return self.create_within(w, timeout)
@@ -378,11 +429,19 @@ cdef class SyncPool(PoolFacade):
         except TimeoutError as exc:
             if not check_timeout_applies:
                 raise
-            log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
+            self._tell(None, w.endpoint, 'a check of a connection to %s took longer than %s s: %s', limit, exc)
             alive = False
         if alive:
             self._core.end_check(w)
         return alive
+
+    def _and_close(self, call, *args):
+        # Calls the core, and then calls a worker for what that has doomed. Compiled, so that no signal handler raises in
+        # between. If there is no worker, the caller closes.
+        try:
+            return call(*args)
+        finally:
+            self.begin_disposals(self._core.now())
 
     def _begin_disposals(self, deadline=None):
         self.begin_disposals(INFINITY if deadline is None else deadline)

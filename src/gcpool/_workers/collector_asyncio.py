@@ -42,7 +42,7 @@ class AsyncCollector:
         pool = self._pool()
         if pool is None:
             return
-        if self.task is not None and not self.task.done() and self.task.get_loop() is pool._bound_loop:
+        if self._is_collecting(pool._bound_loop):
             # When the task is done, it looks what is due next.
             return
         self._work(pool)
@@ -52,9 +52,13 @@ class AsyncCollector:
         pool = self._pool()
         loop = None if pool is None else pool._bound_loop
         will_fire = loop is not None and self._timer.will_fire_in(loop)
-        if not will_fire and (self.task is None or self.task.done()):
+        if not will_fire and not self._is_collecting(loop):
             self.wake()
         return True
+
+    def _is_collecting(self, loop: 'asyncio.AbstractEventLoop | None') -> bool:
+        # A task of a loop that the pool has left, or of the process that this one was forked from, will never be done.
+        return self.task is not None and not self.task.done() and self.task.get_loop() is loop
 
     def _work(self, pool: Any, min_delay: float = 0.0) -> None:
         loop = pool._bound_loop

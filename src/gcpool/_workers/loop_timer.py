@@ -20,6 +20,7 @@ class LoopTimer:
         self._handle: asyncio.TimerHandle | None = None
         # The handle is not asked for its time: uvloop's with a delay of less than a millisecond do not know it.
         self._fires_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def set(self, loop: 'asyncio.AbstractEventLoop', delay: float, callback: Callable[[], None]) -> None:
         """Have a function called in so many seconds, and not the one that was to be called before.
@@ -29,6 +30,7 @@ class LoopTimer:
         """
         self.cancel()
         self._fires_at = loop.time() + delay
+        self._loop = loop
         self._handle = loop.call_later(delay, self._fire, callback, context=Context())
 
     def cancel(self) -> None:
@@ -36,11 +38,13 @@ class LoopTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+            self._loop = None
 
     def will_fire_in(self, loop: 'asyncio.AbstractEventLoop') -> bool:
-        """Whether a function will be called."""
-        return self._handle is not None and self._fires_at > loop.time() - TIMER_LATENESS
+        """Whether a function will be called in this loop."""
+        return self._handle is not None and self._loop is loop and self._fires_at > loop.time() - TIMER_LATENESS
 
     def _fire(self, callback: Callable[[], None]) -> None:
         self._handle = None
+        self._loop = None
         callback()

@@ -1,0 +1,62 @@
+# DRAINING. A connection is drained if its connect began before its endpoint was drained. drain() dooms the idle ones,
+# each once in its life, and only counts those in use or being created: their releases will close them. To tell these
+# from later ones, PoolCore.drains goes up with each drain, and each entry has noted it when its connect began.
+
+cdef inline bint is_drained(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # core.lock is held. Only of entries that are not being closed. Compared as a difference, because it may overflow.
+    cdef ReleaseWatch *watch = release_watch_of(core, ep)
+    return watch != NULL and watch.drained > 0 and <int>(watch.drained_at - e.epoch.birth) > 0
+
+
+cdef inline void note_end_of_use(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # Both locks are held. The entry was in use or being created, and is about to be closed or gone.
+    cdef ReleaseWatch *watch
+    if core.release_watches.used and is_drained(core, ep, e):
+        watch = release_watch_of(core, ep)
+        watch.drained -= 1
+        end_watch_if_unused(core, ep, watch)
+
+
+cdef bint drain_pool(PoolCore core, EndpointPool ep, bint idle_only) noexcept:
+    # Both locks are held. False if there is no memory; nothing is changed then.
+    cdef ReleaseWatch *watch = NULL
+    cdef int begun = begun_count(ep)
+    cdef void *p
+    if not idle_only and begun:
+        watch = watch_releases(core, ep)
+        if watch == NULL:
+            return False
+    p = oldest_idle(&ep.core, &ep.extra)
+    while p != NULL:
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_DRAINED)
+        count_as_relief(core, p)
+        p = oldest_idle(&ep.core, &ep.extra)
+    if watch != NULL:
+        core.drains += 1
+        watch.drained_at = core.drains
+        watch.drained = begun
+    return True
+
+
+cdef int drain(PoolCore core, list pools, double now, bint idle_only) except -1:
+    # No lock is held.
+    cdef EndpointPool ep
+    cdef bint relief_ended = False
+    cdef bint done
+    cdef Chain served = Chain(NULL, NULL, 0)
+    for ep in pools:
+        gcp_lock(&core.lock)
+        relief_ended = advance_relief(core, now) or relief_ended
+        gcp_lock(&ep.lock)
+        done = ep.forgotten or made_before_fork(core, ep.fork_epoch) or drain_pool(core, ep, idle_only)
+        note_short(core, ep, now)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+        if not done:
+            raise MemoryError
+    gcp_lock(&core.lock)
+    if relief_ended:
+        dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(core, &served)
+    return 0

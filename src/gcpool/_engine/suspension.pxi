@@ -1,0 +1,101 @@
+# SUSPENSION. While the pool is suspended nobody is served: acquires queue, and connections that are released become
+# idle, also beside waiters. An acquire that holds a ticket or a connection already goes on. Waiters keep their places,
+# so what waits when suspend() is called is served in its turn after resume().
+#
+# resume() first ends the suspension and begins RESUMING, during which no acquire and no release takes the short way
+# that looks at one endpoint pool only: such an acquire could take an idle connection before a waiter that resume() has
+# not come to yet.
+
+cdef inline bint is_closed(PoolCore core) noexcept:
+    return gcp_load_int(&core.restrictions) & CLOSED != 0
+
+
+cdef inline bint is_suspended(PoolCore core) noexcept:
+    return gcp_load_int(&core.restrictions) & SUSPENDED != 0
+
+
+cdef inline void restrict_locked(PoolCore core, int bits) noexcept:
+    # core.lock is held.
+    gcp_store_int(&core.restrictions, core.restrictions | bits)
+
+
+cdef inline void allow_locked(PoolCore core, int bits) noexcept:
+    # core.lock is held.
+    gcp_store_int(&core.restrictions, core.restrictions & ~bits)
+
+
+cdef inline bint begins_now(Waiter w) noexcept:
+    # Whether an acquire asks for the first time. If not, it was served a dead connection and asks for another one.
+    return w.dead_entry is None and not w.has_waited
+
+
+cdef bint suspend(PoolCore core, bint fail) noexcept:
+    # False if the pool is closed.
+    cdef bint closed
+    gcp_lock(&core.lock)
+    closed = is_closed(core)
+    if not closed:
+        allow_locked(core, FAILING)
+        restrict_locked(core, SUSPENDED | FAILING if fail else SUSPENDED)
+    gcp_unlock(&core.lock)
+    return not closed
+
+
+cdef bint resume(PoolCore core, double now) except -1:
+    # False if the pool is not suspended.
+    cdef EndpointPool ep
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef int suspension
+    gcp_lock(&core.lock)
+    suspension = core.restrictions & (SUSPENDED | FAILING)
+    if suspension:
+        allow_locked(core, SUSPENDED | FAILING)
+        restrict_locked(core, RESUMING)
+    gcp_unlock(&core.lock)
+    if not suspension:
+        return False
+    try:
+        pools = endpoint_pools(core)
+    except MemoryError:
+        gcp_lock(&core.lock)
+        restrict_locked(core, suspension)
+        allow_locked(core, RESUMING)
+        gcp_unlock(&core.lock)
+        raise
+    for ep in pools:
+        gcp_lock(&core.lock)
+        gcp_lock(&ep.lock)
+        serve_idle(core, ep, now, &served)
+        gcp_unlock(&ep.lock)
+        gcp_unlock(&core.lock)
+    gcp_lock(&core.lock)
+    allow_locked(core, RESUMING)
+    advance_relief(core, now)
+    dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(core, &served)
+    return True
+
+
+cdef void serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) noexcept:
+    # Both locks are held. Lends the idle connections to the waiters beside them, unless the pool was suspended again.
+    cdef void *e
+    cdef void *p
+    cdef bint served_here = False
+    doom_expired_first(core, ep, now)
+    while ep.queue.head != NULL and next_idle(core, ep) != NULL and not is_suspended(core) and not is_closed(core):
+        p = first_waiter(core, ep)
+        if p == NULL:
+            break
+        e = next_idle(core, ep)
+        unlink_idle(ep, <Entry>e)
+        waiter_unlink(ep, p)
+        lend(ep, <Entry>e, now)
+        serve(<Waiter>p, <Entry>e)
+        chain_append(served, <Waiter>p)
+        served_here = True
+        doom_expired_first(core, ep, now)
+    if not ep.forgotten:
+        update_wants_slot(core, ep)
+        if served_here:
+            note_served(core, ep)

@@ -1,0 +1,232 @@
+"""How a pool is opened and closed, drained and suspended.
+
+The half for threads is generated from the half for asyncio.
+"""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Generic
+
+from ._core import Waiter
+from ._parameters import check_flag, check_optional_seconds
+from ._runtime_asyncio import AsyncRuntime
+from ._time_limits import get_deadline, seconds
+from .exceptions import BaseError, ConnectionPoolClosedError, PoolInUse, PoolNotSuspended, PoolSuspended, PoolTimeout
+from .managers import ConnectionT, EndpointT
+
+__all__ = ['AsyncLifecycle']
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class _EveryEndpoint:
+    def __repr__(self) -> str:
+        return '<every endpoint>'
+
+
+EVERY_ENDPOINT: Final = _EveryEndpoint()
+
+
+class AsyncLifecycle(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
+    """The life of a pool, from its opening to its end, and the pauses in between."""
+
+    __slots__ = ()
+
+    # -- the beginning and the end ------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Serve acquires, if the pool was built with ``open=False``. Opening an open pool does nothing.
+
+        This takes no time, connects to nothing, and may be called in any thread and any event loop.
+
+        :raises ConnectionPoolClosedError: when the pool is closed: a closed pool cannot be opened again
+        """
+        if self._core.closed:
+            raise ConnectionPoolClosedError(
+                f'{self!r} is closed and cannot be opened again: expected a new pool for more connections'
+            )
+        if self._core.open(self._core.now()) and self._collector is not None:
+            self._collector.start()
+
+    async def __aenter__(self) -> 'Self':
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close(self._close_timeout)
+
+    async def close(self, timeout: float | None = None, *, wait: bool = True) -> int:
+        """Close the pool: refuse new acquires, end the waiting ones, close every connection.
+
+        Waits for connections in use and closes each when it is returned. Connections still in use when the timeout
+        expires are closed all the same, and their release does nothing. Closing a closed pool waits in the same way.
+        After this returns, no task, timer or thread of the pool is at work. On asyncio, closes that are running when
+        the timeout expires are cancelled; a close that continues, or that runs in a thread, is logged.
+
+        :param timeout: seconds to wait for connections in use, and to close the others; 0 to not wait, None for no
+            limit. After the timeout each close still gets 0.1 s, or 1 ms once the call is nearly 0.5 s late.
+        :param wait: False to return at once: tasks or threads of the pool close the idle connections, and those in use
+            when they are returned
+        :return: how many connections were still in use when the timeout expired (psycopg_pool logs a warning); with
+            ``wait=False``, how many are in use
+        :raises TypeError: when ``timeout`` is not a number, or ``wait`` not a bool; the pool is not closed then
+        :raises ValueError: when ``timeout`` is negative or NaN, or given with ``wait=False``; the pool is not closed
+            then
+        :raises PoolInUse: when this would wait for its own caller, without a limit: inside a block of
+            ``pool.connection()``, or inside a method of the manager that the pool calls; the pool is not closed then
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop; the pool is not closed then
+        :raises BaseException: what ``dispose`` raises that is no Exception (an Exception is logged). Threads get it
+            after the other connections are closed; asyncio lets KeyboardInterrupt and SystemExit end the event loop's
+            run.
+        """
+        core = self._core
+        limit = check_optional_seconds('timeout', timeout)
+        if not check_flag('wait', wait):
+            if timeout is not None:
+                raise ValueError(f'timeout={timeout!r} with wait=False: expected one of the two')
+            self._check_loop()
+            self._stop_serving()
+            return core.used
+        deadline = get_deadline(core.now(), limit)
+        waiter = Waiter(None)
+        signal = self._arm(waiter)
+        if deadline is None:
+            try:
+                await self._refuse_to_wait_for_itself('close')
+            except PoolInUse:
+                raise
+            except BaseException:
+                # A close that is cancelled later on leaves the pool closed, too.
+                self._stop_serving()
+                raise
+        core.close()
+        if self._collector is not None:
+            self._collector.stop()
+        await self._dispose_doomed(deadline)
+        try:
+            emptied = not core.watch_empty(waiter)
+            if not emptied:
+                message = 'closing the pool: waiting for %d connections to be returned or closed'
+                self._tell_of_pool(None, message, core.size)
+                emptied = await self._wait(signal, deadline, core.unwatch, waiter)
+        except BaseException:
+            core.unwatch(waiter)
+            raise
+        unreleased = 0
+        if not emptied:
+            unreleased = core.doom_acquired()
+            if unreleased:
+                self._tell_of_pool(
+                    None,
+                    'closing the pool: %d connections were not released within %s',
+                    unreleased,
+                    seconds(timeout),
+                    level='warning',
+                )
+            await self._dispose_doomed(deadline)
+        await self._end_tasks(deadline)
+        return unreleased
+
+    def _stop_serving(self) -> None:
+        """Close the pool without waiting for anything."""
+        try:
+            self._and_close(self._core.close, True)
+        finally:
+            # A signal handler may raise in close(), where it wakes the waiters.
+            if self._collector is not None:
+                self._collector.stop()
+
+    # -- drain --------------------------------------------------------------------------------------------------------
+
+    async def drain(self, endpoint: EndpointT | _EveryEndpoint = EVERY_ENDPOINT, *, idle_only: bool = False) -> None:
+        """Replace the connections of an endpoint, or of all endpoints, by new ones; for example after a failover.
+
+        A connection that exists now, or is being created, is not served again: an idle one is closed by a task or a
+        thread of the pool, for which this does not wait; one in use when it is returned. Acquires that wait keep their
+        places, and get new connections. Drained connections that are not closed yet count as before.
+
+        :param endpoint: whose connections; if not given, those of all endpoints
+        :param idle_only: whether only the idle connections are closed, and those in use are left alone
+        :raises TypeError: when the endpoint is not hashable, or ``idle_only`` is not a bool
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        check_flag('idle_only', idle_only)
+        self._check_loop()
+        if endpoint is EVERY_ENDPOINT:
+            self._and_close(core.drain_all, core.now(), idle_only)
+            self._tell_of_pool('drained', 'all endpoints are drained')
+        else:
+            self._and_close(core.drain, endpoint, core.now(), idle_only)
+            self._tell('drained', endpoint, '%s is drained')
+
+    # -- suspend ------------------------------------------------------------------------------------------------------
+
+    def suspend(self, *, fail: bool = False) -> None:
+        """Serve nobody until :py:meth:`resume`.
+
+        Acquires wait, and their time limits go on. Connections that are returned become idle, even if somebody waits
+        for one. An acquire that is connecting or checking already gets its connection: :py:meth:`wait_idle` waits for
+        it, too. Suspending a suspended pool changes only ``fail``. May be called in any thread.
+
+        :param fail: whether acquires raise ``PoolSuspended`` at once instead of waiting. As in HikariCP, that holds for
+            acquires that begin after this; those that wait already go on waiting, in their places.
+        :raises TypeError: when ``fail`` is not a bool
+        :raises ConnectionPoolClosedError: when the pool is closed
+        """
+        if not self._core.suspend(check_flag('fail', fail)):
+            raise ConnectionPoolClosedError(f'{self!r} is closed: expected an open pool to suspend')
+        self._tell_of_pool('suspended', 'the pool is suspended')
+
+    def resume(self) -> None:
+        """End :py:meth:`suspend`: serve those who wait, first come, first served. May be called in any thread.
+
+        :raises PoolNotSuspended: when the pool is not suspended
+        """
+        # What this dooms are connections whose lifetime is over, or whose slots others need.
+        if not self._and_close(self._core.resume, self._core.now()):
+            raise PoolNotSuspended(f'{self!r} is not suspended: expected suspend() before resume()')
+        self._tell_of_pool('resumed', 'the pool is resumed')
+
+    async def wait_idle(self, timeout: float | None = None) -> None:
+        """Wait until no connection is in use or being created.
+
+        Without :py:meth:`suspend` that may be true for a moment only.
+
+        :param timeout: seconds to wait; None for no limit
+        :raises PoolTimeout: when the timeout expires
+        :raises PoolInUse: when this would wait for its own caller, without a limit, as for :py:meth:`close`
+        :raises TypeError: when ``timeout`` is not a number
+        :raises ValueError: when ``timeout`` is negative or NaN
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
+        self._check_loop()
+        if deadline is None:
+            await self._refuse_to_wait_for_itself('wait_idle')
+        while True:
+            waiter = Waiter(None)
+            signal = self._arm(waiter)
+            try:
+                if not core.watch_use(waiter):
+                    return
+                if not await self._wait(signal, deadline, core.unwatch, waiter):
+                    raise PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
+            except BaseException:
+                core.unwatch(waiter)
+                raise
+
+    # -- what acquires are told ---------------------------------------------------------------------------------------
+
+    def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
+        text = self._observer.text(endpoint)
+        if waiter.refusal == 'closed':
+            return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
+        if waiter.refusal == 'not open':
+            return ConnectionPoolClosedError(
+                f'the pool is not open yet: no connection to {text} can be acquired before open()'
+            )
+        return PoolSuspended(f'the pool is suspended: no connection to {text} can be acquired before resume()')

@@ -1,0 +1,395 @@
+# Generated from tests/pool/test_sizes.py by .github/scripts/generate_threading.py; do not edit.
+
+"""How many connections there are, which are kept and served first, how many acquires wait; resize()."""
+
+import contextlib
+import math
+import pickle
+from typing import Any
+
+import pytest
+
+from gcpool.exceptions import BaseError, ConnectionPoolClosedError, TooManyRequests
+from gcpool.threading import ConnectionPool
+from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
+from tests.support import Connection
+from tests.threads.runtime import spawn, until
+
+# ---- limits that adapt --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({'max_size': 200}, (1, 200, 200)),
+        ({'max_size': 20}, (1, 20, 100)),
+        ({'total_max_size': 5}, (1, 5, 5)),
+        ({'total_max_size': 1}, (1, 1, 1)),
+        ({'min_idle': 20}, (20, 20, 100)),
+        ({'min_idle': 150}, (150, 150, 150)),
+        ({'min_idle': 20, 'total_max_size': 30}, (20, 20, 30)),
+        ({'min_idle': 5, 'total_max_size': 8}, (5, 8, 8)),
+        ({'min_idle': 0, 'max_size': 1}, (0, 1, 100)),
+    ],
+)
+def test_a_limit_that_is_not_given_adapts_to_those_that_are(
+    options: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    pool = ConnectionPool(Manager(), **options)
+    assert (pool.min_idle, pool.max_size, pool.total_max_size) == expected
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({'max_lifetime': 30}, (30.0, 30.0)),
+        ({'max_lifetime': 90}, (60.0, 90.0)),
+        ({'max_lifetime': 0}, (0.0, 0.0)),
+        ({'max_lifetime': math.inf}, (60.0, math.inf)),
+        ({'idle_timeout': 90}, (90.0, 3600.0)),
+    ],
+)
+def test_an_idle_timeout_that_is_not_given_is_at_most_max_lifetime(
+    options: dict[str, Any], expected: tuple[float, float]
+) -> None:
+    pool = ConnectionPool(Manager(), **options)
+    assert (pool.idle_timeout, pool.max_lifetime) == expected
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'max_size': 200, 'total_max_size': 100}, 'max_size=200 is greater than total_max_size=100'),
+        ({'min_idle': 1, 'max_size': 10, 'total_max_size': 9}, 'max_size=10 is greater than total_max_size=9'),
+        ({'min_idle': 10, 'max_size': 9}, 'min_idle=10 is greater than max_size=9'),
+        ({'min_idle': 10, 'total_max_size': 9}, 'min_idle=10 is greater than max_size=9'),
+        ({'idle_timeout': 60, 'max_lifetime': 30}, 'idle_timeout=60.0 is greater than max_lifetime=30.0'),
+    ],
+)
+def test_limits_that_are_given_and_contradict_each_other_stay_an_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f'^{message}: expected at most that$'):
+        ConnectionPool(Manager(), **options)
+
+
+# ---- resize() -----------------------------------------------------------------------------------------------------
+
+
+def test_growth_serves_those_who_wait_at_once() -> None:
+    with Case(max_size=1, total_max_size=2) as case:
+        held = case.acquire('a', 1) + case.acquire('b', 1)
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(3)]
+        case.waiting(3)
+        case.pool.resize(max_size=2)
+        assert case.stats['waiting'] == 3, 'total_max_size is reached'
+        case.pool.resize(max_size=3, total_max_size=4)
+        until(lambda: sum(job.done for job in jobs) == 2)
+        case.release(held[0])
+        conns = [job.result() for job in jobs]
+        assert sorted(conn.name for conn in conns) == ['a1', 'a2', 'a3']
+        case.release(held[1], *conns)
+        assert (case.pool.max_size, case.pool.total_max_size) == (3, 4)
+
+
+def test_surplus_idle_connections_are_closed_when_resize_returns_and_those_in_use_on_their_return() -> None:
+    with Case(min_idle=0, max_size=6) as case:
+        conns = case.acquire('a', 6)
+        case.release(*conns[:3])
+        case.manager.take_calls()
+        case.pool.resize(max_size=2)
+        assert sorted(case.manager.take_calls()) == ['dispose a1', 'dispose a2', 'dispose a3']
+        case.release(conns[3])
+        assert case.manager.take_calls() == ['dispose a4']
+        case.release(*conns[4:])
+        assert case.manager.take_calls() == []
+        assert case.pool.get_size() == 2
+        case.pool.resize(max_size=6)
+
+
+def test_a_pool_that_is_made_smaller_and_larger_never_has_more_than_its_limit() -> None:
+    """resize(4, 4) from 2 to 4 made six connections in psycopg_pool."""
+    with Case(min_idle=2, max_size=4) as case:
+        held = case.acquire('a', 4)
+        case.pool.resize(max_size=2)
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(4)]
+        case.waiting(4)
+        case.release(held.pop(), held.pop())
+        assert (case.pool.get_size(), case.stats['waiting']) == (2, 4), 'nobody gets the slots that were too many'
+        case.pool.resize(min_idle=4, max_size=4)
+        until(lambda: sum(job.done for job in jobs) == 2)
+        assert case.pool.get_size() == 4
+        case.release(*held)
+        conns = [job.result() for job in jobs]
+        case.release(*conns)
+        assert (case.manager.peak['a'], case.pool.get_size()) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'message'),
+    [
+        ({'max_size': 2}, ValueError, 'min_idle=3 is greater than max_size=2: expected at most that'),
+        ({'min_idle': 5, 'max_waiting': 7}, ValueError, 'min_idle=5 is greater than max_size=4: expected at most that'),
+        (
+            {'min_idle': 1, 'max_size': 9},
+            ValueError,
+            'max_size=9 is greater than total_max_size=8: expected at most that',
+        ),
+        ({'total_max_size': 3}, ValueError, 'max_size=4 is greater than total_max_size=3: expected at most that'),
+        ({'max_size': 0}, ValueError, 'max_size=0: expected 1 or more, and at most 2147483647'),
+        ({'max_size': 5, 'max_waiting': -1}, ValueError, 'max_waiting=-1: expected 0 or more, and at most 2147483647'),
+        ({'max_size': '5'}, TypeError, "max_size='5': expected a number of connections as an int, got str"),
+        ({'max_waiting': True}, TypeError, 'max_waiting=True: expected a number of acquires as an int, got bool'),
+    ],
+)
+def test_limits_that_are_refused_change_nothing(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    with Case(min_idle=3, max_size=4, total_max_size=8, max_waiting=2) as case:
+        conns = case.acquire('a', 4)
+        case.release(*conns)
+        case.manager.take_calls()
+        with pytest.raises(error) as caught:
+            case.pool.resize(**changes)
+        assert (type(caught.value), str(caught.value)) == (error, message)
+        limits = case.pool.min_idle, case.pool.max_size, case.pool.total_max_size, case.pool.max_waiting
+        assert limits == (3, 4, 8, 2)
+        assert (case.manager.take_calls(), case.stats['idle']) == ([], 4)
+
+
+def test_limits_are_passed_to_resize_by_name() -> None:
+    with Case() as case:
+        resize: Any = case.pool.resize
+        with pytest.raises(TypeError):
+            resize(3)
+        with pytest.raises(TypeError, match='idle_timeout'):
+            resize(idle_timeout=3)
+        resize()
+        assert case.pool.max_size == 10
+
+
+def test_a_limit_that_was_never_given_goes_on_adapting() -> None:
+    with Case(max_size=5) as case:
+        case.pool.resize(max_size=300)
+        assert case.pool.total_max_size == 300
+        case.pool.resize(max_size=20)
+        assert case.pool.total_max_size == 100
+        case.pool.resize(total_max_size=50)
+        with pytest.raises(ValueError, match='max_size=60 is greater than total_max_size=50'):
+            case.pool.resize(max_size=60)
+
+
+def test_a_lower_min_idle_lets_idle_connections_expire_and_a_higher_one_keeps_them() -> None:
+    with Case(min_idle=3, idle_timeout=60, max_lifetime=3600) as case:
+        case.release(*case.acquire('a', 5))
+        case.pool.resize(min_idle=4)
+        case.clock.advance(100)
+        case.cycle('b')
+        assert case.pool.get_size() == 5
+        case.pool.resize(min_idle=1)
+        case.cycle('b')
+        assert case.pool.get_size() == 2
+
+
+def test_a_closed_pool_cannot_be_resized() -> None:
+    pool = ConnectionPool(Manager())
+    pool.close()
+    with pytest.raises(ConnectionPoolClosedError, match='can no longer be changed'):
+        pool.resize(max_size=5)
+    assert pool.max_size == 10
+
+
+def test_a_pool_without_its_init_cannot_be_resized() -> None:
+    pool: ConnectionPool[str, Connection] = ConnectionPool.__new__(ConnectionPool)
+    with pytest.raises(RuntimeError, match=r'ConnectionPool.__init__\(\) was not called'):
+        pool.resize(max_size=5)
+
+
+def test_many_resizes_at_once_leave_the_limits_of_one_of_them_each() -> None:
+    with Case(min_idle=0, max_size=5, total_max_size=50) as case:
+        jobs = [spawn(case.pool.resize, max_size=size) for size in (3, 7, 9)]
+        jobs += [spawn(case.pool.resize, max_waiting=count) for count in (4, 5)]
+        for job in jobs:
+            job.result()
+        assert case.pool.max_size in {3, 7, 9}
+        assert case.pool.max_waiting in {4, 5}
+
+
+def test_a_dispose_that_fails_does_not_keep_the_limits_from_changing() -> None:
+    with Case(min_idle=0) as case:
+        case.release(*case.acquire('a', 3))
+        case.manager.script('dispose', OSError('no'))
+        case.pool.resize(max_size=1)
+        assert (case.pool.get_size(), case.pool.max_size) == (1, 1)
+        case.pool.resize(max_size=10)
+
+
+class ResizingManager(HookedManager):
+    """Resizes the pool from within its methods."""
+
+    case: Case
+
+    def on_release(self, endpoint: Any, conn: Connection) -> None:
+        super().on_release(endpoint, conn)
+        self.case.pool.resize(max_size=2)
+
+    def dispose(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> None:
+        with contextlib.suppress(ConnectionPoolClosedError):
+            self.case.pool.resize(max_size=1)
+        super().dispose(endpoint, conn, timeout)
+
+
+def test_the_manager_s_methods_may_resize_the_pool() -> None:
+    manager = ResizingManager()
+    with Case(manager, min_idle=0, max_size=4) as case:
+        manager.case = case
+        conns = case.acquire('a', 4)
+        case.release(*conns)
+        assert (case.pool.get_size(), case.pool.max_size) == (2, 2)
+        manager.peak.clear()
+        manager.total_peak = 0
+
+
+# ---- order and keep -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('order', 'expected'), [('lifo', ['a3'] * 4), ('fifo', ['a1', 'a2', 'a3', 'a1'])])
+def test_extra_connections_are_served_in_the_order_that_was_chosen(order: str, expected: list[str]) -> None:
+    with Case(min_idle=0, order=order) as case:
+        case.release(*case.acquire('a', 3))
+        assert [case.cycle('a') for _ in range(4)] == expected
+        assert case.pool.order == order
+
+
+@pytest.mark.parametrize(('keep', 'left'), [('size', 1), ('idle', 2)])
+def test_with_keep_idle_connections_in_use_do_not_make_up_the_minimum(keep: str, left: int) -> None:
+    with Case(min_idle=2, idle_timeout=0, keep=keep) as case:
+        held, *conns = case.acquire('a', 4)
+        case.release(*conns)
+        case.cycle('b')
+        assert case.pool.get_endpoint_pool_size('a', acquired=False) == left
+        case.release(held)
+        assert case.pool.keep == keep
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        ({'order': 'random'}, ValueError, "order='random': expected 'lifo' or 'fifo'"),
+        ({'order': None}, TypeError, "order=None: expected 'lifo' or 'fifo', got NoneType"),
+        ({'keep': 'all'}, ValueError, "keep='all': expected 'size' or 'idle'"),
+        ({'keep': True}, TypeError, "keep=True: expected 'size' or 'idle', got bool"),
+    ],
+)
+def test_an_unknown_order_is_refused_by_name(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        ConnectionPool(Manager(), **options)
+    assert (type(caught.value), str(caught.value)) == (error, message)
+
+
+# ---- max_waiting --------------------------------------------------------------------------------------------------
+
+
+def test_the_one_too_many_is_told_at_once_and_the_others_are_served() -> None:
+    with Case(max_size=1, max_waiting=2) as case:
+        conn = case.pool.acquire('a')
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(2)]
+        case.waiting(2)
+        with pytest.raises(TooManyRequests) as caught:
+            case.pool.acquire('a')
+        assert str(caught.value) == (
+            f"too many acquires wait for a connection to 'a' of {case.pool.name!r}: max_waiting=2 reached"
+        )
+        assert (caught.value.endpoint, caught.value.limit, caught.value.pool) == ('a', 2, case.pool.name)
+        assert isinstance(caught.value, BaseError)
+        context = case.pool.connection('a')
+        with pytest.raises(TooManyRequests):
+            context.__enter__()
+        case.release(case.pool.acquire('b'))
+        assert (case.stats['too_many'], case.stats['waits'], case.stats['timeouts']) == (2, 2, 0)
+        for job in jobs:
+            case.release(conn)
+            conn = job.result()
+        case.release(conn)
+
+
+def test_the_error_can_be_pickled() -> None:
+    error = TooManyRequests(3, 'a', 'orders')
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.limit, again.endpoint, again.pool, str(again)) == (3, 'a', 'orders', str(error))
+
+
+def test_one_who_finds_a_dead_connection_is_not_turned_away() -> None:
+    with Case(CheckingManager(), max_size=1, max_waiting=1) as case:
+        assert case.cycle('a') == 'a1'
+        gate = Gate(then=False)
+        case.manager.script('check_aliveness', gate)
+        early = spawn(case.pool.acquire, 'a')
+        gate.reached()
+        late = spawn(case.pool.acquire, 'a')
+        case.waiting(1)
+        gate.open()
+        conn = early.result()
+        assert conn.name == 'a2'
+        assert case.stats['too_many'] == 0
+        case.release(conn)
+        case.release(late.result())
+
+
+def test_max_waiting_can_be_changed() -> None:
+    with Case(max_size=1, max_waiting=1) as case:
+        conn = case.pool.acquire('a')
+        jobs = [spawn(case.pool.acquire, 'a')]
+        case.waiting(1)
+        case.pool.resize(max_waiting=0)
+        jobs += [spawn(case.pool.acquire, 'a') for _ in range(3)]
+        case.waiting(4)
+        case.pool.resize(max_waiting=4)
+        assert case.pool.max_waiting == 4
+        with pytest.raises(TooManyRequests, match='max_waiting=4 reached'):
+            case.pool.acquire('a', timeout=0)
+        for job in jobs:
+            case.release(conn)
+            conn = job.result()
+        case.release(conn)
+
+
+# ---- the connection unused for longest ----------------------------------------------------------------------------
+
+
+def test_a_host_that_every_request_needs_keeps_its_connection_at_the_total_limit() -> None:
+    """Among a thousand new ones, at most five times in OPERATIONS.md; here never."""
+    with Case(total_max_size=10) as case:
+        for number in range(1000):
+            assert case.cycle('hot') == 'hot1'
+            case.cycle(f'host {number} ')
+            case.clock.advance(0.01)
+
+
+# ---- between endpoints --------------------------------------------------------------------------------------------
+
+
+def test_one_who_waits_beside_a_saturated_endpoint_gets_what_is_returned_after_a_second() -> None:
+    """Two tenants at the total limit, one with a long queue and holds of 0.5 s: all who wait there came earlier."""
+    with Case(min_idle=0, max_size=10, total_max_size=10) as case:
+        held = case.acquire('saturated', 10)
+        queue = [spawn(case.pool.acquire, 'saturated') for _ in range(20)]
+        case.waiting(20)
+        for _ in range(2):
+            light = spawn(case.pool.acquire, 'light')
+            case.waiting(21)
+            case.clock.advance(0.5)
+            case.release(held.pop(0))
+            case.waiting(20)
+            assert not light.done, 'it is overtaken for a while'
+            case.clock.advance(0.5)
+            case.release(held.pop(0))
+            conn = light.result()
+            case.release(conn)
+            case.waiting(18)
+            queue += [spawn(case.pool.acquire, 'saturated') for _ in range(2)]
+            case.waiting(20)
+        while queue:
+            if held:
+                case.release(held.pop())
+            until(lambda: any(job.done for job in queue))
+            job = next(job for job in queue if job.done)
+            queue.remove(job)
+            held.append(job.result())
+        case.release(*held)
