@@ -280,7 +280,10 @@ def test_a_program_ends_quietly_while_its_pool_is_at_work(runtime: str, what: st
 
     run(main)
     """
-    assert run(runtime, body) == 'end\n'
+    # A pool that is dropped with connections gives a warning, which is an error here that nobody can catch.
+    warns = what == 'nothing' and where == 'local'
+    warnings = '.*ResourceWarning: <gcpool.*> was dropped and never closed: .*' if warns else ''
+    assert run(runtime, body, warnings=warnings) == 'end\n'
 
 
 @pytest.mark.leak
