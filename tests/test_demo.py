@@ -117,6 +117,7 @@ def test_quick_demo_reports_and_checks_both_phases(tmp_path: Path) -> None:
     assert len(opened) == 4
     assert all(0 < count <= 45 for count in opened)
     assert output.count('50 of 50 at once served') == 4
+    assert numbers(output, 'drain() of 8, connections replaced') == [8] * 4
 
     for case in ('one thread: acquire, release', 'asyncio: acquire, release'):
         assert cells(output, case)[-1].endswith('x')
@@ -239,7 +240,7 @@ def test_a_wrong_answer_is_counted_and_asked_again(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_scene_in_which_somebody_is_not_served_fails_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = scenes.Scene('50 tasks\ndefault', 0.15, 0.45, 0.002, 45, 49, 0.15, 0.15)
+    scene = scenes.Scene('50 tasks\ndefault', 0.15, 0.45, 0.002, 45, 49, 0.15, 0.15, scenes.Drain(100, 1, 8, 9, 0.2))
     monkeypatch.setattr(scenes, 'play', lambda shown: [scene])
     output = io.StringIO()
 
@@ -247,6 +248,7 @@ def test_a_scene_in_which_somebody_is_not_served_fails_the_program(monkeypatch: 
 
     assert code == 1
     assert 'FAILED  50 tasks, default: 49 of 50 at once served, 45 connections opened' in output.getvalue()
+    assert 'FAILED  50 tasks, default: 100 requests while 8 connections were drained, 1 failed' in output.getvalue()
     assert cells(output.getvalue(), 'first request, no connections') == ['150 ms']
 
 

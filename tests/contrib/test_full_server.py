@@ -74,7 +74,7 @@ def test_threads_reconnect_all_the_time(
     params = limited.conninfo_params
     cycles = itertools.count(1)
 
-    class Discarding(manager_class):  # type: ignore[misc]
+    class Discarding(manager_class):  # type: ignore[misc, valid-type]
         def on_release(self, endpoint: Any, conn: Any) -> None:
             super().on_release(endpoint, conn)
             raise DiscardConnection('it is to be replaced')
@@ -120,7 +120,7 @@ def test_tasks_reconnect_all_the_time(
     params = limited.conninfo_params if name.startswith('psycopg.') else limited.dsn_params
     cycles = itertools.count(1)
 
-    class Discarding(manager_class):  # type: ignore[misc]
+    class Discarding(manager_class):  # type: ignore[misc, valid-type]
         async def on_release(self, endpoint: Any, conn: Any) -> None:
             await super().on_release(endpoint, conn)
             raise DiscardConnection('it is to be replaced')

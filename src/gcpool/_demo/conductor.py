@@ -1,4 +1,4 @@
-"""The course of the demo: the scenes; two phases under load, their server killed half-way; the comparison, the checks."""
+"""The course of the demo: the scenes; two phases under load, the server killed half-way; the comparison, the checks."""
 
 import dataclasses
 import os
@@ -86,6 +86,12 @@ class Demo:
             self._check(
                 f'{title}: {scene.served} of {scenes.CLIENTS} at once served, {scene.opened} connections opened',
                 scene.served == scenes.CLIENTS and scene.opened <= scenes.CLIENTS - scenes.IDLE,
+            )
+            drain = scene.drain
+            self._check(
+                f'{title}: {drain.answered:,} requests while {drain.replaced} connections were drained, '
+                f'{drain.failed} failed, never more than {drain.most} connections',
+                drain.replaced == scenes.DRAINED >= drain.most and not drain.failed,
             )
 
     def _run_phases(self, database: str) -> None:

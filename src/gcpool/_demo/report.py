@@ -131,7 +131,7 @@ class Report:
     def scenes(self, played: Sequence[scenes.Scene]) -> None:
         """Print a column for each scene."""
         self.say(
-            f'\nA warm start and a spike, connecting takes {_duration(scenes.CONNECT)}, '
+            f'\nA warm start, a spike, a drain under load; connecting takes {_duration(scenes.CONNECT)}, '
             f'a request {_duration(scenes.REQUEST)}',
             style='bold',
         )
@@ -146,6 +146,8 @@ class Report:
             (f'{scenes.CLIENTS} at once, connections opened', [f'{s.opened}' for s in played]),
             (f'{scenes.CLIENTS} at once, median wait', [_duration(s.median_wait) for s in played]),
             (f'{scenes.CLIENTS} at once, all served after', [_duration(s.all_served) for s in played]),
+            (f'drain() of {scenes.DRAINED}, connections replaced', [f'{s.drain.replaced}' for s in played]),
+            (f'drain() of {scenes.DRAINED}, longest wait', [_duration(s.drain.longest_wait) for s in played]),
         ]
         for label, cells in rows:
             table.add_row(label, *cells)

@@ -1,4 +1,4 @@
-"""A warm start and a spike, where connecting is slow: what the pool's own connects are good for.
+"""A warm start, a spike, and a drain under load, where connecting is slow: what the pool's own connects are good for.
 
 Nothing is connected to: connecting takes ``CONNECT`` seconds and a request ``REQUEST``, each a sleep.
 """
@@ -8,7 +8,7 @@ import dataclasses
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gcpool.asyncio
 import gcpool.threading
@@ -17,8 +17,21 @@ CONNECT = 0.150
 REQUEST = 0.002
 CLIENTS = 50
 IDLE = 5
+DRAINED = 8  # connections of the pool that is drained under load
+UNDER_LOAD = 0.2  # seconds before, and again after, the drain
 PATIENCE = 30.0  # seconds that a pool may take for what needs less than one
 COLD, WARM = 'cold', 'warm'  # the two endpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Drain:
+    """What happened to the clients of a pool that was drained under load."""
+
+    answered: int
+    failed: int
+    replaced: int  # connections
+    most: int  # connections at a time
+    longest_wait: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,28 +46,51 @@ class Scene:
     served: int  # requests of the spike
     all_served: float
     median_wait: float
+    drain: Drain
+
+
+class _Counter:
+    """Counts the connections that a server would see."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._open = 0
+        self._lock = threading.Lock()
+
+    def add(self, change: int) -> None:
+        with self._lock:
+            self._open += change
+            self.most = max(self.most, self._open)
 
 
 class _SlowManager(gcpool.threading.BaseConnectionManager[str, object]):
+    def __init__(self) -> None:
+        self.counter = _Counter()
+
     def create(self, endpoint: str, timeout: float | None = None) -> object:
+        self.counter.add(1)
         time.sleep(CONNECT)
         return object()
 
     def dispose(self, endpoint: str, conn: object, timeout: float | None = None) -> None:
-        pass
+        self.counter.add(-1)
 
 
 class _AsyncSlowManager(gcpool.asyncio.BaseConnectionManager[str, object]):
+    def __init__(self) -> None:
+        self.counter = _Counter()
+
     async def create(self, endpoint: str) -> object:
+        self.counter.add(1)
         await asyncio.sleep(CONNECT)
         return object()
 
     async def dispose(self, endpoint: str, conn: object) -> None:
-        pass
+        self.counter.add(-1)
 
 
 def play(shown: Callable[[int, int], object]) -> list[Scene]:
-    """Play all scenes, which takes about three seconds.
+    """Play all scenes, which takes about six seconds.
 
     :param shown: called after each scene with the number of scenes played, and of all
     """
@@ -123,6 +159,7 @@ def _play_threads(in_background: bool) -> Scene:
         waits,
         began,
         ends,
+        _drain_threads(in_background),
     )
 
 
@@ -170,7 +207,79 @@ async def _play_tasks(in_background: bool) -> Scene:
         waits,
         began,
         ends,
+        await _drain_tasks(in_background),
     )
+
+
+def _drain_threads(in_background: bool) -> Drain:
+    manager = _SlowManager()
+    pool = gcpool.threading.ConnectionPool[str, object](
+        manager, max_size=DRAINED, create_in_background=in_background, acquire_timeout=PATIENCE
+    )
+    answered: list[float] = []
+    failed: list[BaseException] = []
+    stopping = threading.Event()
+
+    def client() -> None:
+        try:
+            while not stopping.is_set():
+                began = time.perf_counter()
+                with pool.connection(WARM):
+                    answered.append(time.perf_counter() - began)
+                    time.sleep(REQUEST)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the demo counts it
+            failed.append(error)
+
+    threads = [threading.Thread(target=client, daemon=True) for _ in range(CLIENTS)]
+    try:
+        pool.warm_up(WARM, DRAINED)
+        pool.wait(PATIENCE)
+        for thread in threads:
+            thread.start()
+        time.sleep(UNDER_LOAD)
+        pool.drain(WARM)
+        time.sleep(UNDER_LOAD + CONNECT)
+        stopping.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    finally:
+        stopping.set()
+        pool.close(timeout=0)
+    return _examine(answered, len(failed), pool.get_stats(), manager.counter)
+
+
+async def _drain_tasks(in_background: bool) -> Drain:
+    manager = _AsyncSlowManager()
+    pool = gcpool.asyncio.ConnectionPool[str, object](
+        manager, max_size=DRAINED, create_in_background=in_background, acquire_timeout=PATIENCE
+    )
+    answered: list[float] = []
+    stopping = False
+
+    async def client() -> None:
+        while not stopping:
+            began = time.perf_counter()
+            async with pool.connection(WARM):
+                answered.append(time.perf_counter() - began)
+                await asyncio.sleep(REQUEST)
+
+    try:
+        pool.warm_up(WARM, DRAINED)
+        await pool.wait(PATIENCE)
+        tasks = [asyncio.create_task(client()) for _ in range(CLIENTS)]
+        await asyncio.sleep(UNDER_LOAD)
+        await pool.drain(WARM)
+        await asyncio.sleep(UNDER_LOAD + CONNECT)
+        stopping = True
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await pool.close(timeout=0)
+    failed = sum(isinstance(result, Exception) for result in results)
+    return _examine(answered, failed, pool.get_stats(), manager.counter)
+
+
+def _examine(waits: Sequence[float], failed: int, stats: Mapping[str, int], counter: _Counter) -> Drain:
+    return Drain(len(waits), failed, stats['closed_drained'], counter.most, max(waits, default=0.0))
 
 
 def _scene(
@@ -182,6 +291,7 @@ def _scene(
     waits: Sequence[float],
     began: float,
     ends: Sequence[float],
+    drain: Drain,
 ) -> Scene:
     return Scene(
         title=title,
@@ -192,4 +302,5 @@ def _scene(
         served=len(ends),
         all_served=max(ends, default=began) - began,
         median_wait=statistics.median(waits or [0.0]),
+        drain=drain,
     )
