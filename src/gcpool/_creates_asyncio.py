@@ -52,9 +52,9 @@ class AsyncCreates(AsyncPool):
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
     def _call_workers(self) -> bool:
-        loop = self._bound_loop
+        loop = self._bind_running_loop()
         if loop is None:
-            # The pool was not used in a loop yet. What is to be created is begun at its first use there.
+            # warm_up() was called where no loop runs. What is to be created is begun when a loop first uses the pool.
             return True
         if loop.is_closed():
             return False
@@ -81,8 +81,8 @@ class AsyncCreates(AsyncPool):
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except BaseException:
-            # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was made,
-            # that finds nothing to do. Nobody else would come for the other creates.
+            # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was
+            # made, that finds nothing to do. Nobody else would come for the other creates.
             try:
                 if growing is not None:
                     growing.put_back()

@@ -172,13 +172,12 @@ def test_a_slot_for_a_minimum_that_nobody_creates_goes_to_a_waiter_of_another_en
 def test_what_was_created_for_a_waiter_is_not_closed_for_those_who_wait_longer_elsewhere() -> None:
     pool = background(max_size=1, total_max_size=1)
     askers = [pool.ask('a'), pool.ask('b')]
-    for _ in range(2):
+    for asker in askers:
         pool.now += 30.0
         for ticket in pool.take_creates():
             pool.grow(ticket)
-        for asker in askers:
-            if asker.answer == 'served':
-                pool.release(asker)
+        assert asker.answer == 'served'
+        pool.release(asker)
         pool.dispose()
     assert [asker.notified for asker in askers] == [1, 1]
     assert pool.count('created') == (2,)
@@ -455,6 +454,39 @@ def test_a_forked_child_pins_all_endpoints_though_a_signal_handler_raises() -> N
     with pytest.raises(KeyboardInterrupt):
         pool.core.request(Waiter('c'), pool.now)
     assert sorted(ticket.endpoint for ticket in pool.take_creates()) == ['a', 'b']
+
+
+def test_the_connections_of_an_unpinned_endpoint_are_due_after_their_idle_time() -> None:
+    called: list[float] = []
+    pool = Pool(min_size=1, wake_collector=lambda: called.append(pool.now))
+    pool.core.pin('a', 2, pool.now)
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    assert pool.core.next_due() == 100.0
+    called.clear()
+    pool.core.pin('a', 0, pool.now)
+    assert called == [0.0]
+    pool.now = 10.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
+    pool.run_timers()
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_a_release_to_a_pinned_endpoint_does_not_change_what_is_due() -> None:
+    called: list[float] = []
+    pool = Pool(min_size=1, wake_collector=lambda: called.append(pool.now))
+    pool.core.pin('a', 2, pool.now)
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    called.clear()
+    for pool.now in (1.0, 20.0, 21.0):
+        pool.core.release(pool.acquire('a').entry, pool.now)
+        pool.core.check_invariants()
+        assert pool.core.next_due() == 100.0
+    assert called == []
+    pool.core.pin('a', 0, pool.now)
+    pool.now = 32.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
 
 
 def test_several_may_wait_until_all_are_filled() -> None:

@@ -98,7 +98,7 @@ WRONG_CHANGES = (
     WrongChange(
         'starved-by-the-busy',
         CORE,
-        'if not others_need_relief(core, ep) or may_overtake(core, ep, now):',
+        'if is_new or not others_need_relief(core, ep) or may_overtake(core, ep, now):',
         'if True:',
         'a busy endpoint hands its connections on to its own waiters for ever: a waiter of another starves',
     ),
@@ -716,8 +716,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-outlives-the-pool',
         ASYNCIO,
-        'self._collector.stop()',
-        'pass',
+        'self._collector.stop()\n        await self._dispose_doomed(deadline)',
+        'pass\n        await self._dispose_doomed(deadline)',
         'the timer of a closed pool is left behind',
     ),
     WrongChange(
@@ -773,8 +773,8 @@ WRONG_CHANGES = (
     WrongChange(
         'refused-not-asked',
         CORE,
-        'count_unserved(core, p)\n        chain_append(refused, <Waiter>p)',
-        'chain_append(refused, <Waiter>p)',
+        'gcp_store_int(&w.state, REFUSED)\n    count_unserved(core, <void *>w)',
+        'gcp_store_int(&w.state, REFUSED)',
         'asked goes down for a moment when the pool is closed over those who wait',
     ),
     WrongChange(

@@ -225,8 +225,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
     while True:
         # Allocates the set to which created() will add the entry. By then there is a connection that could get lost.
         entries_of_this_process(core)
-        if core.pins_epoch != core.fork_epoch:
-            enter_pins(core, read_clock(core))
+        ensure_pins(core)
         ep = find_or_add_pool(core, w.endpoint)
         w.core = core
         w.pool = ep

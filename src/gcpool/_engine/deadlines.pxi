@@ -23,7 +23,7 @@ cdef double deadline_of(PoolCore core, Entry idle, double limit) noexcept:
     cdef EndpointPool ep = idle.pool
     if idle.state != IDLE_CORE or deadline == idle.expires_at:
         return deadline
-    if ep.growth is not None and ep.growth.pinned > 0:
+    if is_pinned(ep):
         return idle.expires_at
     if not is_busy(ep):
         return min(used_last(ep) + core.idle_timeout, idle.expires_at)
@@ -55,6 +55,17 @@ cdef bint schedule_locked(Deadlines *d, Entry e, double deadline) noexcept:
         d.wake_at = d.due_at
         return True
     return False
+
+
+cdef bint reschedule_core_locked(PoolCore core, EndpointPool ep, double now) noexcept:
+    # The lock of the endpoint pool is held, too. The endpoint is not pinned any more: its core connections may be due
+    # earlier. True if the collector would wake too late.
+    cdef void *p = ep.core.head
+    cdef bint wake = False
+    while p != NULL:
+        wake |= schedule_locked(&core.deadlines, <Entry>p, deadline_of(core, <Entry>p, now))
+        p = (<Entry>p).next
+    return wake
 
 
 cdef void unschedule_locked(Deadlines *d, Entry e) noexcept:

@@ -111,9 +111,14 @@ cdef inline double used_last(EndpointPool ep) noexcept:
     return at
 
 
+cdef inline bint is_pinned(EndpointPool ep) noexcept:
+    # ep.lock is held.
+    return ep.growth is not None and ep.growth.pinned > 0
+
+
 cdef inline bint is_busy(EndpointPool ep) noexcept:
     # ep.lock is held. Whether the endpoint is live, however long ago a connection was returned.
-    return out_count(ep) > 0 or ep.waiting > 0 or (ep.growth is not None and ep.growth.pinned > 0)
+    return out_count(ep) > 0 or ep.waiting > 0 or is_pinned(ep)
 
 
 cdef int minimum_of(PoolCore core, EndpointPool ep, double now) noexcept:
@@ -169,7 +174,8 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     # A size of 0 unpins.
     cdef EndpointPool ep
     cdef Chain notified = Chain(NULL, NULL, 0)
-    cdef bint wake
+    cdef bint wake = False
+    ensure_pins(core)
     while True:
         ep = find_or_add_pool(core, endpoint) if size else find_pool(core, endpoint)
         if ep is None:
@@ -192,6 +198,8 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     wake = sort_idle(core, ep, now)
     note_filled(core, ep, &notified)
     note_short(core, ep, now)
+    if size == 0:
+        wake = reschedule_core_locked(core, ep, now) or wake
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
     dispatch(core, &core.doomed_for_worker, &notified)
@@ -229,8 +237,9 @@ cdef void take_fill_watchers(PoolCore core, Chain *notified) noexcept:
         p = following
 
 
-cdef bint watch_filled(PoolCore core, Waiter w) noexcept:
+cdef bint watch_filled(PoolCore core, Waiter w) except -1:
     cdef bint watches
+    ensure_pins(core)
     gcp_lock(&core.lock)
     watches = core.unfilled > 0 and not is_closed(core) and add_watcher(core, w, &core.fill_watchers)
     gcp_unlock(&core.lock)
@@ -252,6 +261,13 @@ cdef list unfilled_endpoints(PoolCore core):
         if unfilled:
             found.append((ep.endpoint, has, wanted))
     return found
+
+
+cdef inline int ensure_pins(PoolCore core) except -1:
+    # No lock is held. Whatever a forked child may do first with the pool calls this.
+    if core.pins_epoch != core.fork_epoch:
+        enter_pins(core, read_clock(core))
+    return 0
 
 
 cdef int enter_pins(PoolCore core, double now) except -1:
@@ -637,8 +653,8 @@ cdef bint fail_waiter(
 
 
 cdef void fail_where_nothing_comes(PoolCore core, EndpointPool ep, Chain *notified) noexcept:
-    # Both locks are held. With fail_fast, a waiter at an endpoint in an outage waits for a connection in use, or for the
-    # create that the pool has begun for it. If there is neither, it fails as an acquire does that comes now.
+    # Both locks are held. With fail_fast, a waiter at an endpoint in an outage waits for a connection in use, or for
+    # the create that the pool has begun for it. If there is neither, it fails as an acquire does that comes now.
     cdef Growth g = ep.growth
     cdef void *p
     if not core.fails_fast or g is None or g.state != PAUSING or g.is_refusal or out_count(ep) > 0:

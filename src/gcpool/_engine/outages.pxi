@@ -112,9 +112,9 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
 cdef int note_failure(
     PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, bint by_pool, double jitter, double now
 ) noexcept:
-    # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing, unless
-    # the server says only now that it is full: then acquires are held back that were not before. That an outage is
-    # long is told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
+    # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing,
+    # unless the server says only now that it is full: then acquires are held back that were not before. That an outage
+    # is long is told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
@@ -160,8 +160,8 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef inline void end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
-    # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could be
-    # started; with fail_fast, nobody would ever try again.
+    # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
+    # be started; with fail_fast, nobody would ever try again.
     if ep.growth.state == PAUSING and ep.growth.retry_at <= now:
         allow_retry(core, ep.growth, now)
         update_wants_slot(core, ep)

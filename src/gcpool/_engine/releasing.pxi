@@ -115,6 +115,11 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
+cdef bint stays_queued(EndpointPool ep, Entry e, bint is_core) noexcept:
+    # ep.lock is held. Whether an entry becomes idle that has no idle time, because its endpoint is pinned.
+    return is_core and is_pinned(ep) and e.heap_key <= e.expires_at
+
+
 cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held, and the entry is checked out. Makes it idle. False if nothing was done: the connection may have
     # to be closed, a waiter wants it, or the entry has to be moved in the expiry queue.
@@ -122,8 +127,8 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
         return False
     is_core = becomes_core(core, ep)
-    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # moving the entry in the expiry queue: core.lock
-        return False
+    if deadline_if_idle(core, e, is_core, now) < e.heap_key and not stays_queued(ep, e, is_core):
+        return False        # moving the entry in the expiry queue: core.lock
     end_use(ep, e, now)
     push_idle(core, ep, e, now, is_core)
     return True
