@@ -176,11 +176,11 @@ def test_what_was_created_for_a_waiter_is_not_closed_for_those_who_wait_longer_e
         pool.now += 30.0
         for ticket in pool.take_creates():
             pool.grow(ticket)
-        for asker in askers:
-            if asker.answer == 'served':
-                pool.release(asker)
+        for asker in [asker for asker in askers if asker.answer == 'served']:
+            pool.release(asker)
+            askers.remove(asker)
         pool.dispose()
-    assert [asker.notified for asker in askers] == [1, 1]
+    assert askers == []
     assert pool.count('created') == (2,)
 
 
