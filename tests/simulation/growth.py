@@ -1,7 +1,7 @@
 """The core alone, which creates connections itself and meets outages: random questions, and rules that always hold.
 
-There is no second core that the answers are compared with, as in ``core``: this keeps books of its own, on who waits, which
-connects are under way, for whom they are, and what the outages are, and judges the answers by these.
+There is no second core that the answers are compared with, as in ``core``: this keeps books of its own, on who waits,
+which connects are under way, for whom they are, and what the outages are, and judges the answers by these.
 """
 
 import random
