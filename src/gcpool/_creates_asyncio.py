@@ -81,8 +81,8 @@ class AsyncCreates(AsyncPool):
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         except BaseException:
-            # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was made,
-            # that finds nothing to do. Nobody else would come for the other creates.
+            # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was
+            # made, that finds nothing to do. Nobody else would come for the other creates.
             try:
                 if growing is not None:
                     growing.put_back()

@@ -98,7 +98,7 @@ WRONG_CHANGES = (
     WrongChange(
         'starved-by-the-busy',
         CORE,
-        'if not others_need_relief(core, ep) or may_overtake(core, ep, now):',
+        'if is_new or not others_need_relief(core, ep) or may_overtake(core, ep, now):',
         'if True:',
         'a busy endpoint hands its connections on to its own waiters for ever: a waiter of another starves',
     ),
