@@ -522,25 +522,11 @@ WRONG_CHANGES = (
         'in an outage all that wait connect at once, at each end of a pause',
     ),
     WrongChange(
-        'create-of-who-left-is-lost',
-        GROWTH,
-        'if (<Waiter>p).create != NULL:\n        pass_on_create(ep, p)',
-        'if False:\n        pass_on_create(ep, p)',
-        'the error of a connect that was begun for somebody who left reaches somebody else beside the one it is for',
-    ),
-    WrongChange(
         'reserved-slot-outlives-the-close',
         GROWTH,
         'free_all_reserved(core, now, &refused)',
         'pass',
         'a pool that is closed connects',
-    ),
-    WrongChange(
-        'minimum-before-waiters',
-        GROWTH,
-        'serve_slots(core, doomed, served)\n    fill_minimums(core)',
-        'fill_minimums(core)\n    serve_slots(core, doomed, served)',
-        'a minimum is filled with the slot that somebody waits for at another endpoint',
     ),
     WrongChange(
         'too-many-connects-at-a-time',
