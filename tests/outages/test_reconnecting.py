@@ -93,9 +93,8 @@ def test_nobody_fails_to_connect_while_the_server_restarts(
     )
     record_property('first_served_after_ms', round((served - accepts) * 1000, 1))
     assert_only_in_flight_failed(client.attempts('main'), killed, accepts)
-    # Those whose request was under way have lost it. Nobody else notices.
+    # Those have lost their requests whose connections the server has taken along, each once. Nobody else notices.
     assert not messages(attempt for attempt in client.failures('main') if attempt.failed != 'request')
-    assert len(client.failures('main')) <= WORKERS
     assert_bounded(client)
     assert not messages(client.failures('other'))
     assert_healthy(client, 'main')

@@ -162,7 +162,7 @@ def test_finds_a_release_that_is_forgotten(part: str, monkeypatch: pytest.Monkey
         self.release = forgetful
 
     monkeypatch.setattr(runtime, '__init__', forget)
-    assert re.search(f'{STARVING.pattern}|outlive', find(part).rule)
+    assert re.search(f'{STARVING.pattern}|outlive|given back raised nothing', find(part).rule)
 
 
 def test_finds_a_connection_that_is_disposed_of_twice(part: str, monkeypatch: pytest.MonkeyPatch) -> None:

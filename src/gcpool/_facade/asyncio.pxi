@@ -84,8 +84,7 @@ cdef class AsyncPool(PoolFacade):
         return self.own_loop.runs_in_other_thread()
 
     def _bind_running_loop(self):
-        # Binds a pool that no loop has used yet to the one that runs here, if any does. Returns the pool's loop, or
-        # None.
+        # Binds a pool that no loop has used yet to the one that runs here, if any. Returns the pool's loop, or None.
         if self._bound_loop is None and running_loop_or_none() is not None:
             self.own_loop.check()
         return self._bound_loop
