@@ -164,6 +164,21 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             self._and_close(core.drain, endpoint, core.now(), idle_only)
             self._tell('drained', endpoint, '%s is drained')
 
+    def forget(self, endpoint: EndpointT) -> None:
+        """Undo :py:meth:`warm_up`, and drain the endpoint: it is forgotten when its last connection is closed.
+
+        An endpoint that is used even so gets new connections, with ``min_size`` up to that. Forgetting an endpoint that
+        the pool does not know does nothing.
+
+        :param endpoint: the endpoint
+        :raises TypeError: when the endpoint is not hashable
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        self._check_loop()
+        self._and_close(core.pin, endpoint, 0, core.now())
+        self.drain(endpoint)
+
     # -- suspend ------------------------------------------------------------------------------------------------------
 
     def suspend(self, *, fail: bool = False) -> None:

@@ -108,6 +108,19 @@ async def test_warm_up_without_a_size_is_for_min_size() -> None:
         assert case.stats['idle'] == 2
 
 
+async def test_a_forgotten_endpoint_is_closed_and_not_filled_again() -> None:
+    async with Case() as case:
+        case.pool.warm_up('a', 2)
+        await case.pool.wait()
+        (a1,) = await case.acquire('a', 1)
+        await case.pool.forget('a')
+        await case.pool.forget('never seen')
+        await until(lambda: case.stats['size'] == 1)
+        await case.release(a1)
+        await until(lambda: case.stats['endpoints'] == 0)
+        assert case.stats['closed_drained'] == case.stats['created'] == 2
+
+
 async def test_any_number_of_callers_may_wait() -> None:
     gate = Gate()
     async with Case() as case:

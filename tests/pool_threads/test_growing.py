@@ -110,6 +110,19 @@ def test_warm_up_without_a_size_is_for_min_size() -> None:
         assert case.stats['idle'] == 2
 
 
+def test_a_forgotten_endpoint_is_closed_and_not_filled_again() -> None:
+    with Case() as case:
+        case.pool.warm_up('a', 2)
+        case.pool.wait()
+        (a1,) = case.acquire('a', 1)
+        case.pool.forget('a')
+        case.pool.forget('never seen')
+        until(lambda: case.stats['size'] == 1)
+        case.release(a1)
+        until(lambda: case.stats['endpoints'] == 0)
+        assert case.stats['closed_drained'] == case.stats['created'] == 2
+
+
 def test_any_number_of_callers_may_wait() -> None:
     gate = Gate()
     with Case() as case:
