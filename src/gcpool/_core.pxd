@@ -22,6 +22,7 @@ include "_engine/relief.pxd"
 include "_engine/overtaking.pxd"
 include "_engine/heap.pxd"
 include "_engine/deadlines.pxd"
+include "_engine/checking.pxd"
 include "_engine/statistics.pxd"
 
 cdef class PoolCore

@@ -54,6 +54,7 @@ cdef enum:          # Entry.state
     IDLE_EXTRA
     ACQUIRED
     RELEASING       # still checked out: its on_release hook is running
+    CHECKING        # the pool checks it in the background, or is about to; nobody is served it meanwhile
     CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
     GONE
 
@@ -65,7 +66,7 @@ cdef enum:          # Waiter.state
     CANCELLED
     BEING_FREED     # out of the queue; the destructor, which runs in another thread, does the rest of dequeue()
 
-STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'checking', 'closing', 'gone')
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,6 +101,8 @@ include "_engine/slots.pxi"
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.
 include "_engine/releasing.pxi"
+# Checks that the pool makes in the background.
+include "_engine/checking.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
 # What happens to the books in a forked child.

@@ -222,6 +222,7 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
 cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -1:
     cdef EndpointPool ep = pool_of(ticket)
     cdef bint served = False
+    cdef double lifetime = core.max_lifetime
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
@@ -232,6 +233,8 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     except MemoryError:
         Py_INCREF(ticket)           # never given back: the set does not own the ticket, and the doomed only borrow it
         raise
+    if core.lifetime_jitter > 0:
+        lifetime *= 1 - core.lifetime_jitter * <double>core.random()
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
@@ -241,7 +244,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     elif outcome == ADDED:
         core.counters.created += 1
         ticket.used_at = now
-        ticket.expires_at = min(now + core.max_lifetime, NEVER)
+        ticket.expires_at = min(now + lifetime, NEVER)
         served = not core.is_closed
         if served:
             lend(ep, ticket)

@@ -7,9 +7,8 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef Linked core                        # [ep] idle core connections, first in, first out
     cdef Linked extra                       # [ep] idle extra connections, last in, first out
     # -- 64 bytes
-    cdef int[6] counts                      # [ep] of the entries in each state, see move(); [core+ep] CREATING, CLOSING
+    cdef int[7] counts                      # [ep] of the entries in each state, see move(); [core+ep] CREATING, CLOSING
     cdef readonly int size                  # [core+ep] the sum of the counts
-    cdef int waiting                        # [ep]
     cdef unsigned long long acquires        # [ep]
     cdef readonly object endpoint           # never changes
     cdef unsigned long long stamp           # [ep] orders releases within one reading of the coarse clock
@@ -22,3 +21,4 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef Spelling spellings                 # [ep] other spellings of the endpoint, the latest first
     cdef char forgotten                     # [core+ep]
     cdef char has_heap_slot                 # [core] a place in PoolCore.wanting_slots is reserved
+    cdef int waiting                        # [ep]

@@ -113,6 +113,19 @@ cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
         linked_append(&ep.extra, e)
 
 
+cdef void return_idle(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # Makes an entry that the pool has checked idle again, in its old place: the lists are in the order of release. It
+    # is core again, unless others have become core instead. It may have been unused for longest: the search begins with
+    # those.
+    cdef bint is_core = e.was_core and ep.counts[IDLE_CORE] < core.min_idle
+    cdef Linked *list = &ep.core if is_core else &ep.extra
+    cdef void *following = list.head
+    while following != NULL and (<Entry>following).stamp < e.stamp:
+        following = (<Entry>following).next
+    move(ep, e, CHECKING, IDLE_CORE if is_core else IDLE_EXTRA)
+    linked_insert(list, e, following)
+
+
 # -- serving -------------------------------------------------------------------------------------------------------
 
 cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double interval) noexcept:
@@ -125,7 +138,10 @@ cdef inline void lend(EndpointPool ep, Entry e) noexcept:
     # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows.
     move(ep, e, e.state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
-    gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))
+    if lease_no == ANY_LEASE:
+        lease_no += 1
+        use_up(e)
+    gcp_store_uint(&e.lease_no, lease_no)
     ep.acquires += 1
 
 

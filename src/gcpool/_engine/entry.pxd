@@ -3,7 +3,7 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef EndpointPool pool                  # set once, before the entry is shared
     cdef void *prev                         # [ep] idle list
     cdef void *next                         # [ep] idle list; [core] list of the doomed
-    cdef double expires_at                  # set once: end of its lifetime
+    cdef double expires_at                  # [ep] end of its lifetime; set at birth, and by its last use: use_up()
     # -- 64 bytes
     cdef char state                         # [ep]
     cdef char closed_while_out              # [ep] set by close(): the entry's release does nothing
@@ -17,4 +17,6 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
     cdef char is_relief                     # [core] its close counts as relief, in the epoch relief_epoch
     cdef char waiter_will_expire_relief     # [core] the waiter that had it doomed calls expire_relief() in time
+    cdef char counts_uses                   # never changes: the last of max_uses leases has the number that overflows
+    cdef char was_core                      # [ep] while the state is CHECKING: whether it was idle core before
     cdef int relief_epoch                   # [core] Relief.epoch when the entry was doomed

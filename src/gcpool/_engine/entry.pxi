@@ -62,7 +62,6 @@ cdef inline EndpointPool pool_of(Entry e):
 
 cdef enum:
     ANY_LEASE = 0       # for a release that names only the connection, and cannot know which acquire it ends
-    FIRST_LEASE = 1
 
 
 cdef inline bint is_idle(Entry e) noexcept:
@@ -92,11 +91,39 @@ cdef inline bint lifetime_is_over(Entry e, double now) noexcept:
     return e.expires_at <= now
 
 
+# MAX_USES. Each lease has a number. With max_uses, the first number is such that the last one overflows, which lend()
+# looks at anyway: so a lease costs the same with max_uses and without it. Then the connection's lifetime is over, and
+# its release closes it.
+
+cdef double USED_UP = -INFINITY     # Entry.expires_at of a connection that was used max_uses times
+
+
+cdef inline unsigned int following_lease(unsigned int lease_no) noexcept:
+    # The lease number skips ANY_LEASE when it overflows.
+    lease_no += 1
+    return lease_no + (lease_no == ANY_LEASE)
+
+
+cdef inline void limit_uses(Entry e, unsigned int max_uses) noexcept:
+    # The entry is new. 0: no limit.
+    e.counts_uses = max_uses > 0
+    gcp_store_uint(&e.lease_no, 0 - max_uses)
+
+
+cdef inline void use_up(Entry e) noexcept:
+    # The lease number has overflowed.
+    if e.counts_uses:
+        gcp_store_double(&e.expires_at, USED_UP)
+
+
+cdef inline bint is_used_up(Entry e) noexcept:
+    return e.expires_at == USED_UP
+
+
 cdef inline void serve(Waiter w, Entry e) noexcept:
     w.entry = e
     w.lease_no = gcp_load_uint(&e.lease_no)
-    if w.lease_no == ANY_LEASE:         # a ticket: created() is to begin its first lease
-        w.lease_no = FIRST_LEASE
+    w.is_checked = False
     w.state = SERVED
 
 

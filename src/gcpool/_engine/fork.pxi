@@ -103,6 +103,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.relief.current = 0
     core.relief.previous = 0
     memset(&core.overtaking, 0, sizeof(Overtaking))
+    memset(&core.checks, 0, sizeof(Checks))
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))

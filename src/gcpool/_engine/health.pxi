@@ -22,10 +22,13 @@ cdef bint needs_check(PoolCore core, Waiter w, double now, double interval) exce
 cdef int begin_check(PoolCore core, Waiter w) except -1:
     cdef Entry e = entry_held_by(w)
     if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&core.lock)
+        core.counters.checks += 1
         gcp_lock(&e.pool.lock)
         w.distrust_at_check = e.pool.distrust_count
         e.check_pending = True
         gcp_unlock(&e.pool.lock)
+        gcp_unlock(&core.lock)
     return 0
 
 
@@ -83,6 +86,7 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
             begin_closing(core, ep, e)
             ep.acquires -= 1
             core.counters.dead += 1
+            core.counters.checks_failed += 1
             ep.distrust_count += 1
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)

@@ -5,6 +5,7 @@ cdef int close(PoolCore core) except -1:
     gcp_lock(&core.lock)
     gcp_store_int(&core.is_closed, 1)
     gcp_unlock(&core.lock)
+    drop_pending_checks(core)
     # Endpoint pools that appear from here on stay empty, because request() refuses.
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
@@ -43,13 +44,17 @@ cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
         p = oldest_idle(&ep.core, &ep.extra)
 
 
+cdef tuple order_to_doom(object e):
+    return gcp_load_double(&(<Entry>e).expires_at), (<Entry>e).stamp
+
+
 cdef int doom_acquired(PoolCore core) except -1:
     cdef Entry e
     cdef EndpointPool ep
     cdef int count = 0
     # Sorted, because the order of the set is that of the addresses: it differs from run to run, and no failure of a
     # simulation could be repeated.
-    for e in sorted(entries_of_this_process(core), key=lambda x: (<Entry>x).expires_at):
+    for e in sorted(entries_of_this_process(core), key=order_to_doom):
         ep = e.pool
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
@@ -57,6 +62,8 @@ cdef int doom_acquired(PoolCore core) except -1:
             gcp_store_char(&e.closed_while_out, True)
             doom(core, ep, e, &core.doomed_for_caller)
             count += 1
+        elif e.state == CHECKING:       # a check that hangs: it finds the connection closed when it ends
+            doom(core, ep, e, &core.doomed_for_caller)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
     return count

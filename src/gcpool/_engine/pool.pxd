@@ -6,6 +6,7 @@ cdef class PoolCore:
     cdef Ancestor *ancestor_to_be           # [core] what a forked child needs; NULL: no connection was created
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
+    cdef Checks checks
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
@@ -23,6 +24,9 @@ cdef class PoolCore:
     cdef int total_max_size                 # [core]; read under [ep]
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
+    cdef readonly double lifetime_jitter    # never changes
+    cdef readonly unsigned int max_uses     # never changes; 0: no limit
+    cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
     cdef readonly bint collects             # never changes: a background worker closes what is due
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
@@ -48,6 +52,10 @@ cdef class PoolCore:
     cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
+    cpdef bint leave_check_to_pool(self, Waiter w, double now) except -1
+    cpdef Entry take_check(self)
+    cpdef bint begin_check_of_idle(self, Entry e) except -1
+    cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*) except -1

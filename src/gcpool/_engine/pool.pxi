@@ -21,6 +21,9 @@ cdef class PoolCore:
     :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
         returns False if it could not be told
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
+    :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
+    :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
+    :param random: called, with no lock held, for each connection; returns a number from 0 to 1
     """
 
     def __cinit__(self):
@@ -40,6 +43,9 @@ cdef class PoolCore:
         object clock=None,
         object wake_collector=None,
         object normalize=None,
+        double lifetime_jitter=0.0,
+        unsigned int max_uses=0,
+        object random=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -50,6 +56,9 @@ cdef class PoolCore:
         self.clock = clock
         self.wake_collector = wake_collector
         self.normalize = normalize
+        self.lifetime_jitter = lifetime_jitter
+        self.max_uses = max_uses
+        self.random = random
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -169,6 +178,45 @@ cdef class PoolCore:
         slot in between. If :py:meth:`doom_acquired` closed it during the check, it does not count as dead.
         """
         reject_dead(self, w)
+
+    # -- checks by the pool, in the background --------------------------------------------------------------------------
+
+    cpdef bint leave_check_to_pool(self, Waiter w, double now) except -1:
+        """Have the pool check the connection that a waiter was served. The waiter may ask again.
+
+        :return: False if nothing was done: the waiter no longer holds the connection, or the pool is closed
+        """
+        return leave_check_to_pool(self, w, now)
+
+    @property
+    def checks_to_begin(self):
+        """How many checks a worker is to begin now."""
+        return max(checks_to_begin(self), 0)
+
+    cpdef Entry take_check(self):
+        """The next entry whose connection a worker is to check, or None. The worker then calls
+        :py:meth:`end_check_by_pool`."""
+        return take_check(self)
+
+    cpdef bint begin_check_of_idle(self, Entry e) except -1:
+        """The pool begins to check a connection, if it is idle. The caller then calls :py:meth:`end_check_by_pool`."""
+        return begin_check_of_idle(self, e)
+
+    cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1:
+        """A check by the pool has ended. A connection that is alive goes to a waiter, or becomes idle where it was.
+
+        :param alive: what the check has found; None if it was cut off, so that it says nothing
+        :return: whether the connection is dead; it is doomed then, for a worker
+        """
+        return end_check_by_pool(self, e, alive is not None, alive is True, now, &self.doomed_for_worker)
+
+    def give_up_checks(self, double now):
+        """No worker can check: the connections that wait for that are checked before they are served."""
+        give_up_checks(self, now)
+
+    def idle_entries(self, object endpoint=None):
+        """The idle entries of an endpoint, or of all (None): a list for each endpoint, in the order of release."""
+        return idle_entries(self, endpoint, endpoint is None)
 
     # -- releasing ----------------------------------------------------------------------------------------------------
 
@@ -388,8 +436,8 @@ cdef class PoolCore:
 
     @property
     def left_to_workers(self):
-        """How many connections a worker is to close now."""
-        return gcp_load_int(&self.doomed_for_worker.count)
+        """How many connections a worker is to close or check now."""
+        return jobs_for_workers(self)
 
     @property
     def acquired(self):

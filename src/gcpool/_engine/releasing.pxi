@@ -183,6 +183,7 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #
 #   the pool is closed, or more connections exist than a limit
 #   allows, without those that are being closed already             CLOSE_SURPLUS: nobody gets the slot
+#   it was used max_uses times                                      CLOSE_FOR_OTHERS
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
 #   somebody waits at the endpoint                                  HAND_OVER
@@ -205,7 +206,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
     if core.is_closed or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
     if lifetime_is_over(e, now):
-        if not core.collects or somebody_waits or core.wanting_slots.used:
+        if not core.collects or is_used_up(e) or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif somebody_waits:
         if missing_relief(core) <= 0 or may_overtake(core, (<Waiter>ep.queue.head).place):
@@ -219,17 +220,23 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
 cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
     # The releases that release_fast() leaves: they may close the connection, or move it in the expiry queue.
     cdef EndpointPool ep = e.pool
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    if is_checked_out_by(e, lease_no):
+        return give_back_and_unlock(core, ep, e, now, doomed)
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    return must_be_out(core, e, lease_no)
+
+
+cdef int give_back_and_unlock(PoolCore core, EndpointPool ep, Entry e, double now, Chain *doomed) except -1:
+    # Both locks are held. The end of a release, and of a check by the pool.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef void *first
     cdef bint relief_ended
+    cdef bint checked
     cdef bint wake = False
     cdef int outcome
-    gcp_lock(&core.lock)
-    gcp_lock(&ep.lock)
-    if not is_checked_out_by(e, lease_no):
-        gcp_unlock(&ep.lock)
-        gcp_unlock(&core.lock)
-        return must_be_out(core, e, lease_no)
     first = first_waiter(core, ep)
     relief_ended = advance_relief(core, now)
     advance_overtaking(core, now)
@@ -241,11 +248,16 @@ cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doome
         count_as_relief(core, <void *>e)
     elif outcome == HAND_OVER:
         note_overtaking(core, (<Waiter>first).place)
+        checked = e.state == CHECKING and not e.check_pending
         hand_over(ep, e, <Waiter>first, now)
+        (<Waiter>first).is_checked = checked
         chain_append(&served, <Waiter>first)
         update_wants_slot(core, ep)
     else:
-        push_idle(core, ep, e, now, becomes_core(core, ep))
+        if e.state == CHECKING:
+            return_idle(core, ep, e)
+        else:
+            push_idle(core, ep, e, now, becomes_core(core, ep))
         wake = schedule_locked(&core.deadlines, e, deadline_of(core, e))
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or outcome == KEEP):

@@ -7,3 +7,5 @@ cdef struct Counters:       # all [core], since the pool was made, or began anew
     unsigned long long disposed
     unsigned long long waits
     unsigned long long timeouts
+    unsigned long long checks
+    unsigned long long checks_failed

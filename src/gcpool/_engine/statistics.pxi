@@ -1,7 +1,7 @@
 cdef dict gauges_and_counters(PoolCore core):
     cdef EndpointPool ep
     cdef Counters counters
-    cdef int size, idle = 0, acquired = 0, waiting = 0, endpoints = 0
+    cdef int size, idle = 0, acquired = 0, checking = 0, waiting = 0, endpoints = 0
     pools = endpoint_pools(core)
     gcp_lock(&core.lock)
     size = core.size
@@ -14,12 +14,14 @@ cdef dict gauges_and_counters(PoolCore core):
             counters.acquires += ep.acquires
             idle += idle_count(ep)
             acquired += out_count(ep)
+            checking += ep.counts[CHECKING]
             waiting += ep.waiting
         gcp_unlock(&ep.lock)
     return {
         'size': size,
         'idle': idle,
         'acquired': acquired,
+        'checking': checking,
         'waiting': waiting,
         'endpoints': endpoints,
         'acquires': counters.acquires,
@@ -30,6 +32,8 @@ cdef dict gauges_and_counters(PoolCore core):
         'disposed': counters.disposed,
         'waits': counters.waits,
         'timeouts': counters.timeouts,
+        'checks': counters.checks,
+        'checks_failed': counters.checks_failed,
     }
 
 
