@@ -66,6 +66,11 @@ cdef enum:          # Waiter.state
     CANCELLED
     BEING_FREED     # out of the queue; the destructor, which runs in another thread, does the rest of dequeue()
 
+# Why a connection is closed: the texts of the reasons, by their numbers.
+REASONS = (
+    '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
+)
+
 STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'checking', 'closing', 'gone')
 
 

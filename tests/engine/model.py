@@ -21,6 +21,11 @@ def hash_of(endpoint: int) -> int:
     return endpoint % 2
 
 
+REASONS = (
+    'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
+)  # fmt: skip
+
+
 class NotAcquired(Exception):
     """Released, but not in use."""
 
@@ -41,6 +46,7 @@ class Conn:
     suspect: bool = False
     check_pending: bool = False
     relief_since: int | None = None
+    reason: str = ''  # why it is closed
 
 
 @dataclass(eq=False)
@@ -93,7 +99,11 @@ class Model:
     releases: int = 0
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'), 0
+            (
+                *('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'),
+                *(f'closed_{reason}' for reason in REASONS),
+            ),
+            0,
         )
     )
 
@@ -171,29 +181,31 @@ class Model:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def doom(self, conn: Conn, for_worker: bool) -> None:
+    def doom(self, conn: Conn, reason: str, for_worker: bool) -> None:
         conn.state = 'closing'
+        conn.reason = reason
         self.doomed_of(for_worker).append([[conn]])
 
     def doom_dead(self, acq: Acq) -> None:
         """A connection found dead is closed when its acquirer has asked again, or is cancelled, and not before."""
         if acq.dead_conn is not None:
-            self.doom(acq.dead_conn, for_worker=True)
+            self.doom(acq.dead_conn, 'dead', for_worker=True)
             acq.dead_conn = None
 
-    def doom_in_any_order(self, orders: list[list[Conn]]) -> None:
+    def doom_in_any_order(self, orders: list[list[Conn]], reason: str) -> None:
         orders = [order for order in orders if order]
         for order in orders:
             for conn in order:
                 conn.state = 'closing'
+                conn.reason = reason
         if orders:
             self.doomed.append(orders)
 
-    def evict(self, limit: float, for_worker: bool) -> Conn | None:
+    def evict(self, limit: float, for_worker: bool, reason: str = '') -> Conn | None:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, for_worker)
+        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
         return first
 
     def needs_relief(self) -> bool:
@@ -279,7 +291,7 @@ class Model:
                 self.take_ticket(acq)
                 self.notified.append(acq)
                 continue
-            while self.needs_relief() and (conn := self.evict(math.inf, for_worker)):
+            while self.needs_relief() and (conn := self.evict(math.inf, for_worker, 'evicted')):
                 self.count_as_relief(conn)
             return
 
@@ -320,7 +332,7 @@ class Model:
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
                     break
-                self.doom(conn, for_worker=True)
+                self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
@@ -346,7 +358,7 @@ class Model:
         if self.closed:
             acq.state = 'nothing'
             acq.conn = None
-            self.doom(conn, for_worker=True)
+            self.doom(conn, 'pool_closed', for_worker=True)
             return False
         self.take_conn(acq, conn)
         return True
@@ -370,6 +382,7 @@ class Model:
             conn.closed_over = False
             return
         conn.state = 'closing'
+        conn.reason = 'dead'
         acq.dead_conn = conn
         self.suspect_others(conn)
         self.counters['dead'] += 1
@@ -396,7 +409,7 @@ class Model:
         assert acq.conn is not None
         return acq.conn.suspect or acq.conn.check_pending or now - acq.conn.used_at >= interval
 
-    def discard(self, acq: Acq, suspicious: bool, now: float) -> None:
+    def discard(self, acq: Acq, suspicious: bool, now: float, reason: str = 'broken') -> None:
         """Its holder reports it as unfit."""
         conn = acq.conn
         assert conn is not None
@@ -406,6 +419,7 @@ class Model:
             self.suspect_others(conn)
         relief_ended = self.pass_time(now)
         conn.state = 'closing'
+        conn.reason = reason
         conn.holder = None
         self.count_as_relief(conn)
         self.counters['broken'] += 1
@@ -447,9 +461,9 @@ class Model:
         )
         over = conn.expires_at <= now and (not self.collects or queue or wanting)
         if self.closed or beyond:
-            self.doom(conn, for_worker)
+            self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
         elif over:
-            self.doom(conn, for_worker)
+            self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
         elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now)):
             acq = queue[0]
@@ -460,7 +474,7 @@ class Model:
             self.take_conn(acq, conn)
             self.notified.append(acq)
         elif queue or self.needs_relief():
-            self.doom(conn, for_worker)
+            self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         else:
             relief_ended = True
@@ -532,6 +546,7 @@ class Model:
         conn.state = 'gone'
         self.conns.remove(conn)
         self.counters['disposed'] += 1
+        self.counters[f'closed_{conn.reason}'] += 1
         self.slot_freed(conn, by_worker)
 
     def doom_due(self, now: float, limit: int, for_worker: bool) -> int:
@@ -553,9 +568,9 @@ class Model:
             # The extra one that was unused for longest; then the core ones, which are kept longer.
             idle = self.idle(endpoint, core=False) + self.idle(endpoint, core=True)
             orders.append(idle[: max(len(self.of(endpoint)) - self.closing(endpoint) - max_size, 0)])
-        self.doom_in_any_order(orders)
+        self.doom_in_any_order(orders, 'shrunk')
         self.pass_time(now)
-        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf, for_worker=False):
+        while len(self.conns) - self.closing() > total_max_size and self.evict(math.inf, False, 'shrunk'):
             pass
         self.dispatch(for_worker=False)
 
@@ -567,12 +582,13 @@ class Model:
                 self.notified.append(acq)
         self.queues.clear()
         self.doom_in_any_order(
-            [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())]
+            [self.idle(endpoint, core=True) + self.idle(endpoint, core=False) for endpoint in sorted(self.endpoints())],
+            'pool_closed',
         )
 
     def doom_acquired(self) -> int:
         out = self.out(None)
-        self.doom_in_any_order([[conn] for conn in out])
+        self.doom_in_any_order([[conn] for conn in out], 'pool_closed')
         for conn in out:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':

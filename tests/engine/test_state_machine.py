@@ -289,8 +289,8 @@ class PoolMachine(RuleBasedStateMachine):
             self.core.end_check(pair.real.waiter)
 
     @precondition(lambda self: self.pairs('served'))
-    @rule(index=INDEX, suspicious=st.booleans(), at_once=st.booleans())
-    def discard(self, index: int, suspicious: bool, at_once: bool) -> None:
+    @rule(index=INDEX, suspicious=st.booleans(), asked=st.booleans(), at_once=st.booleans())
+    def discard(self, index: int, suspicious: bool, asked: bool, at_once: bool) -> None:
         self.step()
         pair = self.pick(index, 'served')
         conn = pair.known.conn
@@ -298,8 +298,8 @@ class PoolMachine(RuleBasedStateMachine):
         entry = pair.real.entry
         if suspicious:
             self.core.distrust_endpoint(entry)
-        self.model.discard(pair.known, suspicious, self.now)
-        assert self.core.retire(entry, self.now)
+        self.model.discard(pair.known, suspicious, self.now, 'discarded' if asked else 'broken')
+        assert self.core.retire(entry, self.now, discarded=asked)
         if at_once:
             self.dispose(conn, entry, by_worker=False)
         else:
@@ -457,6 +457,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert entry is self.entries[conn.number]
         self.disposals[conn.number] += 1
         self.model.disposed(conn, self.now, by_worker)
+        assert entry.reason == conn.reason
         self.core.disposed(entry, self.now, by_worker)
 
     # -- time ---------------------------------------------------------------------------------------------------------

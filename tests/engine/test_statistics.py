@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.engine.support import Pool
+from gcpool._core import REASONS
+from tests.engine.model import REASONS as EXPECTED_REASONS
+from tests.engine.support import Connection, Pool
 
 NOTHING = {
     'size': 0,
@@ -18,6 +20,7 @@ NOTHING = {
     'disposed': 0,
     'waits': 0,
     'timeouts': 0,
+    **{f'closed_{reason}': 0 for reason in EXPECTED_REASONS},
 }
 
 
@@ -74,9 +77,128 @@ def test_every_gauge_and_counter() -> None:
         'create_errors': 1,
         'dead': 1,
         'disposed': 1,
+        'closed_dead': 1,
         'waits': 3,
         'timeouts': 1,
     }
+
+
+def reasons(pool: Pool) -> dict[str, int]:
+    """How many connections were closed for each reason that there was."""
+    stats = pool.stats
+    counts = {name: stats[f'closed_{name}'] for name in REASONS[1:]}
+    assert sum(counts.values()) == stats['disposed']
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_the_reasons_are_those_that_are_documented() -> None:
+    assert ('', *EXPECTED_REASONS) == REASONS
+
+
+def test_a_close_that_has_not_ended_is_not_counted_and_its_reason_is_known() -> None:
+    pool = Pool(min_idle=0, idle_timeout=10.0)
+    pool.fill('a', 1)
+    pool.now = 10.0
+    assert pool.core.doom_due(pool.now, 1) == 1
+    assert reasons(pool) == {}
+    (entry,) = pool.take_doomed()
+    assert entry.reason == 'idle'
+    pool.core.disposed(entry, pool.now)
+    assert reasons(pool) == {'idle': 1}
+    assert entry.reason == 'idle'
+
+
+def test_a_connection_in_use_has_no_reason() -> None:
+    assert Pool().acquire('a').entry.reason is None
+
+
+def test_closed_at_the_end_of_their_idle_time_or_of_their_lifetime() -> None:
+    pool = Pool(min_idle=1, max_size=3, idle_timeout=10.0, max_lifetime=30.0)
+    pool.fill('a', 3)
+    pool.now = 10.0
+    assert len(pool.expire()) == 2
+    assert reasons(pool) == {'idle': 2}
+    pool.now = 30.0
+    assert len(pool.expire()) == 1
+    assert reasons(pool) == {'idle': 2, 'lifetime': 1}
+
+
+def test_an_extra_connection_of_which_both_times_are_over_was_too_old() -> None:
+    pool = Pool(min_idle=0, idle_timeout=10.0, max_lifetime=30.0)
+    pool.fill('a', 1)
+    pool.now = 40.0
+    assert pool.expire() == ['a1']
+    assert reasons(pool) == {'lifetime': 1}
+
+
+@pytest.mark.parametrize('released', [False, True])
+def test_closed_at_the_end_of_its_lifetime_by_a_release_or_an_acquire(released: bool) -> None:
+    pool = Pool(max_lifetime=30.0)
+    holder = pool.acquire('a')
+    if released:
+        pool.release(holder)
+        pool.now = 30.0
+        pool.ask('a')
+    else:
+        pool.now = 30.0
+        pool.release(holder)
+    pool.dispose()
+    assert reasons(pool) == {'lifetime': 1}
+
+
+def test_closed_because_another_endpoint_needs_the_slot() -> None:
+    pool = Pool(total_max_size=2)
+    pool.fill('a', 1)
+    holder = pool.acquire('a')
+    busy = pool.acquire('b')
+    pool.release(holder)
+    pool.kept.append(pool.ask('c'))  # evicts the idle one
+    assert pool.dispose() == ['a1']
+    pool.kept.append(pool.ask('d'))
+    pool.release(busy)  # whose slot somebody waits for
+    assert pool.dispose() == ['b1']
+    assert reasons(pool) == {'evicted': 2}
+
+
+def test_closed_because_a_limit_was_lowered() -> None:
+    pool = Pool(min_idle=0, max_size=3, total_max_size=6)
+    pool.fill('a', 2)
+    holder = pool.acquire('a')
+    pool.fill('b', 2)
+    pool.core.resize(pool.now, max_size=1)
+    assert reasons(pool) == {}
+    assert len(pool.dispose()) == 2
+    pool.core.resize(pool.now, total_max_size=0)
+    pool.dispose()
+    pool.release(holder)
+    pool.dispose()
+    assert reasons(pool) == {'shrunk': 4}
+
+
+def test_closed_with_the_pool() -> None:
+    pool = Pool()
+    returned, kept = pool.acquire_all('a', 2)
+    pool.fill('b', 1)
+    connecting = pool.ask('c')
+    pool.core.close()
+    pool.release(returned)
+    assert not pool.core.created(connecting.entry, Connection('c1'), pool.now)
+    assert pool.core.doom_acquired() == 1
+    pool.dispose()
+    assert reasons(pool) == {'pool_closed': 4}
+    pool.release(kept)
+
+
+def test_closed_as_unfit() -> None:
+    pool = Pool()
+    dead, broken, discarded = pool.acquire_all('a', 3)
+    pool.core.reject_dead(dead.waiter)
+    pool.cancel(dead)
+    assert pool.core.retire_to_doomed(broken.entry, pool.now)
+    assert pool.core.retire_to_doomed(discarded.entry, pool.now, discarded=True)
+    pool.dispose()
+    assert reasons(pool) == {'dead': 1, 'broken': 1, 'discarded': 1}
+    assert pool.count('dead', 'broken') == (1, 2)
 
 
 def test_an_acquire_is_counted_once_however_many_dead_connections_it_was_served() -> None:

@@ -518,14 +518,16 @@ cdef class World:
 
     cdef int discard(self, Acq acq, Conn conn) except -1:
         cdef bint queue = self.dice.one_in(2)
+        cdef bint asked = self.dice.one_in(2)
         cdef bint out
         if self.dice.one_in(2):
             self.core.distrust_endpoint(conn.entry)
             if not conn.closed_over:
                 self.model.suspect_others(conn.endpoint)
-        out = self.model.discard(acq, queue, self.now)
+        out = self.model.discard(acq, queue, self.now, 'discarded' if asked else 'broken')
+        retire = self.core.retire_to_doomed if queue else self.core.retire
         self.differ(
-            self.core.retire_to_doomed(conn.entry, self.now) if queue else self.core.retire(conn.entry, self.now),
+            retire(conn.entry, self.now, discarded=asked),
             out,
             'retire_to_doomed() or retire()',
         )
@@ -1017,6 +1019,7 @@ cdef class World:
             'disposed': model.disposed_count,
             'waits': model.wait_count,
             'timeouts': model.timeout_count,
+            **{'closed_' + reason: count for reason, count in model.closed_counts.items()},
         }
         stats = core.stats()
         if stats != expected:

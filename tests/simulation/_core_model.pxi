@@ -53,6 +53,7 @@ cdef class Conn:
     cdef bint check_pending
     cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
+    cdef str reason             # why it is closed
     cdef int line               # what is in one line of a batch is in order
     cdef Acq holder
     cdef object entry           # the core's record of it
@@ -103,6 +104,9 @@ cdef class Watcher:
 cdef enum:
     NO_RELIEF = -2_000_000_000
 
+REASONS = (
+    '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
+)
 STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
 ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused')
 
@@ -141,6 +145,7 @@ cdef class Model:
     cdef long long dead_count
     cdef long long broken_count
     cdef long long disposed_count
+    cdef dict closed_counts     # by reason
     cdef long long wait_count
     cdef long long timeout_count
 
@@ -153,6 +158,7 @@ cdef class Model:
         self.watchers = []
         self.told = []
         self.overtakings = {}
+        self.closed_counts = dict.fromkeys(REASONS[1:], 0)
         self.left = {}
         self.sleeps_until = INFINITY
 
@@ -282,8 +288,9 @@ cdef class Model:
 
     # -- what a question may bring about ------------------------------------------------------------------------------
 
-    cdef int doom(self, Conn conn, bint for_worker, long long batch=0, int line=0) except -1:
+    cdef int doom(self, Conn conn, str reason, bint for_worker, long long batch=0, int line=0) except -1:
         conn.state = CLOSING
+        conn.reason = reason
         conn.batch = batch
         conn.line = line
         if for_worker:
@@ -295,15 +302,15 @@ cdef class Model:
     cdef int doom_dead(self, Acq acq) except -1:
         # What it found dead is closed when it has asked again, or is cancelled, and not before.
         if acq.dead_entry is not None:
-            self.doom(acq.dead_entry, for_worker=True)
+            self.doom(acq.dead_entry, 'dead', for_worker=True)
             acq.dead_entry = None
         return 0
 
-    cdef Conn evict(self, double limit, bint for_worker):
+    cdef Conn evict(self, double limit, bint for_worker, str reason=''):
         cdef Conn first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, for_worker)
+        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
         return first
 
     cdef bint needs_relief(self) except -1:
@@ -362,7 +369,7 @@ cdef class Model:
                 return 0
             if len(self.conns) >= self.total_max_size:
                 while self.needs_relief():
-                    conn = self.evict(INFINITY, for_worker)
+                    conn = self.evict(INFINITY, for_worker, 'evicted')
                     if conn is None:
                         return 0
                     self.count_as_relief(conn)
@@ -452,7 +459,7 @@ cdef class Model:
         if head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
             while conn is not None and conn.expires_at <= now:
-                self.doom(conn, for_worker=True)
+                self.doom(conn, 'lifetime', for_worker=True)
                 doomed.append(conn)
                 conn = self.next_idle(acq.endpoint)
             if conn is not None:
@@ -484,7 +491,7 @@ cdef class Model:
             acq.state = NOTHING
             acq.conn = None
             conn.holder = None
-            self.doom(conn, for_worker=True)
+            self.doom(conn, 'pool_closed', for_worker=True)
             return False
         self.take_conn(acq, conn)
         return True
@@ -521,6 +528,7 @@ cdef class Model:
             conn.closed_over = False
             return 0
         conn.state = CLOSING
+        conn.reason = 'dead'
         acq.dead_entry = conn
         self.suspect_others(conn.endpoint)
         self.dead_count += 1
@@ -531,7 +539,7 @@ cdef class Model:
         cdef Conn conn = acq.conn
         return conn.suspect or conn.check_pending or now - conn.used_at >= interval
 
-    cdef bint discard(self, Acq acq, bint queue, double now) except -1:
+    cdef bint discard(self, Acq acq, bint queue, double now, str reason) except -1:
         # Its holder says that it is unfit: it is closed by the holder, or by whoever comes by.
         cdef Conn conn = acq.conn
         cdef bint out = not conn.closed_over
@@ -543,10 +551,11 @@ cdef class Model:
         if out:
             relief_ended = self.pass_time(now)
             conn.state = CLOSING
+            conn.reason = reason
             self.count_as_relief(conn)
             self.broken_count += 1
             if queue:
-                self.doom(conn, for_worker=False)
+                self.doom(conn, reason, for_worker=False)
             if relief_ended:
                 self.dispatch(for_worker=False)
         return out
@@ -585,10 +594,11 @@ cdef class Model:
             or self.count(endpoint, IS_ANY) - self.count(endpoint, IS_CLOSING) > self.max_size
             or len(self.conns) - self.count(ALL, IS_CLOSING) > self.total_max_size
         ):
-            self.doom(conn, for_worker)     # its slot is one too many, and for nobody
+            # Its slot is one too many, and for nobody.
+            self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
         elif conn.expires_at <= now and (not self.collects or head is not None or wanting):
             # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
-            self.doom(conn, for_worker)
+            self.doom(conn, 'lifetime', for_worker)
             self.count_as_relief(conn)
         elif (
             conn.expires_at > now
@@ -602,7 +612,7 @@ cdef class Model:
             self.take_conn(head, conn)
             self.notified.append(head)
         elif conn.expires_at > now and (head is not None or relief_missing):
-            self.doom(conn, for_worker)
+            self.doom(conn, 'evicted', for_worker)
             self.count_as_relief(conn)
         else:
             relief_ended = True
@@ -683,6 +693,7 @@ cdef class Model:
         conn.state = GONE
         self.conns.remove(conn)
         self.disposed_count += 1
+        self.closed_counts[conn.reason] += 1
         self.slot_freed(conn, by_worker)
         return 0
 
@@ -720,11 +731,11 @@ cdef class Model:
                 conn = self.first_surplus(endpoint, core_first=False)
                 if conn is None:
                     break
-                self.doom(conn, False, self.batches, endpoint)
+                self.doom(conn, 'shrunk', False, self.batches, endpoint)
         self.pass_time(now)
         while (
             len(self.conns) - self.count(ALL, IS_CLOSING) > total_max_size
-            and self.evict(INFINITY, for_worker=False) is not None
+            and self.evict(INFINITY, False, 'shrunk') is not None
         ):
             pass
         self.dispatch(for_worker=False)
@@ -745,7 +756,7 @@ cdef class Model:
                 conn = self.first_surplus(endpoint, core_first=True)
                 if conn is None:
                     break
-                self.doom(conn, False, self.batches, endpoint)
+                self.doom(conn, 'pool_closed', False, self.batches, endpoint)
         return 0
 
     cdef int doom_acquired(self) except -1:
@@ -754,7 +765,7 @@ cdef class Model:
         self.batches += 1
         for conn in self.conns:
             if IS_CHECKED_OUT >> conn.state & 1:
-                self.doom(conn, False, self.batches, conn.number)
+                self.doom(conn, 'pool_closed', False, self.batches, conn.number)
                 conn.closed_over = True
                 if conn.holder is not None and conn.holder.state == SERVED:
                     conn.holder.state = REFUSED

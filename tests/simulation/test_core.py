@@ -77,8 +77,8 @@ class ExpiresOneTooMany(Wrong):
 
 
 class LeavesTheDisposeToNobody(Wrong):
-    def retire(self, entry: Entry, now: float) -> bool:
-        self.core.retire(entry, now)
+    def retire(self, entry: Entry, now: float, discarded: bool) -> bool:
+        self.core.retire(entry, now, discarded=discarded)
         return False
 
 

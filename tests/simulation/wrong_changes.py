@@ -624,9 +624,16 @@ WRONG_CHANGES = (
     WrongChange(
         'expired-left-to-a-release',
         CORE,
-        'doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)',
-        'doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)',
+        'doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)',
+        'doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_LIFETIME)',
         'an expired connection that an acquire came upon keeps its slot until somebody releases, who closes it',
+    ),
+    WrongChange(
+        'evicted-counted-as-idle',
+        CORE,
+        'evict(core, INFINITY, doomed, BECAUSE_EVICTED)',
+        'evict(core, INFINITY, doomed, NOT_CLOSED)',
+        'the statistics say that connections were closed for want of use, while total_max_size is too small',
     ),
     WrongChange(
         'relief-of-a-second-long-past',

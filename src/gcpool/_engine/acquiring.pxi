@@ -200,7 +200,7 @@ cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcep
     # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
     cdef void *p = next_idle(ep)
     while p != NULL and lifetime_is_over(<Entry>p, now):
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, lifetime_reason(<Entry>p))
         p = next_idle(ep)
 
 
@@ -249,7 +249,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         if served:
             lend(ep, ticket)
         else:
-            doom(core, ep, ticket, &core.doomed_for_worker)
+            doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     if outcome == NO_MEMORY:
@@ -280,7 +280,7 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
-        doom(core, ep, ticket, &core.doomed_for_worker)
+        doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
         gcp_unlock(&ep.lock)
         dispatch(core, &core.doomed_for_worker, &served)

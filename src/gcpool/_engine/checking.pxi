@@ -120,7 +120,7 @@ cdef int doom_checked_and_unlock(PoolCore core, EndpointPool ep, Entry e, double
     # Both locks are held.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended = advance_relief(core, now)
-    begin_closing(core, ep, e)
+    begin_closing(core, ep, e, BECAUSE_DEAD)
     core.counters.dead += 1
     ep.distrust_count += 1
     count_as_relief(core, <void *>e)
@@ -172,7 +172,7 @@ cdef void drop_pending_checks(PoolCore core) noexcept:
     while p != NULL:
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
-        doom(core, ep, <Entry>p, &core.doomed_for_caller)
+        doom(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
         p = chain_take_entry(&core.checks.pending)
     gcp_unlock(&core.lock)

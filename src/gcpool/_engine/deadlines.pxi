@@ -72,8 +72,9 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
     return NULL
 
 
-cdef void *evict(PoolCore core, double limit, Chain *doomed) noexcept:
+cdef void *evict(PoolCore core, double limit, Chain *doomed, int reason) noexcept:
     # Only core.lock is held. Dooms the idle connection whose deadline comes first, if that is not after `limit`.
+    # NOT_CLOSED for a reason: because of the deadline, which is the end of its idle time or of its lifetime.
     cdef void *p = first_due_locked(core, limit)
     cdef EndpointPool ep
     if p == NULL:
@@ -81,7 +82,9 @@ cdef void *evict(PoolCore core, double limit, Chain *doomed) noexcept:
         return NULL
     ep = (<Entry>p).pool
     unschedule_locked(&core.deadlines, <Entry>p)
-    doom_idle(core, ep, <Entry>p, doomed)
+    if reason == NOT_CLOSED:
+        reason = lifetime_reason(<Entry>p) if lifetime_is_over(<Entry>p, limit) else BECAUSE_IDLE
+    doom_idle(core, ep, <Entry>p, doomed, reason)
     gcp_unlock(&ep.lock)
     return p
 
@@ -121,7 +124,7 @@ cdef int doom_due(PoolCore core, double now, int limit, Chain *doomed) except -1
             size >>= 1
             limit += 1
     while found < limit:
-        p = evict(core, now, doomed)
+        p = evict(core, now, doomed, NOT_CLOSED)
         if p == NULL:
             break
         count_as_relief(core, p)

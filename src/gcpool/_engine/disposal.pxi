@@ -16,16 +16,16 @@ cdef inline bint has_doomed(PoolCore core) noexcept:
     return doomed_count(core) != 0
 
 
-cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
+cdef inline void doom(PoolCore core, EndpointPool ep, Entry e, Chain *doomed, int reason) noexcept:
     # Both locks are held.
-    begin_closing(core, ep, e)
+    begin_closing(core, ep, e, reason)
     chain_append(doomed, e)
 
 
-cdef inline void doom_idle(PoolCore core, EndpointPool ep, Entry e, Chain *doomed) noexcept:
+cdef inline void doom_idle(PoolCore core, EndpointPool ep, Entry e, Chain *doomed, int reason) noexcept:
     # Both locks are held.
     unlink_idle(ep, e)
-    doom(core, ep, e, doomed)
+    doom(core, ep, e, doomed, reason)
 
 
 cdef inline void doom_dead(PoolCore core, Waiter w) noexcept:
@@ -90,6 +90,7 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     unschedule_locked(&core.deadlines, e)
     free_slot(core, ep, e)
     core.counters.disposed += 1
+    core.counters.closed[<int>e.reason] += 1
     if not keep:
         forget_connection(&core.directory, e)
     gcp_unlock(&ep.lock)

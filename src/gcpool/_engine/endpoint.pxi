@@ -36,8 +36,9 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
     gcp_store_int(&core.size, core.size - 1)
 
 
-cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e) noexcept:
+cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reason) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
+    gcp_store_char(&e.reason, reason)
     move(ep, e, e.state, CLOSING)
     core.closing += 1
 

@@ -17,6 +17,6 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
     cdef char is_relief                     # [core] its close counts as relief, in the epoch relief_epoch
     cdef char waiter_will_expire_relief     # [core] the waiter that had it doomed calls expire_relief() in time
-    cdef char counts_uses                   # never changes: the last of max_uses leases has the number that overflows
     cdef char was_core                      # [ep] while the state is CHECKING: whether it was idle core before
+    cdef char reason                        # [core] why it is closed; set when it is doomed
     cdef int relief_epoch                   # [core] Relief.epoch when the entry was doomed

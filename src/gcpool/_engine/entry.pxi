@@ -27,12 +27,18 @@ cdef class Entry(HeapMember):
 
     @property
     def state_name(self):
-        """One of creating, idle, acquired, releasing, closing, gone."""
+        """One of creating, idle, acquired, releasing, checking, closing, gone."""
         return STATES[gcp_load_char(&self.state)]
 
     @property
+    def reason(self):
+        """Why the connection is closed: a text such as ``idle``, one of ``REASONS``. None before it is doomed."""
+        cdef int reason = gcp_load_char(&self.reason)
+        return None if reason == NOT_CLOSED else REASONS[reason]
+
+    @property
     def lease_no(self):
-        """How often the connection was acquired."""
+        """The number of the last acquire of the connection. They count from 1 on, with ``max_uses`` from another number."""
         return gcp_load_uint(&self.lease_no)
 
     @property
@@ -105,19 +111,22 @@ cdef inline unsigned int following_lease(unsigned int lease_no) noexcept:
 
 
 cdef inline void limit_uses(Entry e, unsigned int max_uses) noexcept:
-    # The entry is new. 0: no limit.
-    e.counts_uses = max_uses > 0
+    # The entry is new. 0: no limit but that of the numbers.
     gcp_store_uint(&e.lease_no, 0 - max_uses)
 
 
 cdef inline void use_up(Entry e) noexcept:
-    # The lease number has overflowed.
-    if e.counts_uses:
-        gcp_store_double(&e.expires_at, USED_UP)
+    # The lease number has overflowed. Without max_uses, too: a lease that was dropped long ago must not have the same.
+    gcp_store_double(&e.expires_at, USED_UP)
 
 
 cdef inline bint is_used_up(Entry e) noexcept:
     return e.expires_at == USED_UP
+
+
+cdef inline int lifetime_reason(Entry e) noexcept:
+    # Why a connection is closed whose lifetime is over.
+    return BECAUSE_MAX_USES if is_used_up(e) else BECAUSE_LIFETIME
 
 
 cdef inline void serve(Waiter w, Entry e) noexcept:

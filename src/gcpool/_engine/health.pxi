@@ -83,7 +83,7 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
         gcp_lock(&ep.lock)
         held = is_acquired_by(e, w.lease_no)
         if held:
-            begin_closing(core, ep, e)
+            begin_closing(core, ep, e, BECAUSE_DEAD)
             ep.acquires -= 1
             core.counters.dead += 1
             core.counters.checks_failed += 1
@@ -99,7 +99,9 @@ cdef int reject_dead(PoolCore core, Waiter w) except -1:
     return 0
 
 
-cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
+cdef bint retire(
+    PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no, int reason
+) except -1:
     # Takes a checked-out connection out of use for good. Without a chain the caller closes it.
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
@@ -111,7 +113,7 @@ cdef bint retire(PoolCore core, Entry e, double now, Chain *doomed, unsigned int
     gcp_lock(&ep.lock)
     out = is_checked_out_by(e, lease_no)
     if out:
-        begin_closing(core, ep, e)
+        begin_closing(core, ep, e, reason)
         core.counters.broken += 1
         relief_ended = advance_relief(core, now)
         count_as_relief(core, <void *>e)

@@ -40,7 +40,7 @@ cdef void doom_all_idle(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held.
     cdef void *p = oldest_idle(&ep.core, &ep.extra)
     while p != NULL:
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         p = oldest_idle(&ep.core, &ep.extra)
 
 
@@ -60,10 +60,10 @@ cdef int doom_acquired(PoolCore core) except -1:
         gcp_lock(&ep.lock)
         if is_checked_out(e):
             gcp_store_char(&e.closed_while_out, True)
-            doom(core, ep, e, &core.doomed_for_caller)
+            doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
             count += 1
         elif e.state == CHECKING:       # a check that hangs: it finds the connection closed when it ends
-            doom(core, ep, e, &core.doomed_for_caller)
+            doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
     return count
@@ -84,7 +84,7 @@ cdef int resize(PoolCore core, double now, int min_idle, int max_size, int total
         gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
     advance_relief(core, now)
-    while exceeds_total_max_size(core) and evict(core, INFINITY, &core.doomed_for_caller) != NULL:
+    while exceeds_total_max_size(core) and evict(core, INFINITY, &core.doomed_for_caller, BECAUSE_SHRUNK) != NULL:
         pass
     dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
@@ -111,5 +111,5 @@ cdef void doom_surplus(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. Dooms the idle connections beyond max_size, the extra ones first.
     cdef void *p = oldest_idle(&ep.extra, &ep.core)
     while p != NULL and exceeds_max_size(core, ep):
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_SHRUNK)
         p = oldest_idle(&ep.extra, &ep.core)

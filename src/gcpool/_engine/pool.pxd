@@ -58,5 +58,5 @@ cdef class PoolCore:
     cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
-    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*) except -1
-    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*) except -1
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1
+    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1

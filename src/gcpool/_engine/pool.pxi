@@ -247,23 +247,28 @@ cdef class PoolCore:
         """Whether a connection is still checked out: not if :py:meth:`doom_acquired` closed it, or after a fork."""
         return still_checked_out(self, e, lease_no)
 
-    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
+    cpdef bint retire(self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False) except -1:
         """Take a checked-out connection that is unfit out of use for good.
 
         :param lease_no: of the acquire that this ends, if that is known
+        :param discarded: whether somebody asked for that; if not, the connection is broken
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
             closed it, or after a fork)
         """
-        return retire(self, e, now, NULL, lease_no)
+        return retire(self, e, now, NULL, lease_no, BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN)
 
-    cpdef bint retire_to_doomed(self, Entry e, double now, unsigned int lease_no=ANY_LEASE) except -1:
+    cpdef bint retire_to_doomed(
+        self, Entry e, double now, unsigned int lease_no=ANY_LEASE, bint discarded=False
+    ) except -1:
         """Take a checked-out connection out of use for good and doom it: the next release closes it, or the caller.
 
+        :param discarded: as for :py:meth:`retire`
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether it was doomed
         """
-        return retire(self, e, now, &self.doomed_for_caller, lease_no)
+        cdef int reason = BECAUSE_DISCARDED if discarded else BECAUSE_BROKEN
+        return retire(self, e, now, &self.doomed_for_caller, lease_no, reason)
 
     def distrust_endpoint(self, Entry e not None, unsigned int lease_no=ANY_LEASE):
         """A connection broke while in use: the endpoint's connections that are not seen alive after that are suspect.

@@ -242,9 +242,9 @@ cdef int give_back_and_unlock(PoolCore core, EndpointPool ep, Entry e, double no
     advance_overtaking(core, now)
     outcome = decide_release(core, ep, e, now)
     if outcome == CLOSE_SURPLUS:
-        doom(core, ep, e, doomed)
+        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
     elif outcome == CLOSE_FOR_OTHERS:
-        doom(core, ep, e, doomed)
+        doom(core, ep, e, doomed, lifetime_reason(e) if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
     elif outcome == HAND_OVER:
         note_overtaking(core, (<Waiter>first).place)

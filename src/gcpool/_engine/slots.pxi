@@ -83,7 +83,7 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
             gcp_unlock(&ep.lock)
             # One close per endpoint that wants a slot is enough for now: when a close ends, this is called again.
             while missing_relief(core) > 0:
-                p = evict(core, INFINITY, doomed)
+                p = evict(core, INFINITY, doomed, BECAUSE_EVICTED)
                 if p == NULL:
                     break
                 count_as_relief(core, p)

@@ -1,7 +1,7 @@
 cdef dict gauges_and_counters(PoolCore core):
     cdef EndpointPool ep
     cdef Counters counters
-    cdef int size, idle = 0, acquired = 0, checking = 0, waiting = 0, endpoints = 0
+    cdef int reason, size, idle = 0, acquired = 0, checking = 0, waiting = 0, endpoints = 0
     pools = endpoint_pools(core)
     gcp_lock(&core.lock)
     size = core.size
@@ -17,7 +17,7 @@ cdef dict gauges_and_counters(PoolCore core):
             checking += ep.counts[CHECKING]
             waiting += ep.waiting
         gcp_unlock(&ep.lock)
-    return {
+    stats = {
         'size': size,
         'idle': idle,
         'acquired': acquired,
@@ -35,6 +35,9 @@ cdef dict gauges_and_counters(PoolCore core):
         'checks': counters.checks,
         'checks_failed': counters.checks_failed,
     }
+    for reason in range(1, REASON_COUNT):
+        stats['closed_' + REASONS[reason]] = counters.closed[reason]
+    return stats
 
 
 cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -1:

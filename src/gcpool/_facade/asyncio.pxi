@@ -263,7 +263,7 @@ cdef class AsyncPool(PoolFacade):
             return False
         if broken:
             self._core.distrust_endpoint(e, lease.lease_no)
-        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no)
+        retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no, not broken)
         lease.entry = None
         return retired
 

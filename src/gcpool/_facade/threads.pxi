@@ -239,7 +239,7 @@ cdef class SyncPool(PoolFacade):
             try:
                 self._manager.on_release(e.pool.endpoint, e.conn_)
             except DiscardConnection as exc:
-                core.retire_to_doomed(e, read_clock(core), lease_no)
+                core.retire_to_doomed(e, read_clock(core), lease_no, True)
                 try:
                     log.info('on_release asked to close a connection to %r: %s', e.pool.endpoint, exc)
                 finally:
