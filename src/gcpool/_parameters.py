@@ -3,12 +3,13 @@
 import operator
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ._core import ENDLESS, PoolCore, checked_seconds
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
+    'NO_ENDPOINT',
     'Hooks',
     'check_acquired',
     'check_check_parameters',
@@ -48,12 +49,25 @@ def _check_count(name: str, value: Any, minimum: int) -> int:
     return count
 
 
+class _NoEndpoint:
+    """The type of :py:data:`NO_ENDPOINT`."""
+
+    def __repr__(self) -> str:
+        return 'NO_ENDPOINT'
+
+
+#: Stands for the default endpoint of a manager that has none: None is an endpoint as any other.
+NO_ENDPOINT: Final = _NoEndpoint()
+
+
 class Hooks:
     """Which of the optional methods a manager overrides. Found out once, so that the others cost nothing.
 
     :param manager: the connection manager
     :param base: the base class whose methods do nothing
-    :raises TypeError: when a hook is no method, or ``normalize`` a coroutine function
+    :raises TypeError: when a hook is no method, or one that is plain in both runtimes (``normalize``, ``is_refusal``,
+        ``describe_endpoint``) a coroutine function; when ``broken_on_cancel`` is no bool, or ``default_endpoint`` is
+        not hashable
     """
 
     NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'on_connection_dead', 'is_broken')
@@ -62,13 +76,46 @@ class Hooks:
         self.checks, self.acquire, self.release, self.dead, self.broken = (
             self._has(manager, base, name) for name in self.NAMES
         )
-        self.normalize: Callable[[Any], Any] | None = None
-        if self._has(manager, base, 'normalize') and not _is_made_up(manager, 'normalize'):
-            if _is_coroutine_function(manager.normalize):
-                raise TypeError(
-                    f'normalize() of connection_manager {manager!r} is a coroutine function: expected a plain one'
-                )
-            self.normalize = manager.normalize
+        self.normalize: Callable[[Any], Any] | None = self._plain(manager, base, 'normalize')
+        #: ``is_refusal(endpoint, exc)``, if the manager overrides it.
+        self.refusal: Callable[[Any, BaseException], bool] | None = self._plain(manager, base, 'is_refusal')
+        #: ``describe_endpoint(endpoint)``, if the manager overrides it.
+        self.describe: Callable[[Any], object] | None = self._plain(manager, base, 'describe_endpoint')
+        self.broken_on_cancel: bool = self._is_broken_on_cancel(manager)
+        #: The endpoint of those who name none; :py:data:`NO_ENDPOINT` if the manager has none.
+        self.default_endpoint: Any = self._default_endpoint(manager)
+
+    @classmethod
+    def _plain(cls, manager: Any, base: type, name: str) -> Callable[..., Any] | None:
+        if not cls._has(manager, base, name) or _is_made_up(manager, name):
+            return None
+        method: Callable[..., Any] = getattr(manager, name)
+        if _is_coroutine_function(method):
+            raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: expected a plain one')
+        return method
+
+    @staticmethod
+    def _is_broken_on_cancel(manager: Any) -> bool:
+        value = getattr(manager, 'broken_on_cancel', False)
+        if isinstance(value, bool):
+            return value
+        if _is_made_up(manager, 'broken_on_cancel'):
+            return False
+        raise TypeError(f'connection_manager.broken_on_cancel is {value!r}: expected a bool')
+
+    @staticmethod
+    def _default_endpoint(manager: Any) -> Any:
+        endpoint = getattr(manager, 'default_endpoint', NO_ENDPOINT)
+        if endpoint is NO_ENDPOINT or _is_made_up(manager, 'default_endpoint'):
+            return NO_ENDPOINT
+        try:
+            hash(endpoint)
+        except TypeError:
+            # Not quoted, because it may hold a password.
+            raise TypeError(
+                f'connection_manager.default_endpoint is a {type(endpoint).__name__}: expected a hashable endpoint'
+            ) from None
+        return endpoint
 
     @staticmethod
     def _has(manager: object, base: type, name: str) -> bool:
@@ -112,8 +159,8 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
 
 
 def _is_made_up(manager: object, name: str) -> bool:
-    # Whether a mock has made the method up. A mock has every method, and its normalize() returns the same object for
-    # all endpoints, so that they would count as one.
+    # Whether a mock has made the attribute up. A mock has every one: its normalize() returns the same object for all
+    # endpoints, so that they would count as one, and to its is_refusal() every error is a refusal.
     mock = sys.modules.get('unittest.mock')
     if mock is None:
         return False

@@ -3,6 +3,10 @@
 A manager creates, checks and closes connections, and its hooks are called when something happens to them. It holds no
 pool state and may serve several pools. Only ``create`` and ``dispose`` are required. A hook that is not overridden
 costs nothing: the pool finds out once, when it is built.
+
+A manager may also define an attribute ``default_endpoint``: the endpoint of those who name none. The base classes only
+declare it, so a manager that does not set it has none, and its users name an endpoint each time. It is read once, when
+a pool is built.
 """
 
 import abc
@@ -21,6 +25,14 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     The pool holds no lock while it calls a method. It calls them in the thread that acquires or releases; only
     ``dispose`` is also called in threads of the pool, which close connections for acquires and for the collector.
     """
+
+    #: The endpoint of those who name none. Only declared here: a manager that does not set it has none.
+    default_endpoint: EndpointT
+
+    #: Whether a connection is unfit after a block that cancellation or KeyboardInterrupt ended, whatever ``is_broken``
+    #: says. For protocols in which a reply may then be outstanding, and the driver does not know it. A bool, read once,
+    #: when a pool is built.
+    broken_on_cancel: bool = False
 
     @abc.abstractmethod
     def create(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
@@ -57,6 +69,32 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param endpoint: where to connect, as the pool's user writes it; any hashable
         :return: the same hashable for all spellings of an endpoint, and that value unchanged when given it. The caller
             gets a TypeError if this returns None for an endpoint that is not None, or something unhashable.
+        """
+        return endpoint
+
+    def is_refusal(self, endpoint: EndpointT, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has no connection left: it works, but it is full.
+
+        A pool can wait then for one of its connections to come back, where for any other error a wait is of no use.
+        Called, with no lock held, with what ``create`` raised. Look at the
+        error alone, and do not ask the server.
+
+        :param endpoint: where ``create`` was to connect
+        :param exc: what ``create`` raised
+        :return: True for a limit on connections (of the server, a database or a user). If this raises, the pool logs it
+            and takes it for False.
+        """
+        return False
+
+    def describe_endpoint(self, endpoint: EndpointT) -> object:
+        """Return what messages, log records and events show in place of an endpoint.
+
+        For endpoints that are long, or that hold a password. Called, with no
+        lock held, when such a text is made, so that it costs nothing else. Do not ask a server.
+
+        :param endpoint: as ``normalize`` returned it
+        :return: anything that can be printed: its ``repr`` is shown, as that of the endpoint would be. If this raises,
+            the class of the endpoint is shown, and never the endpoint itself.
         """
         return endpoint
 
@@ -118,6 +156,14 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     With ``acquire(timeout=0)`` it cancels ``create`` and ``check_aliveness`` at their first wait.
     """
 
+    #: The endpoint of those who name none. Only declared here: a manager that does not set it has none.
+    default_endpoint: EndpointT
+
+    #: Whether a connection is unfit after a block that cancellation or KeyboardInterrupt ended, whatever ``is_broken``
+    #: says. For protocols in which a reply may then be outstanding, and the driver does not know it. A bool, read once,
+    #: when a pool is built.
+    broken_on_cancel: bool = False
+
     @abc.abstractmethod
     async def create(self, endpoint: EndpointT) -> ConnectionT:
         """Connect to ``endpoint``.
@@ -152,6 +198,32 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :param endpoint: where to connect, as the pool's user writes it; any hashable
         :return: the same hashable for all spellings of an endpoint, and that value unchanged when given it. The caller
             gets a TypeError if this returns None for an endpoint that is not None, or something unhashable.
+        """
+        return endpoint
+
+    def is_refusal(self, endpoint: EndpointT, exc: BaseException) -> bool:
+        """Tell whether a connect failed because the server has no connection left: it works, but it is full.
+
+        A pool can wait then for one of its connections to come back, where for any other error a wait is of no use.
+        Not a coroutine. Called, with no lock held, with what ``create`` raised. Look at the
+        error alone, and do not ask the server.
+
+        :param endpoint: where ``create`` was to connect
+        :param exc: what ``create`` raised
+        :return: True for a limit on connections (of the server, a database or a user). If this raises, the pool logs it
+            and takes it for False.
+        """
+        return False
+
+    def describe_endpoint(self, endpoint: EndpointT) -> object:
+        """Return what messages, log records and events show in place of an endpoint.
+
+        For endpoints that are long, or that hold a password. Not a coroutine. Called, with no
+        lock held, when such a text is made, so that it costs nothing else. Do not ask a server.
+
+        :param endpoint: as ``normalize`` returned it
+        :return: anything that can be printed: its ``repr`` is shown, as that of the endpoint would be. If this raises,
+            the class of the endpoint is shown, and never the endpoint itself.
         """
         return endpoint
 
