@@ -28,6 +28,7 @@ cimport cython
 from numbers import Real
 from types import CoroutineType
 
+from gcpool._answers import check_answer, refuse_connection
 from gcpool._coroutines import acquired, not_released, released
 from gcpool.exceptions import (
     ConnectionNotAcquired,
@@ -149,7 +150,8 @@ include "_facade/asyncio_context.pxi"
 include "_facade/manager_call.pxi"
 # What a task awaits: the rest of a release.
 include "_facade/release_coroutine.pxi"
-# What the pool's own tasks run: the closes.
+# What the pool's own tasks run: the closes, and the checks.
 include "_facade/disposal_tasks.pxi"
+include "_facade/check_tasks.pxi"
 # What a task awaits: to be served.
 include "_facade/signal.pxi"

@@ -3,6 +3,7 @@
 import operator
 import sys
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Final
 
 from ._core import ENDLESS, PoolCore, checked_seconds
@@ -35,14 +36,23 @@ def _limit(seconds: float | None) -> float | None:
     return None if seconds is None or seconds >= ENDLESS else seconds
 
 
-def _check_count(name: str, value: Any, minimum: int) -> int:
+def check_fraction(name: str, value: object) -> float:
+    """Check a part of something, from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f'{name}={value!r}: expected a fraction from 0 to 1 as a float, got {type(value).__name__}')
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name}={value!r}: expected a fraction from 0 to 1')
+    return float(value)
+
+
+def _check_count(name: str, value: Any, minimum: int, of_what: str = 'connections') -> int:
     if isinstance(value, bool):
-        raise TypeError(f'{name}={value!r}: expected a number of connections as an int, got bool')
+        raise TypeError(f'{name}={value!r}: expected a number of {of_what} as an int, got bool')
     try:
         count = operator.index(value)
     except TypeError:
         raise TypeError(
-            f'{name}={value!r}: expected a number of connections as an int, got {type(value).__name__}'
+            f'{name}={value!r}: expected a number of {of_what} as an int, got {type(value).__name__}'
         ) from None
     if not minimum <= count <= MAX_SIZE:
         raise ValueError(f'{name}={value!r}: expected {minimum} or more, and at most {MAX_SIZE}')
@@ -207,6 +217,9 @@ def make_core(
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
+    lifetime_jitter: float,
+    max_uses: int,
+    random: Callable[[], float] | None,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -226,8 +239,24 @@ def make_core(
         raise ValueError(
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
+    lifetime_jitter = check_fraction('lifetime_jitter', lifetime_jitter)
+    max_uses = _check_count('max_uses', max_uses, 0, 'uses')
+    if random is None and lifetime_jitter:
+        # Takes some milliseconds to import.
+        from random import random
     return PoolCore(
-        min_idle, max_size, total_max_size, idle_timeout, max_lifetime, collects, clock, wake_collector, normalize
+        min_idle,
+        max_size,
+        total_max_size,
+        idle_timeout,
+        max_lifetime,
+        collects,
+        clock,
+        wake_collector,
+        normalize,
+        lifetime_jitter,
+        max_uses,
+        random,
     )
 
 

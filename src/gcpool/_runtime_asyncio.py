@@ -12,6 +12,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from ._checks_asyncio import AsyncChecks
 from ._contexts_asyncio import AsyncContexts
 from ._core import (
     LEAST_DISPOSE_TIME,
@@ -27,7 +28,7 @@ from ._core import (
     load_asyncio,
     logger,
 )
-from ._disposals_asyncio import DEAD_HOOK_TASK, AsyncDisposals, set_limit, spawn, timeout_scope
+from ._disposals_asyncio import DEAD_HOOK_TASK, set_limit, spawn, timeout_scope
 from ._time_limits import seconds
 from ._workers.relief_timer import ReliefTimer
 from .exceptions import DiscardConnection, PoolTimeout
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
         def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
 
 
-class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generic[EndpointT, ConnectionT]):
+class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncChecks, Generic[EndpointT, ConnectionT]):
     """The asyncio half of what a pool does besides deciding."""
 
     # In a slot, because the interpreter reads such an attribute fastest.
@@ -138,7 +139,8 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         entry = lease.held
         await self._judge(entry, exc)
         if entry.is_broken:
-            await self._discard(lease)
+            # A coroutine that is closed cannot await anything.
+            await self._discard(lease, waits=not isinstance(exc, GeneratorExit))
         elif self._hooks_release and lease.is_checked_out:
             await self._finish_release(lease)
         elif self._finish_in_core(lease):
@@ -150,7 +152,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         if remaining is not None:
             await remaining
 
-    async def _discard(self, lease: Lease) -> None:
+    async def _discard(self, lease: Lease, waits: bool = True) -> None:
         """Have a broken connection closed.
 
         Its user waits for that for at most LEAST_DISPOSE_TIME; then the pool's tasks go on. Otherwise a server that no
@@ -162,7 +164,13 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
             return
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
-        if self._hooks_dead:
+        loop = self._bound_loop
+        if not waits:
+            if self._hooks_dead and loop is not None and not loop.is_closed():
+                hook = spawn(loop, Lane(partial(self._tell_dead, entry)), DEAD_HOOK_TASK)
+                self._tasks.add(hook)
+                hook.add_done_callback(self._tasks.discard)
+        elif self._hooks_dead:
             hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), DEAD_HOOK_TASK)
             self._tasks.add(hook)
             hook.add_done_callback(self._tasks.discard)
@@ -248,13 +256,13 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
         limit = self._check_timeout
         self._expect_awaitable(call, 'check_aliveness')
         if limit is None or (deadline is not None and deadline <= core.now() + limit):
-            alive = bool(await self._bounded(call, deadline, timeout, 'check_aliveness', endpoint))
+            alive = self._is_alive(await self._bounded(call, deadline, timeout, 'check_aliveness', endpoint))
         else:
             scope = timeout_scope(None)
             try:
                 async with scope:
                     set_limit(scope, limit)
-                    alive = bool(await call)
+                    alive = self._is_alive(await call)
                 # A check that swallows its cancellation and returns has not answered in time either.
                 alive = alive and not scope.expired()
             except (TimeoutError, asyncio.TimeoutError):
@@ -262,6 +270,7 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncDisposals, Generi
                     raise
                 logger.info('a check of a connection to %r took longer than %s', endpoint, seconds(limit))
                 alive = False
+            waiter.check_timed_out = scope.expired()
         if alive:
             core.end_check(waiter)
         return alive

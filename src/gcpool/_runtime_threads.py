@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
-from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter, logger
+from ._core import LEAST_DISPOSE_TIME, Entry, SyncPool, Waiter, logger
 from ._workers import before_fork
 from ._workers.closers import SyncClosers
 from .managers import ConnectionT, EndpointT
@@ -99,6 +99,14 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
 
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         return self._check_within(waiter, self._left(deadline))
+
+    def _check_groups(self, groups: list[list[Entry]]) -> int:
+        """Check idle connections, one after the other. Returns how many were dead, and are closed."""
+        return sum(self._check_idle(entry) for group in groups for entry in group)
+
+    def _end_checks(self) -> None:
+        # A check in a thread cannot be cut off.
+        pass
 
     def _dispose_due(self) -> None:
         self._begin_disposals()

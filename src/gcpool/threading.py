@@ -51,7 +51,11 @@ class ConnectionPool(
         for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
-        the time that the acquire has left; when that expires, the acquire ends.
+        the time that the acquire has left; when that expires, the acquire ends. An acquire waits so long once: after
+        that the pool checks the endpoint's other connections in the background, and the acquire connects.
+    :param lifetime_jitter: by which part of ``max_lifetime``, 0 to 1, a connection's lifetime is shorter at most. Drawn
+        once for each connection, so that connections created together are not closed together.
+    :param max_uses: how often a connection is acquired before it is closed, when it is returned; 0 for no limit
     :raises TypeError: when a parameter has a wrong type, or the manager is for the other runtime
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
@@ -71,7 +75,10 @@ class ConnectionPool(
         dispose_timeout: float | None = None,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        lifetime_jitter: float = 0.0,
+        max_uses: int = 0,
         _clock: Callable[[], float] | None = None,
+        _random: Callable[[], float] | None = None,
     ):
         check_manager(connection_manager, asynchronous=SyncRuntime.asynchronous)
         acquire_timeout, dispose_timeout, dispose_batch_size = check_facade_parameters(
@@ -90,6 +97,9 @@ class ConnectionPool(
             wake_collector=None if collector is None else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
+            lifetime_jitter=lifetime_jitter,
+            max_uses=max_uses,
+            random=_random,
         )
         super().__init__(
             core,
@@ -101,7 +111,8 @@ class ConnectionPool(
             hooks_acquire=hooks.acquire,
             hooks_release=hooks.release,
             hooks_dead=hooks.dead,
-            hooks_broken=hooks.broken,
+            judges=hooks.broken,
+            broken_on_cancel=hooks.broken_on_cancel,
             check_interval=check_interval,
             check_timeout=check_timeout,
         )
@@ -121,6 +132,27 @@ class ConnectionPool(
         """
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
+
+    def check(self, endpoint: EndpointT | None = None) -> int:
+        """Check the connections that are idle now, and close the dead ones.
+
+        Of each endpoint one at a time, so that the others stay available. A check is no use of the connection, and may
+        take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are logged. On threads, this checks
+        in the calling thread; on asyncio, in tasks of the pool.
+
+        :param endpoint: whose connections are checked; None for those of all endpoints
+        :return: how many connections were dead, and are closed
+        :raises TypeError: when the manager has no ``check_aliveness``, or ``endpoint`` is not hashable
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        self._check_loop()
+        if not self._checks:
+            raise TypeError(f'connection_manager {self._manager!r} has no check_aliveness(): there is nothing to check')
+        if core.closed:
+            raise ConnectionPoolClosedError('the pool is closed: no connection can be checked')
+        return self._check_groups(core.idle_entries(endpoint))
 
     def close(self, timeout: float | None = None) -> int:
         """Close the pool: refuse new acquires, end the waiting ones, close every connection.
@@ -145,6 +177,7 @@ class ConnectionPool(
         waiter = Waiter(None)
         signal = self._arm(waiter)
         core.close()
+        self._end_checks()
         if self._collector is not None:
             self._collector.stop()
         self._dispose_doomed(deadline)
@@ -191,7 +224,14 @@ class ConnectionPool(
                     )
                 logger.debug('connection to %r created', endpoint)
                 break
-            if not self._must_check(waiter) or self._check(waiter, deadline, timeout):
+            found_dead = False
+            if not self._must_check(waiter):
+                break
+            # One check_timeout is enough. After that the pool checks what this acquire is served, in the background,
+            # while it goes on to the next connection, or connects in the place of the dead one.
+            if waiter.check_timed_out and core.leave_check_to_pool(waiter, core.now()):
+                continue
+            if self._check(waiter, deadline, timeout):
                 break
             found_dead = True
         if self._hooks_acquire and core.still_holds(waiter):

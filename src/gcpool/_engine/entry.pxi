@@ -1,6 +1,12 @@
 cdef object NOTHING = type('_Nothing', (), {'__slots__': ()})()     # stands in a ticket: even None may be a connection
 
 
+cdef enum:      # Entry.broken
+    SOUND
+    BROKEN      # the connection broke, and others of the endpoint may have
+    CUT_OFF     # its use was cut off: it may be in any state
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class Entry(HeapMember):
@@ -48,7 +54,11 @@ cdef class Entry(HeapMember):
 
     def break_(self):
         """Have the next release close the connection. Called by the holder."""
-        gcp_store_char(&self.broken, True)
+        gcp_store_char(&self.broken, BROKEN)
+
+    def mark_cut_off(self):
+        """As :py:meth:`break_`, but it says nothing about the endpoint's other connections. Called by the holder."""
+        gcp_store_char(&self.broken, CUT_OFF)
 
     def mark_sound(self):
         """Undo :py:meth:`break_`. Called by the holder."""

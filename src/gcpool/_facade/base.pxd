@@ -8,12 +8,15 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_acquire
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
-    cdef readonly bint _hooks_broken
+    cdef readonly bint _hooks_broken        # a block that raises may break the connection: _judge() tells
+    cdef readonly bint _judges              # the manager has is_broken()
+    cdef readonly bint _broken_on_cancel
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
     cdef bint checks_always                 # each connection is checked before it is served
     cdef bint asks_before_use               # a ready connection takes a check, or a hook
     cdef readonly object _check_timeout
+    cdef readonly double _check_limit       # seconds that a check by the pool may take
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
     cdef int replaced                       # [core]; read without the lock. Set on the pool: 1 acquire, 2 release
     # What the Python halves keep. These are slots, because since 3.12 the interpreter finds the methods of an object
@@ -24,6 +27,7 @@ cdef class PoolFacade:                     # set once
     cdef public object _closers
     cdef public object __orig_class__
 
+    cdef inline bint is_alive(self, object answer) except -1
     cdef bint look_for_overrides(self) except -1
     cdef int doom_due(self, double now) except -1
     cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1

@@ -40,6 +40,10 @@ cdef inline bint is_overridden(PoolFacade pool) except -1:
     return pool.look_for_overrides()
 
 
+# Seconds that a check by the pool may take if there is no check_timeout.
+cdef double POOL_CHECK_TIME = 5.0
+
+
 cdef class PoolFacade:
     """What the compiled bases of both facades hold. Not for subclasses outside this package."""
 
@@ -58,7 +62,8 @@ cdef class PoolFacade:
         bint hooks_acquire,
         bint hooks_release,
         bint hooks_dead,
-        bint hooks_broken,
+        bint judges,
+        bint broken_on_cancel,
         double check_interval,
         object check_timeout,
     ):
@@ -74,12 +79,15 @@ cdef class PoolFacade:
         self._hooks_acquire = hooks_acquire
         self._hooks_release = hooks_release
         self._hooks_dead = hooks_dead
-        self._hooks_broken = hooks_broken
+        self._hooks_broken = judges or broken_on_cancel
+        self._judges = judges
+        self._broken_on_cancel = broken_on_cancel
         self._check_interval = check_interval
         self.trusted_for = check_interval if checks else 0.0
         self.checks_always = checks and check_interval <= 0
         self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
+        self._check_limit = POOL_CHECK_TIME if check_timeout is None else check_timeout
 
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
@@ -124,9 +132,20 @@ cdef class PoolFacade:
         # Called in any thread.
         raise NotImplementedError
 
+    cdef inline bint is_alive(self, object answer) except -1:
+        # What check_aliveness() has answered.
+        if answer is True or answer is False:
+            return answer is True
+        return check_answer(self._manager, answer)
+
+    def _is_alive(self, answer):
+        return self.is_alive(answer)
+
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the
         # manager's methods must not see a closed connection.
         if not self._checks or not self._core.still_holds(w):
             return False
+        if w.is_checked:        # by the pool, a moment ago
+            return self._core.needs_check(w, self._core.now(), INFINITY)
         return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)

@@ -13,3 +13,4 @@ cdef class ManagerCall:                     # [owner]
 cdef class CreateCall(ManagerCall):
     cdef PoolCore core
     cdef Entry ticket
+    cdef object manager

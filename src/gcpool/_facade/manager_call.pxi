@@ -136,4 +136,6 @@ cdef class CreateCall(ManagerCall):
         return iterator_of(self.call)
 
     cdef object returned(self, object value):
+        if value is None:
+            refuse_connection(self.manager)
         return self.core.created(self.ticket, value, read_clock(self.core))

@@ -161,14 +161,15 @@ cdef class SyncPool(PoolFacade):
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
-        # Calls a worker to close what is doomed for workers. If no thread can be started, the caller closes it, and is
-        # late by no more than close() would be: see LEAST_DISPOSE_TIME.
+        # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can be
+        # started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
+        # whoever is served a connection checks it.
         cdef bint called
         failure = None
         # A caller that has doomed a connection then looks which workers are free; a worker that has left the free ones
         # then looks for doomed connections. The fences keep both in this order, so that one of the two sees the other.
         gcp_fence()
-        if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
+        if jobs_for_workers(self._core) == 0:
             return 0
         try:
             called = self._closers.call()
@@ -180,7 +181,10 @@ cdef class SyncPool(PoolFacade):
             except BaseException:       # again: the caller closes it
                 called = False
         if not called:
-            self.dispose_all(&self._core.doomed_for_worker, deadline)
+            try:
+                self._core.give_up_checks(read_clock(self._core))
+            finally:
+                self.dispose_all(&self._core.doomed_for_worker, deadline)
         if failure is not None:
             raise failure
         return 0
@@ -219,7 +223,8 @@ cdef class SyncPool(PoolFacade):
 
     cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1:
         cdef PoolCore core = self._core
-        core.distrust_endpoint(e, lease_no)
+        if gcp_load_char(&e.broken) != CUT_OFF:
+            core.distrust_endpoint(e, lease_no)
         if not core.retire(e, read_clock(core), lease_no):
             return 0
         try:
@@ -319,24 +324,74 @@ cdef class SyncPool(PoolFacade):
             return exc
         return None
 
-    def _close_next(self):
-        # For a worker: closes one connection that is doomed for workers. False if there is none.
+    def _work_next(self):
+        # For a worker: closes one connection that is doomed for workers, or else checks one. False if there is none.
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if gcp_load_int(&core.doomed_for_worker.count) > 1:
+        if jobs_for_workers(core) > 1:
             self._closers.call()        # this dispose may hang: another worker closes the other connections
         e = core.take_doomed_for_worker()
+        if e is not None:
+            self.dispose_entry(e, INFINITY, True)
+            return True
+        e = core.take_check()
         if e is None:
             return False
-        self.dispose_entry(e, INFINITY, True)
+        self.check_by_pool(e)
         return True
+
+    cdef bint check_by_pool(self, Entry e) except -1:
+        # Checks a connection that is CHECKING, and closes it if it is dead. Returns whether it was.
+        cdef PoolCore core = self._core
+        cdef bint answered = False
+        cdef bint alive = False
+        cdef bint dead = False
+        try:
+            alive = self.answers_by_pool(e)
+            answered = True
+        except Exception as exc:
+            log.error('a check of a connection to %r failed: %s: %s', e.pool.endpoint, type(exc).__name__, exc)
+        finally:
+            dead = end_check_by_pool(core, e, answered, alive, read_clock(core), NULL)
+            if dead:
+                self.close_dead(e)
+            self.begin_disposals(INFINITY)
+        return dead
+
+    cdef bint answers_by_pool(self, Entry e) except -1:
+        endpoint = e.pool.endpoint
+        try:
+            return self.is_alive(self._manager.check_aliveness(endpoint, e.conn_, self._check_limit))
+        except TimeoutError as exc:
+            log.info('a check of a connection to %r took longer than %s s: %s', endpoint, self._check_limit, exc)
+            return False
+
+    cdef int close_dead(self, Entry e) except -1:
+        # Closes a connection that a check by the pool has found dead.
+        self.dispose_entry(e, INFINITY, True)
+        if self._hooks_dead:
+            try:
+                self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
+            except Exception as exc:
+                log.error('on_connection_dead() of a connection to %r failed: %s: %s',
+                          e.pool.endpoint, type(exc).__name__, exc)
+        return 0
+
+    def _check_idle(self, Entry e not None):
+        # Checks a connection in the caller's thread, if it is idle. Returns whether it was dead.
+        return self._core.begin_check_of_idle(e) and self.check_by_pool(e)
+
+    def _check_loop(self):
+        check_built(self)
 
     cdef bint create_within(self, Waiter w, object timeout) except -1:
         # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
         # would lose the connection.
         cdef Entry ticket = w.served
         conn = self._manager.create(w.endpoint, timeout=timeout)
+        if conn is None:
+            refuse_connection(self._manager)
         return created(self._core, ticket, conn, read_clock(self._core))
 
     def _create_within(self, Waiter w not None, timeout):
@@ -355,10 +410,11 @@ cdef class SyncPool(PoolFacade):
             limit = self._check_timeout
         self._core.begin_check(w)
         try:
-            alive = bool(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
+            alive = self.is_alive(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
         except TimeoutError as exc:
             if not check_timeout_applies:
                 raise
+            w.check_timed_out = True
             log.info('a check of a connection to %r took longer than %s s: %s', w.endpoint, limit, exc)
             alive = False
         if alive:

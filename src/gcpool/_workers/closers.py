@@ -47,7 +47,7 @@ class SyncClosers:
     No doomed connection is overlooked. A call that dooms one puts it into the core first, and then looks which threads
     are free; a thread leaves the free ones first, and then looks what is doomed. One of the two sees the other.
 
-    :param pool: the pool; ``pool._close_next()`` closes one connection, or returns False if there is none to be closed
+    :param pool: the pool; ``pool._work_next()`` closes or checks one connection, or returns False if there is none
     """
 
     _is_finalizing = staticmethod(sys.is_finalizing)
@@ -177,7 +177,7 @@ class SyncClosers:
         found = False
         while pool is not None:
             try:
-                if not pool._close_next():
+                if not pool._work_next():
                     break
             except BaseException:
                 # A manager's dispose raised what is no Exception. The connection is accounted for; there may be others.
