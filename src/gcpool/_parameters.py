@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any, Final
 
 from ._core import ENDLESS, PoolCore, checked_seconds
+from ._hook_names import check_hook_names
 from .managers import AsyncConnectionManager, SyncConnectionManager
 
 __all__ = [
@@ -138,7 +139,7 @@ class Hooks:
 
 
 def check_manager(manager: object, *, asynchronous: bool) -> None:
-    """Refuse an object that cannot be a connection manager, or is a manager for the other runtime.
+    """Refuse an object that cannot be a connection manager, is one for the other runtime, or has a misspelt hook.
 
     :param manager: what the pool was given
     :param asynchronous: whether the manager has to be one for asyncio
@@ -166,6 +167,7 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
     for name in () if asynchronous else Hooks.NAMES:
         if _is_coroutine_function(getattr(manager, name, None)):
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+    check_hook_names(manager)
 
 
 def _is_made_up(manager: object, name: str) -> bool:
