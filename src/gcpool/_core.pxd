@@ -32,6 +32,7 @@ cdef class Entry(HeapMember)
 include "_engine/directory.pxd"
 include "_engine/endpoint.pxd"
 include "_engine/entry.pxd"
+include "_engine/keepalive.pxd"
 include "_engine/waiter.pxd"
 include "_engine/pool.pxd"
 

@@ -109,6 +109,8 @@ include "_engine/acquiring.pxi"
 include "_engine/releasing.pxi"
 # Checks that the pool makes in the background.
 include "_engine/checking.pxi"
+# When an idle connection is to be checked.
+include "_engine/keepalive.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
 # What happens to the books in a forked child.

@@ -16,6 +16,7 @@ __all__ = [
     'check_acquired',
     'check_check_parameters',
     'check_facade_parameters',
+    'check_keepalive',
     'check_manager',
     'check_optional_seconds',
     'make_core',
@@ -222,6 +223,8 @@ def make_core(
     lifetime_jitter: float,
     max_uses: int,
     random: Callable[[], float] | None,
+    keepalive_interval: float,
+    wake_checker: Callable[[], object] | None,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -243,7 +246,12 @@ def make_core(
         )
     lifetime_jitter = check_fraction('lifetime_jitter', lifetime_jitter)
     max_uses = _check_count('max_uses', max_uses, 0, 'uses')
-    if random is None and lifetime_jitter:
+    keepalive_interval = float(checked_seconds('keepalive_interval', keepalive_interval))
+    if keepalive_interval and not keepalive_interval < max_lifetime:
+        raise ValueError(
+            f'keepalive_interval={keepalive_interval} is not less than max_lifetime={max_lifetime}: expected less'
+        )
+    if random is None and (lifetime_jitter or keepalive_interval):
         # Takes some milliseconds to import.
         from random import random
     return PoolCore(
@@ -259,6 +267,8 @@ def make_core(
         lifetime_jitter,
         max_uses,
         random,
+        keepalive_interval,
+        wake_checker,
     )
 
 
@@ -286,6 +296,16 @@ def check_check_parameters(check_interval: float, check_timeout: float | None) -
     if limit == 0:
         raise ValueError(f'check_timeout={check_timeout!r}: expected more than 0 seconds, or None for no limit')
     return check_interval, _limit(limit)
+
+
+def check_keepalive(keepalive_interval: float, manager: object, checks: bool) -> bool:
+    """Return whether idle connections are checked in the background."""
+    if checked_seconds('keepalive_interval', keepalive_interval) and not checks:
+        raise ValueError(
+            f'keepalive_interval={keepalive_interval!r}, and connection_manager {manager!r} has no check_aliveness(): '
+            'expected 0, or a manager that checks'
+        )
+    return keepalive_interval > 0
 
 
 def check_acquired(acquired: object) -> None:

@@ -11,6 +11,7 @@ from ._parameters import (
     check_acquired,
     check_check_parameters,
     check_facade_parameters,
+    check_keepalive,
     check_manager,
     check_optional_seconds,
     make_core,
@@ -53,6 +54,9 @@ class ConnectionPool(
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
         the time that the acquire has left; when that expires, the acquire ends. An acquire waits so long once: after
         that the pool checks the endpoint's other connections in the background, and the acquire connects.
+    :param keepalive_interval: seconds for which an idle connection is neither used nor checked until the pool checks it
+        in the background, each a little earlier (up to 10 %); 0 for never. Less than ``max_lifetime``. Of each endpoint
+        one connection at a time. A check takes ``check_timeout`` at most, or 5 s if that is None.
     :param lifetime_jitter: by which part of ``max_lifetime``, 0 to 1, a connection's lifetime is shorter at most. Drawn
         once for each connection, so that connections created together are not closed together.
     :param max_uses: how often a connection is acquired before it is closed, when it is returned; 0 for no limit
@@ -75,6 +79,7 @@ class ConnectionPool(
         dispose_timeout: float | None = None,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        keepalive_interval: float = 0.0,
         lifetime_jitter: float = 0.0,
         max_uses: int = 0,
         _clock: Callable[[], float] | None = None,
@@ -86,20 +91,25 @@ class ConnectionPool(
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
-        collector = SyncCollector(self, 'gcpool-collector') if background_collector else None
+        collector = None
+        keepalive = check_keepalive(keepalive_interval, connection_manager, hooks.checks)
+        if background_collector or keepalive:
+            collector = SyncCollector(self, 'gcpool-collector')
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
             min_idle=min_idle,
             max_size=max_size,
             total_max_size=total_max_size,
-            collects=collector is not None,
-            wake_collector=None if collector is None else collector.wake,
+            collects=background_collector,
+            wake_collector=None if collector is None or not background_collector else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
             lifetime_jitter=lifetime_jitter,
             max_uses=max_uses,
             random=_random,
+            keepalive_interval=keepalive_interval,
+            wake_checker=None if collector is None else collector.wake,
         )
         super().__init__(
             core,
@@ -119,7 +129,7 @@ class ConnectionPool(
         self._tasks = set()
         self._signals = set()
         self._collector = collector
-        if collector is not None:
+        if collector is not None and background_collector:
             collector.start()
 
     def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: bool | None = None) -> int:
@@ -278,15 +288,17 @@ class ConnectionPool(
         )
 
     def _due_in(self) -> float | None:
-        """Return the seconds until the next idle connection is due; None if none ever is."""
+        """Return the seconds until the next idle connection is due for a close or a check; None if none ever is."""
         core = self._core
-        due = core.next_due()
-        return None if due is None else max(due - core.now(), 0.0)
+        dues = [due for due in (core.next_due() if core.collects else None, core.next_check()) if due is not None]
+        return max(min(dues) - core.now(), 0.0) if dues else None
 
     def _collect(self) -> float | None:
-        """Close what is due. Return the seconds until the next connection is due; None if none ever is."""
+        """Close what is due, and begin the checks that are. Return what :py:meth:`_due_in` does."""
         core = self._core
-        found = 1
+        if core.begin_due_checks(core.now()):
+            self._begin_disposals()
+        found = int(core.collects)
         while found:
             found = core.doom_due(core.now(), PARALLEL_DISPOSALS, True)
             # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.

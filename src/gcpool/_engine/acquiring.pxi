@@ -222,6 +222,8 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
 cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -1:
     cdef EndpointPool ep = pool_of(ticket)
     cdef bint served = False
+    cdef bint wake = False
+    cdef CheckTimer timer
     cdef double lifetime = core.max_lifetime
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
@@ -235,6 +237,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         raise
     if core.lifetime_jitter > 0:
         lifetime *= 1 - core.lifetime_jitter * <double>core.random()
+    timer = new_check_timer(core, ticket)
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
@@ -248,10 +251,13 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         served = not core.is_closed
         if served:
             lend(ep, ticket)
+            wake = timer is not None and push_check_timer(core, timer, now)
         else:
             doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
+    if timer is not None and not served:
+        core.check_timers.pop(ticket, None)
     if outcome == NO_MEMORY:
         raise MemoryError
     if outcome == KNOWN_ALREADY:
@@ -260,6 +266,8 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
             f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
             'expected a new connection'
         )
+    if wake and core.wake_checker is not None:
+        call_checker(core)
     return served
 
 

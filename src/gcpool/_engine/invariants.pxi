@@ -37,6 +37,9 @@ cdef int check_invariants_of(PoolCore core) except -1:
         problems.append(f'{checking} are being checked, {core.checks.pending.count} are to be')
     check_heap(&core.deadlines.queue, 'the expiry queue', problems)
     check_heap(&core.wanting_slots, 'the queue of endpoints', problems)
+    check_heap(&core.checks.timers, 'the queue of checks', problems)
+    if core.check_timers is not None and core.checks.timers.used != len(core.check_timers):
+        problems.append(f'{core.checks.timers.used} checks are queued, of {len(core.check_timers)} connections')
     if problems:
         raise AssertionError('; '.join(problems))
     return 0

@@ -25,6 +25,9 @@ cdef class PoolCore:
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
     cdef readonly double lifetime_jitter    # never changes
+    cdef readonly double keepalive_interval # never changes; 0: idle connections are not checked in the background
+    cdef dict check_timers                  # with keepalive: owns the timers of this process, by entry
+    cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
     cdef readonly unsigned int max_uses     # never changes; 0: no limit
     cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
     cdef readonly bint collects             # never changes: a background worker closes what is due
@@ -53,6 +56,7 @@ cdef class PoolCore:
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
     cpdef bint leave_check_to_pool(self, Waiter w, double now) except -1
+    cpdef int begin_due_checks(self, double now) except -1
     cpdef Entry take_check(self)
     cpdef bint begin_check_of_idle(self, Entry e) except -1
     cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1

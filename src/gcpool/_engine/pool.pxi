@@ -24,10 +24,14 @@ cdef class PoolCore:
     :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
     :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
     :param random: called, with no lock held, for each connection; returns a number from 0 to 1
+    :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
+    :param wake_checker: called, with no lock held, when a connection is due for a check earlier than :py:meth:`next_check`
+        has said; returns False if nobody was told
     """
 
     def __cinit__(self):
         self.deadlines.due_at = self.deadlines.wake_at = INFINITY
+        self.checks.wake_at = INFINITY
         gcp_lock(&cores_lock)
         linked_append(&cores, self)
         gcp_unlock(&cores_lock)
@@ -46,6 +50,8 @@ cdef class PoolCore:
         double lifetime_jitter=0.0,
         unsigned int max_uses=0,
         object random=None,
+        double keepalive_interval=0.0,
+        object wake_checker=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -59,6 +65,8 @@ cdef class PoolCore:
         self.lifetime_jitter = lifetime_jitter
         self.max_uses = max_uses
         self.random = random
+        self.keepalive_interval = keepalive_interval
+        self.wake_checker = wake_checker
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -68,6 +76,7 @@ cdef class PoolCore:
         directory_free(&self.directory)
         PyMem_Free(self.deadlines.queue.items)
         PyMem_Free(self.wanting_slots.items)
+        PyMem_Free(self.checks.timers.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
         PyMem_Free(self.ancestor_to_be)
@@ -192,6 +201,18 @@ cdef class PoolCore:
     def checks_to_begin(self):
         """How many checks a worker is to begin now."""
         return max(checks_to_begin(self), 0)
+
+    cpdef int begin_due_checks(self, double now) except -1:
+        """Take out the idle connections that are due for a check, one of each endpoint. A worker checks them.
+
+        :return: how many
+        """
+        return begin_due_checks(self, now)
+
+    def next_check(self):
+        """When :py:meth:`begin_due_checks` is to be called, or None if nothing will be due."""
+        cdef double due = next_check(self)
+        return None if due == INFINITY else due
 
     cpdef Entry take_check(self):
         """The next entry whose connection a worker is to check, or None. The worker then calls
