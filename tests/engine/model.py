@@ -15,6 +15,9 @@ MAX_OVERTAKING_TIME = 10.0
 # waiters any more. Also the core's choice.
 RELIEF_TIME = 1.0
 
+# For which part of the interval a check is put off while another connection of the endpoint is checked.
+KEEPALIVE_PUT_OFF = 0.05
+
 
 def hash_of(endpoint: int) -> int:
     """Two endpoints of the tests share each hash, and with that what the core keeps by the hash: places."""
@@ -45,6 +48,10 @@ class Conn:
     closed_over: bool = False
     suspect: bool = False
     check_pending: bool = False
+    uses: int = 0
+    was_core: bool = False
+    checked_at: float = 0.0
+    put_off_until: float = -math.inf
     relief_since: int | None = None
     reason: str = ''  # why it is closed
 
@@ -74,6 +81,8 @@ class Model:
     idle_timeout: float
     max_lifetime: float
     collects: bool
+    max_uses: int = 0
+    keepalive: float = 0.0  # of each connection, without chance
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -82,6 +91,8 @@ class Model:
     doomed: list[list[list[Conn]]] = field(default_factory=list)
     doomed_for_worker: list[list[list[Conn]]] = field(default_factory=list)
     notified: list[Acq] = field(default_factory=list)
+    # What waits for a worker to check it.
+    to_check: list[Conn] = field(default_factory=list)
     # Waiters for a connection to be closed, or (None) for the pool to be empty.
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
     told: list[object] = field(default_factory=list)
@@ -101,6 +112,7 @@ class Model:
         default_factory=lambda: dict.fromkeys(
             (
                 *('acquires', 'created', 'create_errors', 'dead', 'broken', 'disposed', 'waits', 'timeouts'),
+                *('checks', 'checks_failed'),
                 *(f'closed_{reason}' for reason in REASONS),
             ),
             0,
@@ -167,6 +179,7 @@ class Model:
             'size': len(self.conns),
             'idle': len(self.of(None, 'idle')),
             'acquired': len(self.out(None)),
+            'checking': len(self.of(None, 'checking')),
             'waiting': len(self.waiting()),
             'endpoints': len(self.endpoints()),
             **self.counters,
@@ -185,6 +198,12 @@ class Model:
         conn.state = 'closing'
         conn.reason = reason
         self.doomed_of(for_worker).append([[conn]])
+
+    def is_used_up(self, conn: Conn) -> bool:
+        return conn.uses == self.max_uses > 0
+
+    def lifetime_reason(self, conn: Conn) -> str:
+        return 'max_uses' if self.is_used_up(conn) else 'lifetime'
 
     def doom_dead(self, acq: Acq) -> None:
         """A connection found dead is closed when its acquirer has asked again, or is cancelled, and not before."""
@@ -205,7 +224,7 @@ class Model:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, reason or ('lifetime' if first.expires_at <= limit else 'idle'), for_worker)
+        self.doom(first, reason or (self.lifetime_reason(first) if first.expires_at <= limit else 'idle'), for_worker)
         return first
 
     def needs_relief(self) -> bool:
@@ -241,6 +260,9 @@ class Model:
         acq.conn = conn
         acq.state = 'served'
         self.counters['acquires'] += 1
+        conn.uses += 1
+        if conn.uses == self.max_uses:
+            conn.expires_at = -math.inf
 
     def leave_queue(self, acq: Acq) -> None:
         queue = self.queues[acq.endpoint]
@@ -332,7 +354,7 @@ class Model:
                 if conn.expires_at > now:
                     self.take_conn(acq, conn)
                     break
-                self.doom(conn, 'lifetime', for_worker=True)
+                self.doom(conn, self.lifetime_reason(conn), for_worker=True)
                 doomed.append(conn)
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
@@ -354,6 +376,7 @@ class Model:
         conn.number = number
         conn.used_at = now
         conn.expires_at = now + self.max_lifetime
+        conn.checked_at = now
         self.counters['created'] += 1
         if self.closed:
             acq.state = 'nothing'
@@ -386,6 +409,7 @@ class Model:
         acq.dead_conn = conn
         self.suspect_others(conn)
         self.counters['dead'] += 1
+        self.counters['checks_failed'] += 1
         self.counters['acquires'] -= 1
 
     def suspect_others(self, conn: Conn) -> None:
@@ -399,6 +423,7 @@ class Model:
         assert acq.conn is not None
         acq.outdated = False
         acq.conn.check_pending = True
+        self.counters['checks'] += 1
 
     def end_check(self, acq: Acq) -> None:
         assert acq.conn is not None
@@ -448,7 +473,7 @@ class Model:
         self.give_back(conn, now, for_worker=False)
 
     def give_back(self, conn: Conn, now: float, for_worker: bool) -> None:
-        if conn.state not in {'acquired', 'releasing'}:
+        if conn.state not in {'acquired', 'releasing', 'checking'}:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
@@ -459,11 +484,11 @@ class Model:
             len(self.of(endpoint)) - self.closing(endpoint) > self.max_size
             or len(self.conns) - self.closing() > self.total_max_size
         )
-        over = conn.expires_at <= now and (not self.collects or queue or wanting)
+        over = conn.expires_at <= now and (not self.collects or self.is_used_up(conn) or queue or wanting)
         if self.closed or beyond:
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
         elif over:
-            self.doom(conn, 'lifetime', for_worker)
+            self.doom(conn, self.lifetime_reason(conn), for_worker)
             self.count_as_relief(conn)
         elif queue and not (self.needs_relief() and self.waited_too_long(wanting[0], queue[0], now)):
             acq = queue[0]
@@ -479,11 +504,16 @@ class Model:
         else:
             relief_ended = True
             idle_core = len(self.idle(endpoint, core=True))
-            conn.state = 'idle'
-            conn.used_at = now
-            self.releases += 1
-            conn.released = self.releases
-            conn.core = not len(self.out(endpoint)) >= self.min_idle - idle_core
+            if conn.state == 'checking':
+                # Back to its old place: nothing but a release changes the order.
+                conn.core = conn.was_core and idle_core < self.min_idle
+                conn.state = 'idle'
+            else:
+                conn.state = 'idle'
+                conn.used_at = now
+                self.releases += 1
+                conn.released = self.releases
+                conn.core = not len(self.out(endpoint)) >= self.min_idle - idle_core
             if self.deadline(conn) < self.sleeps_until:
                 self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
@@ -574,8 +604,102 @@ class Model:
             pass
         self.dispatch(for_worker=False)
 
+    # -- checks by the pool -------------------------------------------------------------------------------------------
+
+    def leave_check_to_pool(self, acq: Acq) -> bool:
+        conn = acq.conn
+        assert conn is not None
+        if self.closed or conn.closed_over:
+            return False
+        conn.was_core = len(self.out(conn.endpoint)) - 1 < self.min_idle - len(self.idle(conn.endpoint, core=True))
+        conn.state = 'checking'
+        conn.check_pending = True
+        conn.holder = None
+        self.to_check.append(conn)
+        self.counters['acquires'] -= 1
+        acq.conn = None
+        acq.state = 'nothing'
+        return True
+
+    def take_out(self, conn: Conn) -> None:
+        conn.was_core = conn.core
+        conn.state = 'checking'
+
+    def begin_pool_check(self, conn: Conn) -> None:
+        conn.suspect = False
+        conn.check_pending = True
+        self.counters['checks'] += 1
+
+    def take_check(self) -> Conn | None:
+        if not self.to_check:
+            return None
+        conn = self.to_check.pop(0)
+        self.begin_pool_check(conn)
+        return conn
+
+    def end_pool_check(self, conn: Conn, alive: bool | None, now: float) -> bool:
+        if alive is False:
+            self.counters['checks_failed'] += 1
+        if conn.state != 'checking':
+            return False
+        if alive is False:
+            relief_ended = self.pass_time(now)
+            self.doom(conn, 'dead', for_worker=True)
+            self.count_as_relief(conn)
+            self.suspect_others(conn)
+            self.counters['dead'] += 1
+            if relief_ended:
+                self.dispatch(for_worker=True)
+            return True
+        conn.check_pending = alive is None
+        self.give_back(conn, now, for_worker=True)
+        return False
+
+    def give_up_checks(self, now: float) -> None:
+        while self.to_check:
+            conn = self.to_check.pop(0)
+            conn.check_pending = True
+            self.give_back(conn, now, for_worker=True)
+
+    def due_for_check(self, conn: Conn) -> float:
+        return max(conn.used_at, conn.checked_at) + self.keepalive
+
+    def may_be_checked(self, now: float) -> list[list[Conn]]:
+        """Return, for each endpoint, the idle connections that are due. None where one is checked already.
+
+        One of each is to be checked; the others are put off.
+        """
+        found = []
+        for endpoint in sorted(self.endpoints()):
+            due = [
+                conn
+                for conn in self.of(endpoint, 'idle')
+                if self.due_for_check(conn) <= now and conn.put_off_until <= now
+            ]
+            if self.of(endpoint, 'checking'):
+                self.put_off(due, now)
+            elif due:
+                found.append(due)
+        return found
+
+    def put_off(self, conns: list[Conn], now: float) -> None:
+        for conn in conns:
+            conn.put_off_until = now + self.keepalive * KEEPALIVE_PUT_OFF
+
+    def begin_due_check(self, conn: Conn, due: list[Conn], now: float) -> None:
+        self.put_off([other for other in due if other is not conn], now)
+        self.take_out(conn)
+        conn.checked_at = now
+        self.to_check.append(conn)
+
+    def drop_checks(self) -> None:
+        for conn in self.to_check:
+            self.doom(conn, 'pool_closed', for_worker=False)
+        self.to_check.clear()
+
     def close(self) -> None:
         self.closed = True
+        self.drop_checks()
         for queue in self.queues.values():
             for acq in queue:
                 acq.state = 'refused'
@@ -587,8 +711,9 @@ class Model:
         )
 
     def doom_acquired(self) -> int:
+        self.drop_checks()
         out = self.out(None)
-        self.doom_in_any_order([[conn] for conn in out], 'pool_closed')
+        self.doom_in_any_order([[conn] for conn in [*out, *self.of(None, 'checking')]], 'pool_closed')
         for conn in out:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':

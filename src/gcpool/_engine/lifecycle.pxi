@@ -52,6 +52,7 @@ cdef int doom_acquired(PoolCore core) except -1:
     cdef Entry e
     cdef EndpointPool ep
     cdef int count = 0
+    drop_pending_checks(core)
     # Sorted, because the order of the set is that of the addresses: it differs from run to run, and no failure of a
     # simulation could be repeated.
     for e in sorted(entries_of_this_process(core), key=order_to_doom):
