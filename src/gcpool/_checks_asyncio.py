@@ -99,10 +99,7 @@ class AsyncChecks(AsyncDisposals):
         finally:
             dead = self._end_check(check, alive)
         if dead and self._hooks_dead:
-            loop = asyncio.get_running_loop()
-            hook = spawn(loop, Lane(partial(self._tell_dead, entry)), DEAD_HOOK_TASK)
-            self._tasks.add(hook)
-            hook.add_done_callback(self._tasks.discard)
+            self._tell_when_closed(entry)
         return dead
 
     def _end_check(self, check: PoolCheck, alive: bool | None) -> bool:
@@ -110,6 +107,16 @@ class AsyncChecks(AsyncDisposals):
         if self._core.doomed:
             self._spawn_disposals()
         return dead
+
+    def _tell_when_closed(self, entry: Entry) -> None:
+        """Have on_connection_dead called when a dead connection is closed, while nobody waits for that."""
+        loop = self._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine has outlived its loop: nobody closes the connection.
+            return
+        hook = Context().run(spawn, loop, Lane(partial(self._tell_dead, entry)), DEAD_HOOK_TASK)
+        self._tasks.add(hook)
+        hook.add_done_callback(self._tasks.discard)
 
     async def _tell_dead(self, entry: Entry, failure: BaseException | None) -> None:
         if failure is not None:

@@ -164,12 +164,9 @@ class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncChecks, Generic[E
             return
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
-        loop = self._bound_loop
         if not waits:
-            if self._hooks_dead and loop is not None and not loop.is_closed():
-                hook = spawn(loop, Lane(partial(self._tell_dead, entry)), DEAD_HOOK_TASK)
-                self._tasks.add(hook)
-                hook.add_done_callback(self._tasks.discard)
+            if self._hooks_dead:
+                self._tell_when_closed(entry)
         elif self._hooks_dead:
             hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), DEAD_HOOK_TASK)
             self._tasks.add(hook)

@@ -104,6 +104,10 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         """Check idle connections, one after the other. Returns how many were dead, and are closed."""
         return sum(self._check_idle(entry) for group in groups for entry in group)
 
+    def _tell_when_closed(self, entry: Entry) -> None:
+        # Whoever closes the connection calls on_connection_dead.
+        entry.mark_to_be_told()
+
     def _end_checks(self) -> None:
         # A check in a thread cannot be cut off.
         pass

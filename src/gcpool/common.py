@@ -31,11 +31,13 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def get_stats(self) -> dict[str, int]:
         """Return gauges and counters of the whole pool.
 
-        Gauges: ``size``, ``idle``, ``acquired``, ``waiting`` (acquires that wait), ``endpoints``. Counters since the
+        Gauges: ``size``, ``idle``, ``acquired``, ``checking`` (being checked by the pool, in the background),
+        ``waiting`` (acquires that wait), ``endpoints``. Counters since the
         pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
         connection, including cancelled and interrupted ones), ``dead`` (found dead by a check), ``broken`` (unfit when
         returned, according to the manager), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
-        (acquires whose timeout expired while they waited).
+        (acquires whose timeout expired while they waited), ``checks``, ``checks_failed`` (checks that found a connection
+        dead, or timed out).
         """
         return self._core.stats()
 
@@ -73,6 +75,21 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def check_timeout(self) -> float | None:
         """Seconds that one check may take, None for the time that the acquire has left."""
         return self._check_timeout
+
+    @property
+    def keepalive_interval(self) -> float:
+        """Seconds after which an idle connection that was not used is checked in the background; 0 for never."""
+        return self._core.keepalive_interval
+
+    @property
+    def lifetime_jitter(self) -> float:
+        """By which part of ``max_lifetime`` a connection's lifetime is shorter at most."""
+        return self._core.lifetime_jitter
+
+    @property
+    def max_uses(self) -> int:
+        """How often a connection is acquired before it is closed; 0 for no limit."""
+        return self._core.max_uses
 
     @property
     def is_full(self) -> bool:

@@ -256,10 +256,14 @@ class ConnectionPool(
         core = self._core
         if found_dead:
             core.reject_dead(waiter)
-        dead_entry = waiter.dead_entry
+        dead_entry = waiter.dead_entry if self._hooks_dead else None
+        if dead_entry is not None and waiter.check_timed_out:
+            # The close may take as long as the check: this acquire does not wait for it.
+            self._tell_when_closed(dead_entry)
+            dead_entry = None
         queued = core.request(waiter, core.now())
         self._begin_disposals(deadline)
-        if dead_entry is not None and self._hooks_dead:
+        if dead_entry is not None:
             self._wait_until_closed(dead_entry, deadline, timeout)
             self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
         return queued

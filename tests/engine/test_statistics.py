@@ -10,6 +10,7 @@ NOTHING = {
     'size': 0,
     'idle': 0,
     'acquired': 0,
+    'checking': 0,
     'waiting': 0,
     'endpoints': 0,
     'acquires': 0,
@@ -20,6 +21,8 @@ NOTHING = {
     'disposed': 0,
     'waits': 0,
     'timeouts': 0,
+    'checks': 0,
+    'checks_failed': 0,
     **{f'closed_{reason}': 0 for reason in EXPECTED_REASONS},
 }
 

@@ -10,7 +10,7 @@ import pytest
 import gcpool.asyncio
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.asyncio_.runtime import spawn
-from tests.pool.support import Case, HookedManager, Manager
+from tests.pool.support import Case, CheckingManager, HookedManager, Manager
 from tests.support import Connection
 
 DEFAULTS = {
@@ -25,6 +25,9 @@ DEFAULTS = {
     'dispose_timeout': None,
     'check_interval': 0.0,
     'check_timeout': None,
+    'keepalive_interval': 0.0,
+    'lifetime_jitter': 0.0,
+    'max_uses': 0,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -34,6 +37,9 @@ PROPERTIES = {
     'total_max_size': 5,
     'check_interval': 6.5,
     'check_timeout': 7.5,
+    'keepalive_interval': 2.25,
+    'lifetime_jitter': 0.5,
+    'max_uses': 6,
 }
 
 
@@ -55,9 +61,10 @@ def test_the_properties_tell_the_parameters() -> None:
     pool = ConnectionPool(Manager())
     assert {name: getattr(pool, name) for name in PROPERTIES} == {name: DEFAULTS[name] for name in PROPERTIES}
     options: dict[str, Any] = PROPERTIES
-    pool = ConnectionPool(Manager(), **options)
+    pool = ConnectionPool(CheckingManager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    assert [type(getattr(pool, name)) for name in PROPERTIES] == [float, float, int, int, int, float, float]
+    kinds = [float, float, int, int, int, float, float, float, float, int]
+    assert [type(getattr(pool, name)) for name in PROPERTIES] == kinds
     assert pool.is_full is False
 
 

@@ -5,6 +5,7 @@ cdef enum:      # Entry.broken
     SOUND
     BROKEN      # the connection broke, and others of the endpoint may have
     CUT_OFF     # its use was cut off: it may be in any state
+    TO_BE_TOLD  # a check found it dead: whoever closes it tells the manager
 
 
 @cython.final
@@ -59,6 +60,10 @@ cdef class Entry(HeapMember):
     def mark_cut_off(self):
         """As :py:meth:`break_`, but it says nothing about the endpoint's other connections. Called by the holder."""
         gcp_store_char(&self.broken, CUT_OFF)
+
+    def mark_to_be_told(self):
+        """Have whoever closes the connection tell the manager that it was dead. Called before it is doomed."""
+        gcp_store_char(&self.broken, TO_BE_TOLD)
 
     def mark_sound(self):
         """Undo :py:meth:`break_`. Called by the holder."""

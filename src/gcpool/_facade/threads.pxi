@@ -311,6 +311,8 @@ cdef class SyncPool(PoolFacade):
             log.debug('connection to %r closed', endpoint)
         finally:
             self._core.disposed(e, read_clock(self._core), by_worker)
+        if gcp_load_char(&e.broken) == TO_BE_TOLD:
+            self.tell_dead(e)
         if failure is not None:
             raise failure
         return 0
@@ -355,7 +357,8 @@ cdef class SyncPool(PoolFacade):
         finally:
             dead = end_check_by_pool(core, e, answered, alive, read_clock(core), NULL)
             if dead:
-                self.close_dead(e)
+                gcp_store_char(&e.broken, TO_BE_TOLD if self._hooks_dead else SOUND)
+                self.dispose_entry(e, INFINITY, True)
             self.begin_disposals(INFINITY)
         return dead
 
@@ -367,15 +370,14 @@ cdef class SyncPool(PoolFacade):
             log.info('a check of a connection to %r took longer than %s s: %s', endpoint, self._check_limit, exc)
             return False
 
-    cdef int close_dead(self, Entry e) except -1:
-        # Closes a connection that a check by the pool has found dead.
-        self.dispose_entry(e, INFINITY, True)
-        if self._hooks_dead:
-            try:
-                self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
-            except Exception as exc:
-                log.error('on_connection_dead() of a connection to %r failed: %s: %s',
-                          e.pool.endpoint, type(exc).__name__, exc)
+    cdef int tell_dead(self, Entry e) except -1:
+        # A connection that a check has found dead is closed, and nobody waits for that.
+        try:
+            self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
+        except Exception as exc:
+            log.error(
+                'on_connection_dead() of a connection to %r failed: %s: %s', e.pool.endpoint, type(exc).__name__, exc
+            )
         return 0
 
     def _check_idle(self, Entry e not None):
