@@ -69,6 +69,7 @@ class Acq:
     dead_conn: Conn | None = None
     has_waited: bool = False
     outdated: bool = False
+    was_idle: bool = False  # what it was served
 
 
 @dataclass
@@ -251,6 +252,7 @@ class Model:
 
     def take_ticket(self, acq: Acq) -> None:
         acq.conn = Conn(acq.endpoint, holder=acq)
+        acq.was_idle = False
         acq.state = 'ticket'
         self.conns.append(acq.conn)
 
@@ -335,6 +337,7 @@ class Model:
         ready = self.idle(acq.endpoint, core=True)[:1] or self.idle(acq.endpoint, core=False)[-1:]
         if self.closed or not ready or ready[0].expires_at <= now:
             return False
+        acq.was_idle = True
         self.take_conn(acq, ready[0])
         self.arrive(acq)
         return True
@@ -352,6 +355,7 @@ class Model:
         if not queue or acq.arrival < queue[0].arrival:
             for conn in self.idle(acq.endpoint, core=True) + self.idle(acq.endpoint, core=False)[::-1]:
                 if conn.expires_at > now:
+                    acq.was_idle = True
                     self.take_conn(acq, conn)
                     break
                 self.doom(conn, self.lifetime_reason(conn), for_worker=True)
@@ -496,6 +500,7 @@ class Model:
                 self.overtakings.append((self.pass_overtaking_time(now), acq.place))
             self.leave_queue(acq)
             conn.used_at = now
+            acq.was_idle = False
             self.take_conn(acq, conn)
             self.notified.append(acq)
         elif queue or self.needs_relief():
@@ -614,6 +619,9 @@ class Model:
         conn.was_core = len(self.out(conn.endpoint)) - 1 < self.min_idle - len(self.idle(conn.endpoint, core=True))
         conn.state = 'checking'
         conn.check_pending = True
+        if not acq.was_idle:
+            self.releases += 1
+            conn.released = self.releases
         conn.holder = None
         self.to_check.append(conn)
         self.counters['acquires'] -= 1

@@ -48,6 +48,8 @@ cdef bint leave_check_to_pool(PoolCore core, Waiter w, double now) except -1:
     if held:
         e.was_core = becomes_core(core, ep)
         e.check_pending = True
+        if not w.was_idle:
+            put_last(core, ep, e)       # its user has returned it, to this waiter
         move(ep, e, ACQUIRED, CHECKING)
         ep.acquires -= 1
         chain_append(&core.checks.pending, e)

@@ -97,15 +97,20 @@ cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     return out_count(ep) - 1 < gcp_load_int(&core.min_idle) - ep.counts[IDLE_CORE]
 
 
-cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
-    # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
-    e.used_at = now
+cdef inline void put_last(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # In the order of releases.
     if GCP_SHARED_STAMP:
         core.stamp += 1
         e.stamp = core.stamp
     else:
         ep.stamp += 1
         e.stamp = ep.stamp
+
+
+cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
+    # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
+    e.used_at = now
+    put_last(core, ep, e)
     if is_core:
         move(ep, e, e.state, IDLE_CORE)
         linked_append(&ep.core, e)
@@ -152,6 +157,7 @@ cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexc
     e.used_at = now
     lend(ep, e)
     serve(w, e)
+    w.was_idle = False
 
 
 # -- the queue -----------------------------------------------------------------------------------------------------

@@ -148,6 +148,7 @@ cdef inline void serve(Waiter w, Entry e) noexcept:
     w.entry = e
     w.lease_no = gcp_load_uint(&e.lease_no)
     w.is_checked = False
+    w.was_idle = True
     w.state = SERVED
 
 

@@ -3,6 +3,7 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     cdef Entry e = w.spare
     limit_uses(e, core.max_uses)
     serve(w, e)
+    w.was_idle = False
     w.lease_no = following_lease(w.lease_no)    # created() is to begin its first lease
     w.spare = None
     e.pool = ep

@@ -14,6 +14,7 @@ cdef class Waiter:
     cdef void *next                         # [ep]; after the queue, links the waiters that are to be notified
     cdef double queued_at                   # [owner]
     cdef bint has_waited                    # [core]
+    cdef char was_idle                      # [ep] while queued, else [owner]: what it was served was idle before
     cdef char is_checked                    # [ep] while queued, else [owner]: what it was served was just checked
     cdef public bint check_timed_out        # [owner] a check took check_timeout: from now on the pool checks for it
     cdef unsigned int distrust_at_check     # [owner] EndpointPool.distrust_count when the check began
