@@ -358,8 +358,11 @@ cdef class SyncPool(PoolFacade):
             dead = end_check_by_pool(core, e, answered, alive, read_clock(core), NULL)
             if dead:
                 gcp_store_char(&e.broken, TO_BE_TOLD if self._hooks_dead else SOUND)
-                self.dispose_entry(e, INFINITY, True)
-            self.begin_disposals(INFINITY)
+            try:
+                self.begin_disposals(INFINITY)      # before this dispose, which may hang
+            finally:
+                if dead:
+                    self.dispose_entry(e, INFINITY, True)
         return dead
 
     cdef bint answers_by_pool(self, Entry e) except -1:
