@@ -2,6 +2,7 @@
 
     src/gcpool/asyncio.py          -> src/gcpool/threading.py
     src/gcpool/_contexts_asyncio.py -> src/gcpool/_contexts_threads.py
+    src/gcpool/_growing_asyncio.py -> src/gcpool/_growing_threads.py
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
@@ -39,6 +40,7 @@ TEXT = {
     'from gcpool import asyncio': 'from gcpool import threading',
     'gcpool.asyncio': 'gcpool.threading',
     '_contexts_asyncio': '_contexts_threads',
+    '_growing_asyncio': '_growing_threads',
     'collector_asyncio': 'collector_threads',
     '_runtime_asyncio': '_runtime_threads',
     'tests.asyncio_': 'tests.threads',
@@ -48,6 +50,7 @@ TEXT = {
 PACKAGE = {
     Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py'),
     Path('src/gcpool/_contexts_asyncio.py'): Path('src/gcpool/_contexts_threads.py'),
+    Path('src/gcpool/_growing_asyncio.py'): Path('src/gcpool/_growing_threads.py'),
 }
 # All of it: every module of the one directory becomes one of the other.
 TESTS = Path('tests/pool')

@@ -28,9 +28,11 @@ include "_engine/statistics.pxd"
 cdef class PoolCore
 cdef class EndpointPool(HeapMember)
 cdef class Entry(HeapMember)
+cdef class Growth(HeapMember)
 
 include "_engine/directory.pxd"
 include "_engine/endpoint.pxd"
+include "_engine/growth.pxd"
 include "_engine/entry.pxd"
 include "_engine/keepalive.pxd"
 include "_engine/waiter.pxd"

@@ -55,8 +55,8 @@ cdef enum:          # Entry.state
     IDLE_EXTRA
     ACQUIRED
     RELEASING       # still checked out: its on_release hook is running
-    CHECKING        # the pool checks it in the background, or is about to; nobody is served it meanwhile
     CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
+    CHECKING        # the pool checks it in the background, or is about to; nobody is served it meanwhile
     GONE
 
 cdef enum:          # Waiter.state
@@ -64,6 +64,8 @@ cdef enum:          # Waiter.state
     QUEUED
     SERVED
     REFUSED         # the pool is closed
+    FAILED          # no connection could be created for it: Waiter.error
+    ENDPOINT_DOWN   # the same, and nothing was tried: the endpoint is in an outage
     CANCELLED
     BEING_FREED     # out of the queue; the destructor, which runs in another thread, does the rest of dequeue()
 
@@ -72,7 +74,7 @@ REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
 
-STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'checking', 'closing', 'gone')
+STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'checking', 'gone')
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,10 +101,16 @@ include "_engine/deadlines.pxi"
 include "_engine/disposal.pxi"
 # How many connections are being closed for endpoints that want a slot.
 include "_engine/relief.pxi"
+# Whether an endpoint can be connected to: outages, and when the next attempt is due.
+include "_engine/outages.pxi"
+# Connections that the pool itself creates: in the background, up to a minimum, in an outage.
+include "_engine/growth.pxi"
 # Who was overtaken, and for how long.
 include "_engine/overtaking.pxi"
 # The dispatcher: who gets a free slot.
 include "_engine/slots.pxi"
+# What happens at its time.
+include "_engine/timers.pxi"
 # An acquire: what it gets, and how it ends.
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.

@@ -19,14 +19,14 @@ from ._core import (
     logger,
 )
 from ._time_limits import seconds
-from ._workers.relief_timer import ReliefTimer
+from ._workers.core_timer import CoreTimer
 
 if sys.version_info >= (3, 11):
     timeout_scope = asyncio.timeout
 else:
     from ._timeout310 import timeout_scope
 
-__all__ = ['DEAD_HOOK_TASK', 'AsyncDisposals', 'set_limit', 'spawn', 'timeout_scope']
+__all__ = ['DEAD_HOOK_TASK', 'AsyncDisposals', 'is_being_cancelled', 'set_limit', 'spawn', 'timeout_scope']
 
 ResultT = TypeVar('ResultT')
 
@@ -63,7 +63,7 @@ def put_all_back(queue: 'deque[Disposal]') -> None:
         queue.popleft().put_back()
 
 
-def _is_being_cancelled() -> bool:
+def is_being_cancelled() -> bool:
     # Whether a CancelledError came from outside the task. Before 3.11 a task does not tell.
     cancelling = getattr(asyncio.current_task(), 'cancelling', None)
     return cancelling is None or cancelling() > 0
@@ -77,8 +77,11 @@ class AsyncDisposals(AsyncPool):
 
     __slots__ = ()
 
-    _relief_timer: ReliefTimer
+    _timer: CoreTimer
     _spawn = staticmethod(spawn)
+
+    def _call_workers(self) -> bool:
+        raise NotImplementedError
 
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
         """What is left of a release after which connections are to be closed."""
@@ -135,16 +138,16 @@ class AsyncDisposals(AsyncPool):
         if self._core.doomed:
             self._spawn_disposals()
 
-    def _expire_relief(self) -> None:
-        """Have another connection closed, because a close has stopped counting for the waiters (ReliefTimer)."""
+    def _run_timers(self) -> None:
+        """Do what is due in the core (CoreTimer), and what follows from that."""
         # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.
         try:
-            self._core.expire_relief(self._core.now())
+            self._core.run_timers(self._core.now())
         finally:
             try:
                 self._begin_disposals()
             finally:
-                self._relief_timer.set(self)
+                self._call_workers()
 
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
@@ -155,7 +158,7 @@ class AsyncDisposals(AsyncPool):
             # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
             loop.call_soon_threadsafe(self._spawn_disposals, deadline)
             return []
-        self._relief_timer.set(self)
+        self._timer.set(self)
         # One queue for all lanes, so that a disposal that hangs holds up no other one.
         queue: deque[Disposal] = deque()
         taken: Disposal | None = None
@@ -185,7 +188,7 @@ class AsyncDisposals(AsyncPool):
         if self._core.doomed:
             self._spawn_disposals()
         # Last: a signal handler may raise in it, and must not keep the disposals from going back.
-        self._relief_timer.set(self)
+        self._timer.set(self)
 
     async def _dispose_in_turn(
         self, queue: 'deque[Disposal]', deadline: float | None, failure: BaseException | None
@@ -208,7 +211,7 @@ class AsyncDisposals(AsyncPool):
                 except BaseException as exc:
                     # Somebody may be waiting for each of the other slots: go on, and raise this afterwards.
                     failure = failure or exc
-                    loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and _is_being_cancelled())
+                    loop_ends = loop_ends or (isinstance(exc, asyncio.CancelledError) and is_being_cancelled())
                 finally:
                     taken.put_back()
         finally:

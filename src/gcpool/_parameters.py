@@ -19,10 +19,18 @@ __all__ = [
     'check_keepalive',
     'check_manager',
     'check_optional_seconds',
+    'check_pin',
+    'check_reconnecting',
     'make_core',
 ]
 
 MAX_SIZE = 2**31 - 1
+
+# Seconds that a connect of the pool's own may take by default.
+DEFAULT_CREATE_TIMEOUT = 30.0
+
+# max_connecting where connections are created in the background.
+DEFAULT_CONNECTING = 2
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -45,6 +53,19 @@ def check_fraction(name: str, value: object) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f'{name}={value!r}: expected a fraction from 0 to 1')
     return float(value)
+
+
+def _check_bool(name: str, value: object) -> bool:
+    # Not any truthy object: an int is more likely meant for another parameter.
+    if not isinstance(value, bool):
+        raise TypeError(f'{name}={value!r}: expected a bool, got {type(value).__name__}')
+    return value
+
+
+def _random() -> float:
+    import random
+
+    return random.random()  # noqa: S311
 
 
 def _check_count(name: str, value: Any, minimum: int, of_what: str = 'connections') -> int:
@@ -225,6 +246,12 @@ def make_core(
     random: Callable[[], float] | None,
     keepalive_interval: float,
     wake_checker: Callable[[], object] | None,
+    min_size: int,
+    create_in_background: bool,
+    max_connecting: int | None,
+    reconnect_timeout: float,
+    fail_fast: bool,
+    waits_when_full: bool,
 ) -> PoolCore:
     """Check the parameters of a pool, and make its core.
 
@@ -251,9 +278,14 @@ def make_core(
         raise ValueError(
             f'keepalive_interval={keepalive_interval} is not less than max_lifetime={max_lifetime}: expected less'
         )
-    if random is None and (lifetime_jitter or keepalive_interval):
-        # Takes some milliseconds to import.
-        from random import random
+    draws = reconnect_timeout or fail_fast or min_size or waits_when_full or lifetime_jitter or keepalive_interval
+    min_size = _check_count('min_size', min_size, 0)
+    if min_size > max_size:
+        raise ValueError(f'min_size={min_size} is greater than max_size={max_size}: expected at most that')
+    create_in_background = _check_bool('create_in_background', create_in_background)
+    if max_connecting is None:
+        max_connecting = DEFAULT_CONNECTING if create_in_background else 0
+    max_connecting = _check_count('max_connecting', max_connecting, 0)
     return PoolCore(
         min_idle,
         max_size,
@@ -264,11 +296,19 @@ def make_core(
         clock,
         wake_collector,
         normalize,
-        lifetime_jitter,
-        max_uses,
-        random,
-        keepalive_interval,
-        wake_checker,
+        min_size=min_size,
+        creates_in_background=create_in_background,
+        max_connecting=max_connecting,
+        reconnect_timeout=reconnect_timeout,
+        fails_fast=fail_fast,
+        keeps_growth=bool(
+            min_size or create_in_background or max_connecting or reconnect_timeout or fail_fast or waits_when_full
+        ),
+        random=random or (_random if draws else None),
+        lifetime_jitter=lifetime_jitter,
+        max_uses=max_uses,
+        keepalive_interval=keepalive_interval,
+        wake_checker=wake_checker,
     )
 
 
@@ -276,11 +316,7 @@ def check_facade_parameters(
     acquire_timeout: float | None, dispose_timeout: float | None, dispose_batch_size: int, background_collector: bool
 ) -> tuple[float | None, float | None, int]:
     """Check the parameters that the core does not know."""
-    # Not any truthy object: an int is more likely meant for another parameter.
-    if not isinstance(background_collector, bool):
-        raise TypeError(
-            f'background_collector={background_collector!r}: expected a bool, got {type(background_collector).__name__}'
-        )
+    _check_bool('background_collector', background_collector)
     limit = check_optional_seconds('dispose_timeout', dispose_timeout)
     return (
         check_optional_seconds('acquire_timeout', acquire_timeout),
@@ -306,6 +342,54 @@ def check_keepalive(keepalive_interval: float, manager: object, checks: bool) ->
             'expected 0, or a manager that checks'
         )
     return keepalive_interval > 0
+
+
+def check_reconnecting(
+    manager: object,
+    hooks: Hooks,
+    *,
+    create_timeout: float | None,
+    reconnect_timeout: float,
+    reconnect_failed: Callable[..., object] | None,
+    wait_when_full: bool,
+    fail_fast: bool,
+    asynchronous: bool,
+) -> tuple[float, float]:
+    """Check the parameters of connects of the pool's own, and of failing ones.
+
+    :return: the time limit of a connect in seconds, and ``reconnect_timeout``
+    """
+    limit = check_optional_seconds('create_timeout', create_timeout)
+    if limit == 0:
+        raise ValueError(f'create_timeout={create_timeout!r}: expected more than 0 seconds, or None for 30')
+    reconnect_timeout = float(checked_seconds('reconnect_timeout', reconnect_timeout))
+    if reconnect_failed is not None:
+        if not callable(reconnect_failed):
+            raise TypeError(f'reconnect_failed={reconnect_failed!r}: expected a function')
+        if not asynchronous and _is_coroutine_function(reconnect_failed):
+            raise TypeError(f'reconnect_failed={reconnect_failed!r} is a coroutine function: expected a plain one')
+        if not reconnect_timeout:
+            raise ValueError('reconnect_failed was given without reconnect_timeout: expected more than 0 seconds')
+    if _check_bool('wait_when_full', wait_when_full) and hooks.refusal is None:
+        raise ValueError(f'wait_when_full=True: connection_manager {manager!r} has no method is_refusal()')
+    if _check_bool('fail_fast', fail_fast) and reconnect_timeout:
+        raise ValueError(
+            f'fail_fast=True and reconnect_timeout={reconnect_timeout}: expected one of them, '
+            'because an acquire either fails at once or waits'
+        )
+    return DEFAULT_CREATE_TIMEOUT if limit is None else limit, reconnect_timeout
+
+
+def check_pin(size: object, min_size: int, max_size: int) -> int:
+    """Check the size that an endpoint is to be warmed up to. None means ``min_size``."""
+    if size is None:
+        if not min_size:
+            raise ValueError('size=None: expected a number of connections, because the pool has no min_size')
+        return min_size
+    count = _check_count('size', size, 0)
+    if count > max_size:
+        raise ValueError(f'size={count} is greater than max_size={max_size}: expected at most that')
+    return count
 
 
 def check_acquired(acquired: object) -> None:

@@ -6,6 +6,7 @@
 
 import asyncio
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
@@ -28,9 +29,11 @@ from ._core import (
     load_asyncio,
     logger,
 )
+from ._creates_asyncio import AsyncCreates, AsyncWorkers
 from ._disposals_asyncio import DEAD_HOOK_TASK, set_limit, spawn, timeout_scope
+from ._growing_asyncio import AsyncGrowing
 from ._time_limits import seconds
-from ._workers.relief_timer import ReliefTimer
+from ._workers.core_timer import CoreTimer
 from .exceptions import DiscardConnection, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -50,20 +53,28 @@ if TYPE_CHECKING:
         def __call__(self, function: AsyncFunctionT, /) -> AsyncFunctionT: ...
 
 
-class AsyncRuntime(AsyncContexts[EndpointT, ConnectionT], AsyncChecks, Generic[EndpointT, ConnectionT]):
+class AsyncRuntime(
+    AsyncContexts[EndpointT, ConnectionT],
+    AsyncGrowing[EndpointT, ConnectionT],
+    AsyncCreates,
+    AsyncChecks,
+    Generic[EndpointT, ConnectionT],
+):
     """The asyncio half of what a pool does besides deciding."""
 
     # In a slot, because the interpreter reads such an attribute fastest.
-    __slots__ = ('_ready', '_relief_timer')
+    __slots__ = ('_creates_paused_until', '_ready', '_timer')
 
     _ready: ReadyConnections
-    _relief_timer: ReliefTimer
+    _timer: CoreTimer
 
     asynchronous = True
 
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
-        self._relief_timer = ReliefTimer(self)
+        self._timer = CoreTimer(self)
+        self._creates_paused_until = -math.inf
+        self._core.set_workers(AsyncWorkers(self).call)
 
     async def acquire(self, endpoint: EndpointT, timeout: float | None = None) -> ConnectionT:
         """Take a connection out of the pool, or create one.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
 from ._core import LEAST_DISPOSE_TIME, Entry, SyncPool, Waiter, logger
+from ._growing_threads import SyncGrowing
 from ._workers import before_fork
 from ._workers.closers import SyncClosers
 from .managers import ConnectionT, EndpointT
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 IDLE_THREADS_TIME = 10.0
 
 
-class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
+class SyncRuntime(
+    SyncContexts[EndpointT, ConnectionT], SyncGrowing[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]
+):
     """The threads' half of what a pool does besides deciding. Much of it is compiled (SyncPool)."""
 
     asynchronous = False
@@ -48,6 +51,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
     def __init__(self, *args: Any, **parameters: Any):
         super().__init__(*args, **parameters)
         self._closers = SyncClosers(self, 'gcpool-closer')
+        self._core.set_workers(self._closers.call)
 
     def _answer_of(self, answer: Any) -> Any:
         return answer
@@ -67,19 +71,20 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
     ) -> bool:
         """Wait until notified (True), or give up when the time limit has expired (False).
 
-        While a close counts as relief, this expires it when it stops counting: the close may hang.
+        While a close counts as relief, this expires it when it stops counting: the close may hang. If no thread can be
+        started, this makes attempts to connect at their time, too.
         """
         core = self._core
         limit = math.inf if deadline is None else deadline
         relief_ends_at = math.inf
         try:
             while True:
-                relief_ends_at = core.relief_ends_at()
+                relief_ends_at = core.next_timer() if core.lacks_workers else core.relief_ends_at()
                 remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
                 if signal.acquire(timeout=-1 if remaining == math.inf else min(remaining, threading.TIMEOUT_MAX)):
                     return True
                 if relief_ends_at < limit:
-                    core.expire_relief(core.now())
+                    core.run_timers(core.now(), False)
                     # If no thread can be started, this acquire closes, and is not late because of that.
                     self._begin_disposals(deadline)
                 elif remaining <= threading.TIMEOUT_MAX:
@@ -87,7 +92,7 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
         finally:
             # This acquire no longer expires the relief, nor does a waiter that began to wait before the close.
             if relief_ends_at < math.inf and core.relief_ends_at() < math.inf:
-                self._closers.keep_one_idle_for_relief()
+                self._closers.keep_one_for_timers()
         if give_up(waiter):
             return False
         # The waiter was served at this very moment, and is about to be notified.
@@ -114,6 +119,11 @@ class SyncRuntime(SyncContexts[EndpointT, ConnectionT], Generic[EndpointT, Conne
 
     def _dispose_due(self) -> None:
         self._begin_disposals()
+
+    def _begin_work(self) -> None:
+        self._begin_disposals()
+        if self._core.has_creates:
+            self._closers.call()
 
     def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's threads, so that none of them outlives ``close()``."""

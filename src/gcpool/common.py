@@ -20,6 +20,10 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         @property
         def _core(self) -> PoolCore: ...
         @property
+        def _create_timeout(self) -> float: ...
+        @property
+        def _refusal(self) -> object: ...
+        @property
         def _check_interval(self) -> float: ...
         @property
         def _check_timeout(self) -> float | None: ...
@@ -55,6 +59,41 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def min_idle(self) -> int:
         """How many idle connections of an endpoint are core connections, kept until ``max_lifetime``."""
         return self._core.min_idle
+
+    @property
+    def min_size(self) -> int:
+        """How many connections are kept for each live endpoint."""
+        return self._core.min_size
+
+    @property
+    def create_in_background(self) -> bool:
+        """Whether the pool itself connects for acquires."""
+        return self._core.creates_in_background
+
+    @property
+    def max_connecting(self) -> int:
+        """How many connections to one endpoint are created at a time; 0 for no limit."""
+        return self._core.max_connecting
+
+    @property
+    def create_timeout(self) -> float:
+        """Seconds that a connect of the pool's own may take."""
+        return self._create_timeout
+
+    @property
+    def reconnect_timeout(self) -> float:
+        """Seconds of an outage after which ``reconnect_failed`` is called; 0: a failed connect reaches its asker."""
+        return self._core.reconnect_timeout
+
+    @property
+    def fail_fast(self) -> bool:
+        """Whether acquires fail at once in an outage."""
+        return self._core.fails_fast
+
+    @property
+    def wait_when_full(self) -> bool:
+        """Whether acquires wait when the server says that it is full."""
+        return self._refusal is not None
 
     @property
     def max_size(self) -> int:

@@ -17,6 +17,7 @@ __all__ = [
     'ConnectionPoolIsFull',
     'ConnectionPoolNotFound',
     'DiscardConnection',
+    'EndpointDown',
     'EventLoopMismatch',
     'PoolTimeout',
     'UnknownEndpoint',
@@ -139,6 +140,13 @@ def make_connect_error(cause: BaseException, message: str, endpoint: Any) -> Con
 
 def _make_again(system_class: type[OSError], args: tuple[Any, ...], message: str, endpoint: Any) -> ConnectError:
     return make_connect_error(system_class(*args), message, endpoint)
+
+
+class EndpointDown(ConnectError):
+    """The pool does not connect, because its last connects to the endpoint have failed (``fail_fast``).
+
+    The cause is the last error.
+    """
 
 
 class UnknownEndpoint(ConnectError, KeyError):

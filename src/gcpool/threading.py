@@ -3,7 +3,7 @@
 """The connection pool for asyncio. :py:mod:`gcpool.threading` is generated from this module."""
 
 from collections.abc import Callable
-from typing import Generic
+from typing import Any, Generic
 
 from ._core import PARALLEL_DISPOSALS, Entry, Waiter, logger
 from ._parameters import (
@@ -14,6 +14,7 @@ from ._parameters import (
     check_keepalive,
     check_manager,
     check_optional_seconds,
+    check_reconnecting,
     make_core,
 )
 from ._runtime_threads import SyncRuntime
@@ -48,6 +49,25 @@ class ConnectionPool(
     :param dispose_batch_size: maximum number of connections that one release closes; 0 for ``int(log2(size + 1)) + 1``
     :param dispose_timeout: seconds that closing one connection may take; None for no limit. An acquire waits for a
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
+    :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
+        for 30. A connect of an acquire has the time that the acquire has left.
+    :param min_size: number of connections that are kept for each live endpoint, those in use included (psycopg_pool,
+        HikariCP). An endpoint is live while connections are in use or waited for, and for ``idle_timeout`` after that:
+        then all are closed, core or not.
+    :param create_in_background: whether the pool itself connects for acquires that find no idle connection. An acquire
+        then takes the first connection that is returned or created (HikariCP), so a spike opens few connections.
+    :param max_connecting: how many connections to one endpoint are created at a time; beyond that, acquires wait for a
+        connection that is returned, or for a place to connect. 0 for no limit; None for 2 with
+        ``create_in_background``, else 0.
+    :param reconnect_timeout: 0: an acquire gets the error of a failed connect. Otherwise acquires wait while an
+        endpoint cannot be connected to, up to their own timeouts; the pool makes one attempt at a time, with pauses
+        between. After so many seconds it calls ``reconnect_failed``, and goes on.
+    :param reconnect_failed: called with the pool, the endpoint and the last error, once an outage; a function, on
+        asyncio also a coroutine function
+    :param wait_when_full: whether an acquire goes on waiting when the server refuses a connection because it is full,
+        as the manager's ``is_refusal`` tells
+    :param fail_fast: whether acquires fail at once with :py:exc:`EndpointDown` while connects to an endpoint fail and
+        none of its connections is in use; one acquire at a time tries again
     :param check_interval: seconds after its last use for which a connection is served without ``check_aliveness``; 0
         for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
         are suspect: each is checked before it is served, however recently it was used.
@@ -77,6 +97,14 @@ class ConnectionPool(
         background_collector: bool = False,
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
+        create_timeout: float | None = None,
+        min_size: int = 0,
+        create_in_background: bool = False,
+        max_connecting: int | None = None,
+        reconnect_timeout: float = 0.0,
+        reconnect_failed: Callable[[Any, EndpointT, BaseException], object] | None = None,
+        wait_when_full: bool = False,
+        fail_fast: bool = False,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
         keepalive_interval: float = 0.0,
@@ -91,6 +119,16 @@ class ConnectionPool(
         )
         check_interval, check_timeout = check_check_parameters(check_interval, check_timeout)
         hooks = Hooks(connection_manager, BaseConnectionManager)
+        create_limit, reconnect_timeout = check_reconnecting(
+            connection_manager,
+            hooks,
+            create_timeout=create_timeout,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            wait_when_full=wait_when_full,
+            fail_fast=fail_fast,
+            asynchronous=SyncRuntime.asynchronous,
+        )
         collector = None
         keepalive = check_keepalive(keepalive_interval, connection_manager, hooks.checks)
         if background_collector or keepalive:
@@ -110,6 +148,12 @@ class ConnectionPool(
             random=_random,
             keepalive_interval=keepalive_interval,
             wake_checker=None if collector is None else collector.wake,
+            min_size=min_size,
+            create_in_background=create_in_background,
+            max_connecting=max_connecting,
+            reconnect_timeout=reconnect_timeout,
+            fail_fast=fail_fast,
+            waits_when_full=wait_when_full,
         )
         super().__init__(
             core,
@@ -125,6 +169,10 @@ class ConnectionPool(
             broken_on_cancel=hooks.broken_on_cancel,
             check_interval=check_interval,
             check_timeout=check_timeout,
+            create_timeout=create_limit,
+            reconnect_failed=reconnect_failed,
+            refusal=hooks.refusal if wait_when_full else None,
+            watches_outages=reconnect_timeout > 0 or fail_fast or wait_when_full,
         )
         self._tasks = set()
         self._signals = set()
@@ -219,21 +267,23 @@ class ConnectionPool(
         """
         core = self._core
         endpoint = waiter.endpoint
-        deadline = get_deadline(core.now() if since is None else since, timeout)
+        began = core.now() if since is None else since
+        deadline = get_deadline(began, timeout)
         while True:
             signal = self._arm(waiter)
             queued = self._ask(waiter, found_dead, deadline, timeout)
             if queued and not self._wait(signal, deadline, core.give_up, waiter):
-                raise PoolTimeout(self._describe_timeout(endpoint, timeout))
+                raise PoolTimeout(self._describe_timeout(endpoint, timeout)) from core.last_connect_error(
+                    endpoint, began
+                )
             if waiter.refused:
                 raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+            self._raise_failure(waiter)
             if waiter.has_ticket:
-                if not self._create(waiter, deadline, timeout):
-                    raise ConnectionPoolClosedError(
-                        f'the pool was closed while a connection to {endpoint!r} was created'
-                    )
-                logger.debug('connection to %r created', endpoint)
-                break
+                if self._connect(waiter, deadline, timeout):
+                    break
+                found_dead = False
+                continue
             found_dead = False
             if not self._must_check(waiter):
                 break

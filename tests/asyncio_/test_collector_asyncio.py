@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gcpool._workers.collector_asyncio import AsyncCollector
+from gcpool._workers.core_timer import CoreTimer
 from gcpool._workers.loop_timer import LoopTimer
-from gcpool._workers.relief_timer import ReliefTimer
 from gcpool.asyncio import ConnectionPool
 from tests.asyncio_.runtime import spawn, until
 from tests.pool.support import Case, Gate
@@ -110,20 +110,20 @@ async def test_a_signal_that_comes_as_the_collector_s_timer_rings_does_not_end_c
 
 @pytest.mark.parametrize(
     ('owner', 'name'),
-    [(LoopTimer, '_fire'), (ReliefTimer, '_fire'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')],
+    [(LoopTimer, '_fire'), (CoreTimer, '_fire'), (Clock, '__call__'), (ConnectionPool, '_begin_disposals')],
 )
 async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from_that(
     owner: type[Any], name: str, interruptions: list[Interruption], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(owner, name, interruptions, monkeypatch)
     async with Case(max_size=1, total_max_size=2) as case:
-        relief_timer = case.pool._relief_timer
+        core_timer = case.pool._timer
 
         def ring_soon() -> None:
             """The closes that are going on stop counting, and the timer rings at the next turn of the loop."""
             case.clock.advance(2.0)
-            relief_timer._due = math.inf
-            relief_timer.set(case.pool)
+            core_timer._due = math.inf
+            core_timer.set(case.pool)
 
         for endpoint in 'ac':
             await case.cycle(endpoint)
@@ -132,16 +132,16 @@ async def test_a_signal_that_comes_as_the_pool_looks_again_does_not_keep_it_from
         waiter = spawn(case.pool.acquire, 'b')
         await gate.reached()
         ring_soon()
-        handle = relief_timer._timer._handle
+        handle = core_timer._timer._handle
         assert handle is not None
         interruptions.append(Interruption(name))
         await until_failed()
         if name == '_fire':
-            await until_past(relief_timer._timer._fires_at)
+            await until_past(core_timer._timer._fires_at)
             # As an acquire does that has doomed a connection.
             case.pool._spawn_disposals()
         if name != '__call__':
-            assert relief_timer._timer._handle not in {None, handle}
+            assert core_timer._timer._handle not in {None, handle}
             ring_soon()
         await case.release(await waiter.result())
         gate.open()

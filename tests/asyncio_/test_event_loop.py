@@ -992,17 +992,17 @@ async def test_contexts_on_an_exit_stack() -> None:
 
 async def test_a_timer_that_looks_again_is_there_only_while_a_close_is_waited_for() -> None:
     async with Case(max_size=1, total_max_size=1) as case:
-        relief_timer = case.pool._relief_timer
+        core_timer = case.pool._timer
         await case.cycle('a')
         gate = Gate()
         case.manager.script('dispose', gate)
         job = spawn(case.pool.acquire, 'b')
         await gate.reached()
-        handle = relief_timer._timer._handle
+        handle = core_timer._timer._handle
         assert handle is not None
         gate.open()
         await case.release(await job.result())
         assert await case.cycle('c') == 'c1'
-        await until(lambda: relief_timer._timer._handle is None)
+        await until(lambda: core_timer._timer._handle is None)
         assert handle.cancelled()
-        assert relief_timer.wakeups == 0
+        assert core_timer.wakeups == 0

@@ -77,6 +77,7 @@ class Pool:
         max_lifetime: float = 100.0,
         collects: bool = False,
         wake_collector: Callable[[], object] | None = None,
+        **growth: Any,
     ) -> None:
         self.now = 0.0
         # Acquires that the test does not look at again: one that is collected as garbage gives back what it holds.
@@ -90,12 +91,21 @@ class Pool:
             collects,
             clock=self.read_clock,
             wake_collector=wake_collector,
+            keeps_growth=bool(growth),
+            **growth,
         )
+        self.core.set_workers(self._note_call)
+        self.has_workers = True
+        self.worker_calls = 0
         self.notified: list[Acquire] = []
         self._numbers: dict[object, int] = {}
 
     def read_clock(self) -> float:
         return self.now
+
+    def _note_call(self) -> bool:
+        self.worker_calls += 1
+        return self.has_workers
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -107,7 +117,8 @@ class Pool:
 
     def ask_again(self, acquire: Acquire) -> None:
         queued = self.core.request(acquire.waiter, self.now)
-        assert queued == acquire.waiter.queued
+        # Without workers it may have been served before the call has returned.
+        assert queued >= acquire.waiter.queued
         self.core.check_invariants()
 
     def connect(self, acquire: Acquire, *made: object) -> Any:
@@ -148,6 +159,33 @@ class Pool:
     def fill(self, endpoint: object, count: int) -> None:
         """Create a number of idle connections, released in the order of their numbers."""
         self.release(*self.acquire_all(endpoint, count))
+
+    # -- the pool's own connects ------------------------------------------------------------------------------------
+
+    def take_creates(self) -> list[Entry]:
+        """Return all tickets of the pool's own that a worker gets now."""
+        tickets = []
+        while (ticket := self.core.take_create(self.now)) is not None:
+            tickets.append(ticket)
+            self.core.check_invariants()
+        return tickets
+
+    def grow(self, ticket: Entry) -> Any:
+        """Carry out a ticket of the pool's own."""
+        number = self._numbers[ticket.endpoint] = self._numbers.get(ticket.endpoint, 0) + 1
+        conn = Connection(f'{ticket.endpoint}{number}')
+        self.core.grown(ticket, conn, self.now)
+        self.core.check_invariants()
+        return conn
+
+    def grow_failed(self, ticket: Entry, error: Exception, *, is_refusal: bool = False) -> int:
+        news = self.core.grow_failed(ticket, error, error, is_refusal, self.now)
+        self.core.check_invariants()
+        return news
+
+    def run_timers(self) -> None:
+        self.core.run_timers(self.now)
+        self.core.check_invariants()
 
     # -- closing --------------------------------------------------------------------------------------------------
 

@@ -278,22 +278,22 @@ def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_
 def test_an_acquire_that_is_interrupted_where_it_has_timed_out_and_a_thread_is_to_stand_by_raises_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keep_one_idle_for_relief = SyncClosers.keep_one_idle_for_relief
+    keep_one_for_timers = SyncClosers.keep_one_for_timers
     calls: list[str] = []
 
     def interrupted(self: SyncClosers) -> None:
-        calls.append('keep_one_idle_for_relief')
+        calls.append('keep_one_for_timers')
         if len(calls) == 2:
-            raise Interruption('in keep_one_idle_for_relief')
-        keep_one_idle_for_relief(self)
+            raise Interruption('in keep_one_for_timers')
+        keep_one_for_timers(self)
 
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
         gate = Gate()
         case.manager.script('dispose', gate)
-        monkeypatch.setattr(SyncClosers, 'keep_one_idle_for_relief', interrupted)
+        monkeypatch.setattr(SyncClosers, 'keep_one_for_timers', interrupted)
         # The first call comes at the end of the wait, the second one when the waiter has given up.
-        with pytest.raises(Interruption, match='in keep_one_idle_for_relief') as caught:
+        with pytest.raises(Interruption, match='in keep_one_for_timers') as caught:
             case.pool.acquire('b', timeout=0.01)
         assert isinstance(caught.value.__context__, TimeoutError)
         assert case.stats['waiting'] == 0

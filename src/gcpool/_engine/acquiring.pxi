@@ -82,13 +82,18 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 #   the pool is closed                                          REFUSE
 #   a waiter that arrived earlier is queued at the endpoint     QUEUE
 #   a connection of the endpoint is idle                        LEND_IDLE
-#   both limits allow one more connection                       CONNECT
+#   the limits, and an outage if there is one, allow one more
+#   connection                                                  CONNECT
+#     but the pool itself creates it                            QUEUE
+#   with fail_fast: the endpoint is in an outage, and none of
+#   its connections is in use                                   FAIL
 #   otherwise                                                   QUEUE
 cdef enum:
     REFUSE
     QUEUE
     LEND_IDLE
     CONNECT
+    FAIL
 
 
 cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
@@ -99,8 +104,10 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w) noexcept:
         return QUEUE
     if next_idle(ep) != NULL:
         return LEND_IDLE
-    if has_room(core, ep) and pool_has_room(core):
-        return CONNECT
+    if may_connect(core, ep) and pool_has_room(core):
+        return QUEUE if pool_creates(core, ep) else CONNECT
+    if core.fails_fast and is_in_outage(ep) and out_count(ep) == 0:
+        return FAIL
     return QUEUE
 
 
@@ -114,6 +121,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     cdef bint out_of_memory = False
     cdef int outcome
     number_locked(core, w)
+    w.is_new = False
     # In the same locked region in which the waiter is served or queued: otherwise another acquire could get the slot of
     # the dead connection in between.
     doom_dead(core, w)
@@ -122,6 +130,9 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     if outcome == REFUSE:
         w.state = REFUSED
         forget_if_empty(core, ep)
+    elif outcome == FAIL:
+        w.state = ENDPOINT_DOWN
+        w.error = ep.growth.error
     elif outcome == LEND_IDLE:
         e = <Entry>next_idle(ep)
         unlink_idle(ep, e)
@@ -133,6 +144,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
         w.queued_at = now
         advance_overtaking(core, now)
         enqueue(core, ep, w)
+        if ep.growth is not None:
+            shorten_pause(core, ep)
         update_wants_slot(core, ep)
     else:
         w.state = FRESH
@@ -145,7 +158,7 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     if outcome == QUEUE:
         note_waiter_after(core, last)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    notify_all(core, &served)
     if out_of_memory:
         raise MemoryError
     return outcome == QUEUE
@@ -182,6 +195,8 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
     while True:
         # Allocates the set to which created() will add the entry. By then there is a connection that could get lost.
         entries_of_this_process(core)
+        if core.pins_epoch != core.fork_epoch:
+            enter_pins(core, read_clock(core))
         ep = find_or_add_pool(core, w.endpoint)
         w.core = core
         w.pool = ep
@@ -219,10 +234,10 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
 
 # -- the end of a connect ------------------------------------------------------------------------------------------
 
-cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -1:
+cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) except -1:
+    # A connect has succeeded: enters the connection in the books. Returns what add_connection() answers, with both locks
+    # held; if it raises, none is.
     cdef EndpointPool ep = pool_of(ticket)
-    cdef bint served = False
-    cdef bint wake = False
     cdef CheckTimer timer
     cdef double lifetime = core.max_lifetime
     cdef int outcome
@@ -248,26 +263,43 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
         core.counters.created += 1
         ticket.used_at = now
         ticket.expires_at = min(now + lifetime, NEVER)
-        served = not core.is_closed
-        if served:
-            lend(ep, ticket)
-            wake = timer is not None and push_check_timer(core, timer, now)
-        else:
-            doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
-    gcp_unlock(&ep.lock)
-    gcp_unlock(&core.lock)
-    if timer is not None and not served:
+        if timer is not None:
+            push_check_timer(core, timer, now)
+    return outcome
+
+
+cdef int raise_unless_added(PoolCore core, Entry ticket, object conn, int outcome) except -1:
+    # No lock is held.
+    if outcome != ADDED and core.check_timers is not None:
         core.check_timers.pop(ticket, None)
     if outcome == NO_MEMORY:
         raise MemoryError
     if outcome == KNOWN_ALREADY:
         core.entries.discard(ticket)
         raise ValueError(
-            f'create() for endpoint {ep.endpoint!r} returned {conn!r}, which the pool holds already: '
+            f'create() for endpoint {ticket.pool.endpoint!r} returned {conn!r}, which the pool holds already: '
             'expected a new connection'
         )
-    if wake and core.wake_checker is not None:
-        call_checker(core)
+    return 0
+
+
+cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -1:
+    cdef EndpointPool ep = pool_of(ticket)
+    cdef Chain notified = Chain(NULL, NULL, 0)
+    cdef int outcome = enter_connection(core, ticket, conn, now)
+    cdef bint served = outcome == ADDED and not core.is_closed
+    if served:
+        lend(ep, ticket)
+        note_connected(core, ep, now, &notified)
+    elif outcome == ADDED:
+        doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_POOL_CLOSED)
+    gcp_unlock(&ep.lock)
+    if served and ep.growth is not None:
+        dispatch(core, &core.doomed_for_worker, &notified)
+    gcp_unlock(&core.lock)
+    raise_unless_added(core, ticket, conn, outcome)
+    notify_all(core, &notified)
+    call_checker_if_late(core)
     return served
 
 
@@ -295,10 +327,12 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     else:
         free_slot(core, ep, ticket)
         core.counters.create_errors += 1
+        if ep.growth is not None:
+            give_up_attempt(core, ep.growth, <void *>ticket, now)
         gcp_unlock(&ep.lock)
-        after_slot_freed(core, ep, ticket, &core.doomed_for_worker, &served)
+        after_slot_freed(core, ep, ticket, now, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    notify_all(core, &served)
     return 0
 
 
@@ -336,7 +370,7 @@ cdef bint cancel(PoolCore core, Waiter w, double now) except -1:
     w.entry = None
     w.state = CANCELLED
     try:
-        notify_all(&served)
+        notify_all(core, &served)
     finally:
         if e is not None:
             release_unused(core, e, w.lease_no, now)

@@ -24,7 +24,7 @@ cdef void take_out_idle(EndpointPool ep, Entry e) noexcept:
     # Both locks are held.
     e.was_core = e.state == IDLE_CORE
     unlink_idle(ep, e)
-    move(ep, e, e.state, CHECKING)
+    begin_checking(ep, e)
 
 
 cdef void note_check_begins(PoolCore core, EndpointPool ep, Entry e) noexcept:
@@ -50,7 +50,7 @@ cdef bint leave_check_to_pool(PoolCore core, Waiter w, double now) except -1:
         e.check_pending = True
         if not w.was_idle:
             put_last(core, ep, e)       # its user has returned it, to this waiter
-        move(ep, e, ACQUIRED, CHECKING)
+        begin_checking(ep, e)
         ep.acquires -= 1
         chain_append(&core.checks.pending, e)
     gcp_unlock(&ep.lock)
@@ -110,11 +110,12 @@ cdef bint end_check_by_pool(PoolCore core, Entry e, bint answered, bint alive, d
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
         return False
+    end_checking(ep, e)
     if answered and not alive:
         doom_checked_and_unlock(core, ep, e, now, doomed)
         return True
     e.check_pending = not answered
-    give_back_and_unlock(core, ep, e, now, &core.doomed_for_worker)
+    give_back_and_unlock(core, ep, e, now, True, &core.doomed_for_worker)
     return False
 
 
@@ -133,7 +134,7 @@ cdef int doom_checked_and_unlock(PoolCore core, EndpointPool ep, Entry e, double
         dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
     try:
-        notify_all(&served)
+        notify_all(core, &served)
     except BaseException:
         if doomed == NULL:      # the exception keeps the caller from closing the connection
             doom_again(core, e)
@@ -155,8 +156,9 @@ cdef int give_up_checks(PoolCore core, double now) except -1:
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
         (<Entry>p).check_pending = True
+        end_checking(ep, <Entry>p)
         try:
-            give_back_and_unlock(core, ep, <Entry>p, now, &core.doomed_for_worker)
+            give_back_and_unlock(core, ep, <Entry>p, now, True, &core.doomed_for_worker)
         except BaseException as exc:    # a waiter that cannot be woken must not keep the others waiting
             if failure is None:
                 failure = exc
@@ -174,6 +176,7 @@ cdef void drop_pending_checks(PoolCore core) noexcept:
     while p != NULL:
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
+        end_checking(ep, <Entry>p)
         doom(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
         p = chain_take_entry(&core.checks.pending)

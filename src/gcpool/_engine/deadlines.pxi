@@ -8,14 +8,28 @@ cdef double NEVER = DBL_MAX
 
 
 cdef inline double deadline_if_idle(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
-    # The end of the connection's lifetime, or, if it is extra, the end of its idle time if that comes first.
-    if not is_core and used_at + core.idle_timeout < e.expires_at:
-        return used_at + core.idle_timeout
+    # The end of the connection's lifetime, or the end of its idle time if that comes first. A core connection has no idle
+    # time, or, with min_size, that of its endpoint: deadline_of() tells that, and this is never later.
+    cdef double idle_timeout = core.core_idle_timeout if is_core else core.idle_timeout
+    if used_at + idle_timeout < e.expires_at:
+        return used_at + idle_timeout
     return e.expires_at
 
 
-cdef inline double deadline_of(PoolCore core, Entry idle) noexcept:
-    return deadline_if_idle(core, idle, idle.state == IDLE_CORE, idle.used_at)
+cdef double deadline_of(PoolCore core, Entry idle, double limit) noexcept:
+    # The lock of the endpoint pool is held. While a live endpoint is in use, its core connections are looked at again
+    # after each idle_timeout.
+    cdef double deadline = deadline_if_idle(core, idle, idle.state == IDLE_CORE, idle.used_at)
+    cdef EndpointPool ep = idle.pool
+    if idle.state != IDLE_CORE or deadline == idle.expires_at:
+        return deadline
+    if ep.growth is not None and ep.growth.pinned > 0:
+        return idle.expires_at
+    if not is_busy(ep):
+        return min(used_last(ep) + core.idle_timeout, idle.expires_at)
+    if idle.heap_key < INFINITY:
+        deadline = idle.heap_key
+    return min(deadline + core.idle_timeout if deadline <= limit < INFINITY else deadline, idle.expires_at)
 
 
 cdef inline void set_due_locked(Deadlines *d) noexcept:
@@ -62,7 +76,7 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
             heap_remove(&d.queue, p)
             gcp_unlock(&ep.lock)
             continue
-        deadline = deadline_of(core, <Entry>p)
+        deadline = deadline_of(core, <Entry>p, limit)
         stamp = (<Entry>p).stamp
         if deadline == (<Entry>p).heap_key and stamp == d.queue.items[0].stamp:
             return p
@@ -132,7 +146,7 @@ cdef int doom_due(PoolCore core, double now, int limit, Chain *doomed) except -1
     if relief_ended:
         dispatch(core, doomed, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    notify_all(core, &served)
     return found
 
 

@@ -318,9 +318,12 @@ cdef EndpointPool find_or_add_by_hash(PoolCore core, object endpoint, Py_hash_t 
             # Another thread may have found the new endpoint pool by its hash, used it, and emptied it already. Then it
             # is forgotten, and must not be found by identity.
             gcp_lock(&new.lock)
+            new.core_size = gcp_load_int(&core.core_size)       # now that resize() would find it
             if not new.forgotten:
                 add_identity_locked(&core.directory, new, endpoint)
             gcp_unlock(&new.lock)
+            if core.keeps_growth:
+                ensure_growth(core, new)
             return new
 
 
@@ -349,9 +352,10 @@ cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
 cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. The caller holds a reference to ep, so that no object is let go here.
     cdef void *p
-    if ep.size or ep.waiting or ep.forgotten:
+    if ep.size or ep.waiting or ep.forgotten or is_needed(core, ep):
         return
     ep.forgotten = True
+    leave_growth(core, ep)
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1

@@ -93,16 +93,17 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     end_relief(core, e)
     unschedule_locked(&core.deadlines, e)
     free_slot(core, ep, e)
+    end_refusal(core, ep, now)
     core.counters.disposed += 1
     core.counters.closed[<int>e.reason] += 1
     if not keep:
         forget_connection(&core.directory, e)
     gcp_unlock(&ep.lock)
-    after_slot_freed(core, ep, e, doomed, &served)
+    after_slot_freed(core, ep, e, now, doomed, &served)
     gcp_unlock(&core.lock)
     if timer is not None:
         core.check_timers.pop(e, None)
     if not keep:
         core.entries.discard(e)
-    notify_all(&served)
+    notify_all(core, &served)
     return 0

@@ -19,6 +19,23 @@ cdef inline void move(EndpointPool ep, Entry e, int old, int new) noexcept:
     gcp_store_char(&e.state, new)
 
 
+cdef inline void begin_checking(EndpointPool ep, Entry e) noexcept:
+    # With core.lock. An idle entry has left its list before: unlink_idle().
+    if ep.growth is not None:
+        ep.growth.used_at = max(ep.growth.used_at, e.used_at)
+    ep.counts[<int>e.state] -= 1
+    ep.checking += 1
+    gcp_store_char(&e.state, CHECKING)
+
+
+cdef inline void end_checking(EndpointPool ep, Entry e) noexcept:
+    # With core.lock. For a moment the entry counts as being released: what follows decides what becomes of it.
+    gcp_assert(e.state == CHECKING)
+    ep.checking -= 1
+    ep.counts[RELEASING] += 1
+    gcp_store_char(&e.state, RELEASING)
+
+
 cdef inline void take_slot(PoolCore core, EndpointPool ep, Entry ticket) noexcept:
     # With core.lock. Both limits leave room.
     gcp_store_char(&ticket.state, CREATING)
@@ -38,6 +55,8 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
 
 cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reason) noexcept:
     # With core.lock. An idle entry has left its list before: unlink_idle().
+    if ep.growth is not None:
+        ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     gcp_store_char(&e.reason, reason)
     move(ep, e, e.state, CLOSING)
     core.closing += 1
@@ -93,8 +112,8 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     # Whether a checked-out entry becomes core when it is returned: not if the idle core entries and the other
-    # checked-out ones are min_idle or more.
-    return out_count(ep) - 1 < gcp_load_int(&core.min_idle) - ep.counts[IDLE_CORE]
+    # checked-out ones are min_idle or more, or as many as the endpoint's minimum.
+    return out_count(ep) - 1 < ep.core_size - ep.counts[IDLE_CORE]
 
 
 cdef inline void put_last(PoolCore core, EndpointPool ep, Entry e) noexcept:
@@ -123,12 +142,12 @@ cdef void return_idle(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # Makes an entry that the pool has checked idle again, in its old place: the lists are in the order of release. It
     # is core again, unless others have become core instead. It may have been unused for longest: the search begins with
     # those.
-    cdef bint is_core = e.was_core and ep.counts[IDLE_CORE] < core.min_idle
+    cdef bint is_core = e.was_core and ep.counts[IDLE_CORE] < ep.core_size
     cdef Linked *list = &ep.core if is_core else &ep.extra
     cdef void *following = list.head
     while following != NULL and (<Entry>following).stamp < e.stamp:
         following = (<Entry>following).next
-    move(ep, e, CHECKING, IDLE_CORE if is_core else IDLE_EXTRA)
+    move(ep, e, RELEASING, IDLE_CORE if is_core else IDLE_EXTRA)
     linked_insert(list, e, following)
 
 
@@ -165,6 +184,8 @@ cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexc
 cdef inline void waiter_unlink(EndpointPool ep, void *p) noexcept:
     linked_remove(&ep.queue, <Waiter>p)
     ep.waiting -= 1
+    if (<Waiter>p).create != NULL:
+        pass_on_create(ep, p)
 
 
 cdef void unlink_being_freed(PoolCore core, EndpointPool ep, void *p) noexcept:

@@ -111,4 +111,13 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))
+    memset(&core.fill_watchers, 0, sizeof(Chain))
+    memset(&core.forgotten, 0, sizeof(Chain))
+    memset(&core.retries, 0, sizeof(Heap))
+    memset(&core.short, 0, sizeof(Linked))
+    core.reserved = 0
+    core.reserved_head = NULL
+    core.reserved_tail = NULL
+    core.must_call_workers = False
+    core.unfilled = 0
     memset(&core.counters, 0, sizeof(Counters))

@@ -124,7 +124,7 @@ cdef bint retire(
         dispatch(core, &core.doomed_for_caller, &served)
     gcp_unlock(&core.lock)
     try:
-        notify_all(&served)
+        notify_all(core, &served)
     except BaseException:
         if out and doomed == NULL:      # the exception keeps the caller from closing the connection
             doom_again(core, e)

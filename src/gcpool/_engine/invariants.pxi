@@ -18,9 +18,9 @@ cdef int check_invariants_of(PoolCore core) except -1:
         check_lists(ep, problems)
         size += ep.size
         closing += ep.counts[CLOSING]
-        checking += ep.counts[CHECKING]
+        checking += ep.checking
         idle += idle_count(ep)
-        if ep.waiting and ep.size < core.max_size:
+        if ep.waiting and may_connect(core, ep) and has_uncovered_waiters(ep):
             wanting += 1
             if ep.heap_index < 0:
                 problems.append(f'{ep!r}: somebody waits for a slot and is not known to')
@@ -56,17 +56,17 @@ cdef int check_entry(PoolCore core, Entry e, list problems) except -1:
             problems.append(f'{e!r} is not at its place in the expiry queue')
         elif queue.items[e.heap_index].key != e.heap_key:
             problems.append(f'{e!r} has another key in the expiry queue')
-        if is_idle(e) and e.heap_key > deadline_of(core, e):
+        if is_idle(e) and e.heap_key > deadline_of(core, e, INFINITY):
             problems.append(f'{e!r} is queued later than its deadline')
     return 0
 
 
 cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problems) except -1:
     cdef Entry e
-    owned = [0] * 7
+    owned = [0] * (CHECKING + 1)
     for e in entries:
         owned[<int>e.state] += 1
-    counts = [ep.counts[i] for i in range(7)]
+    counts = [*[ep.counts[i] for i in range(CHECKING)], ep.checking]
     # Without the tickets: they are not in core.entries, but belong to the waiters that connect.
     if counts[IDLE_CORE:] != owned[IDLE_CORE:]:
         problems.append(f'{ep!r} counts {counts}, owned are {owned}')
@@ -74,7 +74,7 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
         problems.append(f'{ep!r}: the size is not the sum of {counts}')
     if ep.size > core.max_size and not core.shrunk:
         problems.append(f'{ep!r} has more than max_size connections')
-    if ep.size == 0 and ep.waiting == 0:
+    if ep.size == 0 and ep.waiting == 0 and not is_needed(core, ep):
         problems.append(f'{ep!r} is empty and not forgotten')
     if ep.waiting and idle_count(ep):
         problems.append(f'{ep!r}: somebody waits beside an idle connection')

@@ -31,19 +31,18 @@ cdef CheckTimer new_check_timer(PoolCore core, Entry ticket):
     return timer
 
 
-cdef bint push_check_timer(PoolCore core, CheckTimer timer, double now) noexcept:
-    # core.lock is held. True if the worker would wake too late: then the caller calls it. If there is no memory for it,
-    # this connection is not checked in the background.
+cdef void push_check_timer(PoolCore core, CheckTimer timer, double now) noexcept:
+    # core.lock is held. The caller then calls call_checker_if_late(). If there is no memory for it, this connection is
+    # not checked in the background.
     cdef Checks *checks = &core.checks
     cdef double due = now + timer.interval
     if not heap_make_room(&checks.timers, checks.timers.used + 1):
-        return False
+        return
     timer.checked_at = now
     heap_push(&checks.timers, <void *>timer, due, 0)
-    if due >= checks.wake_at:
-        return False
-    checks.wake_at = due
-    return True
+    if due < checks.wake_at:
+        checks.wake_at = due
+        gcp_store_int(&checks.is_late, True)
 
 
 cdef CheckTimer check_timer_of(PoolCore core, Entry e):
@@ -56,6 +55,15 @@ cdef void drop_check_timer(PoolCore core, CheckTimer timer) noexcept:
     heap_remove(&core.checks.timers, <void *>timer)
     if core.checks.timers.used == 0:
         core.checks.wake_at = INFINITY      # the next timer wakes the worker, in whichever loop it is by then
+
+
+cdef inline int call_checker_if_late(PoolCore core) except -1:
+    # No lock is held.
+    if gcp_load_int(&core.checks.is_late):
+        gcp_store_int(&core.checks.is_late, False)
+        if core.wake_checker is not None:
+            call_checker(core)
+    return 0
 
 
 cdef int call_checker(PoolCore core) except -1:
@@ -100,7 +108,7 @@ cdef int begin_due_checks(PoolCore core, double now) except -1:
         ep = e.pool
         gcp_lock(&ep.lock)
         due = due_for_check(timer, now)
-        if due <= now and ep.counts[CHECKING]:
+        if due <= now and ep.checking:
             due = now + timer.interval * KEEPALIVE_PUT_OFF
         elif due <= now:
             take_out_idle(ep, e)

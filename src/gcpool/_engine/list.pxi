@@ -6,6 +6,7 @@
 ctypedef fused Member:
     Entry
     Waiter
+    Growth
     PoolCore
 
 
@@ -65,6 +66,18 @@ cdef inline void *chain_take_entry(Chain *chain) noexcept:
     if p != NULL:
         chain.head = (<Entry>p).next
         (<Entry>p).next = NULL
+        if chain.head == NULL:
+            chain.tail = NULL
+        gcp_store_int(&chain.count, chain.count - 1)
+    return p
+
+
+cdef inline void *chain_take_growth(Chain *chain) noexcept:
+    # The same, for a chain of Growth.
+    cdef void *p = chain.head
+    if p != NULL:
+        chain.head = (<Growth>p).next
+        (<Growth>p).next = NULL
         if chain.head == NULL:
             chain.tail = NULL
         gcp_store_int(&chain.count, chain.count - 1)

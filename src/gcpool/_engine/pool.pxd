@@ -36,6 +36,28 @@ cdef class PoolCore:
     cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
     cdef Chain doomed_for_worker            # [core] closed by a worker
     cdef Chain watchers                     # [core] waiters until an entry is gone, or the pool is empty
+    cdef Chain fill_watchers                # [core] waiters until every pinned endpoint has had its size
+    cdef Heap retries                       # [core] Growth of endpoints in an outage
+    cdef Linked short                       # [core] Growth of endpoints with fewer connections than their minimum
+    cdef int reserved                       # [core]; read without the lock: slots reserved for the pool's own creates
+    cdef void *reserved_head                # [core] Growth of endpoints with reserved slots
+    cdef void *reserved_tail                # [core]
+    cdef Chain forgotten                    # [core] Growth of forgotten endpoint pools that core.kept still owns
+    cdef set kept                           # owns the endpoint pools with growth, and shows them to the garbage collector
+    cdef int must_call_workers              # [core]; read without the lock
+    cdef int unfilled                       # [core] pinned endpoints that have not had their size yet
+    cdef int min_size                       # [core]; read under [ep]
+    cdef int core_size                      # [core]; read under [ep]: min_idle or min_size, whichever is more
+    cdef double core_idle_timeout           # [core]; read under [ep]: idle_timeout with min_size, else infinite
+    cdef readonly int max_connecting                 # never changes; 0: no limit
+    cdef readonly double reconnect_timeout           # never changes; 0: a failed connect reaches its asker
+    cdef readonly bint creates_in_background         # never changes
+    cdef readonly bint fails_fast                    # never changes
+    cdef bint keeps_growth                  # never changes: every endpoint pool has its Growth
+    cdef dict pins                          # endpoint -> size: what a forked child fills again
+    cdef int pins_epoch                     # fork_epoch in which the pins were last entered
+    cdef readonly bint lacks_workers        # [relaxed] no worker could be had when one was last called
+    cdef object call_workers                # set once; called with no lock held; False: no worker can be had
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
@@ -47,6 +69,10 @@ cdef class PoolCore:
     cpdef Entry take_doomed_for_worker(self)
     cpdef int doom_due(self, double now, int limit, bint for_worker=*) except -1
     cpdef double relief_ends_at(self) noexcept
+    cpdef double next_timer(self) noexcept
+    cpdef Entry take_create(self, double now)
+    cpdef bint grown(self, Entry ticket, object conn, double now) except -1
+    cpdef int grow_cancelled(self, Entry ticket, double now) except -1
     cpdef bint cancel(self, Waiter w, double now) except -1
     cpdef adopt(self, Waiter w, Entry e)
     cpdef bint still_holds(self, Waiter w) except -1

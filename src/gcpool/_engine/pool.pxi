@@ -23,10 +23,17 @@ cdef class PoolCore:
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
     :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
     :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
-    :param random: called, with no lock held, for each connection; returns a number from 0 to 1
     :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
     :param wake_checker: called, with no lock held, when a connection is due for a check earlier than :py:meth:`next_check`
         has said; returns False if nobody was told
+    :param min_size: number of connections that are kept for each live endpoint
+    :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
+    :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
+    :param reconnect_timeout: with more than 0, acquires wait while an endpoint cannot be connected to; seconds after which
+        that is told
+    :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
+    :param keeps_growth: whether any of these is in use, or refusals are waited for
+    :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
     """
 
     def __cinit__(self):
@@ -47,11 +54,18 @@ cdef class PoolCore:
         object clock=None,
         object wake_collector=None,
         object normalize=None,
+        *,
+        int min_size=0,
+        bint creates_in_background=False,
+        int max_connecting=0,
+        double reconnect_timeout=0.0,
+        bint fails_fast=False,
+        bint keeps_growth=False,
         double lifetime_jitter=0.0,
         unsigned int max_uses=0,
-        object random=None,
         double keepalive_interval=0.0,
         object wake_checker=None,
+        object random=None,
     ):
         self.min_idle = min_idle
         self.max_size = max_size
@@ -64,9 +78,17 @@ cdef class PoolCore:
         self.normalize = normalize
         self.lifetime_jitter = lifetime_jitter
         self.max_uses = max_uses
-        self.random = random
         self.keepalive_interval = keepalive_interval
         self.wake_checker = wake_checker
+        set_min_size(self, min_size)
+        self.creates_in_background = creates_in_background
+        self.max_connecting = max_connecting
+        self.reconnect_timeout = reconnect_timeout
+        self.fails_fast = fails_fast
+        self.keeps_growth = keeps_growth
+        self.random = random
+        self.pins = {}
+        self.kept = set()
 
     def __dealloc__(self):
         cdef Ancestor *a
@@ -77,6 +99,7 @@ cdef class PoolCore:
         PyMem_Free(self.deadlines.queue.items)
         PyMem_Free(self.wanting_slots.items)
         PyMem_Free(self.checks.timers.items)
+        PyMem_Free(self.retries.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
         PyMem_Free(self.ancestor_to_be)
@@ -151,6 +174,79 @@ cdef class PoolCore:
         :return: True if it has left the queue; False if it was, or will be, notified
         """
         return give_up(self, w, read_clock(self) if now is None else now)
+
+    def connect_failed(self, Waiter w not None, object kept_error, bint is_refusal, bint may_ask_again, double now):
+        """An acquire could not connect. With :py:data:`MAY_ASK_AGAIN` its waiter holds nothing, and asks again.
+
+        :param kept_error: a copy of the error, for the pool to keep
+        :param may_ask_again: whether the acquire has time left
+        :return: what there is to tell, as flags
+        """
+        entry_held_by(w)
+        return connect_failed(self, w, kept_error, is_refusal, may_ask_again, now)
+
+    # -- the pool's own connects ----------------------------------------------------------------------------------------
+
+    def set_workers(self, object call not None):
+        """Set what is called, with no lock held, when there is something to connect to, or the next timer has changed.
+
+        It returns False if nobody will do it: then waiters connect themselves.
+        """
+        self.call_workers = call
+
+    @property
+    def has_creates(self):
+        """Whether :py:meth:`take_create` may return a ticket."""
+        return gcp_load_int(&self.reserved) > 0
+
+    cpdef Entry take_create(self, double now):
+        """A ticket of the pool's own, or None: there is nothing to connect to."""
+        return take_create(self, now)
+
+    cpdef bint grown(self, Entry ticket, object conn, double now) except -1:
+        """Turn a ticket of the pool's own into a connection, for the oldest waiter or as an idle one.
+
+        Raises what :py:meth:`created` raises.
+
+        :return: False if the connection is doomed
+        """
+        return grown(self, ticket, conn, now)
+
+    def grow_failed(self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now):
+        """The connect for a ticket of the pool's own has failed.
+
+        :param error: what a waiter raises
+        :param kept_error: a copy of it, for the pool to keep
+        :return: what there is to tell, as flags
+        """
+        return grow_failed(self, ticket, error, kept_error, is_refusal, now)
+
+    cpdef int grow_cancelled(self, Entry ticket, double now) except -1:
+        """Give a ticket of the pool's own back: its connect was cut off."""
+        return grow_cancelled(self, ticket, now)
+
+    def pin(self, object endpoint, int size, double now):
+        """Keep so many connections to an endpoint, whether it is used or not. 0 unpins it."""
+        pin(self, endpoint, size, now)
+
+    def watch_filled(self, Waiter w not None):
+        """Have a waiter notified when each pinned endpoint has had its size once, or the pool is closed.
+
+        :return: False if that is so already
+        """
+        return watch_filled(self, w)
+
+    def unfilled_endpoints(self):
+        """``(endpoint, connections, size)`` of each pinned endpoint that has not had its size yet."""
+        return unfilled_endpoints(self)
+
+    def ended_outage(self, Entry e not None):
+        """Seconds that the outage of a connection's endpoint lasted that has just ended, once; else None."""
+        return seconds_of_ended_outage(pool_of(e))
+
+    def last_connect_error(self, object endpoint, double since):
+        """The last error of a connect to an endpoint, if the outage goes on or it came not before ``since``; else None."""
+        return last_connect_error(self, endpoint, since)
 
     # -- checks -------------------------------------------------------------------------------------------------------
 
@@ -349,6 +445,22 @@ cdef class PoolCore:
         gcp_unlock(&self.lock)
         return at
 
+    cpdef double next_timer(self) noexcept:
+        """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due. inf if
+        there is nothing to wait for."""
+        cdef double at
+        gcp_lock(&self.lock)
+        at = next_timer(self)
+        gcp_unlock(&self.lock)
+        return at
+
+    def run_timers(self, double now, bint by_worker=True):
+        """Do what is due.
+
+        :param by_worker: whether the caller then looks for what is to be created, so that no worker has to be called
+        """
+        run_timers(self, now, by_worker)
+
     def expire_relief(self, double now):
         """Doom another idle connection, for a worker, if a close for waiters that want a slot has stopped counting."""
         expire_relief(self, now)
@@ -387,7 +499,7 @@ cdef class PoolCore:
         """
         return doom_acquired(self)
 
-    def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None):
+    def resize(self, double now, *, min_idle=None, max_size=None, total_max_size=None, min_size=None):
         """Change the limits.
 
         When a limit is raised, waiters are served. Idle connections beyond a lowered limit are doomed; connections in
@@ -399,6 +511,7 @@ cdef class PoolCore:
             -1 if min_idle is None else min_idle,
             -1 if max_size is None else max_size,
             -1 if total_max_size is None else total_max_size,
+            -1 if min_size is None else min_size,
         )
 
     # -- looking ------------------------------------------------------------------------------------------------------
@@ -412,6 +525,11 @@ cdef class PoolCore:
     def min_idle(self):
         """The number of idle connections of an endpoint that are core."""
         return gcp_load_int(&self.min_idle)
+
+    @property
+    def min_size(self):
+        """The number of connections that are kept for each live endpoint."""
+        return gcp_load_int(&self.min_size)
 
     @property
     def max_size(self):

@@ -217,57 +217,77 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
     return KEEP if heap_make_room(&core.deadlines.queue, core.deadlines.queue.used + 1) else CLOSE_FOR_OTHERS
 
 
+cdef struct Settled:
+    int outcome
+    void *first         # the oldest waiter, with a reference, or NULL
+    bint wake           # the collector is to be called
+
+
+cdef Settled settle(
+    PoolCore core, EndpointPool ep, Entry e, double now, double used_at, bint was_checked, Chain *doomed, Chain *served
+) noexcept:
+    # Both locks are held, and the entry is checked out. Decides what becomes of its connection, and does it. The caller
+    # gives the reference to the first waiter back, with no lock held, unless the connection was handed over.
+    cdef Settled settled
+    settled.first = first_waiter(core, ep)
+    settled.wake = False
+    advance_overtaking(core, now)
+    settled.outcome = decide_release(core, ep, e, now)
+    if settled.outcome == CLOSE_SURPLUS:
+        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
+    elif settled.outcome == CLOSE_FOR_OTHERS:
+        doom(core, ep, e, doomed, lifetime_reason(e) if lifetime_is_over(e, now) else BECAUSE_EVICTED)
+        count_as_relief(core, <void *>e)
+    elif settled.outcome == HAND_OVER:
+        note_overtaking(core, (<Waiter>settled.first).place)
+        hand_over(ep, e, <Waiter>settled.first, now)
+        (<Waiter>settled.first).is_checked = was_checked and not e.check_pending
+        chain_append(served, <Waiter>settled.first)
+        update_wants_slot(core, ep)
+    else:
+        if was_checked:
+            return_idle(core, ep, e)
+        else:
+            push_idle(core, ep, e, used_at, becomes_core(core, ep))
+        settled.wake = schedule_locked(&core.deadlines, e, deadline_of(core, e, now))
+    return settled
+
+
 cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
     # The releases that release_fast() leaves: they may close the connection, or move it in the expiry queue.
     cdef EndpointPool ep = e.pool
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     if is_checked_out_by(e, lease_no):
-        return give_back_and_unlock(core, ep, e, now, doomed)
+        return give_back_and_unlock(core, ep, e, now, False, doomed)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     return must_be_out(core, e, lease_no)
 
 
-cdef int give_back_and_unlock(PoolCore core, EndpointPool ep, Entry e, double now, Chain *doomed) except -1:
-    # Both locks are held. The end of a release, and of a check by the pool.
+cdef int give_back_and_unlock(
+    PoolCore core, EndpointPool ep, Entry e, double now, bint was_checked, Chain *doomed
+) except -1:
+    # Both locks are held, and the entry is checked out. The end of a release, and of a check by the pool.
     cdef Chain served = Chain(NULL, NULL, 0)
-    cdef void *first
-    cdef bint relief_ended
-    cdef bint checked
-    cdef bint wake = False
-    cdef int outcome
-    first = first_waiter(core, ep)
-    relief_ended = advance_relief(core, now)
-    advance_overtaking(core, now)
-    outcome = decide_release(core, ep, e, now)
-    if outcome == CLOSE_SURPLUS:
-        doom(core, ep, e, doomed, BECAUSE_POOL_CLOSED if core.is_closed else BECAUSE_SHRUNK)
-    elif outcome == CLOSE_FOR_OTHERS:
-        doom(core, ep, e, doomed, lifetime_reason(e) if lifetime_is_over(e, now) else BECAUSE_EVICTED)
-        count_as_relief(core, <void *>e)
-    elif outcome == HAND_OVER:
-        note_overtaking(core, (<Waiter>first).place)
-        checked = e.state == CHECKING and not e.check_pending
-        hand_over(ep, e, <Waiter>first, now)
-        (<Waiter>first).is_checked = checked
-        chain_append(&served, <Waiter>first)
-        update_wants_slot(core, ep)
-    else:
-        if e.state == CHECKING:
-            return_idle(core, ep, e)
-        else:
-            push_idle(core, ep, e, now, becomes_core(core, ep))
-        wake = schedule_locked(&core.deadlines, e, deadline_of(core, e))
+    cdef Settled settled
+    cdef bint relief_ended = advance_relief(core, now)
+    settled = settle(core, ep, e, now, now, was_checked, doomed, &served)
     gcp_unlock(&ep.lock)
-    if core.wanting_slots.used and (relief_ended or outcome == KEEP):
+    if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)
     gcp_unlock(&core.lock)
-    if first != NULL and outcome != HAND_OVER:
-        Py_DECREF(<Waiter>first)
+    end_settling(core, &settled, &served)
+    return 0
+
+
+cdef int end_settling(PoolCore core, Settled *settled, Chain *served) except -1:
+    # No lock is held.
+    if settled.first != NULL and settled.outcome != HAND_OVER:
+        Py_DECREF(<Waiter>settled.first)
     try:
-        notify_all(&served)
+        notify_all(core, served)
     finally:
-        if wake and core.wake_collector is not None:
+        if settled.wake and core.wake_collector is not None:
             call_collector(core)
     return 0

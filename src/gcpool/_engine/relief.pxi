@@ -49,7 +49,7 @@ cdef int expire_relief(PoolCore core, double now) except -1:
     if advance_relief(core, now):
         dispatch(core, &core.doomed_for_worker, &served)
     gcp_unlock(&core.lock)
-    notify_all(&served)
+    notify_all(core, &served)
     return 0
 
 

@@ -10,6 +10,8 @@ cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     e.fork_epoch = core.fork_epoch
     e.verified_at = ep.distrust_count   # now, not after the connect: an outage may come in the middle of it
     take_slot(core, ep, e)
+    if ep.growth is not None:
+        begin_attempt(core, ep.growth, <void *>e)
 
 
 cdef void enqueue(PoolCore core, EndpointPool ep, Waiter w) noexcept:
@@ -50,10 +52,11 @@ cdef inline bint shows_first_waiter(HeapItem *item, EndpointPool ep) noexcept:
 
 
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. An endpoint pool wants a slot while it has waiters and max_size leaves room. Whatever changes
-    # that calls this, or dispatch() would not serve these waiters. The heap has room: see reserve_heap_slot().
+    # Both locks are held. An endpoint pool wants a slot while it has waiters for whom the pool does not create connections
+    # already, and one more connect may begin. Whatever changes that calls this, or dispatch() would not serve these
+    # waiters. The heap has room: see reserve_heap_slot().
     cdef void *head = ep.queue.head
-    cdef bint wants = head != NULL and has_room(core, ep)
+    cdef bint wants = head != NULL and may_connect(core, ep) and has_uncovered_waiters(ep)
     if wants and ep.heap_index < 0:
         heap_push(&core.wanting_slots, <void *>ep, <double>(<Waiter>head).place, (<Waiter>head).number)
     elif wants and not shows_first_waiter(&core.wanting_slots.items[ep.heap_index], ep):
@@ -61,6 +64,18 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     elif not wants and ep.heap_index >= 0:
         heap_remove(&core.wanting_slots, <void *>ep)
     gcp_store_int(&core.wanting_count, <int>core.wanting_slots.used)
+
+
+cdef inline bint has_uncovered_waiters(EndpointPool ep) noexcept:
+    # Both locks are held. The pool's own creates count for the waiters, whoever they were begun for.
+    return ep.growth is None or ep.waiting > ep.growth.creating
+
+
+cdef inline bint pool_creates(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. Whether the pool itself connects, and not an acquire.
+    if core.creates_in_background:
+        return True
+    return is_in_outage(ep) and (core.reconnect_timeout > 0 or ep.growth.is_refusal)
 
 
 cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
@@ -74,7 +89,8 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         gcp_lock(&ep.lock)
         if (
             ep.queue.head == NULL
-            or not has_room(core, ep)
+            or not may_connect(core, ep)
+            or not has_uncovered_waiters(ep)
             or not shows_first_waiter(&core.wanting_slots.items[0], ep)
         ):
             update_wants_slot(core, ep)
@@ -89,6 +105,11 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
                     break
                 count_as_relief(core, p)
             break
+        if pool_creates(core, ep):
+            reserve_create(core, ep)
+            update_wants_slot(core, ep)
+            gcp_unlock(&ep.lock)
+            continue
         p = ep.queue.head
         if not gcp_try_incref(p):
             unlink_being_freed(core, ep, p)
@@ -100,11 +121,15 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
         chain_append(served, w)
+    fill_minimums(core)
 
 
-cdef void after_slot_freed(PoolCore core, EndpointPool ep, Entry gone, Chain *doomed, Chain *notified) noexcept:
+cdef void after_slot_freed(
+    PoolCore core, EndpointPool ep, Entry gone, double now, Chain *doomed, Chain *notified
+) noexcept:
     # core.lock is held, no other. The end of each close, and of each connect that failed, comes here.
     gcp_lock(&ep.lock)
+    note_short(core, ep, now)
     update_wants_slot(core, ep)
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)

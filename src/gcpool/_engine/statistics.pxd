@@ -17,6 +17,7 @@ cdef struct Counters:       # all [core], since the pool was made, or began anew
     unsigned long long acquires             # of forgotten endpoint pools; the others count their own
     unsigned long long created
     unsigned long long create_errors
+    unsigned long long refused
     unsigned long long dead
     unsigned long long broken
     unsigned long long disposed             # the sum of closed

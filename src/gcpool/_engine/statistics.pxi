@@ -14,7 +14,7 @@ cdef dict gauges_and_counters(PoolCore core):
             counters.acquires += ep.acquires
             idle += idle_count(ep)
             acquired += out_count(ep)
-            checking += ep.counts[CHECKING]
+            checking += ep.checking
             waiting += ep.waiting
         gcp_unlock(&ep.lock)
     stats = {

@@ -57,6 +57,17 @@ cdef class Waiter:
         return self.entry is not None and bool(gcp_load_char(&self.entry.closed_while_out))
 
     @property
+    def failed(self):
+        """Whether no connection could be created for the waiter: :py:attr:`error` tells why."""
+        return gcp_load_int(&self.state) == FAILED
+
+    @property
+    def endpoint_is_down(self):
+        """Whether the waiter is to fail at once, because the endpoint is in an outage: its last error is
+        :py:attr:`error`."""
+        return gcp_load_int(&self.state) == ENDPOINT_DOWN
+
+    @property
     def held(self):
         """The entry that the waiter was served, or None."""
         return self.entry
@@ -97,8 +108,9 @@ cdef inline Entry take_served(Waiter w):
     return e
 
 
-cdef int notify_all(Chain *chain) except -1:
-    # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards.
+cdef int notify_all(PoolCore core, Chain *chain) except -1:
+    # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards. Calls a worker, too, if
+    # the dispatcher has reserved slots for connections that the pool is to create.
     cdef void *p = chain_take_all(chain)
     cdef void *following
     cdef Waiter w
@@ -114,6 +126,13 @@ cdef int notify_all(Chain *chain) except -1:
             if failure is None:
                 failure = exc
         p = following
+    if gcp_load_int(&core.must_call_workers) or gcp_load_int(&core.forgotten.count):
+        try:
+            drop_forgotten(core)
+            call_workers(core)
+        except BaseException as exc:
+            if failure is None:
+                failure = exc
     if failure is not None:
         raise failure
     return 0

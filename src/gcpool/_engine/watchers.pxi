@@ -17,10 +17,10 @@ cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
         p = following
 
 
-cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
+cdef bint add_watcher(PoolCore core, Waiter w, Chain *watchers) noexcept:
     # core.lock is held.
     w.core = core
-    chain_append(&core.watchers, w)
+    chain_append(watchers, w)
     gcp_store_int(&w.state, QUEUED)
     gcp_enable_try_incref(w)
     return True
@@ -29,7 +29,7 @@ cdef bint add_watcher(PoolCore core, Waiter w) noexcept:
 cdef bint watch_empty(PoolCore core, Waiter w) noexcept:
     cdef bint watches
     gcp_lock(&core.lock)
-    watches = core.size > 0 and add_watcher(core, w)
+    watches = core.size > 0 and add_watcher(core, w, &core.watchers)
     gcp_unlock(&core.lock)
     return watches
 
@@ -39,7 +39,7 @@ cdef bint watch_gone(PoolCore core, Waiter w, Entry e) except -1:
     pool_of(e)
     w.entry = e
     gcp_lock(&core.lock)
-    watches = not made_before_fork(core, e.fork_epoch) and gcp_load_char(&e.state) != GONE and add_watcher(core, w)
+    watches = not made_before_fork(core, e.fork_epoch) and gcp_load_char(&e.state) != GONE and add_watcher(core, w, &core.watchers)
     gcp_unlock(&core.lock)
     return watches
 
@@ -48,7 +48,7 @@ cdef bint unwatch(PoolCore core, void *p) noexcept:
     # False if the waiter watches nothing. Called by its destructor, too: no reference to it is taken here.
     cdef bint found
     gcp_lock(&core.lock)
-    found = chain_remove(&core.watchers, <Waiter>p)
+    found = chain_remove(&core.watchers, <Waiter>p) or chain_remove(&core.fill_watchers, <Waiter>p)
     if found:
         gcp_store_int(&(<Waiter>p).state, CANCELLED)
     gcp_unlock(&core.lock)

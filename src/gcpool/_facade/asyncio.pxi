@@ -192,6 +192,8 @@ cdef class AsyncPool(PoolFacade):
         signal = Signal.__new__(Signal)
         signal.loop = self.own_loop.loop
         w.notify = signal
+        if gcp_load_int(&self._core.reserved):
+            self._spawn_creates()       # what was to be created before the pool had a loop
         return signal
 
     def _connecting(self, Waiter w not None, call):
@@ -202,6 +204,14 @@ cdef class AsyncPool(PoolFacade):
         create.manager = self._manager
         create.call = call
         return create
+
+    def _take_growing(self):
+        # The manager's create() for the next ticket of the pool's own; None if there is none.
+        cdef Growing growing = Growing.__new__(Growing)
+        growing.pool = self
+        growing.core = self._core
+        growing.ticket = take_create(self._core, read_clock(self._core))
+        return None if growing.ticket is None else growing
 
     def _take_disposal(self):
         # The manager's dispose() of the next doomed connection; None if there is none.

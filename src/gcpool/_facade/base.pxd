@@ -17,6 +17,10 @@ cdef class PoolFacade:                     # set once
     cdef bint asks_before_use               # a ready connection takes a check, or a hook
     cdef readonly object _check_timeout
     cdef readonly double _check_limit       # seconds that a check by the pool may take
+    cdef readonly object _create_timeout    # of the pool's own connects
+    cdef readonly object _reconnect_failed
+    cdef readonly object _refusal           # the manager's is_refusal, if refusals are waited for; else None
+    cdef readonly bint _watches_outages     # the core is told of failed connects
     cdef unsigned int unpatched_version     # [relaxed] version of the type if acquire and release are the base's, or 0
     cdef int replaced                       # [core]; read without the lock. Set on the pool: 1 acquire, 2 release
     # What the Python halves keep. These are slots, because since 3.12 the interpreter finds the methods of an object

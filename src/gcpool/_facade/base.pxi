@@ -66,6 +66,10 @@ cdef class PoolFacade:
         bint broken_on_cancel,
         double check_interval,
         object check_timeout,
+        object create_timeout=30.0,
+        object reconnect_failed=None,
+        object refusal=None,
+        bint watches_outages=False,
     ):
         if self._core is not UNBUILT:
             # With a new core, the connections that are checked out of the old one could not be released.
@@ -88,6 +92,10 @@ cdef class PoolFacade:
         self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
         self._check_limit = POOL_CHECK_TIME if check_timeout is None else check_timeout
+        self._create_timeout = create_timeout
+        self._reconnect_failed = reconnect_failed
+        self._refusal = refusal
+        self._watches_outages = watches_outages
 
     cdef bint look_for_overrides(self) except -1:
         cdef unsigned int version
@@ -143,8 +151,8 @@ cdef class PoolFacade:
 
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the
-        # manager's methods must not see a closed connection.
-        if not self._checks or not self._core.still_holds(w):
+        # manager's methods must not see a closed connection. Nor if the connection was just created.
+        if not self._checks or w.is_new or not self._core.still_holds(w):
             return False
         if w.is_checked:        # by the pool, a moment ago
             return self._core.needs_check(w, self._core.now(), INFINITY)

@@ -14,3 +14,9 @@ cdef class CreateCall(ManagerCall):
     cdef PoolCore core
     cdef Entry ticket
     cdef object manager
+
+
+cdef class Growing(ManagerCall):
+    cdef AsyncPool pool
+    cdef PoolCore core                      # kept here, too: a pool that is garbage may have dropped its reference
+    cdef readonly Entry ticket              # None: it has ended

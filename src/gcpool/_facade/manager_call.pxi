@@ -139,3 +139,41 @@ cdef class CreateCall(ManagerCall):
         if value is None:
             refuse_connection(self.manager)
         return self.core.created(self.ticket, value, read_clock(self.core))
+
+
+@cython.final
+@cython.no_gc_clear     # its destructor needs what it refers to, also as part of a reference cycle
+cdef class Growing(ManagerCall):
+    """One connect of the pool's own on asyncio. At the moment when it ends, its connection is in the books.
+
+    A ticket whose connect neither succeeded nor failed is given back when this is freed.
+    """
+
+    @property
+    def endpoint(self):
+        """The endpoint to connect to."""
+        return pool_of(self.ticket).endpoint
+
+    cdef object begin(self):
+        if self.pool is None:
+            raise RuntimeError(NO_POOL)
+        call = self.pool._manager.create(self.endpoint)
+        self.pool._expect_awaitable(call, 'create')
+        return iterator_of(call)
+
+    cdef object returned(self, object value):
+        return self.core.grown(self.ticket, value, read_clock(self.core))
+
+    def put_back(self):
+        """Give the ticket back, unless the connect has ended."""
+        cdef Entry ticket = self.ticket
+        self.ticket = None
+        if ticket is not None:
+            self.core.grow_cancelled(ticket, read_clock(self.core))
+
+    def __dealloc__(self):
+        if self.ticket is None or gcp_is_finalizing():
+            return
+        # A core that is being collected as garbage has no set of endpoint pools any more.
+        if self.core.kept is not None and self.ticket.pool in self.core.kept:
+            self.put_back()

@@ -153,7 +153,7 @@ cdef class SyncPool(PoolFacade):
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1:
         # If the limits allow one more connection and nobody waits for a slot, connects without the steps of _serve()
         # (arming, queueing, checking). False if nothing was done: _serve() is needed.
-        if not request_ticket(self._core, w):
+        if self._watches_outages or not request_ticket(self._core, w):
             return False
         if not self.create_within(w, timeout):
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {w.endpoint!r} was created')
@@ -321,13 +321,14 @@ cdef class SyncPool(PoolFacade):
         # Has a closing thread call expire_relief() in time, if no waiting acquire does. Returns what a signal handler
         # raised here, or None: the caller first finishes its own work.
         try:
-            self._closers.keep_one_idle_for_relief()
+            self._closers.keep_one_for_timers()
         except BaseException as exc:
             return exc
         return None
 
     def _work_next(self):
-        # For a worker: closes one connection that is doomed for workers, or else checks one. False if there is none.
+        # For a worker: closes one connection that is doomed for workers, or else creates or checks one. False if there
+        # is none.
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
@@ -337,11 +338,29 @@ cdef class SyncPool(PoolFacade):
         if e is not None:
             self.dispose_entry(e, INFINITY, True)
             return True
+        if gcp_load_int(&core.reserved):
+            e = core.take_create(read_clock(core))
+            if e is not None:
+                if gcp_load_int(&core.reserved):
+                    self._closers.call()    # this connect may hang, too
+                self.create_for_pool(e)
+                return True
         e = core.take_check()
-        if e is None:
-            return False
-        self.check_by_pool(e)
-        return True
+        if e is not None:
+            self.check_by_pool(e)
+        return e is not None
+
+    cdef int create_for_pool(self, Entry ticket) except -1:
+        # Compiled, for the reason that create_within() has.
+        cdef PoolCore core = self._core
+        try:
+            conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
+            core.grown(ticket, conn, read_clock(core))
+        except BaseException as exc:
+            self._grow_failed(ticket, exc)
+        else:
+            self._tell_end_of_outage(ticket)
+        return 0
 
     cdef bint check_by_pool(self, Entry e) except -1:
         # Checks a connection that is CHECKING, and closes it if it is dead. Returns whether it was.

@@ -42,12 +42,12 @@ class SyncClosers:
     A dispose may hang, so one more is started whenever a connection is doomed and no thread is free, up to
     PARALLEL_DISPOSALS. A thread that finds nothing to close waits IDLE_TIME seconds for more, and then ends. None of
     them holds a strong reference to the pool while it waits. If a close for waiters may hang, one thread is kept idle
-    for them: see keep_one_idle_for_relief().
+    for them: see keep_one_for_timers().
 
     No doomed connection is overlooked. A call that dooms one puts it into the core first, and then looks which threads
     are free; a thread leaves the free ones first, and then looks what is doomed. One of the two sees the other.
 
-    :param pool: the pool; ``pool._work_next()`` closes or checks one connection, or returns False if there is none
+    :param pool: the pool; ``pool._work_next()`` closes, creates or checks one connection, or returns False if there is none
     """
 
     _is_finalizing = staticmethod(sys.is_finalizing)
@@ -103,7 +103,7 @@ class SyncClosers:
             if self._is_full(process):
                 return False
 
-    def keep_one_idle_for_relief(self) -> None:
+    def keep_one_for_timers(self) -> None:
         """Have an idle thread expire the relief in time: a close for waiters may hang, and no waiting acquire does."""
         if self._stopped or self._is_finalizing():
             return
@@ -159,19 +159,14 @@ class SyncClosers:
                     self._wait(process, thread)
                 # Looks once more after it has waited in vain: it was free until then, and may have been called at the
                 # last moment.
-                while (
-                    self._close_all()
-                    or self._wait(process, thread)
-                    or self._close_all()
-                    or self._must_stay_idle(process)
-                ):
+                while self._work() or self._wait(process, thread) or self._work() or self._must_stay_idle(process):
                     pass
         finally:
             process.free.pop(thread, None)
             process.threads.pop(thread, None)
             self._leave(process)
 
-    def _close_all(self) -> bool:
+    def _work(self) -> bool:
         # Closes until nothing is doomed. Returns whether there was anything to close.
         pool = self._pool()
         found = False
@@ -190,23 +185,23 @@ class SyncClosers:
         pool = self._pool()
         if pool is None or self._are_to_end(process) or process is not self._threads_of_this_process():
             return False
-        relief_ends_at = pool._core.relief_ends_at()
-        idle_time = IDLE_TIME if relief_ends_at == math.inf else max(relief_ends_at - pool._core.now(), 0.0)
+        timer = pool._core.next_timer()
+        idle_time = IDLE_TIME if timer == math.inf else max(timer - pool._core.now(), 0.0)
         process.free[thread] = None
         before_fork.idle_threads[thread] = self
         try:
             # If there are as many threads as there may be, a call that came before this one was free has started no
             # other: so this one looks once more.
-            left: bool = self._is_full(process) and pool._core.left_to_workers > 0
+            left: bool = self._is_full(process) and (pool._core.left_to_workers > 0 or pool._core.has_creates)
             del pool
             called = process.wakeup.wait(0.0 if left else idle_time) or left
         finally:
             before_fork.idle_threads.pop(thread, None)
             process.free.pop(thread, None)
-        if called and relief_ends_at < math.inf:
+        if called and timer < math.inf:
             # It was kept idle, and the close that it is called for may hang: another thread is kept idle in its place.
             try:
-                self.keep_one_idle_for_relief()
+                self.keep_one_for_timers()
             except BaseException:
                 logger.last_resort('no thread is kept idle where a connection of %r is closed', self._pool())
         return called
@@ -217,8 +212,8 @@ class SyncClosers:
         pool = self._pool()
         if pool is None or self._are_to_end(process) or process is not self._threads_of_this_process():
             return False
-        pool._core.expire_relief(pool._core.now())
-        return pool._core.relief_ends_at() < math.inf and not self._is_any_free(process)
+        pool._core.run_timers(pool._core.now())
+        return pool._core.next_timer() < math.inf and not self._is_any_free(process)
 
     def _are_to_end(self, process: _ProcessThreads) -> bool:
         return self._stopped or process.told_to_end or self._pool() is None
@@ -233,7 +228,7 @@ class SyncClosers:
             # Until a moment ago this thread counted: with PARALLEL_DISPOSALS of them, a call starts no other one, and
             # relies on one of them to look for more. Or this thread dies of an exception that somebody raised in it.
             try:
-                pool._begin_disposals()
+                pool._begin_work()
             except BaseException:
                 logger.last_resort('closing connections of %r goes on after an error', pool)
 
@@ -261,6 +256,6 @@ class SyncClosers:
         """The process has forked, and this is the parent: threads may wait again."""
         self._threads_of_this_process().told_to_end = False
         pool = self._pool()
-        if pool is not None and pool._core.relief_ends_at() < math.inf:
+        if pool is not None and pool._core.next_timer() < math.inf:
             # One of the threads that have ended was kept idle for relief.
-            self.keep_one_idle_for_relief()
+            self.keep_one_for_timers()

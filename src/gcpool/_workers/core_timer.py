@@ -1,4 +1,4 @@
-"""The timer of a pool on asyncio that ends the counting of closes as relief."""
+"""The timer of a pool on asyncio for what the core does at its time."""
 
 import math
 import weakref
@@ -9,14 +9,15 @@ from .loop_timer import LoopTimer
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ['ReliefTimer']
+__all__ = ['CoreTimer']
 
 
-class ReliefTimer:
-    """A timer of the loop that calls a pool's ``_expire_relief`` when a close stops counting for the waiters.
+class CoreTimer:
+    """A timer of the loop that calls a pool's ``_run_timers`` when something is due in the core.
 
-    Otherwise waiters would hang as long as that close, in a pool that nobody calls meanwhile. The timer exists only
-    while a close counts. It holds no strong reference to the pool.
+    That is when a close stops counting for the waiters, who would hang as long as that close in a pool that nobody
+    calls meanwhile, and when an attempt to connect is due. The timer exists only while there is anything to wait for.
+    It holds no strong reference to the pool.
     """
 
     def __init__(self, pool: Any):
@@ -27,10 +28,10 @@ class ReliefTimer:
         self.wakeups = 0
 
     def set(self, pool: Any) -> None:
-        """Set, move or cancel the timer, because a close has begun or ended."""
+        """Set, move or cancel the timer, because what is due next may have changed."""
         loop = pool._bound_loop
         ended = pool._core.closed or loop is None or loop.is_closed()
-        due = math.inf if ended else pool._core.relief_ends_at()
+        due = math.inf if ended else pool._core.next_timer()
         is_set = loop is None or due == math.inf or self._timer.will_fire_in(loop)
         if due == self._due and loop is self._loop and is_set:
             return
@@ -47,4 +48,4 @@ class ReliefTimer:
         self.wakeups += 1
         pool = self._pool()
         if pool is not None:
-            pool._expire_relief()
+            pool._run_timers()

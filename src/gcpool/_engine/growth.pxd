@@ -1,0 +1,25 @@
+# What is known of an endpoint for which the pool itself may create connections. Its own object, because most pools create
+# none: an endpoint pool of theirs has only the reference.
+cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when the next attempt is due, or it is forgotten
+    cdef void *pool                         # borrowed: the endpoint pool, which owns this
+    cdef void *prev                         # [core] PoolCore.short
+    cdef void *next                         # [core] PoolCore.short
+    cdef void *next_reserved                # [core] PoolCore.reserved_head
+    cdef double used_at                     # [core+ep] when the last connection that is gone now was returned
+    cdef bint is_short                      # [core] is in PoolCore.short
+    cdef bint filled                        # [core+ep] since it was pinned, it has once had its size
+    cdef bint counted                       # [core] counts in PoolCore.unfilled
+    cdef int pinned                         # [core+ep] the size that warm_up() asked for; 0: not pinned
+    cdef int creating                       # [core+ep] creates of the pool's own, those only reserved included
+    cdef int reserved                       # [core+ep] of these, slots for which no worker has come yet
+    # -- the outage: see outages.pxi
+    cdef int state                          # [core+ep]
+    cdef bint is_refusal                    # [core+ep] the server has said that it is full
+    cdef bint told                          # [core+ep] reconnect_failed was called in this outage
+    cdef void *attempt                      # [core+ep] the ticket of the one attempt; borrowed, only compared
+    cdef double began_at                    # [core+ep]
+    cdef double failed_at                   # [core+ep]
+    cdef double delay                       # [core+ep]
+    cdef double retry_at                    # [core+ep]
+    cdef double over_after                  # [core+ep] seconds that the outage lasted, until that is told; -1: none is over
+    cdef object error                       # [core+ep] the last error of a connect; None: it was long ago, or there is none

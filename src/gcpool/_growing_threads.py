@@ -1,0 +1,172 @@
+# Generated from src/gcpool/_growing_asyncio.py by .github/scripts/generate_threading.py; do not edit.
+
+"""Connections that the pool itself creates, and what it does when an endpoint cannot be connected to.
+
+The half for threads is generated from the half for asyncio.
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any, Generic
+
+from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, Entry, SyncPool, Waiter, logger
+from ._parameters import check_optional_seconds, check_pin
+from ._time_limits import get_deadline, seconds
+from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout, UnknownEndpoint
+from .managers import ConnectionT, EndpointT
+
+__all__ = ['SyncGrowing']
+
+
+def copy_of(error: BaseException) -> BaseException:
+    """A copy of an error for the pool to keep: what is raised has a traceback, with all that its frames hold."""
+    try:
+        return copy.copy(error)
+    except Exception:
+        # Its class cannot be copied.
+        return ConnectError(f'{type(error).__name__}: {error}')
+
+
+class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
+    """What both runtimes have in common about connects of the pool's own, and about failed ones."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def _arm(self, waiter: Waiter) -> Any: ...
+
+    def _answer_of(self, answer: Any) -> Any:
+        raise NotImplementedError
+
+    def _create(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        raise NotImplementedError
+
+    def _wait(self, signal: Any, deadline: float | None, give_up: Any, waiter: Waiter) -> bool:
+        raise NotImplementedError
+
+    def warm_up(self, endpoint: EndpointT, size: int | None = None) -> None:
+        """Keep connections to an endpoint, whether it is used or not, and begin to create them.
+
+        Returns at once: the pool connects in the background, two connections at a time (or ``max_connecting``).
+        :py:meth:`wait` waits for them. In a forked child the endpoint is warmed up again at the pool's first use.
+
+        :param endpoint: where to connect
+        :param size: the number of connections, those in use included; 0 to keep none any more, None for ``min_size``
+        :raises TypeError: when ``size`` is not an int
+        :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``
+        :raises ConnectionPoolClosedError: when the pool is closed
+        """
+        core = self._core
+        size = check_pin(size, core.min_size, core.max_size)
+        if core.closed:
+            raise ConnectionPoolClosedError(f'the pool is closed: {endpoint!r} cannot be warmed up')
+        core.pin(endpoint, size, core.now())
+
+    def wait(self, timeout: float | None = 30.0) -> None:
+        """Wait until every endpoint that was warmed up has once had its connections. Any number of callers may wait.
+
+        :param timeout: seconds to wait at most, None for no limit
+        :raises PoolTimeout: when the timeout expires; its cause is the last error of a connect
+        :raises ConnectionPoolClosedError: when the pool is closed, or is closed meanwhile
+        :raises TypeError: when ``timeout`` is not a number
+        :raises ValueError: when ``timeout`` is negative or NaN
+        """
+        core = self._core
+        deadline = get_deadline(core.now(), check_optional_seconds('timeout', timeout))
+        waiter = Waiter(None)
+        signal = self._arm(waiter)
+        filled = True
+        try:
+            if core.watch_filled(waiter):
+                filled = self._wait(signal, deadline, core.unwatch, waiter)
+        except BaseException:
+            core.unwatch(waiter)
+            raise
+        if core.closed:
+            raise ConnectionPoolClosedError('the pool is closed: there are no connections to wait for')
+        if not filled:
+            missing = core.unfilled_endpoints()
+            progress = ', '.join(f'{has} of {size} for {endpoint!r}' for endpoint, has, size in missing)
+            errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
+            raise PoolTimeout(
+                f'the pool was not filled within {seconds(timeout)}: it has {progress} connections'
+            ) from next((error for error in errors if error is not None), None)
+
+    def _connect(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
+        """Connect for a waiter that was served a ticket.
+
+        :return: False if that failed, and the waiter asks again
+        """
+        try:
+            created = self._create(waiter, deadline, timeout)
+        except Exception as exc:
+            if not self._watches_outages or not self._connect_failed(waiter, exc):
+                raise
+            return False
+        if not created:
+            raise ConnectionPoolClosedError(
+                f'the pool was closed while a connection to {waiter.endpoint!r} was created'
+            )
+        logger.debug('connection to %r created', waiter.endpoint)
+        if self._watches_outages:
+            self._tell_end_of_outage(waiter.served)
+        return True
+
+    def _is_refusal(self, endpoint: object, error: BaseException) -> bool:
+        if self._refusal is None:
+            return False
+        try:
+            return bool(self._refusal(endpoint, error))
+        except Exception as exc:
+            logger.error('is_refusal() failed for %r: %s: %s', endpoint, type(exc).__name__, exc)
+            return False
+
+    def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
+        # Whether the waiter asks again. Not after its time limit, nor where no server has been asked.
+        if isinstance(error, UnknownEndpoint):
+            return False
+        core = self._core
+        refusal = self._is_refusal(waiter.endpoint, error)
+        # The acquire's own time limit has expired, if the pool has raised this.
+        has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
+        news = core.connect_failed(waiter, copy_of(error), refusal, has_time, core.now())
+        self._tell_failure(waiter.endpoint, error, news, refusal)
+        return bool(news & MAY_ASK_AGAIN)
+
+    def _grow_failed(self, ticket: Entry, error: BaseException) -> None:
+        """A connect of the pool's own has failed."""
+        endpoint = ticket.endpoint
+        refusal = self._is_refusal(endpoint, error)
+        news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now())
+        if not news & (REACHED_WAITER | OUTAGE_BEGAN):
+            logger.info('connecting to %r failed: %s: %s', endpoint, type(error).__name__, error)
+        self._tell_failure(endpoint, error, news, refusal)
+
+    def _tell_failure(self, endpoint: object, error: BaseException, news: int, refusal: bool) -> None:
+        if news & OUTAGE_BEGAN:
+            what = 'is full' if refusal else 'cannot be connected to'
+            logger.warning('%r %s: %s: %s', endpoint, what, type(error).__name__, error)
+        if news & RECONNECT_FAILED and self._reconnect_failed is not None:
+            try:
+                self._answer_of(self._reconnect_failed(self, endpoint, error))
+            except Exception as exc:
+                logger.error('reconnect_failed failed for %r: %s: %s', endpoint, type(exc).__name__, exc)
+
+    def _tell_end_of_outage(self, entry: Entry) -> None:
+        lasted = self._core.ended_outage(entry)
+        if lasted is not None:
+            logger.info('%r can be connected to again, after %.3f s', entry.endpoint, lasted)
+
+    def _raise_failure(self, waiter: Waiter) -> None:
+        """Raise what a waiter was told instead of being served, if anything."""
+        error = waiter.error
+        if waiter.endpoint_is_down:
+            raise EndpointDown(
+                f'no connection to {waiter.endpoint!r}: connecting fails ({error})', waiter.endpoint
+            ) from error
+        if waiter.failed and error is not None:
+            try:
+                raise error
+            finally:
+                # The traceback of the error holds this frame: a reference from the frame would make a cycle.
+                del error

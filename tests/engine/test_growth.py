@@ -1,0 +1,337 @@
+"""Connections that the pool itself creates: in the background, up to a minimum, for pinned endpoints."""
+
+import pytest
+
+from gcpool._core import Waiter
+
+from .support import Pool, names
+
+
+def background(max_connecting: int = 2, max_size: int = 3, total_max_size: int = 100) -> Pool:
+    return Pool(
+        creates_in_background=True, max_connecting=max_connecting, max_size=max_size, total_max_size=total_max_size
+    )
+
+
+def test_a_waiter_gets_the_connection_that_a_worker_creates() -> None:
+    pool = background()
+    asker = pool.ask('a')
+    assert asker.answer == 'waits'
+    assert pool.worker_calls == 1
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    assert names(asker) == ['a1']
+    assert pool.notified == [asker]
+
+
+def test_no_more_is_created_than_there_are_waiters_for() -> None:
+    pool = background(max_connecting=5, max_size=10)
+    askers = [pool.ask('a') for _ in range(3)]
+    assert len(pool.take_creates()) == 3
+    assert pool.cancel(askers[0])
+    pool.ask('a')
+    assert pool.take_creates() == []
+
+
+def test_max_connecting_limits_the_creates_of_each_endpoint() -> None:
+    pool = background(max_size=10)
+    for endpoint in 'ab':
+        for _ in range(5):
+            pool.kept.append(pool.ask(endpoint))
+    tickets = pool.take_creates()
+    assert [ticket.endpoint for ticket in tickets] == ['a', 'b', 'a', 'b']
+    pool.grow(tickets[0])
+    assert [ticket.endpoint for ticket in pool.take_creates()] == ['a']
+
+
+def test_a_connection_that_comes_back_is_faster_than_the_create() -> None:
+    pool = background()
+    first = pool.ask('a')
+    pool.grow(*pool.take_creates())
+    waits, behind = pool.ask('a'), pool.ask('a')
+    tickets = pool.take_creates()
+    assert len(tickets) == 2
+    pool.release(first)
+    assert names(waits) == ['a1']
+    pool.grow(tickets[0])
+    assert names(behind) == ['a2']
+    pool.grow(tickets[1])
+    assert pool.count('size', 'idle', 'acquired') == (3, 1, 2)
+
+
+def test_a_create_for_nobody_is_not_begun() -> None:
+    pool = background()
+    asker = pool.ask('a')
+    assert pool.cancel(asker)
+    assert pool.take_creates() == []
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_the_create_of_an_asker_that_gave_up_goes_to_the_next_one() -> None:
+    pool = background(max_connecting=1)
+    first, second = pool.ask('a'), pool.ask('a')
+    (ticket,) = pool.take_creates()
+    assert pool.cancel(first)
+    pool.grow(ticket)
+    assert names(second) == ['a1']
+
+
+def test_a_failure_reaches_its_asker() -> None:
+    pool = background()
+    first, second = pool.ask('a'), pool.ask('a')
+    of_first, of_second = pool.take_creates()
+    error = OSError('refused')
+    pool.grow_failed(of_second, error)
+    assert (second.waiter.failed, second.waiter.error) == (True, error)
+    assert first.answer == 'waits'
+    pool.grow(of_first)
+    assert names(first) == ['a1']
+    pool.cancel(second)
+    assert pool.count('size', 'create_errors') == (1, 1)
+
+
+def test_a_failure_for_an_asker_that_is_gone_reaches_the_oldest_one_without_a_create() -> None:
+    pool = background(max_connecting=1)
+    first, second, third = (pool.ask('a') for _ in range(3))
+    (ticket,) = pool.take_creates()
+    pool.cancel(first)
+    error = OSError('refused')
+    pool.grow_failed(ticket, error)
+    assert second.waiter.error is error
+    assert third.answer == 'waits'
+    assert len(pool.take_creates()) == 1
+
+
+def test_a_failure_for_nobody_is_counted() -> None:
+    pool = background()
+    asker = pool.ask('a')
+    (ticket,) = pool.take_creates()
+    pool.cancel(asker)
+    pool.grow_failed(ticket, OSError())
+    assert pool.count('size', 'waiting', 'create_errors', 'endpoints') == (0, 0, 1, 0)
+
+
+def test_without_workers_the_waiters_connect_themselves() -> None:
+    pool = background()
+    pool.has_workers = False
+    asker = pool.ask('a')
+    assert asker.answer == 'ticket'
+    assert pool.core.lacks_workers
+    pool.connect(asker)
+    assert pool.take_creates() == []
+
+
+def test_a_create_counts_for_the_total_limit() -> None:
+    pool = background(total_max_size=2, max_size=2)
+    for endpoint in 'abc':
+        pool.kept.append(pool.ask(endpoint))
+    tickets = pool.take_creates()
+    assert [ticket.endpoint for ticket in tickets] == ['a', 'b']
+    pool.grow(tickets[0])
+    pool.release(pool.kept[0])
+    assert pool.dispose() == ['a1']
+    assert [ticket.endpoint for ticket in pool.take_creates()] == ['c']
+
+
+def test_closing_the_pool_frees_what_is_reserved_and_closes_what_arrives_late() -> None:
+    pool = background()
+    askers = [pool.ask('a'), pool.ask('b')]
+    begun = pool.core.take_create(pool.now)
+    assert begun is not None
+    pool.core.close()
+    pool.core.check_invariants()
+    assert [asker.answer for asker in askers] == ['refused', 'refused']
+    assert pool.count('size') == (1,)
+    assert pool.take_creates() == []
+    conn = pool.grow(begun)
+    assert pool.dispose() == [conn.name]
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_a_cancelled_create_frees_its_slot_and_is_begun_again_for_its_waiter() -> None:
+    pool = background()
+    asker = pool.ask('a')
+    (ticket,) = pool.take_creates()
+    pool.core.grow_cancelled(ticket, pool.now)
+    pool.core.check_invariants()
+    (again,) = pool.take_creates()
+    pool.grow(again)
+    assert names(asker) == ['a1']
+
+
+# -- min_size --------------------------------------------------------------------------------------------------------
+
+
+def test_a_used_endpoint_is_filled_up_to_its_minimum_two_at_a_time() -> None:
+    pool = Pool(min_size=4, max_size=5)
+    pool.acquire('a')
+    tickets = pool.take_creates()
+    assert len(tickets) == 2
+    pool.grow(tickets[0])
+    pool.grow(tickets[1])
+    (last,) = pool.take_creates()
+    pool.grow(last)
+    assert pool.take_creates() == []
+    assert pool.count('size', 'idle') == (4, 3)
+
+
+def test_a_waiter_of_another_endpoint_comes_before_the_minimum() -> None:
+    pool = Pool(min_size=2, max_size=2, total_max_size=2)
+    pool.acquire('a')
+    assert len(pool.take_creates()) == 1
+    other = pool.ask('b')
+    assert other.answer == 'waits'
+
+
+def test_what_is_lost_is_replaced_when_its_slot_is_free() -> None:
+    pool = Pool(min_size=2, max_size=2)
+    pool.acquire('a')
+    pool.grow(*pool.take_creates())
+    pool.now = 100.0
+    assert pool.core.doom_due(pool.now, 10) == 1
+    assert pool.take_creates() == []
+    assert pool.dispose() == ['a2']
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    assert pool.count('size', 'idle') == (2, 1)
+
+
+def test_an_endpoint_out_of_use_shrinks_to_nothing() -> None:
+    pool = Pool(min_size=3)
+    first = pool.acquire('a')
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    pool.now = 5.0
+    pool.release(first)
+    pool.now = 14.9
+    assert pool.expire() == []
+    pool.now = 15.0
+    assert pool.expire() == ['a2', 'a3', 'a1']
+    assert pool.take_creates() == []
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_while_one_connection_is_in_use_the_others_are_kept() -> None:
+    pool = Pool(min_size=2)
+    pool.acquire('a')
+    pool.grow(*pool.take_creates())
+    for second in range(0, 99, 7):
+        pool.now = float(second)
+        assert pool.expire() == []
+    pool.now = 100.0
+    assert pool.expire() == ['a2']
+
+
+def test_a_short_lifetime_does_not_keep_an_unused_endpoint() -> None:
+    pool = Pool(min_size=2, idle_timeout=10.0, max_lifetime=4.0)
+    pool.release(pool.acquire('a'))
+    pool.grow(*pool.take_creates())
+    for _ in range(40):
+        pool.now += 1.0
+        pool.expire()
+        for ticket in pool.take_creates():
+            pool.grow(ticket)
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_endpoints_seen_once_do_not_stay() -> None:
+    pool = Pool(min_size=1, total_max_size=10_000)
+    for endpoint in range(1000):
+        pool.release(pool.acquire(endpoint))
+    pool.now = 10.0
+    pool.expire(10_000)
+    assert pool.count('size', 'endpoints') == (0, 0)
+    assert pool.take_creates() == []
+
+
+def test_a_raised_minimum_is_filled() -> None:
+    pool = Pool(min_size=1, max_size=3)
+    pool.acquire('a')
+    pool.core.resize(pool.now, min_size=3)
+    pool.core.check_invariants()
+    assert len(pool.take_creates()) == 2
+
+
+# -- pinned endpoints ------------------------------------------------------------------------------------------------
+
+
+def test_a_pinned_endpoint_is_filled_and_kept() -> None:
+    pool = Pool()
+    pool.core.pin('a', 2, pool.now)
+    pool.core.check_invariants()
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    assert pool.count('size', 'idle') == (2, 2)
+    pool.now = 99.0
+    assert pool.expire() == []
+    pool.now = 100.0
+    assert pool.expire() == ['a1', 'a2']
+    assert len(pool.take_creates()) == 2
+
+
+def test_an_unpinned_endpoint_is_forgotten() -> None:
+    pool = Pool()
+    pool.core.pin('a', 1, pool.now)
+    (ticket,) = pool.take_creates()
+    pool.grow_failed(ticket, OSError())
+    assert pool.count('size', 'endpoints') == (0, 1)
+    pool.core.pin('a', 0, pool.now)
+    pool.now = 20.0
+    pool.run_timers()
+    pool.now = 60.0
+    pool.run_timers()
+    assert pool.count('size', 'endpoints') == (0, 0)
+    assert pool.core.next_timer() == float('inf')
+
+
+def test_several_may_wait_until_all_are_filled() -> None:
+    pool = Pool()
+    pool.core.pin('a', 1, pool.now)
+    pool.core.pin('b', 2, pool.now)
+    notified = []
+    watchers = [Waiter(None) for _ in range(3)]
+    for watcher in watchers:
+        watcher.arm(lambda: notified.append(1))
+        assert pool.core.watch_filled(watcher)
+    assert sorted(pool.core.unfilled_endpoints()) == [('a', 0, 1), ('b', 0, 2)]
+    tickets = pool.take_creates()
+    for ticket in tickets[:-1]:
+        pool.grow(ticket)
+    assert notified == []
+    pool.grow(tickets[-1])
+    assert notified == [1, 1, 1]
+    assert not pool.core.watch_filled(Waiter(None))
+
+
+def test_what_was_filled_once_is_not_waited_for_again() -> None:
+    pool = Pool()
+    pool.core.pin('a', 1, pool.now)
+    pool.grow(*pool.take_creates())
+    pool.now = 100.0
+    pool.expire()
+    assert not pool.core.watch_filled(Waiter(None))
+
+
+def test_a_watcher_may_give_up_and_is_woken_by_a_close() -> None:
+    pool = Pool()
+    pool.core.pin('a', 1, pool.now)
+    notified = []
+    gives_up, stays = Waiter(None), Waiter(None)
+    stays.arm(lambda: notified.append('stays'))
+    assert pool.core.watch_filled(gives_up)
+    assert pool.core.watch_filled(stays)
+    assert pool.core.unwatch(gives_up)
+    pool.core.close()
+    assert notified == ['stays']
+    assert not pool.core.watch_filled(Waiter(None))
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_a_pin_is_no_more_than_max_size(size: int) -> None:
+    pool = Pool(max_size=size)
+    pool.core.pin('a', 5, pool.now)
+    tickets = pool.take_creates()
+    while tickets:
+        pool.grow(tickets.pop())
+        tickets += pool.take_creates()
+    assert pool.count('size') == (size,)

@@ -1,0 +1,255 @@
+"""An endpoint that cannot be connected to: one attempt at a time, pauses, refusals, and failing at once."""
+
+import pytest
+
+from gcpool._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED
+
+from .support import Acquire, Pool, names
+
+ERROR = OSError('connection refused')
+
+
+def reconnecting(reconnect_timeout: float = 60.0) -> Pool:
+    return Pool(reconnect_timeout=reconnect_timeout)
+
+
+def fail(pool: Pool, acquire: Acquire, *, is_refusal: bool = False) -> int:
+    """The connect of an acquire fails, and it asks again if it may."""
+    news = pool.core.connect_failed(acquire.waiter, ERROR, is_refusal, True, pool.now)
+    pool.core.check_invariants()
+    if news & MAY_ASK_AGAIN:
+        pool.ask_again(acquire)
+    return news
+
+
+def test_an_acquire_waits_while_the_pool_tries_again() -> None:
+    pool = reconnecting()
+    asker = pool.ask('a')
+    assert fail(pool, asker) == OUTAGE_BEGAN | MAY_ASK_AGAIN
+    assert asker.answer == 'waits'
+    assert pool.take_creates() == []
+    assert pool.core.next_timer() == pytest.approx(0.010)
+    pool.now = pool.core.next_timer()
+    pool.run_timers()
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    assert names(asker) == ['a1']
+    assert pool.core.ended_outage(asker.entry) == pytest.approx(0.010)
+    assert pool.core.ended_outage(asker.entry) is None
+
+
+def test_there_is_one_attempt_at_a_time() -> None:
+    pool = reconnecting()
+    askers = [pool.ask('a') for _ in range(3)]
+    for asker in askers:
+        fail(pool, asker)
+    assert [asker.answer for asker in askers] == ['waits'] * 3
+    pauses = []
+    for _ in range(12):
+        due = pool.core.next_timer()
+        pauses.append(round(due - pool.now, 6))
+        pool.now = due
+        pool.run_timers()
+        (ticket,) = pool.take_creates()
+        pool.run_timers()
+        assert pool.take_creates() == []
+        pool.grow_failed(ticket, ERROR)
+    assert pauses == [0.01] * 4 + [0.02, 0.04, 0.08] + [0.1] * 5
+
+
+def test_nobody_waits_the_pauses_double_up_to_five_seconds() -> None:
+    pool = reconnecting()
+    pool.core.pin('a', 1, pool.now)
+    pauses = []
+    for _ in range(12):
+        (ticket,) = pool.take_creates()
+        pool.grow_failed(ticket, ERROR)
+        pauses.append(round(pool.core.next_timer() - pool.now, 6))
+        pool.now = pool.core.next_timer()
+        pool.run_timers()
+    assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.0, 5.0, 5.0]
+
+
+def test_somebody_who_asks_shortens_the_pause() -> None:
+    pool = reconnecting()
+    pool.core.pin('a', 1, pool.now)
+    for _ in range(10):
+        (ticket,) = pool.take_creates()
+        pool.grow_failed(ticket, ERROR)
+        failed_at = pool.now
+        pool.now = pool.core.next_timer()
+        pool.run_timers()
+    (ticket,) = pool.take_creates()
+    pool.grow_failed(ticket, ERROR)
+    failed_at = pool.now
+    calls = pool.worker_calls
+    pool.kept.append(pool.ask('a'))
+    assert pool.core.next_timer() == pytest.approx(failed_at + 0.1)
+    assert pool.worker_calls == calls + 1
+
+
+def test_the_outage_is_told_once_after_reconnect_timeout() -> None:
+    pool = reconnecting(reconnect_timeout=0.5)
+    asker = pool.ask('a')
+    told: list[float] = [fail(pool, asker) & RECONNECT_FAILED]
+    while pool.now < 2.0:
+        pool.now = pool.core.next_timer()
+        pool.run_timers()
+        (ticket,) = pool.take_creates()
+        if pool.grow_failed(ticket, ERROR) & RECONNECT_FAILED:
+            told.append(pool.now)
+    assert told == [0, 0.5]
+
+
+def test_a_success_ends_the_outage_for_all() -> None:
+    pool = reconnecting()
+    askers = [pool.ask('a') for _ in range(3)]
+    for asker in askers:
+        fail(pool, asker)
+    pool.now = 1.0
+    pool.run_timers()
+    pool.grow(*pool.take_creates())
+    assert [asker.answer for asker in askers] == ['served', 'ticket', 'ticket']
+    assert pool.core.next_timer() == float('inf')
+
+
+def test_other_endpoints_notice_nothing() -> None:
+    pool = reconnecting()
+    fail(pool, pool.ask('a'))
+    assert names(pool.acquire('b')) == ['b1']
+
+
+def test_a_connection_that_comes_back_is_served_in_an_outage() -> None:
+    pool = reconnecting()
+    held = pool.acquire('a')
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.release(held)
+    assert names(asker) == ['a1']
+
+
+def test_without_waiters_no_attempt_is_made_and_the_outage_is_forgotten() -> None:
+    pool = reconnecting()
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.cancel(asker)
+    pool.now = 1.0
+    pool.run_timers()
+    assert pool.take_creates() == []
+    assert pool.count('endpoints') == (1,)
+    pool.now = 12.0
+    pool.run_timers()
+    assert pool.count('endpoints') == (0,)
+    assert pool.core.next_timer() == float('inf')
+
+
+def test_an_attempt_that_is_given_up_is_made_again() -> None:
+    pool = reconnecting()
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.now = 1.0
+    pool.run_timers()
+    (ticket,) = pool.take_creates()
+    pool.core.grow_cancelled(ticket, pool.now)
+    pool.core.check_invariants()
+    assert len(pool.take_creates()) == 1
+
+
+def test_the_last_error_is_known_while_the_outage_lasts() -> None:
+    pool = reconnecting()
+    asker = pool.ask('a')
+    fail(pool, asker)
+    assert pool.core.last_connect_error('a', 99.0) is ERROR
+    pool.now = 1.0
+    pool.run_timers()
+    pool.grow(*pool.take_creates())
+    assert pool.core.last_connect_error('a', 0.0) is ERROR
+    assert pool.core.last_connect_error('a', 0.5) is None
+
+
+# -- a server that is full -------------------------------------------------------------------------------------------
+
+
+def test_a_refused_acquire_waits_for_a_connection_that_comes_back() -> None:
+    pool = Pool(min_size=0, max_connecting=0)
+    held = pool.acquire('a')
+    asker = pool.ask('a')
+    assert fail(pool, asker, is_refusal=True) == OUTAGE_BEGAN | MAY_ASK_AGAIN
+    assert pool.core.next_timer() == pytest.approx(0.050)
+    pool.release(held)
+    assert names(asker) == ['a1']
+
+
+def test_a_full_server_is_asked_again_when_a_connection_was_closed() -> None:
+    pool = Pool(min_size=0)
+    held = pool.acquire('a')
+    asker = pool.ask('a')
+    fail(pool, asker, is_refusal=True)
+    assert pool.core.retire(held.entry, pool.now)
+    assert pool.take_creates() == []
+    pool.core.disposed(held.entry, pool.now)
+    pool.core.check_invariants()
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    assert names(asker) == ['a2']
+
+
+def test_one_waiter_probes_a_full_server_at_growing_pauses() -> None:
+    pool = Pool(min_size=0)
+    askers = [pool.ask('a') for _ in range(2)]
+    for asker in askers:
+        fail(pool, asker, is_refusal=True)
+    pauses = []
+    for _ in range(7):
+        pauses.append(round(pool.core.next_timer() - pool.now, 6))
+        pool.now = pool.core.next_timer()
+        pool.run_timers()
+        (ticket,) = pool.take_creates()
+        assert not pool.grow_failed(ticket, ERROR, is_refusal=True) & REACHED_WAITER
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+# -- fail_fast -------------------------------------------------------------------------------------------------------
+
+
+def failing_fast() -> Pool:
+    return Pool(fails_fast=True)
+
+
+def test_in_an_outage_an_acquire_fails_at_once() -> None:
+    pool = failing_fast()
+    first = pool.ask('a')
+    assert fail(pool, first) == OUTAGE_BEGAN
+    pool.cancel(first)
+    late = pool.ask('a')
+    assert late.waiter.endpoint_is_down
+    assert late.waiter.error is ERROR
+    assert pool.count('size', 'waiting') == (0, 0)
+
+
+def test_one_acquire_at_a_time_probes() -> None:
+    pool = failing_fast()
+    first = pool.ask('a')
+    fail(pool, first)
+    pool.cancel(first)
+    pool.now = 1.0
+    pool.run_timers()
+    probe = pool.ask('a')
+    assert probe.answer == 'ticket'
+    assert pool.ask('a').waiter.endpoint_is_down
+    pool.connect(probe)
+    assert pool.ask('a').answer == 'ticket'
+
+
+def test_idle_connections_are_served_in_an_outage_and_those_in_use_waited_for() -> None:
+    pool = failing_fast()
+    held = pool.acquire('a')
+    failing = pool.ask('a')
+    fail(pool, failing)
+    pool.cancel(failing)
+    waits = pool.ask('a')
+    assert waits.answer == 'waits'
+    pool.release(held)
+    assert names(waits) == ['a1']
+    pool.release(waits)
+    assert pool.acquire('a').answer == 'served'

@@ -1,0 +1,180 @@
+"""An endpoint that cannot be connected to: waiting, failing at once, and servers that say that they are full."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from gcpool.exceptions import EndpointDown, PoolTimeout, UnknownEndpoint
+from tests.asyncio_.runtime import Job, spawn, until
+
+from .support import Case, Gate, Manager
+
+REFUSED = OSError('connection refused')
+
+
+class FullManager(Manager):
+    """Takes every OSError for the server's word that it is full."""
+
+    def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
+        return isinstance(exc, OSError)
+
+
+async def let_pauses_pass(case: Case, *jobs: Job[Any], errors: int = 0) -> None:
+    """Advance the clock until calls have ended, and there have been so many failed connects."""
+
+    def passed() -> bool:
+        case.clock.advance(0.2)
+        return case.stats['create_errors'] >= errors and all(job.done for job in jobs)
+
+    await until(passed)
+
+
+async def test_acquires_wait_until_the_endpoint_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, 'gcpool')
+    async with Case(reconnect_timeout=60.0) as case:
+        case.manager.script('create', *[REFUSED] * 5)
+        jobs = [spawn(case.pool.acquire, 'a') for _ in range(3)]
+        await let_pauses_pass(case, *jobs, errors=5)
+        conns = [await job.result() for job in jobs]
+        await case.release(*conns)
+    assert case.manager.calls.count('create a') == 8
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines == ["'a' cannot be connected to: OSError: connection refused"]
+    assert "'a' can be connected to again, after " in caplog.text
+
+
+async def test_an_acquire_waits_no_longer_than_its_own_time_limit() -> None:
+    async with Case(reconnect_timeout=60.0) as case:
+        case.manager.script('create', *[REFUSED] * 1000)
+        job = spawn(case.pool.acquire, 'a', 0)
+        with pytest.raises(PoolTimeout) as caught:
+            await job.result()
+        assert str(caught.value.__cause__) == 'connection refused'
+
+
+async def test_reconnect_failed_is_called_once_an_outage_and_attempts_go_on() -> None:
+    calls: list[tuple[Any, ...]] = []
+    async with Case(reconnect_timeout=3.0, reconnect_failed=lambda *args: calls.append(args)) as case:
+        case.manager.script('create', *[REFUSED] * 40)
+        job = spawn(case.pool.acquire, 'a')
+        await let_pauses_pass(case, errors=40)
+        await let_pauses_pass(case, job)
+        await case.release(await job.result())
+        assert calls == [(case.pool, 'a', REFUSED)]
+
+
+async def test_reconnect_failed_may_do_anything(caplog: pytest.LogCaptureFixture) -> None:
+    def close_and_fail(pool: Any, endpoint: Any, exc: BaseException) -> None:
+        pool.warm_up('b', 1)
+        raise ZeroDivisionError('oops')
+
+    async with Case(reconnect_timeout=0.1, reconnect_failed=close_and_fail) as case:
+        case.manager.script('create', *[REFUSED] * 10)
+        job = spawn(case.pool.acquire, 'a')
+        await let_pauses_pass(case, job)
+        await case.release(await job.result())
+        await until(lambda: case.stats['idle'] == 2)
+    assert "reconnect_failed failed for 'a': ZeroDivisionError: oops" in caplog.text
+
+
+async def test_an_endpoint_that_the_manager_does_not_know_is_no_outage() -> None:
+    async with Case(reconnect_timeout=60.0) as case:
+        case.manager.script('create', UnknownEndpoint('no such endpoint', 'a'))
+        with pytest.raises(UnknownEndpoint):
+            await case.pool.acquire('a')
+
+
+async def test_an_acquire_that_is_served_in_an_outage_leaves_the_attempt_to_the_others() -> None:
+    async with Case(reconnect_timeout=60.0) as case:
+        (a1,) = await case.acquire('a', 1)
+        case.manager.script('create', *[REFUSED] * 1000)
+        job = spawn(case.pool.acquire, 'a')
+        await until(lambda: case.stats['create_errors'] > 0)
+        await case.release(a1)
+        assert await job.result() is a1
+        await case.release(a1)
+
+
+async def test_the_pool_may_be_closed_in_an_outage() -> None:
+    async with Case(reconnect_timeout=60.0, min_size=2) as case:
+        case.manager.script('create', *[REFUSED] * 1000)
+        job = spawn(case.pool.acquire, 'a')
+        await until(lambda: case.stats['create_errors'] > 0)
+        assert await case.pool.close() == 0
+        with pytest.raises(Exception, match='the pool is closed'):
+            await job.result()
+
+
+async def test_with_fail_fast_an_acquire_fails_at_once() -> None:
+    async with Case(fail_fast=True) as case:
+        case.manager.script('create', REFUSED)
+        with pytest.raises(OSError, match='refused'):
+            await case.pool.acquire('a')
+        with pytest.raises(
+            EndpointDown, match=r"no connection to 'a': connecting fails \(connection refused\)"
+        ) as caught:
+            await case.pool.acquire('a')
+        assert isinstance(caught.value.__cause__, OSError)
+        assert case.manager.take_calls() == ['create a']
+        assert await case.cycle('b') == 'b1'
+        case.clock.advance(1.0)
+        await until(lambda: case.pool._core.next_timer() > 1002.0)
+        assert await case.cycle('a') == 'a1'
+
+
+async def test_with_fail_fast_a_connection_in_use_is_waited_for() -> None:
+    async with Case(fail_fast=True) as case:
+        (a1,) = await case.acquire('a', 1)
+        case.manager.script('create', REFUSED)
+        with pytest.raises(OSError, match='refused'):
+            await case.pool.acquire('a')
+        job = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+        await case.release(a1)
+        assert await job.result() is a1
+        await case.release(a1)
+
+
+async def test_when_the_server_is_full_acquires_wait() -> None:
+    async with Case(FullManager(), wait_when_full=True) as case:
+        (a1,) = await case.acquire('a', 1)
+        case.manager.script('create', REFUSED)
+        job = spawn(case.pool.acquire, 'a')
+        await case.waiting(1)
+        await case.release(a1)
+        assert await job.result() is a1
+        await case.release(a1)
+
+
+async def test_a_full_server_is_probed() -> None:
+    async with Case(FullManager(), wait_when_full=True) as case:
+        case.manager.script('create', *[REFUSED] * 5)
+        job = spawn(case.pool.acquire, 'a')
+        await let_pauses_pass(case, errors=5)
+        await let_pauses_pass(case, job)
+        await case.release(await job.result())
+
+
+async def test_an_is_refusal_that_fails_is_told_and_counts_as_no(caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(Manager):
+        def is_refusal(self, endpoint: Any, exc: BaseException) -> bool:
+            raise ZeroDivisionError('oops')
+
+    async with Case(Wrong(), wait_when_full=True) as case:
+        case.manager.script('create', REFUSED)
+        with pytest.raises(OSError, match='refused'):
+            await case.pool.acquire('a')
+    assert "is_refusal() failed for 'a': ZeroDivisionError: oops" in caplog.text
+
+
+async def test_an_attempt_that_hangs_ends_with_create_timeout_where_it_can_be_cut_off() -> None:
+    gate = Gate()
+    async with Case(create_in_background=True, create_timeout=1e-3) as case:
+        if type(case.pool).asynchronous:
+            case.manager.script('create', gate)
+            with pytest.raises(PoolTimeout, match=r"create\(\) for endpoint 'a' did not end within the create_timeout"):
+                await case.pool.acquire('a')
+        assert await case.cycle('a') == 'a1'
+        if not type(case.pool).asynchronous:
+            assert case.manager.timeouts == [1e-3]
