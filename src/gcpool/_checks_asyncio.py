@@ -93,9 +93,7 @@ class AsyncChecks(AsyncDisposals):
                 )
                 alive = False
             else:
-                logger.error(
-                    'a check of a connection to %r failed: %s: %s', entry.endpoint, type(exc).__name__, exc
-                )
+                logger.error('a check of a connection to %r failed: %s: %s', entry.endpoint, type(exc).__name__, exc)
         finally:
             dead = self._end_check(check, alive)
         if dead and self._hooks_dead:
@@ -148,9 +146,7 @@ class AsyncChecks(AsyncDisposals):
                 group.clear()
         return len(dead)
 
-    async def _check_in_turn(
-        self, groups: list[list[Entry]], dead: list[Entry], failure: BaseException | None
-    ) -> None:
+    async def _check_in_turn(self, groups: list[list[Entry]], dead: list[Entry], failure: BaseException | None) -> None:
         if failure is not None:
             raise failure
         while groups:

@@ -50,9 +50,10 @@ def check_fraction(name: str, value: object) -> float:
     """Check a part of something, from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f'{name}={value!r}: expected a fraction from 0 to 1 as a float, got {type(value).__name__}')
-    if not 0 <= value <= 1:
+    fraction = float(value)
+    if not 0 <= fraction <= 1:
         raise ValueError(f'{name}={value!r}: expected a fraction from 0 to 1')
-    return float(value)
+    return fraction
 
 
 def _check_bool(name: str, value: object) -> bool:

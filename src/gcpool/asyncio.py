@@ -193,8 +193,8 @@ class ConnectionPool(
         """Check the connections that are idle now, and close the dead ones.
 
         Of each endpoint one at a time, so that the others stay available. A check is no use of the connection, and may
-        take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are logged. On threads, this checks
-        in the calling thread; on asyncio, in tasks of the pool.
+        take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are logged. On threads, the caller
+        checks; on asyncio, tasks of the pool do.
 
         :param endpoint: whose connections are checked; None for those of all endpoints
         :return: how many connections were dead, and are closed

@@ -40,8 +40,8 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         pool was built: ``acquires`` (served), ``created``, ``create_errors`` (attempts to connect that ended without a
         connection, including cancelled and interrupted ones), ``dead`` (found dead by a check), ``broken`` (unfit when
         returned, according to the manager), ``disposed``, ``waits`` (acquires that had to wait), ``timeouts``
-        (acquires whose timeout expired while they waited), ``checks``, ``checks_failed`` (checks that found a connection
-        dead, or timed out).
+        (acquires whose timeout expired while they waited), ``checks``, ``checks_failed`` (the connection was dead, or
+        did not answer in time).
         """
         return self._core.stats()
 

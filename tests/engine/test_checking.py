@@ -242,6 +242,7 @@ def test_a_check_that_outlasts_a_forced_close_changes_nothing() -> None:
 
 def test_an_entry_that_no_pool_has_served_is_refused() -> None:
     pool = Pool()
-    for call in (lambda: pool.core.begin_check_of_idle(Entry()), lambda: pool.core.end_check_by_pool(Entry(), True, 0.0)):
-        with pytest.raises(RuntimeError, match='expected an entry that a pool has served'):
-            call()
+    with pytest.raises(RuntimeError, match='expected an entry that a pool has served'):
+        pool.core.begin_check_of_idle(Entry())
+    with pytest.raises(RuntimeError, match='expected an entry that a pool has served'):
+        pool.core.end_check_by_pool(Entry(), True, 0.0)

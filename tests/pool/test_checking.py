@@ -43,7 +43,9 @@ def checked(case: Case) -> list[str]:
 
 async def at_rest(case: Case) -> None:
     """Wait until nothing is checked or closed in the background."""
-    await until(lambda: case.stats['checking'] == 0 and case.stats['size'] == case.stats['idle'] + case.stats['acquired'])
+    await until(
+        lambda: case.stats['checking'] == 0 and case.stats['size'] == case.stats['idle'] + case.stats['acquired']
+    )
 
 
 # ---- one check_timeout for one user -------------------------------------------------------------------------------
@@ -294,6 +296,7 @@ async def test_a_check_that_hangs_does_not_keep_close_beyond_its_limit() -> None
 
 async def test_check_is_refused_where_nothing_can_be_checked() -> None:
     async with Case(Manager()) as case:
+        await case.cycle('a')
         with pytest.raises(TypeError, match=r'has no check_aliveness\(\)'):
             await case.pool.check()
     async with Case(CheckingManager()) as case:
@@ -372,7 +375,11 @@ async def test_a_pool_without_connections_wakes_up_for_nothing() -> None:
 @pytest.mark.parametrize(
     ('options', 'kind', 'message'),
     [
-        ({'keepalive_interval': 60, 'max_lifetime': 60}, ValueError, 'keepalive_interval=60.0 is not less than max_life'),
+        (
+            {'keepalive_interval': 60, 'max_lifetime': 60},
+            ValueError,
+            'keepalive_interval=60.0 is not less than max_life',
+        ),
         ({'keepalive_interval': -1}, ValueError, 'keepalive_interval=-1'),
         ({'keepalive_interval': '1'}, TypeError, "keepalive_interval='1'"),
         ({'lifetime_jitter': 1.5}, ValueError, 'lifetime_jitter=1.5: expected a fraction from 0 to 1'),

@@ -98,9 +98,12 @@ class OutstandingDuck(Duck):
 
 
 async def leave(pool: ConnectionPool[Any, Any], error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught:
+    async def use() -> None:
         async with pool.connection('a'):
             raise error
+
+    with pytest.raises(type(error)) as caught:
+        await use()
     assert caught.value is error
 
 
@@ -140,7 +143,8 @@ async def test_nor_does_it_without_the_attribute() -> None:
 
 
 async def test_a_manager_that_knows_nothing_of_gcpool_may_say_so() -> None:
-    pool: ConnectionPool[str, Any] = ConnectionPool(OutstandingDuck())
+    manager: Any = OutstandingDuck()
+    pool: ConnectionPool[str, Any] = ConnectionPool(manager)
     await leave(pool, OSError())
     assert pool.get_stats()['broken'] == 0
     await leave(pool, SystemExit())
@@ -176,7 +180,9 @@ class NothingCreated(Manager):
 @pytest.mark.parametrize('wait', [False, True])
 async def test_a_create_that_returns_none_is_told(wait: bool) -> None:
     async with Case(NothingCreated(), max_size=1) as case:
-        with pytest.raises(TypeError, match=r'create\(\) of connection_manager .* returned None: expected a connection'):
+        with pytest.raises(
+            TypeError, match=r'create\(\) of connection_manager .* returned None: expected a connection'
+        ):
             await case.pool.acquire('a')
         assert (case.stats['size'], case.stats['create_errors']) == (0, 1)
         assert await case.cycle('a') == 'a1'
@@ -188,7 +194,9 @@ async def test_a_check_that_returns_no_bool_is_told(answer: object, limit: float
     async with Case(CheckingManager(), check_timeout=limit) as case:
         await case.cycle('a')
         case.manager.script('check_aliveness', answer)
-        with pytest.raises(TypeError, match=r'check_aliveness\(\) of connection_manager .* returned .*: expected a bool'):
+        with pytest.raises(
+            TypeError, match=r'check_aliveness\(\) of connection_manager .* returned .*: expected a bool'
+        ):
             await case.pool.acquire('a')
         assert (case.stats['idle'], case.stats['dead']) == (1, 0)
         assert await case.cycle('a') == 'a1'
@@ -196,8 +204,8 @@ async def test_a_check_that_returns_no_bool_is_told(answer: object, limit: float
 
 async def test_a_check_that_returns_nothing_is_told() -> None:
     class Forgetful(Manager):
-        async def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
-            pass
+        async def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> Any:
+            self.begin('check_aliveness', conn)
 
     async with Case(Forgetful()) as case:
         await case.cycle('a')
@@ -248,8 +256,22 @@ async def test_a_method_that_looks_like_a_misspelt_hook_is_refused(name: str, ho
 
 @pytest.mark.parametrize(
     'name',
-    ['acquire', 'release', 'connection', 'on_acquired_count', 'check', 'is_open', 'is_token', 'is_frozen', 'normal']
-    + ['created', 'disposed', '_on_aquire', 'on_require', 'describe'],
+    [
+        'acquire',
+        'release',
+        'connection',
+        'on_acquired_count',
+        'check',
+        'is_open',
+        'is_token',
+        'is_frozen',
+        'normal',
+        'created',
+        'disposed',
+        '_on_aquire',
+        'on_require',
+        'describe',
+    ],
 )
 async def test_other_methods_are_not(name: str) -> None:
     manager = type('Other', (Manager,), {name: lambda self: None})()

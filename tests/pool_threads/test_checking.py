@@ -296,6 +296,7 @@ def test_a_check_that_hangs_does_not_keep_close_beyond_its_limit() -> None:
 
 def test_check_is_refused_where_nothing_can_be_checked() -> None:
     with Case(Manager()) as case:
+        case.cycle('a')
         with pytest.raises(TypeError, match=r'has no check_aliveness\(\)'):
             case.pool.check()
     with Case(CheckingManager()) as case:

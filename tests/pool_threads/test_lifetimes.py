@@ -100,9 +100,12 @@ class OutstandingDuck(Duck):
 
 
 def leave(pool: ConnectionPool[Any, Any], error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught:
+    def use() -> None:
         with pool.connection('a'):
             raise error
+
+    with pytest.raises(type(error)) as caught:
+        use()
     assert caught.value is error
 
 
@@ -142,7 +145,8 @@ def test_nor_does_it_without_the_attribute() -> None:
 
 
 def test_a_manager_that_knows_nothing_of_gcpool_may_say_so() -> None:
-    pool: ConnectionPool[str, Any] = ConnectionPool(OutstandingDuck())
+    manager: Any = OutstandingDuck()
+    pool: ConnectionPool[str, Any] = ConnectionPool(manager)
     leave(pool, OSError())
     assert pool.get_stats()['broken'] == 0
     leave(pool, SystemExit())
@@ -202,8 +206,8 @@ def test_a_check_that_returns_no_bool_is_told(answer: object, limit: float | Non
 
 def test_a_check_that_returns_nothing_is_told() -> None:
     class Forgetful(Manager):
-        def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> bool:
-            pass
+        def check_aliveness(self, endpoint: Any, conn: Connection, timeout: float | None = None) -> Any:
+            self.begin('check_aliveness', conn)
 
     with Case(Forgetful()) as case:
         case.cycle('a')
@@ -254,8 +258,22 @@ def test_a_method_that_looks_like_a_misspelt_hook_is_refused(name: str, hook: st
 
 @pytest.mark.parametrize(
     'name',
-    ['acquire', 'release', 'connection', 'on_acquired_count', 'check', 'is_open', 'is_token', 'is_frozen', 'normal']
-    + ['created', 'disposed', '_on_aquire', 'on_require', 'describe'],
+    [
+        'acquire',
+        'release',
+        'connection',
+        'on_acquired_count',
+        'check',
+        'is_open',
+        'is_token',
+        'is_frozen',
+        'normal',
+        'created',
+        'disposed',
+        '_on_aquire',
+        'on_require',
+        'describe',
+    ],
 )
 def test_other_methods_are_not(name: str) -> None:
     manager = type('Other', (Manager,), {name: lambda self: None})()

@@ -58,7 +58,8 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'discard', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check', 'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
+    'discard', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check', 'give up checks', 'release',
+    'begin release', 'end release', 'take doomed', 'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'resize', 'doom acquired', 'close',
 )
 

@@ -559,9 +559,10 @@ cdef class Model:
 
     cdef bint leave_check_to_pool(self, Acq acq) except -1:
         cdef Conn conn = acq.conn
+        cdef int others_out = self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         if self.closed or conn.closed_over:
             return False
-        conn.was_core = self.count(conn.endpoint, IS_CHECKED_OUT) - 1 < self.min_idle - self.count_core_idle(conn.endpoint)
+        conn.was_core = others_out < self.min_idle - self.count_core_idle(conn.endpoint)
         conn.state = CHECKING
         conn.check_pending = True
         if not acq.was_idle:

@@ -31,9 +31,7 @@ def test_what_a_check_in_the_background_raises_ends_no_work(
 
 
 def test_checks_that_hang_keep_nobody_from_closing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Case(
-        CheckingManager(), keepalive_interval=SHORT, max_size=1, total_max_size=18, _random=lambda: 0.0
-    ) as case:
+    with Case(CheckingManager(), keepalive_interval=SHORT, max_size=1, total_max_size=18, _random=lambda: 0.0) as case:
         for number in range(18):
             case.cycle(number)
         gates = [Gate() for _ in range(16)]

@@ -24,8 +24,8 @@ cdef class PoolCore:
     :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
     :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
     :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
-    :param wake_checker: called, with no lock held, when a connection is due for a check earlier than :py:meth:`next_check`
-        has said; returns False if nobody was told
+    :param wake_checker: called, with no lock held, when a check is due earlier than :py:meth:`next_check` has said;
+        returns False if nobody was told
     :param min_size: number of connections that are kept for each live endpoint
     :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
     :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
@@ -284,7 +284,7 @@ cdef class PoolCore:
         """
         reject_dead(self, w)
 
-    # -- checks by the pool, in the background --------------------------------------------------------------------------
+    # -- checks by the pool, in the background ------------------------------------------------------------------------
 
     cpdef bint leave_check_to_pool(self, Waiter w, double now) except -1:
         """Have the pool check the connection that a waiter was served. The waiter may ask again.
