@@ -473,8 +473,8 @@ WRONG_CHANGES = (
     WrongChange(
         'checks-that-wait-outlive-the-pool',
         CORE,
-        'drop_pending_checks(core)\n    # Endpoint',
-        '# Endpoint',
+        'drop_pending_checks(core)\n    try:',
+        'try:',
         'close() waits for connections that nobody checks or closes any more',
     ),
     # -- finding connections and endpoints again ----------------------------------------------------------------------
