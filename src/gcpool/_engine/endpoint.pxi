@@ -163,8 +163,8 @@ cdef inline void lend(EndpointPool ep, Entry e) noexcept:
     # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows.
     move(ep, e, e.state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
-    if lease_no == ANY_LEASE:
-        lease_no += 1
+    if gcp_unlikely(lease_no == ANY_LEASE):
+        lease_no = FIRST_LEASE
         use_up(e)
     gcp_store_uint(&e.lease_no, lease_no)
     ep.acquires += 1

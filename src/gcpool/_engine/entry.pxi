@@ -83,6 +83,7 @@ cdef inline EndpointPool pool_of(Entry e):
 
 cdef enum:
     ANY_LEASE = 0       # for a release that names only the connection, and cannot know which acquire it ends
+    FIRST_LEASE = 1
 
 
 cdef inline bint is_idle(Entry e) noexcept:
@@ -130,7 +131,7 @@ cdef inline void limit_uses(Entry e, unsigned int max_uses) noexcept:
     gcp_store_uint(&e.lease_no, 0 - max_uses)
 
 
-cdef inline void use_up(Entry e) noexcept:
+cdef void use_up(Entry e) noexcept:
     # The lease number has overflowed. Without max_uses, too: a lease that was dropped long ago must not have the same.
     gcp_store_double(&e.expires_at, USED_UP)
 
