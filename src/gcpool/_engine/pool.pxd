@@ -6,7 +6,6 @@ cdef class PoolCore:
     cdef Ancestor *ancestor_to_be           # [core] what a forked child needs; NULL: no connection was created
     cdef set entries                        # owns the entries of this process, and shows them to the garbage collector
     cdef Deadlines deadlines
-    cdef Checks checks
     cdef Heap wanting_slots                 # [core] endpoint pools whose waiters want a slot and may have one
     cdef readonly object wake_collector     # set once; called with no lock held when something is due earlier
     cdef readonly object clock              # never changes; None: the system's
@@ -24,12 +23,6 @@ cdef class PoolCore:
     cdef int total_max_size                 # [core]; read under [ep]
     cdef readonly double idle_timeout       # never changes
     cdef readonly double max_lifetime       # never changes
-    cdef readonly double lifetime_jitter    # never changes
-    cdef readonly double keepalive_interval # never changes; 0: idle connections are not checked in the background
-    cdef dict check_timers                  # with keepalive: owns the timers of this process, by entry
-    cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
-    cdef readonly unsigned int max_uses     # never changes; 0: no limit
-    cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
     cdef readonly bint collects             # never changes: a background worker closes what is due
     cdef unsigned long long stamp           # orders releases on a build with the GIL
     cdef unsigned long long arrivals        # [core]
@@ -61,6 +54,13 @@ cdef class PoolCore:
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
+    cdef Checks checks
+    cdef readonly double lifetime_jitter    # never changes
+    cdef readonly double keepalive_interval # never changes; 0: idle connections are not checked in the background
+    cdef dict check_timers                  # with keepalive: owns the timers of this process, by entry
+    cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
+    cdef readonly unsigned int max_uses     # never changes; 0: no limit
+    cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)

@@ -9,14 +9,11 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
     cdef readonly bint _hooks_broken        # a block that raises may break the connection: _judge() tells
-    cdef readonly bint _judges              # the manager has is_broken()
-    cdef readonly bint _broken_on_cancel
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
     cdef bint checks_always                 # each connection is checked before it is served
     cdef bint asks_before_use               # a ready connection takes a check, or a hook
     cdef readonly object _check_timeout
-    cdef readonly double _check_limit       # seconds that a check by the pool may take
     cdef readonly object _create_timeout    # of the pool's own connects
     cdef readonly object _reconnect_failed
     cdef readonly object _refusal           # the manager's is_refusal, if refusals are waited for; else None
@@ -30,6 +27,9 @@ cdef class PoolFacade:                     # set once
     cdef public object _collector
     cdef public object _closers
     cdef public object __orig_class__
+    cdef readonly bint _judges              # the manager has is_broken()
+    cdef readonly bint _broken_on_cancel
+    cdef readonly double _check_limit       # seconds that a check by the pool may take
 
     cdef inline bint is_alive(self, object answer) except -1
     cdef bint look_for_overrides(self) except -1
