@@ -660,6 +660,7 @@ class Model:
                 self.dispatch(for_worker=True)
             return True
         conn.check_pending = alive is None
+        conn.checked_at = now
         self.give_back(conn, now, for_worker=True)
         return False
 

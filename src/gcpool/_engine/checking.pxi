@@ -99,9 +99,13 @@ cdef bint begin_check_of_idle(PoolCore core, Entry e) except -1:
 cdef bint end_check_by_pool(PoolCore core, Entry e, bint answered, bint alive, double now, Chain *doomed) except -1:
     # True if the connection is dead: without a chain the caller closes it. close() may have closed it meanwhile.
     cdef EndpointPool ep = pool_of(e)
+    cdef CheckTimer timer
     if made_before_fork(core, e.fork_epoch):
         return False
+    timer = check_timer_of(core, e)
     gcp_lock(&core.lock)
+    if timer is not None:
+        timer.checked_at = now
     gcp_store_int(&core.checks.running, core.checks.running - 1)
     gcp_lock(&ep.lock)
     if answered and not alive:
