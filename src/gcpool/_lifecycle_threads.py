@@ -47,7 +47,7 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             raise ConnectionPoolClosedError(
                 f'{self!r} is closed and cannot be opened again: expected a new pool for more connections'
             )
-        if self._core.open(self._core.now()) and self._collector is not None:
+        if self._core.open(self._core.now()) and self._collector is not None and self._core.collects:
             self._collector.start()
 
     def __enter__(self) -> 'Self':
@@ -104,6 +104,7 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 self._stop_serving()
                 raise
         core.close()
+        self._end_checks()
         if self._collector is not None:
             self._collector.stop()
         self._dispose_doomed(deadline)
@@ -137,6 +138,7 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
             self._and_close(self._core.close, True)
         finally:
             # A signal handler may raise in close(), where it wakes the waiters.
+            self._end_checks()
             if self._collector is not None:
                 self._collector.stop()
 
@@ -150,7 +152,8 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         places, and get new connections. Drained connections that are not closed yet count as before.
 
         :param endpoint: whose connections; if not given, those of all endpoints
-        :param idle_only: whether only the idle connections are closed, and those in use are left alone
+        :param idle_only: whether only the idle connections are closed, and those are left alone that are in use, or
+            that the pool is checking in the background at this moment
         :raises TypeError: when the endpoint is not hashable, or ``idle_only`` is not a bool
         :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
         """
@@ -178,7 +181,8 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         :raises TypeError: when ``fail`` is not a bool
         :raises ConnectionPoolClosedError: when the pool is closed
         """
-        if not self._core.suspend(check_flag('fail', fail)):
+        # What this dooms are connections that waited for a check, and whose lifetime is over.
+        if not self._and_close(self._core.suspend, check_flag('fail', fail)):
             raise ConnectionPoolClosedError(f'{self!r} is closed: expected an open pool to suspend')
         self._tell_of_pool('suspended', 'the pool is suspended')
 

@@ -105,6 +105,7 @@ def test_every_gauge_and_counter() -> None:
         'disposed': 1,
         'closed_dead': 1,
         'waits': 3,
+        'checks_failed': 1,
         'timeouts': 1,
     }
 

@@ -190,6 +190,13 @@ class Manager(BaseConnectionManager[int, Connection]):
             self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
         for name in world.hooks:
             setattr(self, name, self.hook(getattr(world, name)))
+        if world.checks:
+            self.check_aliveness = self.check  # type: ignore[method-assign]
+
+    def check(self, endpoint: int, conn: Connection, timeout: float | None = None) -> bool:
+        with self.threads.closer_at_work():
+            alive: bool = run(self.world.check_aliveness(conn, timeout))
+            return alive
 
     def hook(self, call: Callable[..., Steps]) -> Callable[..., Any]:
         return lambda endpoint, conn, *args: run(call(conn, *args))
@@ -199,7 +206,7 @@ class Manager(BaseConnectionManager[int, Connection]):
         return conn
 
     def dispose(self, endpoint: int, conn: Connection, timeout: float | None = None) -> None:
-        with self.threads.disposing():
+        with self.threads.closer_at_work():
             run(self.world.dispose(conn, timeout))
 
 
@@ -243,7 +250,7 @@ class Threads:
         # Seconds after which a closer runs that was woken, as on a busy machine.
         self.lateness = self.world.dice.choice((0.0, 0.0, 0.01, 0.1))
         # Those that are at work on a dispose.
-        self.at_dispose: set[Fiber] = set()
+        self.at_work: set[Fiber] = set()
         # Contexts that several users share, by the arguments of connection().
         self.shared: dict[tuple[int, float | None], Any] = {}
         self.nervousness = self.world.rate['signal'] * 0.05
@@ -403,10 +410,10 @@ class Threads:
 
     def has_collector(self) -> bool:
         collector = self.pool._collector
-        return collector is not None and collector._lives()
+        return collector is not None and self.pool._core.collects and collector._lives()
 
     def closers_are_busy(self) -> bool:
-        return len(self.at_dispose) >= self.most_closers
+        return len(self.at_work) >= self.most_closers
 
     def closer_is_late(self) -> bool:
         return any(fiber.late for fiber in self.fibers)
@@ -472,8 +479,8 @@ class Threads:
         yield from ()
 
     @contextmanager
-    def disposing(self) -> Iterator[None]:
-        """A dispose is at work. Not more of the closers may be than there are to be.
+    def closer_at_work(self) -> Iterator[None]:
+        """A dispose, or a check by the pool, is at work. Not more of the closers may be than there are to be.
 
         Where no thread can be started, one that ends closes as a caller does.
         """
@@ -481,13 +488,13 @@ class Threads:
         if fiber is None or not fiber.closes:
             yield
             return
-        self.at_dispose.add(fiber)
-        if len(self.at_dispose) > self.most_closers and not self.world.threads_refused:
-            self.world.fail(f'{len(self.at_dispose)} closers are at work, of at most {self.most_closers}')
+        self.at_work.add(fiber)
+        if len(self.at_work) > self.most_closers and not self.world.threads_refused:
+            self.world.fail(f'{len(self.at_work)} closers are at work, of at most {self.most_closers}')
         try:
             yield
         finally:
-            self.at_dispose.discard(fiber)
+            self.at_work.discard(fiber)
 
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Enter a context, and never leave it."""
@@ -572,7 +579,7 @@ class Threads:
         self.timers = [timer for timer in self.timers if timer[2] is kept]
         heapq.heapify(self.timers)
         self.hung.clear()
-        self.at_dispose.clear()
+        self.at_work.clear()
         self.shared.clear()
         self.process += 1
         world.go_on_in_child(self, survivor)

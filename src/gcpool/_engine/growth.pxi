@@ -440,7 +440,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
         settled = settle(core, ep, ticket, now, used_at if used_at > -INFINITY and not ep.waiting else now,
-                         &core.doomed_for_worker, &served)
+                         False, &core.doomed_for_worker, &served)
         if settled.outcome == HAND_OVER:
             (<Waiter>settled.first).is_new = True
         end_outage(core, ep.growth, now)
@@ -460,6 +460,7 @@ cdef bint end_of_grown(
     # No lock is held.
     raise_unless_added(core, ticket, conn, outcome)
     end_settling(core, settled, served)
+    call_checker_if_late(core)
     return settled.outcome == HAND_OVER or settled.outcome == KEEP
 
 
