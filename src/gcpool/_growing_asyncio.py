@@ -31,7 +31,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     if TYPE_CHECKING:
 
-        def _arm(self, waiter: Waiter) -> Any: ...
+        def _arm(self, w: Waiter) -> Any: ...
 
     async def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError

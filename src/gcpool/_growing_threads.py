@@ -33,7 +33,7 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
 
     if TYPE_CHECKING:
 
-        def _arm(self, waiter: Waiter) -> Any: ...
+        def _arm(self, w: Waiter) -> Any: ...
 
     def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError

@@ -65,14 +65,14 @@ class SyncRuntime(
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
-    def _arm(self, waiter: Waiter) -> threading.Lock:
+    def _arm(self, w: Waiter) -> threading.Lock:
         # A taken lock serves as an event that happens once. It is looked up here, so that monkey-patching reaches it.
         lock = threading.Lock()
         lock.acquire()
-        waiter.arm(lock.release)
+        w.arm(lock.release)
         if self._waiting:
             # Set if this runs in a signal handler, and its thread waits in this pool.
-            waiter.interrupt(self._waiting.get(threading.get_ident()))
+            w.interrupt(self._waiting.get(threading.get_ident()))
         return lock
 
     def _wait(

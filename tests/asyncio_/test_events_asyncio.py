@@ -134,3 +134,4 @@ def test_what_was_not_told_when_the_loop_ends_hurts_nobody() -> None:
     case = asyncio.run(main())
     assert told == []
     case.pool._core.check_invariants()
+    case.pool.terminate()

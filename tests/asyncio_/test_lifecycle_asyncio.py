@@ -258,7 +258,8 @@ async def test_terminate_gives_a_close_that_hangs_little_time(caplog: pytest.Log
         case.pool.terminate()
         await until(lambda: case.pool.get_size() == 0)
         messages = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-        assert messages == ["closing a connection to 'a' timed out: the limit was 0.1 s"] * 2
+        text = f"{case.pool.name}: closing a connection to 'a' timed out: the limit was 0.1 s [pool_closed]"
+        assert messages == [text] * 2
 
 
 # -- other threads, other names ---------------------------------------------------------------------------------------

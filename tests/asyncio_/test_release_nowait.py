@@ -212,6 +212,7 @@ def test_after_the_end_of_the_loop_it_is_returned_too(manager_class: type[Manage
     assert pool.get_stats()['acquired'] == 0
     with pytest.raises(ConnectionNotAcquired):
         pool.release_nowait(conn)
+    pool.terminate()
 
 
 @pytest.mark.parametrize('manager_class', [Manager, HookedManager])
@@ -232,6 +233,7 @@ def test_a_loop_that_ends_before_it_looks_returns_it(manager_class: type[Manager
     gc.collect()
     assert task.done()
     assert pool.get_stats()['acquired'] == 0
+    pool.terminate()
 
 
 async def test_the_task_of_its_hook_may_be_cancelled_before_its_first_step() -> None:

@@ -189,9 +189,10 @@ def test_a_timeout_is_caused_by_the_connect_that_failed_meanwhile() -> None:
         gates[1].reached()
         with pytest.raises(PoolTimeout) as caught:
             late.result()
-        assert type(caught.value.__cause__) is type(refused)
-        assert caught.value.__cause__.args == (111, 'refused')
-        assert caught.value.__cause__.__traceback__ is None, 'it would keep the frames of the other caller'
+        cause = caught.value.__cause__
+        assert isinstance(cause, type(refused))
+        assert cause.args == (111, 'refused')
+        assert cause.__traceback__ is None, 'it would keep the frames of the other caller'
         # One that began after that error is not told.
         assert (fail(case, 'a')).__cause__ is None
         gates[1].open()
@@ -372,7 +373,7 @@ def test_a_rollback_after_a_block_that_did_not_raise_is_told_once(
     manager_class: type[HookedManager], records: Callable[[], list[Any]]
 ) -> None:
     class Transactional(manager_class):  # type: ignore[valid-type,misc]
-        def on_release(self, endpoint: Any, conn: Connection) -> object:
+        def on_release(self, endpoint: Any, conn: Connection) -> Any:
             super().on_release(endpoint, conn)
             return ROLLED_BACK
 

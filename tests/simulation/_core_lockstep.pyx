@@ -607,6 +607,7 @@ cdef class World:
             return False
         acq = Acq.__new__(Acq)
         acq.endpoint = endpoint
+        acq.waits_from = INFINITY
         acq.notified = self.notified
         self.about(acq, None, endpoint)
         if self.model.closed:

@@ -792,7 +792,7 @@ cdef class Model:
         # The next one that needs no check and no close. Who waits comes first.
         cdef Conn conn
         cdef Conn best = None
-        if self.closed or self.head(acq.endpoint) is not None:
+        if self.closed or self.suspended or self.head(acq.endpoint) is not None:
             return False
         for conn in self.conns:
             if conn.endpoint != acq.endpoint or conn.state != IDLE or conn.expires_at <= now:
@@ -1126,6 +1126,8 @@ cdef class Model:
         # "Suspended": those who wait get what is idle at their endpoints, in their order, and then free slots.
         cdef Acq acq
         cdef Conn conn
+        cdef int endpoint
+        cdef list served = []
         self.suspended = False
         self.failing = False
         for acq in self.waiting[:]:
@@ -1134,6 +1136,11 @@ cdef class Model:
                 self.waiting.remove(acq)
                 self.take_conn(acq, conn, now)
                 self.notified.append(acq)
+                if acq.endpoint not in served:
+                    served.append(acq.endpoint)
+        for endpoint in served:
+            self.note_wanting(endpoint)
+            self.note_served(endpoint)
         self.pass_time(now)
         self.dispatch(for_worker=True)
         return 0

@@ -975,8 +975,13 @@ class World:
 
     def suspend(self, seconds: float, fail: bool) -> Steps:
         pool = self.runtime.pool
-        with contextlib.suppress(ConnectionPoolClosedError):
+        try:
             pool.suspend(fail=fail)
+        except ConnectionPoolClosedError:
+            pass
+        except self.runtime.interruptions:
+            # Where it is told: the pool is suspended.
+            self.runtime.recover()
         while pool._core.is_suspended:
             try:
                 yield self.nap(seconds)

@@ -269,8 +269,8 @@ cdef bint reserve_heap_slot(PoolCore core, EndpointPool ep) noexcept:
 # -- the end of a connect ------------------------------------------------------------------------------------------
 
 cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) except -1:
-    # A connect has succeeded: enters the connection in the books. Returns what add_connection() answers, with both locks
-    # held; if it raises, none is.
+    # A connect has succeeded: enters the connection in the books. Returns what add_connection() answers, with both
+    # locks held; if it raises, none is.
     cdef EndpointPool ep = pool_of(ticket)
     cdef CheckTimer timer
     cdef double lifetime = core.max_lifetime

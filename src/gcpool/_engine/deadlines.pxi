@@ -8,8 +8,8 @@ cdef double NEVER = DBL_MAX
 
 
 cdef inline double deadline_if_idle(PoolCore core, Entry e, bint is_core, double used_at) noexcept:
-    # The end of the connection's lifetime, or the end of its idle time if that comes first. A core connection has no idle
-    # time, or, with min_size, that of its endpoint: deadline_of() tells that, and this is never later.
+    # The end of the connection's lifetime, or the end of its idle time if that comes first. A core connection has no
+    # idle time, or, with min_size, that of its endpoint: deadline_of() tells that, and this is never later.
     cdef double idle_timeout = core.core_idle_timeout if is_core else core.idle_timeout
     if used_at + idle_timeout < e.expires_at:
         return used_at + idle_timeout

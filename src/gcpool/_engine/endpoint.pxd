@@ -9,7 +9,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     # -- 64 bytes
     cdef int[6] counts                      # [ep] of the entries in each state up to CLOSING, see move(); [core+ep] CREATING, CLOSING
     cdef int size_for_release               # [core+ep] size; if each release has to take core.lock, ANY_SIZE
-    cdef int core_size                      # [core+ep] how many idle connections are core: PoolCore.core_size, or pinned
+    cdef int core_size                      # [core+ep] PoolCore.core_size, or the pinned size
     cdef unsigned long long acquires        # [ep]
     cdef readonly object endpoint           # never changes
     cdef gcp_marks marks                    # [ep] seconds of use; without the GIL also the last release's stamp

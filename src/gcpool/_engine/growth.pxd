@@ -1,6 +1,6 @@
-# What is known of an endpoint for which the pool itself may create connections. Its own object, because most pools create
-# none: an endpoint pool of theirs has only the reference.
-cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when the next attempt is due, or it is forgotten
+# What is known of an endpoint for which the pool itself may create connections. Its own object, because most pools
+# create none: an endpoint pool of theirs has only the reference.
+cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when an attempt is due
     cdef void *pool                         # borrowed: the endpoint pool, which owns this
     cdef void *prev                         # [core] PoolCore.short
     cdef void *next                         # [core] PoolCore.short
@@ -21,5 +21,5 @@ cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when 
     cdef double failed_at                   # [core+ep]
     cdef double delay                       # [core+ep]
     cdef double retry_at                    # [core+ep]
-    cdef double over_after                  # [core+ep] seconds that the outage lasted, until that is told; -1: none is over
-    cdef object error                       # [core+ep] the last error of a connect; None: it was long ago, or there is none
+    cdef double over_after                  # [core+ep] seconds that it lasted, until that is told, or -1
+    cdef object error                       # [core+ep] the last error of a connect, or None

@@ -125,9 +125,9 @@ cdef inline bint may_fill(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void fill_minimums(PoolCore core) noexcept:
-    # core.lock is held, no other. Not before the pool is open, nor while it is suspended: open() and resume() come here.
-    # Waiters come first: those that want a slot get all that are free. An endpoint that
-    # may not be filled now leaves the list, and comes back when a connect or a pause has ended.
+    # core.lock is held, no other. Not before the pool is open, nor while it is suspended: open() and resume() come
+    # here. Waiters come first: those that want a slot get all that are free. An endpoint that may not be filled now
+    # leaves the list, and comes back when a connect or a pause has ended.
     cdef Growth g
     cdef EndpointPool ep
     while core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room(core) and not core.restrictions:
@@ -468,8 +468,8 @@ cdef int grow_failed(
     PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, double now
 ) except -1:
     # The pool's own connect has failed. Returns what there is to tell. Where no outage holds acquires back, the waiter
-    # for whom it was gets the error, or else the oldest one without a create. The pool keeps a copy of the error: what is
-    # raised has a traceback, with all that its frames hold.
+    # for whom it was gets the error, or else the oldest one without a create. The pool keeps a copy of the error: what
+    # is raised has a traceback, with all that its frames hold.
     cdef EndpointPool ep = pool_of(ticket)
     cdef Growth g = ep.growth
     cdef Chain notified = Chain(NULL, NULL, 0)

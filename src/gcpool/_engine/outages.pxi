@@ -99,7 +99,9 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
         gcp_store_int(&core.must_call_workers, True)    # whoever waits for the timer is to look at it again
 
 
-cdef int note_failure(PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, double jitter, double now) noexcept:
+cdef int note_failure(
+    PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, double jitter, double now
+) noexcept:
     # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing.
     cdef Growth g = ep.growth
     cdef int news = 0

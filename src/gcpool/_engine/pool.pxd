@@ -46,7 +46,7 @@ cdef class PoolCore:
     cdef void *reserved_head                # [core] Growth of endpoints with reserved slots
     cdef void *reserved_tail                # [core]
     cdef Chain forgotten                    # [core] Growth of forgotten endpoint pools that core.kept still owns
-    cdef set kept                           # owns the endpoint pools with growth, and shows them to the garbage collector
+    cdef set kept                           # owns the endpoint pools with growth; seen by the garbage collector
     cdef int must_call_workers              # [core]; read without the lock
     cdef int unfilled                       # [core] pinned endpoints that have not had their size yet
     cdef int min_size                       # [core]; read under [ep]

@@ -29,8 +29,8 @@ cdef class PoolCore:
     :param min_size: number of connections that are kept for each live endpoint
     :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
     :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
-    :param reconnect_timeout: with more than 0, acquires wait while an endpoint cannot be connected to; seconds after which
-        that is told
+    :param reconnect_timeout: with more than 0, acquires wait while an endpoint cannot be connected to; seconds after
+        which that is told
     :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
     :param keeps_growth: whether any of these is in use, or refusals are waited for
     :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
@@ -225,7 +225,8 @@ cdef class PoolCore:
         entry_held_by(w)
         return connect_failed(self, w, kept_error, is_refusal, may_ask_again, now)
 
-    # -- the pool's own connects ----------------------------------------------------------------------------------------
+    # -- the pool's own connects
+    # ----------------------------------------------------------------------------------------
 
     def set_workers(self, object call not None):
         """Set what is called, with no lock held, when there is something to connect to, or the next timer has changed.
@@ -285,7 +286,7 @@ cdef class PoolCore:
         return seconds_of_ended_outage(pool_of(e))
 
     def last_connect_error(self, object endpoint, double since):
-        """The last error of a connect to an endpoint, if the outage goes on or it came not before ``since``; else None."""
+        """The last error of a connect, if the outage goes on or it came not before ``since``; else None."""
         return last_connect_error(self, endpoint, since)
 
     # -- checks -------------------------------------------------------------------------------------------------------
@@ -504,8 +505,10 @@ cdef class PoolCore:
         return at
 
     cpdef double next_timer(self) noexcept:
-        """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due. inf if
-        there is nothing to wait for."""
+        """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due.
+
+        inf if there is nothing to wait for.
+        """
         cdef double at
         gcp_lock(&self.lock)
         at = next_timer(self)

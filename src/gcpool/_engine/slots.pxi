@@ -54,9 +54,9 @@ cdef inline bint shows_first_waiter(HeapItem *item, EndpointPool ep) noexcept:
 
 
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. An endpoint pool wants a slot while it has waiters for whom the pool does not create connections
-    # already, and one more connect may begin. Whatever changes that calls this, or dispatch() would not serve these
-    # waiters. The heap has room: see reserve_heap_slot().
+    # Both locks are held. An endpoint pool wants a slot while it has waiters for whom the pool does not create
+    # connections already, and one more connect may begin. Whatever changes that calls this, or dispatch() would not
+    # serve these waiters. The heap has room: see reserve_heap_slot().
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and may_connect(core, ep) and has_uncovered_waiters(ep)
     if wants and ep.heap_index < 0:

@@ -1,5 +1,6 @@
-# TIMERS. What happens at its time although nobody calls the pool: a close stops counting as relief, and the next attempt
-# to connect to an endpoint in an outage is due. On asyncio a timer of the loop does that, on threads an idle worker.
+# TIMERS. What happens at its time although nobody calls the pool: a close stops counting as relief, and the next
+# attempt to connect to an endpoint in an outage is due. On asyncio a timer of the loop does that, on threads an idle
+# worker.
 
 cdef double next_timer(PoolCore core) noexcept:
     # core.lock is held. INFINITY if nothing is due.

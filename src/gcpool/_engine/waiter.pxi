@@ -140,8 +140,8 @@ cdef inline Entry take_served(Waiter w):
 
 
 cdef int notify_all(PoolCore core, Chain *chain) except -1:
-    # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards. Calls a worker, too, if
-    # the dispatcher has reserved slots for connections that the pool is to create.
+    # No lock is held. The chain owns a reference to each of its waiters, and is empty afterwards. Calls a worker, too,
+    # if the dispatcher has reserved slots for connections that the pool is to create.
     cdef void *p = chain_take_all(chain)
     cdef void *following
     cdef Waiter w

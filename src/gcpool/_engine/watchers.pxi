@@ -1,7 +1,7 @@
 cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
     # core.lock is held, no other. Moves the watchers whose time has come to the waiters that are to be notified. `gone`
-    # is the entry that is gone now, or None. The chain of watchers borrows its members, as the queues do: otherwise a task
-    # that nothing will ever resume could not be collected while it watches.
+    # is the entry that is gone now, or None. The chain of watchers borrows its members, as the queues do: otherwise a
+    # task that nothing will ever resume could not be collected while it watches.
     cdef void *p = chain_take_all(&core.watchers)
     cdef void *following
     while p != NULL:
@@ -105,7 +105,11 @@ cdef bint watch_gone(PoolCore core, Waiter w, Entry e) except -1:
     pool_of(e)
     w.entry = e
     gcp_lock(&core.lock)
-    watches = not made_before_fork(core, e.fork_epoch) and gcp_load_char(&e.state) != GONE and add_watcher(core, w, &core.watchers)
+    watches = (
+        not made_before_fork(core, e.fork_epoch)
+        and gcp_load_char(&e.state) != GONE
+        and add_watcher(core, w, &core.watchers)
+    )
     gcp_unlock(&core.lock)
     return watches
 

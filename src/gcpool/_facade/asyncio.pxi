@@ -343,7 +343,8 @@ cdef class AsyncPool(PoolFacade):
         return 0
 
     def _and_close(self, call, *args):
-        # Calls the core, and then has closed what that has doomed. Compiled, so that no signal handler raises in between.
+        # Calls the core, and then has closed what that has doomed. Compiled, so that no signal handler raises in
+        # between.
         try:
             return call(*args)
         finally:

@@ -501,8 +501,8 @@ cdef class SyncPool(PoolFacade):
         return alive
 
     def _and_close(self, call, *args):
-        # Calls the core, and then calls a worker for what that has doomed. Compiled, so that no signal handler raises in
-        # between. If there is no worker, the caller closes.
+        # Calls the core, and then calls a worker for what that has doomed. Compiled, so that no signal handler raises
+        # in between. If there is no worker, the caller closes.
         try:
             return call(*args)
         finally:
