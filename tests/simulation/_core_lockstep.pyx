@@ -641,7 +641,7 @@ cdef class World:
         if acq is None:
             return False
         self.about(acq, acq.conn, acq.endpoint)
-        left = self.model.leave_check_to_pool(acq)
+        left = self.model.leave_check_to_pool(acq, self.now)
         acq.checking = False
         self.differ(self.core.leave_check_to_pool(acq.waiter, self.now), left, 'leave_check_to_pool()')
         if left and self.dice.below(8):
@@ -921,6 +921,7 @@ cdef class World:
         if not self.model.closed:
             self.model.suspended = True
             self.model.failing = fail
+            self.model.give_up_checks(self.now)
         self.differ(self.core.suspend(fail), not self.model.closed, 'suspend()')
         return True
 

@@ -622,7 +622,7 @@ cdef class Model:
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
         cdef bint relief_ended
-        cdef bint begins = dead_entry is None and not acq.has_waited
+        cdef bint begins = dead_entry is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
         if self.closed:
@@ -725,9 +725,9 @@ cdef class Model:
         self.acquire_count -= 1     # it was not served after all
         return 0
 
-    cdef bint leave_check_to_pool(self, Acq acq) except -1:
+    cdef bint leave_check_to_pool(self, Acq acq, double now) except -1:
         cdef Conn conn = acq.conn
-        cdef int others_out = self.count(conn.endpoint, IS_CHECKED_OUT) - 1
+        cdef int others_out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
         if self.closed or conn.closed_over:
             return False
         conn.was_core = others_out < self.min_idle - self.count_core_idle(conn.endpoint)
@@ -737,10 +737,14 @@ cdef class Model:
             self.releases += 1
             conn.released = self.releases
         conn.holder = None
-        self.to_check.append(conn)
         self.acquire_count -= 1
         acq.conn = None
         acq.state = NOTHING
+        acq.left_check = True
+        if self.suspended:      # "Suspended": no check begins
+            self.give_back(conn, now, for_worker=True)
+        else:
+            self.to_check.append(conn)
         return True
 
     cdef int begin_pool_check(self, Conn conn) except -1:
@@ -813,6 +817,7 @@ cdef class Model:
         if best is None:
             return False
         self.count_asked(acq)
+        acq.was_idle = True
         self.take_conn(acq, best, now)
         self.arrive(acq)
         return True
@@ -882,7 +887,8 @@ cdef class Model:
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
         conn.holder = None
-        self.use_time += now - conn.since
+        if conn.state != CHECKING:
+            self.use_time += now - conn.since
         if (
             self.closed
             # What is being closed will be gone, and counts no more.
@@ -1102,6 +1108,11 @@ cdef class Model:
         if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None:
             return 0
         relief_ended = self.pass_time(now)
+        for conn in self.to_check[:]:
+            if conn.endpoint == endpoint:
+                self.to_check.remove(conn)
+                self.doom(conn, 'drained', for_worker=True)
+                self.count_as_relief(conn)
         while True:
             conn = self.first_surplus(endpoint, core_first=True)
             if conn is None:
@@ -1134,6 +1145,7 @@ cdef class Model:
             conn = self.next_idle(acq.endpoint)
             if conn is not None:
                 self.waiting.remove(acq)
+                acq.was_idle = True
                 self.take_conn(acq, conn, now)
                 self.notified.append(acq)
                 if acq.endpoint not in served:
