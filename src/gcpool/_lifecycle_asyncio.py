@@ -10,7 +10,15 @@ from ._core import Waiter
 from ._parameters import check_flag, check_optional_seconds
 from ._runtime_asyncio import AsyncRuntime
 from ._time_limits import get_deadline, seconds
-from .exceptions import BaseError, ConnectionPoolClosedError, PoolInUse, PoolNotSuspended, PoolSuspended, PoolTimeout
+from .exceptions import (
+    BaseError,
+    ConnectionPoolClosedError,
+    PoolInUse,
+    PoolNotSuspended,
+    PoolSuspended,
+    PoolTimeout,
+    TooManyRequests,
+)
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncLifecycle']
@@ -227,6 +235,8 @@ class AsyncLifecycle(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Co
 
     def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
         text = self._observer.text(endpoint)
+        if waiter.turned_away:
+            return TooManyRequests(self._core.max_waiting, self._observer.shown(endpoint), self._observer.name)
         if waiter.refusal == 'closed':
             return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
         if waiter.refusal == 'not open':

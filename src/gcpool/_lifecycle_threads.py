@@ -12,7 +12,15 @@ from ._core import Waiter
 from ._parameters import check_flag, check_optional_seconds
 from ._runtime_threads import SyncRuntime
 from ._time_limits import get_deadline, seconds
-from .exceptions import BaseError, ConnectionPoolClosedError, PoolInUse, PoolNotSuspended, PoolSuspended, PoolTimeout
+from .exceptions import (
+    BaseError,
+    ConnectionPoolClosedError,
+    PoolInUse,
+    PoolNotSuspended,
+    PoolSuspended,
+    PoolTimeout,
+    TooManyRequests,
+)
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['SyncLifecycle']
@@ -229,6 +237,8 @@ class SyncLifecycle(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
 
     def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
         text = self._observer.text(endpoint)
+        if waiter.turned_away:
+            return TooManyRequests(self._core.max_waiting, self._observer.shown(endpoint), self._observer.name)
         if waiter.refusal == 'closed':
             return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
         if waiter.refusal == 'not open':

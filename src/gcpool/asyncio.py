@@ -34,7 +34,7 @@ from ._time_limits import get_deadline
 from ._workers.collector_asyncio import AsyncCollector
 from ._workers.events_asyncio import AsyncEvents
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, TooManyRequests
+from .exceptions import ConnectionPoolClosedError
 from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 from .observers import PoolEvent
@@ -380,9 +380,7 @@ class ConnectionPool(
                 if not await self._wait(signal, deadline, core.give_up, waiter):
                     raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
                 core.end_wait(waiter, core.now())
-            if waiter.turned_away:
-                raise TooManyRequests(core.max_waiting, self._observer.shown(endpoint), self.name)
-            if waiter.refused:
+            if waiter.turned_away or waiter.refused:
                 raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
             if waiter.held is None:

@@ -36,7 +36,7 @@ from ._time_limits import get_deadline
 from ._workers.collector_threads import SyncCollector
 from ._workers.events_threads import SyncEvents
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, TooManyRequests
+from .exceptions import ConnectionPoolClosedError
 from .managers import ConnectionT, EndpointT
 from .managers import SyncConnectionManager as BaseConnectionManager
 from .observers import PoolEvent
@@ -382,9 +382,7 @@ class ConnectionPool(
                 if not self._wait(signal, deadline, core.give_up, waiter):
                     raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
                 core.end_wait(waiter, core.now())
-            if waiter.turned_away:
-                raise TooManyRequests(core.max_waiting, self._observer.shown(endpoint), self.name)
-            if waiter.refused:
+            if waiter.turned_away or waiter.refused:
                 raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
             if waiter.held is None:

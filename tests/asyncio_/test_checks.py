@@ -116,6 +116,7 @@ def test_a_loop_that_ends_while_the_pool_checks_leaves_nothing_behind(began: boo
     pool = asyncio.run(main())
     assert (pool.get_stats()['checking'], pool.get_stats()['idle']) == (0, 2)
     pool._core.check_invariants()
+    pool.terminate()
 
 
 async def test_a_block_that_is_cancelled_breaks_the_connection_of_a_manager_that_says_so() -> None:

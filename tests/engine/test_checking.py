@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gcpool._core import Entry, PoolCore
+from gcpool._core import Entry, PoolCore, Waiter
 from tests.engine.support import Pool
 
 
@@ -238,6 +238,174 @@ def test_a_check_that_outlasts_a_forced_close_changes_nothing() -> None:
     assert not pool.core.end_check_by_pool(entry, False, pool.now)
     pool.core.check_invariants()
     assert pool.core.checks_to_begin == 0
+
+
+@pytest.mark.parametrize('alive', [True, None, False])
+def test_a_connection_that_is_drained_while_it_is_checked_is_closed(alive: bool | None) -> None:
+    pool = keepalive()
+    pool.fill('a', 1)
+    pool.now = 20.0
+    assert pool.core.begin_due_checks(pool.now) == 1
+    entry = pool.core.take_check()
+    assert entry is not None
+    pool.core.drain('a', pool.now)
+    assert pool.core.watched_endpoints == 1
+    pool.core.check_invariants()
+    later = pool.acquire('a')
+    assert pool.core.end_check_by_pool(entry, alive, pool.now) is (alive is False)
+    assert entry.reason == ('dead' if alive is False else 'drained')
+    assert pool.dispose() == ['a1']
+    assert pool.core.watched_endpoints == 0
+    pool.release(later)
+    assert pool.drain_idle('a') == ['a2']
+    pool.core.check_invariants()
+
+
+def test_a_connection_that_is_drained_while_it_is_checked_is_not_handed_over() -> None:
+    pool = pool_with(max_size=1)
+    pool.fill('a', 1)
+    (entry,) = pool.core.idle_entries('a')[0]
+    assert pool.core.begin_check_of_idle(entry)
+    waiting = pool.ask('a')
+    pool.core.drain('a', pool.now)
+    pool.core.end_check_by_pool(entry, True, pool.now)
+    assert waiting.answer == 'waits'
+    assert pool.dispose() == ['a1']
+    assert waiting.answer == 'ticket'
+
+
+@pytest.mark.parametrize('idle_only', [False, True])
+def test_a_drain_closes_what_waits_for_a_check(idle_only: bool) -> None:
+    pool = keepalive()
+    pool.fill('a', 1)
+    pool.fill('b', 1)
+    pool.now = 20.0
+    assert pool.core.begin_due_checks(pool.now) == 2
+    pool.core.drain('a', pool.now, idle_only)
+    assert pool.core.watched_endpoints == 0
+    assert pool.dispose() == ['a1']
+    entry = pool.core.take_check()
+    assert entry is not None
+    assert entry.conn.name == 'b1'
+    assert pool.core.take_check() is None
+    pool.core.end_check_by_pool(entry, True, pool.now)
+    pool.core.check_invariants()
+    assert pool.stats['closed_drained'] == 1
+
+
+def test_a_drain_of_what_is_idle_leaves_alone_what_is_being_checked() -> None:
+    pool = keepalive()
+    pool.fill('a', 2)
+    first = pool.core.idle_entries('a')[0][0]
+    assert pool.core.begin_check_of_idle(first)
+    pool.core.drain('a', pool.now, True)
+    assert pool.dispose() == ['a2']
+    pool.core.end_check_by_pool(first, True, pool.now)
+    assert pool.drain_idle('a') == ['a1']
+
+
+def test_a_suspended_pool_begins_no_check_and_the_checker_is_woken_when_it_goes_on() -> None:
+    woken: list[float] = []
+    pool = keepalive(wake_checker=lambda: woken.append(pool.now))
+    pool.fill('a', 2)
+    pool.fill('b', 1)
+    pool.now = 20.0
+    assert pool.core.begin_due_checks(pool.now) == 2
+    begun = pool.core.take_check()
+    assert begun is not None
+    pool.core.suspend()
+    # What has waited for its check is idle again, and not known to be alive. The check that has begun goes on.
+    assert pool.core.take_check() is None
+    assert pool.count('idle', 'checking') == (2, 1)
+    pool.core.end_check_by_pool(begun, True, pool.now)
+    pool.now = 60.0
+    assert pool.core.begin_due_checks(pool.now) == 0
+    assert pool.core.next_check() is None
+    before = len(woken)
+    assert pool.core.resume(pool.now)
+    assert len(woken) == before + 1
+    assert pool.core.begin_due_checks(pool.now) == 2
+    pool.core.check_invariants()
+
+
+def test_a_check_that_waited_when_the_pool_was_suspended_is_made_before_the_connection_is_served() -> None:
+    pool = keepalive()
+    pool.fill('a', 1)
+    pool.now = 20.0
+    assert pool.core.begin_due_checks(pool.now) == 1
+    pool.core.suspend()
+    pool.core.resume(pool.now)
+    assert pool.core.needs_check(pool.acquire('a').waiter, pool.now, 1000.0)
+
+
+@pytest.mark.parametrize('fail', [False, True])
+def test_an_acquire_that_leaves_a_check_to_a_suspended_pool_waits(fail: bool) -> None:
+    pool = pool_with()
+    pool.fill('a', 1)
+    held = pool.acquire('a')
+    pool.core.suspend(fail)
+    assert pool.core.leave_check_to_pool(held.waiter, pool.now)
+    assert pool.count('idle', 'checking') == (1, 0)
+    assert pool.core.checks_to_begin == 0
+    assert pool.core.request(held.waiter, pool.now)
+    assert held.waiter.queued
+    pool.core.resume(pool.now)
+    assert pool.core.needs_check(held.waiter, pool.now, 1000.0)
+    pool.core.check_invariants()
+
+
+# ---- what is counted ------------------------------------------------------------------------------------------------
+
+
+def test_an_acquire_that_leaves_its_check_to_the_pool_is_asked_once_and_uses_nothing_until_it_is_served() -> None:
+    pool = pool_with(max_size=1)
+    pool.fill('a', 1)
+    asked = pool.stats['asked']
+    held = pool.acquire('a')
+    pool.now = 5.0
+    assert pool.core.leave_check_to_pool(held.waiter, pool.now)
+    assert pool.count('asked', 'acquires', 'checking', 'in_use') == (asked + 1, 1, 1, 0)
+    assert pool.core.request(held.waiter, pool.now)
+    assert pool.count('asked', 'waiting') == (asked + 1, 1)
+    entry = pool.core.take_check()
+    assert entry is not None
+    pool.now = 7.0
+    pool.core.end_check_by_pool(entry, True, pool.now)
+    assert held.waiter.held is entry
+    assert pool.count('asked', 'acquires', 'checks', 'use_ns') == (asked + 1, 2, 1, 0)
+    pool.now = 8.0
+    pool.core.release(entry, pool.now)
+    assert pool.stats['use_ns'] == 1_000_000_000
+    del held.waiter.served
+
+
+@pytest.mark.parametrize('end', ['cancelled', 'dropped'])
+def test_an_acquire_that_has_left_its_check_to_the_pool_and_ends_is_asked_once(end: str) -> None:
+    pool = pool_with()
+    pool.fill('a', 1)
+    asked = pool.stats['asked']
+    held = pool.acquire('a')
+    assert pool.core.leave_check_to_pool(held.waiter, pool.now)
+    if end == 'cancelled':
+        pool.cancel(held)
+    else:
+        del held.waiter
+    assert pool.stats['asked'] == asked + 1
+    pool.core.give_up_checks(pool.now)
+    pool.core.check_invariants()
+
+
+def test_a_watcher_of_uses_is_told_when_the_last_one_leaves_its_check_to_the_pool() -> None:
+    pool = pool_with()
+    pool.fill('a', 1)
+    held = pool.acquire('a')
+    told: list[Waiter] = []
+    watcher = Waiter(None)
+    watcher.arm(lambda: told.append(watcher))
+    assert pool.core.watch_use(watcher)
+    assert pool.core.leave_check_to_pool(held.waiter, pool.now)
+    assert told == [watcher]
+    pool.cancel(held)
 
 
 def test_an_entry_that_no_pool_has_served_is_refused() -> None:

@@ -172,9 +172,7 @@ class PoolMachine(RuleBasedStateMachine):
             random=lambda: 0.0,
             keepalive_interval=keepalive,
         )
-        self.model = Model(
-            *limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive
-        )
+        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 

@@ -644,8 +644,6 @@ async def test_the_statistics_count_what_happened() -> None:
             'dead': 1,
             'disposed': 1,
             'closed_dead': 1,
-            'checks': 3,
-            'checks_failed': 1,
             'waits': 2,
             'timeouts': 1,
         }

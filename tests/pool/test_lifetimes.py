@@ -154,7 +154,7 @@ async def test_a_manager_that_knows_nothing_of_gcpool_may_say_so() -> None:
 
 async def test_a_context_around_replaced_methods_does_the_same() -> None:
     class Traced(ConnectionPool[Any, Any]):
-        async def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        async def acquire(self, endpoint: Any = ..., timeout: float | None = None) -> Any:
             return await super().acquire(endpoint, timeout)
 
     async with Case(Outstanding(), pool_class=Traced) as case:

@@ -156,7 +156,7 @@ def test_a_manager_that_knows_nothing_of_gcpool_may_say_so() -> None:
 
 def test_a_context_around_replaced_methods_does_the_same() -> None:
     class Traced(ConnectionPool[Any, Any]):
-        def acquire(self, endpoint: Any, timeout: float | None = None) -> Any:
+        def acquire(self, endpoint: Any = ..., timeout: float | None = None) -> Any:
             return super().acquire(endpoint, timeout)
 
     with Case(Outstanding(), pool_class=Traced) as case:

@@ -1,6 +1,7 @@
 # DRAINING. A connection is drained if its connect began before its endpoint was drained. drain() dooms the idle ones,
-# each once in its life, and only counts those in use or being created: their releases will close them. So does the end
-# of a check that the pool makes in the background. To tell these from later ones, PoolCore.drains goes up with each drain, and each entry has noted it when its connect began.
+# each once in its life, and only counts those in use, being created, or being checked by the pool: their releases, or
+# the ends of the checks, will close them. To tell these from later ones, PoolCore.drains goes up with each drain, and
+# each entry has noted it when its connect began.
 
 cdef inline bint is_drained(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # core.lock is held. Only of entries that are not being closed. Compared as a difference, because it may overflow.

@@ -214,8 +214,8 @@ cdef bint sort_idle(PoolCore core, EndpointPool ep, double now) noexcept:
 
 
 cdef void insert_by_release(Linked *idle, Entry e) noexcept:
-    # The lock of the endpoint pool is held. The list is in the order of the releases. The entry may have been unused for
-    # longest: the search begins with those.
+    # The lock of the endpoint pool is held. The list is in the order of the releases. The entry may have been unused
+    # for longest: the search begins with those.
     cdef void *following = idle.head
     while following != NULL and (<Entry>following).stamp < e.stamp:
         following = (<Entry>following).next

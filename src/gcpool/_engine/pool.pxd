@@ -68,7 +68,7 @@ cdef class PoolCore:
     cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
     cdef Checks checks
     cdef readonly double lifetime_jitter    # never changes
-    cdef readonly double keepalive_interval # never changes; 0: idle connections are not checked in the background
+    cdef readonly double keepalive_interval     # never changes; 0: idle connections are not checked in the background
     cdef dict check_timers                  # with keepalive: owns the timers of this process, by entry
     cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
     cdef readonly unsigned int max_uses     # never changes; 0: no limit

@@ -203,8 +203,8 @@ cdef class SyncPool(PoolFacade):
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
-        # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can be
-        # started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
+        # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can
+        # be started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
         # whoever is served a connection checks it.
         cdef bint called
         failure = None
