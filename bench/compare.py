@@ -15,6 +15,8 @@ from . import (
     cases_endpoints,
     cases_free_threads,
     cases_import,
+    cases_operations,
+    cases_outage,
     cases_queue,
     cases_sizes,
     interpreter,
@@ -56,6 +58,9 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
     if runtime.name == 'threads':
         cases['two_threads'] = cases_free_threads.two_threads
     cases['import'] = cases_import.import_
+    cases['everything_on'] = cases_operations.everything_on
+    cases['outage'] = cases_outage.outage
+    cases['at_rest'] = cases_operations.at_rest
     if runtime.name == 'asyncio':
         cases['queued_tasks'] = cases_queue.queued_tasks
         cases['cancelled_tasks'] = cases_queue.cancelled_tasks

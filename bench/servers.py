@@ -25,6 +25,7 @@ from .servers_measure import (
     ALL_SERVED,
     LEAST_OF_MOST,
     MEASURES,
+    OPENED,
     SHORTEST_OF_LONGEST,
     SPIKE_MEASURES,
     THROUGHPUT,
@@ -257,8 +258,11 @@ def spike(
         if subject.name in names:
             runs[subject.name] = _spike_run(runtime, subject, result.add(subject.name)), servers_spike.REQUESTS
     result.samples = interleave(runs, settings.server_rounds)
+    if 'gcpool' in names:
+        figure = Figure(f'gcpool: {OPENED.text}', result.values('gcpool', OPENED), unit='', goal=Goal('<=', 6))
+        result.figures.append(figure)
     for name in names[1:]:
-        compare(result, ALL_SERVED, name)
+        compare(result, ALL_SERVED, name, Goal('<=', 1.5) if name == 'psycopg_pool' else None)
     return result
 
 

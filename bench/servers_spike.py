@@ -2,7 +2,7 @@
 
 50 requests come at once to a pool of 5 idle connections that may grow to 50. Connecting takes 150 ms and a query 2 ms,
 both simulated by a sleep, the same for all. 5 connections could serve all requests within 20 ms; a pool that connects
-for a request makes it wait 150 ms.
+for a request makes it wait 150 ms. gcpool does that by default, and does not with ``create_in_background``.
 """
 
 import asyncio
@@ -81,6 +81,18 @@ class AsyncSlowConnection(AsyncConnection):
         await asyncio.sleep(QUERY)
 
 
+class ThreadsDefault(servers_threads.GcPool):
+    """gcpool without ``create_in_background``."""
+
+    name = 'gcpool by default'
+
+
+class AsyncDefault(servers_asyncio.GcPool):
+    """The same for asyncio."""
+
+    name = 'gcpool by default'
+
+
 def _make_manager() -> Any:
     managers: Any = import_module('gcpool.managers')
 
@@ -110,7 +122,8 @@ def _make_async_manager() -> Any:
 def threads_subjects() -> list[servers_threads.Subject]:
     options: dict[str, Any] = {'max_size': MOST, 'min_idle': MINIMUM}
     return [
-        servers_threads.GcPool(_make_manager, **options),
+        servers_threads.GcPool(_make_manager, **options, create_in_background=True),
+        ThreadsDefault(_make_manager, **options),
         servers_threads.PsycopgPool('', connection_class=SlowConnection, min_size=MINIMUM, max_size=MOST),
         servers_threads.SqlAlchemy(SlowConnection.connect, pool_size=MINIMUM, max_overflow=MOST - MINIMUM),
         servers_threads.GenericConnectionPool(_make_manager, **options),
@@ -120,7 +133,8 @@ def threads_subjects() -> list[servers_threads.Subject]:
 def asyncio_subjects() -> list[servers_asyncio.Subject]:
     options: dict[str, Any] = {'max_size': MOST, 'min_idle': MINIMUM}
     return [
-        servers_asyncio.GcPool(_make_async_manager, **options),
+        servers_asyncio.GcPool(_make_async_manager, **options, create_in_background=True),
+        AsyncDefault(_make_async_manager, **options),
         servers_asyncio.PsycopgPool('', connection_class=AsyncSlowConnection, min_size=MINIMUM, max_size=MOST),
         servers_asyncio.GenericConnectionPool(_make_async_manager, **options),
     ]

@@ -18,6 +18,9 @@ class Settings:
     endpoints: int
     #: rounds of the cases that build something of this size first
     bulk_rounds: int
+    #: seconds of an outage, and for how long a pool at rest is watched
+    outage: float
+    rest: float
     #: how many tasks queue for one connection
     queued: tuple[int, ...]
     queue_rounds: int
@@ -35,6 +38,8 @@ FULL = Settings(
     contention_ns=400_000_000,
     endpoints=100_000,
     bulk_rounds=3,
+    outage=30.0,
+    rest=60.0,
     queued=(2_500, 5_000, 10_000),
     queue_rounds=5,
     server_rounds=5,
@@ -50,6 +55,8 @@ QUICK = Settings(
     contention_ns=60_000_000,
     endpoints=5_000,
     bulk_rounds=2,
+    outage=3.0,
+    rest=5.0,
     queued=(1_000, 2_000, 4_000),
     queue_rounds=3,
     server_rounds=3,

@@ -103,6 +103,10 @@ class EndpointPool(Subject):
             async def dispose(self, endpoint: Hashable, conn: AsyncConnection) -> None:
                 pass
 
+            def is_refusal(self, endpoint: Hashable, exc: BaseException) -> bool:
+                # For wait_when_full.
+                return False
+
         self.pool: Any = module.ConnectionPool(NoopManager(), **self.options)
 
     async def close(self) -> None:

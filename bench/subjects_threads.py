@@ -105,6 +105,10 @@ class EndpointPool(Subject):
             def dispose(self, endpoint: Hashable, conn: Connection, timeout: float | None = None) -> None:
                 pass
 
+            def is_refusal(self, endpoint: Hashable, exc: BaseException) -> bool:
+                # For wait_when_full.
+                return False
+
         self.pool: Any = module.ConnectionPool(NoopManager(), **self.options)
 
     def close(self) -> None:

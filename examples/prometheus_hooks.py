@@ -75,6 +75,12 @@ def label(endpoint: TcpEndpoint) -> str:
     return f'{host}:{port}'
 
 
+GAUGES = [
+    *('size', 'idle', 'in_use', 'creating', 'checking', 'closing', 'waiting', 'endpoints', 'suspended'),
+    *('min_idle', 'max_size', 'total_max_size'),
+]
+
+
 class PoolCollector(Collector):
     """Reads the pool's own statistics when Prometheus asks. Needs no hook, and costs nothing in between.
 
@@ -89,13 +95,16 @@ class PoolCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the current values."""
         stats = self._pool.get_stats()
-        for gauge in ('size', 'idle', 'acquired', 'waiting', 'endpoints', 'suspended'):
+        for gauge in GAUGES:
             now = GaugeMetricFamily(f'gcpool_pool_{gauge}', f'Current value of {gauge}', labels=['pool'])
             now.add_metric([self._name], stats.pop(gauge))
             yield now
+        # Only another name of in_use.
+        del stats['acquired']
         for counter, count in stats.items():
-            so_far = CounterMetricFamily(f'gcpool_pool_{counter}', f'Total of {counter}', labels=['pool'])
-            so_far.add_metric([self._name], count)
+            name, unit = (f'{counter.removesuffix("_ns")}_seconds', 1e9) if counter.endswith('_ns') else (counter, 1)
+            so_far = CounterMetricFamily(f'gcpool_pool_{name}', f'Total of {name}', labels=['pool'])
+            so_far.add_metric([self._name], count / unit)
             yield so_far
 
 

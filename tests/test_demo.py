@@ -18,7 +18,7 @@ from rich.console import Console
 
 import gcpool
 import gcpool.__main__ as cli
-from gcpool._demo import comparison, conductor, workload
+from gcpool._demo import comparison, conductor, scenes, workload
 from gcpool._demo.conductor import Demo, Settings
 from gcpool._demo.echo_server import EchoServer, ServerError, pick_port
 from gcpool._demo.report import PIPED_WIDTH, Report, describe_glance
@@ -112,6 +112,13 @@ def test_quick_demo_reports_and_checks_both_phases(tmp_path: Path) -> None:
         assert len(numbers(output, error)) == 3
     assert numbers(output, 'wrong answer') == [0, 0, 0]
 
+    assert len(cells(output, 'warm_up() of 5, wait()')) == 4
+    opened = numbers(output, '50 at once, connections opened')
+    assert len(opened) == 4
+    assert all(0 < count <= 45 for count in opened)
+    assert output.count('50 of 50 at once served') == 4
+    assert numbers(output, 'drain() of 8, connections replaced') == [8] * 4
+
     for case in ('one thread: acquire, release', 'asyncio: acquire, release'):
         assert cells(output, case)[-1].endswith('x')
     assert 'FAILED' not in output
@@ -129,8 +136,9 @@ def test_piped_output_is_plain_and_of_fixed_width(tmp_path: Path) -> None:
     for phase in ('threads', 'tasks'):
         lines = re.findall(rf'^{phase} +\d+\.\d s +[\d,]+/s +\d+ out +[\d,]+ waiting .*$', done.stdout, re.MULTILINE)
         assert lines, done.stdout
-    (rule,) = [line for line in done.stdout.splitlines() if re.fullmatch(r'[ \u2500-]+', line) and line.strip()]
-    assert len(rule) <= PIPED_WIDTH
+    rules = [line for line in done.stdout.splitlines() if re.fullmatch(r'[ \u2500-]+', line) and line.strip()]
+    assert len(rules) == 2
+    assert all(len(rule) <= PIPED_WIDTH for rule in rules)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +237,19 @@ def test_a_wrong_answer_is_counted_and_asked_again(monkeypatch: pytest.MonkeyPat
     assert numbers(output.getvalue(), 'wrong answer') == [1, 0, 0]
     (failed,) = [line for line in output.getvalue().splitlines() if 'FAILED' in line]
     assert re.search(r'4 threads, TCP: ([\d,]+) requests, \1 answered, 1 wrong', failed)
+
+
+def test_a_scene_in_which_somebody_is_not_served_fails_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = scenes.Scene('50 tasks\ndefault', 0.15, 0.45, 0.002, 45, 49, 0.15, 0.15, scenes.Drain(100, 1, 8, 9, 0.2))
+    monkeypatch.setattr(scenes, 'play', lambda shown: [scene])
+    output = io.StringIO()
+
+    code = Demo(SMALL, Report(Console(file=output, width=PIPED_WIDTH))).run()
+
+    assert code == 1
+    assert 'FAILED  50 tasks, default: 49 of 50 at once served, 45 connections opened' in output.getvalue()
+    assert 'FAILED  50 tasks, default: 100 requests while 8 connections were drained, 1 failed' in output.getvalue()
+    assert cells(output.getvalue(), 'first request, no connections') == ['150 ms']
 
 
 def test_an_error_of_a_client_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

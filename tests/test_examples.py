@@ -68,12 +68,18 @@ EXPECTED = {
         r'gcpool_in_use{endpoint="HOST:PORT"} 1\.0\n'
         r'gcpool_pool_size{pool="echo"} 1\.0\n'
         r'gcpool_pool_idle{pool="echo"} 0\.0\n'
-        r'gcpool_pool_acquired{pool="echo"} 1\.0\n'
+        r'gcpool_pool_in_use{pool="echo"} 1\.0\n'
+        r'gcpool_pool_creating{pool="echo"} 0\.0\n'
+        r'gcpool_pool_checking{pool="echo"} 0\.0\n'
+        r'gcpool_pool_closing{pool="echo"} 0\.0\n'
         r'gcpool_pool_waiting{pool="echo"} 0\.0\n'
         r'gcpool_pool_endpoints{pool="echo"} 1\.0\n'
         r'gcpool_pool_suspended{pool="echo"} 0\.0\n'
-        r'gcpool_pool_acquires_total{pool="echo"} 4\.0\n'
-        r'(gcpool_pool_\w+_total{pool="echo"} [012]\.0\n)+'
+        r'gcpool_pool_min_idle{pool="echo"} 1\.0\n'
+        r'gcpool_pool_max_size{pool="echo"} 10\.0\n'
+        r'gcpool_pool_total_max_size{pool="echo"} 100\.0\n'
+        r'(gcpool_pool_(?!\w+_seconds)\w+_total{pool="echo"} [0-4]\.0\n)+'
+        r'(gcpool_pool_(wait|create|use)_seconds_total{pool="echo"} [\d.e-]+\n){3}'
         r'in use after the end: 0\.0\n'
     ),
     'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
@@ -81,12 +87,20 @@ EXPECTED = {
     'redis_pool': (
         r"counted and deleted: \[b'100', 1\]\nb'my own reply'\nacquired: 103\nconnections created, at most 4: [234]\n"
     ),
+    'restart': (
+        r'before: 20\nalarm: 127\.0\.0\.1 is away, ConnectError; waiting: \d+\ntimed out because of: ConnectError\n'
+        r'during the restart: 20\nthey have waited for it: True\n'
+    ),
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections created, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
     ),
     'tcp_pool': r'right answers: 100\nacquired: 100\nconnections created, at most 2: [12]\n',
     'unix_pool': r'THE SAME CONNECTION\nSERVES ONE AFTER THE OTHER\nconnections created: 1\n',
+    'warm_start': (
+        r'idle before the first request: 4\nright answers: 200\nconnections created, 4 to 20: True\n'
+        r'idle at the end, at least 4: True\n'
+    ),
 }
 NEEDS = {
     'aiosqlite_pool': 'aiosqlite',

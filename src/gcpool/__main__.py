@@ -46,10 +46,11 @@ def _build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         'demo',
         help='put pools under load, kill their server half-way, and report',
-        description='Puts pools under load from many threads, then from very many asyncio tasks, against an SQLite '
-        'database and a TCP server in its own process. Half-way through each phase the server is killed and restarted. '
-        'Reports what the pools did, compares the bare cycle with the pure-Python generic-connection-pool if that is '
-        'installed, and checks that nothing was lost. Takes about 20 seconds.',
+        description='Shows a warm start, a spike of requests, and a drain under load. Puts pools under load from many '
+        'threads, then from very many asyncio tasks, against an SQLite database and a TCP server in its own process. '
+        'Half-way through each phase the server is killed and restarted. Reports what the pools did, compares the bare '
+        'cycle with the pure-Python generic-connection-pool if that is installed, and checks that nothing was lost. '
+        'Takes about 30 seconds.',
         epilog='Exit code: 0 if nothing was lost, 1 if something was, 2 for a wrong option or a missing package, '
         '130 if interrupted.',
     )
@@ -69,7 +70,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help='connections of each pool of threads; the pool of tasks has twice as many (default: 8)',
     )
     demo.add_argument('--no-compare', action='store_true', help='skip the comparison with generic-connection-pool')
-    demo.add_argument('--quick', action='store_true', help='use defaults that take less than 5 seconds')
+    demo.add_argument('--quick', action='store_true', help='use defaults that take less than 15 seconds')
     return parser
 
 

@@ -52,11 +52,15 @@ class AsyncCreates(AsyncPool):
         def _tell_end_of_outage(self, entry: Entry) -> None: ...
 
     def _call_workers(self) -> bool:
-        loop = self._bound_loop
+        loop = self._bind_running_loop()
         if loop is None:
-            # The pool was not used in a loop yet. What is to be created is begun at its first use there.
+            # warm_up() was called where no loop runs. What is to be created is begun when a loop first uses the pool.
             return True
-        if loop.is_closed() or self._core.now() < self._creates_paused_until:
+        if loop.is_closed():
+            return False
+        if self._core.now() < self._creates_paused_until:
+            if not self._runs_in_other_thread():
+                self._timer.set(self)
             return False
         if self._runs_in_other_thread():
             loop.call_soon_threadsafe(self._spawn_creates)
@@ -68,19 +72,32 @@ class AsyncCreates(AsyncPool):
         loop = self._bound_loop
         if loop is None or loop.is_closed():
             return
-        self._timer.set(self)
-        while (growing := self._take_growing()) is not None:
-            # In an empty context: otherwise the connection would keep what the first request has put into its own.
-            task = Context().run(spawn, loop, Lane(partial(self._grow, growing)), self._task_name('create'))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        growing: Growing | None = None
+        try:
+            self._timer.set(self)
+            while (growing := self._take_growing()) is not None:
+                # In an empty context: otherwise the connection would keep what the first request has put into its own.
+                task = Context().run(spawn, loop, Lane(partial(self._grow, growing)), self._task_name('create'))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        except BaseException:
+            # A signal handler raised. The slot is free now, and not only when the traceback is freed; if its task was
+            # made, that finds nothing to do. Nobody else would come for the other creates.
+            try:
+                if growing is not None:
+                    growing.put_back()
+            finally:
+                if self._core.has_creates:
+                    loop.call_soon(self._spawn_creates, context=Context())
+            raise
 
     async def _grow(self, growing: Growing, failure: BaseException | None) -> None:
         try:
             if failure is not None:
                 # The task was cancelled before its first step, because the loop ends.
                 raise failure
-            await self._create_within(growing)
+            if not growing.has_ended:
+                await self._create_within(growing)
         except asyncio.CancelledError:
             # asyncio.run() cancels all tasks at its end, and waits for them: nothing new may be begun.
             self._creates_paused_until = self._core.now() + PAUSE
@@ -89,8 +106,11 @@ class AsyncCreates(AsyncPool):
             try:
                 growing.put_back()
             finally:
-                # The pool may have been closed meanwhile: then the connection is doomed.
-                self._begin_disposals()
+                try:
+                    # The pool may have been closed meanwhile: then the connection is doomed.
+                    self._begin_disposals()
+                finally:
+                    self._timer.set(self)
 
     async def _create_within(self, growing: Growing) -> None:
         ticket = growing.ticket
@@ -109,16 +129,20 @@ class AsyncCreates(AsyncPool):
             # asyncio ends the loop's run, or the loop was closed.
             raise
         except BaseException as exc:
-            error = exc
-            if scope.expired():
-                late = PoolTimeout(
-                    f'create() for endpoint {self._observer.text(ticket.endpoint)} did not end within the '
-                    f'create_timeout of {seconds(self._create_timeout)}'
-                )
-                late.pool, late.phase, late.limit = self._observer.name, 'creating', 'create_timeout'
-                late.endpoint = self._observer.shown(ticket.endpoint)
-                late.waited = self._create_timeout
-                error = late
-            await self._grow_failed(ticket, error)
+            if growing.has_ended:
+                # It has succeeded: the exception is that of a waiter that was to be notified, or of a signal handler.
+                raise
+            # No variable refers to the exception, whose traceback refers to this frame.
+            await self._grow_failed(ticket, self._timeout_of_create(ticket) if scope.expired() else exc)
         else:
             self._tell_end_of_outage(ticket)
+
+    def _timeout_of_create(self, ticket: Entry) -> PoolTimeout:
+        late = PoolTimeout(
+            f'create() for endpoint {self._observer.text(ticket.endpoint)} did not end within the '
+            f'create_timeout of {seconds(self._create_timeout)}'
+        )
+        late.pool, late.phase, late.limit = self._observer.name, 'creating', 'create_timeout'
+        late.endpoint = self._observer.shown(ticket.endpoint)
+        late.waited = self._create_timeout
+        return late

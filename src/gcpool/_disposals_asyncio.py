@@ -20,6 +20,7 @@ from ._core import (
 )
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
+from ._workers.loop_timer import TIMER_LATENESS
 
 if sys.version_info >= (3, 11):
     timeout_scope = asyncio.timeout
@@ -82,9 +83,6 @@ class AsyncDisposals(AsyncPool):
 
     def _task_name(self, job: str) -> str:
         return f'gcpool-{self._observer.name}-{job}'
-
-    def _call_workers(self) -> bool:
-        raise NotImplementedError
 
     async def _wait_for_disposals(self, tasks: 'list[asyncio.Task[None]]') -> None:
         """What is left of a release after which connections are to be closed."""
@@ -188,12 +186,12 @@ class AsyncDisposals(AsyncPool):
         """Do what is due in the core (CoreTimer), and what follows from that."""
         # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.
         try:
-            self._core.run_timers(self._core.now())
+            self._core.run_timers(self._core.now(), False)
         finally:
             try:
                 self._begin_disposals()
             finally:
-                self._call_workers()
+                self._timer.set(self)
 
     def _spawn_disposals(self, deadline: float | None = None) -> 'list[asyncio.Task[None]]':
         loop = self._bound_loop
@@ -214,9 +212,13 @@ class AsyncDisposals(AsyncPool):
             return [self._spawn_disposal(queue, deadline) for _ in range(min(len(queue), PARALLEL_DISPOSALS))]
         except BaseException:
             # A signal handler raised. Lanes that were spawned already find these connections among the doomed.
-            if taken is not None:
-                taken.put_back()
-            put_all_back(queue)
+            try:
+                if taken is not None:
+                    taken.put_back()
+                put_all_back(queue)
+            finally:
+                # Maybe nobody else comes by: those who wait for these slots have no time limit.
+                loop.call_later(TIMER_LATENESS, self._begin_disposals, context=Context())
             raise
 
     def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':

@@ -32,6 +32,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
     if TYPE_CHECKING:
 
         def _arm(self, w: Waiter) -> Any: ...
+        def _begin_disposals(self, deadline: float | None = None) -> None: ...
 
     async def _answer_of(self, answer: Any) -> Any:
         raise NotImplementedError
@@ -58,7 +59,11 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         size = check_pin(size, core.min_size, core.max_size)
         if core.closed:
             raise ConnectionPoolClosedError(f'the pool is closed: {self._observer.text(endpoint)} cannot be warmed up')
-        core.pin(endpoint, size, core.now())
+        try:
+            core.pin(endpoint, size, core.now())
+        finally:
+            # The core was asked who wants a slot, and may have doomed a connection for a waiter.
+            self._begin_disposals()
 
     async def wait(self, timeout: float | None = 30.0) -> None:
         """Wait until every endpoint that was warmed up has once had its connections. Any number of callers may wait.
@@ -105,6 +110,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         if not created:
             text = self._observer.text(waiter.endpoint)
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {text} was created')
+        # One connect less is under way, or an outage is over: for a waiter that may connect now, one is closed.
+        self._begin_disposals(deadline)
         if self._watches_outages:
             self._tell_end_of_outage(waiter.served)
         return True

@@ -84,6 +84,11 @@ class SyncRuntime(
         started, this makes attempts to connect at their time, too.
         """
         core = self._core
+        # The thread that was to make the next attempt may have died, and no other one could be started then.
+        if not core.lacks_workers and core.next_timer() < core.relief_ends_at():
+            lacks_workers = not self._closers.keep_one_for_timers()
+        else:
+            lacks_workers = core.lacks_workers
         limit = math.inf if deadline is None else deadline
         relief_ends_at = math.inf
         thread = threading.get_ident()
@@ -91,7 +96,8 @@ class SyncRuntime(
         try:
             self._waiting[thread] = waiter
             while True:
-                relief_ends_at = core.next_timer() if core.lacks_workers else core.relief_ends_at()
+                lacks_workers = lacks_workers or core.lacks_workers
+                relief_ends_at = core.next_timer() if lacks_workers else core.relief_ends_at()
                 remaining = max(min(limit, relief_ends_at) - core.now(), 0.0)
                 if signal.acquire(timeout=-1 if remaining == math.inf else min(remaining, threading.TIMEOUT_MAX)):
                     return True
@@ -137,9 +143,13 @@ class SyncRuntime(
         self._begin_disposals()
 
     def _begin_work(self) -> None:
+        # For a worker that ends, maybe of an exception that somebody raised in it.
         self._begin_disposals()
-        if self._core.has_creates:
-            self._closers.call()
+        core = self._core
+        if core.has_creates:
+            core.ask_workers()
+        elif core.next_timer() < math.inf:
+            self._closers.keep_one_for_timers()
 
     def _end_tasks(self, deadline: float | None) -> None:
         """Wait for the end of the pool's threads, so that none of them outlives ``close()``."""

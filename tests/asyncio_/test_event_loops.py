@@ -709,3 +709,16 @@ def test_a_release_where_no_loop_runs_gives_the_connection_back() -> None:
         loop.run_until_complete(pool.close(0))
     finally:
         loop.close()
+
+
+def test_warm_up_in_a_running_loop_begins_there_at_once() -> None:
+    pool = ConnectionPool(Manager())
+
+    async def main() -> None:
+        pool.warm_up('a', 2)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert pool.get_stats()['idle'] == 2
+        await pool.close()
+
+    asyncio.run(main())

@@ -305,8 +305,8 @@ def test_a_drain_of_what_is_idle_leaves_alone_what_is_being_checked() -> None:
 
 
 def test_a_suspended_pool_begins_no_check_and_the_checker_is_woken_when_it_goes_on() -> None:
-    woken: list[float] = []
-    pool = keepalive(wake_checker=lambda: woken.append(pool.now))
+    woken: list[None] = []
+    pool = keepalive(wake_checker=lambda: woken.append(None))
     pool.fill('a', 2)
     pool.fill('b', 1)
     pool.now = 20.0

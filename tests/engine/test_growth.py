@@ -3,6 +3,7 @@
 import pytest
 
 from gcpool._core import Waiter
+from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
 
 from .support import Pool, names
 
@@ -121,6 +122,81 @@ def test_without_workers_the_waiters_connect_themselves() -> None:
     assert pool.take_creates() == []
 
 
+def test_a_slot_that_was_reserved_is_not_used_if_the_creates_under_way_are_enough() -> None:
+    pool = background()
+    first, second = pool.ask('a'), pool.ask('a')
+    ticket = pool.core.take_create(pool.now)
+    assert ticket is not None
+    pool.cancel(first)
+    assert pool.take_creates() == []
+    pool.grow(ticket)
+    assert names(second) == ['a1']
+    assert pool.count('size') == (1,)
+
+
+def test_a_slot_that_was_reserved_is_not_used_beyond_a_lowered_limit() -> None:
+    pool = background(max_connecting=3)
+    for _ in range(3):
+        pool.kept.append(pool.ask('a'))
+    pool.core.resize(pool.now, max_size=1)
+    assert len(pool.take_creates()) == 1
+
+
+def test_if_workers_cannot_be_called_twice_the_waiters_connect_themselves() -> None:
+    pool = background()
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    pool.core.set_workers(interrupt)
+    waiter = Waiter('a')
+    waiter.arm(lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        pool.core.request(waiter, pool.now)
+    assert waiter.has_ticket
+    pool.core.cancel(waiter, pool.now)
+    assert pool.count('size') == (0,)
+
+
+def test_a_slot_for_a_minimum_that_nobody_creates_goes_to_a_waiter_of_another_endpoint() -> None:
+    pool = Pool(min_size=2, max_size=2, total_max_size=2)
+    pool.acquire('a')
+    other = pool.ask('b')
+    assert other.answer == 'waits'
+    pool.has_workers = False
+    pool.core.ask_workers()
+    pool.core.check_invariants()
+    assert other.answer == 'ticket'
+
+
+def test_what_was_created_for_a_waiter_is_not_closed_for_those_who_wait_longer_elsewhere() -> None:
+    pool = background(max_size=1, total_max_size=1)
+    askers = [pool.ask('a'), pool.ask('b')]
+    for asker in askers:
+        pool.now += 30.0
+        for ticket in pool.take_creates():
+            pool.grow(ticket)
+        assert asker.answer == 'served'
+        pool.release(asker)
+        pool.dispose()
+    assert askers == []
+    assert pool.count('created') == (2,)
+
+
+def test_a_minimum_is_filled_later_if_no_worker_could_be_had() -> None:
+    pool = Pool()
+    pool.has_workers = False
+    pool.core.pin('a', 1, pool.now)
+    assert pool.count('size') == (0,)
+    pool.has_workers = True
+    assert pool.core.next_timer() == 0.2
+    pool.now = 0.2
+    pool.run_timers()
+    pool.grow(*pool.take_creates())
+    assert pool.count('idle') == (1,)
+    assert pool.core.next_timer() == float('inf')
+
+
 def test_a_create_counts_for_the_total_limit() -> None:
     pool = background(total_max_size=2, max_size=2)
     for endpoint in 'abc':
@@ -146,6 +222,17 @@ def test_closing_the_pool_frees_what_is_reserved_and_closes_what_arrives_late() 
     conn = pool.grow(begun)
     assert pool.dispose() == [conn.name]
     assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_a_closed_pool_fills_no_minimum() -> None:
+    pool = Pool(min_size=2, max_size=2, total_max_size=3)
+    held = pool.acquire('b')
+    pool.acquire('a')
+    assert [ticket.endpoint for ticket in pool.take_creates()] == ['b']
+    pool.core.close()
+    pool.release(held)
+    assert pool.dispose() == ['b1']
+    assert pool.take_creates() == []
 
 
 def test_a_cancelled_create_frees_its_slot_and_is_begun_again_for_its_waiter() -> None:
@@ -282,6 +369,124 @@ def test_an_unpinned_endpoint_is_forgotten() -> None:
     pool.run_timers()
     assert pool.count('size', 'endpoints') == (0, 0)
     assert pool.core.next_timer() == float('inf')
+
+
+def test_idle_connections_expire_when_their_endpoint_is_unpinned() -> None:
+    pool = Pool(min_idle=0)
+    pool.core.pin('a', 3, pool.now)
+    tickets = pool.take_creates()
+    pool.grow(tickets[0])
+    pool.grow(tickets[1])
+    pool.grow(*pool.take_creates())
+    held = pool.acquire('a')
+    pool.core.pin('a', 0, pool.now)
+    pool.core.check_invariants()
+    pool.now = 1.0
+    pool.release(held)
+    pool.now = 10.0
+    assert sorted(pool.expire()) == ['a2', 'a3']
+    pool.now = 11.0
+    assert pool.expire() == ['a1']
+    assert pool.count('endpoints') == (0,)
+
+
+def test_the_collector_is_called_when_an_endpoint_is_unpinned() -> None:
+    calls: list[int] = []
+    pool = Pool(min_idle=0, collects=True, wake_collector=lambda: calls.append(1), max_lifetime=float('inf'))
+    pool.core.pin('a', 1, pool.now)
+    pool.grow(*pool.take_creates())
+    assert pool.core.next_due() is None
+    del calls[:]
+    pool.core.pin('a', 0, pool.now)
+    assert calls == [1]
+
+
+def test_what_is_returned_after_its_endpoint_was_unpinned_expires_while_others_are_in_use() -> None:
+    pool = Pool(min_size=2, min_idle=0, max_size=3)
+    first = pool.acquire('a')
+    pool.core.pin('a', 3, pool.now)
+    for _ in range(2):
+        for ticket in pool.take_creates():
+            pool.grow(ticket)
+    second = pool.acquire('a')
+    pool.core.pin('a', 0, pool.now)
+    pool.now = 1.0
+    pool.release(second)
+    pool.core.check_invariants()
+    due = pool.core.next_due()
+    assert due is not None
+    assert due <= 11.0
+    pool.release(first)
+
+
+def test_who_waits_for_a_pinned_endpoint_is_told_when_the_limit_is_lowered_to_what_it_has() -> None:
+    pool = Pool(max_size=3)
+    pool.core.pin('a', 3, pool.now)
+    tickets = pool.take_creates()
+    pool.grow(tickets[0])
+    notified: list[int] = []
+    watcher = Waiter(None)
+    watcher.arm(lambda: notified.append(1))
+    assert pool.core.watch_filled(watcher)
+    pool.core.resize(pool.now, max_size=1)
+    pool.dispose()
+    assert pool.take_creates() == []
+    assert notified == []
+    pool.grow(tickets[1])
+    assert notified == [1]
+
+
+@pytest.mark.skipif(not CAN_BEGIN_ANEW, reason='no process shares the memory of another one there')
+def test_a_forked_child_pins_all_endpoints_though_a_signal_handler_raises() -> None:
+    pool = Pool(min_idle=0)
+    for endpoint in 'ab':
+        pool.core.pin(endpoint, 1, pool.now)
+    begin_anew(pool.core)
+    calls: list[int] = []
+
+    def interrupt_once() -> bool:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return True
+
+    pool.core.set_workers(interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        pool.core.request(Waiter('c'), pool.now)
+    assert sorted(ticket.endpoint for ticket in pool.take_creates()) == ['a', 'b']
+
+
+def test_the_connections_of_an_unpinned_endpoint_are_due_after_their_idle_time() -> None:
+    called: list[float] = []
+    pool = Pool(min_size=1, wake_collector=lambda: called.append(pool.now))
+    pool.core.pin('a', 2, pool.now)
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    assert pool.core.next_due() == 100.0
+    called.clear()
+    pool.core.pin('a', 0, pool.now)
+    assert called == [0.0]
+    pool.now = 10.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
+    pool.run_timers()
+    assert pool.count('size', 'endpoints') == (0, 0)
+
+
+def test_a_release_to_a_pinned_endpoint_does_not_change_what_is_due() -> None:
+    called: list[float] = []
+    pool = Pool(min_size=1, wake_collector=lambda: called.append(pool.now))
+    pool.core.pin('a', 2, pool.now)
+    for ticket in pool.take_creates():
+        pool.grow(ticket)
+    called.clear()
+    for pool.now in (1.0, 20.0, 21.0):
+        pool.core.release(pool.acquire('a').entry, pool.now)
+        pool.core.check_invariants()
+        assert pool.core.next_due() == 100.0
+    assert called == []
+    pool.core.pin('a', 0, pool.now)
+    pool.now = 32.0
+    assert sorted(pool.expire()) == ['a1', 'a2']
 
 
 def test_several_may_wait_until_all_are_filled() -> None:

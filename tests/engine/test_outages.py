@@ -57,6 +57,55 @@ def test_there_is_one_attempt_at_a_time() -> None:
     assert pauses == [0.01] * 4 + [0.02, 0.04, 0.08] + [0.1] * 5
 
 
+def test_slots_that_were_reserved_before_the_outage_are_no_further_attempts() -> None:
+    pool = Pool(reconnect_timeout=60.0, creates_in_background=True, max_connecting=3)
+    askers = [pool.ask('a') for _ in range(3)]
+    ticket = pool.core.take_create(pool.now)
+    assert ticket is not None
+    pool.grow_failed(ticket, ERROR)
+    assert pool.take_creates() == []
+    pool.now = pool.core.next_timer()
+    pool.run_timers()
+    (attempt,) = pool.take_creates()
+    pool.grow(attempt)
+    assert [asker.answer for asker in askers] == ['served', 'waits', 'waits']
+    assert len(pool.take_creates()) == 2
+
+
+def test_an_endpoint_that_was_unpinned_during_an_attempt_can_be_pinned_again() -> None:
+    pool = Pool()
+    pool.core.pin('a', 1, pool.now)
+    (first,) = pool.take_creates()
+    pool.grow_failed(first, ERROR)
+    pool.now = 1.0
+    pool.run_timers()
+    (attempt,) = pool.take_creates()
+    pool.core.pin('a', 0, pool.now)
+    pool.grow_failed(attempt, ERROR)
+    pool.core.pin('a', 1, pool.now)
+    pool.now = 20.0
+    pool.run_timers()
+    pool.grow(*pool.take_creates())
+    assert pool.count('idle') == (1,)
+
+
+def test_only_the_pools_own_connects_tell_that_an_outage_lasts() -> None:
+    pool = reconnecting(reconnect_timeout=0.5)
+    asker = pool.ask('a')
+    fail(pool, asker)
+    pool.has_workers = False
+    pool.now = 0.6
+    pool.run_timers()
+    pool.core.ask_workers()
+    assert asker.answer == 'ticket'
+    pool.has_workers = True
+    assert fail(pool, asker) == MAY_ASK_AGAIN
+    pool.now = 2.0
+    pool.run_timers()
+    (attempt,) = pool.take_creates()
+    assert pool.grow_failed(attempt, ERROR) == RECONNECT_FAILED
+
+
 def test_nobody_waits_the_pauses_double_up_to_five_seconds() -> None:
     pool = reconnecting()
     pool.core.pin('a', 1, pool.now)
@@ -209,6 +258,30 @@ def test_one_waiter_probes_a_full_server_at_growing_pauses() -> None:
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 
+def test_a_refusal_in_the_pause_of_an_outage_holds_acquires_back() -> None:
+    pool = Pool(min_size=2)
+    first = pool.ask('a')
+    assert fail(pool, first) == OUTAGE_BEGAN
+    pool.cancel(first)
+    second = pool.ask('a')
+    assert second.answer == 'ticket'
+    fail(pool, second, is_refusal=True)
+    assert second.answer == 'waits'
+
+
+def test_an_endpoint_was_full_once_and_that_is_over() -> None:
+    pool = Pool(min_size=0, max_connecting=0)
+    asker = pool.ask('a')
+    fail(pool, asker, is_refusal=True)
+    pool.now = 1.0
+    pool.run_timers()
+    pool.grow(*pool.take_creates())
+    other = pool.ask('a')
+    assert fail(pool, other) == 0
+    pool.cancel(other)
+    assert pool.core.next_timer() == float('inf')
+
+
 # -- fail_fast -------------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +314,15 @@ def test_one_acquire_at_a_time_probes() -> None:
     assert pool.ask('a').answer == 'ticket'
 
 
+def test_an_acquire_probes_though_nobody_has_run_the_timers() -> None:
+    pool = failing_fast()
+    first = pool.ask('a')
+    fail(pool, first)
+    pool.cancel(first)
+    pool.now = 1.0
+    assert pool.ask('a').answer == 'ticket'
+
+
 def test_idle_connections_are_served_in_an_outage_and_those_in_use_waited_for() -> None:
     pool = failing_fast()
     held = pool.acquire('a')
@@ -253,3 +335,58 @@ def test_idle_connections_are_served_in_an_outage_and_those_in_use_waited_for() 
     assert names(waits) == ['a1']
     pool.release(waits)
     assert pool.acquire('a').answer == 'served'
+
+
+def test_those_who_wait_for_nothing_fail_with_the_first_one() -> None:
+    pool = Pool(fails_fast=True, max_connecting=1)
+    first, second = pool.ask('a'), pool.ask('a')
+    fail(pool, first)
+    pool.cancel(first)
+    assert second.waiter.endpoint_is_down
+    assert second.waiter.error is ERROR
+    assert pool.notified == [second]
+
+
+def test_a_connect_in_the_background_fails_its_asker_and_those_who_wait_for_nothing() -> None:
+    pool = Pool(fails_fast=True, creates_in_background=True, max_connecting=2)
+    askers = [pool.ask('a') for _ in range(3)]
+    tickets = pool.take_creates()
+    assert pool.grow_failed(tickets[0], ERROR) == OUTAGE_BEGAN | REACHED_WAITER
+    assert askers[0].waiter.failed
+    assert askers[1].answer == 'waits'
+    assert askers[2].waiter.endpoint_is_down
+    pool.grow_failed(tickets[1], ERROR)
+    assert askers[1].waiter.failed
+
+
+def test_who_waits_for_a_connection_in_use_fails_when_that_breaks() -> None:
+    pool = failing_fast()
+    held = pool.acquire('a')
+    failing = pool.ask('a')
+    fail(pool, failing)
+    pool.cancel(failing)
+    waits = pool.ask('a')
+    assert pool.core.retire(held.entry, pool.now)
+    pool.core.disposed(held.entry, pool.now)
+    pool.core.check_invariants()
+    assert waits.waiter.endpoint_is_down
+
+
+def test_where_the_server_is_only_full_an_acquire_waits() -> None:
+    pool = failing_fast()
+    asker = pool.ask('a')
+    fail(pool, asker, is_refusal=True)
+    assert [asker.answer, pool.ask('a').answer] == ['waits', 'waits']
+
+
+def test_when_the_pause_is_over_an_acquire_waits_for_a_slot() -> None:
+    pool = Pool(fails_fast=True, max_size=1, total_max_size=1)
+    first = pool.ask('a')
+    fail(pool, first)
+    pool.cancel(first)
+    pool.fill('b', 1)
+    pool.now = 1.0
+    asker = pool.ask('a')
+    assert asker.answer == 'waits'
+    assert pool.dispose() == ['b1']
+    assert asker.answer == 'ticket'

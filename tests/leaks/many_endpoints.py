@@ -46,6 +46,7 @@ def one_by_one(pool: ConnectionPool[Any, Any]) -> None:
 
     assert_steady(cycle)
     assert pool.get_stats()['endpoints'] <= 1
+    pool.close()
 
 
 # Each forgotten before the next one comes, or, at the total cap, because it comes.

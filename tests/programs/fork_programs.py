@@ -265,11 +265,16 @@ class HookedLineManager(LineManager):
         self.call('on_release')
 
 
+def is_empty(pool: ConnectionPool[str, Line]) -> bool:
+    """Whether all statistics are 0 but the limits."""
+    return not any(count for name, count in pool.get_stats().items() if not name.endswith(('max_size', 'min_idle')))
+
+
 def check_fresh(pool: ConnectionPool[str, Line]) -> None:
     """In a child: there is nothing in the pool, and it works."""
     assert pool.get_size() == 0
     assert not pool.is_full
-    assert not any(count for name, count in pool.get_stats().items() if not name.endswith(('max_size', 'min_idle')))
+    assert is_empty(pool)
     assert pool.get_endpoint_pool_size('a') == 0
     pool._core.check_invariants()
     first = pool.acquire('a')
@@ -890,6 +895,126 @@ def no_thread_can_be_started_in_the_child() -> None:
     line.check()
     pool.release(line, 'a')
     pool.close()
+
+
+@contextlib.contextmanager
+def threads_that_end_at_once() -> Iterator[None]:
+    """The pool's threads do not wait for work: beside them, a child that Python is not told of may crash."""
+    before = gcpool._workers.closers.IDLE_TIME
+    gcpool._workers.closers.IDLE_TIME = 0.0
+    try:
+        yield
+    finally:
+        gcpool._workers.closers.IDLE_TIME = before
+
+
+def warmed_up(first: str) -> None:
+    """The child has nothing until it uses the pool; then the pool warms the endpoint up there, too.
+
+    :param first: what the child does first with the pool
+    """
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=4)
+    with threads_that_end_at_once():
+        pool.warm_up('a', 3)
+        pool.warm_up('c', 1)
+        pool.wait(PATIENCE)
+        pool.warm_up('c', 0)
+        until(lambda: threading.active_count() == 1)
+    kept = list(manager.lines)
+
+    def child() -> None:
+        assert pool.get_size() == 0
+        assert is_empty(pool)
+        if first == 'acquire':
+            pool.release(pool.acquire('b'), 'b')
+        elif first == 'warm_up':
+            pool.warm_up('b', 1)
+        pool.wait(PATIENCE)
+        assert pool.get_endpoint_pool_size('a') == 3
+        assert pool.get_endpoint_pool_size('c') == 0
+        with pool.connection('a') as own:
+            assert own not in kept
+            own.check()
+        assert pool.close(PATIENCE) == 0
+        until(lambda: is_whole(pool))
+
+    fork(child, beside_threads=False)
+    assert pool.get_endpoint_pool_size('a') == 3
+    for line in kept:
+        if line.disposals == 0:
+            line.check()
+    assert pool.close(PATIENCE) == 0
+    assert {line.disposals for line in manager.lines} == {1}
+
+
+def warmed_up_beside_a_worker(at_work: bool) -> None:
+    """A thread of the pool is connecting, or waits for work, when the process is forked."""
+    manager = LineManager()
+    pool: ConnectionPool[str, Line] = ConnectionPool(manager, create_in_background=True, max_connecting=1)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        if name == 'create':
+            reached.set()
+            go_on.wait(PATIENCE)
+
+    if at_work:
+        manager.hook = hang
+    pool.warm_up('a', 2)
+    if at_work:
+        assert reached.wait(PATIENCE)
+    else:
+        pool.wait(PATIENCE)
+        until_idle(1)
+
+    def child() -> None:
+        manager.hook = None
+        # What the parent's thread was creating does not count here.
+        assert pool.get_size() == 0
+        with pool.connection('b') as own:
+            own.check()
+        pool.wait(PATIENCE)
+        assert pool.get_endpoint_pool_size('a') == 2
+        assert pool.close(PATIENCE) == 0
+        until(lambda: is_whole(pool))
+
+    fork(child, beside_threads=at_work or not THREADS_ARE_TOLD)
+    go_on.set()
+    pool.wait(PATIENCE)
+    assert pool.get_endpoint_pool_size('a') == 2
+    assert pool.close(PATIENCE) == 0
+    assert {line.disposals for line in manager.lines} == {1}
+
+
+def asyncio_pool_warmed_up(first: str) -> None:
+    """The endpoint is warmed up in the loop that the child runs."""
+    manager = AsyncLineManager()
+    pool: gcpool.asyncio.ConnectionPool[str, Line] = gcpool.asyncio.ConnectionPool(manager)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        pool.warm_up('a', 2)
+        await pool.wait(PATIENCE)
+
+    async def use() -> None:
+        assert pool.get_size() == 0
+        if first == 'acquire':
+            async with pool.connection('b') as own:
+                own.check()
+        await pool.wait(PATIENCE)
+        assert await pool.get_endpoint_pool_size('a') == 2
+        await pool.close(PATIENCE)
+        pool._core.check_invariants()
+
+    loop.run_until_complete(begin())
+    kept = list(manager.lines)
+    fork(lambda: asyncio.run(use()), beside_threads=False)
+    for line in kept:
+        line.check()
+    loop.run_until_complete(pool.close(PATIENCE))
+    loop.close()
+    assert [line.disposals for line in kept] == [1, 1]
 
 
 def forgotten_in_the_child() -> None:

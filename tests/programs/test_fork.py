@@ -47,12 +47,16 @@ IN_ONE_THREAD: list[tuple[str, list[object]]] = [
     ('pool_that_is_not_open', []),
     ('asyncio_pool', [False]),
     ('asyncio_pool', [True]),
+    ('warmed_up', ['acquire']),
+    ('asyncio_pool_warmed_up', ['acquire']),
 ]
 BESIDE_THREADS: list[tuple[str, list[object]]] = [
     ('fork_in_a_thread_beside_one_that_waits', []),
     ('forgotten_in_the_child', []),
     ('closed_in_the_child', []),
     ('collector_in_the_child', []),
+    ('warmed_up_beside_a_worker', [False]),
+    ('warmed_up_beside_a_worker', [True]),
     ('tcp_connections', []),
 ]
 
@@ -123,6 +127,21 @@ def test_a_fork_does_not_wait_for_long_for_an_idle_thread_that_does_not_end() ->
 
 def test_a_pool_that_is_let_go_in_a_child_sends_nothing() -> None:
     run_program('fork_programs', 'forgotten_in_the_child')
+
+
+@pytest.mark.parametrize('first', ['acquire', 'warm_up', 'wait'])
+def test_a_child_warms_its_endpoints_up_again(first: str) -> None:
+    run_program('fork_programs', 'warmed_up', first)
+
+
+@pytest.mark.parametrize('at_work', [False, True])
+def test_a_child_warms_its_endpoints_up_beside_a_thread_that_creates(at_work: bool) -> None:
+    run_program('fork_programs', 'warmed_up_beside_a_worker', at_work)
+
+
+@pytest.mark.parametrize('first', ['acquire', 'wait'])
+def test_a_child_warms_its_endpoints_up_again_in_its_own_loop(first: str) -> None:
+    run_program('fork_programs', 'asyncio_pool_warmed_up', first)
 
 
 @pytest.mark.parametrize('collector', [False, True])

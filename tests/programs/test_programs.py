@@ -195,6 +195,159 @@ def test_what_is_held_when_the_interpreter_ends_is_not_given_back() -> None:
     assert run('threads', body) == 'released end'
 
 
+IN_FLIGHT = {
+    # The server does not answer: the pool's own connects are under way.
+    'connects': """
+        for endpoint in 'ab':
+            pool.warm_up(endpoint, 2)
+        while connecting < 4:
+            await pause()
+    """,
+    # Somebody waits for them.
+    'connects that are waited for': """
+        waiting = start(pool.acquire, 'a')
+        while connecting < 1:
+            await pause()
+    """,
+    # The pool's thread or timer waits for the next attempt.
+    'a pause in an outage': """
+        refuses = True
+        waiting = start(pool.acquire, 'a')
+        while not pool.get_stats()['create_errors']:
+            await pause()
+    """,
+    # A thread waits for more work.
+    'nothing': """
+        hangs = False
+        pool.warm_up('a', 2)
+        await pool.wait()
+    """,
+}
+
+
+@pytest.mark.leak
+@RUNTIMES
+@pytest.mark.parametrize('where', ['global', 'local'])
+@pytest.mark.parametrize('what', IN_FLIGHT)
+def test_a_program_ends_quietly_while_its_pool_is_at_work(runtime: str, what: str, where: str) -> None:
+    if runtime == 'threads':
+        helpers = """
+        import time
+
+        def block():
+            threading.Event().wait()
+        def pause():
+            time.sleep(0.001)
+        def start(call, *args):
+            threading.Thread(target=call, args=args, daemon=True).start()
+        """
+        arguments = 'endpoint, timeout=None'
+    else:
+        helpers = """
+        async def block():
+            await asyncio.get_running_loop().create_future()
+        async def pause():
+            await asyncio.sleep(0.001)
+        def start(call, *args):
+            return asyncio.ensure_future(call(*args))
+        """
+        arguments = 'endpoint'
+    body = f"""
+    {textwrap.indent(textwrap.dedent(helpers), '    ').strip()}
+
+    import logging
+    logging.getLogger('gcpool').addHandler(logging.NullHandler())
+    connecting = 0
+    hangs, refuses = True, False
+
+    class Hanging(Manager):
+        async def create(self, {arguments}):
+            global connecting
+            connecting += 1
+            if refuses:
+                raise OSError('connection refused')
+            if hangs:
+                await block()
+            return object()
+
+    async def main():
+        global kept, hangs, refuses
+        pool = ConnectionPool(Hanging(), create_in_background=True, reconnect_timeout=60.0)
+        if {where!r} == 'global':
+            kept = pool
+        {textwrap.indent(textwrap.dedent(IN_FLIGHT[what]), '        ').strip()}
+        print('end')
+
+    run(main)
+    """
+    # A pool that is dropped with connections gives a warning, which is an error here that nobody can catch.
+    warns = what == 'nothing' and where == 'local'
+    warnings = '.*ResourceWarning: <gcpool.*> was dropped and never closed: .*' if warns else ''
+    assert run(runtime, body, warnings=warnings) == 'end\n'
+
+
+@pytest.mark.leak
+@pytest.mark.parametrize('in_outage', [False, True])
+def test_where_no_thread_can_be_started_waiters_connect_themselves(in_outage: bool) -> None:
+    """No stack is so large, so that the system refuses to start a thread."""
+    body = f"""
+    import logging, time
+    logging.getLogger('gcpool').addHandler(logging.NullHandler())
+    failures = 3 if {in_outage} else 0
+    connecting = set()
+
+    class Failing(Manager):
+        def create(self, endpoint, timeout=None):
+            global failures
+            connecting.add(threading.current_thread().name)
+            if failures:
+                failures -= 1
+                raise OSError('connection refused')
+            return object()
+
+    pool = ConnectionPool(Failing(), max_size=2, create_in_background=True, min_size=2, reconnect_timeout=60.0)
+    before = threading.stack_size()
+    threading.stack_size(1 << 46)
+    try:
+        threading.Thread(target=print).start()
+    except RuntimeError:
+        pass
+    else:
+        sys.exit('a thread was started')
+    conn = pool.acquire('a', timeout=20)
+    pool.release(conn, 'a')
+    with pool.connection('a', timeout=20) as first, pool.connection('a', timeout=20) as second:
+        print(first is not second, connecting)
+    threading.stack_size(before)
+
+    # They can be started again.
+    connecting.clear()
+    with pool.connection('b', timeout=20):
+        pass
+    pool.warm_up('b', 2)
+    pool.wait(20)
+    print(all(name.startswith('gcpool-') for name in connecting), pool.get_endpoint_pool_size('b'))
+    print(pool.close(20))
+    """
+    assert run('threads', body) == "True {'MainThread'}\nTrue 2\n0\n"
+
+
+@pytest.mark.leak
+def test_an_endpoint_may_be_warmed_up_before_the_loop_runs() -> None:
+    body = """
+    pool = ConnectionPool(Manager())
+    pool.warm_up('a', 2)
+
+    async def main():
+        await pool.wait(20)
+        print(pool.get_size())
+        await pool.close()
+
+    run(main)
+    """
+    assert run('asyncio', body) == '2\n'
+
+
 @pytest.mark.leak
 @RUNTIMES
 def test_a_collector_thread_or_task_is_gone_when_its_pool_is(runtime: str) -> None:

@@ -1,6 +1,6 @@
 """Runs the simulator.
 
-    python -m tests.simulation {core,asyncio,threads,all} [--seed N] [--steps N] [--seconds S] [--without FAULTS]
+    python -m tests.simulation {core,growth,asyncio,threads,all} [--seed N] [--steps N] [--seconds S] [--without FAULTS]
 
 Without a seed one is drawn, and printed. A run that breaks a rule is repeated with fewer steps and without each of its
 faults, and what is left is printed as a command.
@@ -18,7 +18,7 @@ from typing import Any
 from tests.simulation.failure import SimulationError
 from tests.simulation.world import FAULTS
 
-MODULES = {'core': 'core', 'asyncio': 'tasks', 'threads': 'threads'}
+MODULES = {'core': 'core', 'growth': 'growth', 'asyncio': 'tasks', 'threads': 'threads'}
 
 # How many steps are run between two looks at the time.
 SLICE = 20_000

@@ -29,7 +29,7 @@ from tests.simulation.wrong_changes import WRONG_CHANGES, WrongChange
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / 'build' / 'mutants'
-SIMULATORS = ('core', 'asyncio', 'threads')
+SIMULATORS = ('core', 'growth', 'asyncio', 'threads')
 
 # A run that takes this many times as long as it does on the unchanged sources is taken to hang.
 HANG_FACTOR = 10

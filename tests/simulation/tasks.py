@@ -28,11 +28,13 @@ from tests.simulation.world import (
     MASK,
     TICK,
     Connection,
+    Full,
     Interruption,
     Refused,
     Steps,
     User,
     World,
+    seeded_pauses,
     simulate_worlds,
     surrounding,
 )
@@ -43,7 +45,7 @@ __all__ = ['simulate', 'simulate_world']
 ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
-SPAWNED = ('-dispose', '-dead', '-events')
+SPAWNED = ('-dispose', '-dead', '-events', '-create')
 
 
 class Handle:
@@ -186,6 +188,8 @@ class Manager(BaseConnectionManager[int, Connection]):
         self.dispose = lambda endpoint, conn: world.dispose(conn)  # type: ignore[method-assign]
         if world.has_spellings:
             self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
+        if world.settings.get('wait_when_full'):
+            self.is_refusal = lambda endpoint, exc: isinstance(exc, Full)  # type: ignore[method-assign]
         for name in world.hooks:
             setattr(self, name, self.hook(getattr(world, name)))
 
@@ -197,6 +201,16 @@ class Manager(BaseConnectionManager[int, Connection]):
 
     async def dispose(self, endpoint: int, conn: Connection) -> None:
         raise NotImplementedError
+
+
+class Pool(ConnectionPool[int, Connection]):
+    """The pool. The world learns from it which failures it has taken note of."""
+
+    world: World
+
+    async def _tell_failure(self, endpoint: Any, error: BaseException, news: int, refusal: bool) -> None:
+        self.world.note_failure(endpoint)
+        await super()._tell_failure(endpoint, error, news, refusal)
 
 
 def wake(future: 'asyncio.Future[Any]') -> None:
@@ -224,9 +238,12 @@ class Tasks(Loop):
         self.left: list[asyncio.Task[Any]] = []
         self.world = World(seed, self, traffic, without)
         self.trace = 0
-        self.pool: ConnectionPool[int, Connection] = ConnectionPool(
-            Manager(self.world), _clock=self.world.time, **self.world.settings
-        )
+        settings = dict(self.world.settings)
+        if 'reconnect_failed' in settings:
+            settings['reconnect_failed'] = lambda pool, *args: self.world.reconnect_failed(*args)
+        with seeded_pauses(self.world):
+            self.pool = Pool(Manager(self.world), _clock=self.world.time, **settings)
+        self.pool.world = self.world
 
     # -- what the world asks for ----------------------------------------------------------------------------------
 
@@ -304,6 +321,9 @@ class Tasks(Loop):
         self.pool._core.resize(self.now, max_size=max_size, total_max_size=total_max_size)
         self.pool._spawn_disposals()
         yield from ()
+
+    def wait_until_filled(self, timeout: float | None) -> Any:
+        return self.pool.wait(timeout).__await__()
 
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any:
         return self.pool.drain(endpoint, idle_only=idle_only).__await__()

@@ -26,11 +26,13 @@ from tests.simulation.world import (
     MASK,
     TICK,
     Connection,
+    Full,
     Interruption,
     Refused,
     Steps,
     User,
     World,
+    seeded_pauses,
     simulate_worlds,
     surrounding,
 )
@@ -188,13 +190,15 @@ class Manager(BaseConnectionManager[int, Connection]):
         self.world = world = threads.world
         if world.has_spellings:
             self.normalize = lambda endpoint: endpoint % 100  # type: ignore[method-assign]
+        if world.settings.get('wait_when_full'):
+            self.is_refusal = lambda endpoint, exc: isinstance(exc, Full)  # type: ignore[method-assign]
         for name in world.hooks:
             setattr(self, name, self.hook(getattr(world, name)))
         if world.checks:
             self.check_aliveness = self.check  # type: ignore[method-assign]
 
     def check(self, endpoint: int, conn: Connection, timeout: float | None = None) -> bool:
-        with self.threads.closer_at_work():
+        with self.threads.at_work():
             alive: bool = run(self.world.check_aliveness(conn, timeout))
             return alive
 
@@ -202,11 +206,12 @@ class Manager(BaseConnectionManager[int, Connection]):
         return lambda endpoint, conn, *args: run(call(conn, *args))
 
     def create(self, endpoint: int, timeout: float | None = None) -> Connection:
-        conn: Connection = run(self.world.create(self.world.servers[endpoint], timeout))
+        with self.threads.at_work():
+            conn: Connection = run(self.world.create(self.world.servers[endpoint], timeout))
         return conn
 
     def dispose(self, endpoint: int, conn: Connection, timeout: float | None = None) -> None:
-        with self.threads.closer_at_work():
+        with self.threads.at_work():
             run(self.world.dispose(conn, timeout))
 
 
@@ -250,7 +255,7 @@ class Threads:
         # Seconds after which a closer runs that was woken, as on a busy machine.
         self.lateness = self.world.dice.choice((0.0, 0.0, 0.01, 0.1))
         # Those that are at work on a dispose.
-        self.at_work: set[Fiber] = set()
+        self.busy_closers: set[Fiber] = set()
         # Contexts that several users share, by the arguments of connection().
         self.shared: dict[tuple[int, float | None], Any] = {}
         self.nervousness = self.world.rate['signal'] * 0.05
@@ -258,9 +263,11 @@ class Threads:
     def build(self) -> None:
         """Make the pool, where its locks and threads are simulated."""
         self.world.gentle += 1
-        self.pool: ConnectionPool[int, Connection] = ConnectionPool(
-            Manager(self), _clock=self.clock, **self.world.settings
-        )
+        settings = dict(self.world.settings)
+        if 'reconnect_failed' in settings:
+            settings['reconnect_failed'] = self.reconnect_failed
+        with seeded_pauses(self.world):
+            self.pool: ConnectionPool[int, Connection] = ConnectionPool(Manager(self), _clock=self.clock, **settings)
         self.world.gentle -= 1
 
     # -- scheduling -------------------------------------------------------------------------------------------------
@@ -413,7 +420,7 @@ class Threads:
         return collector is not None and self.pool._core.collects and collector._lives()
 
     def closers_are_busy(self) -> bool:
-        return len(self.at_work) >= self.most_closers
+        return len(self.busy_closers) >= self.most_closers
 
     def closer_is_late(self) -> bool:
         return any(fiber.late for fiber in self.fibers)
@@ -465,6 +472,10 @@ class Threads:
             self.world.judge_interrupted('resizing', interruption)
         yield from ()
 
+    def wait_until_filled(self, timeout: float | None) -> Steps:
+        yield from ()
+        return self.pool.wait(timeout)
+
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Steps:
         context = self.pool.connection(endpoint, timeout)
         if not self.world.calm and self.draw() < SHARING:
@@ -479,8 +490,8 @@ class Threads:
         yield from ()
 
     @contextmanager
-    def closer_at_work(self) -> Iterator[None]:
-        """A dispose, or a check by the pool, is at work. Not more of the closers may be than there are to be.
+    def at_work(self) -> Iterator[None]:
+        """A dispose, a create, or a check by the pool is at work. Not more of the closers may be than there are to be.
 
         Where no thread can be started, one that ends closes as a caller does.
         """
@@ -488,13 +499,17 @@ class Threads:
         if fiber is None or not fiber.closes:
             yield
             return
-        self.at_work.add(fiber)
-        if len(self.at_work) > self.most_closers and not self.world.threads_refused:
-            self.world.fail(f'{len(self.at_work)} closers are at work, of at most {self.most_closers}')
+        self.busy_closers.add(fiber)
+        if len(self.busy_closers) > self.most_closers and not self.world.threads_refused:
+            self.world.fail(f'{len(self.busy_closers)} closers are at work, of at most {self.most_closers}')
         try:
             yield
         finally:
-            self.at_work.discard(fiber)
+            self.busy_closers.discard(fiber)
+
+    def reconnect_failed(self, pool: Any, endpoint: int, exc: BaseException) -> None:
+        with self.at_work():
+            run(self.world.reconnect_failed(endpoint, exc))
 
     def forgetful(self, user: User, endpoint: int, timeout: float | None) -> Steps:
         """Enter a context, and never leave it."""
@@ -526,7 +541,7 @@ class Threads:
         world.living = 1
         self.spawn(world.end)
         self.run_until(lambda: not world.living)
-        self.run_until(lambda: not self.ready)
+        self.run_until(lambda: not self.ready and not self.closer_is_late())
         alive = [fiber for fiber in self.fibers if not fiber.dead]
         if alive:
             world.fail(f'{len(alive)} threads are left')
@@ -579,7 +594,7 @@ class Threads:
         self.timers = [timer for timer in self.timers if timer[2] is kept]
         heapq.heapify(self.timers)
         self.hung.clear()
-        self.at_work.clear()
+        self.busy_closers.clear()
         self.shared.clear()
         self.process += 1
         world.go_on_in_child(self, survivor)

@@ -18,10 +18,12 @@ from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Protocol
 
+from gcpool import _parameters
 from gcpool.exceptions import (
     ConnectionNotAcquired,
     ConnectionPoolClosedError,
     DiscardConnection,
+    EndpointDown,
     PoolSuspended,
     PoolTimeout,
 )
@@ -54,11 +56,32 @@ FAULTS = (
     'signal',  # a signal handler raises in the pool's own code
     'slow_close',  # a dispose takes long
     'stall',  # the process stands still while time passes
+    'full',  # a server takes fewer connections for a while
+    'pin',  # an endpoint is warmed up, or no longer
     'suspend',  # nobody is served for a while
 )
 
+# These are drawn apart, and only in worlds whose pool creates connections itself.
+GROWTH_FAULTS = ('full', 'pin')
+
 # Of these many may come together in a busy world.
-MISCHIEF = ('cancel', 'close', 'drain', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall', 'suspend')
+MISCHIEF = (
+    *('cancel', 'close', 'drain', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall', 'suspend'),
+    *GROWTH_FAULTS,
+)
+
+# What a manager for threads says when its time is over.
+SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
+
+# Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause
+# is longer than that.
+MAY_HAVE_BEGUN = 0.005
+
+# Seconds for which the pool remembers an outage in which nothing is attempted.
+MEMORY_OF_OUTAGES = 10.0
+
+# Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
+TIME_TO_FILL = 15.0
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
@@ -88,6 +111,10 @@ Steps = Generator[Any, Any, Any]
 
 class Refused(Exception):
     """The server does not take the connection, or a hook fails: what any manager may raise."""
+
+
+class Full(Refused):
+    """The server says that it has too many connections."""
 
 
 class BlockFailed(Exception):
@@ -141,6 +168,7 @@ class Runtime(Protocol):
     def release(self, conn: 'Connection', endpoint: int) -> Any: ...
     def close_pool(self, timeout: float | None) -> Any: ...
     def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
+    def wait_until_filled(self, timeout: float | None) -> Any: ...
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any: ...
     def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Any]') -> Any: ...
     def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
@@ -207,7 +235,21 @@ class Connection:
 class Server:
     """An endpoint, and how it does."""
 
-    __slots__ = ('cap', 'down_until', 'epoch', 'hanging_until', 'noted', 'number', 'sockets', 'verdicts')
+    __slots__ = (
+        'attempts',
+        'cap',
+        'connecting',
+        'down_until',
+        'epoch',
+        'failed_at',
+        'full_until',
+        'hanging_until',
+        'noted',
+        'number',
+        'outage_since',
+        'sockets',
+        'verdicts',
+    )
 
     def __init__(self, number: int, cap: int):
         self.number = number
@@ -218,6 +260,12 @@ class Server:
         self.epoch = 0
         self.down_until = 0.0
         self.hanging_until = 0.0
+        self.full_until = 0.0
+        # How many connects to it are under way.
+        self.connecting = 0
+        # In an outage that the pool knows of, those connects that have begun since; and when the last one failed.
+        self.attempts: set[object] | None = None
+        self.failed_at = self.outage_since = -ENDLESS
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
         self.noted = 0
@@ -228,6 +276,7 @@ class Server:
         server.epoch = self.epoch
         server.down_until = self.down_until
         server.hanging_until = self.hanging_until
+        server.full_until = self.full_until
         return server
 
 
@@ -305,15 +354,26 @@ class World:
         self.check_interval: float = self.settings['check_interval']
         self.has_spellings = dice.random() < 0.2
         self.rate: dict[str, float] = {}
+        # A world of its own: those whose pool creates nothing itself are what they would be without this.
+        apart = random.Random(f'growth {seed}')
+        self.grows = apart.random() < 0.6
         for fault in FAULTS:
-            rate = choice((0.0, 0.02, 0.05, 0.2))
+            chooses = apart.choice if fault in GROWTH_FAULTS else choice
+            rate = chooses((0.0, 0.02, 0.05, 0.2))
             self.rate[fault] = 0.0 if fault in without else rate
+            if fault in GROWTH_FAULTS:
+                self.rate[fault] *= self.grows
+        # The sizes that endpoints are warmed up to, as far as that is known: a signal handler may have raised.
+        self.pins: dict[int, int | None] = {}
+        if self.grows:
+            self.draw_growth(apart)
         self.rate['fork'] *= CAN_BEGIN_ANEW
         if dice.random() < 0.25:
             self.rate['close'] = 0.0
         # Whether a signal handler has raised; and whether one has since nothing was to be closed.
         self.signals = False
         self.may_be_left = False
+        self.creates_may_be_left = False
         self.pace = choice((0.0, 0.01, 0.1))
         self.patience = choice((20, 60, 200))
         self.turns_shuffled = dice.random() < 0.7
@@ -352,6 +412,21 @@ class World:
         self.next_mischief = dice.randrange(1, 2 * self.patience)
         self.mischief = [fault for fault in MISCHIEF if self.rate[fault]]
         self.next_event = min(self.next_mischief, self.traffic)
+
+    def draw_growth(self, dice: random.Random) -> None:
+        """The parameters of a pool that creates connections itself."""
+        choice = dice.choice
+        settings = self.settings
+        settings['create_in_background'] = dice.random() < 0.5
+        settings['max_connecting'] = choice((None, 0, 1, 2))
+        settings['min_size'] = choice((0, 0, 1, self.max_size))
+        settings['create_timeout'] = choice((None, 0.2, 2.0))
+        settings['wait_when_full'] = dice.random() < 0.4
+        settings['reconnect_timeout'] = choice((0.0, 0.0, 0.05, 0.5, 5.0))
+        if not settings['reconnect_timeout']:
+            settings['fail_fast'] = dice.random() < 0.4
+        elif dice.random() < 0.6:
+            settings['reconnect_failed'] = self.reconnect_failed
 
     def time(self) -> float:
         return self.runtime.now
@@ -404,31 +479,78 @@ class World:
             self.fail(f'the servers see {self.sockets} connections of at most {self.total}')
         trust = server.verdicts
         epoch = server.epoch
+        began = self.runtime.now
+        attempt = object()
+        self.judge_attempt(server, attempt)
+        server.connecting += 1
         try:
             yield from self.latency(server, timeout)
-            if server.down_until > self.runtime.now or server.sockets > server.cap or server.epoch != epoch:
+            if server.down_until > self.runtime.now or server.epoch != epoch:
                 raise Refused('the server takes nobody')
+            if server.sockets > server.cap or (server.full_until > self.runtime.now and server.sockets > 1):
+                raise Full('the server has too many clients already')
             chance = self.random()
             if chance < self.rate['refuse']:
                 raise Refused('the server takes one less')
             if chance > 1.0 - self.rate['interrupt']:
                 raise Interruption('in create')
         except GeneratorExit:
+            self.end_attempt(server, attempt)
             self.hang_up(server)
             raise
-        except BaseException:
+        except BaseException as exc:
             # To close what was half open takes time, too.
             try:
                 if self.random() < 0.3:
                     yield self.nap(0.0)
             finally:
+                self.end_attempt(server, attempt)
                 self.hang_up(server)
+            server.failed_at = self.runtime.now
+            if isinstance(exc, Refused):
+                exc.args = (*exc.args, began)
             raise
+        self.end_attempt(server, attempt)
+        server.attempts = None
         conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now)
         self.connections.append(conn)
         self.open.append(conn)
         self.note(1, conn)
         return conn
+
+    def judge_attempt(self, server: Server, attempt: object) -> None:
+        """A connect begins. Where acquires wait for the end of an outage, there is one at a time in it."""
+        now = self.runtime.now
+        if server.attempts is None or now >= server.failed_at + MEMORY_OF_OUTAGES:
+            server.attempts = None
+            return
+        # Who waits until a dead connection is closed may have its slot already.
+        if now < server.outage_since + MAY_HAVE_BEGUN or 'on_connection_dead' in self.hooks:
+            return
+        if server.attempts:
+            self.fail(f'in an outage of server {server.number}, there are two attempts at a time to connect to it')
+        server.attempts.add(attempt)
+
+    def end_attempt(self, server: Server, attempt: object) -> None:
+        server.connecting -= 1
+        if server.attempts is not None:
+            server.attempts.discard(attempt)
+
+    def note_failure(self, endpoint: int) -> None:
+        """The pool has taken note of a connect that has failed."""
+        server = self.servers[endpoint % 100]
+        server.failed_at = self.runtime.now
+        if self.settings.get('reconnect_timeout') and server.attempts is None:
+            server.attempts = set()
+            server.outage_since = server.failed_at
+
+    @coroutine
+    def reconnect_failed(self, endpoint: int, exc: BaseException) -> Steps:
+        if not isinstance(exc, (Refused, Interruption, TimeoutError)):
+            self.fail(f'reconnect_failed for {endpoint} is given {exc!r}')
+        if self.random() < 0.5:
+            yield self.nap(self.random() * 0.5)
+        self.maybe_raise('reconnect_failed')
 
     @coroutine
     def dispose(self, conn: Connection, timeout: float | None = None) -> Steps:
@@ -589,7 +711,7 @@ class World:
 
     def signal(self, where: str) -> Interruption:
         """Return what a signal handler raises."""
-        self.signals = self.may_be_left = True
+        self.signals = self.may_be_left = self.creates_may_be_left = True
         return Interruption(where)
 
     def log(self, message: str, *args: object) -> None:
@@ -693,6 +815,9 @@ class World:
         try:
             yield from self.visit_somehow(user, endpoint, timeout, (began, excused, limit), twice)
         except self.runtime.timeouts as exc:
+            if self.grows and ('create_timeout' in str(exc) or str(exc) in SERVER_TIMEOUTS):
+                # Of a connect of the pool's own.
+                return
             if user.doing == 'acquiring' and limit is not None:
                 self.judge_time((began, excused, limit))
                 if isinstance(exc, PoolTimeout) and self.runtime.now < began + limit - 1e-6:
@@ -788,12 +913,15 @@ class World:
                 if not self.closed:
                     self.fail('a pool that is open says that it is closed')
                 break
+            except EndpointDown as exc:
+                self.judge_down(exc)
             except PoolSuspended:
                 # Who is told may learn of it only when the pool is resumed already.
                 if not self.was_suspended:
                     self.fail('a pool that was never suspended says that it is')
             except (Refused, BlockFailed) as exc:
-                if self.calm and user.calm_visits > 1 and isinstance(exc, Refused):
+                before = self.grows and isinstance(exc.args[-1], float) and exc.args[-1] < self.calm_at
+                if self.calm and user.calm_visits > 1 and isinstance(exc, Refused) and not before:
                     self.fail(f'{exc!r} after the faults have stopped')
             except runtime.interruptions as exc:
                 runtime.recover()
@@ -810,6 +938,16 @@ class World:
                 break
         user.doing = 'gone'
         self.living -= 1
+
+    def judge_down(self, exc: EndpointDown) -> None:
+        """An acquire has failed because no connect succeeds."""
+        server = self.servers[exc.endpoint % 100]
+        if not self.settings.get('fail_fast'):
+            self.fail(f'{exc!r} without fail_fast')
+        if server.connecting or self.signals:
+            return
+        if self.runtime.now > server.failed_at + MEMORY_OF_OUTAGES + 7.0 + self.stalled:
+            self.fail(f'{exc!r}, and no connect to {server.number} has failed for long')
 
     def judge_error(self, user: User, exc: BaseException) -> None:
         """A user got an error that nobody should see."""
@@ -877,6 +1015,33 @@ class World:
     def make_outage(self, server: Server) -> None:
         server.down_until = self.runtime.now + self.dice.choice((0.05, 1.0))
 
+    def make_full(self, server: Server) -> None:
+        server.full_until = self.runtime.now + self.dice.choice((0.05, 0.5, 5.0))
+
+    def make_pin(self, server: Server) -> None:
+        size = self.dice.choice((0, 1, self.runtime.pool._core.max_size))
+        self.runtime.spawn(lambda: self.warm_up(server.number, size))
+
+    def warm_up(self, number: int, size: int) -> Steps:
+        pool = self.runtime.pool
+        timeout = self.dice.choice((0.0, 0.5, 5.0, None))
+        self.pins[number] = None
+        try:
+            # Somebody may have changed the limits, or closed the pool.
+            size = min(size, pool._core.max_size)
+            pool.warm_up(number, size)
+            self.pins[number] = size
+            if self.random() < 0.5:
+                yield from self.runtime.wait_until_filled(timeout)
+        except self.runtime.timeouts:
+            if timeout is None:
+                self.fail('who waits without a limit until the pool is filled gets a time-out')
+        except ConnectionPoolClosedError:
+            if not self.closed:
+                self.fail('a pool that is open says that it is closed')
+        except Interruption:
+            self.runtime.recover()
+
     def make_restart(self, server: Server) -> None:
         server.epoch += 1
         server.hanging_until = 0.0
@@ -886,6 +1051,8 @@ class World:
         seconds = self.dice.choice((0.001, 0.1, 3.0))
         self.stalled += seconds
         self.runtime.stall(seconds)
+        for each in self.servers:
+            each.outage_since = max(each.outage_since, self.runtime.now)
 
     def make_close(self, server: Server) -> None:
         if self.random() < 0.4 and not self.closers:
@@ -943,7 +1110,7 @@ class World:
 
     def resize(self) -> None:
         dice = self.dice
-        max_size = dice.randint(max(1, self.settings['min_idle']), 4)
+        max_size = dice.randint(max(1, self.settings['min_idle'], self.settings.get('min_size', 0)), 4)
         total = dice.randint(max_size, max_size * len(self.servers))
         # The books only know the largest: a ticket of before may still be used.
         self.max_size = max(self.max_size, max_size)
@@ -1064,7 +1231,7 @@ class World:
         for fault in FAULTS:
             self.rate[fault] = 0.0
         for server in self.servers:
-            server.down_until = server.hanging_until = 0.0
+            server.down_until = server.hanging_until = server.full_until = 0.0
             server.cap = 100
         self.runtime.wake_hung()
 
@@ -1094,8 +1261,50 @@ class World:
             begun = stats['idle'] + stats['acquired'] + stats['checking']
             if begun != len(self.open):
                 self.fail(f'{len(self.open)} connections are open, and only {begun} of them are not to be closed')
+        if self.grows:
+            self.judge_growth()
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
+
+    def judge_growth(self) -> None:
+        """Everything waits. Each slot has a connection, or somebody who connects; what the pool is to do is begun."""
+        core = self.runtime.pool._core
+        connecting = sum(server.connecting for server in self.servers)
+        known = len(self.open) + self.closing + connecting + core.reserved
+        # Who waits until the connection that he found dead is closed may have a slot already, and who closes himself,
+        # because no thread can be started.
+        closes = 'on_connection_dead' in self.hooks or self.threads_refused
+        holds = (self.closing or core.doomed) and closes
+        if core.size < known or (core.size > known and not holds and not self.runtime.closer_is_late()):
+            self.fail(
+                f'{core.size} slots are taken: {len(self.open)} connections are open, {self.closing} are being closed, '
+                f'{connecting} created, {core.reserved} are to be'
+            )
+        if not core.reserved:
+            self.creates_may_be_left = False
+        elif not (self.creates_may_be_left or self.threads_refused or self.runtime.closers_are_busy()):
+            self.judge_comer()
+
+    def judge_comer(self) -> None:
+        if not self.runtime.closer_is_late():
+            self.fail('a connection is to be created, and nobody is about to')
+
+    def judge_filled(self) -> None:
+        """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room."""
+        core = self.runtime.pool._core
+        if core.size >= core.total_max_size or self.threads_refused or not self.connections:
+            return
+        for number, size in self.pins.items():
+            has = core.endpoint_size(number)
+            if size is not None and has < min(size, core.max_size):
+                self.fail(f'endpoint {number} is warmed up to {size} connections, and has {has}')
+
+    def kept_at_least(self, number: int) -> int:
+        """How many connections of an endpoint may be kept that nobody uses."""
+        pin = self.pins.get(number, 0)
+        settings = self.settings
+        least: int = max(settings['min_idle'], settings.get('min_size', 0), self.max_size if pin is None else pin)
+        return least
 
     def judge_stuck(self) -> None:
         """Everything waits, and for nothing."""
@@ -1112,18 +1321,24 @@ class World:
         # The users were served in time; the end gets as much.
         self.calm_at = self.runtime.now
         if not self.closed:
+            if self.pins:
+                yield self.nap(TIME_TO_FILL)
+                self.judge_filled()
             if self.runtime.has_collector():
                 # And as long as the slowest dispose of before, for which the collector waits.
                 yield self.nap(self.settings['idle_timeout'] + 6.0)
                 for server in self.servers:
-                    extra = sum(conn.server is server for conn in self.open) - self.settings['min_idle']
+                    extra = sum(conn.server is server for conn in self.open) - self.kept_at_least(server.number)
                     # A signal handler of before may have ended the collector, which the next release would replace.
                     if extra > 0 and self.runtime.has_collector():
                         self.fail(f'{extra} connections to {server.number} outlive idle_timeout')
                 if self.settings['max_lifetime'] <= 2.0:
                     yield self.nap(self.settings['max_lifetime'])
-                    if self.open and self.runtime.has_collector():
-                        self.fail(f'{self.open} outlive max_lifetime')
+                    old = [
+                        conn for conn in self.open if not self.pins or conn.made_at < self.runtime.now - LATENESS - 2.0
+                    ]
+                    if old and self.runtime.has_collector():
+                        self.fail(f'{old} outlive max_lifetime')
             elif self.random() < 0.5:
                 yield from self.release_what_is_due()
         self.closed = True
@@ -1150,7 +1365,7 @@ class World:
         yield self.nap(6.0)
         for server in self.servers:
             unused = [conn for conn in self.open if conn.server is server and conn.used_at < now - idle_timeout]
-            if len(unused) > self.settings['min_idle']:
+            if len(unused) > self.kept_at_least(server.number):
                 self.fail(f'{unused} outlive idle_timeout, whatever is released')
         old = [conn for conn in self.open if conn.made_at < now - max_lifetime]
         if old:
@@ -1173,6 +1388,17 @@ class World:
         """What stands for sys.unraisablehook."""
         if not isinstance(report.exc_value, (LogFailed, Interruption)):
             self.fail(f'unraisable: {report.err_msg}: {report.object!r}: {report.exc_value!r}')
+
+
+@contextmanager
+def seeded_pauses(world: World) -> Iterator[None]:
+    """Have a pool that is made draw the lengths of its pauses from the seed."""
+    former = _parameters._random
+    _parameters._random = random.Random(f'pauses {world.seed}').random
+    try:
+        yield
+    finally:
+        _parameters._random = former
 
 
 @contextmanager

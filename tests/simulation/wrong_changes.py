@@ -26,6 +26,7 @@ class WrongChange:
 CORE = ('core',)
 ALL = ('core', 'asyncio', 'threads')
 FACADES = ('asyncio', 'threads')
+GROWTH = ('growth',)
 ASYNCIO = ('asyncio',)
 THREADS = ('threads',)
 
@@ -55,21 +56,21 @@ WRONG_CHANGES = (
     WrongChange(
         'endpoint-slot-freed-early',
         ALL,
-        'if has_room(core, ep) and',
-        'if ep.size - ep.counts[CLOSING] < core.max_size and',
+        'return has_room(core, ep) and (',
+        'return ep.size - ep.counts[CLOSING] < core.max_size and (',
         'a server sees more sessions than max_size while its connections are being closed',
     ),
     WrongChange(
         'slot-lost-at-failed-connect',
         ALL,
-        'free_slot(core, ep, ticket)',
-        'gcp_store_char(&ticket.state, GONE)',
+        'free_slot(core, ep, ticket)\n        if ep.growth',
+        'gcp_store_char(&ticket.state, GONE)\n        if ep.growth',
         'each refused connect takes a slot for good, until total_max_size of them have blocked the pool',
     ),
     WrongChange(
         'one-slot-only-wanted',
         ALL,
-        'bint wants = head != NULL and has_room(core, ep)',
+        'bint wants = head != NULL and may_connect(core, ep)',
         'bint wants = head != NULL and ep.size == 0',
         'who waits at an endpoint that has a connection is not served from a slot that comes free elsewhere',
     ),
@@ -97,7 +98,7 @@ WRONG_CHANGES = (
     WrongChange(
         'starved-by-the-busy',
         CORE,
-        'if not others_need_relief(core, ep) or may_overtake(core, ep, now):',
+        'if is_new or not others_need_relief(core, ep) or may_overtake(core, ep, now):',
         'if True:',
         'a busy endpoint hands its connections on to its own waiters for ever: a waiter of another starves',
     ),
@@ -181,15 +182,15 @@ WRONG_CHANGES = (
     WrongChange(
         'ended-relief-goes-unnoticed',
         CORE,
-        '(relief_ended or outcome == KEEP)',
-        'outcome == KEEP',
+        '(relief_ended or settled.outcome == KEEP)',
+        'settled.outcome == KEEP',
         'while one close hangs, a busy pool closes nothing else for who waits, until a connection becomes idle',
     ),
     WrongChange(
         'served-and-still-wanting-a-slot',
         CORE,
-        'chain_append(&served, <Waiter>first)\n        update_wants_slot(core, ep)',
-        'chain_append(&served, <Waiter>first)',
+        'chain_append(served, <Waiter>settled.first)\n        update_wants_slot(core, ep)',
+        'chain_append(served, <Waiter>settled.first)',
         'idle connections are closed for a waiter who was handed a connection by then',
     ),
     WrongChange(
@@ -202,15 +203,15 @@ WRONG_CHANGES = (
     WrongChange(
         'growth-passes-an-endpoint-by',
         CORE,
-        'if not ep.forgotten:\n            update_wants_slot(core, ep)',
-        'if False:\n            update_wants_slot(core, ep)',
+        'note_short(core, ep, now)\n            update_wants_slot(core, ep)',
+        'note_short(core, ep, now)',
         'after a resize to a higher max_size, who waits at an endpoint that was full waits on',
     ),
     WrongChange(
         'endpoint-forgotten-over-its-waiters',
         ALL,
-        'if ep.size or ep.waiting or ep.forgotten:',
-        'if ep.size or ep.forgotten:',
+        'if ep.size or ep.waiting or ep.forgotten or',
+        'if ep.size or ep.forgotten or',
         'who waits for the first connection to an endpoint is forgotten together with it',
     ),
     # -- waiters ------------------------------------------------------------------------------------------------------
@@ -266,8 +267,8 @@ WRONG_CHANGES = (
     WrongChange(
         'second-closer-displaces-the-first',
         ALL,
-        'chain_append(&core.watchers, w)\n    gcp_store',
-        'core.watchers.head = core.watchers.tail = <void *>w\n    gcp_store',
+        'chain_append(watchers, w)\n    gcp_store',
+        'watchers.head = watchers.tail = <void *>w\n    gcp_store',
         'of two that wait in close() for the last connection, one waits for ever',
     ),
     # -- idle connections ---------------------------------------------------------------------------------------------
@@ -548,6 +549,63 @@ WRONG_CHANGES = (
         'pass',
         'an endpoint object at the address of a former one gets a connection to another server',
     ),
+    # -- connections that the pool itself creates ---------------------------------------------------------------------
+    WrongChange(
+        'pauses-do-not-grow',
+        GROWTH,
+        'g.delay = min(g.delay * 2, ',
+        'g.delay = min(g.delay, ',
+        'in an outage of an hour the server meets a hundred attempts a second',
+    ),
+    WrongChange(
+        'second-attempt-beside-the-first',
+        GROWTH,
+        'heap_remove(&core.retries, <void *>g)\n        g.state = TRYING',
+        'pass',
+        'in an outage all that wait connect at once, at each end of a pause',
+    ),
+    WrongChange(
+        'reserved-slot-outlives-the-close',
+        GROWTH,
+        'free_all_reserved(core, now, &refused)',
+        'pass',
+        'a pool that is closed connects',
+    ),
+    WrongChange(
+        'too-many-connects-at-a-time',
+        GROWTH,
+        'if core.max_connecting and ep.counts[CREATING] >= core.max_connecting:',
+        'if False:',
+        'a spike opens as many connections at once as max_size allows, whatever max_connecting says',
+    ),
+    WrongChange(
+        'outage-without-end',
+        GROWTH,
+        'forget_outage(core, g)\n        g.over_after',
+        'g.over_after',
+        'an endpoint that is back is connected to once in a pause, and at last never',
+    ),
+    WrongChange(
+        'create-ended-twice',
+        GROWTH,
+        'if ticket.state != CREATING:\n        gcp_unlock(&ep.lock)',
+        'if False:\n        gcp_unlock(&ep.lock)',
+        'an interruption after a connect of the pool has succeeded frees the slot of a connection that is in use',
+    ),
+    WrongChange(
+        'attempt-that-was-cancelled-is-the-last',
+        GROWTH,
+        'give_up_attempt(core, ep.growth, <void *>ticket, now)\n    note_short',
+        'note_short',
+        'once an attempt of an outage was cancelled, nobody connects to the endpoint any more',
+    ),
+    WrongChange(
+        'slots-of-before-are-attempts',
+        GROWTH,
+        'found = may_begin_reserved(core, ep)',
+        'found = ep.waiting > 0 or ep.size <= max(g.pinned, core.min_size)',
+        'in an outage there are as many attempts at a time as slots were reserved when it began',
+    ),
     # -- the compiled facades -----------------------------------------------------------------------------------------
     WrongChange(
         'failed-close-keeps-its-slot',
@@ -687,8 +745,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-outlives-the-pool',
         ASYNCIO,
-        'self._collector.stop()',
-        'pass',
+        'self._collector.stop()\n        await self._dispose_doomed(deadline)',
+        'pass\n        await self._dispose_doomed(deadline)',
         'the timer of a closed pool is left behind',
     ),
     WrongChange(
@@ -744,8 +802,8 @@ WRONG_CHANGES = (
     WrongChange(
         'refused-not-asked',
         CORE,
-        'count_unserved(core, p)\n        chain_append(refused, <Waiter>p)',
-        'chain_append(refused, <Waiter>p)',
+        'gcp_store_int(&w.state, REFUSED)\n    count_unserved(core, <void *>w)',
+        'gcp_store_int(&w.state, REFUSED)',
         'asked goes down for a moment when the pool is closed over those who wait',
     ),
     WrongChange(
@@ -800,7 +858,7 @@ WRONG_CHANGES = (
     WrongChange(
         'a-closer-ends-though-it-was-called',
         THREADS,
-        'pool._begin_disposals()\n',
+        'pool._begin_work()\n',
         'pass\n',
         'a thread that was called in the moment in which it has waited long enough ends, and nobody closes',
     ),
@@ -814,7 +872,7 @@ WRONG_CHANGES = (
     WrongChange(
         'no-second-closer-for-the-second',
         THREADS,
-        'if jobs_for_workers(core) > 1:',
+        'if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:',
         'if False:',
         'of two connections that are doomed at once one is closed after the other, if the first does not hang',
     ),

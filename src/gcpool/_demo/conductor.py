@@ -1,11 +1,11 @@
-"""The course of the demo: two phases under load, their server killed half-way; the comparison; the checks."""
+"""The course of the demo: the scenes; two phases under load, the server killed half-way; the comparison, the checks."""
 
 import dataclasses
 import os
 import tempfile
 import time
 
-from gcpool._demo import comparison, workload
+from gcpool._demo import comparison, scenes, workload
 from gcpool._demo.echo_server import EchoServer, ServerError, pick_port
 from gcpool._demo.report import Report, describe_glance
 
@@ -48,6 +48,7 @@ class Demo:
         self._report = report
         self._port = pick_port(HOST)
         self._servers: list[EchoServer] = []
+        self._scenes: list[scenes.Scene] = []
         self._columns: list[workload.Figures] = []
         self._checks: list[tuple[str, bool]] = []
 
@@ -58,6 +59,7 @@ class Demo:
         :raises KeyboardInterrupt: the user interrupted it; nothing is left behind
         """
         self._report.header()
+        self._play_scenes()
         try:
             # On Windows a file that a thread still has open cannot be removed; that is no reason to fail.
             with tempfile.TemporaryDirectory(prefix='gcpool-demo-', ignore_cleanup_errors=True) as folder:
@@ -73,6 +75,24 @@ class Demo:
             self._report.say(f'The demo cannot go on: {error}.', style='bold red')
             return LOST
         return self._conclude()
+
+    def _play_scenes(self) -> None:
+        """Show what the pool's own connects are good for, with no server."""
+        line = self._report.progress('scenes', 1.0)
+        with line.live():
+            self._scenes = scenes.play(lambda done, of: line.show(done / of, f'{done} of {of} scenes'))
+        for scene in self._scenes:
+            title = scene.title.replace('\n', ', ')
+            self._check(
+                f'{title}: {scene.served} of {scenes.CLIENTS} at once served, {scene.opened} connections opened',
+                scene.served == scenes.CLIENTS and scene.opened <= scenes.CLIENTS - scenes.IDLE,
+            )
+            drain = scene.drain
+            self._check(
+                f'{title}: {drain.answered:,} requests while {drain.replaced} connections were drained, '
+                f'{drain.failed} failed, never more than {drain.most} connections',
+                drain.replaced == scenes.DRAINED >= drain.most and not drain.failed,
+            )
 
     def _run_phases(self, database: str) -> None:
         settings = self._settings
@@ -207,6 +227,7 @@ class Demo:
         self._checks.append((text, holds))
 
     def _conclude(self) -> int:
+        self._report.scenes(self._scenes)
         self._report.figures(self._columns)
         self._compare()
         return 0 if self._report.checks(self._checks) else LOST

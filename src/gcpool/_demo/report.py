@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from gcpool._demo import scenes
 from gcpool._demo.comparison import Comparison
 from gcpool._demo.workload import Figures, Glance
 from gcpool._version import __version__
@@ -126,6 +127,31 @@ class Report:
         self.console.print(table)
         self.say('Latency is mostly the wait for a turn: there are far more clients than connections.')
         self.say('Tasks have few turns each, so one turn more or less shows in their fairness.')
+
+    def scenes(self, played: Sequence[scenes.Scene]) -> None:
+        """Print a column for each scene."""
+        self.say(
+            f'\nA warm start, a spike, a drain under load; connecting takes {_duration(scenes.CONNECT)}, '
+            f'a request {_duration(scenes.REQUEST)}',
+            style='bold',
+        )
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column('', no_wrap=True)
+        for scene in played:
+            table.add_column(scene.title, justify='right')
+        rows: list[tuple[str, list[str]]] = [
+            ('first request, no connections', [_duration(s.first_cold) for s in played]),
+            (f'warm_up() of {scenes.IDLE}, wait()', [_duration(s.warmed_up) for s in played]),
+            ('first request after that', [_duration(s.first_warm) for s in played]),
+            (f'{scenes.CLIENTS} at once, connections opened', [f'{s.opened}' for s in played]),
+            (f'{scenes.CLIENTS} at once, median wait', [_duration(s.median_wait) for s in played]),
+            (f'{scenes.CLIENTS} at once, all served after', [_duration(s.all_served) for s in played]),
+            (f'drain() of {scenes.DRAINED}, connections replaced', [f'{s.drain.replaced}' for s in played]),
+            (f'drain() of {scenes.DRAINED}, longest wait', [_duration(s.drain.longest_wait) for s in played]),
+        ]
+        for label, cells in rows:
+            table.add_row(label, *cells)
+        self.console.print(table)
 
     def comparisons(self, results: Sequence[Comparison], peer: str) -> None:
         """Print the bare cycle through both pools."""

@@ -87,8 +87,9 @@ cdef inline void number_locked(PoolCore core, Waiter w) noexcept:
 #   the limits, and an outage if there is one, allow one more
 #   connection                                                  CONNECT
 #     but the pool itself creates it                            QUEUE, or TURN_AWAY
-#   with fail_fast: the endpoint is in an outage, and none of
-#   its connections is in use                                   FAIL
+#   with fail_fast: the endpoint is in an outage (and not just
+#   full), it is not time for the next attempt, and none of its
+#   connections is in use                                       FAIL
 #   otherwise                                                   QUEUE, or TURN_AWAY
 cdef enum:
     REFUSE
@@ -116,7 +117,7 @@ cdef int decide_request(PoolCore core, EndpointPool ep, Waiter w, Waiter interru
         return LEND_IDLE
     if may_connect(core, ep) and pool_has_room(core):
         return queue_or_turn_away(core, ep, w) if pool_creates(core, ep) else CONNECT
-    if core.fails_fast and is_in_outage(ep) and out_count(ep) == 0:
+    if core.fails_fast and is_held_off(ep) and out_count(ep) == 0:
         return FAIL
     return queue_or_turn_away(core, ep, w)
 
@@ -146,6 +147,8 @@ cdef bint request(PoolCore core, Waiter w, double now) except -1:
     # the dead connection in between.
     doom_dead(core, w)
     doom_expired_first(core, ep, now)
+    if ep.growth is not None:
+        end_pause_if_over(core, ep, now)
     outcome = decide_request(core, ep, w, interrupted, begins)
     if outcome == TAKE_OVER:
         take_over(w, interrupted)
@@ -222,8 +225,7 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
     while True:
         # Allocates the set to which created() will add the entry. By then there is a connection that could get lost.
         entries_of_this_process(core)
-        if core.pins_epoch != core.fork_epoch:
-            enter_pins(core, read_clock(core))
+        ensure_pins(core)
         ep = find_or_add_pool(core, w.endpoint)
         if w.pool is not None and made_before_fork(core, w.pool.fork_epoch):
             w.counted = NOT_COUNTED         # what it was counted as is no part of this process's books
@@ -366,6 +368,9 @@ cdef int return_ticket(PoolCore core, Entry ticket, double now) except -1:
     if ticket.conn_ is not NOTHING:     # connected, but created() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)
         count_as_relief(core, <void *>ticket)
+        if ep.growth is not None:
+            give_up_attempt(core, ep.growth, <void *>ticket, now)
+            update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)
         dispatch(core, &core.doomed_for_worker, &served)
     else:

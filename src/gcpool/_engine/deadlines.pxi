@@ -23,13 +23,17 @@ cdef double deadline_of(PoolCore core, Entry idle, double limit) noexcept:
     cdef EndpointPool ep = idle.pool
     if idle.state != IDLE_CORE or deadline == idle.expires_at:
         return deadline
-    if ep.growth is not None and ep.growth.pinned > 0:
+    if is_pinned(ep):
         return idle.expires_at
     if not is_busy(ep):
         return min(used_last(ep) + core.idle_timeout, idle.expires_at)
     if idle.heap_key < INFINITY:
         deadline = idle.heap_key
-    return min(deadline + core.idle_timeout if deadline <= limit < INFINITY else deadline, idle.expires_at)
+    if deadline <= limit < INFINITY:
+        deadline += core.idle_timeout
+    elif limit < INFINITY:      # the key may be of a time at which the endpoint was pinned
+        deadline = min(deadline, limit + core.idle_timeout)
+    return min(deadline, idle.expires_at)
 
 
 cdef inline void set_due_locked(Deadlines *d) noexcept:
@@ -51,6 +55,17 @@ cdef bint schedule_locked(Deadlines *d, Entry e, double deadline) noexcept:
         d.wake_at = d.due_at
         return True
     return False
+
+
+cdef bint reschedule_core_locked(PoolCore core, EndpointPool ep, double now) noexcept:
+    # The lock of the endpoint pool is held, too. The endpoint is not pinned any more: its core connections may be due
+    # earlier. True if the collector would wake too late.
+    cdef void *p = ep.core.head
+    cdef bint wake = False
+    while p != NULL:
+        wake |= schedule_locked(&core.deadlines, <Entry>p, deadline_of(core, <Entry>p, now))
+        p = (<Entry>p).next
+    return wake
 
 
 cdef void unschedule_locked(Deadlines *d, Entry e) noexcept:

@@ -7,8 +7,7 @@ cdef class EndpointPool(HeapMember):        # heap: PoolCore.wanting_slots, key:
     cdef Linked core                        # [ep] idle core connections, first in, first out
     cdef Linked extra                       # [ep] idle extra connections, last in, first out
     # -- 64 bytes
-    cdef int[6] counts                      # [ep] of the entries in each state up to CLOSING, see move(); CREATING and
-                                            # CLOSING: [core+ep]
+    cdef int[6] counts                      # [ep] of the entries, by state but CHECKING; [core+ep] CREATING, CLOSING
     cdef int size_for_release               # [core+ep] size; if each release has to take core.lock, ANY_SIZE
     cdef int core_size                      # [core+ep] PoolCore.core_size, or the pinned size
     cdef unsigned long long acquires        # [ep]

@@ -112,13 +112,18 @@ cdef inline int begun_count(EndpointPool ep) noexcept:
 
 # -- idle entries --------------------------------------------------------------------------------------------------
 
+cdef inline void *next_extra(PoolCore core, EndpointPool ep) noexcept:
+    # The extra entry that is served first.
+    return ep.extra.head if core.serves_oldest else ep.extra.tail
+
+
 cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
     # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
     # order='fifo', the one that was unused for longest.
     if ep.core.head != NULL:
         return ep.core.head
-    return ep.extra.head if core.serves_oldest else ep.extra.tail
+    return next_extra(core, ep)
 
 
 cdef inline void *oldest_idle(Linked *first, Linked *then) noexcept:

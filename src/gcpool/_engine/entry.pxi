@@ -46,7 +46,7 @@ cdef class Entry(HeapMember):
 
     @property
     def lease_no(self):
-        """The number of the last acquire of the connection. They count from 1 on, with ``max_uses`` from another one."""
+        """The number of the last acquire of the connection. The first one is 1, or, with ``max_uses``, another one."""
         return gcp_load_uint(&self.lease_no)
 
     @property

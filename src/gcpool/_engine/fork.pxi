@@ -123,6 +123,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.reserved_head = NULL
     core.reserved_tail = NULL
     core.must_call_workers = False
+    core.fills_paused = False
     core.unfilled = 0
     memset(&core.counters, 0, sizeof(Counters))
     memset(&core.popped, 0, sizeof(Counters))

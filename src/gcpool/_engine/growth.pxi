@@ -8,6 +8,9 @@
 # How many connections to one endpoint are created at a time to reach a minimum.
 cdef int MAX_FILLS = 2
 
+# Seconds for which no minimum is filled after no worker could be had.
+cdef double FILL_PAUSE = 0.2
+
 
 @cython.final
 @cython.no_gc_clear
@@ -30,7 +33,7 @@ cdef int ensure_growth(PoolCore core, EndpointPool ep) except -1:
         return 0
     new = Growth()
     new.pool = <void *>ep
-    core.kept.add(ep)
+    kept_of_this_process(core).add(ep)
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     if ep.growth is None:
@@ -40,6 +43,21 @@ cdef int ensure_growth(PoolCore core, EndpointPool ep) except -1:
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
     return 0
+
+
+cdef set kept_of_this_process(PoolCore core):
+    # In a forked child the set begins anew: a thread of the parent may have been about to change the old one.
+    cdef set old = core.kept
+    cdef set new
+    if core.kept_epoch == core.fork_epoch:
+        return old
+    new = set()
+    gcp_lock(&core.lock)
+    if core.kept_epoch != core.fork_epoch:
+        core.kept = new
+        core.kept_epoch = core.fork_epoch
+    gcp_unlock(&core.lock)
+    return core.kept
 
 
 cdef inline bint is_needed(PoolCore core, EndpointPool ep) noexcept:
@@ -93,9 +111,14 @@ cdef inline double used_last(EndpointPool ep) noexcept:
     return at
 
 
+cdef inline bint is_pinned(EndpointPool ep) noexcept:
+    # ep.lock is held.
+    return ep.growth is not None and ep.growth.pinned > 0
+
+
 cdef inline bint is_busy(EndpointPool ep) noexcept:
     # ep.lock is held. Whether the endpoint is live, however long ago a connection was returned.
-    return out_count(ep) > 0 or ep.waiting > 0 or (ep.growth is not None and ep.growth.pinned > 0)
+    return out_count(ep) > 0 or ep.waiting > 0 or is_pinned(ep)
 
 
 cdef int minimum_of(PoolCore core, EndpointPool ep, double now) noexcept:
@@ -130,7 +153,9 @@ cdef void fill_minimums(PoolCore core) noexcept:
     # leaves the list, and comes back when a connect or a pause has ended.
     cdef Growth g
     cdef EndpointPool ep
-    while core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room(core) and not core.restrictions:
+    if core.fills_paused or core.restrictions:
+        return
+    while core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room(core):
         g = <Growth>core.short.head
         ep = <EndpointPool>g.pool
         gcp_lock(&ep.lock)
@@ -149,6 +174,8 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     # A size of 0 unpins.
     cdef EndpointPool ep
     cdef Chain notified = Chain(NULL, NULL, 0)
+    cdef bint wake = False
+    ensure_pins(core)
     while True:
         ep = find_or_add_pool(core, endpoint) if size else find_pool(core, endpoint)
         if ep is None:
@@ -168,13 +195,20 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
     ep.growth.pinned = size
     ep.growth.filled = False
     ep.core_size = max(core.core_size, size)
+    wake = sort_idle(core, ep, now)
     note_filled(core, ep, &notified)
     note_short(core, ep, now)
+    if size == 0:
+        wake = reschedule_core_locked(core, ep, now) or wake
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)
     dispatch(core, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
-    notify_all(core, &notified)
+    try:
+        notify_all(core, &notified)
+    finally:
+        if wake and core.wake_collector is not None:
+            call_collector(core)
     return 0
 
 
@@ -182,7 +216,7 @@ cdef void note_filled(PoolCore core, EndpointPool ep, Chain *notified) noexcept:
     # Both locks are held. Whether the endpoint has, or once had, the size that it was pinned with.
     cdef Growth g = ep.growth
     cdef bint counts
-    if ep.size - ep.counts[CREATING] - ep.counts[CLOSING] >= g.pinned:
+    if ep.size - ep.counts[CREATING] - ep.counts[CLOSING] >= min(g.pinned, core.max_size):
         g.filled = True
     counts = g.pinned > 0 and not g.filled
     core.unfilled += counts - g.counted
@@ -203,8 +237,9 @@ cdef void take_fill_watchers(PoolCore core, Chain *notified) noexcept:
         p = following
 
 
-cdef bint watch_filled(PoolCore core, Waiter w) noexcept:
+cdef bint watch_filled(PoolCore core, Waiter w) except -1:
     cdef bint watches
+    ensure_pins(core)
     gcp_lock(&core.lock)
     watches = core.unfilled > 0 and not is_closed(core) and add_watcher(core, w, &core.fill_watchers)
     gcp_unlock(&core.lock)
@@ -228,12 +263,24 @@ cdef list unfilled_endpoints(PoolCore core):
     return found
 
 
+cdef inline int ensure_pins(PoolCore core) except -1:
+    # No lock is held. Whatever a forked child may do first with the pool calls this.
+    if core.pins_epoch != core.fork_epoch:
+        enter_pins(core, read_clock(core))
+    return 0
+
+
 cdef int enter_pins(PoolCore core, double now) except -1:
-    # In a forked child: pins the endpoints that the parent had pinned.
+    # In a forked child: pins the endpoints that the parent had pinned. All of them, even if a signal handler raises.
+    failure = None
     core.pins_epoch = core.fork_epoch
-    core.kept = {ep for ep in core.kept if not made_before_fork(core, (<EndpointPool>ep).fork_epoch)}
     for endpoint, size in list(core.pins.items()):
-        pin(core, endpoint, size, now)
+        try:
+            pin(core, endpoint, size, now)
+        except BaseException as exc:
+            failure = exc
+    if failure is not None:
+        raise failure
     return 0
 
 
@@ -315,42 +362,60 @@ cdef int call_workers(PoolCore core) except -1:
     # A closed pool has no reserved slots, and terminate() starts no thread.
     if core.call_workers is None or is_closed(core):
         return 0
+    failure = None
+    gcp_fence()     # as in SyncPool.begin_disposals(): what is reserved is seen before it is looked who is free
     try:
         called = core.call_workers()
-    except BaseException:
+    except BaseException as exc:
         # A signal handler may have raised inside the call. No worker would come, so call once more.
-        if core.call_workers() is False:
-            hand_reserved_to_waiters(core)
-        raise
+        failure = exc
+        try:
+            called = core.call_workers()
+        except BaseException:       # again: the waiters connect
+            called = False
     core.lacks_workers = called is False
     if core.lacks_workers:
         hand_reserved_to_waiters(core)
+    if failure is not None:
+        raise failure
     return 0
 
 
 cdef int hand_reserved_to_waiters(PoolCore core) except -1:
-    # No worker can be had. A slot without a waiter is freed: the endpoint stays below its minimum until it is used.
+    # No worker can be had. A slot without a waiter is freed, and goes to a waiter of another endpoint if one wants it.
+    # Minimums are filled after a pause, if there is anybody then who runs the timers.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef double now = read_clock(core)
     cdef Growth g
     cdef EndpointPool ep
     cdef void *p
     gcp_lock(&core.lock)
-    g = take_reserved(core)
-    while g is not None:
+    while True:
+        g = take_reserved(core)
+        if g is None:
+            serve_slots(core, &core.doomed_for_worker, &served)     # this may reserve more
+            g = take_reserved(core)
+            if g is None:
+                break
         ep = <EndpointPool>g.pool
         gcp_lock(&ep.lock)
-        p = NULL if is_suspended(core) else first_waiter(core, ep)
         free_reserved(core, ep, now)
+        p = NULL
+        if not is_suspended(core) and may_connect(core, ep) and pool_has_room(core):
+            p = first_waiter(core, ep)
         if p != NULL:
             waiter_unlink(ep, p)
             serve_ticket(core, ep, <Waiter>p)
             chain_append(&served, <Waiter>p)
-            update_wants_slot(core, ep)
             note_served(core, ep)
+        update_wants_slot(core, ep)
+        note_short(core, ep, now)
         forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
-        g = take_reserved(core)
+    if core.short.head != NULL:
+        core.fills_paused = True
+        core.refill_at = now + FILL_PAUSE
+    gcp_store_int(&core.must_call_workers, False)
     if core.size == 0:
         take_watchers(core, None, &served)
     gcp_unlock(&core.lock)
@@ -375,7 +440,7 @@ cdef Entry take_create(PoolCore core, double now):
             break
         ep = <EndpointPool>g.pool
         gcp_lock(&ep.lock)
-        found = ep.waiting > 0 or ep.size <= max(g.pinned, core.min_size)
+        found = may_begin_reserved(core, ep)
         if found:
             ticket.pool = ep
             ticket.fork_epoch = core.fork_epoch
@@ -384,13 +449,27 @@ cdef Entry take_create(PoolCore core, double now):
             begin_attempt(core, g, <void *>ticket)
             cover_waiter(ep, <void *>ticket)
             gcp_unlock(&ep.lock)
-        else:               # those who waited have got other connections meanwhile
+        else:
             free_reserved(core, ep, now)
             gcp_unlock(&ep.lock)
             after_slot_freed(core, ep, None, now, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
     notify_all(core, &notified)
     return ticket if found else None
+
+
+cdef bint may_begin_reserved(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. Whether a slot that take_reserved() has taken is still needed: those who waited may have got
+    # other connections meanwhile. And whether its connect may begin: since the slot was reserved, a limit may have been
+    # lowered, or an outage may have begun, in which there is one attempt at a time.
+    cdef Growth g = ep.growth
+    cdef bint held_back = not may_attempt(g) and not (g.state == TRYING and g.attempt == NULL)
+    cdef int begun = g.creating - g.reserved - 1
+    if exceeds_max_size(core, ep) or exceeds_total_max_size(core):
+        return False
+    if ep.waiting > begun and not (held_back and holds_back_askers(core, g)):
+        return True
+    return ep.size <= max(g.pinned, core.min_size) and not held_back
 
 
 cdef void cover_waiter(EndpointPool ep, void *ticket) noexcept:
@@ -439,7 +518,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         begin_use(ticket, now)
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
-        settled = settle(core, ep, ticket, now, used_at if used_at > -INFINITY and not ep.waiting else now,
+        settled = settle(core, ep, ticket, True, now, used_at if used_at > -INFINITY and not ep.waiting else now,
                          False, &core.doomed_for_worker, &served)
         if settled.outcome == HAND_OVER:
             (<Waiter>settled.first).is_new = True
@@ -489,10 +568,9 @@ cdef int grow_failed(
         p = first_uncovered(ep)
     _old_error = g.error
     g.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
-    if g.state == UP or not holds_back_askers(core, g):
-        if p != NULL and fail_waiter(core, ep, p, error, &notified):
-            news |= REACHED
+    news = note_failure(core, ep, <void *>ticket, is_refusal, True, jitter, now)
+    if p != NULL and not waits_out(core, g) and fail_waiter(core, ep, p, FAILED, error, &notified):
+        news |= REACHED
     note_short(core, ep, now)
     gcp_unlock(&ep.lock)
     after_slot_freed(core, ep, ticket, now, &core.doomed_for_worker, &notified)
@@ -560,17 +638,33 @@ cdef void *first_uncovered(EndpointPool ep) noexcept:
     return p
 
 
-cdef bint fail_waiter(PoolCore core, EndpointPool ep, void *p, object error, Chain *notified) noexcept:
+cdef bint fail_waiter(
+    PoolCore core, EndpointPool ep, void *p, int state, object error, Chain *notified
+) noexcept:
     # Both locks are held. A queued waiter gets the error of a connect. False if it is just being freed.
     if not gcp_try_incref(p):
         return False
     waiter_unlink(ep, p)
     (<Waiter>p).error = error
-    (<Waiter>p).state = FAILED
+    (<Waiter>p).state = state
     count_unserved(core, p)
     chain_append(notified, <Waiter>p)
     update_wants_slot(core, ep)
     return True
+
+
+cdef void fail_where_nothing_comes(PoolCore core, EndpointPool ep, Chain *notified) noexcept:
+    # Both locks are held. With fail_fast, a waiter at an endpoint in an outage waits for a connection in use, or for
+    # the create that the pool has begun for it. If there is neither, it fails as an acquire does that comes now.
+    cdef Growth g = ep.growth
+    cdef void *p
+    if not core.fails_fast or g is None or g.state != PAUSING or g.is_refusal or out_count(ep) > 0:
+        return
+    p = first_uncovered(ep)
+    while p != NULL:
+        if not fail_waiter(core, ep, p, ENDPOINT_DOWN, g.error, notified):
+            unlink_being_freed(core, ep, p)
+        p = first_uncovered(ep)
 
 
 # -- a connect of an acquire ---------------------------------------------------------------------------------------
@@ -594,7 +688,7 @@ cdef int connect_failed(
     gcp_lock(&ep.lock)
     _old_error = ep.growth.error
     ep.growth.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, jitter, now)
+    news = note_failure(core, ep, <void *>ticket, is_refusal, False, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
         core.connecting -= 1

@@ -19,6 +19,7 @@ cdef int close(PoolCore core, Chain *doomed) except -1:
     failure = None
     gcp_lock(&core.lock)
     restrict_locked(core, CLOSED)
+    core.fills_paused = False
     take_fill_watchers(core, &refused)
     free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
@@ -119,6 +120,8 @@ cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, o
         if sort_idle(core, ep, now):
             wake = True
         if not ep.forgotten:
+            if ep.growth is not None:
+                note_filled(core, ep, &served)
             note_short(core, ep, now)
             update_wants_slot(core, ep)
         gcp_unlock(&ep.lock)

@@ -42,6 +42,11 @@ cdef inline bint holds_back_askers(PoolCore core, Growth g) noexcept:
     return core.reconnect_timeout > 0 or core.fails_fast or g.is_refusal
 
 
+cdef inline bint waits_out(PoolCore core, Growth g) noexcept:
+    # Both locks are held. Whether a waiter goes on waiting after a connect of the pool's own has failed.
+    return core.reconnect_timeout > 0 or (g.state != UP and g.is_refusal)
+
+
 cdef inline bint is_tracked(PoolCore core, Growth g) noexcept:
     # Both locks are held. Whether anybody is held back in an outage.
     return holds_back_askers(core, g) or core.min_size > 0 or g.pinned > 0
@@ -50,6 +55,11 @@ cdef inline bint is_tracked(PoolCore core, Growth g) noexcept:
 cdef inline bint is_in_outage(EndpointPool ep) noexcept:
     # ep.lock is held.
     return ep.growth is not None and ep.growth.state != UP
+
+
+cdef inline bint is_held_off(EndpointPool ep) noexcept:
+    # ep.lock is held. Whether connects fail, and it is not time for the next attempt.
+    return is_in_outage(ep) and not may_attempt(ep.growth) and not ep.growth.is_refusal
 
 
 cdef inline bint may_attempt(Growth g) noexcept:
@@ -100,13 +110,15 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
 
 
 cdef int note_failure(
-    PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, double jitter, double now
+    PoolCore core, EndpointPool ep, void *ticket, bint is_refusal, bint by_pool, double jitter, double now
 ) noexcept:
-    # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing.
+    # Both locks are held. A connect has failed. Failures of connects that began before the outage change nothing,
+    # unless the server says only now that it is full: then acquires are held back that were not before. That an outage
+    # is long is told after a connect of the pool's own: an acquire has no time to call reconnect_failed.
     cdef Growth g = ep.growth
     cdef int news = 0
     cdef double retry_at
-    if not is_tracked(core, g) and not is_refusal:
+    if g.state == UP and not is_tracked(core, g) and not is_refusal:
         g.failed_at = now
         return 0
     if g.state == UP:
@@ -115,7 +127,12 @@ cdef int note_failure(
         g.over_after = -1
         g.told = False
     elif g.state != TRYING or g.attempt != ticket:
-        return 0
+        if not is_refusal or g.is_refusal:
+            return 0
+        if g.state == TRYING:
+            g.is_refusal = True
+            g.delay = FIRST_DELAY_IF_FULL
+            return 0
     if g.state == UP or g.is_refusal != is_refusal:
         g.is_refusal = is_refusal
         g.delay = FIRST_DELAY_IF_FULL if is_refusal else FIRST_DELAY
@@ -126,10 +143,11 @@ cdef int note_failure(
     retry_at = now + pause_of(core, ep) * (1 + JITTER * jitter)
     if core.reconnect_timeout > 0 and not g.told:
         if now - g.began_at >= core.reconnect_timeout:
-            g.told = True
-            news |= LASTS
+            if by_pool:
+                g.told = True
+                news |= LASTS
         else:
-            retry_at = min(retry_at, g.began_at + core.reconnect_timeout)
+            retry_at = min(retry_at, max(g.began_at + core.reconnect_timeout, now + FIRST_DELAY * (1 - JITTER)))
     schedule_retry(core, ep, retry_at)
     return news
 
@@ -139,6 +157,14 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
     cdef Growth g = ep.growth
     if g.state == PAUSING and g.retry_at > g.failed_at + pause_of(core, ep):
         schedule_retry(core, ep, g.failed_at + pause_of(core, ep))
+
+
+cdef inline void end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
+    # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
+    # be started; with fail_fast, nobody would ever try again.
+    if ep.growth.state == PAUSING and ep.growth.retry_at <= now:
+        allow_retry(core, ep.growth, now)
+        update_wants_slot(core, ep)
 
 
 cdef void begin_attempt(PoolCore core, Growth g, void *ticket) noexcept:
@@ -167,10 +193,16 @@ cdef void allow_retry(PoolCore core, Growth g, double now) noexcept:
 cdef void end_outage(PoolCore core, Growth g, double now) noexcept:
     # Both locks are held. A connect has succeeded.
     if g.state != UP:
-        heap_remove(&core.retries, <void *>g)
-        g.state = UP
-        g.attempt = NULL
+        forget_outage(core, g)
         g.over_after = now - g.began_at
+
+
+cdef inline void forget_outage(PoolCore core, Growth g) noexcept:
+    # Both locks are held.
+    heap_remove(&core.retries, <void *>g)
+    g.state = UP
+    g.attempt = NULL
+    g.is_refusal = False
 
 
 cdef void end_refusal(PoolCore core, EndpointPool ep, double now) noexcept:
@@ -194,8 +226,7 @@ cdef bint note_retries_due(PoolCore core, double now) noexcept:
             note_short(core, ep, now)
             due = True
         else:               # nobody has asked for long
-            heap_remove(&core.retries, <void *>g)
-            g.state = UP
+            forget_outage(core, g)
             forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
     return due

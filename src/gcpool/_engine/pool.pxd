@@ -57,6 +57,9 @@ cdef class PoolCore:
     cdef readonly bint creates_in_background         # never changes
     cdef readonly bint fails_fast                    # never changes
     cdef int keeps_growth                   # [relaxed] every endpoint pool has its Growth; once set, it stays
+    cdef bint fills_paused                  # [core] no worker could be had: no minimum is filled before refill_at
+    cdef double refill_at                   # [core]
+    cdef int kept_epoch                     # [core] fork_epoch in which `kept` was made
     cdef dict pins                          # endpoint -> size: what a forked child fills again
     cdef int pins_epoch                     # fork_epoch in which the pins were last entered
     cdef readonly bint lacks_workers        # [relaxed] no worker could be had when one was last called

@@ -235,6 +235,11 @@ cdef class PoolCore:
         """
         self.call_workers = call
 
+    def ask_workers(self):
+        """Call for a worker once more, because the one that would have come has gone."""
+        gcp_store_int(&self.must_call_workers, True)
+        call_workers(self)
+
     @property
     def has_creates(self):
         """Whether :py:meth:`take_create` may return a ticket."""
@@ -761,6 +766,11 @@ cdef class PoolCore:
     cpdef Entry take_doomed_for_caller(self):
         """The next entry to be closed that a release, close() or resize() has doomed for its caller, or None."""
         return take_from(self, &self.doomed_for_caller)
+
+    @property
+    def reserved(self):
+        """How many connections a worker is to create now."""
+        return gcp_load_int(&self.reserved)
 
     @property
     def left_to_workers(self):

@@ -115,6 +115,11 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     )
 
 
+cdef bint stays_queued(EndpointPool ep, Entry e, bint is_core) noexcept:
+    # ep.lock is held. Whether an entry becomes idle that has no idle time, because its endpoint is pinned.
+    return is_core and is_pinned(ep) and e.heap_key <= e.expires_at
+
+
 cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held, and the entry is checked out. Makes it idle. False if nothing was done: the connection may have
     # to be closed, a waiter wants it, or the entry has to be moved in the expiry queue.
@@ -122,8 +127,8 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
         return False
     is_core = becomes_core(core, ep)
-    if deadline_if_idle(core, e, is_core, now) < e.heap_key:     # moving the entry in the expiry queue: core.lock
-        return False
+    if deadline_if_idle(core, e, is_core, now) < e.heap_key and not stays_queued(ep, e, is_core):
+        return False        # moving the entry in the expiry queue: core.lock
     end_use(ep, e, now)
     push_idle(core, ep, e, now, is_core)
     return True
@@ -215,8 +220,9 @@ cdef enum:
 
 # In a pool that keeps no idle connections, keep_if_simple() keeps none either: no entry is ever in the expiry queue,
 # and to put one there takes core.lock.
-cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
-    # Both locks are held.
+cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, bint is_new, double now) noexcept:
+    # Both locks are held. A new connection was created for those who wait at its endpoint: the dispatcher has decided
+    # whose turn it is. Closed for others, it would be created again, and two endpoints could go on like that.
     cdef bint somebody_waits = ep.queue.head != NULL
     if is_closed(core) or exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return CLOSE_SURPLUS
@@ -228,7 +234,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, double now) noe
     elif is_suspended(core):
         pass
     elif somebody_waits:
-        if not others_need_relief(core, ep) or may_overtake(core, ep, now):
+        if is_new or not others_need_relief(core, ep) or may_overtake(core, ep, now):
             return HAND_OVER
         return CLOSE_FOR_OTHERS
     elif missing_relief(core) > 0:
@@ -245,14 +251,15 @@ cdef struct Settled:
 
 
 cdef Settled settle(
-    PoolCore core, EndpointPool ep, Entry e, double now, double used_at, bint was_checked, Chain *doomed, Chain *served
+    PoolCore core, EndpointPool ep, Entry e, bint is_new, double now, double used_at, bint was_checked, Chain *doomed,
+    Chain *served
 ) noexcept:
     # Both locks are held, and the entry is checked out. Decides what becomes of its connection, and does it. The caller
     # gives the reference to the first waiter back, with no lock held, unless the connection was handed over.
     cdef Settled settled
     settled.first = first_waiter(core, ep)
     settled.wake = False
-    settled.outcome = decide_release(core, ep, e, now)
+    settled.outcome = decide_release(core, ep, e, is_new, now)
     if settled.outcome != HAND_OVER:
         end_use(ep, e, now)
     if settled.outcome == CLOSE_SURPLUS:
@@ -299,7 +306,7 @@ cdef int give_back_and_unlock(
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef Settled settled
     cdef bint relief_ended = advance_relief(core, now)
-    settled = settle(core, ep, e, now, now, was_checked, doomed, &served)
+    settled = settle(core, ep, e, False, now, now, was_checked, doomed, &served)
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)

@@ -84,9 +84,14 @@ cdef inline bint pool_creates(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
-    # core.lock is held, no other. THE ONE DISPATCHER gives free slots to the endpoints that want one, oldest waiter
-    # first, but before that to those that are overdue. Where the total limit is reached, it dooms idle connections of
-    # other endpoints instead.
+    # core.lock is held, no other. THE ONE DISPATCHER: free slots go to waiters first, and then to minimums.
+    serve_slots(core, doomed, served)
+    fill_minimums(core)
+
+
+cdef void serve_slots(PoolCore core, Chain *doomed, Chain *served) noexcept:
+    # core.lock is held, no other. Gives free slots to the endpoints that want one, oldest waiter first, but before that
+    # to those that are overdue. Where the total limit is reached, dooms idle connections of other endpoints instead.
     cdef void *p
     cdef EndpointPool ep
     cdef Waiter w
@@ -129,7 +134,6 @@ cdef void dispatch(PoolCore core, Chain *doomed, Chain *served) noexcept:
         note_served(core, ep)
         gcp_unlock(&ep.lock)
         chain_append(served, w)
-    fill_minimums(core)
 
 
 cdef void after_slot_freed(
@@ -138,6 +142,7 @@ cdef void after_slot_freed(
     # core.lock is held, no other. The end of each close, and of each connect that failed, comes here.
     gcp_lock(&ep.lock)
     note_short(core, ep, now)
+    fail_where_nothing_comes(core, ep, notified)
     update_wants_slot(core, ep)
     forget_if_empty(core, ep)
     gcp_unlock(&ep.lock)

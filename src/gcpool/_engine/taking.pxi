@@ -36,18 +36,13 @@ cdef Entry take_any_ready(PoolCore core, EndpointPool ep, double now, double int
     if ep.queue.head == NULL and not gcp_load_int(&core.restrictions):
         p = first_ready(ep, ep.core.head, True, now, interval)
         if p == NULL:
-            p = first_ready(ep, oldest_or_youngest_extra(core, ep), core.serves_oldest, now, interval)
+            p = first_ready(ep, next_extra(core, ep), core.serves_oldest, now, interval)
         if p != NULL:
             e = <Entry>p
             unlink_idle(ep, e)
             lend(ep, e, now)
     gcp_unlock(&ep.lock)
     return e
-
-
-cdef inline void *oldest_or_youngest_extra(PoolCore core, EndpointPool ep) noexcept:
-    # ep.lock is held. The extra entry that is served first.
-    return ep.extra.head if core.serves_oldest else ep.extra.tail
 
 
 cdef void *first_ready(EndpointPool ep, void *p, bint forwards, double now, double interval) noexcept:

@@ -1,10 +1,12 @@
-# TIMERS. What happens at its time although nobody calls the pool: a close stops counting as relief, and the next
-# attempt to connect to an endpoint in an outage is due. On asyncio a timer of the loop does that, on threads an idle
-# worker.
+# TIMERS. What happens at its time although nobody calls the pool: a close stops counting as relief, the next attempt to
+# connect to an endpoint in an outage is due, and minimums are to be filled that could not be before. On asyncio a timer
+# of the loop does that, on threads an idle worker.
 
 cdef double next_timer(PoolCore core) noexcept:
     # core.lock is held. INFINITY if nothing is due.
     cdef double at = relief_ends_at(core)
+    if core.fills_paused:
+        at = min(at, core.refill_at)
     return min(at, core.retries.items[0].key) if core.retries.used else at
 
 
@@ -13,10 +15,14 @@ cdef int run_timers(PoolCore core, double now, bint by_worker) except -1:
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef bint relief_ended
     cdef bint retries_due
+    cdef bint fills_due
     gcp_lock(&core.lock)
     relief_ended = advance_relief(core, now)
     retries_due = note_retries_due(core, now)
-    if relief_ended or retries_due:
+    fills_due = core.fills_paused and core.refill_at <= now
+    if fills_due:
+        core.fills_paused = False
+    if relief_ended or retries_due or fills_due:
         dispatch(core, &core.doomed_for_worker, &served)
     if by_worker:
         gcp_store_int(&core.must_call_workers, False)

@@ -83,6 +83,13 @@ cdef class AsyncPool(PoolFacade):
         # Whether the pool's loop runs in another thread: then only its thread-safe methods may be called.
         return self.own_loop.runs_in_other_thread()
 
+    def _bind_running_loop(self):
+        # Binds a pool that no loop has used yet to the one that runs here, if any does. Returns the pool's loop, or
+        # None.
+        if self._bound_loop is None and running_loop_or_none() is not None:
+            self.own_loop.check()
+        return self._bound_loop
+
     @property
     def _bound_loop(self):
         # The loop that the pool belongs to; None if no loop has used it. Unlike own_loop.check(), this binds nothing.

@@ -154,6 +154,11 @@ cdef class Growing(ManagerCall):
         """The endpoint to connect to."""
         return pool_of(self.ticket).endpoint
 
+    @property
+    def has_ended(self):
+        """Whether the ticket was given back, or has become a connection."""
+        return self.ticket is None or gcp_load_char(&self.ticket.state) != CREATING
+
     cdef object begin(self):
         if self.pool is None:
             raise RuntimeError(NO_POOL)

@@ -200,6 +200,8 @@ cdef class SyncPool(PoolFacade):
         if not self.create_within(w, timeout):
             endpoint = self._observer.text(w.endpoint)
             raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
+        if self._core.keeps_growth:     # as in _connect()
+            self.begin_disposals(INFINITY if timeout is None else self._core.now() + timeout)
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
@@ -376,8 +378,8 @@ cdef class SyncPool(PoolFacade):
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if jobs_for_workers(core) > 1:
-            self._closers.call()        # this dispose may hang: another worker closes the other connections
+        if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:
+            self._closers.call()        # this dispose, connect or check may hang: another worker does the rest
         e = core.take_doomed_for_worker()
         if e is not None:
             self.dispose_entry(e, INFINITY, True)
@@ -385,8 +387,6 @@ cdef class SyncPool(PoolFacade):
         if gcp_load_int(&core.reserved):
             e = core.take_create(read_clock(core))
             if e is not None:
-                if gcp_load_int(&core.reserved):
-                    self._closers.call()    # this connect may hang, too
                 self.create_for_pool(e)
                 return True
         e = core.take_check()
@@ -402,7 +402,13 @@ cdef class SyncPool(PoolFacade):
             conn = expect_connection(self, self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout))
             grown_and_told(self, ticket, conn, begun)
         except BaseException as exc:
-            self._grow_failed(ticket, exc)
+            if gcp_load_char(&ticket.state) != CREATING:
+                raise       # it has succeeded, and the exception is that of a waiter that was to be notified
+            try:
+                self._grow_failed(ticket, exc)
+            finally:
+                # is_refusal(), or a copy of the error, may have raised what is no Exception.
+                self._core.grow_cancelled(ticket, read_clock(self._core))
         else:
             self._tell_end_of_outage(ticket)
         return 0

@@ -103,13 +103,15 @@ class SyncClosers:
             if self._is_full(process):
                 return False
 
-    def keep_one_for_timers(self) -> None:
-        """Have an idle thread expire the relief in time: a close for waiters may hang, and no waiting acquire does."""
+    def keep_one_for_timers(self) -> bool:
+        """Have an idle thread do in time what is due: a close for waiters may hang, and no waiting acquire does.
+
+        :return: False if there is none, and none can be started
+        """
         if self._stopped or self._is_finalizing():
-            return
+            return False
         process = self._threads_of_this_process()
-        if not self._is_any_free(process) and not self._is_full(process):
-            self._start(process, waits_first=True)
+        return self._is_any_free(process) or self._is_full(process) or self._start(process, waits_first=True)
 
     def _is_any_free(self, process: _ProcessThreads) -> bool:
         return any(thread.is_alive() for thread in list(process.free))
@@ -207,13 +209,16 @@ class SyncClosers:
         return called
 
     def _must_stay_idle(self, process: _ProcessThreads) -> bool:
-        # Whether a thread that has waited in vain is to stay: a close for waiters still counts, and no other thread is
-        # free to expire that. Expires relief first, which may doom a connection for this thread.
+        # Whether a thread that has waited in vain is to stay: something is due at its time, and no other thread is free
+        # to do that. First does what is due now, which may leave something to close or to create to this thread.
         pool = self._pool()
         if pool is None or self._are_to_end(process) or process is not self._threads_of_this_process():
             return False
-        pool._core.run_timers(pool._core.now())
-        return pool._core.next_timer() < math.inf and not self._is_any_free(process)
+        core = pool._core
+        core.run_timers(core.now())
+        if core.left_to_workers or core.has_creates:
+            return True
+        return core.next_timer() < math.inf and not self._is_any_free(process)
 
     def _are_to_end(self, process: _ProcessThreads) -> bool:
         return self._stopped or process.told_to_end or self._pool() is None
