@@ -408,6 +408,17 @@ def test_a_watcher_of_uses_is_told_when_the_last_one_leaves_its_check_to_the_poo
     pool.cancel(held)
 
 
+def test_the_uses_of_a_connection_that_the_pool_itself_created_are_limited() -> None:
+    pool = Pool(max_uses=2, creates_in_background=True)
+    asker = pool.ask('a')
+    (ticket,) = pool.take_creates()
+    pool.grow(ticket)
+    pool.release(asker)
+    pool.release(pool.acquire('a'))
+    assert pool.dispose() == ['a1']
+    assert pool.stats['closed_max_uses'] == 1
+
+
 def test_an_entry_that_no_pool_has_served_is_refused() -> None:
     pool = Pool()
     with pytest.raises(RuntimeError, match='expected an entry that a pool has served'):

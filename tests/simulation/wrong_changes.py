@@ -253,7 +253,7 @@ WRONG_CHANGES = (
     WrongChange(
         'dropped-connection',
         CORE,
-        'elif self.entry is not None or self.dead_entry is not None:',
+        'elif self.entry is not None or self.dead_entry is not None or self.counted == COUNTED_CONNECTING:',
         'elif self.has_ticket:',
         'an acquire that was dropped when it was just served keeps its connection for good',
     ),
@@ -459,8 +459,8 @@ WRONG_CHANGES = (
     WrongChange(
         'one-dead-says-nothing-of-others',
         CORE,
-        'core.counters.checks_failed += 1\n            ep.distrust_count += 1',
-        'core.counters.checks_failed += 1',
+        'core.counters.dead += 1\n            ep.distrust_count += 1',
+        'core.counters.dead += 1',
         'after a restart of the server each of its connections is served unchecked within check_interval',
     ),
     WrongChange(
@@ -487,8 +487,8 @@ WRONG_CHANGES = (
     WrongChange(
         'the-dead-counted-as-served',
         CORE,
-        'ep.acquires -= 1\n            core.counters.dead',
-        'core.counters.dead',
+        'ep.acquires -= 1\n            core.connecting',
+        'core.connecting',
         'get_stats() counts connections as served that were found dead and went to nobody',
     ),
     # -- checks by the pool, and uses ---------------------------------------------------------------------------------
@@ -530,7 +530,7 @@ WRONG_CHANGES = (
     WrongChange(
         'checks-that-wait-outlive-the-pool',
         CORE,
-        'drop_pending_checks(core)\n    try:',
+        'drop_pending_checks(core, doomed, now)\n    try:',
         'try:',
         'close() waits for connections that nobody checks or closes any more',
     ),

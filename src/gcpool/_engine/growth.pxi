@@ -442,6 +442,7 @@ cdef Entry take_create(PoolCore core, double now):
         gcp_lock(&ep.lock)
         found = may_begin_reserved(core, ep)
         if found:
+            limit_uses(ticket, core.max_uses)
             ticket.pool = ep
             ticket.fork_epoch = core.fork_epoch
             ticket.verified_at = ep.distrust_count
