@@ -455,7 +455,12 @@ cdef Entry take_create(PoolCore core, double now):
             gcp_unlock(&ep.lock)
             after_slot_freed(core, ep, None, now, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
-    notify_all(core, &notified)
+    try:
+        notify_all(core, &notified)
+    except BaseException:
+        if found:           # nobody would connect for it
+            grow_cancelled(core, ticket, now)
+        raise
     return ticket if found else None
 
 
