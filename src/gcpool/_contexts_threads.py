@@ -59,7 +59,14 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
         return with_connection
 
     def _judge(self, entry: Entry, exc: BaseException) -> None:
-        """Ask the manager whether the exception of the user's block broke the connection. Until then it counts so."""
+        """Find out whether the exception of the user's block broke the connection. Until then it counts so."""
+        if self._broken_on_cancel and not isinstance(exc, Exception):
+            # Cancelled, interrupted, or closed as a generator: the reply to the last request may be still to come.
+            entry.mark_cut_off()
+            return
+        if not self._judges:
+            entry.mark_sound()
+            return
         try:
             if not self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()

@@ -28,6 +28,7 @@ cimport cython
 from numbers import Real
 from types import CoroutineType
 
+from gcpool._answers import check_answer, refuse_connection
 from gcpool._coroutines import acquired, discarded, not_discarded, not_released, released
 from gcpool.exceptions import (
     ConnectError,
@@ -58,6 +59,7 @@ cdef enum:          # Entry.state
     ACQUIRED
     RELEASING       # still checked out: its on_release hook is running
     CLOSING         # doomed, or being closed; the entry keeps its slot until the close has ended
+    CHECKING        # the pool checks it in the background, or is about to; nobody is served it meanwhile
     GONE
 
 cdef enum:          # PoolCore.restrictions, bits. If one is set, each acquire and release takes core.lock
@@ -83,7 +85,7 @@ REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
 
-STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+STATES = ('creating', 'idle', 'idle', 'acquired', 'releasing', 'closing', 'checking', 'gone')
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -130,6 +132,10 @@ include "_engine/nesting.pxi"
 include "_engine/acquiring.pxi"
 # A release: what becomes of the connection.
 include "_engine/releasing.pxi"
+# Checks that the pool makes in the background.
+include "_engine/checking.pxi"
+# When an idle connection is to be checked.
+include "_engine/keepalive.pxi"
 # Takes unfit connections out of use.
 include "_engine/health.pxi"
 # A connection that is ready now, or none; discard and detach.
@@ -183,7 +189,8 @@ include "_facade/release_coroutine.pxi"
 include "_facade/taking.pxi"
 # A program's function in place of a manager's method.
 include "_facade/callables.pxi"
-# What the pool's own tasks run: the closes.
+# What the pool's own tasks run: the closes, and the checks.
 include "_facade/disposal_tasks.pxi"
+include "_facade/check_tasks.pxi"
 # What a task awaits: to be served.
 include "_facade/signal.pxi"

@@ -3,9 +3,11 @@
 import itertools
 import sys
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Final, Literal, TypedDict
 
 from ._core import ENDLESS, UNSET, PoolCore, checked_seconds
+from ._hook_names import check_hook_names
 from ._limits import MAX_SIZE, Limits, check_count, check_times
 from .managers import AsyncConnectionManager, SyncConnectionManager
 from .observers import PoolEvent
@@ -20,6 +22,7 @@ __all__ = [
     'check_check_parameters',
     'check_facade_parameters',
     'check_flag',
+    'check_keepalive',
     'check_manager',
     'check_name',
     'check_on_event',
@@ -61,6 +64,8 @@ class NullPoolParameters(TypedDict, total=False):
     fail_fast: bool
     check_interval: float
     check_timeout: float | None
+    lifetime_jitter: float
+    max_uses: int
 
 
 class PoolParameters(NullPoolParameters, total=False):
@@ -75,10 +80,11 @@ class PoolParameters(NullPoolParameters, total=False):
     keep: Literal['size', 'idle']
     background_collector: bool
     dispose_batch_size: int
+    keepalive_interval: float
 
 
 # What a pool that keeps no idle connections refuses.
-PARAMETERS_OF_IDLE = ('idle_timeout', 'background_collector', 'dispose_batch_size')
+PARAMETERS_OF_IDLE = ('idle_timeout', 'background_collector', 'dispose_batch_size', 'keepalive_interval')
 
 # The flag of the code of an ``async def``: inspect.CO_COROUTINE.
 _CO_COROUTINE = 0x80
@@ -92,6 +98,16 @@ def check_optional_seconds(name: str, value: object) -> float | None:
 def _limit(seconds: float | None) -> float | None:
     # To managers, only None means no limit.
     return None if seconds is None or seconds >= ENDLESS else seconds
+
+
+def check_fraction(name: str, value: object) -> float:
+    """Check a part of something, from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f'{name}={value!r}: expected a fraction from 0 to 1 as a float, got {type(value).__name__}')
+    fraction = float(value)
+    if not 0 <= fraction <= 1:
+        raise ValueError(f'{name}={value!r}: expected a fraction from 0 to 1')
+    return fraction
 
 
 def _random() -> float:
@@ -179,7 +195,7 @@ class Hooks:
 
 
 def check_manager(manager: object, *, asynchronous: bool) -> None:
-    """Refuse an object that cannot be a connection manager, or is a manager for the other runtime.
+    """Refuse an object that cannot be a connection manager, is one for the other runtime, or has a misspelt hook.
 
     :param manager: what the pool was given
     :param asynchronous: whether the manager has to be one for asyncio
@@ -207,6 +223,7 @@ def check_manager(manager: object, *, asynchronous: bool) -> None:
     for name in () if asynchronous else Hooks.NAMES:
         if _is_coroutine_function(getattr(manager, name, None)):
             raise TypeError(f'{name}() of connection_manager {manager!r} is a coroutine function: {expected}')
+    check_hook_names(manager)
 
 
 def _is_made_up(manager: object, name: str) -> bool:
@@ -258,6 +275,11 @@ def make_core(
     wake_collector: Callable[[], object] | None,
     clock: Callable[[], float] | None,
     normalize: Callable[[Any], Any] | None,
+    lifetime_jitter: float,
+    max_uses: int,
+    random: Callable[[], float] | None,
+    keepalive_interval: float,
+    wake_checker: Callable[[], object] | None,
     create_in_background: bool,
     max_connecting: int | None,
     reconnect_timeout: float,
@@ -272,11 +294,19 @@ def make_core(
     :raises ValueError: when a parameter is out of range, or two contradict each other
     """
     idle_timeout, max_lifetime = check_times(idle_timeout, max_lifetime)
+    lifetime_jitter = check_fraction('lifetime_jitter', lifetime_jitter)
+    max_uses = check_count('max_uses', max_uses, 0, 'uses')
+    keepalive_interval = float(checked_seconds('keepalive_interval', keepalive_interval))
+    if keepalive_interval and not keepalive_interval < max_lifetime:
+        raise ValueError(
+            f'keepalive_interval={keepalive_interval} is not less than max_lifetime={max_lifetime}: expected less'
+        )
     create_in_background = check_flag('create_in_background', create_in_background)
     if max_connecting is None:
         max_connecting = DEFAULT_CONNECTING if create_in_background else 0
     max_connecting = check_count('max_connecting', max_connecting, 0)
     min_size = limits.min_size
+    draws = reconnect_timeout or fail_fast or min_size or waits_when_full or lifetime_jitter or keepalive_interval
     return PoolCore(
         limits.min_idle,
         limits.max_size,
@@ -299,7 +329,11 @@ def make_core(
         keeps_growth=bool(
             min_size or create_in_background or max_connecting or reconnect_timeout or fail_fast or waits_when_full
         ),
-        random=_random if reconnect_timeout or fail_fast or min_size or waits_when_full else None,
+        random=random or (_random if draws else None),
+        lifetime_jitter=lifetime_jitter,
+        max_uses=max_uses,
+        keepalive_interval=keepalive_interval,
+        wake_checker=wake_checker,
         keeps_idle=keeps_idle,
         opened=opened,
     )
@@ -353,6 +387,16 @@ def check_on_event(on_event: Any, *, asynchronous: bool) -> None:
         raise TypeError(f'on_event={on_event!r}: expected a function, got {type(on_event).__name__}')
     if not asynchronous and _is_coroutine_function(on_event):
         raise TypeError(f'on_event={on_event!r} is a coroutine function: expected a plain one')
+
+
+def check_keepalive(keepalive_interval: float, manager: object, checks: bool) -> bool:
+    """Return whether idle connections are checked in the background."""
+    if checked_seconds('keepalive_interval', keepalive_interval) and not checks:
+        raise ValueError(
+            f'keepalive_interval={keepalive_interval!r}, and connection_manager {manager!r} has no check_aliveness(): '
+            'expected 0, or a manager that checks'
+        )
+    return keepalive_interval > 0
 
 
 def check_reconnecting(

@@ -13,6 +13,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+from ._checks_asyncio import AsyncChecks
 from ._contexts_asyncio import AsyncContexts
 from ._core import (
     LEAST_DISPOSE_TIME,
@@ -29,7 +30,7 @@ from ._core import (
     load_asyncio,
 )
 from ._creates_asyncio import AsyncCreates, AsyncWorkers
-from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
+from ._disposals_asyncio import set_limit, spawn, timeout_scope
 from ._growing_asyncio import AsyncGrowing
 from ._own_use import describe_own_use, running_hook, task_holds
 from ._time_limits import seconds
@@ -62,7 +63,7 @@ class AsyncRuntime(
     AsyncContexts[EndpointT, ConnectionT],
     AsyncGrowing[EndpointT, ConnectionT],
     AsyncCreates,
-    AsyncDisposals,
+    AsyncChecks,
     Generic[EndpointT, ConnectionT],
 ):
     """The asyncio half of what a pool does besides deciding."""
@@ -209,7 +210,8 @@ class AsyncRuntime(
         entry = lease.held
         await self._judge(entry, exc)
         if entry.is_broken:
-            await self._discard(lease)
+            # A coroutine that is closed cannot await anything.
+            await self._discard(lease, waits=not isinstance(exc, GeneratorExit))
         elif self._hooks_release and lease.is_checked_out:
             await self._finish_release(lease, True)
         elif self._finish_in_core(lease):
@@ -250,7 +252,7 @@ class AsyncRuntime(
                 None, 'a release that nobody awaits has failed: %s: %s', type(failure).__name__, failure, level='error'
             )
 
-    async def _discard(self, lease: Lease) -> None:
+    async def _discard(self, lease: Lease, waits: bool = True) -> None:
         """Have a broken connection closed.
 
         Its user waits for that for at most LEAST_DISPOSE_TIME; then the pool's tasks go on. Otherwise a server that no
@@ -262,7 +264,10 @@ class AsyncRuntime(
             return
         self._doom_due()
         tasks: list[asyncio.Task[None]] = self._spawn_disposals()
-        if self._hooks_dead:
+        if not waits:
+            if self._hooks_dead:
+                self._tell_when_closed(entry)
+        elif self._hooks_dead:
             hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), self._task_name('dead'))
             self._tasks.add(hook)
             hook.add_done_callback(self._tasks.discard)
@@ -357,13 +362,13 @@ class AsyncRuntime(
         limit = self._check_timeout
         self._expect_awaitable(call, 'check_aliveness')
         if limit is None or (deadline is not None and deadline <= core.now() + limit):
-            alive = bool(await self._bounded(call, deadline, timeout, 'check_aliveness', endpoint))
+            alive = self._is_alive(await self._bounded(call, deadline, timeout, 'check_aliveness', endpoint))
         else:
             scope = timeout_scope(None)
             try:
                 async with scope:
                     set_limit(scope, limit)
-                    alive = bool(await call)
+                    alive = self._is_alive(await call)
                 # A check that swallows its cancellation and returns has not answered in time either.
                 alive = alive and not scope.expired()
             except (TimeoutError, asyncio.TimeoutError):
@@ -371,6 +376,7 @@ class AsyncRuntime(
                     raise
                 self._tell(None, endpoint, 'a check of a connection to %s took longer than %s', seconds(limit))
                 alive = False
+            waiter.check_timed_out = scope.expired()
         if alive:
             core.end_check(waiter)
         return alive

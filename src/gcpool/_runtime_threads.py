@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ._contexts_threads import SyncContexts
-from ._core import LEAST_DISPOSE_TIME, SyncPool, Waiter
+from ._core import LEAST_DISPOSE_TIME, Entry, SyncPool, Waiter
 from ._growing_threads import SyncGrowing
 from ._own_use import describe_own_use, running_hook, thread_holds
 from ._workers import before_fork
@@ -127,6 +127,18 @@ class SyncRuntime(
     def _check(self, waiter: Waiter, deadline: float | None, timeout: float | None) -> bool:
         return self._check_within(waiter, self._left(deadline))
 
+    def _check_groups(self, groups: list[list[Entry]]) -> int:
+        """Check idle connections, one after the other. Returns how many were dead, and are closed."""
+        return sum(self._check_idle(entry) for group in groups for entry in group)
+
+    def _tell_when_closed(self, entry: Entry) -> None:
+        # Whoever closes the connection calls on_connection_dead.
+        entry.mark_to_be_told()
+
+    def _end_checks(self) -> None:
+        # A check in a thread cannot be cut off.
+        pass
+
     def _dispose_due(self) -> None:
         self._begin_disposals()
 
@@ -187,9 +199,6 @@ class SyncRuntime(
         finally:
             core.doom_acquired()
             self._dispose_doomed(now)
-
-    def _check_loop(self) -> None:
-        """A pool for threads belongs to no event loop."""
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
         """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""

@@ -20,6 +20,7 @@ from ._parameters import (
     check_check_parameters,
     check_facade_parameters,
     check_flag,
+    check_keepalive,
     check_manager,
     check_name,
     check_on_event,
@@ -33,7 +34,7 @@ from ._time_limits import get_deadline
 from ._workers.collector_asyncio import AsyncCollector
 from ._workers.events_asyncio import AsyncEvents
 from .common import BaseConnectionPool
-from .exceptions import ConnectionPoolClosedError, TooManyRequests
+from .exceptions import ConnectionPoolClosedError
 from .managers import AsyncConnectionManager as BaseConnectionManager
 from .managers import ConnectionT, EndpointT
 from .observers import PoolEvent
@@ -100,7 +101,14 @@ class ConnectionPool(
         for a check each time (HikariCP, pgxpool). When a connection is found dead, the endpoint's older connections
         are suspect: each is checked before it is served, however recently it was used.
     :param check_timeout: seconds that one check may take; a connection that does not answer in time is dead. None for
-        the time that the acquire has left; when that expires, the acquire ends.
+        the time that the acquire has left; when that expires, the acquire ends. An acquire waits so long once: after
+        that the pool checks the endpoint's other connections in the background, and the acquire connects.
+    :param keepalive_interval: seconds for which an idle connection is neither used nor checked until the pool checks it
+        in the background, each a little earlier (up to 10 %); 0 for never. Less than ``max_lifetime``. Of each endpoint
+        one connection at a time. A check takes ``check_timeout`` at most, or 5 s if that is None.
+    :param lifetime_jitter: by which part of ``max_lifetime``, 0 to 1, a connection's lifetime is shorter at most. Drawn
+        once for each connection, so that connections created together are not closed together.
+    :param max_uses: how often a connection is acquired before it is closed, when it is returned; 0 for no limit
     :param order: which extra connection is served first: ``'lifo'``, the last one returned, or ``'fifo'``, the one
         unused for longest, so that all of them stay in use
     :param keep: when a returned connection becomes core: ``'size'``, if the idle core connections and those in use are
@@ -145,9 +153,13 @@ class ConnectionPool(
         max_waiting: int = 0,
         check_interval: float = 0.0,
         check_timeout: float | None = None,
+        keepalive_interval: float = 0.0,
+        lifetime_jitter: float = 0.0,
+        max_uses: int = 0,
         name: str | None = None,
         on_event: Callable[[PoolEvent], object] | None = None,
         _clock: Callable[[], float] | None = None,
+        _random: Callable[[], float] | None = None,
         _keeps_idle: bool = True,
     ):
         check_manager(connection_manager, asynchronous=AsyncLifecycle.asynchronous)
@@ -171,7 +183,10 @@ class ConnectionPool(
             fail_fast=fail_fast,
             asynchronous=AsyncLifecycle.asynchronous,
         )
-        collector = AsyncCollector(self, f'gcpool-{name}-collector') if background_collector else None
+        collector = None
+        keepalive = check_keepalive(keepalive_interval, connection_manager, hooks.checks)
+        if background_collector or keepalive:
+            collector = AsyncCollector(self, f'gcpool-{name}-collector')
         core = make_core(
             idle_timeout=idle_timeout,
             max_lifetime=max_lifetime,
@@ -184,10 +199,15 @@ class ConnectionPool(
             ),
             order=order,
             keep=keep,
-            collects=collector is not None,
-            wake_collector=None if collector is None else collector.wake,
+            collects=background_collector,
+            wake_collector=None if collector is None or not background_collector else collector.wake,
             clock=_clock,
             normalize=hooks.normalize,
+            lifetime_jitter=lifetime_jitter,
+            max_uses=max_uses,
+            random=_random,
+            keepalive_interval=keepalive_interval,
+            wake_checker=None if collector is None else collector.wake,
             create_in_background=create_in_background,
             max_connecting=max_connecting,
             reconnect_timeout=reconnect_timeout,
@@ -207,7 +227,8 @@ class ConnectionPool(
             hooks_acquire=hooks.acquire,
             hooks_release=hooks.release,
             hooks_dead=hooks.dead,
-            hooks_broken=hooks.broken,
+            judges=hooks.broken,
+            broken_on_cancel=hooks.broken_on_cancel,
             check_interval=check_interval,
             check_timeout=check_timeout,
             create_timeout=create_limit,
@@ -221,7 +242,7 @@ class ConnectionPool(
         self._signals = set()
         self._close_timeout = close_timeout
         self._collector = collector
-        if collector is not None and open:
+        if collector is not None and background_collector and open:
             collector.start()
 
     @classmethod
@@ -273,6 +294,27 @@ class ConnectionPool(
         """
         check_acquired(acquired)
         return self._core.endpoint_size(endpoint, acquired)
+
+    async def check(self, endpoint: EndpointT | None = None) -> int:
+        """Check the connections that are idle now, and close the dead ones.
+
+        Of each endpoint one at a time, so that the others stay available. A check is no use of the connection, and may
+        take ``check_timeout``, or 5 s if that is None; errors of ``check_aliveness`` are logged. On threads, the caller
+        checks; on asyncio, tasks of the pool do.
+
+        :param endpoint: whose connections are checked; None for those of all endpoints
+        :return: how many connections were dead, and are closed
+        :raises TypeError: when the manager has no ``check_aliveness``, or ``endpoint`` is not hashable
+        :raises ConnectionPoolClosedError: when the pool is closed
+        :raises EventLoopMismatch: (asyncio) when the pool belongs to another event loop
+        """
+        core = self._core
+        self._check_loop()
+        if not self._checks:
+            raise TypeError(f'connection_manager {self._manager!r} has no check_aliveness(): there is nothing to check')
+        if core.closed:
+            raise ConnectionPoolClosedError('the pool is closed: no connection can be checked')
+        return await self._check_groups(core.idle_entries(endpoint))
 
     async def resize(
         self,
@@ -338,9 +380,7 @@ class ConnectionPool(
                 if not await self._wait(signal, deadline, core.give_up, waiter):
                     raise self._waited_too_long(endpoint, cast('float', deadline), cast('float', timeout))
                 core.end_wait(waiter, core.now())
-            if waiter.turned_away:
-                raise TooManyRequests(core.max_waiting, self._observer.shown(endpoint), self.name)
-            if waiter.refused:
+            if waiter.turned_away or waiter.refused:
                 raise self._refusal_of(waiter, endpoint)
             self._raise_failure(waiter)
             if waiter.held is None:
@@ -352,7 +392,14 @@ class ConnectionPool(
                     break
                 found_dead = False
                 continue
-            if not self._must_check(waiter) or await self._check(waiter, deadline, timeout):
+            found_dead = False
+            if not self._must_check(waiter):
+                break
+            # One check_timeout is enough. After that the pool checks what this acquire is served, in the background,
+            # while it goes on to the next connection, or connects in the place of the dead one.
+            if waiter.check_timed_out and core.leave_check_to_pool(waiter, core.now()):
+                continue
+            if await self._check(waiter, deadline, timeout):
                 break
             found_dead = True
         if self._hooks_acquire and core.still_holds(waiter):
@@ -367,10 +414,14 @@ class ConnectionPool(
         core = self._core
         if found_dead:
             core.reject_dead(waiter)
-        dead_entry = waiter.dead_entry
+        dead_entry = waiter.dead_entry if self._hooks_dead else None
+        if dead_entry is not None and waiter.check_timed_out:
+            # The close may take as long as the check: this acquire does not wait for it.
+            self._tell_when_closed(dead_entry)
+            dead_entry = None
         queued = core.request(waiter, core.now())
         self._begin_disposals(deadline)
-        if dead_entry is not None and self._hooks_dead:
+        if dead_entry is not None:
             await self._wait_until_closed(dead_entry, deadline, timeout)
             await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
         return queued
@@ -396,15 +447,17 @@ class ConnectionPool(
             raise
 
     def _due_in(self) -> float | None:
-        """Return the seconds until the next idle connection is due; None if none ever is."""
+        """Return the seconds until the next idle connection is due for a close or a check; None if none ever is."""
         core = self._core
-        due = core.next_due()
-        return None if due is None else max(due - core.now(), 0.0)
+        dues = [due for due in (core.next_due() if core.collects else None, core.next_check()) if due is not None]
+        return max(min(dues) - core.now(), 0.0) if dues else None
 
     async def _collect(self) -> float | None:
-        """Close what is due. Return the seconds until the next connection is due; None if none ever is."""
+        """Close what is due, and begin the checks that are. Return what :py:meth:`_due_in` does."""
         core = self._core
-        found = 1
+        if core.begin_due_checks(core.now()):
+            self._begin_disposals()
+        found = int(core.collects)
         while found:
             found = core.doom_due(core.now(), PARALLEL_DISPOSALS, True)
             # Also when nothing is due: being told the time, the core may have doomed a connection for a waiter.

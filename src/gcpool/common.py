@@ -254,6 +254,21 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._close_timeout
 
     @property
+    def keepalive_interval(self) -> float:
+        """Seconds after which an idle connection that was not used is checked in the background; 0 for never."""
+        return self._core.keepalive_interval
+
+    @property
+    def lifetime_jitter(self) -> float:
+        """By which part of ``max_lifetime`` a connection's lifetime is shorter at most."""
+        return self._core.lifetime_jitter
+
+    @property
+    def max_uses(self) -> int:
+        """How often a connection is acquired before it is closed; 0 for no limit."""
+        return self._core.max_uses
+
+    @property
     def is_full(self) -> bool:
         """Whether the pool has ``total_max_size`` connections."""
         return self._core.size >= self._core.total_max_size

@@ -58,6 +58,11 @@ def spawn(function: Callable[P, Coroutine[Any, Any, ResultT]], *args: P.args, **
     return Job(asyncio.get_running_loop().create_task(function(*args, **kwargs)))
 
 
+async def no_answer() -> None:
+    """Wait for the answer of a server that does not answer, until the pool's time limit for that has expired."""
+    await asyncio.Event().wait()
+
+
 async def until(predicate: Callable[[], bool]) -> None:
     """Let other tasks run until a condition holds. The test's runner limits the wait."""
     while not predicate():  # noqa: ASYNC110 - the pool has no event for most of it

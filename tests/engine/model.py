@@ -20,6 +20,9 @@ KEPT_PLACE_TIME = 10.0
 # waiters any more. Also the core's choice.
 RELIEF_TIME = 1.0
 
+# For which part of the interval a check is put off while another connection of the endpoint is checked.
+KEEPALIVE_PUT_OFF = 0.05
+
 
 def hash_of(endpoint: int) -> int:
     """Two endpoints of the tests share each hash, and with that what the core keeps by the hash: places."""
@@ -51,6 +54,10 @@ class Conn:
     suspect: bool = False
     drained: bool = False
     check_pending: bool = False
+    uses: int = 0
+    was_core: bool = False
+    checked_at: float = 0.0
+    put_off_until: float = -math.inf
     relief_since: int | None = None
     reason: str = ''  # why it is closed
     since: float = math.inf  # when its connect began, or, in use, when it was taken
@@ -73,6 +80,8 @@ class Acq:
     asked: bool = False
     lost: bool = False  # its connection was closed in its hands
     waits_from: float = math.inf  # while its wait is not counted
+    was_idle: bool = False  # what it was served
+    left_check: bool = False  # it has left a check to the pool
 
 
 @dataclass
@@ -90,6 +99,8 @@ class Model:
     keep: str = 'size'
     keeps_idle: bool = True
     opened: bool = True
+    max_uses: int = 0
+    keepalive: float = 0.0  # of each connection, without chance
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -98,6 +109,8 @@ class Model:
     doomed: list[list[list[Conn]]] = field(default_factory=list)
     doomed_for_worker: list[list[list[Conn]]] = field(default_factory=list)
     notified: list[Acq] = field(default_factory=list)
+    # What waits for a worker to check it.
+    to_check: list[Conn] = field(default_factory=list)
     # Waiters for a connection to be closed, or (None) for the pool to be empty.
     watchers: list[tuple[object, Conn | None]] = field(default_factory=list)
     # Waiters for no connection of an endpoint to be in use or being created.
@@ -210,7 +223,7 @@ class Model:
             'in_use': len(self.out(None)),
             'acquired': len(self.out(None)),
             'creating': len(self.of(None, 'creating')),
-            'checking': 0,
+            'checking': len(self.of(None, 'checking')),
             'closing': self.closing(),
             'waiting': len(self.waiting()),
             'endpoints': len(self.endpoints()),
@@ -230,7 +243,7 @@ class Model:
             'in_use': len(self.out(endpoint)),
             'acquired': len(self.out(endpoint)),
             'creating': len(self.of(endpoint, 'creating')),
-            'checking': 0,
+            'checking': len(self.of(endpoint, 'checking')),
             'closing': self.closing(endpoint),
             'waiting': waiting,
             'endpoints': int(waiting > 0 or len(self.of(endpoint)) > 0),
@@ -254,18 +267,25 @@ class Model:
         conn.reason = reason
         self.doomed_of(for_worker).append([[conn]])
 
+    def is_used_up(self, conn: Conn) -> bool:
+        return conn.uses == self.max_uses > 0
+
+    def lifetime_reason(self, conn: Conn) -> str:
+        return 'max_uses' if self.is_used_up(conn) else 'lifetime'
+
     def doom_dead(self, acq: Acq) -> None:
         """A connection found dead is closed when its acquirer has asked again, or is cancelled, and not before."""
         if acq.dead_conn is not None:
             self.doom(acq.dead_conn, 'dead', for_worker=True)
             acq.dead_conn = None
 
-    def doom_in_any_order(self, orders: list[list[Conn]], reason: str, for_worker: bool = False) -> None:
+    def doom_in_any_order(self, orders: list[list[Conn]], reason: str | None, for_worker: bool = False) -> None:
+        """Doom connections of which only those of each list are doomed in a known order. None: each for its reason."""
         orders = [order for order in orders if order]
         for order in orders:
             for conn in order:
                 conn.state = 'closing'
-                conn.reason = reason
+                conn.reason = reason or conn.reason
         if orders:
             self.doomed_of(for_worker).append(orders)
 
@@ -273,7 +293,7 @@ class Model:
         first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
+        self.doom(first, self.lifetime_reason(first) if first.expires_at <= limit else 'idle', for_worker)
         return first
 
     def evict_unused(self, for_worker: bool, reason: str) -> Conn | None:
@@ -311,6 +331,7 @@ class Model:
     def take_ticket(self, acq: Acq) -> None:
         acq.conn = Conn(acq.endpoint, holder=acq)
         acq.was_served = True
+        acq.was_idle = False
         acq.state = 'ticket'
         self.conns.append(acq.conn)
 
@@ -322,6 +343,9 @@ class Model:
         acq.state = 'served'
         conn.since = now
         self.counters['acquires'] += 1
+        conn.uses += 1
+        if conn.uses == self.max_uses:
+            conn.expires_at = -math.inf
 
     def count_wait(self, acq: Acq, now: float) -> None:
         if acq.waits_from <= now:
@@ -474,6 +498,7 @@ class Model:
         if self.closed or self.suspended or not self.opened or not ready or ready[0].expires_at <= now:
             return False
         self.count_asked(acq)
+        acq.was_idle = True
         self.take_conn(acq, ready[0], now)
         self.arrive(acq)
         return True
@@ -486,6 +511,7 @@ class Model:
             unsure = conn.suspect or conn.check_pending or now - conn.used_at >= interval
             if conn.expires_at > now and not (interval > 0 and unsure):
                 self.count_asked(acq)
+                acq.was_idle = True
                 self.take_conn(acq, conn, now)
                 self.arrive(acq)
                 return True
@@ -507,7 +533,7 @@ class Model:
 
     def request(self, acq: Acq, now: float) -> None:  # noqa: C901
         dead_conn = acq.dead_conn
-        begins = dead_conn is None and not acq.has_waited
+        begins = dead_conn is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
         if self.closed or not self.opened:
@@ -520,16 +546,17 @@ class Model:
         doomed = [] if dead_conn is None else [dead_conn]
         if self.suspended:
             for conn in self.expired_first(acq.endpoint, now):
-                self.doom(conn, 'lifetime', for_worker=True)
+                self.doom(conn, self.lifetime_reason(conn), for_worker=True)
                 doomed.append(conn)
             if self.failing and begins:
                 acq.state = 'refused'
         elif not queue or acq.arrival < queue[0].arrival:
             for conn in self.next_idle(acq.endpoint):
                 if conn.expires_at > now:
+                    acq.was_idle = True
                     self.take_conn(acq, conn, now)
                     break
-                self.doom(conn, 'lifetime', for_worker=True)
+                self.doom(conn, self.lifetime_reason(conn), for_worker=True)
                 doomed.append(conn)
             else:
                 if len(self.of(acq.endpoint)) < self.max_size and len(self.conns) < self.total_max_size:
@@ -562,6 +589,7 @@ class Model:
         conn.number = number
         conn.used_at = now
         conn.expires_at = now + self.max_lifetime
+        conn.checked_at = now
         self.counters['created'] += 1
         self.count_create(conn, now)
         if self.closed:
@@ -610,8 +638,8 @@ class Model:
     def begin_check(self, acq: Acq) -> None:
         assert acq.conn is not None
         acq.outdated = False
-        self.counters['checks'] += 1
         acq.conn.check_pending = True
+        self.counters['checks'] += 1
 
     def end_check(self, acq: Acq) -> None:
         assert acq.conn is not None
@@ -667,11 +695,12 @@ class Model:
         self.give_back(conn, now, for_worker=False)
 
     def give_back(self, conn: Conn, now: float, for_worker: bool) -> None:
-        if conn.state not in {'acquired', 'releasing'}:
+        if conn.state not in {'acquired', 'releasing', 'checking'}:
             raise NotAcquired
         endpoint = conn.endpoint
         conn.holder = None
-        self.end_use(conn, now)
+        if conn.state != 'checking':
+            self.end_use(conn, now)
         relief_ended = self.pass_time(now)
         queue = self.queue(endpoint)
         wanting = self.wanting_slots()
@@ -679,14 +708,14 @@ class Model:
             len(self.of(endpoint)) - self.closing(endpoint) > self.max_size
             or len(self.conns) - self.closing() > self.total_max_size
         )
-        over = conn.expires_at <= now and (not self.collects or queue or wanting)
+        over = conn.expires_at <= now and (not self.collects or self.is_used_up(conn) or queue or wanting)
         if self.closed or beyond:
             self.doom(conn, 'pool_closed' if self.closed else 'shrunk', for_worker)
         elif conn.drained:
             self.doom(conn, 'drained', for_worker)
             self.count_as_relief(conn)
         elif over:
-            self.doom(conn, 'lifetime', for_worker)
+            self.doom(conn, self.lifetime_reason(conn), for_worker)
             self.count_as_relief(conn)
         elif (
             queue
@@ -696,6 +725,7 @@ class Model:
             acq = queue[0]
             self.leave_queue(acq)
             conn.used_at = now
+            acq.was_idle = False
             self.take_conn(acq, conn, now)
             self.note_wanting(endpoint)
             self.note_served(endpoint)
@@ -708,11 +738,16 @@ class Model:
         else:
             relief_ended = True
             idle_core = len(self.idle(endpoint, core=True))
-            conn.state = 'idle'
-            conn.used_at = now
-            self.releases += 1
-            conn.released = self.releases
-            conn.core = self.counted_out(endpoint) < self.min_idle - idle_core
+            if conn.state == 'checking':
+                # Back to its old place: nothing but a release changes the order.
+                conn.core = conn.was_core and idle_core < self.min_idle
+                conn.state = 'idle'
+            else:
+                conn.state = 'idle'
+                conn.used_at = now
+                self.releases += 1
+                conn.released = self.releases
+                conn.core = self.counted_out(endpoint) < self.min_idle - idle_core
             if self.deadline(conn) < self.sleeps_until:
                 self.sleeps_until = self.deadline(conn)
                 self.wakes += 1
@@ -830,10 +865,11 @@ class Model:
             self.sleeps_until = earlier
             self.wakes += 1
 
-    def suspend(self, fail: bool) -> bool:
+    def suspend(self, fail: bool, now: float) -> bool:
         if self.closed:
             return False
         self.suspended, self.failing = True, fail
+        self.give_up_checks(now)
         return True
 
     def resume(self, now: float) -> bool:
@@ -848,19 +884,21 @@ class Model:
             while True:
                 for conn in self.expired_first(endpoint, now):
                     conn.state = 'closing'
+                    conn.reason = self.lifetime_reason(conn)
                     orders[-1].append(conn)
                 ready = self.next_idle(endpoint)
                 if not ready or not self.queue(endpoint):
                     break
                 acq = self.queue(endpoint)[0]
                 self.leave_queue(acq)
+                acq.was_idle = True
                 self.take_conn(acq, ready[0], now)
                 self.notified.append(acq)
                 served.add(endpoint)
             self.note_wanting(endpoint)
             if endpoint in served:
                 self.note_served(endpoint)
-        self.doom_in_any_order(orders, 'lifetime', for_worker=True)
+        self.doom_in_any_order(orders, None, for_worker=True)
         self.pass_time(now)
         self.dispatch(for_worker=True)
         return True
@@ -869,9 +907,11 @@ class Model:
         relief_ended = self.pass_time(now) if endpoints else False
         orders = []
         for endpoint in endpoints:
-            orders.append(self.idle(endpoint, core=True) + self.idle(endpoint, core=False))
+            waits = [conn for conn in self.to_check if conn.endpoint == endpoint]
+            self.to_check = [conn for conn in self.to_check if conn not in waits]
+            orders.append(waits + self.idle(endpoint, core=True) + self.idle(endpoint, core=False))
             if not idle_only:
-                for conn in self.used(endpoint):
+                for conn in self.used(endpoint) + self.of(endpoint, 'checking'):
                     conn.drained = True
         if len(orders) == 1:
             for conn in orders[0]:
@@ -882,8 +922,115 @@ class Model:
         if relief_ended:
             self.dispatch(for_worker=True)
 
+    # -- checks by the pool -------------------------------------------------------------------------------------------
+
+    def leave_check_to_pool(self, acq: Acq, now: float) -> bool:
+        conn = acq.conn
+        assert conn is not None
+        if self.closed or conn.closed_over:
+            return False
+        others_out = self.counted_out(conn.endpoint) - (self.keep == 'size')
+        conn.was_core = others_out < self.min_idle - len(self.idle(conn.endpoint, core=True))
+        conn.state = 'checking'
+        conn.check_pending = True
+        if not acq.was_idle:
+            self.releases += 1
+            conn.released = self.releases
+        conn.holder = None
+        self.counters['acquires'] -= 1
+        acq.conn = None
+        acq.state = 'nothing'
+        acq.left_check = True
+        if self.suspended:
+            self.give_back(conn, now, for_worker=True)
+        else:
+            self.to_check.append(conn)
+            self.use_ended()
+        return True
+
+    def take_out(self, conn: Conn) -> None:
+        conn.was_core = conn.core
+        conn.state = 'checking'
+
+    def begin_pool_check(self, conn: Conn) -> None:
+        conn.suspect = False
+        conn.check_pending = True
+        self.counters['checks'] += 1
+
+    def take_check(self) -> Conn | None:
+        if not self.to_check:
+            return None
+        conn = self.to_check.pop(0)
+        self.begin_pool_check(conn)
+        return conn
+
+    def end_pool_check(self, conn: Conn, alive: bool | None, now: float) -> bool:
+        if alive is False:
+            self.counters['checks_failed'] += 1
+        if conn.state != 'checking':
+            return False
+        if alive is False:
+            relief_ended = self.pass_time(now)
+            self.doom(conn, 'dead', for_worker=True)
+            self.count_as_relief(conn)
+            self.suspect_others(conn)
+            self.counters['dead'] += 1
+            if relief_ended:
+                self.dispatch(for_worker=True)
+            return True
+        conn.check_pending = alive is None
+        conn.checked_at = now
+        self.give_back(conn, now, for_worker=True)
+        return False
+
+    def give_up_checks(self, now: float) -> None:
+        while self.to_check:
+            conn = self.to_check.pop(0)
+            conn.check_pending = True
+            self.give_back(conn, now, for_worker=True)
+
+    def due_for_check(self, conn: Conn) -> float:
+        return max(conn.used_at, conn.checked_at) + self.keepalive
+
+    def may_be_checked(self, now: float) -> list[list[Conn]]:
+        """Return, for each endpoint, the idle connections that are due. None where one is checked already, and none at
+        all while the pool is suspended, closed or not open.
+
+        One of each is to be checked; the others are put off.
+        """
+        found: list[list[Conn]] = []
+        if self.suspended or self.closed or not self.opened:
+            return found
+        for endpoint in sorted(self.endpoints()):
+            due = [
+                conn
+                for conn in self.of(endpoint, 'idle')
+                if self.due_for_check(conn) <= now and conn.put_off_until <= now
+            ]
+            if self.of(endpoint, 'checking'):
+                self.put_off(due, now)
+            elif due:
+                found.append(due)
+        return found
+
+    def put_off(self, conns: list[Conn], now: float) -> None:
+        for conn in conns:
+            conn.put_off_until = now + self.keepalive * KEEPALIVE_PUT_OFF
+
+    def begin_due_check(self, conn: Conn, due: list[Conn], now: float) -> None:
+        self.put_off([other for other in due if other is not conn], now)
+        self.take_out(conn)
+        conn.checked_at = now
+        self.to_check.append(conn)
+
+    def drop_checks(self, for_worker: bool) -> None:
+        for conn in self.to_check:
+            self.doom(conn, 'pool_closed', for_worker)
+        self.to_check.clear()
+
     def close(self, for_worker: bool = False) -> None:
         self.closed = True
+        self.drop_checks(for_worker)
         for queue in self.queues.values():
             for acq in queue:
                 acq.state = 'refused'
@@ -898,8 +1045,9 @@ class Model:
         )
 
     def doom_acquired(self) -> int:
+        self.drop_checks(for_worker=False)
         out = self.out(None)
-        self.doom_in_any_order([[conn] for conn in out], 'pool_closed')
+        self.doom_in_any_order([[conn] for conn in [*out, *self.of(None, 'checking')]], 'pool_closed')
         for conn in out:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':

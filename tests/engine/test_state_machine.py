@@ -117,6 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.active: list[Pair] = []
         self.releasing: list[tuple[Pair, Entry]] = []
         self.closing: list[tuple[Conn, Entry]] = []
+        self.checking: list[Conn] = []
         self.connections: dict[int, Connection] = {}
         self.entries: dict[int, Entry] = {}
         self.disposals: Counter[int] = Counter()
@@ -138,6 +139,8 @@ class PoolMachine(RuleBasedStateMachine):
         spelled=st.booleans(),
         kept=KEPT,
         opened=st.sampled_from([True] * 7 + [False]),
+        max_uses=st.sampled_from([0, 0, 0, 1, 3]),
+        keepalive=st.sampled_from([0.0, 0.0, 2.0]),
     )
     def build(
         self,
@@ -149,6 +152,8 @@ class PoolMachine(RuleBasedStateMachine):
         spelled: bool,
         kept: bool,
         opened: bool,
+        max_uses: int,
+        keepalive: float,
     ) -> None:
         order, keep = ways
         self.core = PoolCore(
@@ -163,8 +168,11 @@ class PoolMachine(RuleBasedStateMachine):
             counts_idle_only=keep == 'idle',
             keeps_idle=kept,
             opened=opened,
+            max_uses=max_uses,
+            random=lambda: 0.0,
+            keepalive_interval=keepalive,
         )
-        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept, opened)
+        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive)
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -398,6 +406,96 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             self.cancel_it(pair)
 
+    # -- checks by the pool -------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.pairs('served'))
+    @rule(index=INDEX, asks_again=st.booleans())
+    def leave_check_to_pool(self, index: int, asks_again: bool) -> None:
+        self.step()
+        pair = self.pick(index, 'served')
+        left = self.model.leave_check_to_pool(pair.known, self.now)
+        assert self.core.leave_check_to_pool(pair.real.waiter, self.now) is left
+        if left and asks_again:
+            self.model.request(pair.known, self.now)
+            self.core.request(pair.real.waiter, self.now)
+        elif left:
+            self.cancel_it(pair)
+
+    @rule(index=INDEX, one_of_idle=st.booleans())
+    def begin_check(self, index: int, one_of_idle: bool) -> None:
+        self.step()
+        if not one_of_idle:
+            self.take_check()
+            return
+        idle = self.model.of(None, 'idle')
+        if idle:
+            conn = idle[index % len(idle)]
+            assert self.core.begin_check_of_idle(self.entries[conn.number or 0])
+            self.model.take_out(conn)
+            self.model.begin_pool_check(conn)
+            self.checking.append(conn)
+            assert not self.core.begin_check_of_idle(self.entries[conn.number or 0])
+
+    def take_check(self, in_order: bool = True) -> None:
+        assert self.core.checks_to_begin == len(self.model.to_check)
+        entry = self.core.take_check()
+        if not in_order:
+            self.model.to_check.sort(key=lambda conn: self.entries[conn.number or 0] is not entry)
+        conn = self.model.take_check()
+        assert entry is (None if conn is None else self.entries[conn.number or 0])
+        if conn is not None:
+            self.checking.append(conn)
+
+    @precondition(lambda self: self.checking)
+    @rule(index=INDEX, alive=st.sampled_from([True, False, None]))
+    def end_check(self, index: int, alive: bool | None) -> None:
+        self.step()
+        self.end_one_check(self.checking.pop(index % len(self.checking)), alive)
+
+    def end_one_check(self, conn: Conn, alive: bool | None) -> None:
+        dead = self.model.end_pool_check(conn, alive, self.now)
+        assert self.core.end_check_by_pool(self.entries[conn.number or 0], alive, self.now) is dead
+
+    def end_all_checks(self) -> None:
+        while self.model.to_check:
+            self.take_check()
+        while self.checking:
+            self.end_one_check(self.checking.pop(), True)
+
+    @precondition(lambda self: self.model.to_check)
+    @rule()
+    def give_up_checks(self) -> None:
+        self.step()
+        self.model.give_up_checks(self.now)
+        self.core.give_up_checks(self.now)
+
+    @precondition(lambda self: self.model.keepalive)
+    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 2.0]), asks=st.booleans())
+    def begin_due_checks(self, seconds: float, asks: bool) -> None:
+        self.step()
+        self.now += seconds
+        if asks:
+            self.ask_when_the_next_check_is_due()
+        candidates = self.model.may_be_checked(self.now)
+        # The core decides on the order of those that are due together. It may be late, where a connection was not idle
+        # when its time came: nobody looks at it again before the next interval has passed.
+        count = self.core.begin_due_checks(self.now)
+        taken = [
+            (conn, due) for due in candidates for conn in due if self.entries[conn.number or 0].state_name == 'checking'
+        ]
+        assert count == len(taken) == len({conn.endpoint for conn, _ in taken})
+        for conn, due in taken:
+            self.model.begin_due_check(conn, due, self.now)
+        while len(candidates) > 1 and self.model.to_check:
+            # Those of several endpoints wait in an order that only the core knows: they are begun at once.
+            self.take_check(in_order=False)
+
+    def ask_when_the_next_check_is_due(self) -> None:
+        at = self.core.next_check()
+        known = [conn for conn in self.model.conns if conn.number is not None]
+        assert (at is None) == (not known or self.model.suspended or self.model.closed or not self.model.opened)
+        assert at is None or at > 0
+
     # -- giving back --------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.pairs('served', 'refused'))
@@ -447,8 +545,11 @@ class PoolMachine(RuleBasedStateMachine):
             self.model.doomed
             or self.model.doomed_for_worker
             or self.closing
+            or self.checking
+            or self.model.to_check
             or self.pairs('ticket', 'served', 'refused')
         ):
+            self.end_all_checks()
             self.dispose_all()
             for pair in self.pairs('ticket'):
                 self.connect(pair)
@@ -597,14 +698,14 @@ class PoolMachine(RuleBasedStateMachine):
         """Rarely, because less happens while the pool is suspended."""
         self.step()
         if chance == 0:
-            assert self.core.suspend(fail) is self.model.suspend(fail)
+            assert self.core.suspend(fail) is self.model.suspend(fail, self.now)
 
     @precondition(lambda self: self.model.suspended)
     @rule(fail=st.sampled_from([None, None, None, False, True]))
     def resume(self, fail: bool | None) -> None:
         self.step()
         if fail is not None:
-            assert self.core.suspend(fail) is self.model.suspend(fail)
+            assert self.core.suspend(fail) is self.model.suspend(fail, self.now)
             return
         self.in_any_order = True  # of the endpoints
         assert self.core.resume(self.now) is self.model.resume(self.now) is True
@@ -722,7 +823,7 @@ class PoolMachine(RuleBasedStateMachine):
         open_ = set(self.connections) - set(self.disposals) - self.detached
         assert open_ == {conn.number for conn in model.conns if conn.number is not None}
         states = Counter(conn.state for conn in model.conns)
-        assert set(states) <= {'idle', 'acquired', 'releasing', 'creating', 'closing'}
+        assert set(states) <= {'idle', 'acquired', 'releasing', 'checking', 'creating', 'closing'}
         if not model.shrunk:
             assert len(model.conns) <= model.total_max_size
             assert all(len(model.of(endpoint)) <= model.max_size for endpoint in range(ENDPOINTS))
@@ -769,6 +870,9 @@ class PoolMachine(RuleBasedStateMachine):
             self.core.cancel(pair.real.waiter, self.now)
         for _, entry in self.releasing:
             self.core.release(entry, self.now)
+        for conn in self.checking:
+            self.core.end_check_by_pool(self.entries[conn.number or 0], True, self.now)
+        self.core.give_up_checks(self.now)
         for _, entry in self.closing:
             self.core.disposed(entry, self.now)
         self.finish_closing()
@@ -783,6 +887,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert stats['detached'] == len(self.detached)
         assert {entry.state_name for entry in self.entries.values()} <= {'gone'}
         assert self.core.next_due() is None
+        assert self.core.next_check() is None
 
     def finish_closing(self) -> None:
         while (entry := self.core.take_doomed()) is not None:

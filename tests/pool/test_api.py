@@ -12,7 +12,7 @@ from gcpool._lifecycle_asyncio import EVERY_ENDPOINT
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from gcpool.common import ALL_ENDPOINTS
 from tests.asyncio_.runtime import spawn
-from tests.pool.support import Case, HookedManager, Manager
+from tests.pool.support import Case, CheckingManager, HookedManager, Manager
 from tests.support import Connection
 
 DEFAULTS = {
@@ -42,6 +42,9 @@ DEFAULTS = {
     'close_timeout': 5.0,
     'name': None,
     'on_event': None,
+    'keepalive_interval': 0.0,
+    'lifetime_jitter': 0.0,
+    'max_uses': 0,
 }
 PROPERTIES = {
     'idle_timeout': 1.5,
@@ -55,6 +58,9 @@ PROPERTIES = {
     'keep': 'idle',
     'max_waiting': 8,
     'close_timeout': 8.5,
+    'keepalive_interval': 2.25,
+    'lifetime_jitter': 0.5,
+    'max_uses': 6,
 }
 
 
@@ -76,21 +82,10 @@ def test_the_properties_tell_the_parameters() -> None:
     pool = ConnectionPool(Manager())
     assert {name: getattr(pool, name) for name in PROPERTIES} == {name: DEFAULTS[name] for name in PROPERTIES}
     options: dict[str, Any] = PROPERTIES
-    pool = ConnectionPool(Manager(), **options)
+    pool = ConnectionPool(CheckingManager(), **options)
     assert {name: getattr(pool, name) for name in PROPERTIES} == PROPERTIES
-    assert [type(getattr(pool, name)) for name in PROPERTIES] == [
-        float,
-        float,
-        int,
-        int,
-        int,
-        float,
-        float,
-        str,
-        str,
-        int,
-        float,
-    ]
+    kinds = [float, float, int, int, int, float, float, str, str, int, float, float, float, int]
+    assert [type(getattr(pool, name)) for name in PROPERTIES] == kinds
     assert pool.is_full is False
 
 

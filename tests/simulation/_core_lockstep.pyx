@@ -39,6 +39,10 @@ cdef enum:              # the questions
     TAKE_OUT
     TAKE_READY
     MARK_UNCHECKED
+    LEAVE_CHECK
+    BEGIN_POOL_CHECK
+    END_POOL_CHECK
+    GIVE_UP_CHECKS
     RELEASE
     BEGIN_RELEASE
     END_RELEASE
@@ -59,8 +63,8 @@ cdef enum:              # the questions
 
 QUESTION_NAMES = (
     'acquire', 'ask again', 'connect', 'fail', 'cancel', 'give up', 'drop', 'begin check', 'end check', 'find dead',
-    'discard', 'take out', 'take ready', 'mark unchecked', 'release', 'begin release', 'end release', 'take doomed',
-    'dispose',
+    'discard', 'take out', 'take ready', 'mark unchecked', 'leave check', 'begin pool check', 'end pool check',
+    'give up checks', 'release', 'begin release', 'end release', 'take doomed', 'dispose',
     'advance', 'expire', 'next due', 'watch', 'misuse', 'drain', 'resume', 'resize', 'suspend', 'doom acquired',
     'close',
 )
@@ -68,7 +72,7 @@ QUESTION_NAMES = (
 # How often each is asked, compared with the others; a world multiplies it by 0 (it is switched off), 1, 2 or 4.
 cdef int[QUESTIONS] COMMON = [
     24, 6, 12, 2, 3, 3, 1, 4, 8, 3,
-    2, 3, 6, 1, 32, 4, 6, 12, 8,
+    2, 3, 6, 1, 3, 6, 8, 1, 32, 4, 6, 12, 8,
     4, 3, 3, 2, 2, 2, 8, 1, 1, 1,
     1,
 ]
@@ -195,6 +199,7 @@ cdef class World:
     cdef list closing           # connections that somebody is closing
     cdef list given_back
     cdef list conns             # all that there ever were
+    cdef list checking          # the connections that the pool checks
     cdef list watchers
     cdef int watches            # how many watchers there ever were
     cdef list notified
@@ -228,6 +233,7 @@ cdef class World:
         model.counts_idle_only = dice.one_in(4)
         model.max_waiting = 1 + dice.below(3) if dice.one_in(4) else 0
         model.keeps_idle = not dice.one_in(10)
+        model.max_uses = 1 + dice.below(5) if dice.one_in(4) else 0
         self.deaf = dice.one_in(8)
         self.now = 0.0 if dice.one_in(2) else 100.5
         self.endpoint_count = MOST_ENDPOINTS if model.total_max_size > SOME else 1 + dice.below(MOST_ENDPOINTS)
@@ -243,6 +249,7 @@ cdef class World:
         self.closing = []
         self.given_back = []
         self.conns = []
+        self.checking = []
         self.watchers = []
         self.notified = []
         self.told = []
@@ -262,6 +269,7 @@ cdef class World:
             serves_oldest=model.serves_oldest,
             counts_idle_only=model.counts_idle_only,
             keeps_idle=bool(model.keeps_idle),
+            max_uses=model.max_uses,
         )
 
     def read_clock(self):
@@ -624,6 +632,76 @@ cdef class World:
         acq.conn.check_pending = True
         return True
 
+    # -- checks by the pool -------------------------------------------------------------------------------------------
+
+    cdef bint ask_leave_check(self) except -1:
+        # An acquire does not check what it was served, and asks again, or is interrupted.
+        cdef Acq acq = self.pick(1 << SERVED, ANY_ACQ)
+        cdef bint left
+        if acq is None:
+            return False
+        self.about(acq, acq.conn, acq.endpoint)
+        left = self.model.leave_check_to_pool(acq, self.now)
+        acq.checking = False
+        self.differ(self.core.leave_check_to_pool(acq.waiter, self.now), left, 'leave_check_to_pool()')
+        if left and self.dice.below(8):
+            self.request(acq)
+        elif left:
+            self.cancel(acq)
+        return True
+
+    cdef bint ask_begin_pool_check(self) except -1:
+        cdef Conn conn
+        if self.model.to_check:
+            self.begin_pool_check()
+            return True
+        if self.core.take_check() is not None:
+            raise Fault('take_check() gave an entry, expected None')
+        conn = self.conns[self.dice.below(<int>len(self.conns))] if self.conns else None
+        if conn is None:
+            return False
+        self.about(None, conn, conn.endpoint)
+        self.differ(self.core.begin_check_of_idle(conn.entry), conn.state == IDLE, 'begin_check_of_idle()')
+        if conn.state == IDLE:
+            conn.was_core = conn.is_core
+            conn.state = CHECKING
+            self.model.begin_pool_check(conn)
+            self.checking.append(conn)
+        return True
+
+    cdef int begin_pool_check(self) except -1:
+        cdef Conn conn = <Conn>self.model.to_check[0]
+        cdef object entry = self.core.take_check()
+        self.about(None, conn, conn.endpoint)
+        if len(self.checking) >= 16:
+            if entry is not None:
+                raise Fault(f'take_check() gave {entry!r} beside 16 checks, expected None')
+            return 0
+        self.same_entry(entry, conn, 'take_check()')
+        self.model.to_check.pop(0)
+        self.model.begin_pool_check(conn)
+        self.checking.append(conn)
+        return 0
+
+    cdef bint ask_end_pool_check(self) except -1:
+        cdef int answer = self.dice.below(4)
+        if not self.checking:
+            return False
+        self.end_pool_check(<Conn>self.checking.pop(self.dice.below(<int>len(self.checking))), answer)
+        return True
+
+    cdef int end_pool_check(self, Conn conn, int answer) except -1:
+        cdef object alive = None if answer == 0 else answer > 1
+        cdef bint dead = self.model.end_pool_check(conn, answer > 0, answer > 1, self.now)
+        self.about(None, conn, conn.endpoint)
+        self.differ(self.core.end_check_by_pool(conn.entry, alive, self.now), dead, 'end_check_by_pool()')
+        return 0
+
+    cdef bint ask_give_up_checks(self) except -1:
+        self.model.give_up_checks(self.now)
+        self.core.give_up_checks(self.now)
+        return True
+
     # -- giving back --------------------------------------------------------------------------------------------------
 
     cdef bint is_held(self, Acq acq) noexcept:
@@ -843,6 +921,7 @@ cdef class World:
         if not self.model.closed:
             self.model.suspended = True
             self.model.failing = fail
+            self.model.give_up_checks(self.now)
         self.differ(self.core.suspend(fail), not self.model.closed, 'suspend()')
         return True
 
@@ -1125,7 +1204,7 @@ cdef class World:
             'in_use': model.count(ALL, IS_CHECKED_OUT),
             'acquired': model.count(ALL, IS_CHECKED_OUT),
             'creating': model.count(ALL, 1 << CREATING),
-            'checking': 0,
+            'checking': model.count(ALL, 1 << CHECKING),
             'closing': model.count(ALL, IS_CLOSING),
             'min_idle': model.min_idle,
             'max_size': model.max_size,
@@ -1233,6 +1312,14 @@ cdef class World:
             return self.ask_take_ready()
         if question == MARK_UNCHECKED:
             return self.ask_mark_unchecked()
+        if question == LEAVE_CHECK:
+            return self.ask_leave_check()
+        if question == BEGIN_POOL_CHECK:
+            return self.ask_begin_pool_check()
+        if question == END_POOL_CHECK:
+            return self.ask_end_pool_check()
+        if question == GIVE_UP_CHECKS:
+            return self.ask_give_up_checks()
         if question == BEGIN_RELEASE:
             return self.ask_begin_release()
         if question == END_RELEASE:
@@ -1283,8 +1370,12 @@ cdef class World:
         while self.releasing:
             self.end_release(<Acq>self.releasing.pop(), 2)
             self.compare_step()
-        while self.closing or self.model.doomed or self.model.doomed_for_worker:
-            if self.closing:
+        while self.checking or self.closing or self.model.to_check or self.model.doomed or self.model.doomed_for_worker:
+            if self.checking:
+                self.ask_end_pool_check()
+            elif self.model.to_check:
+                self.begin_pool_check()
+            elif self.closing:
                 self.ask_dispose()
             elif self.model.doomed:
                 self.take_doomed(0, self.model.doomed, 7)

@@ -8,6 +8,7 @@ cdef enum:              # Conn.state: the states of docs/architecture.md, "The c
     IDLE
     ACQUIRED
     RELEASING
+    CHECKING
     CLOSING
     GONE
 
@@ -15,7 +16,7 @@ cdef enum:              # sets of them
     IS_IDLE = 1 << IDLE
     IS_CHECKED_OUT = 1 << ACQUIRED | 1 << RELEASING
     IS_CLOSING = 1 << CLOSING
-    IS_ANY = IS_IDLE | IS_CHECKED_OUT | IS_CLOSING | 1 << CREATING
+    IS_ANY = IS_IDLE | IS_CHECKED_OUT | IS_CLOSING | 1 << CREATING | 1 << CHECKING
 
 cdef enum:              # Acq.state
     NOTHING             # it has not asked yet, or has to ask again
@@ -57,6 +58,8 @@ cdef class Conn:
     cdef bint suspect
     cdef bint check_pending
     cdef bint drained           # it existed, or was being created, when its endpoint was drained
+    cdef int uses
+    cdef bint was_core          # before the pool checked it
     cdef long long relief_since     # the epoch in which it was doomed for those who wait; NO_RELIEF
     cdef long long batch        # of what was doomed in one step, in any order of its lines; 0: in its place
     cdef double since           # when its connect began, or, in use, when it was taken
@@ -81,6 +84,8 @@ cdef class Acq:
     cdef Conn dead_entry
     cdef bint has_waited
     cdef bint was_served        # something, once
+    cdef bint was_idle          # what it was served
+    cdef bint left_check        # it has left a check to the pool
     cdef bint asked
     cdef bint lost              # its connection was closed in its hands
     cdef double waits_from      # while its wait is not counted
@@ -118,7 +123,7 @@ cdef enum:
 REASONS = (
     '', 'idle', 'lifetime', 'max_uses', 'broken', 'dead', 'discarded', 'drained', 'shrunk', 'evicted', 'pool_closed',
 )
-STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'closing', 'gone')
+STATE_NAMES = ('creating', 'idle', 'acquired', 'releasing', 'checking', 'closing', 'gone')
 ACQ_NAMES = ('nothing', 'waits', 'ticket', 'served', 'refused', 'turned away')
 
 
@@ -130,6 +135,7 @@ cdef class Model:
     cdef int total_max_size
     cdef double idle_timeout
     cdef double max_lifetime
+    cdef int max_uses           # 0: no limit
     cdef bint collects
     cdef int max_waiting
     cdef bint serves_oldest     # of the extra ones
@@ -144,6 +150,7 @@ cdef class Model:
     # "The doomed": what is to be closed by whoever doomed it, or else by a release, and by a worker; each in its order.
     cdef list doomed
     cdef list doomed_for_worker
+    cdef list to_check          # what waits for a worker to check it
     cdef list notified
     cdef list watchers
     cdef list told              # watchers
@@ -183,6 +190,7 @@ cdef class Model:
         self.waiting = []
         self.doomed = []
         self.doomed_for_worker = []
+        self.to_check = []
         self.notified = []
         self.watchers = []
         self.told = []
@@ -371,7 +379,7 @@ cdef class Model:
         cdef Conn first = self.first_due()
         if first is None or self.deadline(first) > limit:
             return None
-        self.doom(first, 'lifetime' if first.expires_at <= limit else 'idle', for_worker)
+        self.doom(first, self.lifetime_reason(first) if first.expires_at <= limit else 'idle', for_worker)
         return first
 
     cdef bint needs_relief(self, int besides=NO_ENDPOINT) except -1:
@@ -411,6 +419,7 @@ cdef class Model:
         conn.since = INFINITY
         conn.relief_since = NO_RELIEF
         conn.holder = acq
+        acq.was_idle = False
         acq.conn = conn
         acq.was_served = True
         acq.state = TICKET
@@ -443,7 +452,16 @@ cdef class Model:
         acq.was_served = True
         acq.state = SERVED
         self.acquire_count += 1
+        conn.uses += 1
+        if conn.uses == self.max_uses:
+            conn.expires_at = -INFINITY
         return 0
+
+    cdef bint is_used_up(self, Conn conn) noexcept:
+        return conn.uses == self.max_uses > 0
+
+    cdef str lifetime_reason(self, Conn conn):
+        return 'max_uses' if self.is_used_up(conn) else 'lifetime'
 
     cdef int dispatch(self, bint for_worker) except -1:
         # "One dispatcher": a slot goes to whoever is overdue, else to whoever came first of all who may have one. Where
@@ -593,6 +611,7 @@ cdef class Model:
         if self.closed or self.suspended or ready is None or ready.expires_at <= now:
             return False
         self.count_asked(acq)
+        acq.was_idle = True
         self.take_conn(acq, ready, now)
         self.arrive(acq)
         return True
@@ -603,7 +622,7 @@ cdef class Model:
         cdef Conn dead_entry = acq.dead_entry
         cdef list doomed = []
         cdef bint relief_ended
-        cdef bint begins = dead_entry is None and not acq.has_waited
+        cdef bint begins = dead_entry is None and not acq.has_waited and not acq.left_check
         self.count_asked(acq)
         self.doom_dead(acq)
         if self.closed:
@@ -616,13 +635,14 @@ cdef class Model:
         if self.suspended or head is None or acq.arrival < head.arrival:
             conn = self.next_idle(acq.endpoint)
             while conn is not None and conn.expires_at <= now:
-                self.doom(conn, 'lifetime', for_worker=True)
+                self.doom(conn, self.lifetime_reason(conn), for_worker=True)
                 doomed.append(conn)
                 conn = self.next_idle(acq.endpoint)
             if self.suspended:
                 # "Suspended": nobody is served. Who was served a dead connection has begun before, and waits.
                 acq.state = REFUSED if self.failing and begins else acq.state
             elif conn is not None:
+                acq.was_idle = True
                 self.take_conn(acq, conn, now)
             elif self.count(acq.endpoint, IS_ANY) < self.max_size and len(self.conns) < self.total_max_size:
                 self.take_ticket(acq)
@@ -705,6 +725,69 @@ cdef class Model:
         self.acquire_count -= 1     # it was not served after all
         return 0
 
+    cdef bint leave_check_to_pool(self, Acq acq, double now) except -1:
+        cdef Conn conn = acq.conn
+        cdef int others_out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
+        if self.closed or conn.closed_over:
+            return False
+        conn.was_core = others_out < self.min_idle - self.count_core_idle(conn.endpoint)
+        conn.state = CHECKING
+        conn.check_pending = True
+        if not acq.was_idle:
+            self.releases += 1
+            conn.released = self.releases
+        conn.holder = None
+        self.acquire_count -= 1
+        acq.conn = None
+        acq.state = NOTHING
+        acq.left_check = True
+        if self.suspended:      # "Suspended": no check begins
+            self.give_back(conn, now, for_worker=True)
+        else:
+            self.to_check.append(conn)
+        return True
+
+    cdef int begin_pool_check(self, Conn conn) except -1:
+        conn.suspect = False
+        conn.check_pending = True
+        self.check_count += 1
+        return 0
+
+    cdef bint end_pool_check(self, Conn conn, bint answered, bint alive, double now) except -1:
+        # "Checks by the pool": alive or not known, it goes to a waiter, or back to its place.
+        cdef bint relief_ended
+        if answered and not alive:
+            self.failed_check_count += 1
+        if conn.state != CHECKING:
+            return False
+        if answered and not alive:
+            relief_ended = self.pass_time(now)
+            self.doom(conn, 'dead', for_worker=True)
+            self.count_as_relief(conn)
+            self.suspect_others(conn.endpoint)
+            self.dead_count += 1
+            if relief_ended:
+                self.dispatch(for_worker=True)
+            return True
+        conn.check_pending = not answered
+        self.give_back(conn, now, for_worker=True)
+        return False
+
+    cdef int give_up_checks(self, double now) except -1:
+        cdef Conn conn
+        while self.to_check:
+            conn = <Conn>self.to_check.pop(0)
+            conn.check_pending = True
+            self.give_back(conn, now, for_worker=True)
+        return 0
+
+    cdef int drop_checks(self) except -1:
+        cdef Conn conn
+        for conn in self.to_check:
+            self.doom(conn, 'pool_closed', for_worker=False)
+        self.to_check.clear()
+        return 0
+
     cdef bint needs_check(self, Acq acq, double now, double interval) except -1:
         cdef Conn conn = acq.conn
         return conn.suspect or conn.check_pending or now - conn.used_at >= interval
@@ -734,6 +817,7 @@ cdef class Model:
         if best is None:
             return False
         self.count_asked(acq)
+        acq.was_idle = True
         self.take_conn(acq, best, now)
         self.arrive(acq)
         return True
@@ -803,7 +887,8 @@ cdef class Model:
         cdef list wanting = self.wanting_slots()
         cdef bint relief_missing = bool(wanting) and self.needs_relief()
         conn.holder = None
-        self.use_time += now - conn.since
+        if conn.state != CHECKING:
+            self.use_time += now - conn.since
         if (
             self.closed
             # What is being closed will be gone, and counts no more.
@@ -815,9 +900,9 @@ cdef class Model:
         elif conn.drained:
             self.doom(conn, 'drained', for_worker)
             self.count_as_relief(conn)
-        elif conn.expires_at <= now and (not self.collects or head is not None or wanting):
+        elif conn.expires_at <= now and (not self.collects or self.is_used_up(conn) or head is not None or wanting):
             # COMPAT.md: with a collector, a release closes nothing that nobody waits for.
-            self.doom(conn, 'lifetime', for_worker)
+            self.doom(conn, self.lifetime_reason(conn), for_worker)
             self.count_as_relief(conn)
         elif (
             conn.expires_at > now
@@ -827,6 +912,7 @@ cdef class Model:
         ):
             self.waiting.remove(head)
             conn.used_at = now
+            head.was_idle = False
             self.take_conn(head, conn, now)
             self.note_wanting(endpoint)
             self.note_served(endpoint)
@@ -846,11 +932,16 @@ cdef class Model:
     cdef int keep(self, Conn conn, double now) except -1:
         # COMPAT.md: core as long as the idle core connections and those that are out do not make up min_idle.
         cdef int out = 0 if self.counts_idle_only else self.count(conn.endpoint, IS_CHECKED_OUT) - 1
-        conn.is_core = out < self.min_idle - self.count_core_idle(conn.endpoint)
-        conn.state = IDLE
-        conn.used_at = now
-        self.releases += 1
-        conn.released = self.releases
+        cdef int idle_core = self.count_core_idle(conn.endpoint)
+        if conn.state == CHECKING:      # back to its place: only a release changes the order
+            conn.is_core = conn.was_core and idle_core < self.min_idle
+            conn.state = IDLE
+        else:
+            conn.is_core = out < self.min_idle - idle_core
+            conn.state = IDLE
+            conn.used_at = now
+            self.releases += 1
+            conn.released = self.releases
         if self.deadline(conn) < self.sleeps_until:
             self.wakes += 1
             self.sleeps_until = self.deadline(conn)
@@ -994,6 +1085,7 @@ cdef class Model:
         cdef Acq acq
         cdef int endpoint
         self.closed = True
+        self.drop_checks()
         for acq in self.waiting:
             acq.state = REFUSED
             self.notified.append(acq)
@@ -1016,6 +1108,11 @@ cdef class Model:
         if self.count(endpoint, IS_ANY) == 0 and self.head(endpoint) is None:
             return 0
         relief_ended = self.pass_time(now)
+        for conn in self.to_check[:]:
+            if conn.endpoint == endpoint:
+                self.to_check.remove(conn)
+                self.doom(conn, 'drained', for_worker=True)
+                self.count_as_relief(conn)
         while True:
             conn = self.first_surplus(endpoint, core_first=True)
             if conn is None:
@@ -1048,6 +1145,7 @@ cdef class Model:
             conn = self.next_idle(acq.endpoint)
             if conn is not None:
                 self.waiting.remove(acq)
+                acq.was_idle = True
                 self.take_conn(acq, conn, now)
                 self.notified.append(acq)
                 if acq.endpoint not in served:
@@ -1062,6 +1160,7 @@ cdef class Model:
     cdef int doom_acquired(self) except -1:
         cdef Conn conn
         cdef int found = 0
+        self.drop_checks()
         self.batches += 1
         for conn in self.conns:
             if IS_CHECKED_OUT >> conn.state & 1:
@@ -1070,4 +1169,6 @@ cdef class Model:
                 if conn.holder is not None and conn.holder.state == SERVED:
                     conn.holder.state = REFUSED
                 found += 1
+            elif conn.state == CHECKING:
+                self.doom(conn, 'pool_closed', False, self.batches, conn.number)
         return found

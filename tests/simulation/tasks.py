@@ -294,7 +294,7 @@ class Tasks(Loop):
         return [item for item in items if item.get_loop() is self]
 
     def has_collector(self) -> bool:
-        return self.pool._collector is not None
+        return self.pool._core.collects
 
     def closers_are_busy(self) -> bool:
         return False

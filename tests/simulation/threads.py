@@ -194,6 +194,13 @@ class Manager(BaseConnectionManager[int, Connection]):
             self.is_refusal = lambda endpoint, exc: isinstance(exc, Full)  # type: ignore[method-assign]
         for name in world.hooks:
             setattr(self, name, self.hook(getattr(world, name)))
+        if world.checks:
+            self.check_aliveness = self.check  # type: ignore[method-assign]
+
+    def check(self, endpoint: int, conn: Connection, timeout: float | None = None) -> bool:
+        with self.threads.at_work():
+            alive: bool = run(self.world.check_aliveness(conn, timeout))
+            return alive
 
     def hook(self, call: Callable[..., Steps]) -> Callable[..., Any]:
         return lambda endpoint, conn, *args: run(call(conn, *args))
@@ -410,7 +417,7 @@ class Threads:
 
     def has_collector(self) -> bool:
         collector = self.pool._collector
-        return collector is not None and collector._lives()
+        return collector is not None and self.pool._core.collects and collector._lives()
 
     def closers_are_busy(self) -> bool:
         return len(self.busy_closers) >= self.most_closers
@@ -484,7 +491,7 @@ class Threads:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """A dispose or a create is at work. Not more of the closers may be than there are to be.
+        """A dispose, a create, or a check by the pool is at work. Not more of the closers may be than there are to be.
 
         Where no thread can be started, one that ends closes as a caller does.
         """

@@ -193,6 +193,7 @@ class Connection:
         'untidy',
         'used_at',
         'user',
+        'uses',
         'verdict',
     )
 
@@ -202,6 +203,8 @@ class Connection:
         self.epoch = server.epoch
         self.state = OPEN
         self.user: User | None = None
+        # How many users it has had.
+        self.uses = 0
         # Which method of the manager is at work on it.
         self.busy = ''
         # It does not work, and nobody was told.
@@ -340,6 +343,14 @@ class World:
             if dice.random() < 0.6
         }
         self.checks = 'check_aliveness' in self.hooks
+        # Drawn apart, so that the other worlds are what they were.
+        lives = random.Random(seed ^ 0x5EED)
+        self.max_uses: int = lives.choice((0, 0, 0, 1, 5))
+        self.settings['max_uses'] = self.max_uses
+        self.settings['lifetime_jitter'] = lives.choice((0.0, 0.0, 0.3))
+        if self.checks:
+            self.settings['keepalive_interval'] = lives.choice((0.0, 0.0, 0.1, 1.5))
+        self.settings['_random'] = lives.random
         self.check_interval: float = self.settings['check_interval']
         self.has_spellings = dice.random() < 0.2
         self.rate: dict[str, float] = {}
@@ -750,6 +761,9 @@ class World:
         if 'on_acquire' not in self.hooks:
             self.judge_served(conn)
         conn.user = user
+        conn.uses += 1
+        if conn.uses > self.max_uses > 0:
+            self.fail(f'{conn!r} is used {conn.uses} times, and max_uses is {self.max_uses}')
 
     def put(self, conn: Connection) -> None:
         """A user is about to give a connection back."""
@@ -1244,7 +1258,7 @@ class World:
                 self.fail('a connection is left to a worker, and there is none')
         if self.closing and self.runtime.asynchronous and not self.signals:
             stats = core.stats()
-            begun = stats['idle'] + stats['acquired']
+            begun = stats['idle'] + stats['acquired'] + stats['checking']
             if begun != len(self.open):
                 self.fail(f'{len(self.open)} connections are open, and only {begun} of them are not to be closed')
         if self.grows:

@@ -253,7 +253,7 @@ WRONG_CHANGES = (
     WrongChange(
         'dropped-connection',
         CORE,
-        'elif self.entry is not None or self.dead_entry is not None:',
+        'elif self.entry is not None or self.dead_entry is not None or self.counted == COUNTED_CONNECTING:',
         'elif self.has_ticket:',
         'an acquire that was dropped when it was just served keeps its connection for good',
     ),
@@ -402,8 +402,8 @@ WRONG_CHANGES = (
     WrongChange(
         'broken-connection-closed-twice',
         ('core', 'threads'),
-        'if doomed != NULL:\n',
-        'if doomed == NULL:\n            chain_append(&core.doomed_for_caller, e)\n        else:\n',
+        'if doomed != NULL:\n            chain',
+        'if doomed == NULL:\n            chain_append(&core.doomed_for_caller, e)\n        else:\n            chain',
         "a connection that broke in its user's hands is closed by him, and once more by whoever comes by",
     ),
     WrongChange(
@@ -416,7 +416,7 @@ WRONG_CHANGES = (
     WrongChange(
         'lease-number-stands-still',
         FACADES,
-        'gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))',
+        'gcp_store_uint(&e.lease_no, lease_no)',
         'pass',
         'leaving a block whose connection was released inside gives back the connection of its next user',
     ),
@@ -487,9 +487,52 @@ WRONG_CHANGES = (
     WrongChange(
         'the-dead-counted-as-served',
         CORE,
-        'ep.acquires -= 1',
-        'pass',
+        'ep.acquires -= 1\n            core.connecting',
+        'core.connecting',
         'get_stats() counts connections as served that were found dead and went to nobody',
+    ),
+    # -- checks by the pool, and uses ---------------------------------------------------------------------------------
+    WrongChange(
+        'checked-and-last-in-line',
+        CORE,
+        'while following != NULL and (<Entry>following).stamp < e.stamp:',
+        'while following != NULL:',
+        'a check in the background changes who is served next, and which connection stays unused until it is due',
+    ),
+    WrongChange(
+        'a-check-cut-off-counts',
+        CORE,
+        'e.check_pending = not answered',
+        'e.check_pending = False',
+        'a connection whose check has failed is served unchecked within check_interval',
+    ),
+    WrongChange(
+        'the-pool-finds-one-dead-and-trusts-the-others',
+        CORE,
+        'core.counters.dead += 1\n    ep.distrust_count += 1',
+        'core.counters.dead += 1',
+        'after a check in the background has found a dead connection, the others are served unchecked',
+    ),
+    WrongChange(
+        'checks-that-have-ended-count-as-running',
+        CORE,
+        'gcp_store_int(&core.checks.running, core.checks.running - 1)',
+        'pass',
+        'after 16 checks in the background there are no more, and connections that wait for one are lost to the pool',
+    ),
+    WrongChange(
+        'used-for-ever',
+        ALL,
+        'gcp_store_double(&e.expires_at, USED_UP)',
+        'pass',
+        'max_uses closes nothing',
+    ),
+    WrongChange(
+        'checks-that-wait-outlive-the-pool',
+        CORE,
+        'drop_pending_checks(core, doomed, now)\n    try:',
+        'try:',
+        'close() waits for connections that nobody checks or closes any more',
     ),
     # -- finding connections and endpoints again ----------------------------------------------------------------------
     WrongChange(
@@ -738,8 +781,8 @@ WRONG_CHANGES = (
     WrongChange(
         'expired-left-to-a-release',
         CORE,
-        'doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)',
-        'doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, BECAUSE_LIFETIME)',
+        'doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, lifetime_reason(<Entry>p))',
+        'doom_idle(core, ep, <Entry>p, &core.doomed_for_caller, lifetime_reason(<Entry>p))',
         'an expired connection that an acquire came upon keeps its slot until somebody releases, who closes it',
     ),
     WrongChange(
@@ -829,7 +872,7 @@ WRONG_CHANGES = (
     WrongChange(
         'no-second-closer-for-the-second',
         THREADS,
-        'if gcp_load_int(&core.doomed_for_worker.count) + gcp_load_int(&core.reserved) > 1:',
+        'if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:',
         'if False:',
         'of two connections that are doomed at once one is closed after the other, if the first does not hang',
     ),

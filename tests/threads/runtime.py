@@ -68,6 +68,11 @@ def spawn(function: Callable[P, ResultT], *args: P.args, **kwargs: P.kwargs) -> 
     return Job(lambda: function(*args, **kwargs))
 
 
+def no_answer() -> None:
+    """What a manager for threads does when a server has not answered within the time limit that the pool gave it."""
+    raise TimeoutError('no answer')
+
+
 def until(predicate: Callable[[], bool]) -> None:
     """Let other threads run until a condition holds. This polls, because the pool has no event for most conditions."""
     pause = threading.Event()

@@ -227,6 +227,8 @@ cdef EndpointPool find_and_lock_both(PoolCore core, Waiter w):
         entries_of_this_process(core)
         ensure_pins(core)
         ep = find_or_add_pool(core, w.endpoint)
+        if w.pool is not None and made_before_fork(core, w.pool.fork_epoch):
+            w.counted = NOT_COUNTED         # what it was counted as is no part of this process's books
         w.core = core
         w.pool = ep
         if core.normalize is not None:
@@ -245,7 +247,7 @@ cdef void doom_expired_first(PoolCore core, EndpointPool ep, double now) noexcep
     # Both locks are held. Dooms the idle connections that would be served next but have exceeded their lifetime.
     cdef void *p = next_idle(core, ep)
     while p != NULL and lifetime_is_over(<Entry>p, now):
-        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, BECAUSE_LIFETIME)
+        doom_idle(core, ep, <Entry>p, &core.doomed_for_worker, lifetime_reason(<Entry>p))
         p = next_idle(core, ep)
 
 
@@ -272,6 +274,8 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
     # A connect has succeeded: enters the connection in the books. Returns what add_connection() answers, with both
     # locks held; if it raises, none is.
     cdef EndpointPool ep = pool_of(ticket)
+    cdef CheckTimer timer
+    cdef double lifetime = core.max_lifetime
     cdef int outcome
     if made_before_fork(core, ticket.fork_epoch):
         Py_INCREF(conn)     # never given back: a finalizer of the connection would end the parent's session
@@ -283,6 +287,9 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
     except MemoryError:
         Py_INCREF(ticket)           # never given back: the set does not own the ticket, and the doomed only borrow it
         raise
+    if core.lifetime_jitter > 0:
+        lifetime *= 1 - core.lifetime_jitter * <double>core.random()
+    timer = new_check_timer(core, ticket)
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     gcp_assert(ticket.state == CREATING)
@@ -293,12 +300,16 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
         core.counters.created += 1
         count_create(core, ticket, now)
         ticket.used_at = now
-        ticket.expires_at = min(now + core.max_lifetime, NEVER)
+        ticket.expires_at = min(now + lifetime, NEVER)
+        if timer is not None:
+            push_check_timer(core, timer, now)
     return outcome
 
 
 cdef int raise_unless_added(PoolCore core, Entry ticket, object conn, int outcome) except -1:
     # No lock is held.
+    if outcome != ADDED and core.check_timers is not None:
+        core.check_timers.pop(ticket, None)
     if outcome == NO_MEMORY:
         raise MemoryError
     if outcome == KNOWN_ALREADY:
@@ -329,6 +340,7 @@ cdef bint created(PoolCore core, Entry ticket, object conn, double now) except -
     gcp_unlock(&core.lock)
     raise_unless_added(core, ticket, conn, outcome)
     notify_all(core, &notified)
+    call_checker_if_late(core)
     return served
 
 

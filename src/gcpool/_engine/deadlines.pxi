@@ -112,7 +112,7 @@ cdef void *evict_due(PoolCore core, double limit, Chain *doomed) noexcept:
     # Only core.lock is held. Dooms the idle connection whose deadline comes first, if that is not after `limit`.
     cdef void *p = first_due_locked(core, limit)
     cdef bint is_old = p != NULL and lifetime_is_over(<Entry>p, limit)
-    return doom_first_locked(core, p, doomed, BECAUSE_LIFETIME if is_old else BECAUSE_IDLE)
+    return doom_first_locked(core, p, doomed, lifetime_reason(<Entry>p) if is_old else BECAUSE_IDLE)
 
 
 cdef void *doom_first_locked(PoolCore core, void *p, Chain *doomed, int reason) noexcept:

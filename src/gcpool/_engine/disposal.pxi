@@ -79,10 +79,14 @@ cdef int doom_again(PoolCore core, Entry e) except -1:
 cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
+    cdef CheckTimer timer
     cdef bint keep
     if made_before_fork(core, e.fork_epoch):
         return 0
+    timer = check_timer_of(core, e)
     gcp_lock(&core.lock)
+    if timer is not None:
+        drop_check_timer(core, timer)
     advance_relief(core, now)
     gcp_lock(&ep.lock)
     gcp_assert(e.state == CLOSING)
@@ -98,6 +102,8 @@ cdef int disposed(PoolCore core, Entry e, double now, Chain *doomed) except -1:
     gcp_unlock(&ep.lock)
     after_slot_freed(core, ep, e, now, doomed, &served)
     gcp_unlock(&core.lock)
+    if timer is not None:
+        core.check_timers.pop(e, None)
     if not keep:
         core.entries.discard(e)
     notify_all(core, &served)

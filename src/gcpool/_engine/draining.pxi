@@ -1,6 +1,7 @@
 # DRAINING. A connection is drained if its connect began before its endpoint was drained. drain() dooms the idle ones,
-# each once in its life, and only counts those in use or being created: their releases will close them. To tell these
-# from later ones, PoolCore.drains goes up with each drain, and each entry has noted it when its connect began.
+# each once in its life, and only counts those in use, being created, or being checked by the pool: their releases, or
+# the ends of the checks, will close them. To tell these from later ones, PoolCore.drains goes up with each drain, and
+# each entry has noted it when its connect began.
 
 cdef inline bint is_drained(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # core.lock is held. Only of entries that are not being closed. Compared as a difference, because it may overflow.
@@ -17,11 +18,14 @@ cdef inline void note_end_of_use(PoolCore core, EndpointPool ep, Entry e) noexce
         end_watch_if_unused(core, ep, watch)
 
 
-cdef bint drain_pool(PoolCore core, EndpointPool ep, bint idle_only) noexcept:
-    # Both locks are held. False if there is no memory; nothing is changed then.
+cdef bint drain_pool(PoolCore core, EndpointPool ep, double now, bint idle_only) noexcept:
+    # Both locks are held. False if there is no memory; then only what waits for a check was doomed.
     cdef ReleaseWatch *watch = NULL
-    cdef int begun = begun_count(ep)
+    cdef int begun
     cdef void *p
+    if ep.checking:
+        doom_pending_checks(core, ep, now, BECAUSE_DRAINED)
+    begun = begun_count(ep)
     if not idle_only and begun:
         watch = watch_releases(core, ep)
         if watch == NULL:
@@ -48,7 +52,7 @@ cdef int drain(PoolCore core, list pools, double now, bint idle_only) except -1:
         gcp_lock(&core.lock)
         relief_ended = advance_relief(core, now) or relief_ended
         gcp_lock(&ep.lock)
-        done = ep.forgotten or made_before_fork(core, ep.fork_epoch) or drain_pool(core, ep, idle_only)
+        done = ep.forgotten or made_before_fork(core, ep.fork_epoch) or drain_pool(core, ep, now, idle_only)
         note_short(core, ep, now)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)

@@ -19,6 +19,25 @@ cdef inline void move(EndpointPool ep, Entry e, int old, int new) noexcept:
     gcp_store_char(&e.state, new)
 
 
+cdef inline void begin_checking(EndpointPool ep, Entry e) noexcept:
+    # With core.lock. An idle entry has left its list before: unlink_idle().
+    if ep.growth is not None:
+        ep.growth.used_at = max(ep.growth.used_at, e.used_at)
+    ep.counts[<int>e.state] -= 1
+    ep.checking += 1
+    gcp_store_char(&e.state, CHECKING)
+
+
+cdef inline void end_checking(EndpointPool ep, Entry e, double now) noexcept:
+    # With core.lock. For a moment the entry counts as being released: what follows decides what becomes of it. The use
+    # that this ends has just begun, so that no time of use is counted.
+    gcp_assert(e.state == CHECKING)
+    begin_use(e, now)
+    ep.checking -= 1
+    ep.counts[RELEASING] += 1
+    gcp_store_char(&e.state, RELEASING)
+
+
 cdef inline void take_slot(PoolCore core, EndpointPool ep, Entry ticket) noexcept:
     # With core.lock. Both limits leave room.
     gcp_store_char(&ticket.state, CREATING)
@@ -45,6 +64,7 @@ cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reas
     if ep.growth is not None:
         ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     gcp_store_char(&e.reason, reason)
+    e.flag.waiter_will_expire_relief = False
     if not is_idle(e):
         note_end_of_use(core, ep, e)
     move(ep, e, e.state, CLOSING)
@@ -85,8 +105,9 @@ cdef inline int used_count(EndpointPool ep) noexcept:
 
 
 cdef inline int begun_count(EndpointPool ep) noexcept:
-    # How many connections are in use, or are being created by anybody. Slots that are only reserved do not count.
-    return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
+    # How many connections are in use, or are being checked by the pool, or created by anybody. Slots that are only
+    # reserved do not count.
+    return out_count(ep) + ep.checking + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
 
 
 # -- idle entries --------------------------------------------------------------------------------------------------
@@ -124,16 +145,29 @@ cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
     return ((out_count(ep) - 1) & core.out_mask) < ep.core_size - ep.counts[IDLE_CORE]
 
 
+cdef inline void put_last(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # In the order of releases.
+    e.stamp = gcp_next_stamp(&core.stamp, &ep.marks)
+
+
 cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, bint is_core) noexcept:
     # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
-    e.stamp = gcp_next_stamp(&core.stamp, &ep.marks)
+    put_last(core, ep, e)
     if is_core:
         move(ep, e, e.state, IDLE_CORE)
         linked_append(&ep.core, e)
     else:
         move(ep, e, e.state, IDLE_EXTRA)
         linked_append(&ep.extra, e)
+
+
+cdef void return_idle(PoolCore core, EndpointPool ep, Entry e) noexcept:
+    # Makes an entry that the pool has checked idle again, in its old place: the lists are in the order of release. It
+    # is core again, unless others have become core instead.
+    cdef bint is_core = e.flag.was_core and ep.counts[IDLE_CORE] < ep.core_size
+    move(ep, e, RELEASING, IDLE_CORE if is_core else IDLE_EXTRA)
+    insert_by_release(&ep.core if is_core else &ep.extra, e)
 
 
 # -- serving -------------------------------------------------------------------------------------------------------
@@ -145,10 +179,14 @@ cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double in
 
 
 cdef inline void lend(EndpointPool ep, Entry e, double now) noexcept:
-    # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows.
+    # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows: see
+    # MAX_USES.
     move(ep, e, e.state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
-    gcp_store_uint(&e.lease_no, lease_no + (lease_no == ANY_LEASE))
+    if gcp_unlikely(lease_no == ANY_LEASE):
+        lease_no = FIRST_LEASE
+        use_up(e)
+    gcp_store_uint(&e.lease_no, lease_no)
     ep.acquires += 1
     begin_use(e, now)
 
@@ -160,6 +198,7 @@ cdef inline void hand_over(EndpointPool ep, Entry e, Waiter w, double now) noexc
     end_use(ep, e, now)
     lend(ep, e, now)
     serve(w, e)
+    w.was_idle = False
 
 
 # -- the queue -----------------------------------------------------------------------------------------------------

@@ -1,3 +1,8 @@
+cdef union EntryFlag:
+    char was_core                       # while the state is CHECKING: whether it was idle core before
+    char waiter_will_expire_relief      # once it is doomed: the waiter that had it doomed calls expire_relief() in time
+
+
 cdef union EntryEpoch:
     unsigned int birth      # PoolCore.drains when the connect began; until the entry is doomed
     int relief              # Relief.epoch when the entry was doomed; of an entry that is relief
@@ -8,7 +13,7 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef EndpointPool pool                  # set once, before the entry is shared
     cdef void *prev                         # [ep] idle list
     cdef void *next                         # [ep] idle list; [core] list of the doomed
-    cdef double expires_at                  # set once: end of its lifetime
+    cdef double expires_at                  # [ep] end of its lifetime; set at birth, and by its last use: use_up()
     # -- 64 bytes
     cdef char state                         # [ep]
     cdef char closed_while_out              # [ep] set by close(): the entry's release does nothing
@@ -21,7 +26,7 @@ cdef class Entry(HeapMember):               # heap: Deadlines.queue, key: its de
     cdef int fork_epoch                     # never changes; PoolCore.fork_epoch at birth
     cdef unsigned int verified_at           # [ep] EndpointPool.distrust_count when the connection was last seen alive
     cdef char is_relief                     # [core] its close counts as relief, in epoch.relief
-    cdef char waiter_will_expire_relief     # [core] the waiter that had it doomed calls expire_relief() in time
+    cdef EntryFlag flag                     # [core]
     cdef char given_up                      # [ep] discarded or detached by its user: the end of a context does nothing
     cdef char reason                        # [core] why it is closed; set when it is doomed
     cdef EntryEpoch epoch                   # [core]

@@ -1,6 +1,13 @@
 cdef object NOTHING = type('_Nothing', (), {'__slots__': ()})()     # stands in a ticket: even None may be a connection
 
 
+cdef enum:      # Entry.broken
+    SOUND
+    BROKEN      # the connection broke, and others of the endpoint may have
+    CUT_OFF     # its use was cut off: it may be in any state
+    TO_BE_TOLD  # a check found it dead: whoever closes it tells the manager
+
+
 @cython.final
 @cython.no_gc_clear
 cdef class Entry(HeapMember):
@@ -28,7 +35,7 @@ cdef class Entry(HeapMember):
 
     @property
     def state_name(self):
-        """One of creating, idle, acquired, releasing, closing, gone."""
+        """One of creating, idle, acquired, releasing, checking, closing, gone."""
         return STATES[gcp_load_char(&self.state)]
 
     @property
@@ -39,7 +46,7 @@ cdef class Entry(HeapMember):
 
     @property
     def lease_no(self):
-        """How often the connection was acquired."""
+        """The number of the last acquire of the connection. The first one is 1, or, with ``max_uses``, another one."""
         return gcp_load_uint(&self.lease_no)
 
     @property
@@ -54,7 +61,15 @@ cdef class Entry(HeapMember):
 
     def break_(self):
         """Have the next release close the connection. Called by the holder."""
-        gcp_store_char(&self.broken, True)
+        gcp_store_char(&self.broken, BROKEN)
+
+    def mark_cut_off(self):
+        """As :py:meth:`break_`, but it says nothing about the endpoint's other connections. Called by the holder."""
+        gcp_store_char(&self.broken, CUT_OFF)
+
+    def mark_to_be_told(self):
+        """Have whoever closes the connection tell the manager that it was dead. Called before it is doomed."""
+        gcp_store_char(&self.broken, TO_BE_TOLD)
 
     def mark_sound(self):
         """Undo :py:meth:`break_`. Called by the holder."""
@@ -106,11 +121,43 @@ cdef inline bint lifetime_is_over(Entry e, double now) noexcept:
     return e.expires_at <= now
 
 
+# MAX_USES. Each lease has a number. With max_uses, the first number is such that the last one overflows, which lend()
+# looks at anyway: so a lease costs the same with max_uses and without it. Then the connection's lifetime is over, and
+# its release closes it.
+
+cdef double USED_UP = -INFINITY     # Entry.expires_at of a connection that was used max_uses times
+
+
+cdef inline unsigned int following_lease(unsigned int lease_no) noexcept:
+    # The lease number skips ANY_LEASE when it overflows.
+    lease_no += 1
+    return lease_no + (lease_no == ANY_LEASE)
+
+
+cdef inline void limit_uses(Entry e, unsigned int max_uses) noexcept:
+    # The entry is new. 0: no limit but that of the numbers.
+    gcp_store_uint(&e.lease_no, 0 - max_uses)
+
+
+cdef void use_up(Entry e) noexcept:
+    # The lease number has overflowed. Without max_uses, too: a lease that was dropped long ago must not have the same.
+    gcp_store_double(&e.expires_at, USED_UP)
+
+
+cdef inline bint is_used_up(Entry e) noexcept:
+    return e.expires_at == USED_UP
+
+
+cdef inline int lifetime_reason(Entry e) noexcept:
+    # Why a connection is closed whose lifetime is over.
+    return BECAUSE_MAX_USES if is_used_up(e) else BECAUSE_LIFETIME
+
+
 cdef inline void serve(Waiter w, Entry e) noexcept:
     w.entry = e
     w.lease_no = gcp_load_uint(&e.lease_no)
-    if w.lease_no == ANY_LEASE:         # a ticket: created() is to begin its first lease
-        w.lease_no = FIRST_LEASE
+    w.is_checked = False
+    w.was_idle = True
     w.state = SERVED
 
 

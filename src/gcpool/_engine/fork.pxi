@@ -45,6 +45,7 @@ cdef set entries_of_this_process(PoolCore core):
     if found is not None:
         return found
     new = set()
+    timers = {} if core.keepalive_interval > 0 else None
     a = <Ancestor *>PyMem_Malloc(sizeof(Ancestor))
     if a == NULL:
         raise MemoryError
@@ -52,6 +53,7 @@ cdef set entries_of_this_process(PoolCore core):
     gcp_lock(&core.lock)
     if core.ancestor_to_be == NULL:
         core.entries = new
+        core.check_timers = timers
         core.ancestor_to_be = a
         a = NULL
     gcp_unlock(&core.lock)
@@ -92,6 +94,7 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
         core.ancestor = a
         core.ancestor_to_be = NULL
         gcp_keep_for_good(<void *>core.entries)
+        gcp_keep_for_good(<void *>core.check_timers)
     memset(&core.directory, 0, sizeof(Directory))
     # The items of the heaps are not freed either: another thread may have been about to reallocate them.
     memset(&core.deadlines, 0, sizeof(Deadlines))
@@ -107,6 +110,8 @@ cdef void begin_anew(PoolCore core) noexcept nogil:
     core.relief.previous = 0
     memset(&core.overtaking, 0, sizeof(Overtaking))
     memset(&core.release_watches, 0, sizeof(Table))
+    memset(&core.checks, 0, sizeof(Checks))
+    core.checks.wake_at = INFINITY
     memset(&core.doomed_for_caller, 0, sizeof(Chain))
     memset(&core.doomed_for_worker, 0, sizeof(Chain))
     memset(&core.watchers, 0, sizeof(Chain))

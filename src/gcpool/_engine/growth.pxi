@@ -442,6 +442,7 @@ cdef Entry take_create(PoolCore core, double now):
         gcp_lock(&ep.lock)
         found = may_begin_reserved(core, ep)
         if found:
+            limit_uses(ticket, core.max_uses)
             ticket.pool = ep
             ticket.fork_epoch = core.fork_epoch
             ticket.verified_at = ep.distrust_count
@@ -454,7 +455,12 @@ cdef Entry take_create(PoolCore core, double now):
             gcp_unlock(&ep.lock)
             after_slot_freed(core, ep, None, now, &core.doomed_for_worker, &notified)
     gcp_unlock(&core.lock)
-    notify_all(core, &notified)
+    try:
+        notify_all(core, &notified)
+    except BaseException:
+        if found:           # nobody would connect for it
+            grow_cancelled(core, ticket, now)
+        raise
     return ticket if found else None
 
 
@@ -519,7 +525,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
         # The endpoint is not live for longer because of this: as if it was returned when the last one was.
         used_at = used_last(ep)
         settled = settle(core, ep, ticket, True, now, used_at if used_at > -INFINITY and not ep.waiting else now,
-                         &core.doomed_for_worker, &served)
+                         False, &core.doomed_for_worker, &served)
         if settled.outcome == HAND_OVER:
             (<Waiter>settled.first).is_new = True
         end_outage(core, ep.growth, now)
@@ -539,6 +545,7 @@ cdef bint end_of_grown(
     # No lock is held.
     raise_unless_added(core, ticket, conn, outcome)
     end_settling(core, settled, served)
+    call_checker_if_late(core)
     return settled.outcome == HAND_OVER or settled.outcome == KEEP
 
 

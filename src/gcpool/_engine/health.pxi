@@ -22,12 +22,12 @@ cdef bint needs_check(PoolCore core, Waiter w, double now, double interval) exce
 cdef int begin_check(PoolCore core, Waiter w) except -1:
     cdef Entry e = entry_held_by(w)
     if not made_before_fork(core, e.fork_epoch):
+        gcp_lock(&core.lock)
+        core.counters.checks += 1
         gcp_lock(&e.pool.lock)
         w.distrust_at_check = e.pool.distrust_count
         e.check_pending = True
         gcp_unlock(&e.pool.lock)
-        gcp_lock(&core.lock)
-        core.counters.checks += 1
         gcp_unlock(&core.lock)
     return 0
 

@@ -4,7 +4,7 @@
 cdef int check_invariants_of(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef Entry e
-    cdef int size = 0, closing = 0, wanting = 0, idle = 0
+    cdef int size = 0, closing = 0, checking = 0, wanting = 0, idle = 0
     problems = []
     by_pool = {}
     for e in entries_of_this_process(core):
@@ -18,6 +18,7 @@ cdef int check_invariants_of(PoolCore core) except -1:
         check_lists(ep, problems)
         size += ep.size
         closing += ep.counts[CLOSING]
+        checking += ep.checking
         idle += idle_count(ep)
         check_release_watch(core, ep, problems)
         if ep.waiting and may_connect(core, ep) and has_uncovered_waiters(ep):
@@ -35,12 +36,17 @@ cdef int check_invariants_of(PoolCore core) except -1:
     if wanting and core.size < core.total_max_size and not is_suspended(core):
         problems.append('somebody waits for a slot, and there is one')
     check_relief(core, wanting, idle, problems)
+    if core.checks.pending.count > checking:
+        problems.append(f'{checking} are being checked, {core.checks.pending.count} are to be')
     check_heap(&core.deadlines.queue, 'the expiry queue', problems)
     check_heap(&core.deadlines.by_use, 'the order of use', problems)
     check_heap(&core.wanting_slots, 'the queue of endpoints', problems)
     check_heap(&core.unserved, 'the queue of endpoints that were not served', problems)
     if core.unserved.used != core.wanting_slots.used:
         problems.append(f'{core.wanting_slots.used} endpoints want a slot, {core.unserved.used} were not served')
+    check_heap(&core.checks.timers, 'the queue of checks', problems)
+    if core.check_timers is not None and core.checks.timers.used != len(core.check_timers):
+        problems.append(f'{core.checks.timers.used} checks are queued, of {len(core.check_timers)} connections')
     if problems:
         raise AssertionError('; '.join(problems))
     return 0
@@ -70,10 +76,10 @@ cdef int check_entry(PoolCore core, Entry e, list problems) except -1:
 
 cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problems) except -1:
     cdef Entry e
-    owned = [0] * 6
+    owned = [0] * (CHECKING + 1)
     for e in entries:
         owned[<int>e.state] += 1
-    counts = [ep.counts[i] for i in range(6)]
+    counts = [*[ep.counts[i] for i in range(CHECKING)], ep.checking]
     # Without the tickets: they are not in core.entries, but belong to the waiters that connect.
     if counts[IDLE_CORE:] != owned[IDLE_CORE:]:
         problems.append(f'{ep!r} counts {counts}, owned are {owned}')

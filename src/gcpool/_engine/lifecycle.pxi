@@ -23,6 +23,7 @@ cdef int close(PoolCore core, Chain *doomed) except -1:
     take_fill_watchers(core, &refused)
     free_all_reserved(core, now, &refused)
     gcp_unlock(&core.lock)
+    drop_pending_checks(core, doomed, now)
     try:
         notify_all(core, &refused)
     except BaseException as exc:
@@ -65,13 +66,19 @@ cdef void doom_all_idle(PoolCore core, EndpointPool ep, Chain *doomed) noexcept:
         p = oldest_idle(&ep.core, &ep.extra)
 
 
+cdef tuple order_to_doom(object e):
+    return gcp_load_double(&(<Entry>e).expires_at), (<Entry>e).stamp
+
+
 cdef int doom_acquired(PoolCore core) except -1:
     cdef Entry e
     cdef EndpointPool ep
     cdef int count = 0
+    cdef double now = read_clock(core)
+    drop_pending_checks(core, &core.doomed_for_caller, now)
     # Sorted, because the order of the set is that of the addresses: it differs from run to run, and no failure of a
     # simulation could be repeated.
-    for e in sorted(entries_of_this_process(core), key=lambda x: (<Entry>x).expires_at):
+    for e in sorted(entries_of_this_process(core), key=order_to_doom):
         ep = e.pool
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
@@ -79,6 +86,9 @@ cdef int doom_acquired(PoolCore core) except -1:
             gcp_store_char(&e.closed_while_out, True)
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
             count += 1
+        elif e.state == CHECKING:       # a check that hangs: it finds the connection closed when it ends
+            end_checking(ep, e, now)
+            doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
     return count
@@ -207,7 +217,8 @@ cdef bint sort_idle(PoolCore core, EndpointPool ep, double now) noexcept:
 
 
 cdef void insert_by_release(Linked *idle, Entry e) noexcept:
-    # The lock of the endpoint pool is held. The list is in the order of the releases.
+    # The lock of the endpoint pool is held. The list is in the order of the releases. The entry may have been unused
+    # for longest: the search begins with those.
     cdef void *following = idle.head
     while following != NULL and (<Entry>following).stamp < e.stamp:
         following = (<Entry>following).next

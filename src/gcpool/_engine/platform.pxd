@@ -117,10 +117,12 @@ cdef extern from *:
         return value;
     }
 
-    /* Asks the memory for a cache line before it is used. */
+    /* Asks the memory for a cache line before it is used; tells the compiler which way a branch does not go. */
     #if defined(__GNUC__) || defined(__clang__)
+      #define gcp_unlikely(c) __builtin_expect(!!(c), 0)
       #define gcp_prefetch(p) __builtin_prefetch((const char *)(p))
     #else
+      #define gcp_unlikely(c) (c)
       #define gcp_prefetch(p) ((void)(p))
     #endif
 
@@ -191,6 +193,7 @@ cdef extern from *:
     void gcp_store_double(double *, double) noexcept nogil
     void gcp_assert(bint) noexcept nogil
     void gcp_prefetch(void *) noexcept nogil
+    bint gcp_unlikely(bint) noexcept nogil
     double gcp_monotonic() noexcept nogil
     double gcp_monotonic_coarse() noexcept nogil
     enum: GCP_SHARDS

@@ -64,12 +64,18 @@ cdef class PoolCore:
     cdef int pins_epoch                     # fork_epoch in which the pins were last entered
     cdef readonly bint lacks_workers        # [relaxed] no worker could be had when one was last called
     cdef object call_workers                # set once; called with no lock held; False: no worker can be had
-    cdef object random                      # never changes: a number from 0 to 1, for the jitter of the delays
     cdef void *prev                         # [cores_lock] list of all cores
     cdef void *next                         # [cores_lock]
     cdef Counters counters                  # [core]
     cdef Counters popped                    # [core] what pop_stats() has shown
     cdef double use_time                    # [core] seconds of use, of forgotten endpoint pools
+    cdef Checks checks
+    cdef readonly double lifetime_jitter    # never changes
+    cdef readonly double keepalive_interval     # never changes; 0: idle connections are not checked in the background
+    cdef dict check_timers                  # with keepalive: owns the timers of this process, by entry
+    cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
+    cdef readonly unsigned int max_uses     # never changes; 0: no limit
+    cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)
@@ -91,6 +97,11 @@ cdef class PoolCore:
     cpdef bint needs_check(self, Waiter w, double now, double interval)
     cpdef begin_check(self, Waiter w)
     cpdef end_check(self, Waiter w)
+    cpdef bint leave_check_to_pool(self, Waiter w, double now) except -1
+    cpdef int begin_due_checks(self, double now) except -1
+    cpdef Entry take_check(self)
+    cpdef bint begin_check_of_idle(self, Entry e) except -1
+    cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1
     cpdef mark_unchecked(self, Entry e, unsigned int lease_no=*)
     cpdef bint is_checked_out(self, Entry e, unsigned int lease_no=*)
     cpdef bint retire(self, Entry e, double now, unsigned int lease_no=*, bint discarded=*) except -1

@@ -21,6 +21,11 @@ cdef class PoolCore:
     :param wake_collector: called, with no lock held, when a connection is due earlier than the collector was last told;
         returns False if it could not be told
     :param normalize: called, with no lock held, for an endpoint that was not seen before; returns the endpoint to use
+    :param lifetime_jitter: the part of max_lifetime by which a connection's lifetime is shorter at most
+    :param max_uses: how often a connection is acquired before its release closes it; 0 for no limit
+    :param keepalive_interval: seconds after which an idle connection that was not used is due for a check; 0 for never
+    :param wake_checker: called, with no lock held, when a check is due earlier than :py:meth:`next_check` has said;
+        returns False if nobody was told
     :param min_size: number of connections that are kept for each live endpoint
     :param creates_in_background: whether the pool connects for waiters, instead of the acquires themselves
     :param max_connecting: maximum number of connects to an endpoint at a time; 0 for no limit
@@ -28,7 +33,7 @@ cdef class PoolCore:
         which that is told
     :param fails_fast: whether an acquire fails at once in an outage if none of the endpoint's connections is in use
     :param keeps_growth: whether any of these is in use, or refusals are waited for
-    :param random: returns a number from 0 to 1, for the jitter of pauses; None for no jitter
+    :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
     :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
     :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
     :param serves_oldest: whether the extra connection that was unused for longest is served first
@@ -40,6 +45,7 @@ cdef class PoolCore:
     def __cinit__(self):
         self.deadlines.due_at = self.deadlines.wake_at = INFINITY
         self.deadlines.by_use.kind = self.unserved.kind = SECOND_KIND
+        self.checks.wake_at = INFINITY
         gcp_lock(&cores_lock)
         linked_append(&cores, self)
         gcp_unlock(&cores_lock)
@@ -62,6 +68,10 @@ cdef class PoolCore:
         double reconnect_timeout=0.0,
         bint fails_fast=False,
         bint keeps_growth=False,
+        double lifetime_jitter=0.0,
+        unsigned int max_uses=0,
+        double keepalive_interval=0.0,
+        object wake_checker=None,
         object random=None,
         bint keeps_idle=True,
         int max_waiting=0,
@@ -84,6 +94,10 @@ cdef class PoolCore:
         self.out_mask = 0 if counts_idle_only else -1
         self.limits_ = limits
         self.restrictions = 0 if opened else NOT_OPEN
+        self.lifetime_jitter = lifetime_jitter
+        self.max_uses = max_uses
+        self.keepalive_interval = keepalive_interval
+        self.wake_checker = wake_checker
         set_min_size(self, min_size)
         self.creates_in_background = creates_in_background
         self.max_connecting = max_connecting
@@ -105,6 +119,7 @@ cdef class PoolCore:
         PyMem_Free(self.deadlines.by_use.items)
         PyMem_Free(self.wanting_slots.items)
         PyMem_Free(self.unserved.items)
+        PyMem_Free(self.checks.timers.items)
         PyMem_Free(self.retries.items)
         PyMem_Free(self.overtaking.kept_places.slots)
         PyMem_Free(self.overtaking.kept_places_before.slots)
@@ -314,6 +329,57 @@ cdef class PoolCore:
         slot in between. If :py:meth:`doom_acquired` closed it during the check, it does not count as dead.
         """
         reject_dead(self, w)
+
+    # -- checks by the pool, in the background ------------------------------------------------------------------------
+
+    cpdef bint leave_check_to_pool(self, Waiter w, double now) except -1:
+        """Have the pool check the connection that a waiter was served. The waiter may ask again.
+
+        :return: False if nothing was done: the waiter no longer holds the connection, or the pool is closed
+        """
+        return leave_check_to_pool(self, w, now)
+
+    @property
+    def checks_to_begin(self):
+        """How many checks a worker is to begin now."""
+        return max(checks_to_begin(self), 0)
+
+    cpdef int begin_due_checks(self, double now) except -1:
+        """Take out the idle connections that are due for a check, one of each endpoint. A worker checks them.
+
+        :return: how many
+        """
+        return begin_due_checks(self, now)
+
+    def next_check(self):
+        """When :py:meth:`begin_due_checks` is to be called, or None if nothing will be due."""
+        cdef double due = next_check(self)
+        return None if due == INFINITY else due
+
+    cpdef Entry take_check(self):
+        """The next entry whose connection a worker is to check, or None. The worker then calls
+        :py:meth:`end_check_by_pool`."""
+        return take_check(self)
+
+    cpdef bint begin_check_of_idle(self, Entry e) except -1:
+        """The pool begins to check a connection, if it is idle. The caller then calls :py:meth:`end_check_by_pool`."""
+        return begin_check_of_idle(self, e)
+
+    cpdef bint end_check_by_pool(self, Entry e, object alive, double now) except -1:
+        """A check by the pool has ended. A connection that is alive goes to a waiter, or becomes idle where it was.
+
+        :param alive: what the check has found; None if it was cut off, so that it says nothing
+        :return: whether the connection is dead; it is doomed then, for a worker
+        """
+        return end_check_by_pool(self, e, alive is not None, alive is True, now, &self.doomed_for_worker)
+
+    def give_up_checks(self, double now):
+        """No worker can check: the connections that wait for that are checked before they are served."""
+        give_up_checks(self, now)
+
+    def idle_entries(self, object endpoint=None):
+        """The idle entries of an endpoint, or of all (None): a list for each endpoint, in the order of release."""
+        return idle_entries(self, endpoint, endpoint is None)
 
     # -- releasing ----------------------------------------------------------------------------------------------------
 
@@ -708,8 +774,8 @@ cdef class PoolCore:
 
     @property
     def left_to_workers(self):
-        """How many connections a worker is to close now."""
-        return gcp_load_int(&self.doomed_for_worker.count)
+        """How many connections a worker is to close or check now."""
+        return jobs_for_workers(self)
 
     @property
     def acquired(self):

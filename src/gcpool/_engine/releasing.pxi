@@ -197,7 +197,8 @@ cdef bint hand_over_and_unlock(Entry e, EndpointPool ep, double now) except -1:
 #
 #   the pool is closed, or more connections exist than a limit
 #   allows, without those that are being closed already             CLOSE_SURPLUS: nobody gets the slot
-#   it is drained                                                 CLOSE_DRAINED
+#   it is drained                                                   CLOSE_DRAINED
+#   it was used max_uses times                                      CLOSE_FOR_OTHERS
 #   its lifetime is over; if a collector will close it, only
 #   if somebody waits, at any endpoint                              CLOSE_FOR_OTHERS
 #   the pool is suspended                                           KEEP
@@ -228,7 +229,7 @@ cdef int decide_release(PoolCore core, EndpointPool ep, Entry e, bint is_new, do
     if is_drained(core, ep, e):
         return CLOSE_DRAINED
     if lifetime_is_over(e, now):
-        if not core.collects or somebody_waits or core.wanting_slots.used:
+        if not core.collects or is_used_up(e) or somebody_waits or core.wanting_slots.used:
             return CLOSE_FOR_OTHERS
     elif is_suspended(core):
         pass
@@ -250,7 +251,8 @@ cdef struct Settled:
 
 
 cdef Settled settle(
-    PoolCore core, EndpointPool ep, Entry e, bint is_new, double now, double used_at, Chain *doomed, Chain *served
+    PoolCore core, EndpointPool ep, Entry e, bint is_new, double now, double used_at, bint was_checked, Chain *doomed,
+    Chain *served
 ) noexcept:
     # Both locks are held, and the entry is checked out. Decides what becomes of its connection, and does it. The caller
     # gives the reference to the first waiter back, with no lock held, unless the connection was handed over.
@@ -266,17 +268,21 @@ cdef Settled settle(
         doom(core, ep, e, doomed, BECAUSE_DRAINED)
         count_as_relief(core, <void *>e)
     elif settled.outcome == CLOSE_FOR_OTHERS:
-        doom(core, ep, e, doomed, BECAUSE_LIFETIME if lifetime_is_over(e, now) else BECAUSE_EVICTED)
+        doom(core, ep, e, doomed, lifetime_reason(e) if lifetime_is_over(e, now) else BECAUSE_EVICTED)
         count_as_relief(core, <void *>e)
     elif settled.outcome == CLOSE_IDLE:
         doom(core, ep, e, doomed, BECAUSE_IDLE)
     elif settled.outcome == HAND_OVER:
         hand_over(ep, e, <Waiter>settled.first, now)
+        (<Waiter>settled.first).is_checked = was_checked and not e.check_pending
         chain_append(served, <Waiter>settled.first)
         update_wants_slot(core, ep)
         note_served(core, ep)
     else:
-        push_idle(core, ep, e, used_at, becomes_core(core, ep))
+        if was_checked:
+            return_idle(core, ep, e)
+        else:
+            push_idle(core, ep, e, used_at, becomes_core(core, ep))
         settled.wake = schedule_locked(&core.deadlines, e, deadline_of(core, e, now))
     return settled
 
@@ -284,17 +290,23 @@ cdef Settled settle(
 cdef int release_with_core_lock(PoolCore core, Entry e, double now, Chain *doomed, unsigned int lease_no) except -1:
     # The releases that release_fast() leaves: they may close the connection, or move it in the expiry queue.
     cdef EndpointPool ep = e.pool
-    cdef Chain served = Chain(NULL, NULL, 0)
-    cdef Settled settled
-    cdef bint relief_ended
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
-    if not is_checked_out_by(e, lease_no):
-        gcp_unlock(&ep.lock)
-        gcp_unlock(&core.lock)
-        return must_be_out(core, e, lease_no)
-    relief_ended = advance_relief(core, now)
-    settled = settle(core, ep, e, False, now, now, doomed, &served)
+    if is_checked_out_by(e, lease_no):
+        return give_back_and_unlock(core, ep, e, now, False, doomed)
+    gcp_unlock(&ep.lock)
+    gcp_unlock(&core.lock)
+    return must_be_out(core, e, lease_no)
+
+
+cdef int give_back_and_unlock(
+    PoolCore core, EndpointPool ep, Entry e, double now, bint was_checked, Chain *doomed
+) except -1:
+    # Both locks are held, and the entry is checked out. The end of a release, and of a check by the pool.
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef Settled settled
+    cdef bint relief_ended = advance_relief(core, now)
+    settled = settle(core, ep, e, False, now, now, was_checked, doomed, &served)
     gcp_unlock(&ep.lock)
     if core.wanting_slots.used and (relief_ended or settled.outcome == KEEP):
         dispatch(core, doomed, &served)

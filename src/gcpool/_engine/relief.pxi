@@ -77,7 +77,7 @@ cdef inline void note_waiter_after(PoolCore core, void *last) noexcept:
     # expire_relief() in time, so no closing thread has to stay idle for it (SyncPool.dispose_entry).
     cdef void *p = doomed_after(core, last)
     while p != NULL:
-        (<Entry>p).waiter_will_expire_relief = True
+        (<Entry>p).flag.waiter_will_expire_relief = True
         p = (<Entry>p).next
 
 

@@ -1,7 +1,10 @@
 cdef void serve_ticket(PoolCore core, EndpointPool ep, Waiter w) noexcept:
     # Both locks are held, and both limits allow one more connection. The waiter's spare entry becomes its ticket.
     cdef Entry e = w.spare
+    limit_uses(e, core.max_uses)
     serve(w, e)
+    w.was_idle = False
+    w.lease_no = following_lease(w.lease_no)    # created() is to begin its first lease
     w.spare = None
     e.pool = ep
     e.fork_epoch = core.fork_epoch

@@ -42,6 +42,7 @@ cdef enum:                  # Waiter.counted: as what an acquire is counted that
     NOT_COUNTED             # it goes on, or it was served
     COUNTED_UNSERVED
     COUNTED_SERVED          # it goes on: close() closed what it was served
+    COUNTED_CONNECTING      # it goes on, and will ask again: it has left a check to the pool
 
 
 cdef struct Gauges:         # of an endpoint, or summed

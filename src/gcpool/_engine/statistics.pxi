@@ -44,8 +44,16 @@ cdef inline void count_create(PoolCore core, Entry ticket, double now) noexcept:
         core.counters.create_ns += nanoseconds(now - ticket.used_at)
 
 
+cdef inline void uncount_connecting(PoolCore core, Waiter w) noexcept:
+    # core.lock is held. The waiter asks again, or its acquire ends.
+    if w.counted == COUNTED_CONNECTING:
+        core.connecting -= 1
+        w.counted = NOT_COUNTED
+
+
 cdef inline void count_unserved(PoolCore core, void *w) noexcept:
     # core.lock is held. The acquire of the waiter ends without a connection. Counts each acquire once.
+    uncount_connecting(core, <Waiter>w)
     if (<Waiter>w).counted == NOT_COUNTED:
         (<Waiter>w).counted = COUNTED_UNSERVED
         core.counters.asked += 1
@@ -54,6 +62,7 @@ cdef inline void count_unserved(PoolCore core, void *w) noexcept:
 cdef inline void count_again(PoolCore core, Waiter w) noexcept:
     # core.lock is held. The waiter asks, and may have given up before. One whose connection was closed in its hands is
     # counted once, if it is refused because of that.
+    uncount_connecting(core, w)
     if w.counted == COUNTED_UNSERVED:
         core.counters.asked -= 1
     if w.counted != COUNTED_SERVED or not is_closed(core):
@@ -68,6 +77,7 @@ cdef inline void add_gauges(EndpointPool ep, Gauges *g) noexcept:
     g.idle += idle_count(ep)
     g.in_use += out_count(ep)
     g.creating += ep.counts[CREATING]
+    g.checking += ep.checking
     g.closing += ep.counts[CLOSING]
     g.waiting += ep.waiting
     g.endpoints += 1

@@ -26,11 +26,11 @@ cdef inline void allow_locked(PoolCore core, int bits) noexcept:
 
 cdef inline bint begins_now(Waiter w) noexcept:
     # Whether an acquire asks for the first time. If not, it was served a dead connection and asks for another one.
-    return w.dead_entry is None and not w.has_waited
+    return w.dead_entry is None and not w.has_waited and not w.check_timed_out
 
 
-cdef bint suspend(PoolCore core, bint fail) noexcept:
-    # False if the pool is closed.
+cdef bint suspend(PoolCore core, bint fail) except -1:
+    # False if the pool is closed. What is idle meanwhile may be doomed, for a worker.
     cdef bint closed
     gcp_lock(&core.lock)
     closed = is_closed(core)
@@ -38,6 +38,8 @@ cdef bint suspend(PoolCore core, bint fail) noexcept:
         allow_locked(core, FAILING)
         restrict_locked(core, SUSPENDED | FAILING if fail else SUSPENDED)
     gcp_unlock(&core.lock)
+    if not closed:
+        give_up_checks(core, read_clock(core))
     return not closed
 
 
@@ -72,8 +74,12 @@ cdef bint resume(PoolCore core, double now) except -1:
     allow_locked(core, RESUMING)
     advance_relief(core, now)
     dispatch(core, &core.doomed_for_worker, &served)
+    wake_checker_again(core)
     gcp_unlock(&core.lock)
-    notify_all(core, &served)
+    try:
+        notify_all(core, &served)
+    finally:
+        call_checker_if_late(core)
     return True
 
 

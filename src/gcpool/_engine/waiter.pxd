@@ -19,6 +19,9 @@ cdef class Waiter:
     cdef double waits_from                  # [owner] infinite: it does not wait, or its wait is counted
     cdef char counted                       # [core] NOT_COUNTED, ..
     cdef bint has_waited                    # [core]
+    cdef char was_idle                      # [ep] while queued, else [owner]: what it was served was idle before
+    cdef char is_checked                    # [ep] while queued, else [owner]: what it was served was just checked
+    cdef public bint check_timed_out        # [owner] a check took check_timeout: from now on the pool checks for it
     cdef void *create                       # [ep] while queued: the ticket of the pool's own that is created for it
     cdef bint is_new                        # [owner] it was served a connection that was just created
     cdef readonly object error              # [ep] while queued, else [owner]: why no connection could be created for it

@@ -46,7 +46,7 @@ cdef class Waiter:
             gcp_unlock(&self.core.lock)
         elif ep is None or made_before_fork(self.core, ep.fork_epoch) or gcp_is_finalizing():
             pass
-        elif self.entry is not None or self.dead_entry is not None:
+        elif self.entry is not None or self.dead_entry is not None or self.counted == COUNTED_CONNECTING:
             self.waits_from = INFINITY      # nobody has waited until now
             cancel(self.core, self, read_clock(self.core))
 

@@ -316,6 +316,15 @@ cdef class AsyncPool(PoolFacade):
         disposal.entry = self._core.take_doomed()
         return None if disposal.entry is None else disposal
 
+    def _take_check(self):
+        # The check of the next connection that is to be checked in the background; None if there is none now.
+        cdef Entry e = self._core.take_check()
+        return None if e is None else new_pool_check(self, e)
+
+    def _begin_check_of_idle(self, Entry e not None):
+        # The check of a connection; None if it is not idle.
+        return new_pool_check(self, e) if self._core.begin_check_of_idle(e) else None
+
     def _abandon(self, Waiter w not None):
         # The acquire has failed: gives back what its waiter holds.
         try:
@@ -323,6 +332,8 @@ cdef class AsyncPool(PoolFacade):
         finally:            # a signal handler may raise in cancel(), where that wakes the next waiter
             if has_doomed(self._core):
                 self.spawn_disposals()
+            if checks_to_begin(self._core) > 0:
+                self._spawn_checks()
 
     cdef int release_without_hook(self, Entry e, unsigned int lease_no) except -1:
         # Releases a connection without awaiting a hook, because its release was dropped or cut off.
@@ -376,7 +387,7 @@ cdef class AsyncPool(PoolFacade):
         cdef bint retired
         if e is None:
             return False
-        if broken:
+        if broken and gcp_load_char(&e.broken) != CUT_OFF:
             self._core.distrust_endpoint(e, lease.lease_no)
         retired = self._core.retire_to_doomed(e, self._core.now(), lease.lease_no, not broken)
         lease.entry = None

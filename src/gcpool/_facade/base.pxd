@@ -10,7 +10,7 @@ cdef class PoolFacade:                     # set once
     cdef readonly bint _hooks_acquire
     cdef readonly bint _hooks_release
     cdef readonly bint _hooks_dead
-    cdef readonly bint _hooks_broken
+    cdef readonly bint _hooks_broken        # a block that raises may break the connection: _judge() tells
     cdef readonly double _check_interval
     cdef double trusted_for                 # _check_interval, or 0 if the manager has no check
     cdef bint checks_always                 # each connection is checked before it is served
@@ -31,7 +31,11 @@ cdef class PoolFacade:                     # set once
     cdef public object _waiting             # on threads: the waiter in each thread that waits, by the thread's identity
     cdef public object _close_timeout
     cdef public object __orig_class__
+    cdef readonly bint _judges              # the manager has is_broken()
+    cdef readonly bint _broken_on_cancel
+    cdef readonly double _check_limit       # seconds that a check by the pool may take
 
+    cdef inline bint is_alive(self, object answer) except -1
     cdef bint look_for_overrides(self) except -1
     cdef int doom_due(self, double now) except -1
     cdef int release_unreset(self, Entry e, unsigned int lease_no, bint hook_ended) except -1

@@ -40,6 +40,10 @@ cdef inline bint is_overridden(PoolFacade pool) except -1:
     return pool.look_for_overrides()
 
 
+# Seconds that a check by the pool may take if there is no check_timeout.
+cdef double POOL_CHECK_TIME = 5.0
+
+
 cdef int warn_of_dropped_pool(PoolFacade pool) except -1:
     import warnings
     warnings.warn(
@@ -69,7 +73,8 @@ cdef class PoolFacade:
         bint hooks_acquire,
         bint hooks_release,
         bint hooks_dead,
-        bint hooks_broken,
+        bint judges,
+        bint broken_on_cancel,
         double check_interval,
         object check_timeout,
         object create_timeout=30.0,
@@ -93,12 +98,15 @@ cdef class PoolFacade:
         self._hooks_acquire = hooks_acquire
         self._hooks_release = hooks_release
         self._hooks_dead = hooks_dead
-        self._hooks_broken = hooks_broken
+        self._hooks_broken = judges or broken_on_cancel
+        self._judges = judges
+        self._broken_on_cancel = broken_on_cancel
         self._check_interval = check_interval
         self.trusted_for = check_interval if checks else 0.0
         self.checks_always = checks and check_interval <= 0
         self.asks_before_use = hooks_acquire or self.checks_always
         self._check_timeout = check_timeout
+        self._check_limit = POOL_CHECK_TIME if check_timeout is None else check_timeout
         self._create_timeout = create_timeout
         self._reconnect_failed = reconnect_failed
         self._refusal = refusal
@@ -191,9 +199,20 @@ cdef class PoolFacade:
     def _note_closed(self, Entry e not None, double begun, error):
         tell_closed(self, e, begun, error)
 
+    cdef inline bint is_alive(self, object answer) except -1:
+        # What check_aliveness() has answered.
+        if answer is True or answer is False:
+            return answer is True
+        return check_answer(self._manager, answer)
+
+    def _is_alive(self, answer):
+        return self.is_alive(answer)
+
     def _must_check(self, Waiter w not None):
         # Whether the connection that a waiter was served has to be checked. Not if close() has closed it meanwhile: the
         # manager's methods must not see a closed connection. Nor if the connection was just created.
         if not self._checks or w.is_new or not self._core.still_holds(w):
             return False
+        if w.is_checked:        # by the pool, a moment ago
+            return self._core.needs_check(w, self._core.now(), INFINITY)
         return self.checks_always or self._core.needs_check(w, self._core.now(), self.trusted_for)

@@ -138,7 +138,7 @@ cdef class CreateCall(ManagerCall):
         return iterator_of(self.call)
 
     cdef object returned(self, object value):
-        return connected(self.pool, self.ticket, value, self.begun)
+        return connected(self.pool, self.ticket, expect_connection(self.pool, value), self.begun)
 
 
 @cython.final
@@ -169,7 +169,7 @@ cdef class Growing(ManagerCall):
         return iterator_of(call)
 
     cdef object returned(self, object value):
-        return grown_and_told(self.pool, self.ticket, value, self.begun)
+        return grown_and_told(self.pool, self.ticket, expect_connection(self.pool, value), self.begun)
 
     def put_back(self):
         """Give the ticket back, unless the connect has ended."""

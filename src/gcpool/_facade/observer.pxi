@@ -141,6 +141,13 @@ cdef str endpoint_text(PoolCore core, object endpoint):
 
 # -- connects and closes, in both runtimes ----------------------------------------------------------------------------
 
+cdef inline object expect_connection(PoolFacade pool, object conn):
+    # What create() has returned. TypeError if that is no connection.
+    if conn is None:
+        refuse_connection(pool._manager)
+    return conn
+
+
 cdef int tell_connected(PoolFacade pool, Entry ticket, double begun) except -1:
     cdef object endpoint = ticket.pool.endpoint
     pool._observer.forget_connect_error(endpoint)

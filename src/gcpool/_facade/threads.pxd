@@ -8,6 +8,9 @@ cdef class SyncPool(PoolFacade):
     cdef int dispose_due(self, double now) except -1
     cdef bint connect_at_once(self, Waiter w, object timeout) except -1
     cdef bint check_within(self, Waiter w, object timeout) except -1
+    cdef bint check_by_pool(self, Entry e) except -1
+    cdef bint answers_by_pool(self, Entry e) except -1
+    cdef int tell_dead(self, Entry e) except -1
     cdef int create_for_pool(self, Entry ticket) except -1
     cdef bint create_within(self, Waiter w, object timeout) except -1
     cdef int begin_disposals(self, double deadline) except -1

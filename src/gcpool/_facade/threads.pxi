@@ -205,14 +205,15 @@ cdef class SyncPool(PoolFacade):
         return True
 
     cdef int begin_disposals(self, double deadline) except -1:
-        # Calls a worker to close what is doomed for workers. If no thread can be started, the caller closes it, and is
-        # late by no more than close() would be: see LEAST_DISPOSE_TIME.
+        # Calls a worker to close what is doomed for workers, and to check what the pool is to check. If no thread can
+        # be started, the caller closes it, and is late by no more than close() would be: see LEAST_DISPOSE_TIME; and
+        # whoever is served a connection checks it.
         cdef bint called
         failure = None
         # A caller that has doomed a connection then looks which workers are free; a worker that has left the free ones
         # then looks for doomed connections. The fences keep both in this order, so that one of the two sees the other.
         gcp_fence()
-        if gcp_load_int(&self._core.doomed_for_worker.count) == 0:
+        if jobs_for_workers(self._core) == 0:
             return 0
         try:
             called = self._closers.call()
@@ -224,7 +225,10 @@ cdef class SyncPool(PoolFacade):
             except BaseException:       # again: the caller closes it
                 called = False
         if not called:
-            self.dispose_all(&self._core.doomed_for_worker, deadline)
+            try:
+                self._core.give_up_checks(read_clock(self._core))
+            finally:
+                self.dispose_all(&self._core.doomed_for_worker, deadline)
         if failure is not None:
             raise failure
         return 0
@@ -263,7 +267,8 @@ cdef class SyncPool(PoolFacade):
 
     cdef int discard_entry(self, Entry e, unsigned int lease_no) except -1:
         cdef PoolCore core = self._core
-        core.distrust_endpoint(e, lease_no)
+        if gcp_load_char(&e.broken) != CUT_OFF:
+            core.distrust_endpoint(e, lease_no)
         if not core.retire(e, read_clock(core), lease_no):
             return 0
         try:
@@ -339,7 +344,7 @@ cdef class SyncPool(PoolFacade):
         cdef double begun = self._core.now()
         timeout = self._dispose_timeout
         error = None
-        failure = self.try_keep_one_idle() if e.is_relief and not e.waiter_will_expire_relief else None
+        failure = self.try_keep_one_idle() if e.is_relief and not e.flag.waiter_will_expire_relief else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
@@ -352,6 +357,8 @@ cdef class SyncPool(PoolFacade):
         tell_closed(self, e, begun, error, timeout)
         if error is not None and not isinstance(error, Exception):
             raise error
+        if gcp_load_char(&e.broken) == TO_BE_TOLD:
+            self.tell_dead(e)
         if failure is not None:
             raise failure
         return 0
@@ -366,21 +373,25 @@ cdef class SyncPool(PoolFacade):
         return None
 
     def _work_next(self):
-        # For a worker: closes one connection that is doomed for workers, or creates one. False if there is none.
+        # For a worker: closes one connection that is doomed for workers, or else creates or checks one. False if there
+        # is none.
         cdef PoolCore core = self._core
         cdef Entry e
         gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if gcp_load_int(&core.doomed_for_worker.count) + gcp_load_int(&core.reserved) > 1:
-            self._closers.call()        # this dispose, or this connect, may hang: another worker does the rest
+        if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:
+            self._closers.call()        # this dispose, connect or check may hang: another worker does the rest
         e = core.take_doomed_for_worker()
         if e is not None:
             self.dispose_entry(e, INFINITY, True)
             return True
-        if gcp_load_int(&core.reserved) == 0:
-            return False
-        e = core.take_create(read_clock(core))
+        if gcp_load_int(&core.reserved):
+            e = core.take_create(read_clock(core))
+            if e is not None:
+                self.create_for_pool(e)
+                return True
+        e = core.take_check()
         if e is not None:
-            self.create_for_pool(e)
+            self.check_by_pool(e)
         return e is not None
 
     cdef int create_for_pool(self, Entry ticket) except -1:
@@ -388,7 +399,7 @@ cdef class SyncPool(PoolFacade):
         cdef double begun = self._core.now()
         begin_create(ticket, begun)
         try:
-            conn = self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout)
+            conn = expect_connection(self, self._manager.create(ticket.pool.endpoint, timeout=self._create_timeout))
             grown_and_told(self, ticket, conn, begun)
         except BaseException as exc:
             if gcp_load_char(&ticket.state) != CREATING:
@@ -402,6 +413,59 @@ cdef class SyncPool(PoolFacade):
             self._tell_end_of_outage(ticket)
         return 0
 
+    cdef bint check_by_pool(self, Entry e) except -1:
+        # Checks a connection that is CHECKING, and closes it if it is dead. Returns whether it was.
+        cdef PoolCore core = self._core
+        cdef bint answered = False
+        cdef bint alive = False
+        cdef bint dead = False
+        try:
+            alive = self.answers_by_pool(e)
+            answered = True
+        except Exception as exc:
+            self._tell(
+                None, e.pool.endpoint, 'a check of a connection to %s failed: %s: %s', type(exc).__name__, exc,
+                level='error', error=exc, traceback=True,
+            )
+        finally:
+            dead = end_check_by_pool(core, e, answered, alive, read_clock(core), NULL)
+            if dead:
+                gcp_store_char(&e.broken, TO_BE_TOLD if self._hooks_dead else SOUND)
+            try:
+                self.begin_disposals(INFINITY)      # before this dispose, which may hang
+            finally:
+                if dead:
+                    self.dispose_entry(e, INFINITY, True)
+        return dead
+
+    cdef bint answers_by_pool(self, Entry e) except -1:
+        endpoint = e.pool.endpoint
+        try:
+            return self.is_alive(self._manager.check_aliveness(endpoint, e.conn_, self._check_limit))
+        except TimeoutError as exc:
+            self._tell(
+                None, endpoint, 'a check of a connection to %s took longer than %s s: %s', self._check_limit, exc
+            )
+            return False
+
+    cdef int tell_dead(self, Entry e) except -1:
+        # A connection that a check has found dead is closed, and nobody waits for that.
+        try:
+            self._manager.on_connection_dead(e.pool.endpoint, e.conn_)
+        except Exception as exc:
+            self._tell(
+                None, e.pool.endpoint, 'on_connection_dead() of a connection to %s failed: %s: %s', type(exc).__name__,
+                exc, level='error', error=exc, traceback=True,
+            )
+        return 0
+
+    def _check_idle(self, Entry e not None):
+        # Checks a connection in the caller's thread, if it is idle. Returns whether it was dead.
+        return self._core.begin_check_of_idle(e) and self.check_by_pool(e)
+
+    def _check_loop(self):
+        check_built(self)
+
     cdef bint create_within(self, Waiter w, object timeout) except -1:
         # Compiled, so that no bytecode lies between create()'s return and created(): a signal handler that raised there
         # would lose the connection.
@@ -409,7 +473,7 @@ cdef class SyncPool(PoolFacade):
         cdef double begun = self._core.now()
         begin_create(ticket, begun)
         try:
-            conn = self._manager.create(w.endpoint, timeout=timeout)
+            conn = expect_connection(self, self._manager.create(w.endpoint, timeout=timeout))
         except Exception as exc:
             tell_connect_failed(self, ticket, exc)
             raise
@@ -431,10 +495,11 @@ cdef class SyncPool(PoolFacade):
             limit = self._check_timeout
         self._core.begin_check(w)
         try:
-            alive = bool(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
+            alive = self.is_alive(self._manager.check_aliveness(w.endpoint, e.conn_, limit))
         except TimeoutError as exc:
             if not check_timeout_applies:
                 raise
+            w.check_timed_out = True
             self._tell(None, w.endpoint, 'a check of a connection to %s took longer than %s s: %s', limit, exc)
             alive = False
         if alive:

@@ -47,7 +47,7 @@ class SyncClosers:
     No doomed connection is overlooked. A call that dooms one puts it into the core first, and then looks which threads
     are free; a thread leaves the free ones first, and then looks what is doomed. One of the two sees the other.
 
-    :param pool: the pool; ``pool._work_next()`` closes one connection, or returns False if there is none to be closed
+    :param pool: the pool; ``pool._work_next()`` closes, creates or checks one connection; False if there is none
     """
 
     _is_finalizing = staticmethod(sys.is_finalizing)

@@ -1,0 +1,185 @@
+"""The tasks of a pool on asyncio that check connections in the background."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+from ._core import PARALLEL_CHECKS, Entry, Lane, PoolCheck
+from ._disposals_asyncio import AsyncDisposals, set_limit, spawn, timeout_scope
+from ._time_limits import seconds
+
+__all__ = ['AsyncChecks']
+
+# What the tasks that check are named by.
+CHECK = 'check'
+
+
+class AsyncChecks(AsyncDisposals):
+    """Checks connections in tasks of the pool, each in an empty context.
+
+    What a connection keeps of the context in which it is used would otherwise be that of whichever request had it
+    checked. A loop that ends cancels these tasks. Then nothing is checked in the background any more.
+    """
+
+    __slots__ = ()
+
+    async def _wait_until_closed(
+        self, entry: Entry, deadline: float | None = None, timeout: float | None = None
+    ) -> None:
+        raise NotImplementedError
+
+    def _begin_disposals(self, deadline: float | None = None) -> None:
+        super()._begin_disposals(deadline)
+        if self._core.checks_to_begin:
+            self._spawn_checks()
+
+    def _spawn_checks(self) -> None:
+        """Begin the checks that wait for a task."""
+        loop = self._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine has outlived its loop. Nobody is served these connections any more.
+            return
+        if self._runs_in_other_thread():
+            # A coroutine of the pool is finalised in this thread. Only the loop's own thread may make tasks.
+            loop.call_soon_threadsafe(self._spawn_checks)
+            return
+        while (check := self._take_check()) is not None:
+            self._spawn_check_task(partial(self._run_check, check))
+
+    def _spawn_check_task(
+        self, begin: Callable[[BaseException | None], Coroutine[Any, Any, None]]
+    ) -> 'asyncio.Task[None]':
+        loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
+        task: asyncio.Task[None] = Context().run(spawn, loop, Lane(begin), self._task_name(CHECK))
+        self._tasks.add(task)
+        task.add_done_callback(self._check_ended)
+        return task
+
+    def _check_ended(self, task: 'asyncio.Task[None]') -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            # The loop ends, or the pool is closed: tasks that were made now would never run.
+            self._core.give_up_checks(self._core.now())
+            self._begin_disposals()
+        else:
+            # So that asyncio does not log it, too: the loop's run has raised it, if there is any.
+            task.exception()
+            self._spawn_checks()
+
+    async def _run_check(self, check: PoolCheck, failure: BaseException | None) -> None:
+        if failure is not None:
+            # The task was cancelled before its first step.
+            self._end_check(check, None)
+            raise failure
+        await self._check_by_pool(check)
+
+    async def _check_by_pool(self, check: PoolCheck) -> bool:
+        """Check a connection, and have it closed if it is dead. Returns whether it was."""
+        entry: Entry = check.entry  # type: ignore[assignment]
+        alive: bool | None = None
+        scope = timeout_scope(None)
+        try:
+            async with scope:
+                set_limit(scope, self._check_limit)
+                alive = self._is_alive(await check)
+            # A check that swallows its cancellation and returns has not answered in time either.
+            alive = alive and not scope.expired()
+        except Exception as exc:
+            if scope.expired():
+                self._tell(
+                    None,
+                    entry.endpoint,
+                    'a check of a connection to %s took longer than %s',
+                    seconds(self._check_limit),
+                )
+                alive = False
+            else:
+                self._tell(
+                    None,
+                    entry.endpoint,
+                    'a check of a connection to %s failed: %s: %s',
+                    type(exc).__name__,
+                    exc,
+                    level='error',
+                    error=exc,
+                    traceback=True,
+                )
+        finally:
+            dead = self._end_check(check, alive)
+        if dead and self._hooks_dead:
+            self._tell_when_closed(entry)
+        return dead
+
+    def _end_check(self, check: PoolCheck, alive: bool | None) -> bool:
+        dead = check.end(alive)
+        if self._core.doomed:
+            self._spawn_disposals()
+        return dead
+
+    def _tell_when_closed(self, entry: Entry) -> None:
+        """Have on_connection_dead called when a dead connection is closed, while nobody waits for that."""
+        loop = self._bound_loop
+        if loop is None or loop.is_closed():
+            # A coroutine has outlived its loop: nobody closes the connection.
+            return
+        hook = Context().run(spawn, loop, Lane(partial(self._tell_dead, entry)), self._task_name('dead'))
+        self._tasks.add(hook)
+        hook.add_done_callback(self._tasks.discard)
+
+    async def _tell_dead(self, entry: Entry, failure: BaseException | None) -> None:
+        if failure is not None:
+            # The task was cancelled before its first step, because the loop ends.
+            raise failure
+        await self._wait_until_closed(entry)
+        try:
+            await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+        except Exception as exc:
+            self._tell(
+                None,
+                entry.endpoint,
+                'on_connection_dead() of a connection to %s failed: %s: %s',
+                type(exc).__name__,
+                exc,
+                level='error',
+                error=exc,
+                traceback=True,
+            )
+
+    async def _check_groups(self, groups: list[list[Entry]]) -> int:
+        """Check idle connections, of each group one at a time. Returns how many were dead, and are closed."""
+        dead: list[Entry] = []
+        left = list(groups)
+        tasks = [
+            self._spawn_check_task(partial(self._check_in_turn, left, dead))
+            for _ in range(min(len(groups), PARALLEL_CHECKS))
+        ]
+        try:
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            # If the caller was cancelled, the tasks end after the checks that they have begun.
+            left.clear()
+            for group in groups:
+                group.clear()
+        return len(dead)
+
+    async def _check_in_turn(self, groups: list[list[Entry]], dead: list[Entry], failure: BaseException | None) -> None:
+        if failure is not None:
+            raise failure
+        while groups:
+            group = groups.pop(0)
+            while group:
+                entry = group.pop(0)
+                check = self._begin_check_of_idle(entry)
+                if check is not None and await self._check_by_pool(check):
+                    dead.append(entry)
+                    await self._wait_until_closed(entry)
+
+    def _end_checks(self) -> None:
+        """Cancel the checks: the pool is closed."""
+        name = self._task_name(CHECK)
+        for task in list(self._tasks):
+            if task.get_name() == name and task is not asyncio.current_task():
+                task.cancel()
