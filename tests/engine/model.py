@@ -896,8 +896,8 @@ class Model:
                 self.notified.append(acq)
                 served.add(endpoint)
             self.note_wanting(endpoint)
-            if endpoint in served:
-                self.note_served(endpoint)
+        for endpoint in served:
+            self.note_served(endpoint)
         self.doom_in_any_order(orders, None, for_worker=True)
         self.pass_time(now)
         self.dispatch(for_worker=True)

@@ -251,7 +251,7 @@ def test_a_method_that_looks_like_a_misspelt_hook_is_refused(name: str, hook: st
         pass
 
     for base in (Manager, Duck):
-        manager = type('Misspelt', (base,), {name: method})()
+        manager: Any = type('Misspelt', (base,), {name: method})()
         with pytest.raises(TypeError, match=rf'^{name}\(\) of connection_manager .* looks like a misspelt {hook}\(\)'):
             ConnectionPool(manager)
 

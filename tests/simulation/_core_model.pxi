@@ -1152,6 +1152,7 @@ cdef class Model:
                     served.append(acq.endpoint)
         for endpoint in served:
             self.note_wanting(endpoint)
+        for endpoint in served:
             self.note_served(endpoint)
         self.pass_time(now)
         self.dispatch(for_worker=True)

@@ -48,6 +48,7 @@ cdef bint resume(PoolCore core, double now) except -1:
     cdef EndpointPool ep
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef int suspension
+    cdef bint serves
     gcp_lock(&core.lock)
     suspension = core.restrictions & (SUSPENDED | FAILING)
     if suspension:
@@ -64,12 +65,22 @@ cdef bint resume(PoolCore core, double now) except -1:
         allow_locked(core, RESUMING)
         gcp_unlock(&core.lock)
         raise
-    for ep in pools:
+    for i, ep in enumerate(pools):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)
-        serve_idle(core, ep, now, &served)
+        serves = serve_idle(core, ep, now, &served)
         gcp_unlock(&ep.lock)
         gcp_unlock(&core.lock)
+        if not serves:
+            pools[i] = None
+    # Only now is it known how many endpoints want a slot, and so what the share of each is.
+    for ep in pools:
+        if ep is not None:
+            gcp_lock(&core.lock)
+            gcp_lock(&ep.lock)
+            note_served(core, ep)
+            gcp_unlock(&ep.lock)
+            gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
     allow_locked(core, RESUMING)
     advance_relief(core, now)
@@ -83,8 +94,9 @@ cdef bint resume(PoolCore core, double now) except -1:
     return True
 
 
-cdef void serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) noexcept:
+cdef bint serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) noexcept:
     # Both locks are held. Lends the idle connections to the waiters beside them, unless the pool was suspended again.
+    # True if there were any.
     cdef void *e
     cdef void *p
     cdef bint served_here = False
@@ -103,5 +115,4 @@ cdef void serve_idle(PoolCore core, EndpointPool ep, double now, Chain *served) 
         doom_expired_first(core, ep, now)
     if not ep.forgotten:
         update_wants_slot(core, ep)
-        if served_here:
-            note_served(core, ep)
+    return served_here
