@@ -425,3 +425,14 @@ def test_an_entry_that_no_pool_has_served_is_refused() -> None:
         pool.core.begin_check_of_idle(Entry())
     with pytest.raises(RuntimeError, match='expected an entry that a pool has served'):
         pool.core.end_check_by_pool(Entry(), True, 0.0)
+
+
+def test_a_detached_connection_has_no_check_to_come() -> None:
+    core = PoolCore(1, 3, 9, 10.0, 100.0, clock=lambda: 0.0, keepalive_interval=2.0, random=lambda: 0.0)
+    waiter = Waiter('a')
+    core.request(waiter, 0.0)
+    core.created(waiter.served, object(), 0.0)
+    assert core.next_check() is not None
+    assert core.detach(waiter.served, 0.0)
+    assert core.next_check() is None
+    core.check_invariants()

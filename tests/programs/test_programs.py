@@ -280,9 +280,10 @@ def test_a_program_ends_quietly_while_its_pool_is_at_work(runtime: str, what: st
 
     run(main)
     """
-    # A pool that is dropped with connections gives a warning, which is an error here that nobody can catch.
+    # A pool that is dropped with connections gives a warning, which is an error here that nobody can catch. None comes
+    # if a thread of the pool has just ended its work, and drops the pool last: then the interpreter has ended.
     warns = what == 'nothing' and where == 'local'
-    warnings = '.*ResourceWarning: <gcpool.*> was dropped and never closed: .*' if warns else ''
+    warnings = '(.*ResourceWarning: <gcpool.*> was dropped and never closed: .*)?' if warns else ''
     assert run(runtime, body, warnings=warnings) == 'end\n'
 
 

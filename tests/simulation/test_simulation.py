@@ -192,7 +192,8 @@ def test_finds_a_waiter_that_is_never_notified(part: str, monkeypatch: pytest.Mo
         return signal
 
     monkeypatch.setattr(pool, '_arm', arm)
-    assert STARVING.search(find(part).rule)
+    # Served a ticket without knowing it, it holds a slot for nothing.
+    assert re.search(f'{STARVING.pattern}|slots are taken', find(part).rule)
 
 
 def test_finds_a_connection_too_many(part: str, monkeypatch: pytest.MonkeyPatch) -> None:

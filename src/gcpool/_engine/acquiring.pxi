@@ -301,6 +301,7 @@ cdef int enter_connection(PoolCore core, Entry ticket, object conn, double now) 
         count_create(core, ticket, now)
         ticket.used_at = now
         ticket.expires_at = min(now + lifetime, NEVER)
+        ticket.stamp = gcp_next_stamp(&core.stamp, &ep.marks)       # until its first release: for doom_acquired()
         if timer is not None:
             push_check_timer(core, timer, now)
     return outcome

@@ -74,13 +74,17 @@ cdef Entry entry_of(PoolCore core, object conn):
 cdef bint detach(PoolCore core, Entry e, double now) except -1:
     cdef EndpointPool ep = pool_of(e)
     cdef Chain served = Chain(NULL, NULL, 0)
+    cdef CheckTimer timer
     cdef bint out
     if made_before_fork(core, e.fork_epoch):
         return False
+    timer = check_timer_of(core, e)
     gcp_lock(&core.lock)
     gcp_lock(&ep.lock)
     out = is_acquired_by(e, ANY_LEASE)
     if out:
+        if timer is not None:
+            drop_check_timer(core, timer)
         gcp_store_char(&e.given_up, True)
         end_use(ep, e, now)
         advance_relief(core, now)
@@ -98,6 +102,8 @@ cdef bint detach(PoolCore core, Entry e, double now) except -1:
         must_not_be_closed(e)
         must_be_out(core, e, ANY_LEASE)
         return False
+    if timer is not None:
+        core.check_timers.pop(e, None)
     core.entries.discard(e)
     notify_all(core, &served)
     return True
