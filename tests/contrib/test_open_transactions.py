@@ -280,22 +280,23 @@ def test_is_told_with_a_full_reset_too(
     assert [record.getMessage().partition(',')[0] for record in told(caplog)] == [f"{TEXT} 'db'"]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason='the parameter autocommit is new in Python 3.12')
-@pytest.mark.parametrize('name', ['sqlite3', 'aiosqlite'])
-def test_is_not_told_where_a_transaction_is_always_open(
-    request: pytest.FixtureRequest, run: Run, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    kind = KINDS[name]
-    manager = kind.manager(request, autocommit=False)
-    endpoint = kind.endpoint(request)
+if sys.version_info >= (3, 12):  # the parameter autocommit is new there
 
-    async def main() -> None:
-        pool = pool_of(manager)
-        await use(pool, endpoint, kind.begin)
-        await result_of(pool.close())
+    @pytest.mark.parametrize('name', ['sqlite3', 'aiosqlite'])
+    def test_is_not_told_where_a_transaction_is_always_open(
+        request: pytest.FixtureRequest, run: Run, caplog: pytest.LogCaptureFixture, name: str
+    ) -> None:
+        kind = KINDS[name]
+        manager = kind.manager(request, autocommit=False)
+        endpoint = kind.endpoint(request)
 
-    run(main)
-    assert not told(caplog)
+        async def main() -> None:
+            pool = pool_of(manager)
+            await use(pool, endpoint, kind.begin)
+            await result_of(pool.close())
+
+        run(main)
+        assert not told(caplog)
 
 
 @POSTGRES
