@@ -3,6 +3,8 @@
 import asyncio
 import contextvars
 import gc
+import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -346,7 +348,8 @@ async def test_a_detach_in_another_thread_wakes_who_waits() -> None:
 
 
 def test_the_methods_that_return_coroutines_are_known_as_such() -> None:
-    assert asyncio.iscoroutinefunction(ConnectionPool.discard)
-    assert not asyncio.iscoroutinefunction(ConnectionPool.release_nowait)
-    assert not asyncio.iscoroutinefunction(ConnectionPool.detach)
-    assert not asyncio.iscoroutinefunction(ConnectionPool.try_acquire)
+    is_one = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+    assert is_one(ConnectionPool.discard)
+    assert not is_one(ConnectionPool.release_nowait)
+    assert not is_one(ConnectionPool.detach)
+    assert not is_one(ConnectionPool.try_acquire)

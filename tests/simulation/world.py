@@ -429,7 +429,9 @@ class World:
             settings['reconnect_failed'] = self.reconnect_failed
 
     def time(self) -> float:
-        return self.runtime.now
+        # What a failed world has left behind may ask when the collector of garbage has cleared this.
+        runtime = getattr(self, 'runtime', None)
+        return 0.0 if runtime is None else runtime.now
 
     def fail(self, rule: str) -> None:
         """Note that a rule was broken. Not by raising: the pool may well catch what is raised here."""

@@ -119,6 +119,7 @@ def test_a_context_counts_as_entered_until_it_is_left() -> None:
 
 
 def test_a_call_is_not_refused_where_green_threads_share_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('gcpool._own_use.GREEN_THREADS', ('gevent',))
     monkeypatch.setitem(__import__('sys').modules, 'gevent', object())
     with Case() as case:
         context = case.pool.connection('a')
