@@ -480,9 +480,7 @@ cdef bint may_begin_reserved(PoolCore core, EndpointPool ep) noexcept:
 
 cdef void cover_waiter(EndpointPool ep, void *ticket) noexcept:
     # ep.lock is held. The ticket is created for the oldest waiter without one.
-    cdef void *p = ep.queue.head
-    while p != NULL and (<Waiter>p).create != NULL:
-        p = (<Waiter>p).next
+    cdef void *p = first_uncovered(ep)
     if p != NULL:
         (<Waiter>p).create = ticket
 

@@ -17,10 +17,12 @@ cdef Entry take_ready(PoolCore core, object endpoint, double now, double interva
 cdef int must_be_open(PoolCore core, object endpoint) except -1:
     hash_of(endpoint)
     if is_closed(core):
-        raise ConnectionPoolClosedError(f'the pool is closed: no connection to {endpoint!r} can be acquired')
+        raise ConnectionPoolClosedError(
+            f'the pool is closed: no connection to {endpoint_text(core, endpoint)} can be acquired'
+        )
     if gcp_load_int(&core.restrictions) & NOT_OPEN:
         raise ConnectionPoolClosedError(
-            f'the pool is not open yet: no connection to {endpoint!r} can be acquired before open()'
+            f'the pool is not open yet: no connection to {endpoint_text(core, endpoint)} can be acquired before open()'
         )
     return 0
 
