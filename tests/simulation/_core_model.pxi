@@ -1153,7 +1153,9 @@ cdef class Model:
         for endpoint in served:
             self.note_wanting(endpoint)
         for endpoint in served:
-            self.note_served(endpoint)
+            if endpoint in self.unserved:
+                acq = self.head(endpoint)
+                self.unserved[endpoint] = self.arrivals + 0.5 if self.has_share(endpoint) else acq.place, acq.arrival
         self.pass_time(now)
         self.dispatch(for_worker=True)
         return 0

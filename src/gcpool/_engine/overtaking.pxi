@@ -133,6 +133,16 @@ cdef void note_served(PoolCore core, EndpointPool ep) noexcept:
         heap_rekey(&core.unserved, <void *>ep, place_of_now(core), (<Waiter>ep.queue.head).number)
 
 
+cdef void note_resumed(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. resume() has served waiters of this endpoint pool, and of others. What note_first_waiter()
+    # has found meanwhile depends on the order of the endpoint pools, because fewer and fewer of them wanted a slot.
+    cdef void *head = ep.queue.head
+    cdef double since
+    if ep.second_index >= 0:
+        since = place_of_now(core) if has_share(core, ep) else <double>(<Waiter>head).place
+        heap_rekey(&core.unserved, <void *>ep, since, (<Waiter>head).number)
+
+
 cdef void leave_place(PoolCore core, EndpointPool ep, Waiter w, double now) noexcept:
     # Both locks are held. The waiter is about to leave the queue unserved. If it is at the head, its place goes to the
     # next waiter, or is kept. A waiter that did not wait (a timeout of 0) leaves no place of its own, because trying

@@ -78,7 +78,7 @@ cdef bint resume(PoolCore core, double now) except -1:
         if ep is not None:
             gcp_lock(&core.lock)
             gcp_lock(&ep.lock)
-            note_served(core, ep)
+            note_resumed(core, ep)
             gcp_unlock(&ep.lock)
             gcp_unlock(&core.lock)
     gcp_lock(&core.lock)
