@@ -123,8 +123,8 @@ class AsyncCreates(AsyncPool):
             if is_being_cancelled():
                 raise
             # The manager has cancelled something of its own.
-            text = self._observer.text(ticket.endpoint)
-            await self._grow_failed(ticket, PoolTimeout(f'create() for {text} was cancelled: {exc}'))
+            pool, text = self._observer.pool_text, self._observer.text(ticket.endpoint)
+            await self._grow_failed(ticket, PoolTimeout(f'{pool}: create() for {text} was cancelled: {exc}'))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             # asyncio ends the loop's run, or the loop was closed.
             raise
@@ -139,8 +139,8 @@ class AsyncCreates(AsyncPool):
 
     def _timeout_of_create(self, ticket: Entry) -> PoolTimeout:
         late = PoolTimeout(
-            f'create() for endpoint {self._observer.text(ticket.endpoint)} did not end within the '
-            f'create_timeout of {seconds(self._create_timeout)}'
+            f'{self._observer.pool_text}: create() for endpoint {self._observer.text(ticket.endpoint)} did not end '
+            f'within the create_timeout of {seconds(self._create_timeout)}'
         )
         late.pool, late.phase, late.limit = self._observer.name, 'creating', 'create_timeout'
         late.endpoint = self._observer.shown(ticket.endpoint)

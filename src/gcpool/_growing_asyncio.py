@@ -58,7 +58,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         core = self._core
         size = check_pin(size, core.min_size, core.max_size)
         if core.closed:
-            raise ConnectionPoolClosedError(f'the pool is closed: {self._observer.text(endpoint)} cannot be warmed up')
+            pool, text = self._observer.pool_text, self._observer.text(endpoint)
+            raise ConnectionPoolClosedError(f'{pool} is closed: {text} cannot be warmed up')
         try:
             core.pin(endpoint, size, core.now())
         finally:
@@ -86,13 +87,17 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             core.unwatch(waiter)
             raise
         if core.closed:
-            raise ConnectionPoolClosedError('the pool is closed: there are no connections to wait for')
+            raise ConnectionPoolClosedError(
+                f'{self._observer.pool_text} is closed: there are no connections to wait for'
+            )
         if not filled:
             missing = core.unfilled_endpoints()
             text = self._observer.text
             progress = ', '.join(f'{has} of {size} for {text(endpoint)}' for endpoint, has, size in missing)
             errors = (core.last_connect_error(endpoint, 0.0) for endpoint, _, _ in missing)
-            late = PoolTimeout(f'the pool was not filled within {seconds(timeout)}: it has {progress} connections')
+            late = PoolTimeout(
+                f'{self._observer.pool_text} was not filled within {seconds(timeout)}: it has {progress} connections'
+            )
             late.pool, late.phase, late.waited = self._observer.name, 'creating', timeout
             raise late from next((error for error in errors if error is not None), None)
 
@@ -108,8 +113,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
                 raise
             return False
         if not created:
-            text = self._observer.text(waiter.endpoint)
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {text} was created')
+            pool, text = self._observer.pool_text, self._observer.text(waiter.endpoint)
+            raise ConnectionPoolClosedError(f'{pool} was closed while a connection to {text} was created')
         # One connect less is under way, or an outage is over: for a waiter that may connect now, one is closed.
         self._begin_disposals(deadline)
         if self._watches_outages:
@@ -189,7 +194,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         error = waiter.error
         if waiter.endpoint_is_down:
             raise EndpointDown(
-                f'no connection to {self._observer.text(waiter.endpoint)}: connecting fails ({error})',
+                f'{self._observer.pool_text}: no connection to {self._observer.text(waiter.endpoint)}: '
+                f'connecting fails ({error})',
                 self._observer.shown(waiter.endpoint),
             ) from error
         if waiter.failed and error is not None:

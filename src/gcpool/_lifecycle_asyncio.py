@@ -186,7 +186,9 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
                 max_waiting=max_waiting,
             )
             if core.closed:
-                raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
+                raise ConnectionPoolClosedError(
+                    f'{self._observer.pool_text} is closed: its limits can no longer be changed'
+                )
             try:
                 # False if another call has changed them in between: these were checked against the old ones.
                 resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
@@ -287,7 +289,12 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
                 if not core.watch_use(waiter):
                     return
                 if not await self._wait(signal, deadline, core.unwatch, waiter):
-                    raise PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
+                    late = PoolTimeout(
+                        f'{self._observer.pool_text}: {core.used} connections were still in use after '
+                        f'{seconds(timeout)}'
+                    )
+                    late.pool, late.waited = self._observer.name, timeout
+                    raise late
             except BaseException:
                 core.unwatch(waiter)
                 raise

@@ -129,13 +129,13 @@ class SyncServing(SyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Connec
         return self._due_in()
 
     def _refusal_of(self, waiter: Waiter, endpoint: EndpointT) -> BaseError:
-        text = self._observer.text(endpoint)
+        pool, text = self._observer.pool_text, self._observer.text(endpoint)
         if waiter.turned_away:
             return TooManyRequests(self._core.max_waiting, self._observer.shown(endpoint), self._observer.name)
         if waiter.refusal == 'closed':
-            return ConnectionPoolClosedError(f'the pool is closed: no connection to {text} can be acquired')
+            return ConnectionPoolClosedError(f'{pool} is closed: no connection to {text} can be acquired')
         if waiter.refusal == 'not open':
             return ConnectionPoolClosedError(
-                f'the pool is not open yet: no connection to {text} can be acquired before open()'
+                f'{pool} is not open yet: no connection to {text} can be acquired before open()'
             )
-        return PoolSuspended(f'the pool is suspended: no connection to {text} can be acquired before resume()')
+        return PoolSuspended(f'{pool} is suspended: no connection to {text} can be acquired before resume()')

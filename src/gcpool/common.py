@@ -134,7 +134,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         """
         observer, core = self._observer, self._core
         stats = core.stats() if limit == 'total_max_size' else core.endpoint_stats(endpoint)
-        error = PoolTimeout(f'timed out after {seconds(timeout)} {what % observer.text(endpoint)}')
+        error = PoolTimeout(
+            f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
+        )
         error.pool = observer.name
         error.endpoint = observer.shown(endpoint)
         error.phase = phase

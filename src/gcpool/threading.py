@@ -313,7 +313,7 @@ class ConnectionPool(
         if not self._checks:
             raise TypeError(f'connection_manager {self._manager!r} has no check_aliveness(): there is nothing to check')
         if core.closed:
-            raise ConnectionPoolClosedError('the pool is closed: no connection can be checked')
+            raise ConnectionPoolClosedError(f'{self._observer.pool_text} is closed: no connection can be checked')
         return self._check_groups(core.idle_entries(endpoint))
 
 

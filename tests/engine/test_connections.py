@@ -267,7 +267,7 @@ def test_a_connection_given_back_after_it_was_closed_is_an_error() -> None:
     pool.now = 100.0
     pool.release(acquire)
     pool.dispose()
-    assert_refused(pool, conn, 'a', 'does not belong to this pool')
+    assert_refused(pool, conn, 'a', 'does not belong to the pool')
     with pytest.raises(ConnectionNotAcquired, match='gone'):
         pool.core.release(entry, pool.now)
     with pytest.raises(ConnectionNotAcquired, match='gone'):

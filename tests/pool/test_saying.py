@@ -4,15 +4,26 @@ import copy
 import logging
 import pickle
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gcpool.asyncio import ConnectionPool
 from gcpool.common import ALL_ENDPOINTS, PoolEvent
-from gcpool.exceptions import ConnectTimeout, DiscardConnection, PoolTimeout
+from gcpool.exceptions import (
+    ConnectionNotAcquired,
+    ConnectionPoolClosedError,
+    ConnectTimeout,
+    DiscardConnection,
+    EndpointDown,
+    PoolNotSuspended,
+    PoolSuspended,
+    PoolTimeout,
+    TooManyRequests,
+)
 from gcpool.managers import ROLLED_BACK
-from tests.asyncio_.runtime import spawn, until
+from tests.asyncio_.runtime import result_of, spawn, until
 from tests.pool.support import Case, CheckingManager, Gate, HookedManager, JudgingManager, Manager
 from tests.support import Connection
 
@@ -110,6 +121,57 @@ def test_a_pool_that_was_not_built_is_represented() -> None:
     assert 'in use' in repr(ConnectionPool.__new__(ConnectionPool))
 
 
+async def test_each_error_of_a_pool_names_it() -> None:
+    texts: list[str] = []
+
+    async def refuse(error: type[Exception], call: Callable[[], Any]) -> None:
+        with pytest.raises(error) as caught:
+            await result_of(call())
+        texts.append(str(caught.value))
+
+    async with Case(CheckingManager(), name='orders', max_size=1, max_waiting=1, fail_fast=True, open=False) as case:
+        pool: Any = case.pool
+        for acquire in (pool.acquire, pool.try_acquire):
+            await refuse(ConnectionPoolClosedError, partial(acquire, 'a'))
+        await pool.open()
+        conn = await pool.acquire('a')
+        await refuse(PoolTimeout, partial(pool.acquire, 'a', timeout=0))
+        await refuse(PoolTimeout, partial(pool.wait_idle, 0))
+        waiting = spawn(pool.acquire, 'a')
+        await case.waiting(1)
+        await refuse(TooManyRequests, partial(pool.acquire, 'a'))
+        await refuse(ConnectionNotAcquired, partial(pool.release, object()))
+        await refuse(ConnectionNotAcquired, partial(pool.release, conn, 'b'))
+        await pool.release(conn)
+        assert await waiting.result() is conn
+        await pool.release(conn)
+        await refuse(ConnectionNotAcquired, partial(pool.release, conn))
+        case.manager.script('create', OSError('no'))
+        await refuse(OSError, partial(pool.acquire, 'b'))
+        texts.pop()  # that is the manager's
+        await refuse(EndpointDown, partial(pool.acquire, 'b'))
+        pool.suspend(fail=True)
+        await refuse(PoolSuspended, partial(pool.acquire, 'a'))
+        pool.resume()
+        await refuse(PoolNotSuspended, pool.resume)
+        case.manager.script('create', OSError('no'))
+        pool.warm_up('c', 1)
+        await refuse(PoolTimeout, partial(pool.wait, 0))
+        await pool.close()
+        for call in (
+            partial(pool.acquire, 'a'),
+            partial(pool.try_acquire, 'a'),
+            partial(pool.resize, max_size=2),
+            partial(pool.warm_up, 'a', 1),
+            pool.wait,
+            pool.check,
+            pool.open,
+            pool.suspend,
+        ):
+            await refuse(ConnectionPoolClosedError, call)
+    assert [text for text in texts if "'orders'" not in text] == []
+
+
 async def test_a_context_says_endpoint_and_state() -> None:
     async with Case(DiscreetManager(), name='orders') as case:
         context = case.pool.connection(Secret('db'))
@@ -135,7 +197,8 @@ async def test_a_timeout_tells_what_was_waited_for() -> None:
         await case.waiting(1)
         error = await fail(case, 'main', 0.01)
         assert str(error) == (
-            "timed out after 0.01 s waiting for a connection to 'main': max_size=2 reached (2 in use, 1 waiting)"
+            "pool 'orders': timed out after 0.01 s waiting for a connection to 'main': "
+            'max_size=2 reached (2 in use, 1 waiting)'
         )
         assert (error.pool, error.endpoint, error.phase, error.limit) == ('orders', 'main', 'connection', 'max_size')
         assert (error.size, error.in_use, error.idle, error.waiting, error.holders) == (2, 2, 0, 1, ())
@@ -148,11 +211,12 @@ async def test_a_timeout_tells_what_was_waited_for() -> None:
 
 
 async def test_a_timeout_at_the_total_limit_tells_of_all_endpoints() -> None:
-    async with Case(max_size=2, total_max_size=3) as case:
+    async with Case(name='orders', max_size=2, total_max_size=3) as case:
         conns = [*await case.acquire('a', 2), *await case.acquire('b', 1)]
         error = await fail(case, 'c')
         assert str(error) == (
-            "timed out after 0 s waiting for a slot for 'c': total_max_size=3 reached (3 in use, 0 waiting)"
+            "pool 'orders': timed out after 0 s waiting for a slot for 'c': "
+            'total_max_size=3 reached (3 in use, 0 waiting)'
         )
         assert (error.phase, error.limit, error.size, error.in_use) == ('slot', 'total_max_size', 3, 3)
         await case.release(*conns)

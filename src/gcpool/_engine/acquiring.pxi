@@ -334,10 +334,10 @@ cdef int must_hold(PoolCore core, Waiter w, object endpoint) except -1:
         return 0
     if is_closed(core):
         raise ConnectionPoolClosedError(
-            f'the pool was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
+            f'{pool_text(core)} was closed while a connection to {endpoint_text(core, endpoint)} was acquired'
         )
     raise ConnectionNotAcquired(
-        f'the manager released the connection {w.entry.conn_!r} during its own acquire: '
+        f'the manager of {pool_text(core)} released the connection {w.entry.conn_!r} during its own acquire: '
         'expected check_aliveness() and on_acquire() not to release it'
     )
 

@@ -171,9 +171,11 @@ cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
         return 0
     if not is_lease_of(e, lease_no):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} was released before, and another user has acquired it since'
+            f'the connection {e.conn_!r} of {pool_text(core)} was released before, and another user has acquired it since'
         )
     if not closed:
-        raise ConnectionNotAcquired(f'the connection {e.conn_!r} is not acquired: its state is {e.state_name}')
+        raise ConnectionNotAcquired(
+            f'the connection {e.conn_!r} of {pool_text(core)} is not acquired: its state is {e.state_name}'
+        )
     forget_closed_while_out(core, e)
     return 0

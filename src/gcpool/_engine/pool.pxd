@@ -76,6 +76,7 @@ cdef class PoolCore:
     cdef readonly object wake_checker       # set once; called with no lock held when a check is due earlier
     cdef readonly unsigned int max_uses     # never changes; 0: no limit
     cdef readonly object random             # never changes; called with no lock held, returns a number in [0, 1)
+    cdef public object name                 # set before the first use: the name of the pool, for messages; or None
 
     cpdef double now(self) except? -1
     cpdef disposed(self, Entry e, double now, bint by_worker=*)

@@ -41,7 +41,7 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
     if not is_inherited(core, conn):
         of_endpoint = '' if endpoint is UNSET_ENDPOINT else endpoint_text(core, endpoint)
         raise ConnectionNotAcquired(
-            f'the connection {conn!r} does not belong to this pool, or is closed: '
+            f'the connection {conn!r} does not belong to {pool_text(core)}, or is closed: '
             f'expected a connection that acquire({of_endpoint}) returned'
         )
     return 0
@@ -50,7 +50,8 @@ cdef int must_be_inherited(PoolCore core, object conn, object endpoint) except -
 cdef int must_be_for(PoolCore core, Entry e, object endpoint) except -1:
     if endpoint is not UNSET_ENDPOINT and not pool_is_for(core, e.pool, endpoint):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} belongs to endpoint {endpoint_text(core, e.pool.endpoint)}, '
+            f'the connection {e.conn_!r} of {pool_text(core)} belongs to endpoint '
+            f'{endpoint_text(core, e.pool.endpoint)}, '
             f'but was released to {endpoint_text(core, endpoint)}'
         )
     return 0

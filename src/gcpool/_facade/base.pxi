@@ -91,6 +91,7 @@ cdef class PoolFacade:
         self._default_endpoint = default_endpoint
         self._observer = observer
         core.describe = observer.text
+        core.name = observer.name
         self._acquire_timeout = acquire_timeout
         self._dispose_timeout = dispose_timeout
         self._dispose_batch_size = dispose_batch_size

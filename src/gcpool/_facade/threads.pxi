@@ -198,8 +198,10 @@ cdef class SyncPool(PoolFacade):
         if self._watches_outages or not request_ticket(self._core, w):
             return False
         if not create_within(self, w, timeout):
-            endpoint = self._observer.text(w.endpoint)
-            raise ConnectionPoolClosedError(f'the pool was closed while a connection to {endpoint} was created')
+            raise ConnectionPoolClosedError(
+                f'{pool_text(self._core)} was closed while a connection to {endpoint_text(self._core, w.endpoint)} '
+                'was created'
+            )
         if self._core.keeps_growth:     # as in _connect()
             begin_disposals(self, INFINITY if timeout is None else self._core.now() + timeout)
         return True
