@@ -471,8 +471,9 @@ def test_a_rollback_is_not_told_while_an_exception_is_on_its_way(records: Callab
     with Case(Transactional()) as case:
         with pytest.raises(KeyError):
             release_in_the_end(case.pool)
-        with pytest.raises(KeyError), case.pool.connection('a'):
-            raise KeyError
+        with pytest.raises(KeyError):
+            with case.pool.connection('a'):
+                raise KeyError
         assert not warnings()
         conn = case.pool.acquire('a')
         case.pool.release(conn)
