@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, AsyncPool, Entry, Waiter
 from ._parameters import check_optional_seconds, check_pin
 from ._time_limits import get_deadline, seconds
-from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout, UnknownEndpoint
+from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncGrowing']
@@ -22,6 +22,16 @@ def copy_of(error: BaseException) -> BaseException:
     except Exception:
         # Its class cannot be copied.
         return ConnectError(f'{type(error).__name__}: {error}')
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Tell whether no server has caused an error, so that another attempt would fail as well.
+
+    A manager that does not know the endpoint raises a KeyError (``UnknownEndpoint`` is one), and parameters or a host
+    name that cannot be used are a TypeError or a ValueError. An error of the system is none of these, even if it is a
+    ValueError, too, as that of a certificate is: the server may soon have a better one.
+    """
+    return isinstance(error, (KeyError, TypeError, ValueError)) and not isinstance(error, OSError)
 
 
 class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
@@ -132,10 +142,10 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
 
     async def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
         # Whether the waiter asks again. Not after its time limit, nor where no server has been asked.
-        if isinstance(error, UnknownEndpoint):
-            return False
         core = self._core
         refusal = self._is_refusal(waiter.endpoint, error)
+        if not refusal and is_hopeless(error):
+            return False
         # The acquire's own time limit has expired, if the pool has raised this.
         has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
         news = core.connect_failed(waiter, copy_of(error), refusal, has_time, core.now())
@@ -146,7 +156,8 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         """A connect of the pool's own has failed."""
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
-        news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now())
+        hopeless = not refusal and is_hopeless(error)
+        news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now(), hopeless)
         # Nobody else tells it, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
         await self._tell_failure(endpoint, error, news, refusal)

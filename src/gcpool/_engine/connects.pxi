@@ -134,7 +134,7 @@ cdef int connect_failed(
     gcp_lock(&ep.lock)
     _old_error = ep.growth.error
     ep.growth.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, False, jitter, now)
+    news = note_failure(core, ep, <void *>ticket, is_refusal, False, False, jitter, now)
     if asks_again:
         free_slot(core, ep, ticket)
         core.connecting -= 1

@@ -123,7 +123,7 @@ cdef bint end_of_grown(
 
 
 cdef int grow_failed(
-    PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, double now
+    PoolCore core, Entry ticket, object error, object kept_error, bint is_refusal, bint is_hopeless, double now
 ) except -1:
     # The pool's own connect has failed. Returns what there is to tell. Where no outage holds acquires back, the waiter
     # for whom it was gets the error, or else the oldest one without a create. The pool keeps a copy of the error: what
@@ -147,8 +147,8 @@ cdef int grow_failed(
         p = first_uncovered(ep)
     _old_error = g.error
     g.error = kept_error
-    news = note_failure(core, ep, <void *>ticket, is_refusal, True, jitter, now)
-    if p != NULL and not waits_out(core, g) and fail_waiter(core, ep, p, FAILED, error, &notified):
+    news = note_failure(core, ep, <void *>ticket, is_refusal, is_hopeless, True, jitter, now)
+    if p != NULL and (is_hopeless or not waits_out(core, g)) and fail_waiter(core, ep, p, FAILED, error, &notified):
         news |= REACHED
     note_short(core, ep, now)
     gcp_unlock(&ep.lock)

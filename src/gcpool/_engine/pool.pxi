@@ -137,14 +137,18 @@ cdef class PoolCore:
         """
         return grown(self, ticket, conn, now)
 
-    def grow_failed(self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now):
+    def grow_failed(
+        self, Entry ticket not None, object error, object kept_error, bint is_refusal, double now,
+        bint is_hopeless=False
+    ):
         """The connect for a ticket of the pool's own has failed.
 
         :param error: what a waiter raises
         :param kept_error: a copy of it, for the pool to keep
+        :param is_hopeless: whether no server has caused it: the waiter gets it, also where others wait out an outage
         :return: what there is to tell, as flags
         """
-        return grow_failed(self, ticket, error, kept_error, is_refusal, now)
+        return grow_failed(self, ticket, error, kept_error, is_refusal, is_hopeless, now)
 
     cpdef int grow_cancelled(self, Entry ticket, double now) except -1:
         """Give a ticket of the pool's own back: its connect was cut off."""
