@@ -189,7 +189,9 @@ def test_the_end_of_one_acquire_is_not_that_of_the_next(waits: bool) -> None:
             lambda: pool.core.release(entry, pool.now, lease_no),
             lambda: pool.core.begin_release(entry, lease_no),
         ):
-            with pytest.raises(ConnectionNotAcquired, match=r'<a1> of the pool was released before, .* acquired it since'):
+            with pytest.raises(
+                ConnectionNotAcquired, match=r'<a1> of the pool was released before, .* acquired it since'
+            ):
                 give_back()
         assert pool.stats == before
         # Again, when the pool was closed while the second user had it: that user's release does nothing then, and is no

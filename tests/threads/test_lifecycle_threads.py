@@ -1,6 +1,7 @@
 """The life of a pool for threads: its end in signal handlers, and workers that raise."""
 
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -118,9 +119,35 @@ def test_a_context_counts_as_entered_until_it_is_left() -> None:
             case.pool.wait_idle()
 
 
-def test_a_call_is_not_refused_where_green_threads_share_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._own_use.GREEN_THREADS', ('gevent',))
-    monkeypatch.setitem(__import__('sys').modules, 'gevent', object())
+class Patcher:
+    """Of a package that may have patched threads."""
+
+    def __init__(self, patched: bool) -> None:
+        self.patched = patched
+
+    def is_module_patched(self, name: str) -> bool:  # gevent's
+        return self.patched and name == 'threading'
+
+    def is_monkey_patched(self, name: str) -> bool:  # eventlet's
+        return self.patched and name == 'thread'
+
+
+@pytest.mark.parametrize('module', ['gevent.monkey', 'eventlet.patcher'])
+def test_a_call_is_refused_where_green_threads_were_merely_imported(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, Patcher(False))
+    with Case() as case:
+        with case.pool.connection('a'), pytest.raises(PoolInUse):
+            case.pool.wait_idle()
+        case.pool.wait_idle()
+
+
+@pytest.mark.parametrize('module', ['gevent.monkey', 'eventlet.patcher'])
+def test_a_call_is_not_refused_where_green_threads_share_one_thread(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, Patcher(True))
     with Case() as case:
         context = case.pool.connection('a')
         context.__enter__()
