@@ -154,6 +154,8 @@ include "_engine/health.pxi"
 include "_engine/taking.pxi"
 # What happens to the books in a forked child.
 include "_engine/fork.pxi"
+# What the representation of an entry shows of its endpoint.
+include "_engine/showing.pxi"
 # suspend() and resume().
 include "_engine/suspension.pxi"
 # drain().

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gcpool._core import Growing
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool
 from gcpool.exceptions import EventLoopMismatch, PoolInUse
 from tests.asyncio_.runtime import spawn, until
@@ -360,3 +361,19 @@ async def test_a_close_that_is_cancelled_while_it_looks_for_a_block_closes_the_p
             await job.result()
         assert case.pool.closed
         await case.release(conn)
+
+
+async def test_a_create_of_the_pool_shows_its_endpoint_as_it_is_described() -> None:
+    shown: list[str] = []
+
+    class Discreet(Manager):
+        def describe_endpoint(self, endpoint: Any) -> object:
+            return endpoint.partition('?')[0]
+
+        async def create(self, endpoint: Any, timeout: float | None = None) -> Connection:
+            shown.extend(repr(thing) for thing in gc.get_objects() if type(thing) is Growing)
+            return await super().create(endpoint)
+
+    async with Case(Discreet(), name='orders', create_in_background=True) as case:
+        await case.cycle('db?password=hunter2')
+    assert shown == ["<Growing of 'orders' for 'db': creating>"]

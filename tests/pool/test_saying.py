@@ -181,6 +181,19 @@ async def test_a_context_says_endpoint_and_state() -> None:
         assert repr(context).endswith("ConnectionContext of 'orders' for 'db': not entered>")
 
 
+async def test_an_entry_shows_its_endpoint_as_it_is_described() -> None:
+    secret = Secret('db')
+    async with Case(DiscreetManager(), name='orders') as case, Case(name='others') as others:
+        assert await others.cycle('db') == 'db1'
+        conn = await case.pool.acquire(secret)
+        entry = case.pool._core.find_acquired(conn, secret)
+        assert repr(entry).startswith("<Entry of 'db': acquired at ")
+        await case.pool.discard(conn)
+        assert case.pool._core.size == 0
+        # No pool has its endpoint any more.
+        assert repr(entry).startswith('<Entry of <an endpoint of class Secret>: ')
+
+
 # ---- acquires that take too long ----------------------------------------------------------------------------------
 
 
@@ -470,8 +483,7 @@ async def test_a_rollback_is_not_told_while_an_exception_is_on_its_way(records: 
         with pytest.raises(KeyError):
             await release_in_the_end(case.pool)
         with pytest.raises(KeyError):
-            async with case.pool.connection('a'):
-                raise KeyError
+            await lose(case)
         assert not warnings()
         conn = await case.pool.acquire('a')
         await case.pool.release(conn)

@@ -183,6 +183,19 @@ def test_a_context_says_endpoint_and_state() -> None:
         assert repr(context).endswith("ConnectionContext of 'orders' for 'db': not entered>")
 
 
+def test_an_entry_shows_its_endpoint_as_it_is_described() -> None:
+    secret = Secret('db')
+    with Case(DiscreetManager(), name='orders') as case, Case(name='others') as others:
+        assert others.cycle('db') == 'db1'
+        conn = case.pool.acquire(secret)
+        entry = case.pool._core.find_acquired(conn, secret)
+        assert repr(entry).startswith("<Entry of 'db': acquired at ")
+        case.pool.discard(conn)
+        assert case.pool._core.size == 0
+        # No pool has its endpoint any more.
+        assert repr(entry).startswith('<Entry of <an endpoint of class Secret>: ')
+
+
 # ---- acquires that take too long ----------------------------------------------------------------------------------
 
 
@@ -472,8 +485,7 @@ def test_a_rollback_is_not_told_while_an_exception_is_on_its_way(records: Callab
         with pytest.raises(KeyError):
             release_in_the_end(case.pool)
         with pytest.raises(KeyError):
-            with case.pool.connection('a'):
-                raise KeyError
+            lose(case)
         assert not warnings()
         conn = case.pool.acquire('a')
         case.pool.release(conn)

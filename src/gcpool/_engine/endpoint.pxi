@@ -4,7 +4,7 @@ cdef class EndpointPool(HeapMember):
     """The entries and waiters of one endpoint."""
 
     def __repr__(self):
-        return f'<EndpointPool of {self.endpoint!r}, size {self.size}, {self.waiting} waiting>'
+        return f'<EndpointPool of {shown_endpoint(self)}, size {self.size}, {self.waiting} waiting>'
 
 
 # Everything here is called with ep.lock held. Where a comment says "with core.lock", both are held.

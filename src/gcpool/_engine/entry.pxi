@@ -77,7 +77,7 @@ cdef class Entry(HeapMember):
 
     def __repr__(self):
         # For those who look into the pool: no message of the pool shows it.
-        endpoint = 'no endpoint' if self.pool is None else f'{self.pool.endpoint!r}'
+        endpoint = 'no endpoint' if self.pool is None else shown_endpoint(self.pool)
         return f'<Entry of {endpoint}: {self.state_name} at {id(self):#x}>'
 
 

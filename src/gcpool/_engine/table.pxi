@@ -140,6 +140,19 @@ cdef inline void *map_get(Map *m, size_t key) noexcept:
     return found
 
 
+cdef bint map_has(Map *m, size_t key, void *value) noexcept:
+    cdef size_t s = shard_of(key)
+    cdef size_t n = 0
+    cdef void *found
+    gcp_lock(&m.shards[s].lock)
+    found = table_find_nth(&m.shards[s].table, key, n)
+    while found != NULL and found != value:
+        n += 1
+        found = table_find_nth(&m.shards[s].table, key, n)
+    gcp_unlock(&m.shards[s].lock)
+    return found != NULL
+
+
 cdef inline bint map_insert(Map *m, size_t key, void *value) noexcept:
     # False if there is no memory.
     cdef size_t s = shard_of(key)
