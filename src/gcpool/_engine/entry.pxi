@@ -171,7 +171,8 @@ cdef int must_be_out(PoolCore core, Entry e, unsigned int lease_no) except -1:
         return 0
     if not is_lease_of(e, lease_no):
         raise ConnectionNotAcquired(
-            f'the connection {e.conn_!r} of {pool_text(core)} was released before, and another user has acquired it since'
+            f'the connection {e.conn_!r} of {pool_text(core)} was released before, '
+            'and another user has acquired it since'
         )
     if not closed:
         raise ConnectionNotAcquired(

@@ -7,8 +7,8 @@
 # Whether an outage keeps acquires from connecting themselves: see holds_back_askers(). The connects up to a minimum it
 # always holds back.
 #
-# An error that no server has caused, such as an endpoint that the manager does not know, is hopeless: whoever waits gets
-# it at once. There is no outage then, unless a minimum is to be reached: only that waits for the pauses.
+# An error that no server has caused, such as an endpoint that the manager does not know, is hopeless: a waiter gets it
+# at once. There is no outage then, unless a minimum is to be reached: only that waits for the pauses.
 
 cdef enum:              # Growth.state
     UP

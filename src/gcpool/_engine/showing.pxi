@@ -10,8 +10,8 @@ cdef str shown_endpoint(EndpointPool ep):
 
 
 cdef object describe_of(EndpointPool ep):
-    # PoolCore.describe of the core that has the endpoint pool; NOTHING if none has it. A core whose destructor waits for
-    # the lock still has its attributes.
+    # PoolCore.describe of the core that has the endpoint pool; NOTHING if none has it. A core whose destructor waits
+    # for the lock still has its attributes.
     cdef object found = NOTHING
     cdef void *p
     gcp_lock(&cores_lock)
