@@ -121,7 +121,7 @@ cdef inline void *next_idle(PoolCore core, EndpointPool ep) noexcept:
     # The entry that is served next. Core entries are served in turn, so that each of them is used. Then comes the extra
     # entry that was used last, so that the extra entries nobody needs stay unused until they are due; or, with
     # order='fifo', the one that was unused for longest.
-    if ep.core.head != NULL:
+    if gcp_likely(ep.core.head != NULL):
         return ep.core.head
     return next_extra(core, ep)
 
@@ -136,6 +136,15 @@ cdef inline void unlink_idle(EndpointPool ep, Entry e) noexcept:
         linked_remove(&ep.core, e)
     else:
         linked_remove(&ep.extra, e)
+
+
+cdef inline void unlink_first_core(EndpointPool ep, Entry e) noexcept:
+    # The same, of the core entry that is served next. Its links are left as they are: begin_use() comes next.
+    ep.core.head = e.next
+    if e.next != NULL:
+        (<Entry>e.next).prev = NULL
+    else:
+        ep.core.tail = NULL
 
 
 cdef inline bint becomes_core(PoolCore core, EndpointPool ep) noexcept:
@@ -179,9 +188,13 @@ cdef inline bint must_be_checked(EndpointPool ep, Entry e, double now, double in
 
 
 cdef inline void lend(EndpointPool ep, Entry e, double now) noexcept:
-    # An idle entry has left its list before: unlink_idle(). The lease number skips ANY_LEASE when it overflows: see
-    # MAX_USES.
-    move(ep, e, e.state, ACQUIRED)
+    # An idle entry has left its list before: unlink_idle().
+    lend_from(ep, e, e.state, now)
+
+
+cdef inline void lend_from(EndpointPool ep, Entry e, int state, double now) noexcept:
+    # The same, where the state is known. The lease number skips ANY_LEASE when it overflows: see MAX_USES.
+    move(ep, e, state, ACQUIRED)
     cdef unsigned int lease_no = e.lease_no + 1
     if gcp_unlikely(lease_no == ANY_LEASE):
         lease_no = FIRST_LEASE

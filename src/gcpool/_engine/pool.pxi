@@ -1,5 +1,9 @@
 cdef inline double read_clock(PoolCore core) except? -1:
-    return gcp_monotonic_coarse() if core.clock is None else ask_clock(core)
+    return gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
+
+
+cdef inline bint uses_system_clock(PoolCore core) noexcept:
+    return gcp_likely(core.clock is None)
 
 
 cdef double ask_clock(PoolCore core) except? -1:

@@ -107,11 +107,10 @@ cdef bint lease_goes_on(PoolCore core, Entry e, unsigned int lease_no, char stat
 cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double now) noexcept:
     # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
-        lifetime_is_over(e, now)
-        or gcp_load_int(&core.restrictions)
-        or gcp_load_int(&core.wanting_count)
-        or gcp_load_int(&ep.size_for_release) > gcp_load_int(&core.max_size)
-        or gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size)
+        gcp_unlikely(lifetime_is_over(e, now))
+        or gcp_unlikely((gcp_load_int(&core.restrictions) | gcp_load_int(&core.wanting_count)) != 0)
+        or gcp_unlikely(gcp_load_int(&ep.size_for_release) > gcp_load_int(&core.max_size))
+        or gcp_unlikely(gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size))
     )
 
 
@@ -124,10 +123,10 @@ cdef inline bint keep_if_simple(PoolCore core, EndpointPool ep, Entry e, double 
     # ep.lock is held, and the entry is checked out. Makes it idle. False if nothing was done: the connection may have
     # to be closed, a waiter wants it, or the entry has to be moved in the expiry queue.
     cdef bint is_core
-    if needs_core_lock(core, ep, e, now) or ep.queue.head != NULL:
+    if needs_core_lock(core, ep, e, now) or gcp_unlikely(ep.queue.head != NULL):
         return False
     is_core = becomes_core(core, ep)
-    if deadline_if_idle(core, e, is_core, now) < e.heap_key and not stays_queued(ep, e, is_core):
+    if gcp_unlikely(deadline_if_idle(core, e, is_core, now) < e.heap_key) and not stays_queued(ep, e, is_core):
         return False        # moving the entry in the expiry queue: core.lock
     end_use(ep, e, now)
     push_idle(core, ep, e, now, is_core)
@@ -141,13 +140,13 @@ cdef inline bint release_if_simple(PoolCore core, object conn, object endpoint, 
     cdef void *p = lock_entry_borrowed(&core.directory, conn)
     cdef void *ep
     cdef bint done
-    if p == NULL:
+    if gcp_unlikely(p == NULL):
         return False
     ep = <void *>(<Entry>p).pool
     done = (
-        ((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)
-        and (<Entry>p).state == ACQUIRED
-        and not gcp_load_char(&(<Entry>p).broken)
+        (gcp_likely((<EndpointPool>ep).endpoint is endpoint) or endpoint is UNSET_ENDPOINT)
+        and gcp_likely((<Entry>p).state == ACQUIRED)
+        and gcp_likely(not gcp_load_char(&(<Entry>p).broken))
         and keep_if_simple(core, <EndpointPool>ep, <Entry>p, now)
     )
     gcp_unlock(&(<EndpointPool>ep).lock)
