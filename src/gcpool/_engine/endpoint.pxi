@@ -163,7 +163,7 @@ cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
     # Makes an entry idle. The expiry queue stays as it is: see schedule_locked().
     e.used_at = now
     put_last(core, ep, e)
-    if is_core:
+    if gcp_likely(is_core):
         move(ep, e, e.state, IDLE_CORE)
         linked_append(&ep.core, e)
     else:

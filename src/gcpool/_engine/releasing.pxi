@@ -164,14 +164,14 @@ cdef inline bint release_fast_to(
     PoolCore core, EndpointPool ep, Entry e, double now, unsigned int lease_no
 ) except -1:
     cdef bint kept
-    if made_before_fork(core, e.fork_epoch):
+    if gcp_unlikely(made_before_fork(core, e.fork_epoch)):
         return True
     gcp_lock(&ep.lock)
-    if not is_checked_out_by(e, lease_no):
+    if gcp_unlikely(not is_checked_out_by(e, lease_no)):
         gcp_unlock(&ep.lock)
         must_be_out(core, e, lease_no)
         return True
-    if ep.queue.head != NULL and not needs_core_lock(core, ep, e, now):
+    if gcp_unlikely(ep.queue.head != NULL) and not needs_core_lock(core, ep, e, now):
         return hand_over_and_unlock(e, ep, now)
     kept = keep_if_simple(core, ep, e, now)
     gcp_unlock(&ep.lock)

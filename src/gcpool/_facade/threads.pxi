@@ -134,9 +134,9 @@ cdef class SyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef SyncConnectionContext context
-        if endpoint is UNSET_ENDPOINT:
+        if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
-        if is_overridden(self):
+        if gcp_unlikely(is_overridden(self)):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = SyncConnectionContext.__new__(SyncConnectionContext)
         set_up(context, self, endpoint, timeout)
