@@ -987,8 +987,8 @@ WRONG_CHANGES = (
     WrongChange(
         'drained-connection-takes-the-short-way',
         CORE,
-        'size if release_watch_of(core, ep) == NULL else ANY_SIZE',
-        'size',
+        'gcp_load_int(&core.wanting_count) | ep.is_watched)',
+        'gcp_load_int(&core.wanting_count))',
         'a release makes a drained connection idle without having looked whether it is drained',
     ),
     WrongChange(

@@ -24,7 +24,6 @@ cdef inline void begin_checking(EndpointPool ep, Entry e) noexcept:
     if ep.growth is not None:
         ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     ep.counts[<int>e.state] -= 1
-    ep.checking += 1
     gcp_store_char(&e.state, CHECKING)
 
 
@@ -33,7 +32,6 @@ cdef inline void end_checking(EndpointPool ep, Entry e, double now) noexcept:
     # that this ends has just begun, so that no time of use is counted.
     gcp_assert(e.state == CHECKING)
     begin_use(e, now)
-    ep.checking -= 1
     ep.counts[RELEASING] += 1
     gcp_store_char(&e.state, RELEASING)
 
@@ -99,6 +97,11 @@ cdef inline int out_count(EndpointPool ep) noexcept:
     return ep.counts[ACQUIRED] + ep.counts[RELEASING]
 
 
+cdef inline int checking_count(EndpointPool ep) noexcept:
+    # No field of its own: what is left of the size is being checked by the pool.
+    return ep.size - idle_count(ep) - out_count(ep) - ep.counts[CREATING] - ep.counts[CLOSING]
+
+
 cdef inline int used_count(EndpointPool ep) noexcept:
     # How many connections are in use, or are being created by an acquire.
     return out_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.creating)
@@ -107,7 +110,7 @@ cdef inline int used_count(EndpointPool ep) noexcept:
 cdef inline int begun_count(EndpointPool ep) noexcept:
     # How many connections are in use, or are being checked by the pool, or created by anybody. Slots that are only
     # reserved do not count.
-    return out_count(ep) + ep.checking + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
+    return out_count(ep) + checking_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
 
 
 # -- idle entries --------------------------------------------------------------------------------------------------

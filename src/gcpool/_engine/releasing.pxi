@@ -108,8 +108,8 @@ cdef inline bint needs_core_lock(PoolCore core, EndpointPool ep, Entry e, double
     # ep.lock is held. Whether the connection may have to be closed. Only release_with_core_lock() can decide that.
     return (
         gcp_unlikely(lifetime_is_over(e, now))
-        or gcp_unlikely((gcp_load_int(&core.restrictions) | gcp_load_int(&core.wanting_count)) != 0)
-        or gcp_unlikely(gcp_load_int(&ep.size_for_release) > gcp_load_int(&core.max_size))
+        or gcp_unlikely((gcp_load_int(&core.restrictions) | gcp_load_int(&core.wanting_count) | ep.is_watched) != 0)
+        or gcp_unlikely(ep.size > gcp_load_int(&core.max_size))
         or gcp_unlikely(gcp_load_int(&core.size) > gcp_load_int(&core.total_max_size))
     )
 

@@ -77,7 +77,7 @@ cdef inline void add_gauges(EndpointPool ep, Gauges *g) noexcept:
     g.idle += idle_count(ep)
     g.in_use += out_count(ep)
     g.creating += ep.counts[CREATING]
-    g.checking += ep.checking
+    g.checking += checking_count(ep)
     g.closing += ep.counts[CLOSING]
     g.waiting += ep.waiting
     g.endpoints += 1
