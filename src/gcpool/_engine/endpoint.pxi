@@ -41,7 +41,7 @@ cdef inline void take_slot(PoolCore core, EndpointPool ep, Entry ticket) noexcep
     gcp_store_char(&ticket.state, CREATING)
     ep.counts[CREATING] += 1
     ticket.epoch.birth = core.drains
-    set_size(core, ep, ep.size + 1)
+    ep.size += 1
     gcp_store_int(&core.size, core.size + 1)
 
 
@@ -53,7 +53,7 @@ cdef inline void free_slot(PoolCore core, EndpointPool ep, Entry e) noexcept:
         note_end_of_use(core, ep, e)
     ep.counts[<int>e.state] -= 1
     gcp_store_char(&e.state, GONE)
-    set_size(core, ep, ep.size - 1)
+    ep.size -= 1
     gcp_store_int(&core.size, core.size - 1)
 
 

@@ -8,11 +8,6 @@ cdef inline ReleaseWatch *release_watch_of(PoolCore core, EndpointPool ep) noexc
     return <ReleaseWatch *>table_find(&core.release_watches, <size_t><void *>ep)
 
 
-cdef inline void set_size(PoolCore core, EndpointPool ep, int size) noexcept:
-    # Both locks are held.
-    ep.size = size
-
-
 cdef ReleaseWatch *watch_releases(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. NULL if there is no memory.
     cdef ReleaseWatch *watch = release_watch_of(core, ep)

@@ -22,8 +22,11 @@ cdef inline void begin_use(Entry e, double now) noexcept:
 
 
 cdef inline void end_use(EndpointPool ep, Entry e, double now) noexcept:
-    # ep.lock is held. The entry is checked out, and in no list yet.
-    ep.marks.use_time += now - gcp_get_double(&e.prev)
+    # ep.lock is held. The entry is checked out, and in no list yet. Within one tick of the coarse clock, as in a warm
+    # cycle, there is nothing to add.
+    cdef double since = gcp_get_double(&e.prev)
+    if gcp_unlikely(since < now):
+        ep.marks.use_time += now - since
 
 
 cdef inline void count_wait(PoolCore core, Waiter w, double now) noexcept:
@@ -197,3 +200,7 @@ cdef int endpoint_size(PoolCore core, object endpoint, object acquired) except -
         size = idle_count(ep)
     gcp_unlock(&ep.lock)
     return size
+
+
+cdef bint is_empty(PoolCore core) except -1:
+    return gcp_load_int(&core.size) == 0 and core.watchers.count == 0 and count_waiters(core) == 0
