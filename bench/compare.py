@@ -19,6 +19,7 @@ from . import (
     cases_outage,
     cases_queue,
     cases_sizes,
+    cases_stale,
     interpreter,
     report,
 )
@@ -60,6 +61,7 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
     cases['import'] = cases_import.import_
     cases['everything_on'] = cases_operations.everything_on
     cases['outage'] = cases_outage.outage
+    cases['stale_connections'] = cases_stale.stale_connections
     cases['at_rest'] = cases_operations.at_rest
     if runtime.name == 'asyncio':
         cases['queued_tasks'] = cases_queue.queued_tasks
