@@ -36,6 +36,19 @@ _MIXTURES = [
 ]
 
 
+_EPILOG = """
+what the pool does besides acquire and release:
+  -k two_tenants                      who waits how long at the total limit
+  -k hot_endpoint                     how often one endpoint among many is connected to again
+  -k everything_on                    a cycle with every feature on, against every feature off
+  -k outage                           64 waiters through an outage of 30 s
+  -k stale                            the first acquire beside up to five stale connections
+  -k at_rest                          wake-ups in a minute of a pool that nobody uses
+  python -m bench.before DIRECTORY    a cycle, against another version of gcpool
+  python -m bench.servers -k spike    50 requests at once on 5 connections, where connecting is slow
+"""
+
+
 def _cases(runtime: Runtime) -> dict[str, Case]:
     """Return the cases of a runtime by name, in the order of the table."""
     cases: dict[str, Case] = {
@@ -70,7 +83,12 @@ def _cases(runtime: Runtime) -> dict[str, Case]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m bench', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m bench',
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('--quick', action='store_true', help='fewer and shorter rounds, smaller numbers')
     parser.add_argument('-k', metavar='WORD', default='', help='only the cases whose name contains WORD')
     parser.add_argument('--list', action='store_true', help='print the names of the cases and do nothing')
