@@ -13,8 +13,8 @@ cdef inline void *take_idle(PoolCore core, object endpoint, double now, double i
     cdef void *ep = NULL
     if GCP_SHARED_STAMP:
         slot = prefetch_endpoint(&core.directory, endpoint)
-        if gcp_likely(slot != NULL):    # no reference is taken: no Python code runs here that could free the endpoint pool
-            ep = slot.value
+        if gcp_likely(slot != NULL):
+            ep = slot.value     # no reference is taken: no Python code runs here that could free the endpoint pool
             gcp_lock(&(<EndpointPool>ep).lock)
     else:
         ep = lock_pool_borrowed(&core.directory, endpoint)
