@@ -91,8 +91,8 @@ WRONG_CHANGES = (
     WrongChange(
         'release-overlooks-who-wants-a-slot',
         CORE,
-        'or gcp_load_int(&core.wanting_count)\n',
-        '\n',
+        '| gcp_load_int(&core.wanting_count) | ep.is_watched',
+        '| ep.is_watched',
         'while one close hangs, a connection becomes idle although a waiter of another endpoint needs its slot',
     ),
     WrongChange(
@@ -275,7 +275,7 @@ WRONG_CHANGES = (
     WrongChange(
         'expired-connection-served',
         CORE,
-        'or lifetime_is_over(<Entry>p, now)\n',
+        'or gcp_unlikely(lifetime_is_over(<Entry>p, now))\n',
         '\n',
         'a connection is served after its max_lifetime, when the firewall has forgotten it',
     ),
@@ -395,8 +395,8 @@ WRONG_CHANGES = (
     WrongChange(
         'released-to-another-endpoint',
         THREADS,
-        '((<EndpointPool>ep).endpoint is endpoint or endpoint is UNSET_ENDPOINT)\n        and (<Entry>p).state',
-        '(<Entry>p).state',
+        '(gcp_likely((<EndpointPool>ep).endpoint is endpoint) or endpoint is UNSET_ENDPOINT)\n        and gcp_likely(',
+        'gcp_likely(',
         'a release that names the wrong endpoint is accepted, and the mistake goes unnoticed',
     ),
     WrongChange(
@@ -437,8 +437,8 @@ WRONG_CHANGES = (
     WrongChange(
         'idle-in-a-closed-pool',
         ALL,
-        'or gcp_load_int(&core.restrictions)\n        or gcp_load_int',
-        'or gcp_load_int',
+        '(gcp_load_int(&core.restrictions) | gcp_load_int',
+        '(gcp_load_int',
         'a connection that comes back to a closed pool becomes idle: close() waits for it for ever',
     ),
     WrongChange(
@@ -987,8 +987,8 @@ WRONG_CHANGES = (
     WrongChange(
         'drained-connection-takes-the-short-way',
         CORE,
-        'size if release_watch_of(core, ep) == NULL else ANY_SIZE',
-        'size',
+        'gcp_load_int(&core.wanting_count) | ep.is_watched)',
+        'gcp_load_int(&core.wanting_count))',
         'a release makes a drained connection idle without having looked whether it is drained',
     ),
     WrongChange(

@@ -1,7 +1,12 @@
 # How a core is made and freed, and what it reads the time from.
 
 cdef inline double read_clock(PoolCore core) except? -1:
-    return gcp_monotonic_coarse() if core.clock is None else ask_clock(core)
+    return gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
+
+
+cdef inline bint uses_system_clock(PoolCore core) noexcept:
+    # The hot path asks this, and reads the clock itself: what read_clock() returns would be looked at for an error.
+    return gcp_likely(core.clock is None)
 
 
 cdef double ask_clock(PoolCore core) except? -1:

@@ -7,11 +7,11 @@ cdef inline uint64_t mix(size_t key) noexcept nogil:
 
 cdef inline void *table_find(Table *t, size_t key) noexcept nogil:
     cdef size_t i
-    if t.used == 0:
+    if gcp_unlikely(t.used == 0):
         return NULL
     i = <size_t>(mix(key) >> t.shift)
-    while t.slots[i].value != NULL:
-        if t.slots[i].key == key:
+    while gcp_likely(t.slots[i].value != NULL):
+        if gcp_likely(t.slots[i].key == key):
             return t.slots[i].value
         i = (i + 1) & t.mask
     return NULL
@@ -19,18 +19,18 @@ cdef inline void *table_find(Table *t, size_t key) noexcept nogil:
 
 cdef inline Slot *table_find_slot(Table *t, size_t key) noexcept nogil:
     cdef size_t i
-    if t.used == 0:
+    if gcp_unlikely(t.used == 0):
         return NULL
     i = <size_t>(mix(key) >> t.shift)
-    while t.slots[i].value != NULL:
-        if t.slots[i].key == key:
+    while gcp_likely(t.slots[i].value != NULL):
+        if gcp_likely(t.slots[i].key == key):
             return &t.slots[i]
         i = (i + 1) & t.mask
     return NULL
 
 
 cdef inline void table_prefetch(Table *t, size_t key) noexcept nogil:
-    if t.used:
+    if gcp_likely(t.used != 0):
         gcp_prefetch(&t.slots[mix(key) >> t.shift])
 
 

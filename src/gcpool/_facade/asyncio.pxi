@@ -385,10 +385,10 @@ cdef class AsyncPool(PoolFacade):
     cdef bint finish_in_core(self, Entry e, unsigned int lease_no) except -1:
         # Releases a connection whose hook, if any, is done. True if connections are to be closed.
         cdef PoolCore core = self._core
-        cdef double now = read_clock(core)
-        if not release_fast(core, e, now, lease_no):
+        cdef double now = gcp_monotonic_coarse() if uses_system_clock(core) else ask_clock(core)
+        if gcp_unlikely(not release_fast(core, e, now, lease_no)):
             release_with_core_lock(core, e, now, &core.doomed_for_caller, lease_no)
-        if gcp_load_double(&core.deadlines.due_at) <= now:
+        if gcp_unlikely(gcp_load_double(&core.deadlines.due_at) <= now):
             self.doom_due_or_spawn(now)
         return has_doomed(core)
 
@@ -416,9 +416,9 @@ cdef class AsyncPool(PoolFacade):
         :raises ValueError: when ``timeout`` is negative or NaN
         """
         cdef AsyncConnectionContext context
-        if endpoint is UNSET_ENDPOINT:
+        if gcp_unlikely(endpoint is UNSET_ENDPOINT):
             endpoint = default_endpoint_of(self)
-        if is_overridden(self):
+        if gcp_unlikely(is_overridden(self)):
             return self._connection_by_methods(endpoint, checked_timeout(timeout))
         context = AsyncConnectionContext.__new__(AsyncConnectionContext)
         set_up(context, self, endpoint, timeout)
