@@ -4,8 +4,6 @@ The pool itself connects here, in the background, up to a minimum and in an outa
 for goes on, and comes to the next waiter.
 """
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,12 +42,11 @@ from tests.asyncio_.test_cancellation import (
     idle_here_and_there,
     later,
     one_dead,
-    other_idle,
-    one_idle,
     one_out,
     one_out_dead,
     one_to_release,
     one_to_release_awaited,
+    other_idle,
     play,
     release,
 )
@@ -188,12 +185,28 @@ OPERATIONS = [
     Scenario('acquire_in_background_bare', {'pool'}, acquire, None, BareManager, BACKGROUND),
     Scenario('acquire_in_background_with_limit', {'pool', 'on_acquire'}, acquire_in_an_hour, settings=BACKGROUND),
     Scenario('acquire_in_background_waiting', {'pool', *CHECK}, acquire, one_out, settings=BACKGROUND),
-    Scenario('acquire_in_background_dead', {'pool', 'on_connection_dead', *CHECK}, acquire, one_out_dead, settings=BACKGROUND),
-    Scenario('acquire_in_background_elsewhere', {'pool', 'on_acquire'}, acquire, other_idle, settings=BACKGROUND | {'total_max_size': 1}),
+    Scenario(
+        'acquire_in_background_dead', {'pool', 'on_connection_dead', *CHECK}, acquire, one_out_dead, settings=BACKGROUND
+    ),
+    Scenario(
+        'acquire_in_background_elsewhere',
+        {'pool', 'on_acquire'},
+        acquire,
+        other_idle,
+        settings=BACKGROUND | {'total_max_size': 1},
+    ),
     Scenario('enter_in_background', {'pool', 'on_acquire', 'on_release'}, enter, settings=BACKGROUND),
     Scenario('acquire_in_outage', {'pool', *CREATE}, acquire, down_for_a_while, settings=RIDES_OUT),
-    Scenario('acquire_in_outage_with_limit', {'pool', *CREATE}, acquire_in_an_hour, down_for_a_while, settings=RIDES_OUT),
-    Scenario('acquire_in_outage_in_background', {'pool', 'on_acquire'}, acquire, down_for_a_while, settings=RIDES_OUT | BACKGROUND),
+    Scenario(
+        'acquire_in_outage_with_limit', {'pool', *CREATE}, acquire_in_an_hour, down_for_a_while, settings=RIDES_OUT
+    ),
+    Scenario(
+        'acquire_in_outage_in_background',
+        {'pool', 'on_acquire'},
+        acquire,
+        down_for_a_while,
+        settings=RIDES_OUT | BACKGROUND,
+    ),
     Scenario('acquire_at_a_full_server', {'pool', *CREATE}, acquire, down_for_a_while, FullManager, FULL),
     Scenario('acquire_failing_faster', {'create'}, fail_at_once, in_an_outage, BareManager, FAILS),
     Scenario('acquire_in_turn', {'pool', *CREATE}, acquire, one_connecting, settings=IN_TURN),
@@ -205,8 +218,20 @@ OPERATIONS = [
     Scenario('release_null', {'on_release', 'pool'}, release, one_to_release, settings=NULL),
     Scenario('release_null_handing_over', {'on_release'}, release, one_to_release_awaited, settings=NULL),
     Scenario('release_last_use', {'on_release', 'pool'}, release, one_to_release, settings={'max_uses': 1}),
-    Scenario('release_last_use_kept', {'on_release', 'pool'}, release, one_to_release_awaited, settings={'max_uses': 1, **KEEPS}),
-    Scenario('release_last_use_background', {'on_release', 'pool'}, release, one_to_release_awaited, settings={'max_uses': 1, **BACKGROUND}),
+    Scenario(
+        'release_last_use_kept',
+        {'on_release', 'pool'},
+        release,
+        one_to_release_awaited,
+        settings={'max_uses': 1, **KEEPS},
+    ),
+    Scenario(
+        'release_last_use_background',
+        {'on_release', 'pool'},
+        release,
+        one_to_release_awaited,
+        settings={'max_uses': 1, **BACKGROUND},
+    ),
     Scenario('wait', {'pool'}, wait, pinned),
     Scenario('wait_for_two', {'pool'}, wait_in_an_hour, two_pinned, settings={'max_size': 2}),
     Scenario('wait_in_outage', {'pool'}, wait, pinned_in_an_outage),
@@ -265,7 +290,7 @@ def test_cancelled_again_while_it_cleans_up(kind: str, scenario: Scenario) -> No
 
 
 @each_loop
-@each_scenario
+@pytest.mark.parametrize('scenario', [s for s in OPERATIONS if s.settings != FAILS], ids=repr)
 def test_thrown_into_at_each_await(kind: str, scenario: Scenario) -> None:
     async def main() -> None:
         for number in range(await count(scenario)):
