@@ -4,6 +4,7 @@ The pool itself connects here, in the background, up to a minimum and in an outa
 for goes on, and comes to the next waiter.
 """
 
+import sys
 from typing import Any
 
 import pytest
@@ -316,3 +317,19 @@ def test_closed_at_each_await(kind: str, scenario: Scenario) -> None:
             assert isinstance(task.result(), BaseException)
 
     run(kind, main)
+
+
+if sys.version_info >= (3, 12):
+
+    @each_loop
+    @each_scenario
+    def test_cancelled_at_each_await_among_eager_tasks(kind: str, scenario: Scenario) -> None:
+        async def main() -> None:
+            for number in range(await count(scenario)):
+                for cancel in CANCELLATIONS:
+                    interference = Interference(cancel, {number})
+                    task = await play(scenario, interference, rivals=2)
+                    assert interference.acted == 1
+                    assert task.cancelled()
+
+        run(kind, main, eager=True)
