@@ -296,9 +296,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
                 if not core.watch_use(waiter):
                     return
                 if not await self._wait(signal, deadline, core.unwatch, waiter):
-                    late = PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
-                    late.pool, late.waited, late.in_use = self._observer.name, timeout, core.used
-                    raise late
+                    raise PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
             except BaseException:
                 core.unwatch(waiter)
                 raise

@@ -298,9 +298,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 if not core.watch_use(waiter):
                     return
                 if not self._wait(signal, deadline, core.unwatch, waiter):
-                    late = PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
-                    late.pool, late.waited, late.in_use = self._observer.name, timeout, core.used
-                    raise late
+                    raise PoolTimeout(f'{core.used} connections were still in use after {seconds(timeout)}')
             except BaseException:
                 core.unwatch(waiter)
                 raise

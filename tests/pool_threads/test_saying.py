@@ -518,12 +518,3 @@ def test_a_timeout_in_an_outage_tells_that_the_pool_waits_to_connect() -> None:
         assert str(error).endswith("after 0.01 s waiting for a connection to 'a' (0 in use, 0 waiting)")
         assert (error.phase, error.limit) == ('creating', None)
         assert str(error.__cause__) == 'down'
-
-
-def test_a_timeout_of_wait_idle_tells_the_pool() -> None:
-    with Case(name='orders') as case:
-        conn = case.pool.acquire('a')
-        with pytest.raises(PoolTimeout) as caught:
-            case.pool.wait_idle(0.01)
-        assert (caught.value.pool, caught.value.waited, caught.value.in_use) == ('orders', 0.01, 1)
-        case.release(conn)
