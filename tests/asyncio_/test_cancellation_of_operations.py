@@ -249,6 +249,8 @@ OPERATIONS = [
 ]
 each_loop = pytest.mark.parametrize('kind', LOOPS)
 each_scenario = pytest.mark.parametrize('scenario', OPERATIONS, ids=repr)
+# Where whoever comes next is served, and does not fail, because the outage goes on.
+each_served_scenario = pytest.mark.parametrize('scenario', [s for s in OPERATIONS if s.settings != FAILS], ids=repr)
 
 
 @each_loop
@@ -291,7 +293,7 @@ def test_cancelled_again_while_it_cleans_up(kind: str, scenario: Scenario) -> No
 
 
 @each_loop
-@pytest.mark.parametrize('scenario', [s for s in OPERATIONS if s.settings != FAILS], ids=repr)
+@each_served_scenario
 def test_thrown_into_at_each_await(kind: str, scenario: Scenario) -> None:
     async def main() -> None:
         for number in range(await count(scenario)):
@@ -322,7 +324,7 @@ def test_closed_at_each_await(kind: str, scenario: Scenario) -> None:
 if sys.version_info >= (3, 12):
 
     @each_loop
-    @each_scenario
+    @each_served_scenario
     def test_cancelled_at_each_await_among_eager_tasks(kind: str, scenario: Scenario) -> None:
         async def main() -> None:
             for number in range(await count(scenario)):
