@@ -1,9 +1,11 @@
 """The tasks of a pool on asyncio that check connections in the background."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from ._core import PARALLEL_CHECKS, Entry, Lane, PoolCheck
@@ -29,6 +31,12 @@ class AsyncChecks(AsyncDisposals):
         self, entry: Entry, deadline: float | None = None, timeout: float | None = None
     ) -> None:
         raise NotImplementedError
+
+    def _expect_awaitable(self, call: Any, name: str) -> Any:
+        """Return what a method of the manager has returned. TypeError if that cannot be awaited."""
+        if type(call) is not CoroutineType and not inspect.isawaitable(call):
+            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
+        return call
 
     def _begin_disposals(self, deadline: float | None = None) -> None:
         super()._begin_disposals(deadline)
@@ -134,7 +142,8 @@ class AsyncChecks(AsyncDisposals):
             raise failure
         await self._wait_until_closed(entry)
         try:
-            await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+            hook = self._manager.on_connection_dead(entry.endpoint, entry.conn)
+            await self._expect_awaitable(hook, 'on_connection_dead')
         except Exception as exc:
             self._tell(
                 None,

@@ -182,6 +182,10 @@ class AsyncDisposals(AsyncPool):
                 self._spawn_disposals()
                 raise
 
+    def _leave_doomed_to_workers(self) -> None:
+        """For a close() that was interrupted."""
+        self._begin_disposals()
+
     def _run_timers(self) -> None:
         """Do what is due in the core (CoreTimer), and what follows from that."""
         # A signal handler may raise in each of the calls. Then nothing else would close what the core has doomed.

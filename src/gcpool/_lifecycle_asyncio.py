@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic
 
 from ._core import Waiter
-from ._limits import Limits
+from ._limits import Limits, check_kept
 from ._parameters import check_flag, check_optional_seconds
 from ._serving_asyncio import AsyncServing
 from ._time_limits import get_deadline, seconds
@@ -107,11 +107,19 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
                 # A close that is cancelled later on leaves the pool closed, too.
                 self._stop_serving()
                 raise
-        core.close()
-        self._end_checks()
-        if self._collector is not None:
-            self._collector.stop()
-        await self._dispose_doomed(deadline)
+        try:
+            core.close()
+            self._end_checks()
+            if self._collector is not None:
+                self._collector.stop()
+            await self._dispose_doomed(deadline)
+        except BaseException:
+            # Tasks or threads of the pool close what this call no longer does.
+            try:
+                self._stop_serving()
+            finally:
+                self._leave_doomed_to_workers()
+            raise
         try:
             emptied = not core.watch_empty(waiter)
             if not emptied:
@@ -185,6 +193,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
                 min_size=min_size,
                 max_waiting=max_waiting,
             )
+            check_kept('min_size', limits.min_size, core.max_lifetime)
             if core.closed:
                 raise ConnectionPoolClosedError(
                     f'{self._observer.pool_text} is closed: its limits can no longer be changed'

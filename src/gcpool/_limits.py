@@ -15,6 +15,7 @@ __all__ = [
     'DEFAULT_TOTAL_MAX_SIZE',
     'Limits',
     'check_count',
+    'check_kept',
     'check_times',
 ]
 
@@ -62,6 +63,15 @@ def check_times(idle_timeout: float, max_lifetime: float) -> tuple[float, float]
             f'idle_timeout={idle_timeout} is greater than max_lifetime={max_lifetime}: expected at most that'
         )
     return idle_timeout, max_lifetime
+
+
+def check_kept(name: str, count: int, max_lifetime: float) -> None:
+    """Refuse a minimum of connections that are closed as soon as they are created.
+
+    The pool would replace each at once, for ever: 250,000 connects a second.
+    """
+    if count and not max_lifetime:
+        raise ValueError(f'{name}={count} with max_lifetime={max_lifetime}: expected a max_lifetime greater than 0')
 
 
 def _must_not_exceed(name: str, value: int, other_name: str, other: int) -> None:
@@ -114,8 +124,10 @@ class Limits:
             self.min_idle = min(self.min_idle, self.max_size)
         if 'total_max_size' not in self._given:
             self.total_max_size = max(self.total_max_size, self.max_size)
-        _must_not_exceed('min_idle', self.min_idle, 'max_size', self.max_size)
-        _must_not_exceed('min_size', self.min_size, 'max_size', self.max_size)
+        # A max_size that was not given is less than a minimum only because of total_max_size: that is what is named.
+        largest = 'max_size' if 'max_size' in self._given else 'total_max_size'
+        _must_not_exceed('min_idle', self.min_idle, largest, self.max_size)
+        _must_not_exceed('min_size', self.min_size, largest, self.max_size)
         _must_not_exceed('max_size', self.max_size, 'total_max_size', self.total_max_size)
 
     def changed(self, **changes: int | None) -> 'Limits':

@@ -103,13 +103,15 @@ class AsyncReleases(AsyncChecks):
             # The task was cancelled before its first step, because the loop ends.
             raise failure
         await self._wait_until_closed(entry)
-        await self._manager.on_connection_dead(entry.endpoint, entry.conn)
+        hook = self._manager.on_connection_dead(entry.endpoint, entry.conn)
+        await self._expect_awaitable(hook, 'on_connection_dead')
 
     async def _finish_release(self, lease: Lease, after_error: bool = False) -> None:
         """What is left of a release that has a hook to run first."""
         entry = lease.held
         try:
-            answer = await self._manager.on_release(entry.endpoint, entry.conn)
+            hook = self._manager.on_release(entry.endpoint, entry.conn)
+            answer = await self._expect_awaitable(hook, 'on_release')
             if answer is not None:
                 self._note_reset(entry.endpoint, answer, after_error)
         except DiscardConnection as exc:

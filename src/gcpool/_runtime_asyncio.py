@@ -261,10 +261,6 @@ class AsyncRuntime(
             core.end_check(waiter)
         return alive
 
-    def _expect_awaitable(self, call: object, name: str) -> None:
-        if not inspect.isawaitable(call):
-            raise TypeError(f'{name}() of {self._manager!r} returned {call!r}: expected an awaitable')
-
     async def _bounded(
         self, call: Awaitable[ResultT], deadline: float | None, timeout: float | None, name: str, endpoint: object
     ) -> ResultT:

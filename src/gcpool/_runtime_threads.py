@@ -62,6 +62,10 @@ class SyncRuntime(
     def _answer_of(self, answer: Any) -> Any:
         return answer
 
+    def _expect_awaitable(self, call: Any, name: str) -> Any:
+        # Only asyncio expects one.
+        return call
+
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:
         raise NotImplementedError
 
@@ -197,8 +201,10 @@ class SyncRuntime(
         try:
             core.close()
         finally:
-            core.doom_acquired()
-            self._dispose_doomed(now)
+            try:
+                core.doom_acquired()
+            finally:
+                self._dispose_doomed(now)
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
         """Raise PoolInUse if the pool would wait for a connection that the caller of a method has in use."""

@@ -29,6 +29,7 @@ from ._parameters import (
     check_reconnecting,
     check_unlimited,
     make_core,
+    refuse_minimum,
     refuse_parameters_of_idle,
 )
 from ._workers.collector_threads import SyncCollector
@@ -361,6 +362,28 @@ class NullConnectionPool(ConnectionPool[EndpointT, ConnectionT], Generic[Endpoin
         """
         if size != 0:
             raise ValueError(f'size={size!r}: a NullConnectionPool keeps no idle connections: expected 0')
+
+    def resize(
+        self,
+        *,
+        min_idle: int | None = None,
+        max_size: int | None = None,
+        total_max_size: int | None = None,
+        min_size: int | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        """Change the limits, as :py:meth:`ConnectionPool.resize` does.
+
+        :param min_idle: 0, or None
+        :param max_size: as there; None leaves it as it is
+        :param total_max_size: the same
+        :param min_size: 0, or None
+        :param max_waiting: as there
+        :raises ValueError: when a minimum is not 0; and what :py:meth:`ConnectionPool.resize` raises
+        """
+        refuse_minimum('min_idle', min_idle)
+        refuse_minimum('min_size', min_size)
+        super().resize(max_size=max_size, total_max_size=total_max_size, max_waiting=max_waiting)
 
     if TYPE_CHECKING:
 

@@ -745,8 +745,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-outlives-the-pool',
         ASYNCIO,
-        'self._collector.stop()\n        await self._dispose_doomed(deadline)',
-        'pass\n        await self._dispose_doomed(deadline)',
+        'self._collector.stop()\n            await self._dispose_doomed(deadline)',
+        'pass\n            await self._dispose_doomed(deadline)',
         'the timer of a closed pool is left behind',
     ),
     WrongChange(

@@ -252,6 +252,8 @@ cdef class AsyncPool(PoolFacade):
         w.notify = signal
         if gcp_load_int(&self._core.reserved):
             self._spawn_creates()       # what was to be created before the pool had a loop
+        elif self._core.next_timer() < INFINITY:
+            self._timer.set(self)       # what was due in a loop that has been closed since
         return signal
 
     def _connecting(self, Waiter w not None, call):

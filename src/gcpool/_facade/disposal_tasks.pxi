@@ -14,7 +14,9 @@ cdef class Disposal(ManagerCall):
     cdef object begin(self):
         if self.pool is None:
             raise RuntimeError(NO_POOL)
-        return iterator_of(self.pool._manager.dispose(self.endpoint, self.entry.conn_))
+        call = self.pool._manager.dispose(self.endpoint, self.entry.conn_)
+        self.pool._expect_awaitable(call, 'dispose')
+        return iterator_of(call)
 
     cdef object returned(self, object value):
         self.failed()

@@ -328,3 +328,13 @@ cdef class SyncPool(PoolFacade):
             dispose_all(self, &self._core.doomed_for_caller, end)
         finally:
             dispose_all(self, &self._core.doomed_for_worker, end)
+
+    def _leave_doomed_to_workers(self):
+        # For a close() that was interrupted: workers close what it has doomed for itself.
+        cdef Entry e = take_from(self._core, &self._core.doomed_for_caller)
+        try:
+            while e is not None:
+                doom_again(self._core, e)
+                e = take_from(self._core, &self._core.doomed_for_caller)
+        finally:
+            begin_disposals(self, self._core.now())
