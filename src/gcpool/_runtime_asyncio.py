@@ -29,12 +29,13 @@ from ._core import (
     checked_seconds,
     load_asyncio,
 )
-from ._creates_asyncio import AsyncCreates, AsyncWorkers
+from ._creates_asyncio import AsyncCreates
 from ._disposals_asyncio import set_limit, spawn, timeout_scope
 from ._growing_asyncio import AsyncGrowing
 from ._own_use import describe_own_use, running_hook, task_holds
 from ._time_limits import seconds
 from ._workers.core_timer import CoreTimer
+from ._workers.workers_asyncio import AsyncWorkers
 from .exceptions import DiscardConnection, PoolInUse, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
@@ -240,7 +241,7 @@ class AsyncRuntime(
         Otherwise the hook would see whatever the code that dropped the connection has put into its context.
         """
         loop = asyncio.get_running_loop()
-        task = Context().run(spawn, loop, rest_of_release, RELEASE_TASK)
+        task = spawn(loop, rest_of_release, RELEASE_TASK)
         self._tasks.add(task)
         task.add_done_callback(self._release_ended)
 
@@ -268,9 +269,7 @@ class AsyncRuntime(
             if self._hooks_dead:
                 self._tell_when_closed(entry)
         elif self._hooks_dead:
-            hook = spawn(asyncio.get_running_loop(), Lane(partial(self._run_dead_hook, entry)), self._task_name('dead'))
-            self._tasks.add(hook)
-            hook.add_done_callback(self._tasks.discard)
+            hook = self._spawn_job(partial(self._run_dead_hook, entry), 'dead', self._tasks.discard)
             await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
             if hook.done() and not hook.cancelled():
                 hook.result()

@@ -78,6 +78,9 @@ class ConnectionPool(
         close no longer than its own timeout: a task or a thread of the pool closes the connection.
     :param create_timeout: seconds that a connect of the pool's own may take, in the background or in an outage; None
         for 30. A connect of an acquire has the time that the acquire has left.
+    :param max_workers: how many connections daemon threads (on asyncio: tasks) of the pool create, check and close in
+        the background at a time. 0 for as many as there are to do, so that none waits for one that hangs; of closes at
+        most 64, of checks 16. What a release, ``close``, ``check`` or an acquire does itself does not count.
     :param open: whether acquires are served at once. If not, :py:meth:`open` or an ``async with`` block opens the pool,
         and nothing is started before that.
     :param close_timeout: seconds that leaving an ``async with`` block of the pool waits for connections in use, and to
@@ -141,6 +144,7 @@ class ConnectionPool(
         dispose_batch_size: int = 0,
         dispose_timeout: float | None = None,
         create_timeout: float | None = None,
+        max_workers: int = 0,
         open: bool = True,  # noqa: A002
         close_timeout: float | None = 5.0,
         min_size: int = 0,
@@ -198,6 +202,7 @@ class ConnectionPool(
                 total_max_size=total_max_size,
                 min_size=min_size,
                 max_waiting=max_waiting,
+                max_workers=max_workers,
             ),
             order=order,
             keep=keep,
@@ -326,6 +331,7 @@ class ConnectionPool(
         total_max_size: int | None = None,
         min_size: int | None = None,
         max_waiting: int | None = None,
+        max_workers: int | None = None,
     ) -> None:
         """Change the limits while the pool is in use. All of them are checked together before anything is changed.
 
@@ -338,6 +344,7 @@ class ConnectionPool(
         :param total_max_size: the same
         :param min_size: the same
         :param max_waiting: the same; acquires that wait already go on waiting
+        :param max_workers: the same; what is at work already goes on
         :raises TypeError: when one is of a wrong type
         :raises ValueError: when one is out of range, or contradicts another one
         :raises ConnectionPoolClosedError: when the pool is closed
@@ -354,6 +361,7 @@ class ConnectionPool(
                 total_max_size=total_max_size,
                 min_size=min_size,
                 max_waiting=max_waiting,
+                max_workers=max_workers,
             )
             if core.closed:
                 raise ConnectionPoolClosedError('the pool is closed: its limits can no longer be changed')
@@ -362,6 +370,7 @@ class ConnectionPool(
                 resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
             finally:
                 self._dispose_doomed()
+        self._begin_jobs()
         self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
 
     def _serve(self, waiter: Waiter, timeout: float | None, found_dead: bool, since: float | None = None) -> None:

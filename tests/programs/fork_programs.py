@@ -33,9 +33,9 @@ if os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') == '1':
 
 import gcpool._core
 import gcpool._workers.before_fork
-import gcpool._workers.closers
+import gcpool._workers.workers_threads
 import gcpool.asyncio
-from gcpool._workers.closers import SyncClosers
+from gcpool._workers.workers_threads import SyncWorkers
 from gcpool._workers.collector_threads import SyncCollector
 from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
@@ -47,7 +47,7 @@ from tests.threads.runtime import Job, spawn, until
 THREADS_ARE_TOLD = os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') != '1'
 
 # A closer stays until it is to end, and does not end by itself in the middle of a program.
-gcpool._workers.closers.IDLE_TIME = PATIENCE
+gcpool._workers.workers_threads.IDLE_TIME = PATIENCE
 
 # The pool's threads that end for a fork get as long as a busy machine needs.
 gcpool._workers.before_fork.MAX_FORK_DELAY = PATIENCE
@@ -187,7 +187,7 @@ def until_idle(count: int) -> None:
     until(all_are_idle)
 
 
-def is_called(workers: SyncCollector | SyncClosers) -> bool:
+def is_called(workers: SyncCollector | SyncWorkers) -> bool:
     """Whether a thread has been called and has not noticed yet: it counts as idle until then."""
     if isinstance(workers, SyncCollector):
         wakeups = [collector.wakeup for collector in list(workers._threads)]
@@ -372,7 +372,7 @@ def child_starts_empty(collector: bool, hooks: bool) -> None:
         pool.release(raw, 'b')
 
 
-def child_beside_closers(at_work: bool) -> None:
+def child_beside_workers(at_work: bool) -> None:
     """A thread is closing a connection for an acquire, or waits for the next one, when the process is forked."""
     manager = LineManager()
     pool: ConnectionPool[str, Line] = ConnectionPool(manager, max_size=1, total_max_size=1)
@@ -900,12 +900,12 @@ def no_thread_can_be_started_in_the_child() -> None:
 @contextlib.contextmanager
 def threads_that_end_at_once() -> Iterator[None]:
     """The pool's threads do not wait for work: beside them, a child that Python is not told of may crash."""
-    before = gcpool._workers.closers.IDLE_TIME
-    gcpool._workers.closers.IDLE_TIME = 0.0
+    before = gcpool._workers.workers_threads.IDLE_TIME
+    gcpool._workers.workers_threads.IDLE_TIME = 0.0
     try:
         yield
     finally:
-        gcpool._workers.closers.IDLE_TIME = before
+        gcpool._workers.workers_threads.IDLE_TIME = before
 
 
 def warmed_up(first: str) -> None:

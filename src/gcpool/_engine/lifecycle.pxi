@@ -100,6 +100,7 @@ cdef struct LimitsToSet:    # below 0: stays as it is
     int total_max_size
     int min_size
     int max_waiting
+    int max_workers
 
 
 cdef bint resize(PoolCore core, double now, LimitsToSet to_set, object limits, object expected) except -1:
@@ -162,6 +163,7 @@ cdef bint set_limits(PoolCore core, LimitsToSet *to_set, object limits, object e
     gcp_store_int(&core.max_size, max_size)
     gcp_store_int(&core.total_max_size, total_max_size)
     gcp_store_int(&core.max_waiting, changed(core.max_waiting, to_set.max_waiting))
+    gcp_store_int(&core.jobs.max_workers, changed(core.jobs.max_workers, to_set.max_workers))
     gcp_unlock(&core.lock)
     return True
 

@@ -36,6 +36,7 @@ cdef class PoolCore:
     :param random: called, with no lock held; returns a number from 0 to 1, for jitter; None for no jitter of pauses
     :param keeps_idle: False if a connection that nobody waits for is closed when it is returned
     :param max_waiting: maximum number of waiters that are queued at an endpoint; 0 for no limit
+    :param max_workers: maximum number of jobs that workers do at a time; 0 for no limit
     :param serves_oldest: whether the extra connection that was unused for longest is served first
     :param counts_idle_only: whether min_idle is compared with the idle core connections alone, without those in use
     :param limits: anything that is to be kept for :py:meth:`resize`
@@ -75,6 +76,7 @@ cdef class PoolCore:
         object random=None,
         bint keeps_idle=True,
         int max_waiting=0,
+        int max_workers=0,
         bint serves_oldest=False,
         bint counts_idle_only=False,
         object limits=None,
@@ -90,6 +92,7 @@ cdef class PoolCore:
         self.wake_collector = wake_collector
         self.normalize = normalize
         self.max_waiting = max_waiting
+        self.jobs.max_workers = max_workers
         self.serves_oldest = serves_oldest
         self.out_mask = 0 if counts_idle_only else -1
         self.limits_ = limits
@@ -342,7 +345,7 @@ cdef class PoolCore:
     @property
     def checks_to_begin(self):
         """How many checks a worker is to begin now."""
-        return max(checks_to_begin(self), 0)
+        return checks_to_begin(self)
 
     cpdef int begin_due_checks(self, double now) except -1:
         """Take out the idle connections that are due for a check, one of each endpoint. A worker checks them.
@@ -472,8 +475,11 @@ cdef class PoolCore:
         return take_from(self, &self.doomed_for_worker) if e is None else e
 
     cpdef Entry take_doomed_for_worker(self):
-        """The next entry to be closed that an acquire or the collector has doomed for a worker, or None."""
-        return take_from(self, &self.doomed_for_worker)
+        """For a worker: the next entry to be closed that an acquire or the collector has doomed, or None.
+
+        Also None if no more closes may be at work at a time.
+        """
+        return take_close(self)
 
     def doom_again(self, Entry e not None):
         """Put back what :py:meth:`take_doomed` returned: its close has not begun, and its taker cannot do it."""
@@ -626,6 +632,7 @@ cdef class PoolCore:
         total_max_size=None,
         min_size=None,
         max_waiting=None,
+        max_workers=None,
         object limits=None,
         object expected=None,
     ):
@@ -644,6 +651,7 @@ cdef class PoolCore:
         to_set.total_max_size = -1 if total_max_size is None else total_max_size
         to_set.min_size = -1 if min_size is None else min_size
         to_set.max_waiting = -1 if max_waiting is None else max_waiting
+        to_set.max_workers = -1 if max_workers is None else max_workers
         return resize(self, now, to_set, limits, expected)
 
     @property
@@ -682,6 +690,11 @@ cdef class PoolCore:
     def max_waiting(self):
         """The maximum number of waiters that are queued at an endpoint; 0 for no limit."""
         return gcp_load_int(&self.max_waiting)
+
+    @property
+    def max_workers(self):
+        """The maximum number of jobs that workers do at a time; 0 for no limit."""
+        return gcp_load_int(&self.jobs.max_workers)
 
     @property
     def order(self):
@@ -774,8 +787,18 @@ cdef class PoolCore:
 
     @property
     def left_to_workers(self):
-        """How many connections a worker is to close or check now."""
-        return jobs_for_workers(self)
+        """How many connections wait for a worker to close or check them."""
+        return left_to_workers(self)
+
+    @property
+    def jobs_to_begin(self):
+        """How many connections workers may begin to close, create or check now."""
+        return jobs_to_begin(self)
+
+    @property
+    def jobs_at_work(self):
+        """How many connections workers are closing, creating or checking."""
+        return gcp_load_int(&self.jobs.all_at_work)
 
     @property
     def acquired(self):

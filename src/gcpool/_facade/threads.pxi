@@ -210,18 +210,20 @@ cdef class SyncPool(PoolFacade):
         # whoever is served a connection checks it.
         cdef bint called
         failure = None
-        # A caller that has doomed a connection then looks which workers are free; a worker that has left the free ones
-        # then looks for doomed connections. The fences keep both in this order, so that one of the two sees the other.
+        # A caller that has doomed a connection then looks which workers are waiting or looking; a worker that has left
+        # these then looks for a job. The fences keep both in this order, so that one of the two sees the other.
         gcp_fence()
-        if jobs_for_workers(self._core) == 0:
+        if left_to_workers(self._core) == 0:
             return 0
+        if jobs_to_begin(self._core) == 0 and not gcp_is_finalizing():
+            return 0            # a worker at work begins them when it has ended its job
         try:
-            called = self._closers.call()
+            called = self._workers.call()
         except BaseException as exc:
             # A signal handler may have raised inside the call. No worker would learn what is doomed, so call once more.
             failure = exc
             try:
-                called = self._closers.call()
+                called = self._workers.call()
             except BaseException:       # again: the caller closes it
                 called = False
         if not called:
@@ -344,7 +346,7 @@ cdef class SyncPool(PoolFacade):
         cdef double begun = self._core.now()
         timeout = self._dispose_timeout
         error = None
-        failure = self.try_keep_one_idle() if e.is_relief and not e.flag.waiter_will_expire_relief else None
+        failure = self.try_keep_one_idle() if e.mark.relief == IS_RELIEF else None
         try:
             if deadline != INFINITY:
                 left = dispose_time(deadline, self._core.now())
@@ -364,27 +366,24 @@ cdef class SyncPool(PoolFacade):
         return 0
 
     cdef object try_keep_one_idle(self):
-        # Has a closing thread call expire_relief() in time, if no waiting acquire does. Returns what a signal handler
-        # raised here, or None: the caller first finishes its own work.
+        # Has a worker call expire_relief() in time, if no waiting acquire does. Returns what a signal handler raised
+        # here, or None: the caller first finishes its own work.
         try:
-            self._closers.keep_one_for_timers()
+            self._workers.keep_one_for_timers()
         except BaseException as exc:
             return exc
         return None
 
     def _work_next(self):
-        # For a worker: closes one connection that is doomed for workers, or else creates or checks one. False if there
-        # is none.
+        # For a worker: closes, creates or checks one connection, in this order. False if none may begin.
         cdef PoolCore core = self._core
         cdef Entry e
-        gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:
-            self._closers.call()        # this dispose, connect or check may hang: another worker does the rest
-        e = core.take_doomed_for_worker()
+        gcp_fence()     # as in begin_disposals(): this worker is not looking any more
+        e = take_close(core)
         if e is not None:
             self.dispose_entry(e, INFINITY, True)
             return True
-        if gcp_load_int(&core.reserved):
+        if creates_to_begin(core):
             e = core.take_create(read_clock(core))
             if e is not None:
                 self.create_for_pool(e)

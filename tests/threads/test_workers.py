@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gcpool._workers.before_fork import idle_threads
-from gcpool._workers.closers import SyncClosers
+from gcpool._workers.workers_threads import SyncWorkers
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.programs.runner import run_program
@@ -20,8 +20,12 @@ from tests.support import PATIENCE, Interruption, dropped_pools
 from tests.threads.runtime import spawn, until
 
 
-def closers(case: Case) -> list[threading.Thread]:
-    return [thread for thread in case.pool._closers._threads_of_this_process().threads if thread.is_alive()]
+def workers(case: Case) -> list[threading.Thread]:
+    return [thread for thread in case.pool._workers._threads() if thread.is_alive()]
+
+
+def waiting(case: Case) -> list[threading.Thread]:
+    return list(case.pool._workers._per_process.get().waiting)
 
 
 def until_ended(threads: list[threading.Thread]) -> None:
@@ -32,7 +36,7 @@ def until_ended(threads: list[threading.Thread]) -> None:
 def close_one(case: Case, endpoint: str) -> None:
     """Acquire so that an idle connection of another endpoint is closed."""
     case.cycle(endpoint)
-    until(lambda: len(case.pool._closers._threads_of_this_process().free) > 0)
+    until(lambda: len(waiting(case)) > 0)
 
 
 # -- how many there are -----------------------------------------------------------------------------------------------
@@ -42,7 +46,7 @@ def test_there_is_none_before_something_is_closed_for_an_acquire() -> None:
     with Case(max_size=1, total_max_size=2, idle_timeout=0, min_idle=0, background_collector=False) as case:
         for endpoint in 'abcab':
             case.cycle(endpoint)
-        assert closers(case) == []
+        assert workers(case) == []
         assert case.stats['disposed'] == 5, 'the releases have closed them'
 
 
@@ -59,21 +63,21 @@ def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None
         for endpoint in 'bcdef':
             close_one(case, endpoint)
         assert names == {f'gcpool-{case.pool.name}-closer'}
-        assert len(closers(case)) == 1
+        assert len(workers(case)) == 1
 
 
 def test_it_ends_when_nothing_is_to_be_closed_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._workers.closers.IDLE_TIME', 0.01)
+    monkeypatch.setattr('gcpool._workers.workers_threads.IDLE_TIME', 0.01)
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
         for endpoint in 'bc':
             case.cycle(endpoint)
-            until(lambda: case.pool._closers._threads_of_this_process().threads == {})
-        assert case.pool._closers._threads_of_this_process().free == {}
+            until(lambda: case.pool._workers._per_process.get().threads == {})
+        assert case.pool._workers._per_process.get().free == {}
 
 
 def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._workers.closers.PARALLEL_DISPOSALS', 2)
+    monkeypatch.setattr('gcpool._workers.workers_threads.PARALLEL_DISPOSALS', 2)
     with Case(max_size=1, total_max_size=4) as case:
         for endpoint in 'abcd':
             case.cycle(endpoint)
@@ -86,7 +90,7 @@ def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pyt
         jobs += [spawn(case.pool.acquire, endpoint) for endpoint in 'yz']
         case.waiting(4)
         assert case.pool._core.left_to_workers == 2
-        assert len(closers(case)) == 2
+        assert len(workers(case)) == 2
         gates[0].open()
         until(lambda: case.stats['waiting'] == 1)
         gates[1].open()
@@ -96,7 +100,7 @@ def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pyt
 def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr('gcpool._workers.closers.PARALLEL_DISPOSALS', 1)
+    monkeypatch.setattr('gcpool._workers.workers_threads.PARALLEL_DISPOSALS', 1)
     both_found_room = threading.Barrier(2)
     made = threading.Thread.__init__
 
@@ -106,7 +110,7 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
         made(thread, *args, **parameters)
 
     with Case(max_size=1, total_max_size=2) as case:
-        process = case.pool._closers._threads_of_this_process()
+        process = case.pool._workers._per_process.get()
         for endpoint in 'ab':
             case.cycle(endpoint)
         gates = Gate(), Gate()
@@ -114,14 +118,14 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, '__init__', make)
             # Each of the two does what an acquire does that has doomed a connection.
-            callers = [spawn(case.pool._closers.call) for _ in range(2)]
+            callers = [spawn(case.pool._workers.call) for _ in range(2)]
             assert [caller.result() for caller in callers] == [True, True]
         until(lambda: len(process.free) == 1)
-        assert len(closers(case)) == 1
+        assert len(workers(case)) == 1
         jobs = [spawn(case.pool.acquire, endpoint) for endpoint in 'xy']
         for gate in gates:
             gate.reached()
-            assert len(closers(case)) == 1
+            assert len(workers(case)) == 1
             gate.open()
         case.release(*[job.result() for job in jobs])
 
@@ -129,7 +133,7 @@ def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once
 def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_and_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr('gcpool._workers.closers.PARALLEL_DISPOSALS', 1)
+    monkeypatch.setattr('gcpool._workers.workers_threads.PARALLEL_DISPOSALS', 1)
     start = threading.Thread.start
     being_started, goes_on = threading.Event(), threading.Event()
     late: list[threading.Thread] = []
@@ -143,7 +147,7 @@ def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_a
 
     with Case(max_size=1, total_max_size=1) as case:
         monkeypatch.setattr(threading.Thread, 'start', start_late)
-        first = spawn(case.pool._closers.call)
+        first = spawn(case.pool._workers.call)
         assert being_started.wait(PATIENCE)
         case.cycle('a')
         gate = Gate()
@@ -153,14 +157,14 @@ def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_a
         goes_on.set()
         assert first.result()
         until(lambda: not late[0].is_alive())
-        assert len(closers(case)) == 1
+        assert len(workers(case)) == 1
         gate.open()
         case.release(job.result())
 
 
 def test_they_do_not_keep_a_forgotten_pool() -> None:
     pool: ConnectionPool[Any, Any] = ConnectionPool(Manager(), max_size=1, total_max_size=1)
-    process = pool._closers._threads_of_this_process()
+    process = pool._workers._per_process.get()
     for endpoint in 'ab':
         pool.release(pool.acquire(endpoint), endpoint)
     until(lambda: len(process.free) == 1)
@@ -181,7 +185,7 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
 @pytest.fixture(params=['no thread', 'no memory', 'the interpreter ends'])
 def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == 'the interpreter ends':
-        monkeypatch.setattr('gcpool._workers.closers.SyncClosers._is_finalizing', lambda _: True)
+        monkeypatch.setattr('gcpool._workers.workers_threads.SyncWorkers._is_finalizing', lambda _: True)
     else:
         start = threading.Thread.start
         error = MemoryError() if request.param == 'no memory' else RuntimeError("can't start new thread")
@@ -210,7 +214,7 @@ def test_where_no_thread_can_be_started_an_acquire_closes_itself(
             case.cycle('a')
         assert case.pool.get_size() == 0
         assert case.cycle('a') == 'a2'
-        assert closers(case) == []
+        assert workers(case) == []
     said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(said) == (no_thread != 'the interpreter ends'), 'not once for each acquire'
 
@@ -238,7 +242,7 @@ def test_an_acquire_that_is_interrupted_where_it_calls_a_thread_has_it_closed_al
 ) -> None:
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
-        call = type(case.pool._closers).call
+        call = type(case.pool._workers).call
         errors = [Interruption('in call')]
 
         def interrupted(self: Any) -> bool:
@@ -246,7 +250,7 @@ def test_an_acquire_that_is_interrupted_where_it_calls_a_thread_has_it_closed_al
                 raise errors.pop()
             return bool(call(self))
 
-        monkeypatch.setattr(type(case.pool._closers), 'call', interrupted)
+        monkeypatch.setattr(type(case.pool._workers), 'call', interrupted)
         with pytest.raises(Interruption, match='in call'):
             case.pool.acquire('b')
         until(lambda: case.pool.get_size() == 0)
@@ -280,10 +284,10 @@ def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_
 def test_an_acquire_that_is_interrupted_where_it_has_timed_out_and_a_thread_is_to_stand_by_raises_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keep_one_for_timers = SyncClosers.keep_one_for_timers
+    keep_one_for_timers = SyncWorkers.keep_one_for_timers
     calls: list[str] = []
 
-    def interrupted(self: SyncClosers) -> None:
+    def interrupted(self: SyncWorkers) -> None:
         calls.append('keep_one_for_timers')
         if len(calls) == 2:
             raise Interruption('in keep_one_for_timers')
@@ -293,7 +297,7 @@ def test_an_acquire_that_is_interrupted_where_it_has_timed_out_and_a_thread_is_t
         case.cycle('a')
         gate = Gate()
         case.manager.script('dispose', gate)
-        monkeypatch.setattr(SyncClosers, 'keep_one_for_timers', interrupted)
+        monkeypatch.setattr(SyncWorkers, 'keep_one_for_timers', interrupted)
         # The first call comes at the end of the wait, the second one when the waiter has given up.
         with pytest.raises(Interruption, match='in keep_one_for_timers') as caught:
             case.pool.acquire('b', timeout=0.01)
@@ -307,7 +311,7 @@ def test_a_thread_that_somebody_ended_is_replaced(monkeypatch: pytest.MonkeyPatc
     with Case(max_size=1, total_max_size=1) as case:
         case.cycle('a')
         close_one(case, 'b')
-        [killed] = closers(case)
+        [killed] = workers(case)
         assert killed.ident is not None
         until(lambda: killed in idle_threads)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(killed.ident), ctypes.py_object(SystemExit))
@@ -315,7 +319,7 @@ def test_a_thread_that_somebody_ended_is_replaced(monkeypatch: pytest.MonkeyPatc
         assert case.cycle('c') == 'c1'
         until(lambda: not killed.is_alive())
         close_one(case, 'd')
-        assert closers(case) not in ([], [killed])
+        assert workers(case) not in ([], [killed])
 
 
 def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_that_alone(
@@ -327,7 +331,7 @@ def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_tha
             case.manager.script('dispose', error)
             case.cycle('b')
             case.cycle('a')
-        assert closers(case) != []
+        assert workers(case) != []
     assert caplog.text.count('goes on after an error') == 3
 
 
@@ -339,19 +343,19 @@ def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_pl
     called: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The close of a1 for the waiter hangs, c1 expires and hangs, too, and in time d1 is closed for the waiter."""
-    run = SyncClosers._run
+    run = SyncWorkers._run
     starting, goes_on = threading.Event(), threading.Event()
 
-    def run_late(self: SyncClosers, *args: Any) -> None:
+    def run_late(self: SyncWorkers, *args: Any) -> None:
         starting.set()
         assert goes_on.wait(PATIENCE)
         run(self, *args)
 
     if called == 'while it waits':
         goes_on.set()
-    monkeypatch.setattr(SyncClosers, '_run', run_late)
+    monkeypatch.setattr(SyncWorkers, '_run', run_late)
     with Case(max_size=1, total_max_size=3, idle_timeout=8.0, max_lifetime=8.0, background_collector=True) as case:
-        process = case.pool._closers._threads_of_this_process()
+        process = case.pool._workers._per_process.get()
         c = case.pool.acquire('c')
         case.clock.advance(7.0)
         a, d = case.pool.acquire('a'), case.pool.acquire('d')
@@ -362,7 +366,7 @@ def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_pl
         release = spawn(case.release, a)
         gates[0].reached()
         assert starting.wait(PATIENCE)
-        until(lambda: [*process.free] == closers(case))
+        until(lambda: [*process.free] == workers(case))
         case.release(c, d)
         # A moment before the close of a1 stops counting.
         case.clock.advance(1.995)
@@ -372,7 +376,7 @@ def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_pl
             goes_on.set()
         gates[1].reached()
         # On a busy machine there may be one more.
-        assert len(closers(case)) >= 2
+        assert len(workers(case)) >= 2
         assert case.manager.living == ['d1']
         case.clock.advance(0.01)
         case.release(waiter.result())
@@ -391,7 +395,7 @@ def test_close_waits_for_what_a_thread_is_closing_and_no_thread_outlives_it() ->
         case.manager.script('dispose', gate)
         job = spawn(case.pool.acquire, 'b', timeout=0.01)
         gate.reached()
-        threads = closers(case)
+        threads = workers(case)
         with pytest.raises(TimeoutError):
             job.result()
         closing = spawn(case.pool.close)
@@ -423,8 +427,8 @@ def test_no_thread_waits_for_more_after_close() -> None:
     with Case(max_size=1, total_max_size=2) as case:
         for endpoint in 'abc':
             case.cycle(endpoint)
-        until(lambda: len(case.pool._closers._threads_of_this_process().free) == 1)
-        [thread] = closers(case)
+        until(lambda: len(case.pool._workers._per_process.get().free) == 1)
+        [thread] = workers(case)
         assert case.pool.close() == 0
         until_ended([thread])
 
@@ -448,7 +452,7 @@ def test_a_dispose_that_closes_the_pool_does_not_wait_for_its_own_thread() -> No
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
 @pytest.mark.parametrize('at_work', [True, False])
 def test_a_child_of_a_fork_has_no_thread_of_its_parent_s_and_starts_its_own(at_work: bool) -> None:
-    run_program('fork_programs', 'child_beside_closers', at_work)
+    run_program('fork_programs', 'child_beside_workers', at_work)
 
 
 # -- the collector ----------------------------------------------------------------------------------------------------
