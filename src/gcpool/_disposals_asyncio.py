@@ -53,16 +53,13 @@ def set_limit(scope: 'timeout_scope', seconds: float) -> None:
 def spawn(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, ResultT], name: str
 ) -> 'asyncio.Task[ResultT]':
-    """Make a task of the pool's own, in an empty context.
-
-    Otherwise a connection would keep what the request that had it created has put into its context: the first
-    request's trace would live as long as the connection.
+    """Make a task of the pool's own.
 
     Not with ``loop.create_task()``: a task factory is for the program's tasks. The factories of tracers
     (ddtrace, sentry-sdk) wrap each coroutine in another one. When the task is cancelled before its first step, only the
     outer coroutine ends, and the pool's own never learns of it.
     """
-    return Context().run(asyncio.Task, coroutine, loop=loop, name=name)
+    return asyncio.Task(coroutine, loop=loop, name=name)
 
 
 def put_all_back(queue: 'deque[Disposal]') -> None:
@@ -102,12 +99,24 @@ class AsyncDisposals(AsyncPool):
         job: str,
         ended: Callable[['asyncio.Task[None]'], object],
     ) -> 'asyncio.Task[None]':
-        """Have one job done in a task of its own, which the pool keeps alive until it has ended.
+        """Have one job done in a task of its own, in an empty context. The pool keeps the task alive until it has ended.
+
+        In the context of whoever made the task, a connection would keep what the request that had it created has put
+        there: the first request's trace would live as long as the connection.
 
         :param begin: see Lane
         :param job: how the task's name ends
         :param ended: called with the task when it has ended
         """
+        return Context().run(self._spawn_for_caller, begin, job, ended)
+
+    def _spawn_for_caller(
+        self,
+        begin: Callable[[BaseException | None], Coroutine[Any, Any, None]],
+        job: str,
+        ended: Callable[['asyncio.Task[None]'], object],
+    ) -> 'asyncio.Task[None]':
+        """The same in the context of the caller, who waits for it."""
         loop: asyncio.AbstractEventLoop = self._bound_loop  # type: ignore[assignment]
         task = spawn(loop, Lane(begin), self._task_name(job))
         self._tasks.add(task)
@@ -267,8 +276,9 @@ class AsyncDisposals(AsyncPool):
         try:
             while (taken := self._take_disposal()) is not None:
                 (jobs if taken.is_job else queue).append(taken)
-            lanes = [queue] * min(len(queue), PARALLEL_DISPOSALS) + [deque((job,)) for job in jobs]
-            return [self._spawn_disposal(lane, deadline) for lane in lanes]
+            lanes = min(len(queue), PARALLEL_DISPOSALS)
+            tasks = [self._spawn_disposal(self._spawn_for_caller, queue, deadline) for _ in range(lanes)]
+            return tasks + [self._spawn_disposal(self._spawn_job, deque((job,)), deadline) for job in jobs]
         except BaseException:
             # A signal handler raised. Lanes that were spawned already find these connections among the doomed.
             try:
@@ -281,9 +291,11 @@ class AsyncDisposals(AsyncPool):
                 loop.call_later(TIMER_LATENESS, self._begin_disposals, context=Context())
             raise
 
-    def _spawn_disposal(self, queue: 'deque[Disposal]', deadline: float | None) -> 'asyncio.Task[None]':
+    def _spawn_disposal(
+        self, spawn: Callable[..., 'asyncio.Task[None]'], queue: 'deque[Disposal]', deadline: float | None
+    ) -> 'asyncio.Task[None]':
         begin = partial(self._dispose_in_turn, queue, deadline)
-        return self._spawn_job(begin, 'dispose', partial(self._lane_ended, queue))
+        return spawn(begin, 'dispose', partial(self._lane_ended, queue))
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back

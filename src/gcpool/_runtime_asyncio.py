@@ -241,7 +241,7 @@ class AsyncRuntime(
         Otherwise the hook would see whatever the code that dropped the connection has put into its context.
         """
         loop = asyncio.get_running_loop()
-        task = spawn(loop, rest_of_release, RELEASE_TASK)
+        task = Context().run(spawn, loop, rest_of_release, RELEASE_TASK)
         self._tasks.add(task)
         task.add_done_callback(self._release_ended)
 
@@ -269,7 +269,7 @@ class AsyncRuntime(
             if self._hooks_dead:
                 self._tell_when_closed(entry)
         elif self._hooks_dead:
-            hook = self._spawn_job(partial(self._run_dead_hook, entry), 'dead', self._tasks.discard)
+            hook = self._spawn_for_caller(partial(self._run_dead_hook, entry), 'dead', self._tasks.discard)
             await asyncio.wait([hook], timeout=LEAST_DISPOSE_TIME)
             if hook.done() and not hook.cancelled():
                 hook.result()

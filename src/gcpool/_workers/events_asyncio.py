@@ -70,7 +70,7 @@ class AsyncEvents:
         if pool is None or loop is None or loop.is_closed() or not self._waiting:
             return
         if self._task is None or self._task.done():
-            self._task = task = pool._spawn(loop, Lane(self._tell_all), self._name)
+            self._task = task = Context().run(pool._spawn, loop, Lane(self._tell_all), self._name)
             pool._tasks.add(task)
             task.add_done_callback(self._ended, context=Context())
 
