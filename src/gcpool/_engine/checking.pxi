@@ -109,8 +109,9 @@ cdef bint end_check_by_pool(PoolCore core, Entry e, bint answered, bint alive, d
     gcp_lock(&core.lock)
     if timer is not None:
         timer.checked_at = now
-    by_worker = e.job != NO_JOB
-    end_job(core, e)
+    by_worker = e.job == CHECK_JOB
+    if by_worker:
+        end_job(core, e)
     gcp_lock(&ep.lock)
     if answered and not alive:
         core.counters.checks_failed += 1

@@ -87,6 +87,7 @@ cdef int doom_acquired(PoolCore core) except -1:
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
             count += 1
         elif e.state == CHECKING:       # a check that hangs: it finds the connection closed when it ends
+            end_job(core, e)
             end_checking(ep, e, now)
             doom(core, ep, e, &core.doomed_for_caller, BECAUSE_POOL_CLOSED)
         gcp_unlock(&ep.lock)
