@@ -46,7 +46,7 @@ from tests.threads.runtime import Job, spawn, until
 # Whether the pool's threads learn of a fork by Python before it, and those of them that are idle end.
 THREADS_ARE_TOLD = os.environ.get('GCPOOL_TEST_NO_FORK_HOOK') != '1'
 
-# A closer stays until it is to end, and does not end by itself in the middle of a program.
+# A worker stays until it is to end, and does not end by itself in the middle of a program.
 gcpool._workers.workers_threads.IDLE_TIME = PATIENCE
 
 # The pool's threads that end for a fork get as long as a busy machine needs.
@@ -192,7 +192,7 @@ def is_called(workers: SyncCollector | SyncWorkers) -> bool:
     if isinstance(workers, SyncCollector):
         wakeups = [collector.wakeup for collector in list(workers._threads)]
     else:
-        wakeups = [process.wakeup for process in list(workers._by_epoch.values())]
+        wakeups = [process.wakeup for process in list(workers._per_process._by_pid.values())]
     return not all(wakeup._lock.locked() for wakeup in wakeups)
 
 
@@ -401,7 +401,7 @@ def child_beside_workers(at_work: bool) -> None:
         # It has the connection of 'c' closed.
         pool.release(pool.acquire('d'), 'd')
         assert manager.lines[-2].disposals == 1
-        assert [thread.name for thread in threading.enumerate()][1:] == [f'gcpool-{pool.name}-closer']
+        assert [thread.name for thread in threading.enumerate()][1:] == [f'gcpool-{pool.name}-1']
         assert pool.close(PATIENCE) == 0
         assert threading.active_count() == 1
 
@@ -803,7 +803,7 @@ def idle_threads_end_before_a_fork() -> None:
         return {thread.name.rpartition('-')[2] for thread in threading.enumerate()[1:]}
 
     until_idle(2)
-    assert names() == {'closer', 'collector'}
+    assert names() == {'1', 'collector'}
     ended = threading.enumerate()[1:]
 
     def child() -> None:
@@ -818,7 +818,7 @@ def idle_threads_end_before_a_fork() -> None:
     now = 60.0
     fork(child, beside_threads=False)
     assert not any(thread.is_alive() for thread in ended)
-    # The new collector has a closer close what is due.
+    # The new collector has a worker close what is due.
     assert 'collector' in names()
     until(lambda: manager.lines[-1].disposals == 1)
     pool.close()

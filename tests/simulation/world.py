@@ -1098,7 +1098,7 @@ class World:
             core.resume(runtime.now)
             self.suspended = False
         left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
-        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size'))):
+        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size', 'max_workers'))):
             self.fail(f'the pool of a forked child is not empty: {left}')
         for index, user in enumerate(self.users):
             if user is not survivor and user.doing != 'gone':

@@ -1,5 +1,5 @@
-"""The threads that close what acquires have doomed: there are as many as needed, they end, and if none can be started
-nothing stays open."""
+"""The threads that do a pool's jobs: there are as many as needed, they end, and if none can be started nothing stays open
+and nobody hangs."""
 
 import ctypes
 import gc
@@ -26,6 +26,10 @@ def workers(case: Case) -> list[threading.Thread]:
 
 def waiting(case: Case) -> list[threading.Thread]:
     return list(case.pool._workers._per_process.get().waiting)
+
+
+def is_worker(thread: threading.Thread) -> bool:
+    return thread.name.startswith('gcpool-') and thread.name.rpartition('-')[2].isdigit()
 
 
 def until_ended(threads: list[threading.Thread]) -> None:
@@ -62,7 +66,7 @@ def test_one_is_enough_for_one_close_after_the_other_and_it_has_a_name() -> None
         case.cycle('a')
         for endpoint in 'bcdef':
             close_one(case, endpoint)
-        assert names == {f'gcpool-{case.pool.name}-closer'}
+        assert names == {f'gcpool-{case.pool.name}-1'}
         assert len(workers(case)) == 1
 
 
@@ -72,82 +76,46 @@ def test_it_ends_when_nothing_is_to_be_closed_any_more(monkeypatch: pytest.Monke
         case.cycle('a')
         for endpoint in 'bc':
             case.cycle(endpoint)
-            until(lambda: case.pool._workers._per_process.get().threads == {})
-        assert case.pool._workers._per_process.get().free == {}
+            until(lambda: case.pool._workers._threads() == [])
+        assert waiting(case) == []
 
 
-def test_there_are_no_more_than_so_many_and_each_looks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('gcpool._workers.workers_threads.PARALLEL_DISPOSALS', 2)
-    with Case(max_size=1, total_max_size=4) as case:
-        for endpoint in 'abcd':
-            case.cycle(endpoint)
-        gates = Gate(), Gate()
-        case.manager.script('dispose', *gates)
-        jobs = []
-        for endpoint, gate in zip('wx', gates, strict=True):
-            jobs.append(spawn(case.pool.acquire, endpoint))
-            gate.reached()
-        jobs += [spawn(case.pool.acquire, endpoint) for endpoint in 'yz']
-        case.waiting(4)
-        assert case.pool._core.left_to_workers == 2
-        assert len(workers(case)) == 2
-        gates[0].open()
-        until(lambda: case.stats['waiting'] == 1)
-        gates[1].open()
-        case.release(*[job.result() for job in jobs])
-
-
-def test_there_are_no_more_than_so_many_where_several_acquires_start_one_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr('gcpool._workers.workers_threads.PARALLEL_DISPOSALS', 1)
+def test_of_two_that_are_started_at_once_where_one_is_enough_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     both_found_room = threading.Barrier(2)
     made = threading.Thread.__init__
 
     def make(thread: threading.Thread, *args: Any, **parameters: Any) -> None:
-        if str(parameters.get('name')).endswith('-closer'):
+        if str(parameters.get('name')).startswith('gcpool-'):
             both_found_room.wait(PATIENCE)
         made(thread, *args, **parameters)
 
-    with Case(max_size=1, total_max_size=2) as case:
+    with Case(max_workers=1) as case:
         process = case.pool._workers._per_process.get()
-        for endpoint in 'ab':
-            case.cycle(endpoint)
-        gates = Gate(), Gate()
-        case.manager.script('dispose', *gates)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, '__init__', make)
-            # Each of the two does what an acquire does that has doomed a connection.
-            callers = [spawn(case.pool._workers.call) for _ in range(2)]
-            assert [caller.result() for caller in callers] == [True, True]
-        until(lambda: len(process.free) == 1)
-        assert len(workers(case)) == 1
-        jobs = [spawn(case.pool.acquire, endpoint) for endpoint in 'xy']
-        for gate in gates:
-            gate.reached()
-            assert len(workers(case)) == 1
-            gate.open()
-        case.release(*[job.result() for job in jobs])
+            starts = [spawn(case.pool._workers._start, case.pool, process) for _ in range(2)]
+            assert [start.result() for start in starts] == [True, True]
+        assert [thread.name for thread in workers(case)] == [f'gcpool-{case.pool.name}-1']
 
 
-def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_and_ends(
+def test_one_that_was_taken_for_dead_while_it_was_started_begins_nothing_beyond_max_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr('gcpool._workers.workers_threads.PARALLEL_DISPOSALS', 1)
     start = threading.Thread.start
     being_started, goes_on = threading.Event(), threading.Event()
     late: list[threading.Thread] = []
 
     def start_late(thread: threading.Thread) -> None:
-        if thread.name.endswith('-closer') and not late:
+        if is_worker(thread) and not late:
             late.append(thread)
             being_started.set()
             assert goes_on.wait(PATIENCE)
         start(thread)
 
-    with Case(max_size=1, total_max_size=1) as case:
+    with Case(max_size=1, total_max_size=1, max_workers=1) as case:
+        process = case.pool._workers._per_process.get()
         monkeypatch.setattr(threading.Thread, 'start', start_late)
-        first = spawn(case.pool._workers.call)
+        first = spawn(case.pool._workers._start, case.pool, process)
         assert being_started.wait(PATIENCE)
         case.cycle('a')
         gate = Gate()
@@ -156,8 +124,8 @@ def test_a_thread_that_was_taken_for_dead_while_it_was_started_is_one_too_many_a
         gate.reached()
         goes_on.set()
         assert first.result()
-        until(lambda: not late[0].is_alive())
-        assert len(workers(case)) == 1
+        until(lambda: late[0] in waiting(case))
+        assert case.pool._core.jobs_at_work == 1
         gate.open()
         case.release(job.result())
 
@@ -167,8 +135,8 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
     process = pool._workers._per_process.get()
     for endpoint in 'ab':
         pool.release(pool.acquire(endpoint), endpoint)
-    until(lambda: len(process.free) == 1)
-    [thread] = process.threads
+    until(lambda: len(process.waiting) == 1)
+    [thread] = process.threads()
     gone = weakref.ref(pool)
     with dropped_pools() as warnings:
         del pool
@@ -191,7 +159,7 @@ def no_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         error = MemoryError() if request.param == 'no memory' else RuntimeError("can't start new thread")
 
         def refuse(thread: threading.Thread) -> None:
-            if thread.name.endswith('-closer'):
+            if is_worker(thread):
                 raise error
             start(thread)
 
@@ -265,7 +233,7 @@ def test_an_acquire_that_is_interrupted_while_a_thread_is_started_has_it_closed_
     errors = [Interruption('in start')]
 
     def interrupted(thread: threading.Thread) -> None:
-        if thread.name[-7:] != '-closer' or not errors:
+        if not is_worker(thread) or not errors:
             start(thread)
             return
         if where == 'after':
@@ -366,7 +334,7 @@ def test_a_thread_that_stood_by_and_is_called_has_another_one_stand_by_in_its_pl
         release = spawn(case.release, a)
         gates[0].reached()
         assert starting.wait(PATIENCE)
-        until(lambda: [*process.free] == workers(case))
+        until(lambda: [*process.waiting] == workers(case))
         case.release(c, d)
         # A moment before the close of a1 stops counting.
         case.clock.advance(1.995)
@@ -427,7 +395,7 @@ def test_no_thread_waits_for_more_after_close() -> None:
     with Case(max_size=1, total_max_size=2) as case:
         for endpoint in 'abc':
             case.cycle(endpoint)
-        until(lambda: len(case.pool._workers._per_process.get().free) == 1)
+        until(lambda: len(waiting(case)) == 1)
         [thread] = workers(case)
         assert case.pool.close() == 0
         until_ended([thread])
