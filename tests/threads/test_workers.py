@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gcpool._workers.before_fork import idle_threads
-from gcpool._workers.workers_threads import SyncWorkers
+from gcpool._workers.threads import Wakeup
+from gcpool._workers.workers_threads import IDLE_TIME, SyncWorkers
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, CheckingManager, Gate, HookedManager, Manager
 from tests.programs.runner import run_program
@@ -98,33 +99,30 @@ def test_of_two_that_are_started_at_once_where_one_is_enough_one_is_not(monkeypa
         assert [thread.name for thread in workers(case)] == [f'gcpool-{case.pool.name}-1']
 
 
-def test_one_that_was_taken_for_dead_while_it_was_started_begins_nothing_beyond_max_workers(
+def test_a_signal_handler_does_not_wait_for_the_thread_whose_start_it_has_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start = threading.Thread.start
-    being_started, goes_on = threading.Event(), threading.Event()
     late: list[threading.Thread] = []
-
-    def start_late(thread: threading.Thread) -> None:
-        if is_worker(thread) and not late:
-            late.append(thread)
-            being_started.set()
-            assert goes_on.wait(PATIENCE)
-        start(thread)
 
     with Case(max_size=1, total_max_size=1, max_workers=1) as case:
         process = case.pool._workers._per_process.get()
+
+        def start_late(thread: threading.Thread) -> None:
+            if is_worker(thread) and not late:
+                late.append(thread)
+                # What a signal handler does that runs here.
+                assert case.cycle('a') == 'a1'
+                assert case.cycle('b') == 'b1'
+            start(thread)
+
         monkeypatch.setattr(threading.Thread, 'start', start_late)
-        first = spawn(case.pool._workers._start, case.pool, process)
-        assert being_started.wait(PATIENCE)
-        case.cycle('a')
+        assert case.pool._workers._start(case.pool, process)
+        # There is one too many for a while; no more jobs are at work because of that.
         gate = Gate()
         case.manager.script('dispose', gate)
-        job = spawn(case.pool.acquire, 'b')
+        job = spawn(case.pool.acquire, 'c')
         gate.reached()
-        goes_on.set()
-        assert first.result()
-        until(lambda: late[0] in waiting(case))
         assert case.pool._core.jobs_at_work == 1
         gate.open()
         case.release(job.result())
@@ -145,6 +143,107 @@ def test_they_do_not_keep_a_forgotten_pool() -> None:
     assert len(warnings) == 1
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+# -- how long they stay -----------------------------------------------------------------------------------------------
+
+
+def test_one_waits_ten_seconds_for_the_next_job_and_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def wait(self: Wakeup, timeout: float | None) -> bool:
+        asked.append(timeout)
+        return False
+
+    monkeypatch.setattr(Wakeup, 'wait', wait)
+    with Case(max_size=1) as case:
+        for count in (1, 2):
+            case.cycle('a')
+            case.pool.drain()
+            until(lambda count=count: len(asked) == count and workers(case) == [])  # type: ignore[misc]
+        # When the next job comes, there is one again.
+        assert asked == [IDLE_TIME, IDLE_TIME] == [10.0, 10.0]
+        assert case.manager.living == []
+
+
+def test_one_that_waits_does_the_next_job_and_no_other_is_started() -> None:
+    with Case(max_size=1) as case:
+        seen = set()
+        for _ in range(5):
+            case.cycle('a')
+            case.pool.drain()
+            until(lambda: case.manager.living == [] and len(waiting(case)) == 1)
+            seen.add(workers(case)[0])
+        assert [thread.name for thread in seen] == [f'gcpool-{case.pool.name}-1']
+        assert all(thread.daemon for thread in seen)
+
+
+def test_there_are_as_many_as_jobs_and_they_are_numbered() -> None:
+    with Case(create_in_background=True) as case:
+        gates, jobs = [Gate() for _ in range(5)], []
+        for endpoint, gate in enumerate(gates):
+            case.manager.script('create', gate)
+            jobs.append(spawn(case.pool.acquire, endpoint))
+            gate.reached()
+        until(lambda: len(workers(case)) == 5)
+        assert {thread.name for thread in workers(case)} == {f'gcpool-{case.pool.name}-{n}' for n in range(1, 6)}
+        for gate in gates:
+            gate.open()
+        case.release(*[job.result() for job in jobs])
+
+
+class NamingManager(Manager):
+    """Notes in which threads it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+
+    def create(self, endpoint: Any, timeout: float | None = None) -> Any:
+        self.threads.add(threading.current_thread().name)
+        return super().create(endpoint, timeout)
+
+    def dispose(self, endpoint: Any, conn: Any, timeout: float | None = None) -> None:
+        self.threads.add(threading.current_thread().name)
+        super().dispose(endpoint, conn, timeout)
+
+
+def test_many_short_closes_start_few_threads() -> None:
+    manager = NamingManager()
+    with Case(manager, max_size=300, total_max_size=300) as case:
+        case.release(*case.acquire('a', 300))
+        manager.threads.clear()
+        case.pool.drain()
+        until(lambda: case.pool.get_size() == 0)
+        # 64 closes may be at work. A thread may be started while another one takes the job that it is for.
+        assert 1 <= len(manager.threads) < 100
+
+
+def test_with_a_bound_there_are_never_more() -> None:
+    manager = NamingManager()
+    with Case(manager, create_in_background=True, max_workers=2, max_connecting=0) as case:
+        jobs = [spawn(case.pool.acquire, endpoint) for endpoint in range(30)]
+        case.release(*[job.result() for job in jobs])
+        case.pool.drain()
+        until(lambda: case.pool.get_size() == 0)
+        assert manager.threads <= {f'gcpool-{case.pool.name}-{number}' for number in (1, 2)}
+
+
+def test_one_that_calls_a_hook_that_hangs_holds_up_no_other_job() -> None:
+    with Case(HookedManager(), create_in_background=True) as case:
+        gate = Gate()
+        case.manager.script('on_connection_dead', gate)
+        case.manager.script('check_aliveness', False)
+        case.cycle('a')
+        job = spawn(case.pool.check)
+        gate.reached()
+        assert case.cycle('b') == 'b1'
+        gate.open()
+        assert job.result() == 1
+
+
+def test_a_process_that_ends_without_close_says_nothing() -> None:
+    run_program('worker_programs', 'end_beside_workers')
 
 
 # -- none can be started ----------------------------------------------------------------------------------------------
@@ -301,6 +400,50 @@ def test_an_exception_that_somebody_raises_in_a_thread_during_a_dispose_ends_tha
             case.cycle('a')
         assert workers(case) != []
     assert caplog.text.count('goes on after an error') == 3
+
+
+def test_system_exit_of_a_create_fails_its_acquire_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with Case(create_in_background=True, max_workers=1) as case:
+        case.manager.script('create', SystemExit(1))
+        with pytest.raises(SystemExit):
+            case.pool.acquire('a')
+        assert case.cycle('b') == 'b1'
+        assert case.pool._core.jobs_at_work == 0
+
+
+def test_a_log_handler_that_raises_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[str] = []
+
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raised.append(record.getMessage())
+            raise SystemExit('in a log handler')
+
+    handler = Broken()
+    log = logging.getLogger('gcpool')
+    monkeypatch.setattr(log, 'propagate', False)
+    # The guard of the log writes to the standard error output what the handler raises.
+    monkeypatch.setattr('sys.unraisablehook', lambda unraisable: None)
+    log.addHandler(handler)
+    try:
+        with Case(max_workers=1) as case:
+            for endpoint in 'abc':
+                case.cycle(endpoint)
+            case.manager.script('dispose', RuntimeError('in dispose'), SystemExit('in dispose'))
+            case.pool.drain()
+            until(lambda: case.manager.living == [] and case.pool.get_size() == 0)
+            assert case.cycle('d') == 'd1'
+    finally:
+        log.removeHandler(handler)
+    assert raised != []
+
+
+def test_where_no_thread_can_be_started_an_acquire_connects_itself(no_thread: str) -> None:
+    with Case(create_in_background=True, max_workers=1) as case:
+        assert case.cycle('a') == case.cycle('a') == 'a1'
+        conns = case.acquire('b', 3)
+        case.release(*conns)
+        assert workers(case) == []
 
 
 # -- one is kept idle for relief --------------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
     if not called:
         try:
             pool._core.give_up_checks(read_clock(pool._core))
+            if creates_to_begin(pool._core):
+                pool._core.ask_workers()        # the waiters connect, unless a worker can be had by now
         finally:
             dispose_all(pool, &pool._core.doomed_for_worker, deadline)
     if failure is not None:

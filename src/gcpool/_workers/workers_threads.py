@@ -30,6 +30,8 @@ class _ProcessThreads:
         self.waiting: dict[threading.Thread, None] = {}
         # The workers that are about to look for a job: they were just started, or have just ended a job.
         self.looking: dict[threading.Thread, None] = {}
+        # The threads that are being started, and the identities of those who start them.
+        self.starters: dict[threading.Thread, int] = {}
         self.wakeup = Wakeup()
         # Whether the waiting workers are to end, because the process is about to fork.
         self.told_to_end = False
@@ -53,12 +55,20 @@ class _ProcessThreads:
         found = [self.by_number.get(number) for number in list(self.by_number)]
         return [thread for thread in found if thread is not None]
 
+    def counts(self, thread: threading.Thread) -> bool:
+        """Whether a thread runs, or is about to.
+
+        One that this very thread is starting is not: this is a signal handler then, which must not wait for it.
+        """
+        this = threading.get_ident()
+        return thread.is_alive() or self.starters.get(thread, this) != this
+
     def is_full(self, most: int) -> bool:
-        """Whether there are so many threads; 0 for no limit. Forgets the dead ones."""
+        """Whether there are so many threads; 0 for no limit. Forgets those that do not count."""
         if most and len(self.by_number) >= most:
             for thread in self.threads():
-                if not thread.is_alive():
-                    # It has died, or another call is starting it: then it is added once more when it runs.
+                if not self.counts(thread):
+                    # If it is being started, it is added once more when it runs.
                     self.forget(thread)
         return bool(most) and len(self.by_number) >= most
 
@@ -106,11 +116,12 @@ class SyncWorkers:
         # Read before it is looked who is looking: otherwise one of those might have taken another job in between.
         wanted = self._wanted(pool)
         for thread in list(process.waiting):
-            if thread.is_alive():
+            if process.counts(thread):
                 process.wake_one()
                 return True
-            # Another call is starting this thread, or the thread has died of an exception that somebody raised in it.
+            # It has died of an exception that somebody raised in it.
             process.waiting.pop(thread, None)
+        # Not one that another call is starting: that may fail.
         looking = sum(thread.is_alive() for thread in list(process.looking))
         return looking >= wanted or process.is_full(pool._core.max_workers) or self._start(pool, process)
 
@@ -136,7 +147,7 @@ class SyncWorkers:
         )
 
     def _is_any_waiting(self, process: _ProcessThreads) -> bool:
-        return any(thread.is_alive() for thread in list(process.waiting))
+        return any(process.counts(thread) for thread in list(process.waiting))
 
     def _start(self, pool: Any, process: _ProcessThreads, *, waits_first: bool = False) -> bool:
         thread: threading.Thread | None = None
@@ -148,6 +159,7 @@ class SyncWorkers:
                 name=self._name,
                 daemon=True,
             )
+            process.starters[thread] = threading.get_ident()
             if not process.add(thread, self._name, pool._core.max_workers):
                 # Another call was faster.
                 return True
@@ -159,6 +171,9 @@ class SyncWorkers:
             if not self._start_warning.covers(exc):
                 raise
             return False
+        finally:
+            if thread is not None:
+                process.starters.pop(thread, None)
         self._start_warning.withdraw()
         return True
 
