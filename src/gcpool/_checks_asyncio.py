@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+
 from ._core import PARALLEL_CHECKS, Entry, PoolCheck
 from ._disposals_asyncio import AsyncDisposals, set_limit, timeout_scope
 from ._time_limits import seconds

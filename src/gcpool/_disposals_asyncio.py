@@ -99,7 +99,7 @@ class AsyncDisposals(AsyncPool):
         job: str,
         ended: Callable[['asyncio.Task[None]'], object],
     ) -> 'asyncio.Task[None]':
-        """Have one job done in a task of its own, in an empty context. The pool keeps the task alive until it has ended.
+        """Have one job done in a task of its own, in an empty context. The pool keeps the task until it has ended.
 
         In the context of whoever made the task, a connection would keep what the request that had it created has put
         there: the first request's trace would live as long as the connection.

@@ -1,4 +1,6 @@
-"""How many connections a pool may have, how many acquires may wait, and how many workers do its jobs: checked together, also by resize().
+"""How many connections a pool may have, how many acquires may wait, and how many workers there are.
+
+They are checked together, also by resize().
 
 A limit that is not given adapts to those that are.
 """

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._checks_asyncio import AsyncChecks
-from ._core import LEAST_DISPOSE_TIME, Entry, Lane, Lease
+from ._core import LEAST_DISPOSE_TIME, Entry, Lease
 from ._disposals_asyncio import spawn
 from .exceptions import DiscardConnection
 

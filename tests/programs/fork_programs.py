@@ -35,8 +35,8 @@ import gcpool._core
 import gcpool._workers.before_fork
 import gcpool._workers.workers_threads
 import gcpool.asyncio
-from gcpool._workers.workers_threads import SyncWorkers
 from gcpool._workers.collector_threads import SyncCollector
+from gcpool._workers.workers_threads import SyncWorkers
 from gcpool.contrib.socket import TcpSocketConnectionManager
 from gcpool.exceptions import ConnectionNotAcquired, ConnectionPoolClosedError
 from gcpool.threading import BaseConnectionManager, ConnectionPool
@@ -803,7 +803,8 @@ def idle_threads_end_before_a_fork() -> None:
         return {thread.name.rpartition('-')[2] for thread in threading.enumerate()[1:]}
 
     until_idle(2)
-    assert names() == {'1', 'collector'}
+    # A worker that waits for the next job, maybe with one that has stood by for timers.
+    assert {'collector', '1'} <= names() <= {'collector', '1', '2'}, names()
     ended = threading.enumerate()[1:]
 
     def child() -> None:

@@ -644,10 +644,10 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         return stays
 
     workers_threads.SyncWorkers._must_stay = must_stay_and_switch  # type: ignore[method-assign, assignment]
-    of_process = collector_threads.SyncCollector, per_process.PerProcess
+    of_process: tuple[Any, ...] = collector_threads.SyncCollector, per_process.PerProcess
     getpids = [owner.__dict__['_getpid'] for owner in of_process]
     for owner in of_process:
-        owner._getpid = staticmethod(lambda: threads.process)  # type: ignore[attr-defined]
+        owner._getpid = staticmethod(lambda: threads.process)
     # A simulated thread that is never run again stays among the idle ones.
     idle, before_fork.idle_threads = before_fork.idle_threads, {}
     try:
@@ -657,7 +657,7 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
         workers_threads.IDLE_TIME = idle_time
         workers_threads.SyncWorkers._must_stay = must_stay  # type: ignore[method-assign]
         for owner, getpid in zip(of_process, getpids, strict=True):
-            owner._getpid = getpid  # type: ignore[attr-defined]
+            owner._getpid = getpid
         before_fork.idle_threads = idle
         for module in modules:
             module.threading = threading  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
-"""The threads that do a pool's jobs: there are as many as needed, they end, and if none can be started nothing stays open
-and nobody hangs."""
+"""The threads that do a pool's jobs: there are as many as needed, they end, and if none can be started nothing stays
+open, and nobody hangs."""
 
 import ctypes
 import gc

@@ -97,7 +97,7 @@ class SyncWorkers:
     _is_finalizing = staticmethod(sys.is_finalizing)
 
     def __init__(self, pool: Any, name: str):
-        self._pool = weakref.ref(pool, lambda _: self._wake_all())
+        self._pool = weakref.ref(pool, lambda _: self._wake())
         self._name = name
         self._per_process = PerProcess(_ProcessThreads)
         self._stopped = False
@@ -269,7 +269,7 @@ class SyncWorkers:
             except BaseException:
                 logger.last_resort('the work for %r goes on after an error', pool)
 
-    def _wake_all(self) -> None:
+    def _wake(self) -> None:
         # The pool is gone, or closed. One worker wakes, and wakes the next one when it ends.
         process = self._per_process.find()
         if process is not None:
@@ -281,7 +281,7 @@ class SyncWorkers:
         :return: the threads that are alive, but for the caller: a dispose that closes the pool does not wait for itself
         """
         self._stopped = True
-        self._wake_all()
+        self._wake()
         this = threading.current_thread()
         return [thread for thread in self._threads() if thread is not this and thread.is_alive()]
 
