@@ -1,8 +1,8 @@
 # THE POOL'S OWN CREATES. A worker takes a ticket, connects, and says how that has ended.
 
 cdef Entry take_create(PoolCore core, double now):
-    # For a worker: a ticket of the pool's own, or None if there is nothing to create, or nothing that may begin. No lock
-    # is held.
+    # For a worker: a ticket of the pool's own, or None if there is nothing to create, or nothing that may begin. No
+    # lock is held.
     cdef Entry ticket = Entry()
     cdef Growth g
     cdef EndpointPool ep

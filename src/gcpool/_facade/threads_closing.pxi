@@ -70,8 +70,8 @@ cdef int begin_disposals(SyncPool pool, double deadline) except -1:
     # whoever is served a connection checks it.
     cdef bint called
     failure = None
-    # A caller that has doomed a connection then looks which workers are waiting or looking; a worker that has left these
-    # then looks for a job. The fences keep both in this order, so that one of the two sees the other.
+    # A caller that has doomed a connection then looks which workers are waiting or looking; a worker that has left
+    # these then looks for a job. The fences keep both in this order, so that one of the two sees the other.
     gcp_fence()
     if left_to_workers(pool._core) == 0:
         return 0
