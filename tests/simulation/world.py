@@ -80,8 +80,9 @@ MAY_HAVE_BEGUN = 0.005
 # Seconds for which the pool remembers an outage in which nothing is attempted.
 MEMORY_OF_OUTAGES = 10.0
 
-# Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
-TIME_TO_FILL = 15.0
+# Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage, and
+# than a create that hangs until its time limit.
+TIME_TO_FILL = 45.0
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0

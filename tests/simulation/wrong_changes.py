@@ -912,6 +912,13 @@ WRONG_CHANGES = (
         "the collector's thread is at work when close() returns, and a program that forks then forks beside it",
     ),
     WrongChange(
+        'a-full-house-is-called-in-vain',
+        THREADS,
+        'left = process.is_full(core.max_workers) and core.jobs_to_begin > 0',
+        'left = False',
+        'a job that comes in the moment in which the last worker begins to wait is begun by nobody',
+    ),
+    WrongChange(
         'closes-take-all-workers',
         CORE,
         'return min(PARALLEL_DISPOSALS_, max(most - 1, 1))',

@@ -221,14 +221,19 @@ class SyncWorkers:
         pool = self._pool()
         if pool is None or self._are_to_end(process):
             return False
-        timer = pool._core.next_timer()
-        idle_time = IDLE_TIME if timer == math.inf else max(timer - pool._core.now(), 0.0)
-        del pool
+        core = pool._core
+        timer = math.inf
         process.waiting[thread] = None
         before_fork.idle_threads[thread] = self
         try:
+            # If there are as many workers as there may be, a call that came before this one waited has woken nobody and
+            # started no other: so this one looks once more.
+            left = process.is_full(core.max_workers) and core.jobs_to_begin > 0
+            timer = core.next_timer()
+            idle_time = IDLE_TIME if timer == math.inf else max(timer - core.now(), 0.0)
+            del core, pool
             # If the pool is gone since, or closed, that has woken this worker, or another one, which wakes this one.
-            called = process.wakeup.wait(idle_time)
+            called = process.wakeup.wait(0.0 if left else idle_time) or left
         finally:
             before_fork.idle_threads.pop(thread, None)
             process.waiting.pop(thread, None)
