@@ -949,7 +949,8 @@ class World:
         server = self.servers[exc.endpoint % 100]
         if not self.settings.get('fail_fast'):
             self.fail(f'{exc!r} without fail_fast')
-        if server.connecting or self.signals:
+        if server.connecting or self.signals or self.max_workers:
+            # With a bound, the next attempt may wait for a worker that hangs elsewhere.
             return
         if self.runtime.now > server.failed_at + MEMORY_OF_OUTAGES + 7.0 + self.stalled:
             self.fail(f'{exc!r}, and no connect to {server.number} has failed for long')
