@@ -80,9 +80,8 @@ MAY_HAVE_BEGUN = 0.005
 # Seconds for which the pool remembers an outage in which nothing is attempted.
 MEMORY_OF_OUTAGES = 10.0
 
-# Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage, and
-# than a create that hangs until its time limit.
-TIME_TO_FILL = 45.0
+# Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
+TIME_TO_FILL = 15.0
 
 # Simulated seconds after the last fault within which everybody is served, and within which a closed pool is empty.
 BOUND = 120.0
@@ -1307,7 +1306,9 @@ class World:
     def judge_filled(self) -> None:
         """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room."""
         core = self.runtime.pool._core
-        if core.size >= core.total_max_size or self.threads_refused or not self.connections:
+        # A create may hang for longer, until its time limit.
+        hangs = any(server.connecting for server in self.servers)
+        if core.size >= core.total_max_size or self.threads_refused or not self.connections or hangs:
             return
         for number, size in self.pins.items():
             has = core.endpoint_size(number)
