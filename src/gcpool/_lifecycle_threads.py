@@ -166,6 +166,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         total_max_size: int | None = None,
         min_size: int | None = None,
         max_waiting: int | None = None,
+        max_workers: int | None = None,
     ) -> None:
         """Change the limits while the pool is in use. All of them are checked together before anything is changed.
 
@@ -178,6 +179,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
         :param total_max_size: the same
         :param min_size: the same
         :param max_waiting: the same; acquires that wait already go on waiting
+        :param max_workers: the same; what is at work already goes on
         :raises TypeError: when one is of a wrong type
         :raises ValueError: when one is out of range, or contradicts another one
         :raises ConnectionPoolClosedError: when the pool is closed
@@ -194,6 +196,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 total_max_size=total_max_size,
                 min_size=min_size,
                 max_waiting=max_waiting,
+                max_workers=max_workers,
             )
             check_kept('min_size', limits.min_size, core.max_lifetime)
             if core.closed:
@@ -205,6 +208,7 @@ class SyncLifecycle(SyncServing[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 resized = core.resize(core.now(), **limits.as_dict(), limits=limits, expected=known)
             finally:
                 self._dispose_doomed()
+        self._begin_jobs()
         self._tell_of_pool('resized', 'the limits are %s', self._known_limits().as_dict())
 
     # -- drain --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""How many connections a pool may have, and how many acquires may wait: checked together, also by resize().
+"""How many connections a pool may have, how many acquires may wait, and how many workers there are.
+
+They are checked together, also by resize().
 
 A limit that is not given adapts to those that are.
 """
@@ -88,11 +90,12 @@ class Limits:
     :param total_max_size: maximum number of connections; if not given, at least ``max_size``
     :param min_size: number of connections that are kept for each live endpoint; at most ``max_size``
     :param max_waiting: maximum number of acquires that wait at an endpoint; 0 for no limit
+    :param max_workers: maximum number of jobs that workers do at a time; 0 for no limit
     :raises TypeError: when one is no int; the message names it
     :raises ValueError: when one is out of range, or two that are given contradict each other
     """
 
-    __slots__ = ('_given', 'max_size', 'max_waiting', 'min_idle', 'min_size', 'total_max_size')
+    __slots__ = ('_given', 'max_size', 'max_waiting', 'max_workers', 'min_idle', 'min_size', 'total_max_size')
 
     def __init__(
         self,
@@ -102,15 +105,17 @@ class Limits:
         total_max_size: int = DEFAULT_TOTAL_MAX_SIZE,
         min_size: int = 0,
         max_waiting: int = 0,
+        max_workers: int = 0,
     ):
         self.min_idle = check_count('min_idle', min_idle, 0)
         self.max_size = check_count('max_size', max_size, 1)
         self.total_max_size = check_count('total_max_size', total_max_size, 1)
         self.min_size = check_count('min_size', min_size, 0)
         self.max_waiting = check_count('max_waiting', max_waiting, 0, 'acquires')
+        self.max_workers = check_count('max_workers', max_workers, 0, 'workers')
         values = {'min_idle': min_idle, 'max_size': max_size, 'total_max_size': total_max_size}
         self._given = {name for name, value in values.items() if not isinstance(value, Default)}
-        self._given |= {'min_size', 'max_waiting'}
+        self._given |= {'min_size', 'max_waiting', 'max_workers'}
         self._adapt()
 
     def _adapt(self) -> None:

@@ -47,6 +47,7 @@ class NullPoolParameters(TypedDict, total=False):
     name: str | None
     on_event: Callable[[PoolEvent], object] | None
     max_waiting: int
+    max_workers: int
     acquire_timeout: float | None
     dispose_timeout: float | None
     open: bool
@@ -164,6 +165,7 @@ def make_core(
         wake_collector,
         normalize,
         max_waiting=limits.max_waiting,
+        max_workers=limits.max_workers,
         serves_oldest=_check_choice('order', order, 'lifo', 'fifo') == 'fifo',
         counts_idle_only=_check_choice('keep', keep, 'size', 'idle') == 'idle',
         limits=limits,

@@ -72,7 +72,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
         Gauges: ``size`` (the sum of the next five), ``idle``, ``in_use`` (also as ``acquired``), ``creating``,
         ``checking`` (in the background), ``closing``, ``waiting`` (acquires that wait), ``endpoints``, ``suspended``,
-        and the limits ``min_idle``, ``max_size``, ``total_max_size``.
+        and the limits ``min_idle``, ``max_size``, ``total_max_size``, ``max_workers``.
 
         Counters since the pool was built, or since :py:meth:`pop_stats`: ``asked`` (acquires, however they ended),
         ``acquires`` (served), ``waits`` (acquires that had to wait), ``timeouts`` and ``cancelled`` (while they
@@ -227,6 +227,11 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def max_waiting(self) -> int:
         """Maximum number of acquires that wait at one endpoint; 0 for no limit."""
         return self._core.max_waiting
+
+    @property
+    def max_workers(self) -> int:
+        """Maximum number of connections created, checked and closed in the background at a time; 0 for no limit."""
+        return self._core.max_workers
 
     @property
     def order(self) -> str:

@@ -296,10 +296,10 @@ class Tasks(Loop):
     def has_collector(self) -> bool:
         return self.pool._core.collects
 
-    def closers_are_busy(self) -> bool:
+    def workers_are_busy(self) -> bool:
         return False
 
-    def closer_is_late(self) -> bool:
+    def worker_is_late(self) -> bool:
         return False
 
     def left_behind(self) -> list[Any]:

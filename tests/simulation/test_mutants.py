@@ -13,7 +13,11 @@ from tests.simulation.wrong_changes import WRONG_CHANGES, WrongChange
 
 # This one changes nothing, and nothing may be found.
 EQUIVALENT = WrongChange(
-    'equivalent', ('asyncio', 'threads'), 'IDLE_TIME = 1.0', 'IDLE_TIME = 1.0  # as before', 'none'
+    'equivalent',
+    ('asyncio', 'threads'),
+    'before it ends.\nIDLE_TIME = 10.0',
+    'before it ends.\nIDLE_TIME = 10.0  # as before',
+    'none',
 )
 
 SEED = 1
@@ -62,7 +66,7 @@ def test_a_change_whose_text_does_not_stand_once_is_refused(old: str) -> None:
 
 
 def test_a_copy_that_cannot_be_imported_is_refused() -> None:
-    broken = WrongChange('broken', ('core',), EQUIVALENT.old, 'IDLE_TIME = 1 / 0', 'none')
+    broken = WrongChange('broken', ('core',), EQUIVALENT.old, '\nIDLE_TIME = 1 / 0', 'none')
     with pytest.raises(NotPossible, match='ZeroDivisionError'):
         mutants.prepare(broken)
 

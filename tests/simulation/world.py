@@ -159,8 +159,8 @@ class Runtime(Protocol):
     def recover(self) -> None: ...
     def disturb_worker(self) -> None: ...
     def has_collector(self) -> bool: ...
-    def closers_are_busy(self) -> bool: ...
-    def closer_is_late(self) -> bool: ...
+    def workers_are_busy(self) -> bool: ...
+    def worker_is_late(self) -> bool: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
@@ -351,6 +351,8 @@ class World:
         if self.checks:
             self.settings['keepalive_interval'] = lives.choice((0.0, 0.0, 0.1, 1.5))
         self.settings['_random'] = lives.random
+        self.max_workers: int = random.Random(f'workers {seed}').choice((0, 0, 1, 2, 3))
+        self.settings['max_workers'] = self.max_workers
         self.check_interval: float = self.settings['check_interval']
         self.has_spellings = dice.random() < 0.2
         self.rate: dict[str, float] = {}
@@ -946,7 +948,8 @@ class World:
         server = self.servers[exc.endpoint % 100]
         if not self.settings.get('fail_fast'):
             self.fail(f'{exc!r} without fail_fast')
-        if server.connecting or self.signals:
+        if server.connecting or self.signals or self.max_workers:
+            # With a bound, the next attempt may wait for a worker that hangs elsewhere.
             return
         if self.runtime.now > server.failed_at + MEMORY_OF_OUTAGES + 7.0 + self.stalled:
             self.fail(f'{exc!r}, and no connect to {server.number} has failed for long')
@@ -1096,7 +1099,7 @@ class World:
             core.resume(runtime.now)
             self.suspended = False
         left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
-        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size'))):
+        if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size', 'max_workers'))):
             self.fail(f'the pool of a forked child is not empty: {left}')
         for index, user in enumerate(self.users):
             if user is not survivor and user.doing != 'gone':
@@ -1253,20 +1256,29 @@ class World:
         # handler raises.
         if not core.doomed:
             self.may_be_left = False
-        elif not self.may_be_left and not self.runtime.closer_is_late():
-            if self.runtime.asynchronous or not (self.closing or self.runtime.closers_are_busy()):
+        elif not self.may_be_left and not self.runtime.worker_is_late():
+            busy = self.workers_are_busy()
+            if core.doomed > core.left_to_workers if self.runtime.asynchronous else not (self.closing or busy):
                 self.fail('a connection is to be closed, and nobody is about to')
-            if core.left_to_workers and not self.threads_refused and not self.runtime.closers_are_busy():
+            if core.left_to_workers and not self.threads_refused and not busy:
                 self.fail('a connection is left to a worker, and there is none')
+        if 0 < self.max_workers < core.jobs_at_work:
+            self.fail(f'{core.jobs_at_work} jobs are at work, of at most {self.max_workers}')
         if self.closing and self.runtime.asynchronous and not self.signals:
             stats = core.stats()
-            begun = stats['idle'] + stats['acquired'] + stats['checking']
+            # What waits for a worker is not begun: no more may be at work at a time.
+            begun = stats['idle'] + stats['acquired'] + stats['checking'] + core.doomed
             if begun != len(self.open):
                 self.fail(f'{len(self.open)} connections are open, and only {begun} of them are not to be closed')
         if self.grows:
             self.judge_growth()
         if self.calm and self.runtime.now > self.calm_at + BOUND:
             self.fail(f'not served within {BOUND} s: {self.describe_users()}')
+
+    def workers_are_busy(self) -> bool:
+        """Whether what is left to workers waits for a job that is at work, or for a worker that calls a hook."""
+        core = self.runtime.pool._core
+        return (core.jobs_at_work > 0 and not core.jobs_to_begin) or self.runtime.workers_are_busy()
 
     def judge_growth(self) -> None:
         """Everything waits. Each slot has a connection, or somebody who connects; what the pool is to do is begun."""
@@ -1277,24 +1289,26 @@ class World:
         # because no thread can be started.
         closes = 'on_connection_dead' in self.hooks or self.threads_refused
         holds = (self.closing or core.doomed) and closes
-        if core.size < known or (core.size > known and not holds and not self.runtime.closer_is_late()):
+        if core.size < known or (core.size > known and not holds and not self.runtime.worker_is_late()):
             self.fail(
                 f'{core.size} slots are taken: {len(self.open)} connections are open, {self.closing} are being closed, '
                 f'{connecting} created, {core.reserved} are to be'
             )
         if not core.reserved:
             self.creates_may_be_left = False
-        elif not (self.creates_may_be_left or self.threads_refused or self.runtime.closers_are_busy()):
+        elif not (self.creates_may_be_left or self.threads_refused or self.workers_are_busy()):
             self.judge_comer()
 
     def judge_comer(self) -> None:
-        if not self.runtime.closer_is_late():
+        if not self.runtime.worker_is_late():
             self.fail('a connection is to be created, and nobody is about to')
 
     def judge_filled(self) -> None:
         """Nothing has gone wrong for long: each pinned endpoint has its connections, if the total limit has room."""
         core = self.runtime.pool._core
-        if core.size >= core.total_max_size or self.threads_refused or not self.connections:
+        # A create may hang for longer, until its time limit.
+        hangs = any(server.connecting for server in self.servers)
+        if core.size >= core.total_max_size or self.threads_refused or not self.connections or hangs:
             return
         for number, size in self.pins.items():
             has = core.endpoint_size(number)
