@@ -22,8 +22,9 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, cast
 
-from gcpool.asyncio import BaseConnectionManager, ConnectionPool
+from gcpool.asyncio import BaseConnectionManager, ConnectionPool, NullConnectionPool
 from gcpool.exceptions import PoolTimeout
+from tests.simulation.taking import parameters_of_null_pool
 from tests.simulation.world import (
     MASK,
     TICK,
@@ -45,7 +46,7 @@ __all__ = ['simulate', 'simulate_world']
 ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
-SPAWNED = ('-dispose', '-dead', '-events', '-create')
+SPAWNED = ('-dispose', '-dead', '-events', '-create', '-release')
 
 
 class Handle:
@@ -213,6 +214,10 @@ class Pool(ConnectionPool[int, Connection]):
         await super()._tell_failure(endpoint, error, news, refusal)
 
 
+class NullPool(Pool, NullConnectionPool[int, Connection]):
+    """One that keeps no connections."""
+
+
 def wake(future: 'asyncio.Future[Any]') -> None:
     if not future.done():
         future.set_result(None)
@@ -242,8 +247,14 @@ class Tasks(Loop):
         if 'reconnect_failed' in settings:
             settings['reconnect_failed'] = lambda pool, *args: self.world.reconnect_failed(*args)
         with seeded_pauses(self.world):
-            self.pool = Pool(Manager(self.world), _clock=self.world.time, **settings)
+            self.pool = self.make_pool(settings)
         self.pool.world = self.world
+
+    def make_pool(self, settings: dict[str, Any]) -> Pool:
+        options: Any = {'_clock': self.world.time, **settings}
+        if self.world.taking.keeps_nothing:
+            return NullPool(Manager(self.world), **parameters_of_null_pool(options))
+        return Pool(Manager(self.world), **options)
 
     # -- what the world asks for ----------------------------------------------------------------------------------
 
@@ -252,6 +263,15 @@ class Tasks(Loop):
 
     def release(self, conn: Connection, endpoint: int) -> Any:
         return self.pool.release(conn, endpoint).__await__()
+
+    def release_anywhere(self, conn: Connection) -> Any:
+        return self.pool.release(conn).__await__()
+
+    def release_nowait(self, conn: Connection, endpoint: int) -> None:
+        self.pool.release_nowait(conn, endpoint)
+
+    def discard(self, conn: Connection) -> Any:
+        return self.pool.discard(conn).__await__()
 
     def nap(self, seconds: float) -> Any:
         if seconds <= 0.0:
@@ -327,6 +347,9 @@ class Tasks(Loop):
 
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any:
         return self.pool.drain(endpoint, idle_only=idle_only).__await__()
+
+    def forget_endpoint(self, endpoint: int) -> Any:
+        return self.pool.forget(endpoint).__await__()
 
     def within(self, endpoint: int, timeout: float | None, block: Callable[[Connection], Any]) -> Any:
         return self.enter_and_leave(endpoint, timeout, block).__await__()

@@ -21,7 +21,8 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from gcpool._workers import before_fork, closers, collector_threads
 from gcpool.exceptions import PoolTimeout
-from gcpool.threading import BaseConnectionManager, ConnectionPool
+from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
+from tests.simulation.taking import parameters_of_null_pool
 from tests.simulation.world import (
     MASK,
     TICK,
@@ -267,8 +268,14 @@ class Threads:
         if 'reconnect_failed' in settings:
             settings['reconnect_failed'] = self.reconnect_failed
         with seeded_pauses(self.world):
-            self.pool: ConnectionPool[int, Connection] = ConnectionPool(Manager(self), _clock=self.clock, **settings)
+            self.pool = self.make_pool(settings)
         self.world.gentle -= 1
+
+    def make_pool(self, settings: dict[str, Any]) -> ConnectionPool[int, Connection]:
+        options: Any = {'_clock': self.clock, **settings}
+        if self.world.taking.keeps_nothing:
+            return NullConnectionPool(Manager(self), **parameters_of_null_pool(options))
+        return ConnectionPool(Manager(self), **options)
 
     # -- scheduling -------------------------------------------------------------------------------------------------
 
@@ -448,6 +455,18 @@ class Threads:
         yield from ()
         return self.pool.release(conn, endpoint)
 
+    def release_anywhere(self, conn: Connection) -> Steps:
+        yield from ()
+        return self.pool.release(conn)
+
+    def release_nowait(self, conn: Connection, endpoint: int) -> None:
+        # Only asyncio has one that does not wait.
+        self.pool.release(conn, endpoint)
+
+    def discard(self, conn: Connection) -> Steps:
+        yield from ()
+        return self.pool.discard(conn)
+
     def close_pool(self, timeout: float | None) -> Steps:
         yield from ()
         return self.pool.close(timeout)
@@ -455,6 +474,10 @@ class Threads:
     def drain_pool(self, endpoint: int, idle_only: bool) -> Steps:
         yield from ()
         self.pool.drain(endpoint, idle_only=idle_only)
+
+    def forget_endpoint(self, endpoint: int) -> Steps:
+        yield from ()
+        self.pool.forget(endpoint)
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         self.world.resizing += 1

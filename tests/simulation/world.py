@@ -26,9 +26,11 @@ from gcpool.exceptions import (
     EndpointDown,
     PoolSuspended,
     PoolTimeout,
+    TooManyRequests,
 )
 from tests.simulation.failure import SimulationError
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
+from tests.simulation.taking import Taking
 
 # What can go wrong besides the pool. A run can be repeated without some of them.
 FAULTS = (
@@ -59,15 +61,20 @@ FAULTS = (
     'full',  # a server takes fewer connections for a while
     'pin',  # an endpoint is warmed up, or no longer
     'suspend',  # nobody is served for a while
+    'unpin',  # an endpoint is forgotten
 )
 
 # These are drawn apart, and only in worlds whose pool creates connections itself.
 GROWTH_FAULTS = ('full', 'pin')
 
+# This one is drawn with the ways of taking connections.
+TAKING_FAULTS = ('unpin',)
+
 # Of these many may come together in a busy world.
 MISCHIEF = (
     *('cancel', 'close', 'drain', 'half_open', 'hang', 'outage', 'resize', 'restart', 'stall', 'suspend'),
     *GROWTH_FAULTS,
+    *TAKING_FAULTS,
 )
 
 # What a manager for threads says when its time is over.
@@ -104,7 +111,8 @@ LONG = 1000.0
 ENDLESS = float('inf')
 
 # An inherited connection is one of the process that this one was forked from.
-OPEN, CLOSING, CLOSED, INHERITED = range(4)
+# One that its user keeps is none of the pool's; for a moment it is not known whether it is one yet.
+OPEN, CLOSING, CLOSED, INHERITED, DETACHING, DETACHED = range(6)
 
 Steps = Generator[Any, Any, Any]
 
@@ -166,10 +174,14 @@ class Runtime(Protocol):
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
     def acquire(self, endpoint: int, timeout: float | None) -> Any: ...
     def release(self, conn: 'Connection', endpoint: int) -> Any: ...
+    def release_anywhere(self, conn: 'Connection') -> Any: ...
+    def release_nowait(self, conn: 'Connection', endpoint: int) -> None: ...
+    def discard(self, conn: 'Connection') -> Any: ...
     def close_pool(self, timeout: float | None) -> Any: ...
     def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
     def wait_until_filled(self, timeout: float | None) -> Any: ...
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any: ...
+    def forget_endpoint(self, endpoint: int) -> Any: ...
     def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Any]') -> Any: ...
     def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
 
@@ -227,6 +239,24 @@ class Connection:
 
     def works(self) -> bool:
         return not self.dead and self.epoch == self.server.epoch and self.state == OPEN
+
+    def is_open(self) -> bool:
+        return self.state == OPEN
+
+    def begin_detaching(self) -> bool:
+        return self.change(OPEN, DETACHING)
+
+    def undo_detaching(self) -> bool:
+        return self.change(DETACHING, OPEN)
+
+    def end_detaching(self) -> bool:
+        return self.change(DETACHING, DETACHED)
+
+    def change(self, old: int, new: int) -> bool:
+        changes = self.state == old
+        if changes:
+            self.state = new
+        return changes
 
     def __repr__(self) -> str:
         return f'<connection {self.number} to {self.server.number}>'
@@ -357,8 +387,11 @@ class World:
         # A world of its own: those whose pool creates nothing itself are what they would be without this.
         apart = random.Random(f'growth {seed}')
         self.grows = apart.random() < 0.6
+        self.taking = Taking(self)
         for fault in FAULTS:
             chooses = apart.choice if fault in GROWTH_FAULTS else choice
+            if fault in TAKING_FAULTS:
+                chooses = self.taking.dice.choice
             rate = chooses((0.0, 0.02, 0.05, 0.2))
             self.rate[fault] = 0.0 if fault in without else rate
             if fault in GROWTH_FAULTS:
@@ -367,6 +400,7 @@ class World:
         self.pins: dict[int, int | None] = {}
         if self.grows:
             self.draw_growth(apart)
+        self.taking.draw_settings()
         self.rate['fork'] *= CAN_BEGIN_ANEW
         if dice.random() < 0.25:
             self.rate['close'] = 0.0
@@ -465,6 +499,11 @@ class World:
                 raise TimeoutError('the server is slow')
             yield self.nap(seconds)
 
+    def connect_again(self, server: Server) -> None:
+        server.sockets += 1
+        if server is self.servers[server.number]:
+            self.sockets += 1
+
     def hang_up(self, server: Server) -> None:
         server.sockets -= 1
         # What ended only after a fork was of the other process.
@@ -558,6 +597,8 @@ class World:
     def dispose(self, conn: Connection, timeout: float | None = None) -> Steps:
         server = conn.server
         self.judge_own(conn)
+        # Its user was about to keep it, and close() was faster.
+        self.taking.undo_detaching(conn)
         if conn.state != OPEN:
             self.fail(f'{conn!r} is disposed of twice')
         limit = self.settings['dispose_timeout']
@@ -764,6 +805,7 @@ class World:
             self.judge_served(conn)
         conn.user = user
         conn.uses += 1
+        self.taking.taken += 1
         if conn.uses > self.max_uses > 0:
             self.fail(f'{conn!r} is used {conn.uses} times, and max_uses is {self.max_uses}')
 
@@ -834,7 +876,9 @@ class World:
         self, user: User, endpoint: int, timeout: float | None, time: tuple[float, float, float | None], twice: bool
     ) -> Steps:
         inherited = self.inherited
-        if self.random() < 0.5:
+        if self.taking.rate and self.random() < self.taking.rate:
+            yield from self.taking.visit(user, endpoint, timeout, time)
+        elif self.random() < 0.5:
             conn = yield from self.runtime.acquire(endpoint, timeout)
             self.judge_time(time)
             yield from self.use_and_release(user, conn, endpoint, twice)
@@ -917,6 +961,8 @@ class World:
                 break
             except EndpointDown as exc:
                 self.judge_down(exc)
+            except TooManyRequests as exc:
+                self.taking.judge_too_many(exc)
             except PoolSuspended:
                 # Who is told may learn of it only when the pool is resumed already.
                 if not self.was_suspended:
@@ -1044,6 +1090,25 @@ class World:
         except Interruption:
             self.runtime.recover()
 
+    def make_unpin(self, server: Server) -> None:
+        if self.random() < 0.5:
+            self.runtime.spawn(lambda: self.forget_endpoint(server.number))
+
+    def forget_endpoint(self, number: int) -> Steps:
+        self.pins[number] = None
+        self.resizing += 1
+        try:
+            yield from self.runtime.forget_endpoint(number)
+            self.pins[number] = 0
+        except self.runtime.interruptions:
+            self.runtime.recover()
+            self.begin_what_is_left()
+        except Refused:
+            # As in drain().
+            pass
+        finally:
+            self.resizing -= 1
+
     def make_restart(self, server: Server) -> None:
         server.epoch += 1
         server.hanging_until = 0.0
@@ -1087,6 +1152,7 @@ class World:
         self.connections.clear()
         self.open.clear()
         self.sockets = self.closing = 0
+        self.taking.begin_anew()
         for server in list(self.servers):
             self.servers[server.number] = server.fork()
         core = runtime.pool._core
@@ -1219,7 +1285,7 @@ class World:
             # Another thread may be about to close them.
             return
         for conn in self.connections[:made]:
-            if conn.state != CLOSED:
+            if conn.state in {OPEN, CLOSING}:
                 self.fail(f'close() has returned, and {conn!r} is open')
         if timeout is None and self.sockets and not self.forcing:
             self.fail(f'close() has returned, and {self.sockets} connections are open')
@@ -1377,13 +1443,12 @@ class World:
         """Nothing runs any more."""
         pool = self.runtime.pool
         for conn in self.connections:
-            if conn.state != CLOSED:
+            if conn.state not in {CLOSED, DETACHED}:
                 self.fail(f'{conn!r} was not disposed of')
         stats = pool.get_stats()
         if stats['size'] or stats['acquired'] or stats['waiting'] or stats['endpoints']:
             self.fail(f'a closed pool is not empty: {stats}')
-        if stats['created'] != len(self.connections) or stats['disposed'] != len(self.connections):
-            self.fail(f'{len(self.connections)} connections were made: {stats}')
+        self.taking.judge_counts(stats)
         self.judge()
 
     def unraisable(self, report: Any) -> None:

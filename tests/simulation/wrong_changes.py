@@ -1009,7 +1009,7 @@ WRONG_CHANGES = (
         'idle-connections-forgotten-at-resume',
         ALL,
         'serve_idle(core, ep, now, &served)\n',
-        'pass\n',
+        'False\n',
         'who waited in a suspended pool waits on beside the connections that became idle meanwhile',
     ),
     # -- forked children ----------------------------------------------------------------------------------------------
