@@ -27,6 +27,9 @@ ENDS = ('release', 'nowait', 'discard', 'detach')
 # And in a block, which then has nothing to give back.
 ENDS_INSIDE = ('discard', 'detach')
 
+# Seconds for which the pool remembers an outage in which nothing is attempted.
+MEMORY_OF_OUTAGES = 10.0
+
 # How many of the users who have these ways try to take what is ready, and how many have the rest inside of a block.
 TRIES = 0.3
 INSIDE = 0.3
@@ -136,7 +139,7 @@ class Taking:
     def nowait(self, conn: 'Connection', endpoint: int) -> Steps:
         self.world.put(conn)
         self.world.runtime.release_nowait(conn, endpoint)
-        yield self.world.nap(0.0)
+        yield from ()
 
     def discard(self, conn: 'Connection', endpoint: int) -> Steps:
         """Have it closed, and wait for that."""
@@ -168,7 +171,6 @@ class Taking:
             raise
         else:
             self.end_detaching(conn)
-        yield world.nap(0.0)
 
     def begin_detaching(self, conn: 'Connection') -> None:
         # Before it is done: as soon as it is, somebody may connect.
@@ -192,8 +194,11 @@ class Taking:
         limit = self.world.settings['max_waiting']
         if not limit:
             self.world.fail(f'{exc!r} without a limit')
-        waiting = self.world.runtime.pool._core.endpoint_stats(exc.endpoint)['waiting']
-        if waiting < limit and self.world.runtime.asynchronous:
+        runtime = self.world.runtime
+        waiting = runtime.pool._core.endpoint_stats(exc.endpoint)['waiting']
+        # An acquire that comes when the pause of an outage is over has the first of those served that were too many.
+        failed_at = self.world.servers[exc.endpoint % 100].failed_at
+        if waiting < limit and runtime.asynchronous and runtime.now > failed_at + MEMORY_OF_OUTAGES:
             self.world.fail(f'{exc!r}, and {waiting} wait, of at most {limit}')
 
     def judge_counts(self, stats: dict[str, int]) -> None:

@@ -46,7 +46,8 @@ __all__ = ['simulate', 'simulate_world']
 ENDING_TRIES = 10
 
 # The tasks in whose making a signal handler may raise.
-SPAWNED = ('-dispose', '-dead', '-events', '-create', '-release')
+RELEASE = '-release'
+SPAWNED = ('-dispose', '-dead', '-events', '-create', RELEASE)
 
 
 class Handle:
@@ -89,6 +90,9 @@ class Task(asyncio.Task[Any]):
             rate = 0.0 if loop.world.gentle else loop.world.rate['signal']
             chance = loop.world.random()
             interrupted = chance < rate
+            if chance < rate or chance > 1.0 - rate:
+                # The coroutine of a release is dropped then: what is raised in its finalizer nobody gets to know.
+                loop.world.gentle += options['name'].endswith(RELEASE)
             if chance > 1.0 - rate:
                 raise loop.world.signal('before the task is made')
         super().__init__(coro, loop=loop, **options)
@@ -268,7 +272,11 @@ class Tasks(Loop):
         return self.pool.release(conn).__await__()
 
     def release_nowait(self, conn: Connection, endpoint: int) -> None:
-        self.pool.release_nowait(conn, endpoint)
+        gentle = self.world.gentle
+        try:
+            self.pool.release_nowait(conn, endpoint)
+        finally:
+            self.world.gentle = gentle
 
     def discard(self, conn: Connection) -> Any:
         return self.pool.discard(conn).__await__()

@@ -30,7 +30,7 @@ from gcpool.exceptions import (
 )
 from tests.simulation.failure import SimulationError
 from tests.simulation.forking import CAN_BEGIN_ANEW, begin_anew
-from tests.simulation.taking import Taking
+from tests.simulation.taking import MEMORY_OF_OUTAGES, Taking
 
 # What can go wrong besides the pool. A run can be repeated without some of them.
 FAULTS = (
@@ -83,9 +83,6 @@ SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
 # Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause
 # is longer than that.
 MAY_HAVE_BEGUN = 0.005
-
-# Seconds for which the pool remembers an outage in which nothing is attempted.
-MEMORY_OF_OUTAGES = 10.0
 
 # Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
 TIME_TO_FILL = 15.0
@@ -977,6 +974,7 @@ class World:
                 if not user.cancels and not isinstance(exc, Interruption):
                     self.fail(f'{user!r}, {user.doing}, was cancelled by nobody')
                 user.cancels = 0
+                self.drop(exc)
             except GeneratorExit:
                 raise
             except BaseException as exc:  # noqa: BLE001 - see there
@@ -1003,6 +1001,12 @@ class World:
             # A signal handler raised meanwhile: see Tasks.finalise().
             raise exc
         self.fail(f'{user!r}, {user.doing}: {exc!r}')
+
+    def drop(self, exc: BaseException) -> None:
+        """Free what only the traceback refers to: what a finalizer raises then nobody would get to know."""
+        self.gentle += 1
+        exc.__traceback__ = exc.__context__ = None
+        self.gentle -= 1
 
     def judge_interrupted(self, doing: str, exc: BaseException, user: User | None = None) -> None:
         """A call of the pool has raised what is no Exception. If a dispose did, the others are closed all the same.
@@ -1423,7 +1427,7 @@ class World:
         """Without a collector, the releases close what is due: each one connection at least."""
         idle_timeout, max_lifetime = self.settings['idle_timeout'], self.settings['max_lifetime']
         yield self.nap(max(idle_timeout, 2.0) + self.random() * 40.0)
-        now = self.runtime.now
+        now = self.calm_at = self.runtime.now
         for _ in range(len(self.open) + 1):
             server = self.dice.choice(self.servers)
             conn = yield from self.runtime.acquire(server.number, ENDLESS)
