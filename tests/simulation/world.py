@@ -395,6 +395,7 @@ class World:
                 self.rate[fault] *= self.grows
         # The sizes that endpoints are warmed up to, as far as that is known: a signal handler may have raised.
         self.pins: dict[int, int | None] = {}
+        self.pinners: dict[int, set[object]] = {}
         if self.grows:
             self.draw_growth(apart)
         self.taking.draw_settings()
@@ -478,11 +479,12 @@ class World:
         """What a server takes to answer."""
         wait = self.random()
         if server.hanging_until > self.runtime.now:
-            seconds = server.hanging_until - self.runtime.now
-            if timeout is not None and seconds > timeout:
-                yield self.nap(timeout)
-                raise TimeoutError('the server hangs')
-            yield self.runtime.hang(seconds)
+            limit = ENDLESS if timeout is None else self.runtime.now + timeout
+            # It may be woken before, and hang again.
+            while server.hanging_until > self.runtime.now:
+                if self.runtime.now >= limit:
+                    raise TimeoutError('the server hangs')
+                yield self.runtime.hang(min(server.hanging_until, limit) - self.runtime.now)
         elif wait < 0.4:
             yield self.nap(0.0)
         elif wait < 0.7:
@@ -1074,15 +1076,31 @@ class World:
         size = self.dice.choice((0, 1, self.runtime.pool._core.max_size))
         self.runtime.spawn(lambda: self.warm_up(server.number, size))
 
+    @contextmanager
+    def pinning(self, number: int, size: int) -> Iterator[None]:
+        """A call sets how many connections are kept. Which of two at the same time is the last nobody knows."""
+        calls = self.pinners.setdefault(number, set())
+        call = object()
+        overlaps = bool(calls)
+        calls.add(call)
+        self.pins[number] = None
+        try:
+            yield
+            if overlaps or call not in calls:
+                calls.clear()
+            elif len(calls) == 1:
+                self.pins[number] = size
+        finally:
+            calls.discard(call)
+
     def warm_up(self, number: int, size: int) -> Steps:
         pool = self.runtime.pool
         timeout = self.dice.choice((0.0, 0.5, 5.0, None))
-        self.pins[number] = None
         try:
             # Somebody may have changed the limits, or closed the pool.
             size = min(size, pool._core.max_size)
-            pool.warm_up(number, size)
-            self.pins[number] = size
+            with self.pinning(number, size):
+                pool.warm_up(number, size)
             if self.random() < 0.5:
                 yield from self.runtime.wait_until_filled(timeout)
         except self.runtime.timeouts:
@@ -1099,11 +1117,10 @@ class World:
             self.runtime.spawn(lambda: self.forget_endpoint(server.number))
 
     def forget_endpoint(self, number: int) -> Steps:
-        self.pins[number] = None
         self.resizing += 1
         try:
-            yield from self.runtime.forget_endpoint(number)
-            self.pins[number] = 0
+            with self.pinning(number, 0):
+                yield from self.runtime.forget_endpoint(number)
         except self.runtime.interruptions:
             self.runtime.recover()
             self.begin_what_is_left()
@@ -1157,6 +1174,7 @@ class World:
         self.open.clear()
         self.sockets = self.closing = 0
         self.taking.begin_anew()
+        self.pinners.clear()
         for server in list(self.servers):
             self.servers[server.number] = server.fork()
         core = runtime.pool._core
