@@ -88,13 +88,13 @@ class Taking:
             ending = dice.choice(ENDS_INSIDE)
 
             def block(conn: 'Connection') -> Any:
-                world.judge_time(time)
+                world.judge_acquired(time)
                 return self.use_inside(user, conn, endpoint, ending)
 
             yield from runtime.within(endpoint, timeout, block)
         else:
             conn = yield from runtime.acquire(endpoint, timeout)
-            world.judge_time(time)
+            world.judge_acquired(time)
             yield from self.use_and_end(user, conn, endpoint, dice.choice(ENDS))
 
     def use_and_end(self, user: 'User', conn: 'Connection', endpoint: int, ending: str) -> Steps:

@@ -356,6 +356,9 @@ class Tasks(Loop):
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any:
         return self.pool.drain(endpoint, idle_only=idle_only).__await__()
 
+    def idle_connections(self, endpoint: int) -> list[Connection]:
+        return [entry.conn for entries in self.pool._core.idle_entries(endpoint) for entry in entries]
+
     def forget_endpoint(self, endpoint: int) -> Any:
         return self.pool.forget(endpoint).__await__()
 

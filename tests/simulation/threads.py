@@ -475,6 +475,10 @@ class Threads:
         yield from ()
         self.pool.drain(endpoint, idle_only=idle_only)
 
+    def idle_connections(self, endpoint: int) -> list[Connection]:
+        # Before they are closed, another thread may acquire one.
+        return []
+
     def forget_endpoint(self, endpoint: int) -> Steps:
         yield from ()
         self.pool.forget(endpoint)

@@ -107,6 +107,9 @@ MASK = 0xFFFFFFFFFFFFFFFF
 LONG = 1000.0
 ENDLESS = float('inf')
 
+# Why a connection is never served again whose server was drained.
+DRAINED = 'drained'
+
 # An inherited connection is one of the process that this one was forked from.
 # One that its user keeps is none of the pool's; for a moment it is not known whether it is one yet.
 OPEN, CLOSING, CLOSED, INHERITED, DETACHING, DETACHED = range(6)
@@ -178,6 +181,7 @@ class Runtime(Protocol):
     def resize_pool(self, max_size: int, total_max_size: int) -> Any: ...
     def wait_until_filled(self, timeout: float | None) -> Any: ...
     def drain_pool(self, endpoint: int, idle_only: bool) -> Any: ...
+    def idle_connections(self, endpoint: int) -> list['Connection']: ...
     def forget_endpoint(self, endpoint: int) -> Any: ...
     def within(self, endpoint: int, timeout: float | None, block: 'Callable[[Connection], Any]') -> Any: ...
     def forgetful(self, user: 'User', endpoint: int, timeout: float | None) -> Any: ...
@@ -187,9 +191,11 @@ class Connection:
     """A connection, and what the books say of it."""
 
     __slots__ = (
+        'born',
         'busy',
         'condemned',
         'dead',
+        'drained',
         'epoch',
         'fresh',
         'made_at',
@@ -206,8 +212,11 @@ class Connection:
         'verdict',
     )
 
-    def __init__(self, number: int, server: 'Server', trust: int, now: float):
+    def __init__(self, number: int, server: 'Server', trust: int, now: float, born: int):
         self.number = number
+        # The step at which its connect began, and whether its server was drained since.
+        self.born = born
+        self.drained = born < server.drained_before
         self.server = server
         self.epoch = server.epoch
         self.state = OPEN
@@ -267,6 +276,7 @@ class Server:
         'cap',
         'connecting',
         'down_until',
+        'drained_before',
         'epoch',
         'failed_at',
         'full_until',
@@ -296,6 +306,8 @@ class Server:
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
         self.noted = 0
+        # The step from which on connects were not those that the last drain was for.
+        self.drained_before = -1
 
     def fork(self) -> 'Server':
         """What it is to a forked child."""
@@ -433,6 +445,8 @@ class World:
         self.resizing = 0
         # Whether somebody has suspended the pool, or is about to.
         self.suspended = self.was_suspended = False
+        # Since when nobody who asks is served, until somebody is about to resume it.
+        self.suspended_at = ENDLESS
         # Whether a thread could not be started.
         self.threads_refused = False
         self.closed = False
@@ -519,6 +533,7 @@ class World:
             self.fail(f'the servers see {self.sockets} connections of at most {self.total}')
         trust = server.verdicts
         epoch = server.epoch
+        born = self.runtime.step
         began = self.runtime.now
         attempt = object()
         self.judge_attempt(server, attempt)
@@ -552,7 +567,7 @@ class World:
             raise
         self.end_attempt(server, attempt)
         server.attempts = None
-        conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now)
+        conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now, born)
         self.connections.append(conn)
         self.open.append(conn)
         self.note(1, conn)
@@ -665,6 +680,8 @@ class World:
     @coroutine
     def check_aliveness(self, conn: Connection, timeout: float | None = None) -> Steps:
         self.begin('check_aliveness', conn)
+        if conn.condemned == DRAINED:
+            self.fail(f'{conn!r} is checked, which was drained')
         trust = conn.server.verdicts
         try:
             yield from self.latency(conn.server, timeout)
@@ -812,6 +829,8 @@ class World:
         """A user is about to give a connection back."""
         self.note(5, conn)
         conn.user = None
+        if conn.drained:
+            conn.condemned = conn.condemned or DRAINED
         conn.fresh = False
         conn.untidy = 'on_release' in self.hooks
         conn.used_at = self.runtime.now
@@ -879,19 +898,25 @@ class World:
             yield from self.taking.visit(user, endpoint, timeout, time)
         elif self.random() < 0.5:
             conn = yield from self.runtime.acquire(endpoint, timeout)
-            self.judge_time(time)
+            self.judge_acquired(time)
             yield from self.use_and_release(user, conn, endpoint, twice)
         elif self.random() < self.rate['forget']:
             yield from self.runtime.forgetful(user, endpoint, timeout)
         else:
 
             def block(conn: Connection) -> Any:
-                self.judge_time(time)
+                self.judge_acquired(time)
                 return self.use_in_context(user, conn, endpoint, twice)
 
             yield from self.runtime.within(endpoint, timeout, block)
             if twice and not self.closed and inherited == self.inherited:
                 self.fail('the end of a context whose connection was given back raised nothing')
+
+    def judge_acquired(self, time: tuple[float, float, float | None]) -> None:
+        """An acquire has succeeded."""
+        if time[0] > self.suspended_at and self.runtime.releases_at_once:
+            self.fail('an acquire is served that began when the pool was suspended')
+        self.judge_time(time)
 
     def judge_time(self, time: tuple[float, float, float | None]) -> None:
         """An acquire has ended: was it in time?
@@ -1114,13 +1139,13 @@ class World:
 
     def make_unpin(self, server: Server) -> None:
         if self.random() < 0.5:
-            self.runtime.spawn(lambda: self.forget_endpoint(server.number))
+            self.runtime.spawn(lambda: self.forget_endpoint(server))
 
-    def forget_endpoint(self, number: int) -> Steps:
+    def forget_endpoint(self, server: Server) -> Steps:
         self.resizing += 1
         try:
-            with self.pinning(number, 0):
-                yield from self.runtime.forget_endpoint(number)
+            with self.pinning(server.number, 0), self.draining(server, idle_only=False):
+                yield from self.runtime.forget_endpoint(server.number)
         except self.runtime.interruptions:
             self.runtime.recover()
             self.begin_what_is_left()
@@ -1183,6 +1208,7 @@ class World:
             # Who was to resume it has stayed behind.
             core.resume(runtime.now)
             self.suspended = False
+            self.suspended_at = ENDLESS
         left = {**core.stats(), 'doomed': core.doomed, 'due': core.next_due()}
         if any(count for name, count in left.items() if not name.endswith(('min_idle', 'max_size'))):
             self.fail(f'the pool of a forked child is not empty: {left}')
@@ -1212,10 +1238,24 @@ class World:
             idle_only = self.random() < 0.3
             self.runtime.spawn(lambda: self.drain(server, idle_only))
 
+    @contextmanager
+    def draining(self, server: Server, idle_only: bool) -> Iterator[None]:
+        """A call drains a server. What exists now is not served again, but to those who have got it already."""
+        since = self.runtime.step
+        idle = self.runtime.idle_connections(server.number)
+        yield
+        for conn in idle:
+            conn.condemned = conn.condemned or DRAINED
+        if not idle_only and server is self.servers[server.number]:
+            server.drained_before = since
+            for conn in self.open:
+                conn.drained = conn.drained or (conn.server is server and conn.born < since)
+
     def drain(self, server: Server, idle_only: bool) -> Steps:
         self.resizing += 1
         try:
-            yield from self.runtime.drain_pool(server.number, idle_only)
+            with self.draining(server, idle_only):
+                yield from self.runtime.drain_pool(server.number, idle_only)
         except self.runtime.interruptions:
             self.runtime.recover()
             self.begin_what_is_left()
@@ -1239,13 +1279,16 @@ class World:
         except self.runtime.interruptions:
             # Where it is told: the pool is suspended.
             self.runtime.recover()
+        self.suspended_at = self.runtime.now
         while pool._core.is_suspended:
             try:
                 yield self.nap(seconds)
+                self.suspended_at = ENDLESS
                 pool.resume()
             except self.runtime.interruptions:
                 self.runtime.recover()
                 self.begin_what_is_left()
+        self.suspended_at = ENDLESS
         self.suspended = False
 
     def begin_what_is_left(self) -> None:
