@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, cast
 
+from gcpool._core import OUTAGE_BEGAN
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, NullConnectionPool
 from gcpool.exceptions import PoolTimeout
 from tests.simulation.taking import parameters_of_null_pool
@@ -214,7 +215,7 @@ class Pool(ConnectionPool[int, Connection]):
     world: World
 
     async def _tell_failure(self, endpoint: Any, error: BaseException, news: int, refusal: bool) -> None:
-        self.world.note_failure(endpoint)
+        self.world.note_failure(endpoint, error, bool(news & OUTAGE_BEGAN))
         await super()._tell_failure(endpoint, error, news, refusal)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from gcpool._core import OUTAGE_BEGAN
 from gcpool._workers import before_fork, closers, collector_threads
 from gcpool.exceptions import PoolTimeout
 from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
@@ -216,6 +217,22 @@ class Manager(BaseConnectionManager[int, Connection]):
             run(self.world.dispose(conn, timeout))
 
 
+class Pool(ConnectionPool[int, Connection]):
+    """The pool. The world learns from it which failures it has taken note of."""
+
+    threads: 'Threads'
+
+    def _tell_failure(self, endpoint: Any, error: BaseException, news: int, refusal: bool) -> None:
+        # Otherwise others may have come in between, and begun the next attempt.
+        if self.threads.releases_at_once:
+            self.threads.world.note_failure(endpoint, error, bool(news & OUTAGE_BEGAN))
+        super()._tell_failure(endpoint, error, news, refusal)
+
+
+class NullPool(Pool, NullConnectionPool[int, Connection]):
+    """One that keeps no connections."""
+
+
 class Threads:
     """One world with threads: their scheduler, and what the world asks of its runtime.
 
@@ -269,13 +286,14 @@ class Threads:
             settings['reconnect_failed'] = self.reconnect_failed
         with seeded_pauses(self.world):
             self.pool = self.make_pool(settings)
+        self.pool.threads = self
         self.world.gentle -= 1
 
-    def make_pool(self, settings: dict[str, Any]) -> ConnectionPool[int, Connection]:
+    def make_pool(self, settings: dict[str, Any]) -> Pool:
         options: Any = {'_clock': self.clock, **settings}
         if self.world.taking.keeps_nothing:
-            return NullConnectionPool(Manager(self), **parameters_of_null_pool(options))
-        return ConnectionPool(Manager(self), **options)
+            return NullPool(Manager(self), **parameters_of_null_pool(options))
+        return Pool(Manager(self), **options)
 
     # -- scheduling -------------------------------------------------------------------------------------------------
 

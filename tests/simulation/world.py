@@ -80,10 +80,6 @@ MISCHIEF = (
 # What a manager for threads says when its time is over.
 SERVER_TIMEOUTS = ('the server hangs', 'the server is slow')
 
-# Simulated seconds after the beginning of an outage in which those connect who were to connect before. The first pause
-# is longer than that.
-MAY_HAVE_BEGUN = 0.005
-
 # Seconds without faults after which each pinned endpoint has its connections: longer than any pause of an outage.
 TIME_TO_FILL = 15.0
 
@@ -274,6 +270,7 @@ class Server:
     __slots__ = (
         'attempts',
         'cap',
+        'connected',
         'connecting',
         'down_until',
         'drained_before',
@@ -283,7 +280,7 @@ class Server:
         'hanging_until',
         'noted',
         'number',
-        'outage_since',
+        'promised',
         'sockets',
         'verdicts',
     )
@@ -300,9 +297,13 @@ class Server:
         self.full_until = 0.0
         # How many connects to it are under way.
         self.connecting = 0
-        # In an outage that the pool knows of, those connects that have begun since; and when the last one failed.
+        # How many connects to it have succeeded.
+        self.connected = 0
+        # In an outage that the pool knows of, those connects that have begun since; how many more may begin, because
+        # they were to begin before; and when the last one failed.
         self.attempts: set[object] | None = None
-        self.failed_at = self.outage_since = -ENDLESS
+        self.promised = 0
+        self.failed_at = -ENDLESS
         # How many of its connections were found dead, and how many of these findings the pool has taken note of.
         self.verdicts = 0
         self.noted = 0
@@ -562,11 +563,13 @@ class World:
                 self.end_attempt(server, attempt)
                 self.hang_up(server)
             server.failed_at = self.runtime.now
+            exc.connected = server.connected  # type: ignore[attr-defined]
             if isinstance(exc, Refused):
                 exc.args = (*exc.args, began)
             raise
         self.end_attempt(server, attempt)
         server.attempts = None
+        server.connected += 1
         conn = Connection(self.inherited + len(self.connections) + 1, server, trust, self.runtime.now, born)
         self.connections.append(conn)
         self.open.append(conn)
@@ -579,25 +582,32 @@ class World:
         if server.attempts is None or now >= server.failed_at + MEMORY_OF_OUTAGES:
             server.attempts = None
             return
-        # Who waits until a dead connection is closed may have its slot already.
-        if now < server.outage_since + MAY_HAVE_BEGUN or 'on_connection_dead' in self.hooks:
-            return
-        if server.attempts:
+        if not server.attempts:
+            server.attempts.add(attempt)
+        elif server.promised:
+            server.promised -= 1
+        else:
             self.fail(f'in an outage of server {server.number}, there are two attempts at a time to connect to it')
-        server.attempts.add(attempt)
 
     def end_attempt(self, server: Server, attempt: object) -> None:
         server.connecting -= 1
         if server.attempts is not None:
             server.attempts.discard(attempt)
 
-    def note_failure(self, endpoint: int) -> None:
+    def note_failure(self, endpoint: int, error: BaseException, outage_began: bool) -> None:
         """The pool has taken note of a connect that has failed."""
         server = self.servers[endpoint % 100]
         server.failed_at = self.runtime.now
-        if self.settings.get('reconnect_timeout') and server.attempts is None:
+        if not outage_began or not self.settings.get('reconnect_timeout'):
+            return
+        # Not if another connect has succeeded before the pool came to tell of this one.
+        if server.attempts is None and getattr(error, 'connected', -1) == server.connected:
+            core = self.runtime.pool._core
+            # Who was given a slot, and has not begun to connect. Which endpoints slots are reserved for the core only
+            # tells in all.
+            given = core.endpoint_stats(endpoint)['creating'] - server.connecting
+            server.promised = max(given - (core.reserved if len(self.servers) == 1 else 0), 0)
             server.attempts = set()
-            server.outage_since = server.failed_at
 
     @coroutine
     def reconnect_failed(self, endpoint: int, exc: BaseException) -> Steps:
@@ -1164,8 +1174,6 @@ class World:
         seconds = self.dice.choice((0.001, 0.1, 3.0))
         self.stalled += seconds
         self.runtime.stall(seconds)
-        for each in self.servers:
-            each.outage_since = max(each.outage_since, self.runtime.now)
 
     def make_close(self, server: Server) -> None:
         if self.random() < 0.4 and not self.closers:
