@@ -328,8 +328,8 @@ class Tasks(Loop):
     def closers_are_busy(self) -> bool:
         return False
 
-    def closer_is_late(self) -> bool:
-        return False
+    def late_closers(self) -> int:
+        return 0
 
     def left_behind(self) -> list[Any]:
         """The tasks of the pool's own that go on, and the timers of its collector that are in the loop."""

@@ -164,7 +164,7 @@ class Runtime(Protocol):
     def disturb_worker(self) -> None: ...
     def has_collector(self) -> bool: ...
     def closers_are_busy(self) -> bool: ...
-    def closer_is_late(self) -> bool: ...
+    def late_closers(self) -> int: ...
     def left_behind(self) -> list[Any]: ...
     def stall(self, seconds: float) -> None: ...
     def spawn(self, steps: Callable[[], Steps]) -> Any: ...
@@ -1392,7 +1392,7 @@ class World:
         # handler raises.
         if not core.doomed:
             self.may_be_left = False
-        elif not self.may_be_left and not self.runtime.closer_is_late():
+        elif not self.may_be_left and not self.runtime.late_closers():
             if self.runtime.asynchronous or not (self.closing or self.runtime.closers_are_busy()):
                 self.fail('a connection is to be closed, and nobody is about to')
             if core.left_to_workers and not self.threads_refused and not self.runtime.closers_are_busy():
@@ -1413,10 +1413,11 @@ class World:
         connecting = sum(server.connecting for server in self.servers)
         known = len(self.open) + self.closing + connecting + core.reserved
         # Who waits until the connection that he found dead is closed may have a slot already, and who closes himself,
-        # because no thread can be started.
-        closes = 'on_connection_dead' in self.hooks or self.threads_refused
-        holds = (self.closing or core.doomed) and closes
-        if core.size < known or (core.size > known and not holds and not self.runtime.closer_is_late()):
+        # because no thread can be started; and a closer that runs late may have taken one.
+        holding = self.runtime.late_closers()
+        if 'on_connection_dead' in self.hooks or self.threads_refused:
+            holding += self.closing + core.doomed
+        if not known <= core.size <= known + holding:
             self.fail(
                 f'{core.size} slots are taken: {len(self.open)} connections are open, {self.closing} are being closed, '
                 f'{connecting} created, {core.reserved} are to be'
@@ -1427,7 +1428,7 @@ class World:
             self.judge_comer()
 
     def judge_comer(self) -> None:
-        if not self.runtime.closer_is_late():
+        if not self.runtime.late_closers():
             self.fail('a connection is to be created, and nobody is about to')
 
     def judge_filled(self) -> None:
