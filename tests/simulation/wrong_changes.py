@@ -366,8 +366,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-is-not-woken',
         ALL,
-        'wake = schedule_locked',
-        'schedule_locked',
+        'settled.wake = schedule_locked(',
+        'schedule_locked(',
         'the background collector sleeps on when the first connection becomes idle, and closes nothing',
     ),
     WrongChange(
@@ -689,7 +689,7 @@ WRONG_CHANGES = (
         'failed-close-keeps-its-slot',
         THREADS,
         '    finally:\n        pool._core.disposed(e, read',
-        '        pool._core.disposed(e, read',
+        '    else:\n        pool._core.disposed(e, read',
         'a dispose that raises takes a slot for good',
     ),
     WrongChange(
