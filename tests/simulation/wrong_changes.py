@@ -637,8 +637,9 @@ WRONG_CHANGES = (
     WrongChange(
         'minimums-before-waiters',
         GROWTH,
-        'core.short.head != NULL and core.wanting_slots.used == 0 and pool_has_room',
-        'core.short.head != NULL and pool_has_room',
+        'serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'cdef Py_ssize_t used = core.wanting_slots.used\n    core.wanting_slots.used = 0\n    fill_minimums(core)\n'
+        '    core.wanting_slots.used = used\n    serve_slots(core, doomed, served)',
         'connections that nobody needs yet take the slots of those who wait',
     ),
     WrongChange(
