@@ -342,7 +342,8 @@ class World:
             return
         outage.not_before = self.now
         self.look_at_all()
-        if self.core.reserved or outage.attempt is not None or endpoint not in self.outages:
+        outage = self.outages.get(endpoint)
+        if self.core.reserved or outage is None or outage.attempt is not None:
             return
         stats = self.core.endpoint_stats(endpoint)
         has_room = stats['size'] < self.max_size and self.core.size < self.total
@@ -456,8 +457,9 @@ class World:
             # That may be the next attempt.
             return
         longest = MAX_DELAY_IF_FULL if outage.is_refusal else MAX_DELAY
-        if self.core.next_timer() > self.now + longest + EPSILON:
-            self.fail(f'in the outage of {endpoint}, the next attempt is due in {self.core.next_timer() - self.now:g} s')
+        pause = self.core.next_timer() - self.now
+        if pause > longest + EPSILON:
+            self.fail(f'in the outage of {endpoint}, the next attempt is due in {pause:g} s')
 
     def judge_priority(self) -> None:
         """Slots were reserved for minimums. Nobody waits for a slot who could have one."""

@@ -1,8 +1,8 @@
 """What simulated users take from a pool, and give back, in other ways than by an acquire and a release of it.
 
 They take what is ready (``try_acquire``), name no endpoint when they give a connection back, give it back without
-waiting, have it closed (``discard``), or keep it (``detach``), also in the middle of a block. The parameters that decide
-who waits and what is kept are drawn here, too, with the pools that keep nothing.
+waiting, have it closed (``discard``), or keep it (``detach``), also in the middle of a block. The parameters that
+decide who waits and what is kept are drawn here, too, with the pools that keep nothing.
 
 All that is drawn here has dice of its own: the other worlds are what they would be without this.
 """
@@ -130,7 +130,7 @@ class Taking:
             world.fail(f'{conn!r} is ready for a user, although the manager is to be asked about it')
         return conn
 
-    # -- the ends of a use ----------------------------------------------------------------------------------------------
+    # -- the ends of a use --------------------------------------------------------------------------------------------
 
     def release(self, conn: 'Connection', endpoint: int) -> Steps:
         self.world.put(conn)
@@ -187,7 +187,7 @@ class Taking:
         if conn.end_detaching():
             self.detached += 1
 
-    # -- the rules --------------------------------------------------------------------------------------------------------
+    # -- the rules ----------------------------------------------------------------------------------------------------
 
     def judge_too_many(self, exc: TooManyRequests) -> None:
         """An acquire was sent away, because too many wait."""

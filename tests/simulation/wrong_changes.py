@@ -638,8 +638,10 @@ WRONG_CHANGES = (
         'minimums-before-waiters',
         GROWTH,
         'serve_slots(core, doomed, served)\n    fill_minimums(core)',
-        'cdef Py_ssize_t used = core.wanting_slots.used\n    core.wanting_slots.used = 0\n    fill_minimums(core)\n'
-        '    core.wanting_slots.used = used\n    serve_slots(core, doomed, served)',
+        'if core.short.head != NULL and not core.restrictions and pool_has_room(core):\n'
+        '        if may_fill(core, <EndpointPool>(<Growth>core.short.head).pool):\n'
+        '            reserve_create(core, <EndpointPool>(<Growth>core.short.head).pool)\n'
+        '    serve_slots(core, doomed, served)\n    fill_minimums(core)',
         'connections that nobody needs yet take the slots of those who wait',
     ),
     WrongChange(
