@@ -80,6 +80,9 @@ class World:
         self.reconnects = dice.random() < 0.6
         self.fails_fast = not self.reconnects and dice.random() < 0.3
         self.refuses = not self.reconnects and dice.random() < 0.3
+        # How many of the failures are refusals, and after how many steps connects begin or cease to fail.
+        self.refusal_rate = dice.choice((0.5, 1.0))
+        self.phase = dice.choice((60, 200))
         self.has_workers = True
         self.core = PoolCore(
             0,
@@ -243,7 +246,7 @@ class World:
             self.ended(asker.endpoint, ticket, 'cancelled')
             self.core.cancel(asker.waiter, self.now)
             return
-        refusal = self.refuses and self.dice.random() < 0.5
+        refusal = self.refuses and self.dice.random() < self.refusal_rate
         self.ended(asker.endpoint, ticket, 'refused' if refusal else 'failed')
         self.core.connect_failed(asker.waiter, OSError('kept'), refusal, self.dice.random() < 0.9, self.now)
         self.judge_pause(asker.endpoint)
@@ -291,7 +294,7 @@ class World:
     def fail_create(self, ticket: Entry, asker: Asker | None) -> None:
         endpoint = ticket.endpoint
         error = OSError('refused')
-        refusal = self.refuses and self.dice.random() < 0.5
+        refusal = self.refuses and self.dice.random() < self.refusal_rate
         expected = asker or self.uncovered(endpoint)
         self.ended(endpoint, ticket, 'refused' if refusal else 'failed')
         self.core.grow_failed(ticket, error, error, refusal, self.now)
@@ -404,7 +407,7 @@ class World:
         self.step += 1
         reserved = self.core.reserved
         suspended = self.suspended
-        failing = 0.9 if self.step // 60 % 2 else 0.1
+        failing = 0.9 if self.step // self.phase % 2 else 0.1
         steps: tuple[Any, ...] = (
             *(self.ask, self.ask, self.ask, self.take_create, self.take_create, self.release, self.release),
             *(self.dispose, self.dispose, self.leave, self.pass_time, self.pass_time, self.pin, self.close),
@@ -453,8 +456,8 @@ class World:
         outage = self.outages.get(endpoint)
         if self.closed or outage is None or outage.touched_at < self.now or outage.attempt is not None:
             return
-        if self.core.endpoint_stats(endpoint)['creating']:
-            # That may be the next attempt.
+        if self.core.endpoint_stats(endpoint)['creating'] or outage.not_before <= self.now:
+            # That may be the next attempt, or it may begin at once.
             return
         longest = MAX_DELAY_IF_FULL if outage.is_refusal else MAX_DELAY
         pause = self.core.next_timer() - self.now
