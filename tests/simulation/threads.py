@@ -19,9 +19,11 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
+from gcpool._core import OUTAGE_BEGAN
 from gcpool._workers import before_fork, collector_threads, per_process, workers_threads
 from gcpool.exceptions import PoolTimeout
-from gcpool.threading import BaseConnectionManager, ConnectionPool
+from gcpool.threading import BaseConnectionManager, ConnectionPool, NullConnectionPool
+from tests.simulation.taking import parameters_of_null_pool
 from tests.simulation.world import (
     MASK,
     TICK,
@@ -215,6 +217,22 @@ class Manager(BaseConnectionManager[int, Connection]):
             run(self.world.dispose(conn, timeout))
 
 
+class Pool(ConnectionPool[int, Connection]):
+    """The pool. The world learns from it which failures it has taken note of."""
+
+    threads: 'Threads'
+
+    def _tell_failure(self, endpoint: Any, error: BaseException, news: int, refusal: bool) -> None:
+        # Otherwise others may have come in between, and begun the next attempt.
+        if self.threads.releases_at_once:
+            self.threads.world.note_failure(endpoint, error, bool(news & OUTAGE_BEGAN))
+        super()._tell_failure(endpoint, error, news, refusal)
+
+
+class NullPool(Pool, NullConnectionPool[int, Connection]):
+    """One that keeps no connections."""
+
+
 class Threads:
     """One world with threads: their scheduler, and what the world asks of its runtime.
 
@@ -266,8 +284,15 @@ class Threads:
         if 'reconnect_failed' in settings:
             settings['reconnect_failed'] = self.reconnect_failed
         with seeded_pauses(self.world):
-            self.pool: ConnectionPool[int, Connection] = ConnectionPool(Manager(self), _clock=self.clock, **settings)
+            self.pool = self.make_pool(settings)
+        self.pool.threads = self
         self.world.gentle -= 1
+
+    def make_pool(self, settings: dict[str, Any]) -> Pool:
+        options: Any = {'_clock': self.clock, **settings}
+        if self.world.taking.keeps_nothing:
+            return NullPool(Manager(self), **parameters_of_null_pool(options))
+        return Pool(Manager(self), **options)
 
     # -- scheduling -------------------------------------------------------------------------------------------------
 
@@ -367,6 +392,16 @@ class Threads:
         elif chance > 1.0 - self.nervousness and not self.world.calm and not self.world.gentle:
             raise self.world.signal(SIGNAL)
 
+    def come_late(self) -> None:
+        """A worker is about to end, and on a busy machine that takes a while."""
+        fiber = self.current
+        if fiber is None or self.ending or not self.lateness or self.draw() < 0.5:
+            self.maybe_switch()
+        else:
+            fiber.late = fiber.waits = True
+            self.set_timer(fiber, self.lateness)
+            self.switch(False)
+
     def clock(self) -> float:
         self.maybe_switch()
         return self.now
@@ -424,8 +459,8 @@ class Threads:
         at_work = [thread for thread in process.threads() if thread.is_alive() and thread not in process.waiting]
         return 0 < most <= len(at_work)
 
-    def worker_is_late(self) -> bool:
-        return any(fiber.late for fiber in self.fibers)
+    def late_workers(self) -> int:
+        return sum(fiber.late for fiber in self.fibers)
 
     def left_behind(self) -> list[Any]:
         return [thread for thread in self.known_threads() if thread.fiber in self.fibers and thread.is_alive()]
@@ -451,6 +486,18 @@ class Threads:
         yield from ()
         return self.pool.release(conn, endpoint)
 
+    def release_anywhere(self, conn: Connection) -> Steps:
+        yield from ()
+        return self.pool.release(conn)
+
+    def release_nowait(self, conn: Connection, endpoint: int) -> None:
+        # Only asyncio has one that does not wait.
+        self.pool.release(conn, endpoint)
+
+    def discard(self, conn: Connection) -> Steps:
+        yield from ()
+        return self.pool.discard(conn)
+
     def close_pool(self, timeout: float | None) -> Steps:
         yield from ()
         return self.pool.close(timeout)
@@ -458,6 +505,14 @@ class Threads:
     def drain_pool(self, endpoint: int, idle_only: bool) -> Steps:
         yield from ()
         self.pool.drain(endpoint, idle_only=idle_only)
+
+    def idle_connections(self, endpoint: int) -> list[Connection]:
+        # Before they are closed, another thread may acquire one.
+        return []
+
+    def forget_endpoint(self, endpoint: int) -> Steps:
+        yield from ()
+        self.pool.forget(endpoint)
 
     def resize_pool(self, max_size: int, total_max_size: int) -> Steps:
         self.world.resizing += 1
@@ -544,7 +599,7 @@ class Threads:
         world.living = 1
         self.spawn(world.end)
         self.run_until(lambda: not world.living)
-        self.run_until(lambda: not self.ready and not self.worker_is_late())
+        self.run_until(lambda: not self.ready and not self.late_workers())
         alive = [fiber for fiber in self.fibers if not fiber.dead]
         if alive:
             world.fail(f'{len(alive)} threads are left')
@@ -640,7 +695,10 @@ def simulated_threading(threads: Threads) -> Iterator[None]:
     def must_stay_and_switch(*args: Any) -> bool:
         # Between its last look for a job and its end a worker uses neither a lock nor the clock.
         stays = must_stay(*args)
-        threads.maybe_switch()
+        if stays:
+            threads.maybe_switch()
+        else:
+            threads.come_late()
         return stays
 
     workers_threads.SyncWorkers._must_stay = must_stay_and_switch  # type: ignore[method-assign, assignment]

@@ -366,8 +366,8 @@ WRONG_CHANGES = (
     WrongChange(
         'collector-is-not-woken',
         ALL,
-        'wake = schedule_locked',
-        'schedule_locked',
+        'settled.wake = schedule_locked(',
+        'schedule_locked(',
         'the background collector sleeps on when the first connection becomes idle, and closes nothing',
     ),
     WrongChange(
@@ -534,6 +534,27 @@ WRONG_CHANGES = (
         'try:',
         'close() waits for connections that nobody checks or closes any more',
     ),
+    WrongChange(
+        'a-check-counts-as-a-use',
+        CORE,
+        'return_idle(core, ep, e)\n',
+        'e.used_at = now\n            return_idle(core, ep, e)\n',
+        'with a keepalive_interval, connections that nobody uses are never closed',
+    ),
+    WrongChange(
+        'drained-beside-those-that-wait-for-a-check',
+        CORE,
+        'doom_pending_checks(core, ep, now, BECAUSE_DRAINED)',
+        'pass',
+        'a connection of before a failover that waits for its check is checked first, and closed after that',
+    ),
+    WrongChange(
+        'suspended-beside-those-that-wait-for-a-check',
+        CORE,
+        'if not closed:\n        give_up_checks(core, read_clock(core))',
+        'if False:\n        give_up_checks(core, read_clock(core))',
+        'connections that wait for a check are neither checked nor idle for as long as the pool is suspended',
+    ),
     # -- finding connections and endpoints again ----------------------------------------------------------------------
     WrongChange(
         'table-gap-left-open',
@@ -606,12 +627,72 @@ WRONG_CHANGES = (
         'found = ep.waiting > 0 or ep.size <= max(g.pinned, core.min_size)',
         'in an outage there are as many attempts at a time as slots were reserved when it began',
     ),
+    WrongChange(
+        'create-of-one-who-left-is-lost',
+        GROWTH,
+        '(<Waiter>p).create = NULL\n        cover_waiter(ep, create)',
+        '(<Waiter>p).create = NULL',
+        'the error of a connect that was begun for an acquire which has left reaches another one than the next in line',
+    ),
+    WrongChange(
+        'minimums-before-waiters',
+        GROWTH,
+        'serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'if core.short.head != NULL and not core.restrictions and pool_has_room(core):\n'
+        '        if may_fill(core, <EndpointPool>(<Growth>core.short.head).pool):\n'
+        '            reserve_create(core, <EndpointPool>(<Growth>core.short.head).pool)\n'
+        '    serve_slots(core, doomed, served)\n    fill_minimums(core)',
+        'connections that nobody needs yet take the slots of those who wait',
+    ),
+    WrongChange(
+        'fails-fast-beside-an-idle-one',
+        GROWTH,
+        'if next_idle(core, ep) != NULL:\n        return LEND_IDLE\n    if may_connect',
+        'if core.fails_fast and is_held_off(ep) and out_count(ep) == 0:\n        return FAIL\n'
+        '    if next_idle(core, ep) != NULL:\n        return LEND_IDLE\n    if may_connect',
+        'with fail_fast, an acquire fails in an outage although a connection is idle',
+    ),
+    WrongChange(
+        'pauses-of-a-full-server-have-no-bound',
+        GROWTH,
+        'MAX_DELAY_IF_FULL if is_refusal else MAX_DELAY)\n',
+        '100 if is_refusal else MAX_DELAY)\n',
+        'after a server was full for a while, acquires wait for minutes beside its free places',
+    ),
+    WrongChange(
+        'full-until-the-pause-is-over',
+        GROWTH,
+        'ep.growth.state == PAUSING and ep.growth.is_refusal:\n        allow_retry(core, ep.growth, now)',
+        'ep.growth.state == PAUSING and ep.growth.is_refusal:\n        pass',
+        'one of the connections of a full server is closed, and who waits does not get its place',
+    ),
+    WrongChange(
+        'reserved-before-a-resize',
+        GROWTH,
+        'if exceeds_max_size(core, ep) or exceeds_total_max_size(core):\n        return False\n    if ep.waiting',
+        'if ep.waiting',
+        'after a resize to less, the pool connects beyond the new limit',
+    ),
+    WrongChange(
+        'connects-under-way-are-not-drained',
+        GROWTH,
+        'return out_count(ep) + ep.checking + ep.counts[CREATING] - (',
+        'return out_count(ep) + ep.checking + 0 * (',
+        'a connection to the server of before a failover that was just being created is served after the drain',
+    ),
+    WrongChange(
+        'minimums-in-a-suspended-pool',
+        GROWTH,
+        'if core.fills_paused or core.restrictions:',
+        'if core.fills_paused:',
+        'a suspended pool connects to a server that is being restarted',
+    ),
     # -- the compiled facades -----------------------------------------------------------------------------------------
     WrongChange(
         'failed-close-keeps-its-slot',
         THREADS,
         '    finally:\n        pool._core.disposed(e, read',
-        '        pool._core.disposed(e, read',
+        '    else:\n        pool._core.disposed(e, read',
         'a dispose that raises takes a slot for good',
     ),
     WrongChange(
@@ -956,31 +1037,67 @@ WRONG_CHANGES = (
     # -- what its user takes out of the pool --------------------------------------------------------------------------
     WrongChange(
         'detached-slot-kept',
-        CORE,
+        ALL,
         'free_slot(core, ep, e)\n        core.counters.detached',
         'core.counters.detached',
         'each detached connection takes a slot for good',
     ),
     WrongChange(
         'end-of-lease-after-a-discard',
-        CORE,
+        ALL,
         'if lease_no != ANY_LEASE and gcp_load_char(&e.given_up) and',
         'if False and',
         'a block that has discarded its connection ends with an error',
     ),
     WrongChange(
         'suspect-taken-as-ready',
-        CORE,
+        ALL,
         'not (interval > 0 and must_be_checked(ep, e, now, interval))',
         'True',
         'try_acquire() serves a connection that is to be checked: after an outage it is dead',
     ),
     WrongChange(
         'null-pool-that-keeps',
-        CORE,
+        ALL,
         'if not core.keeps_idle:',
         'if False:',
         'a NullConnectionPool keeps connections open that nobody uses, in front of a pool that wants them back',
+    ),
+    WrongChange(
+        'one-use-too-many',
+        ALL,
+        'gcp_store_uint(&e.lease_no, 0 - max_uses)',
+        'gcp_store_uint(&e.lease_no, 0 - max_uses - (max_uses > 0))',
+        'a connection is used once more than max_uses allows',
+    ),
+    WrongChange(
+        'discard-does-not-wait',
+        ASYNCIO,
+        "tasks: 'list[asyncio.Task[None]]') -> None:\n        if tasks:",
+        "tasks: 'list[asyncio.Task[None]]') -> None:\n        if False:",
+        'the connection that was discarded is still open when discard() has returned',
+    ),
+    WrongChange(
+        'forgotten-endpoint-stays-warm',
+        FACADES,
+        'self._and_close(core.pin, endpoint, 0, core.now())\n',
+        'pass\n',
+        'the connections of an endpoint that is forgotten are made anew, for ever',
+    ),
+    WrongChange(
+        'turned-away-and-nobody-tries-again',
+        THREADS,
+        'or relief_ended or pause_ended)',
+        'or relief_ended)',
+        'an acquire that is turned away when the pause of an outage is over leaves those who wait to wait for ever',
+    ),
+    WrongChange(
+        'late-connection-of-a-closed-pool',
+        ASYNCIO,
+        '# The pool may have been closed meanwhile: then the connection is doomed.\n                    '
+        'self._begin_disposals()',
+        'pass',
+        'a connection that the pool had begun to create when it was closed stays open',
     ),
     # -- what managers are asked --------------------------------------------------------------------------------------
     WrongChange(
@@ -1007,7 +1124,7 @@ WRONG_CHANGES = (
     # -- drains and pauses --------------------------------------------------------------------------------------------
     WrongChange(
         'drained-connection-is-kept',
-        CORE,
+        ALL,
         'if is_drained(core, ep, e):\n        return',
         'if False:\n        return',
         'after a failover, connections to the old server that were in use become idle and are served again',
@@ -1028,7 +1145,7 @@ WRONG_CHANGES = (
     ),
     WrongChange(
         'handed-over-in-a-suspended-pool',
-        CORE,
+        ALL,
         'elif is_suspended(core):\n        pass\n',
         'elif False:\n        pass\n',
         'a suspended pool serves whoever waits at the endpoint of a connection that is returned',
@@ -1037,7 +1154,7 @@ WRONG_CHANGES = (
         'idle-connections-forgotten-at-resume',
         ALL,
         'serve_idle(core, ep, now, &served)\n',
-        'pass\n',
+        'False\n',
         'who waited in a suspended pool waits on beside the connections that became idle meanwhile',
     ),
     # -- forked children ----------------------------------------------------------------------------------------------
