@@ -325,8 +325,8 @@ class AsyncDisposals(AsyncPool):
         try:
             while (taken := self._next_disposal(queue, deadline is not None, loop_ends)) is not None:
                 if loop_ends:
-                    # The loop has cancelled this task, and waits for it: without a limit it could wait for ever. It will
-                    # not wait for a new task, so nobody else may take what is left, such as an acquire that is cancelled.
+                    # The loop has cancelled this task, and waits for it: without a limit it could wait for ever. The
+                    # loop will not wait for new tasks, so no acquire that is cancelled may make one for what is left.
                     deadline = self._core.now()
                     while (left := self._take_disposal(True)) is not None:
                         queue.append(left)
