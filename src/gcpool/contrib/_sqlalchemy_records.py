@@ -8,6 +8,7 @@ detached; SQLAlchemy connects then when the record is checked out next. Everythi
 import asyncio
 import math
 import weakref
+from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, cast
@@ -16,7 +17,7 @@ from sqlalchemy import exc
 from sqlalchemy import util as sqlalchemy_util
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from gcpool._core import Signal, Waiter, load_asyncio, signal_in
+from gcpool._core import Waiter, load_asyncio, signal_in
 from gcpool._limits import MAX_SIZE
 from gcpool.exceptions import EventLoopMismatch
 from gcpool.managers import SyncConnectionManager
@@ -37,7 +38,8 @@ await_: Callable[[Any], Any] = getattr(sqlalchemy_util, 'await_', None) or sqlal
 class RecordManager(SyncConnectionManager[str, ConnectionPoolEntry]):
     """Has SQLAlchemy's pool make and close its records.
 
-    The time limit of the acquire is not passed on: ``timeout`` of SQLAlchemy's pools is for waiting, not for connecting.
+    The time limit of the acquire is not passed on: ``timeout`` of SQLAlchemy's pools limits the wait for a connection,
+    and not the connect.
 
     :param pool: the pool of SQLAlchemy, which holds this manager
     """
@@ -48,7 +50,7 @@ class RecordManager(SyncConnectionManager[str, ConnectionPoolEntry]):
     def create(self, endpoint: str, timeout: float | None = None) -> ConnectionPoolEntry:
         """Connect, with SQLAlchemy's events and log records of that."""
         # Somebody is checking a connection out of it, so it exists.
-        return cast('Pool', self._pool())._create_connection()
+        return cast('Pool', self._pool())._create_connection()  # noqa: SLF001
 
     def dispose(self, endpoint: str, conn: ConnectionPoolEntry, timeout: float | None = None) -> None:
         """Close the record's connection, if it has one."""
@@ -59,7 +61,7 @@ class Records(ConnectionPool[str, ConnectionPoolEntry]):
     """A pool of records. Has what programs read of SQLAlchemy's queue: ``maxsize``, ``use_lifo``, ``qsize()`` ..
 
     The records that are kept are core connections: served in turn, and as many as ``maxsize`` are idle at most. With
-    ``use_lifo`` all are extra, and the number is kept in :py:meth:`return_record`.
+    ``use_lifo`` all are extra, and :py:meth:`close_surplus` keeps the number.
 
     :param owner: the pool of SQLAlchemy
     :param size: the number of connections that are kept; 0 for no limit
@@ -87,17 +89,15 @@ class Records(ConnectionPool[str, ConnectionPoolEntry]):
         )
         self.maxsize = size
         self.use_lifo = use_lifo
-        # Where return_record() closes what exceeds it; None where the pool's core does that.
-        self._most_idle = size if use_lifo and keep_idle and size else None
+        #: What close_surplus() is for; None where the core knows how many connections are kept.
+        self.most_idle = size if use_lifo and keep_idle and size else None
 
     def __del__(self) -> None:
         """Say nothing: engines are dropped without being closed, and the drivers close the connections."""
 
-    def return_record(self, record: ConnectionPoolEntry) -> None:
-        """Return a record: to the one who has waited for longest, or else to the idle ones."""
-        self.release(record, ENDPOINT)
-        if self._most_idle is not None and self.qsize() > self._most_idle:
-            # The one returned last comes first.
+    def close_surplus(self) -> None:
+        """After a return: close the connection that was returned last, if more are idle than are kept."""
+        if self.most_idle is not None and self.qsize() > self.most_idle:
             self.close_one_idle()
 
     def close_one_idle(self) -> bool:
@@ -147,7 +147,7 @@ class AsyncRecords(Records):
 
     def enter_loop(self) -> None:
         """Check that the running loop is the one of the connections. Without any, the pool moves to this loop."""
-        loop = asyncio._get_running_loop()
+        loop = running_loop()
         if loop is self._loop or loop is None:
             return
         if self._loop is not None and self.get_size():
@@ -160,16 +160,14 @@ class AsyncRecords(Records):
 
     def _arm(self, w: Waiter) -> Any:
         # Without a running loop, a wait is refused: see _wait().
-        loop = asyncio._get_running_loop()
+        loop = running_loop()
         if loop is None:
             return None
         signal = signal_in(loop)
         w.arm(signal)
         return signal
 
-    def _wait(
-        self, signal: Signal | None, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter
-    ) -> bool:
+    def _wait(self, signal: Any, deadline: float | None, give_up: Callable[[Waiter], bool], waiter: Waiter) -> bool:
         """Wait until notified (True), or give up when the time limit has expired (False). As on asyncio."""
         if signal is None:
             raise exc.MissingGreenlet(

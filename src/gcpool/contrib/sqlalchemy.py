@@ -1,6 +1,6 @@
 """Pools for SQLAlchemy engines: ``create_engine(url, poolclass=QueuePool)``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gcpool.exceptions import PoolTimeout
 
@@ -68,7 +68,7 @@ class QueuePool(_pools.QueuePool):
         max_overflow: int = 10,
         timeout: float | None = 30.0,
         use_lifo: bool = False,
-        *,
+        # Not keyword-only: create_engine() does not find those.
         keep_idle: bool = True,
         **options: Any,
     ) -> None:
@@ -76,12 +76,13 @@ class QueuePool(_pools.QueuePool):
         size = check_count('pool_size', pool_size, 0, 'no limit')
         # As in the original, it means nothing where there is no limit.
         overflow = check_count('max_overflow', max_overflow, -1, 'no limit') if size else -1
-        self._timeout = check_timeout(timeout)  # type: ignore[assignment] # None is what SQLAlchemy's own tests give
+        # SQLAlchemy does not annotate that it may be None.
+        self._timeout = cast('float', check_timeout(timeout))
         limit = None if size == 0 or overflow == -1 else size + overflow
         self._keep_idle = check_flag('keep_idle', keep_idle)
         # Not the __init__ of SQLAlchemy's QueuePool: that builds a queue.
         _pools.Pool.__init__(self, creator, **options)
-        self._pool = self._records_class(  # type: ignore[assignment] # in the place of SQLAlchemy's queue
+        self._pool = self._records_class(
             self, size, limit, use_lifo=bool(use_lifo), keep_idle=keep_idle, name=options.get('logging_name')
         )
 
@@ -92,10 +93,14 @@ class QueuePool(_pools.QueuePool):
     # -- checkout and checkin -----------------------------------------------------------------------------------------
 
     def _do_get(self) -> 'ConnectionPoolEntry':
+        pool = self._pool
+        record = pool.try_acquire(ENDPOINT)
+        if record is not None:
+            return record
         try:
-            return self._pool.acquire(ENDPOINT, self._timeout)
+            return pool.acquire(ENDPOINT, self._timeout)
         except PoolTimeout as late:
-            if late.pool != self._pool.name:  # one of the creator's own
+            if late.pool != pool.name:  # one of the creator's own
                 raise
             raise exc.TimeoutError(
                 f'QueuePool limit of size {self.size()} overflow {self.overflow()} reached, '
@@ -104,7 +109,10 @@ class QueuePool(_pools.QueuePool):
             ) from late
 
     def _do_return_conn(self, record: 'ConnectionPoolEntry') -> None:
-        self._pool.return_record(record)
+        pool = self._pool
+        pool.release(record, ENDPOINT)
+        if pool.most_idle is not None:
+            pool.close_surplus()
 
     # -- the life of the pool -----------------------------------------------------------------------------------------
 
@@ -170,7 +178,7 @@ class QueuePool(_pools.QueuePool):
         return self._pool.get_size() - self.size()
 
     @property
-    def _max_overflow(self) -> int:  # type: ignore[override]
+    def _max_overflow(self) -> int:
         return self._pool.max_overflow
 
     @_max_overflow.setter
