@@ -82,7 +82,7 @@ class QueuePool(_pools.QueuePool):
         self._keep_idle = check_flag('keep_idle', keep_idle)
         # Not the __init__ of SQLAlchemy's QueuePool: that builds a queue.
         _pools.Pool.__init__(self, creator, **options)
-        self._pool = self._records_class(
+        self._pool = self._records_class(  # pyright: ignore[reportIncompatibleVariableOverride]
             self, size, limit, use_lifo=bool(use_lifo), keep_idle=keep_idle, name=options.get('logging_name')
         )
 
