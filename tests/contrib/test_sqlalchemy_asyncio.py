@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -17,61 +17,17 @@ pytest.importorskip('greenlet')
 from sqlalchemy import exc
 from sqlalchemy.util import greenlet_spawn
 
-from gcpool.contrib._sqlalchemy_records import await_
 from gcpool.contrib.sqlalchemy import AsyncQueuePool
 from gcpool.exceptions import EventLoopMismatch
 from tests.contrib.conftest import Run
-from tests.contrib.dbapi import SOON, FakeConnection, FakeDriver, FakeError, number_of
+from tests.contrib.dbapi import SOON, FakeDriver, FakeError, number_of
+from tests.contrib.dbapi_asyncio import AsyncDriver, begin_to_wait, close, connect, until_waiting
 from tests.contrib.servers import PATIENCE
-
-
-class AsyncDriver(FakeDriver):
-    """Awaits where it connects and closes, as SQLAlchemy's adapters of asyncio drivers do.
-
-    :ivar connecting: what a connect awaits
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connecting: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
-
-    def connect(self) -> Any:
-        await_(self.connecting())
-        self.made.append(AsyncFakeConnection(self, len(self.made)))
-        return self.made[-1]
-
-
-class AsyncFakeConnection(FakeConnection):
-    def close(self) -> None:
-        await_(asyncio.sleep(0))
-        super().close()
 
 
 @pytest.fixture
 def driver() -> AsyncDriver:
     return AsyncDriver()
-
-
-async def connect(pool: AsyncQueuePool) -> Any:
-    return await greenlet_spawn(pool.connect)
-
-
-async def close(conn: Any) -> None:
-    await greenlet_spawn(conn.close)
-
-
-async def until_waiting(pool: AsyncQueuePool, count: int) -> None:
-    while pool._pool.get_stats()['waiting'] < count:  # noqa: ASYNC110 # no event tells
-        await asyncio.sleep(0)
-
-
-async def begin_to_wait(pool: AsyncQueuePool, count: int = 1) -> list['asyncio.Task[Any]']:
-    """Checkouts in tasks, that wait for a connection, one after the other."""
-    tasks = []
-    for number in range(count):
-        tasks.append(asyncio.create_task(connect(pool)))
-        await until_waiting(pool, number + 1)
-    return tasks
 
 
 class TestServing:
