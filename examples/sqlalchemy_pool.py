@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from gcpool.contrib.sqlalchemy import AsyncQueuePool, QueuePool
 
-
 # SQLite has one writer at a time: seconds that the others wait.
 PATIENCE = {'timeout': 30.0}
 SIZE = {'pool_size': 4, 'max_overflow': 0}
