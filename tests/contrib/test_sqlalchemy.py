@@ -1,5 +1,6 @@
 """QueuePool for SQLAlchemy engines, on a driver without a database: what its parameters do."""
 
+import importlib
 import logging
 import time
 from collections.abc import Iterator
@@ -210,6 +211,9 @@ class TestWhatProgramsRead:
         assert isinstance(pool, original.QueuePool)
         assert issubclass(AsyncQueuePool, original.AsyncAdaptedQueuePool)
         assert (QueuePool._is_asyncio, AsyncQueuePool._is_asyncio) == (False, True)
+
+    def test_the_module_has_nothing_else(self) -> None:
+        assert importlib.import_module('gcpool.contrib.sqlalchemy').__all__ == ['AsyncQueuePool', 'QueuePool']
 
     def test_all_public_methods_of_the_original_are_its_own(self) -> None:
         # A release of SQLAlchemy that adds a method to its QueuePool fails here: it might use the queue.

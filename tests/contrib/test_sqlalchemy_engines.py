@@ -237,6 +237,48 @@ def test_a_forked_child_has_its_own_connections(url: sa.URL, how: str) -> None:
     assert (result.returncode, result.stderr, result.stdout) == (0, '', 'done\n')
 
 
+FORK_ASYNC = """
+import asyncio, os, sys
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+from gcpool.contrib.sqlalchemy import AsyncQueuePool
+
+engine = create_async_engine(sys.argv[1], poolclass=AsyncQueuePool)
+
+async def who():
+    async with engine.connect() as conn:
+        return await conn.scalar(sa.text('SELECT pg_backend_pid()'))
+
+loop = asyncio.new_event_loop()
+parents = loop.run_until_complete(who())
+child = os.fork()
+if child == 0:
+    # In a loop of its own.
+    assert asyncio.run(who()) != parents
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert loop.run_until_complete(who()) == parents
+loop.run_until_complete(engine.dispose())
+loop.close()
+print('done')
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes do not fork there')
+@pytest.mark.parametrize('url', ['postgresql+asyncpg'], indirect=True)
+def test_a_forked_child_has_its_own_connections_and_loop(url: sa.URL) -> None:
+    result = subprocess.run(
+        [sys.executable, '-c', FORK_ASYNC, url.render_as_string(hide_password=False)],
+        env=program_environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (result.returncode, result.stderr, result.stdout) == (0, '', 'done\n')
+
+
 class TestAsyncEngine:
     @pytest.mark.parametrize('url', marked(ASYNC_DRIVERS), indirect=True)
     def test_sessions_in_tasks(self, url: sa.URL, run: Run) -> None:
