@@ -15,6 +15,7 @@ pytest.importorskip('sqlalchemy')
 pytest.importorskip('greenlet')
 
 from sqlalchemy import exc
+from sqlalchemy.pool.base import _ConnectionFairy
 from sqlalchemy.util import greenlet_spawn
 
 from gcpool.contrib.sqlalchemy import AsyncQueuePool
@@ -300,17 +301,25 @@ class TestReturns:
         assert (pool.checkedin(), pool.checkedout()) == (1, 0)
 
 
+# Since SQLAlchemy 2.1 a finaliser of its own, before that the callback of a weak reference.
+HAS_FINALIZER = hasattr(_ConnectionFairy, '_finalizer')
+
+
 def _return(conn: Any) -> None:
     """Return a connection without the reset, which would await something."""
-    conn._finalizer.detach()
+    if HAS_FINALIZER:
+        conn._finalizer.detach()
     conn._connection_record.checkin()
 
 
 def _drop(conn: Any) -> None:
     """Call the finaliser of a checked-out connection, as the garbage collector does."""
     record = conn._connection_record
-    record.fairy_ref = lambda: None
-    conn._finalizer()
+    if HAS_FINALIZER:
+        record.fairy_ref = lambda: None
+        conn._finalizer()
+    else:
+        record.fairy_ref.__callback__(record.fairy_ref)
 
 
 class TestLoops:
