@@ -180,10 +180,10 @@ class AsyncRecords(Records):
             if deadline is None:
                 await_(signal)
                 return True
-            remaining = deadline - self._core.now()
-            if remaining > 0 and not signal.done():
+            left = deadline - self._core.now()
+            if left > 0 and not signal.done():
                 # In an empty context: a timer refers to its context until it is due, and so to what that holds.
-                timer = signal.get_loop().call_later(remaining, signal, context=Context())
+                timer = signal.get_loop().call_later(left, signal, context=Context())
                 try:
                     await_(signal)
                 finally:
