@@ -4,6 +4,7 @@
     src/gcpool/_contexts_asyncio.py -> src/gcpool/_contexts_threads.py
     src/gcpool/_growing_asyncio.py -> src/gcpool/_growing_threads.py
     src/gcpool/_lifecycle_asyncio.py -> src/gcpool/_lifecycle_threads.py
+    src/gcpool/psycopg_pool/*      -> the same, the pools and what they are made of
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
@@ -28,10 +29,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Whole tokens, wherever they stand in code; also a string that is nothing but the token, as in ``__all__``. `async`
 # and `await` fall away, __aenter__ and its kin are known to unasync, which also turns any AsyncName into SyncName.
+PSYCOPG_NAMES = {
+    'ACT': 'CT',
+    'AsyncConnectFailedCB': 'ConnectFailedCB',
+    'AsyncConnection': 'Connection',
+    'AsyncConnectionCB': 'ConnectionCB',
+    'AsyncConnectionPool': 'ConnectionPool',
+    'AsyncConninfoParam': 'ConninfoParam',
+    'AsyncIterator': 'Iterator',
+    'AsyncKwargsParam': 'KwargsParam',
+    'AsyncNullConnectionPool': 'NullConnectionPool',
+    'OriginalAsyncConnectionPool': 'OriginalConnectionPool',
+    'OriginalAsyncNullConnectionPool': 'OriginalNullConnectionPool',
+}
 TOKENS = {
     'AsyncConnectionContext': 'SyncConnectionContext',
     'asynccontextmanager': 'contextmanager',
     'AsyncConnectionManager': 'SyncConnectionManager',
+    **PSYCOPG_NAMES,
     'AsyncPool': 'SyncPool',
     'AsyncRuntime': 'SyncRuntime',
 }
@@ -40,21 +55,31 @@ TOKENS = {
 TEXT = {
     'from gcpool import asyncio': 'from gcpool import threading',
     'gcpool.asyncio': 'gcpool.threading',
+    '_blocks_asyncio': '_blocks_threads',
+    '_connections_asyncio': '_connections_threads',
     '_contexts_asyncio': '_contexts_threads',
+    '_engine_asyncio': '_engine_threads',
     '_growing_asyncio': '_growing_threads',
     '_lifecycle_asyncio': '_lifecycle_threads',
     'collector_asyncio': 'collector_threads',
     'events_asyncio': 'events_threads',
     '_runtime_asyncio': '_runtime_threads',
+    'from .pool_async': 'from .pool',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',
 }
 
+PSYCOPG = Path('src/gcpool/psycopg_pool')
 PACKAGE = {
     Path('src/gcpool/asyncio.py'): Path('src/gcpool/threading.py'),
     Path('src/gcpool/_contexts_asyncio.py'): Path('src/gcpool/_contexts_threads.py'),
     Path('src/gcpool/_growing_asyncio.py'): Path('src/gcpool/_growing_threads.py'),
     Path('src/gcpool/_lifecycle_asyncio.py'): Path('src/gcpool/_lifecycle_threads.py'),
+    PSYCOPG / '_blocks_asyncio.py': PSYCOPG / '_blocks_threads.py',
+    PSYCOPG / '_connections_asyncio.py': PSYCOPG / '_connections_threads.py',
+    PSYCOPG / '_engine_asyncio.py': PSYCOPG / '_engine_threads.py',
+    PSYCOPG / 'null_pool_async.py': PSYCOPG / 'null_pool.py',
+    PSYCOPG / 'pool_async.py': PSYCOPG / 'pool.py',
 }
 # All of it: every module of the one directory becomes one of the other.
 TESTS = Path('tests/pool')
