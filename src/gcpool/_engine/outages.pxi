@@ -276,3 +276,22 @@ cdef void set_pace(PoolCore core, double first_delay, double max_delay, bint tel
     core.tells_again = tells_again
     core.max_fills = max_fills
     gcp_unlock(&core.lock)
+
+
+cdef int retry_now(PoolCore core, object endpoint, double now) except -1:
+    # Somebody who is no waiter asks for connections: a pause between two attempts ends.
+    cdef EndpointPool ep = find_pool(core, endpoint)
+    cdef Chain served = Chain(NULL, NULL, 0)
+    if ep is None:
+        return 0
+    gcp_lock(&core.lock)
+    gcp_lock(&ep.lock)
+    if not ep.forgotten and ep.growth is not None and ep.growth.state == PAUSING:
+        allow_retry(core, ep.growth, now)
+        update_wants_slot(core, ep)
+        note_short(core, ep, now)
+    gcp_unlock(&ep.lock)
+    dispatch(core, &core.doomed_for_worker, &served)
+    gcp_unlock(&core.lock)
+    notify_all(core, &served)
+    return 0

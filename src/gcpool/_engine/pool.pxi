@@ -303,6 +303,10 @@ cdef class PoolCore:
         """
         set_pace(self, first_delay, max_delay, tells_again, max_fills)
 
+    def retry_now(self, object endpoint, double now):
+        """End the pause between two attempts to connect, if there is one."""
+        retry_now(self, endpoint, now)
+
     def ended_outage(self, Entry e not None):
         """Seconds that the outage of a connection's endpoint lasted that has just ended, once; else None."""
         return seconds_of_ended_outage(pool_of(e))

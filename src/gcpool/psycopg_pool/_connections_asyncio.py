@@ -5,7 +5,7 @@ The half for threads is generated from the half for asyncio.
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import ProgrammingError
 from psycopg.pq import TransactionStatus
@@ -131,7 +131,9 @@ class AsyncConnections(BasePool):
         try:
             await conn.rollback()
         except BaseException as exc:
-            logger.warning('the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, conn)
+            logger.warning(
+                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, conn
+            )
             await self._finish(conn)
             if not isinstance(exc, Exception):
                 await self._discard(conn)
@@ -152,7 +154,7 @@ class AsyncConnections(BasePool):
         # So that a `with` block of the callback does not close the connection.
         conn._pool = self
         try:
-            sound = await self._clean(conn) and await self._reset(conn)
+            sound = await self._clean(conn) and await self._call_reset(conn)
         except BaseException:
             if conn._pool is self:
                 await self._discard(conn)
@@ -165,7 +167,7 @@ class AsyncConnections(BasePool):
             logger.warning('a returned connection is broken, and closed: %s', conn)
             await self._discard(conn)
 
-    async def _reset(self, conn: Any) -> bool:
+    async def _call_reset(self, conn: Any) -> bool:
         callback = self._on_reset
         if callback is None:
             return True

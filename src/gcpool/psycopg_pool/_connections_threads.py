@@ -156,7 +156,7 @@ class SyncConnections(BasePool):
         # So that a `with` block of the callback does not close the connection.
         conn._pool = self
         try:
-            sound = self._clean(conn) and self._reset(conn)
+            sound = self._clean(conn) and self._call_reset(conn)
         except BaseException:
             if conn._pool is self:
                 self._discard(conn)
@@ -169,7 +169,7 @@ class SyncConnections(BasePool):
             logger.warning('a returned connection is broken, and closed: %s', conn)
             self._discard(conn)
 
-    def _reset(self, conn: Any) -> bool:
+    def _call_reset(self, conn: Any) -> bool:
         callback = self._on_reset
         if callback is None:
             return True

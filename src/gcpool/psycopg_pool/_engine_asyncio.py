@@ -12,7 +12,7 @@ from gcpool._core import Entry
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, NullConnectionPool
 from gcpool.exceptions import ConnectionPoolClosedError
 
-from ._runtime_asyncio import end_creates, patience_of_close
+from ._runtime_asyncio import end_creates
 from .base import LEAST_RECONNECT_TIMEOUT, UNLIMITED, AttemptWithBackoff, logger
 
 __all__ = ['ENDPOINT', 'AsyncEngine', 'AsyncManager', 'AsyncNullEngine', 'client_deadline']
@@ -29,6 +29,8 @@ NO_LIMIT = 1e9
 LEAST_MAX_IDLE = 0.01
 # By which part max_lifetime is shorter at most.
 LIFETIME_JITTER = 0.05
+# Seconds that close() waits for connects that are under way: the server may never answer.
+PATIENCE_WITH_CONNECTS = 0.25
 
 
 class AsyncManager(BaseConnectionManager[str, Any]):
@@ -86,7 +88,7 @@ async def close_connection(conn: Any) -> None:
     await type(conn).close(conn)
 
 
-async def tell_outage(engine: Any, endpoint: str, error: BaseException) -> None:
+async def tell_outage(engine: Any, _endpoint: str, _error: BaseException) -> None:
     """The generic pool's ``reconnect_failed``."""
     await engine._manager.tell_outage()
 
@@ -109,23 +111,22 @@ class AsyncEngineMethods:
         """Open the pool, and begin to fill it."""
         if self._core.open(self._core.now()) and self._collector is not None:
             self._collector.start()
-        self.keep(size)
+        self.fill(size)
 
-    def keep(self, size: int) -> None:
+    def fill(self, size: int) -> None:
         """Keep so many connections."""
 
     async def close_unused(self, timeout: float) -> None:
         """Close the pool. Connections in use are closed when they are returned."""
         core = self._core
-        patience = patience_of_close(self, timeout)
-        deadline = core.now() + patience
+        deadline = core.now() + max(timeout, 0.0)
         core.close()
         self._end_checks()
         if self._collector is not None:
             self._collector.stop()
-        end_creates(self)
         await self._dispose_doomed(deadline)
-        await self._end_tasks(deadline)
+        await end_creates(self, min(max(timeout, 0.0), PATIENCE_WITH_CONNECTS))
+        await self._end_tasks(core.now() if core.stats()['creating'] else deadline)
 
     def set_max_waiting(self, max_waiting: int) -> None:
         """Change a limit that closes no connection."""
@@ -174,9 +175,10 @@ class AsyncEngine(AsyncEngineMethods, ConnectionPool[str, Any]):
             _random=AttemptWithBackoff.draw,
         )
 
-    def keep(self, size: int) -> None:
-        """Keep so many connections."""
+    def fill(self, size: int) -> None:
+        """Keep so many connections, and connect now if connects fail."""
         self.warm_up(ENDPOINT, size)
+        self._core.retry_now(ENDPOINT, self._core.now())
 
     async def _grow_failed(self, ticket: Entry, error: BaseException) -> None:
         # Told first, because the callback of an outage comes after that.
@@ -198,7 +200,8 @@ class AsyncEngine(AsyncEngineMethods, ConnectionPool[str, Any]):
 
     async def _collect(self) -> float | None:
         await self._shrink()
-        return await super()._collect()
+        due: float | None = await super()._collect()
+        return due
 
     async def _shrink(self) -> None:
         """Close one connection if, since the last time, at least one was idle all the time."""

@@ -60,11 +60,7 @@ def _users_of_originals() -> list[str]:
     if original is None or not is_importable:
         return []
     bound = {id(original)} | {id(getattr(original, name, original)) for name in NAMES}
-    return sorted(
-        name
-        for name, module in list(sys.modules.items())
-        if module is not None and not _is_part_of(name) and _binds(module, bound)
-    )
+    return sorted(name for name, module in list(sys.modules.items()) if not _is_part_of(name) and _binds(module, bound))
 
 
 def _is_part_of(name: str) -> bool:

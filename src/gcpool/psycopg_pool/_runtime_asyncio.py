@@ -11,7 +11,7 @@ from typing import Any
 from gcpool._core import Lane
 from gcpool._disposals_asyncio import spawn
 
-__all__ = ['AsyncReturns', 'answer_of', 'end_creates', 'patience_of_close', 'pause', 'require_loop', 'warn_of_open']
+__all__ = ['AsyncReturns', 'answer_of', 'end_creates', 'pause', 'require_loop', 'warn_of_open']
 
 
 async def answer_of(answer: Any) -> Any:
@@ -47,17 +47,16 @@ def warn_of_open(pool: object, explicit: bool) -> None:
     )
 
 
-def end_creates(engine: Any) -> None:
-    """Cancel the connects that are under way: the pool is closed."""
+async def end_creates(engine: Any, patience: float) -> None:
+    """Wait for the connects that are under way, and then cancel them: the pool is closed."""
     name = engine._task_name('create')
-    for task in engine._own_tasks():
-        if task.get_name() == name:
+    tasks = {task for task in engine._own_tasks() if task.get_name() == name}
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=patience)
+        for task in late:
             task.cancel()
-
-
-def patience_of_close(engine: Any, timeout: float) -> float:
-    """Return the seconds that ``close()`` waits for the pool's tasks: those that connect are cancelled."""
-    return max(timeout, 0.0)
+        if late:
+            await asyncio.wait(late, timeout=patience)
 
 
 class AsyncReturns:

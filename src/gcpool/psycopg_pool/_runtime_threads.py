@@ -12,10 +12,7 @@ from gcpool._workers.threads import StartWarning, make_this_thread_known, start_
 
 from .base import logger
 
-__all__ = ['SyncReturns', 'answer_of', 'end_creates', 'patience_of_close', 'pause', 'require_loop', 'warn_of_open']
-
-# Seconds that close() waits for the pool's threads while one of them connects: the server may never answer.
-PATIENCE_WITH_CONNECTS = 0.1
+__all__ = ['SyncReturns', 'answer_of', 'end_creates', 'pause', 'require_loop', 'warn_of_open']
 
 
 def answer_of(answer: Any) -> Any:
@@ -44,14 +41,12 @@ def warn_of_open(pool: object, explicit: bool) -> None:
         )
 
 
-def end_creates(engine: Any) -> None:
-    """Do nothing: a connect in a thread cannot be cut off. Its connection is closed when it arrives."""
-
-
-def patience_of_close(engine: Any, timeout: float) -> float:
-    """Return the seconds that ``close()`` waits for the pool's threads."""
-    timeout = max(timeout, 0.0)
-    return min(timeout, PATIENCE_WITH_CONNECTS) if engine.get_stats()['creating'] else timeout
+def end_creates(engine: Any, patience: float) -> None:
+    """Wait for the connects that are under way. They cannot be cut off; their connections are closed on arrival."""
+    until = time.monotonic() + patience
+    for thread in engine._closers.stop():
+        if engine._core.stats()['creating']:
+            thread.join(max(until - time.monotonic(), 0.0))
 
 
 class SyncReturns:
@@ -65,7 +60,9 @@ class SyncReturns:
 
     def __init__(self, engine: Any):
         self._name = f'gcpool-{engine.name}-reset'
-        self._start_warning = StartWarning('thread %s cannot be started, so putconn() calls reset itself: %s', self._name)
+        self._start_warning = StartWarning(
+            'thread %s cannot be started, so putconn() calls reset itself: %s', self._name
+        )
         self._begin()
 
     def _begin(self) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -40,15 +40,12 @@ AsyncConnectionCB: TypeAlias = Callable[[ACT], Awaitable[None]]
 
 #: Called with the pool: ``reconnect_failed``.
 ConnectFailedCB: TypeAlias = Callable[['ConnectionPool[Any]'], None]
-AsyncConnectFailedCB: TypeAlias = Union[
-    Callable[['AsyncConnectionPool[Any]'], None],
-    Callable[['AsyncConnectionPool[Any]'], Awaitable[None]],
-]
+AsyncConnectFailedCB: TypeAlias = (
+    Callable[['AsyncConnectionPool[Any]'], None] | Callable[['AsyncConnectionPool[Any]'], Awaitable[None]]
+)
 
 #: Where to connect, or a function that says so for each connect.
-ConninfoParam: TypeAlias = Union[str, Callable[[], str]]
-AsyncConninfoParam: TypeAlias = Union[str, Callable[[], str], Callable[[], Awaitable[str]]]
-KwargsParam: TypeAlias = Union[dict[str, Any], Callable[[], dict[str, Any]]]
-AsyncKwargsParam: TypeAlias = Union[
-    dict[str, Any], Callable[[], dict[str, Any]], Callable[[], Awaitable[dict[str, Any]]]
-]
+ConninfoParam: TypeAlias = str | Callable[[], str]
+AsyncConninfoParam: TypeAlias = str | Callable[[], str] | Callable[[], Awaitable[str]]
+KwargsParam: TypeAlias = dict[str, Any] | Callable[[], dict[str, Any]]
+AsyncKwargsParam: TypeAlias = dict[str, Any] | Callable[[], dict[str, Any]] | Callable[[], Awaitable[dict[str, Any]]]

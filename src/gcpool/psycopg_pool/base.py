@@ -1,9 +1,11 @@
 """What the four pools have in common: names, sizes, attributes that may be set while the pool works, statistics."""
 
 import logging
+import os
 import random
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from ._originals import OriginalBasePool
@@ -44,6 +46,9 @@ class AttemptWithBackoff:
         return 0.5 + cls.DELAY_JITTER / 0.4 * random.uniform(-1.0, 1.0)  # noqa: S311
 
 
+_all_counts: 'weakref.WeakSet[Counts]' = weakref.WeakSet()
+
+
 class Counts:
     """The counters of a pool that the generic pool does not have. A signal handler may count while its thread does."""
 
@@ -59,8 +64,13 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.renew_lock()
+        _all_counts.add(self)
         self._values = dict.fromkeys(self.NAMES, 0)
+
+    def renew_lock(self) -> None:
+        """Begin with a free lock: in a forked child, another thread of the parent may have held it."""
+        self._lock = threading.RLock()
 
     def add(self, name: str, number: int = 1) -> None:
         """Count an event, or the milliseconds of one."""
@@ -77,6 +87,15 @@ class Counts:
         with self._lock:
             values, self._values = self._values, dict.fromkeys(self.NAMES, 0)
             return values
+
+
+def _renew_locks() -> None:
+    for counts in list(_all_counts):
+        counts.renew_lock()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def milliseconds_since(began: float) -> int:

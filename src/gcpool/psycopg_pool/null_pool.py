@@ -10,7 +10,14 @@ from typing import Any, Generic, cast
 
 from psycopg import Connection
 
-from ._engine_threads import ENDPOINT, SyncEngine, SyncManager, SyncNullEngine, client_deadline
+from ._engine_threads import (
+    ENDPOINT,
+    PATIENCE_WITH_CONNECTS,
+    SyncEngine,
+    SyncManager,
+    SyncNullEngine,
+    client_deadline,
+)
 from ._originals import OriginalNullConnectionPool
 from .abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
 from .pool import ConnectionPool
@@ -30,7 +37,7 @@ class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Gen
         self,
         conninfo: ConninfoParam = '',
         *,
-        connection_class: type[CT] = cast('type[ACT]', Connection),  # noqa: B008
+        connection_class: type[CT] = cast(type[CT], Connection),  # noqa: B008
         kwargs: KwargsParam | None = None,
         min_size: int = 0,
         max_size: int | None = None,
@@ -82,7 +89,7 @@ class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Gen
         try:
             probe.wait(max(timeout, 0.0))
         finally:
-            probe.close_unused(0.0)
+            probe.close_unused(PATIENCE_WITH_CONNECTS)
 
     def _take(self, left: float, limit: float) -> Any:
         token = client_deadline.set(time.monotonic() + left)
@@ -96,7 +103,11 @@ class NullConnectionPool(ConnectionPool[CT], OriginalNullConnectionPool[CT], Gen
 
         :raises ValueError: when it is not of this pool, or was returned already
         """
-        if not self._closed and conn._pool is self and not self._engine.get_stats(ENDPOINT)['waiting']:
+        if (
+            not self._closed
+            and getattr(conn, '_pool', None) is self
+            and not self._engine.get_stats(ENDPOINT)['waiting']
+        ):
             self._discard_unneeded(conn)
         else:
             super().putconn(conn)

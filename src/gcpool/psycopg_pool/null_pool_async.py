@@ -8,7 +8,14 @@ from typing import Any, Generic, cast
 
 from psycopg import AsyncConnection
 
-from ._engine_asyncio import ENDPOINT, AsyncEngine, AsyncManager, AsyncNullEngine, client_deadline
+from ._engine_asyncio import (
+    ENDPOINT,
+    PATIENCE_WITH_CONNECTS,
+    AsyncEngine,
+    AsyncManager,
+    AsyncNullEngine,
+    client_deadline,
+)
 from ._originals import OriginalAsyncNullConnectionPool
 from .abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
 from .pool_async import AsyncConnectionPool
@@ -28,7 +35,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnect
         self,
         conninfo: AsyncConninfoParam = '',
         *,
-        connection_class: type[ACT] = cast('type[ACT]', AsyncConnection),  # noqa: B008
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),  # noqa: B008
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 0,
         max_size: int | None = None,
@@ -80,7 +87,7 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnect
         try:
             await probe.wait(max(timeout, 0.0))
         finally:
-            await probe.close_unused(0.0)
+            await probe.close_unused(PATIENCE_WITH_CONNECTS)
 
     async def _take(self, left: float, limit: float) -> Any:
         token = client_deadline.set(time.monotonic() + left)
@@ -94,7 +101,11 @@ class AsyncNullConnectionPool(AsyncConnectionPool[ACT], OriginalAsyncNullConnect
 
         :raises ValueError: when it is not of this pool, or was returned already
         """
-        if not self._closed and conn._pool is self and not self._engine.get_stats(ENDPOINT)['waiting']:
+        if (
+            not self._closed
+            and getattr(conn, '_pool', None) is self
+            and not self._engine.get_stats(ENDPOINT)['waiting']
+        ):
             await self._discard_unneeded(conn)
         else:
             await super().putconn(conn)

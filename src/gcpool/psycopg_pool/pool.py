@@ -60,7 +60,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         self,
         conninfo: ConninfoParam = '',
         *,
-        connection_class: type[CT] = cast('type[ACT]', Connection),  # noqa: B008
+        connection_class: type[CT] = cast(type[CT], Connection),  # noqa: B008
         kwargs: KwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
@@ -164,7 +164,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     def _wait_until_filled(self, timeout: float) -> None:
         if self._min_size:
             # Once more: what counts is how many there are now, and not that there were so many before.
-            self._engine.keep(self._min_size)
+            self._engine.fill(self._min_size)
             self._engine.wait(max(timeout, 0.0))
 
     def close(self, timeout: float = 5.0) -> None:
@@ -177,9 +177,10 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         """
         if self._closed:
             return
+        self._engine._check_loop()
         self._closed = True
         self._engine.close_unused(timeout)
-        self._returns.wait(0.0)
+        self._returns.wait(timeout)
         logger.debug('the pool %r is closed', self.name)
 
     def __enter__(self) -> 'Self':
@@ -234,11 +235,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             self._expect_open()
         if not limit > 0:
             raise self._timed_out(limit)
-        conn: CT
-        if self._on_check is None:
-            conn = self._take(limit, limit)
-        else:
-            conn = self._take_checked(limit, self._on_check)
+        check = self._on_check
+        conn: CT = self._take(limit, limit) if check is None else self._take_checked(limit, check)
         logger.info('%r has served a connection', self.name)
         return conn
 
@@ -247,8 +245,6 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
     def _take(self, left: float, limit: float) -> Any:
         engine = self._engine
-        if self.close_returns:
-            self._reclaim_closed()
         try:
             conn = engine.acquire(ENDPOINT, left)
         except exceptions.PoolTimeout as exc:
@@ -299,6 +295,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
                 if conn.pgconn.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.INTRANS}:
                     raise RuntimeError(f'check has broken the connection: {conn}')
             except Exception as exc:
+                failed_at = time.monotonic()
                 logger.info('a connection failed check: %s', exc)
                 self._lose(conn)
             except BaseException:
@@ -308,7 +305,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
                 return conn
             if conn._gcpool_made_at >= began:
                 backoff = backoff or AttemptWithBackoff()
-                pause(max(min(backoff.next_delay(), limit - (time.monotonic() - began)), 0.0))
+                resumes_at = min(failed_at + backoff.next_delay(), began + limit)
+                pause(max(resumes_at - time.monotonic(), 0.0))
 
     def putconn(self, conn: CT) -> None:
         """Return a connection.
@@ -330,12 +328,6 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         conn._pool = None
         self._returns.put(lambda cut_off: self._reset_and_take_back(conn, cut_off), self._num_workers)
 
-    def _reclaim_closed(self) -> None:
-        """Take back connections whose client has closed them, where ``close()`` is to return them.
-
-        psycopg's own ``close()`` does nothing if the connection is broken already.
-        """
-
     # -- what is done to all connections ------------------------------------------------------------------------------
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
@@ -352,15 +344,17 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         if self._closed and self._opened:
             return
         if shrinks and self._opened:
-            self._engine.keep(min_size)
+            self._engine.fill(min_size)
         self._engine.resize(min_idle=0 if self._is_null else most, max_size=most)
         if not shrinks and self._opened:
-            self._engine.keep(min_size)
+            self._engine.fill(min_size)
         self._manager.watch_size(self, idle)
 
     def check(self) -> None:
         """Check the connections that are idle now, one at a time, and replace those that are broken."""
         engine = self._engine
+        if not self._closed:
+            engine.fill(self._min_size)
         checked: set[int] = set()
         conn: Any
         while (conn := engine.try_acquire(ENDPOINT)) is not None:

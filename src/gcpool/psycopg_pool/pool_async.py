@@ -58,7 +58,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         self,
         conninfo: AsyncConninfoParam = '',
         *,
-        connection_class: type[ACT] = cast('type[ACT]', AsyncConnection),  # noqa: B008
+        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),  # noqa: B008
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
@@ -162,7 +162,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
     async def _wait_until_filled(self, timeout: float) -> None:
         if self._min_size:
             # Once more: what counts is how many there are now, and not that there were so many before.
-            self._engine.keep(self._min_size)
+            self._engine.fill(self._min_size)
             await self._engine.wait(max(timeout, 0.0))
 
     async def close(self, timeout: float = 5.0) -> None:
@@ -175,9 +175,10 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         """
         if self._closed:
             return
+        self._engine._check_loop()
         self._closed = True
         await self._engine.close_unused(timeout)
-        await self._returns.wait(0.0)
+        await self._returns.wait(timeout)
         logger.debug('the pool %r is closed', self.name)
 
     async def __aenter__(self) -> 'Self':
@@ -232,11 +233,8 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             self._expect_open()
         if not limit > 0:
             raise self._timed_out(limit)
-        conn: ACT
-        if self._on_check is None:
-            conn = await self._take(limit, limit)
-        else:
-            conn = await self._take_checked(limit, self._on_check)
+        check = self._on_check
+        conn: ACT = await (self._take(limit, limit) if check is None else self._take_checked(limit, check))
         logger.info('%r has served a connection', self.name)
         return conn
 
@@ -245,8 +243,6 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
     async def _take(self, left: float, limit: float) -> Any:
         engine = self._engine
-        if self.close_returns:
-            await self._reclaim_closed()
         try:
             conn = await engine.acquire(ENDPOINT, left)
         except exceptions.PoolTimeout as exc:
@@ -297,6 +293,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
                 if conn.pgconn.transaction_status not in {TransactionStatus.IDLE, TransactionStatus.INTRANS}:
                     raise RuntimeError(f'check has broken the connection: {conn}')
             except Exception as exc:
+                failed_at = time.monotonic()
                 logger.info('a connection failed check: %s', exc)
                 await self._lose(conn)
             except BaseException:
@@ -306,7 +303,8 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
                 return conn
             if conn._gcpool_made_at >= began:
                 backoff = backoff or AttemptWithBackoff()
-                await pause(max(min(backoff.next_delay(), limit - (time.monotonic() - began)), 0.0))
+                resumes_at = min(failed_at + backoff.next_delay(), began + limit)
+                await pause(max(resumes_at - time.monotonic(), 0.0))
 
     async def putconn(self, conn: ACT) -> None:
         """Return a connection.
@@ -328,12 +326,6 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         conn._pool = None
         self._returns.put(lambda cut_off: self._reset_and_take_back(conn, cut_off), self._num_workers)
 
-    async def _reclaim_closed(self) -> None:
-        """Take back connections whose client has closed them, where ``close()`` is to return them.
-
-        psycopg's own ``close()`` does nothing if the connection is broken already.
-        """
-
     # -- what is done to all connections ------------------------------------------------------------------------------
 
     async def resize(self, min_size: int, max_size: int | None = None) -> None:
@@ -350,15 +342,17 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         if self._closed and self._opened:
             return
         if shrinks and self._opened:
-            self._engine.keep(min_size)
+            self._engine.fill(min_size)
         await self._engine.resize(min_idle=0 if self._is_null else most, max_size=most)
         if not shrinks and self._opened:
-            self._engine.keep(min_size)
+            self._engine.fill(min_size)
         self._manager.watch_size(self, idle)
 
     async def check(self) -> None:
         """Check the connections that are idle now, one at a time, and replace those that are broken."""
         engine = self._engine
+        if not self._closed:
+            engine.fill(self._min_size)
         checked: set[int] = set()
         conn: Any
         while (conn := engine.try_acquire(ENDPOINT)) is not None:
