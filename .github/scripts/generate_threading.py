@@ -6,6 +6,7 @@
     src/gcpool/_lifecycle_asyncio.py -> src/gcpool/_lifecycle_threads.py
     src/gcpool/psycopg_pool/*      -> the same, the pools and what they are made of
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
+    tests/psycopg_pool/NAME.py     -> tests/psycopg_pool/threads/NAME.py, likewise
 
 What is generated is checked in. ``--check`` changes nothing and fails, with a diff, where a checked-in file differs
 from what would be generated, where a generated file has no source any more, or where one is missing.
@@ -67,6 +68,7 @@ TEXT = {
     'from .pool_async': 'from .pool',
     'tests.asyncio_': 'tests.threads',
     'tests.pool': 'tests.pool_threads',
+    'tests.psycopg_pool': 'tests.psycopg_pool.threads',
 }
 
 PSYCOPG = Path('src/gcpool/psycopg_pool')
@@ -82,8 +84,10 @@ PACKAGE = {
     PSYCOPG / 'pool_async.py': PSYCOPG / 'pool.py',
 }
 # All of it: every module of the one directory becomes one of the other.
-TESTS = Path('tests/pool')
-GENERATED_TESTS = Path('tests/pool_threads')
+TESTS = {
+    Path('tests/pool'): Path('tests/pool_threads'),
+    Path('tests/psycopg_pool'): Path('tests/psycopg_pool/threads'),
+}
 # Runs coroutines, of which the threads' half has none.
 ONLY_ASYNCHRONOUS = {'conftest.py'}
 
@@ -102,9 +106,10 @@ def plan(root: Path) -> dict[Path, Path]:
     :return: target by source, both relative to the root
     """
     targets = {source: target for source, target in PACKAGE.items() if (root / source).exists()}
-    for path in sorted((root / TESTS).glob('*.py')):
-        if path.name not in ONLY_ASYNCHRONOUS:
-            targets[TESTS / path.name] = GENERATED_TESTS / path.name
+    for tests, generated in TESTS.items():
+        for path in sorted((root / tests).glob('*.py')):
+            if path.name not in ONLY_ASYNCHRONOUS:
+                targets[tests / path.name] = generated / path.name
     return targets
 
 
@@ -115,7 +120,9 @@ def unlisted(root: Path, targets: dict[Path, Path]) -> list[Path]:
     :param targets: target by source
     :return: those files, relative to the root
     """
-    found = [GENERATED_TESTS / path.name for path in sorted((root / GENERATED_TESTS).glob('*.py'))]
+    found = [
+        generated / path.name for generated in TESTS.values() for path in sorted((root / generated).glob('*.py'))
+    ]
     for target in PACKAGE.values():
         path = root / target
         if path.exists() and HEADER_PATTERN.match(path.read_text(encoding='utf-8')):
