@@ -22,7 +22,10 @@ ACTIVE = TransactionStatus.ACTIVE
 
 
 class AsyncConnections(BasePool):
-    """The part of a pool that handles its connections."""
+    """The part of a pool that handles its connections.
+
+    Messages get the text of a connection, and not the connection, whose state changes before a queue is read.
+    """
 
     conninfo: Any
     kwargs: Any
@@ -96,7 +99,7 @@ class AsyncConnections(BasePool):
             await self._engine.release(conn, ENDPOINT)
         else:
             self._counts.add('returns_bad')
-            logger.warning('a returned connection is broken, and closed: %s', conn)
+            logger.warning('a returned connection is broken, and closed: %s', str(conn))
             await self._discard(conn)
 
     async def _take_back_cut_off(self, conn: Any) -> None:
@@ -124,15 +127,15 @@ class AsyncConnections(BasePool):
         if status == UNKNOWN:
             return False
         if status == ACTIVE:
-            logger.warning('a connection was returned in the middle of a command, and is closed: %s', conn)
+            logger.warning('a connection was returned in the middle of a command, and is closed: %s', str(conn))
             await self._finish(conn)
             return False
-        logger.warning('a connection was returned with an open transaction, which is rolled back: %s', conn)
+        logger.warning('a connection was returned with an open transaction, which is rolled back: %s', str(conn))
         try:
             await conn.rollback()
         except BaseException as exc:
             logger.warning(
-                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, conn
+                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, str(conn)
             )
             await self._finish(conn)
             if not isinstance(exc, Exception):
@@ -148,23 +151,22 @@ class AsyncConnections(BasePool):
 
     async def _reset_and_take_back(self, conn: Any, cut_off: bool) -> None:
         """Call ``reset``, in a task or a thread of the pool, and return the connection."""
-        if cut_off or self._closed:
-            await self._discard(conn)
-            return
-        # So that a `with` block of the callback does not close the connection.
-        conn._pool = self
         try:
-            sound = await self._clean(conn) and await self._call_reset(conn)
+            sound = not cut_off and not self._closed and await self._clean(conn) and await self._call_reset(conn)
         except BaseException:
             if conn._pool is self:
                 await self._discard(conn)
             raise
+        finally:
+            self._resetting.discard(id(conn))
         if sound:
             conn._pool = None
             await self._engine.release(conn, ENDPOINT)
+        elif self._closed or cut_off:
+            await self._discard(conn)
         else:
             self._counts.add('returns_bad')
-            logger.warning('a returned connection is broken, and closed: %s', conn)
+            logger.warning('a returned connection is broken, and closed: %s', str(conn))
             await self._discard(conn)
 
     async def _call_reset(self, conn: Any) -> bool:

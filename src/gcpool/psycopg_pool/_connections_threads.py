@@ -24,7 +24,10 @@ ACTIVE = TransactionStatus.ACTIVE
 
 
 class SyncConnections(BasePool):
-    """The part of a pool that handles its connections."""
+    """The part of a pool that handles its connections.
+
+    Messages get the text of a connection, and not the connection, whose state changes before a queue is read.
+    """
 
     conninfo: Any
     kwargs: Any
@@ -98,7 +101,7 @@ class SyncConnections(BasePool):
             self._engine.release(conn, ENDPOINT)
         else:
             self._counts.add('returns_bad')
-            logger.warning('a returned connection is broken, and closed: %s', conn)
+            logger.warning('a returned connection is broken, and closed: %s', str(conn))
             self._discard(conn)
 
     def _take_back_cut_off(self, conn: Any) -> None:
@@ -126,15 +129,15 @@ class SyncConnections(BasePool):
         if status == UNKNOWN:
             return False
         if status == ACTIVE:
-            logger.warning('a connection was returned in the middle of a command, and is closed: %s', conn)
+            logger.warning('a connection was returned in the middle of a command, and is closed: %s', str(conn))
             self._finish(conn)
             return False
-        logger.warning('a connection was returned with an open transaction, which is rolled back: %s', conn)
+        logger.warning('a connection was returned with an open transaction, which is rolled back: %s', str(conn))
         try:
             conn.rollback()
         except BaseException as exc:
             logger.warning(
-                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, conn
+                'the rollback has failed: %s: %s: the connection is closed: %s', type(exc).__name__, exc, str(conn)
             )
             self._finish(conn)
             if not isinstance(exc, Exception):
@@ -150,23 +153,22 @@ class SyncConnections(BasePool):
 
     def _reset_and_take_back(self, conn: Any, cut_off: bool) -> None:
         """Call ``reset``, in a task or a thread of the pool, and return the connection."""
-        if cut_off or self._closed:
-            self._discard(conn)
-            return
-        # So that a `with` block of the callback does not close the connection.
-        conn._pool = self
         try:
-            sound = self._clean(conn) and self._call_reset(conn)
+            sound = not cut_off and not self._closed and self._clean(conn) and self._call_reset(conn)
         except BaseException:
             if conn._pool is self:
                 self._discard(conn)
             raise
+        finally:
+            self._resetting.discard(id(conn))
         if sound:
             conn._pool = None
             self._engine.release(conn, ENDPOINT)
+        elif self._closed or cut_off:
+            self._discard(conn)
         else:
             self._counts.add('returns_bad')
-            logger.warning('a returned connection is broken, and closed: %s', conn)
+            logger.warning('a returned connection is broken, and closed: %s', str(conn))
             self._discard(conn)
 
     def _call_reset(self, conn: Any) -> bool:

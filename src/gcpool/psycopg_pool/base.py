@@ -114,6 +114,8 @@ class BasePool(OriginalBasePool):
     # Whether the constructor has opened the pool without being told so. Then the first client is warned.
     _open_implicit = False
     _is_null = False
+    # The ids of the connections that were returned, and are being reset.
+    _resetting: set[int]
 
     if TYPE_CHECKING:
 
@@ -256,6 +258,8 @@ class BasePool(OriginalBasePool):
 
     def _expect_own(self, conn: Any) -> None:
         owner = getattr(conn, '_pool', None)
+        if id(conn) in self._resetting:
+            owner = None
         if owner is not self:
             found = 'it is of no pool, or was returned already' if owner is None else f'it is of {owner.name!r}'
             raise ValueError(f'a connection cannot be returned to the pool {self.name!r}: {found}: {conn}')

@@ -100,6 +100,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         self._manager = SyncManager(self)
         self._engine = self._make_engine(self._manager)
         self._returns = SyncReturns(self._engine)
+        self._resetting: set[int] = set()
         if open:
             warn_of_open(self, True)
         if open is None:
@@ -324,8 +325,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             self._begin_reset(conn)
 
     def _begin_reset(self, conn: Any) -> None:
-        # Until the reset begins, the connection cannot be returned once more.
-        conn._pool = None
+        # Until its end the connection cannot be returned once more.
+        self._resetting.add(id(conn))
         self._returns.put(lambda cut_off: self._reset_and_take_back(conn, cut_off), self._num_workers)
 
     # -- what is done to all connections ------------------------------------------------------------------------------
@@ -365,7 +366,7 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             try:
                 self.check_connection(conn)
             except Exception as exc:
-                logger.warning('check() has found a broken connection, which is closed: %s: %s', exc, conn)
+                logger.warning('check() has found a broken connection, which is closed: %s: %s', exc, str(conn))
                 self._lose(conn)
             except BaseException:
                 self._take_back_cut_off(conn)

@@ -98,6 +98,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         self._manager = AsyncManager(self)
         self._engine = self._make_engine(self._manager)
         self._returns = AsyncReturns(self._engine)
+        self._resetting: set[int] = set()
         if open:
             warn_of_open(self, True)
         if open is None:
@@ -322,8 +323,8 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             self._begin_reset(conn)
 
     def _begin_reset(self, conn: Any) -> None:
-        # Until the reset begins, the connection cannot be returned once more.
-        conn._pool = None
+        # Until its end the connection cannot be returned once more.
+        self._resetting.add(id(conn))
         self._returns.put(lambda cut_off: self._reset_and_take_back(conn, cut_off), self._num_workers)
 
     # -- what is done to all connections ------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             try:
                 await self.check_connection(conn)
             except Exception as exc:
-                logger.warning('check() has found a broken connection, which is closed: %s: %s', exc, conn)
+                logger.warning('check() has found a broken connection, which is closed: %s: %s', exc, str(conn))
                 await self._lose(conn)
             except BaseException:
                 await self._take_back_cut_off(conn)
