@@ -191,11 +191,10 @@ print(len({id(pool)}))
 
 
 @pytest.mark.postgres
-@both
-def test_a_program_that_leaves_its_pool_open_ends_without_a_word(postgres: PostgresServer, package: str) -> None:
-    program = LEFT_OPEN.replace('-W error', '')
+def test_a_program_that_leaves_its_pool_open_ends_without_a_word(postgres: PostgresServer) -> None:
+    # psycopg_pool warns of up to four threads that do not end, but not with every version of Python.
     ended = subprocess.run(
-        [sys.executable, '-c', program, package, postgres.dsn],
+        [sys.executable, '-c', LEFT_OPEN, 'gcpool.psycopg_pool', postgres.dsn],
         capture_output=True,
         text=True,
         check=False,
@@ -283,9 +282,11 @@ class TestOnAsyncio:
             return {'autocommit': True}
 
         async def main() -> None:
-            async with drop_in.AsyncConnectionPool(conninfo, kwargs=kwargs, min_size=1) as pool:
-                async with pool.connection() as conn:
-                    assert conn.autocommit
+            async with (
+                drop_in.AsyncConnectionPool(conninfo, kwargs=kwargs, min_size=1) as pool,
+                pool.connection() as conn,
+            ):
+                assert conn.autocommit
 
         asyncio.run(main())
 

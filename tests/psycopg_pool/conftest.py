@@ -45,7 +45,7 @@ def proxy(postgres: PostgresServer) -> Iterator[Proxy]:
 @pytest.fixture
 def proxied(postgres: PostgresServer, proxy: Proxy) -> str:
     """Where the proxy is."""
-    return psycopg.conninfo.make_conninfo(postgres.dsn, host=proxy.host, port=proxy.port, sslmode='disable')
+    return str(psycopg.conninfo.make_conninfo(postgres.dsn, host=proxy.host, port=proxy.port, sslmode='disable'))
 
 
 @pytest.fixture

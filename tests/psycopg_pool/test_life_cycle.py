@@ -25,8 +25,7 @@ async def test_a_pool_that_opens_without_being_told_warns_its_first_client(dsn: 
     pool = kind(dsn, min_size=fewest(kind))
     assert not pool.closed
     with pytest.warns(OF_OPEN, match='opened by its constructor'):
-        async with pool.connection():
-            pass
+        await pool.putconn(await pool.getconn())
     async with pool.connection():
         pass
     await pool.close()

@@ -145,7 +145,12 @@ async def test_a_pool_shrinks_by_one_when_one_was_idle_all_the_time(dsn: str) ->
         assert pool.get_stats()['pool_size'] == 3
         for conn in conns:
             await pool.putconn(conn)
-        await until(lambda: sizes.add(pool.get_stats()['pool_size']) is None and min(sizes) == 1)
+
+        def has_shrunk() -> bool:
+            sizes.add(pool.get_stats()['pool_size'])
+            return min(sizes) == 1
+
+        await until(has_shrunk)
         assert sizes == {3, 2, 1}
         await until(lambda: pool._manager.shrink_at == float('inf'))
 
@@ -236,9 +241,9 @@ async def test_a_client_whose_time_is_up_is_counted_and_loses_nothing(dsn: str, 
         async with pool.connection(timeout=10):
             with pytest.raises(PoolTimeout, match=pool.name):
                 await pool.getconn()
+            block = pool.connection()
             with pytest.raises(PoolTimeout):
-                async with pool.connection():
-                    pass
+                await block.__aenter__()
         async with pool.connection(timeout=10):
             pass
         stats = pool.get_stats()

@@ -147,7 +147,7 @@ cdef int note_failure(
                 g.told = True
                 g.counts_from = now
                 news |= LASTS
-        else:
+        if now - g.counts_from < core.reconnect_timeout and (core.tells_again or not g.told):
             retry_at = min(retry_at, max(g.counts_from + core.reconnect_timeout, now + FIRST_DELAY * (1 - JITTER)))
     schedule_retry(core, ep, retry_at)
     return news

@@ -191,7 +191,7 @@ class AsyncEngine(AsyncEngineMethods, ConnectionPool[str, Any]):
             logger.info('next reconnection attempt of the pool %r in %.2f s', pool.name, max(delay, 0.0))
 
     def _due_in(self) -> float | None:
-        due = super()._due_in()
+        due: float | None = super()._due_in()
         shrink_at = self._manager.shrink_at
         if shrink_at == math.inf:
             return due

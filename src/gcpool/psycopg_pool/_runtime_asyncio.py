@@ -36,7 +36,7 @@ def require_loop(pool: object) -> None:
         ) from None
 
 
-def warn_of_open(pool: object, explicit: bool) -> None:
+def warn_of_open(pool: object, _explicit: bool) -> None:
     """Warn that the constructor has opened the pool: whether that was asked for or not."""
     kind = type(pool).__name__
     warnings.warn(

@@ -27,8 +27,7 @@ def test_a_pool_that_opens_without_being_told_warns_its_first_client(dsn: str, k
     pool = kind(dsn, min_size=fewest(kind))
     assert not pool.closed
     with pytest.warns(OF_OPEN, match='opened by its constructor'):
-        with pool.connection():
-            pass
+        pool.putconn(pool.getconn())
     with pool.connection():
         pass
     pool.close()
