@@ -32,12 +32,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # and `await` fall away, __aenter__ and its kin are known to unasync, which also turns any AsyncName into SyncName.
 PSYCOPG_NAMES = {
     'ACT': 'CT',
+    'AbstractAsyncContextManager': 'AbstractContextManager',
     'AsyncConnectFailedCB': 'ConnectFailedCB',
     'AsyncConnection': 'Connection',
     'AsyncConnectionCB': 'ConnectionCB',
     'AsyncConnectionPool': 'ConnectionPool',
     'AsyncConninfoParam': 'ConninfoParam',
-    'AsyncIterator': 'Iterator',
+    'AsyncContextDecorator': 'ContextDecorator',
     'AsyncKwargsParam': 'KwargsParam',
     'AsyncNullConnectionPool': 'NullConnectionPool',
     'OriginalAsyncConnectionPool': 'OriginalConnectionPool',

@@ -283,10 +283,12 @@ async def test_check_replaces_the_broken_ones(
 
 async def test_close_of_a_connection_returns_it_if_that_is_wanted(dsn: str) -> None:
     async with AsyncConnectionPool(dsn, min_size=1, close_returns=True) as pool:
-        conn: Any = await pool.getconn()
-        await conn.close()
-        assert not conn.closed
-        assert await pool.getconn(timeout=5) is conn
+        conns: list[Any] = [await pool.getconn()]
+        await conns[0].close()
+        assert not conns[0].closed
+        conns.append(await pool.getconn(timeout=5))
+        assert conns[0] is conns[1]
+        conn = conns[1]
         pool.close_returns = False
         await conn.close()
         assert conn.closed

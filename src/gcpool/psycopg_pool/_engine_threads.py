@@ -197,7 +197,7 @@ class SyncEngine(SyncEngineMethods, ConnectionPool[str, Any]):
         shrink_at = self._manager.shrink_at
         if shrink_at == math.inf:
             return due
-        left = max(shrink_at - self._core.now(), 0.0)
+        left: float = max(shrink_at - self._core.now(), 0.0)
         return left if due is None else min(due, left)
 
     def _collect(self) -> float | None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import sys
 import threading
 import time
 import weakref
@@ -49,6 +50,10 @@ class AttemptWithBackoff:
 _all_counts: 'weakref.WeakSet[Counts]' = weakref.WeakSet()
 
 
+# Whether one thread runs at a time.
+HAS_GIL: bool = getattr(sys, '_is_gil_enabled', lambda: True)()
+
+
 class Counts:
     """The counters of a pool that the generic pool does not have. A signal handler may count while its thread does."""
 
@@ -74,6 +79,10 @@ class Counts:
 
     def add(self, name: str, number: int = 1) -> None:
         """Count an event, or the milliseconds of one."""
+        if HAS_GIL:
+            # The interpreter switches threads, and calls signal handlers, only at calls and jumps.
+            self._values[name] += number
+            return
         with self._lock:
             self._values[name] += number
 
@@ -258,11 +267,15 @@ class BasePool(OriginalBasePool):
 
     def _expect_own(self, conn: Any) -> None:
         owner = getattr(conn, '_pool', None)
-        if id(conn) in self._resetting:
+        if self._resetting and id(conn) in self._resetting:
             owner = None
         if owner is not self:
             found = 'it is of no pool, or was returned already' if owner is None else f'it is of {owner.name!r}'
             raise ValueError(f'a connection cannot be returned to the pool {self.name!r}: {found}: {conn}')
+
+    def run_task(self, task: Any) -> None:
+        """Refuse: this is the machinery of psycopg_pool, and not part of its documented interface."""
+        raise NotImplementedError('gcpool.psycopg_pool has no maintenance tasks')
 
     # -- statistics ---------------------------------------------------------------------------------------------------
 

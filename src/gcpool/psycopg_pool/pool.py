@@ -6,8 +6,9 @@ The pool for threads is generated from this one.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from logging import INFO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -23,7 +24,7 @@ from ._engine_threads import ENDPOINT, SyncEngine, SyncManager
 from ._originals import OriginalConnectionPool
 from ._runtime_threads import SyncReturns, answer_of, pause, require_loop, warn_of_open
 from .abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam, KwargsParam
-from .base import UNLIMITED, AttemptWithBackoff, logger, milliseconds_since
+from .base import UNLIMITED, AttemptWithBackoff, logger
 from .errors import PoolClosed, PoolTimeout, TooManyRequests
 
 if TYPE_CHECKING:
@@ -199,27 +200,14 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
-    @contextmanager
-    def connection(self, timeout: float | None = None) -> Iterator[CT]:
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[CT]:  # type: ignore[override]
         """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
 
         :param timeout: seconds to wait at most; None for the pool's ``timeout``
+        :return: a context manager, and a decorator
         :raises PoolTimeout: when they are over
         """
-        conn = self.getconn(timeout=timeout)
-        began = time.monotonic()
-        lease = getattr(conn, '_gcpool_lease', None)
-        try:
-            if lease is None:
-                with conn:
-                    yield conn
-            else:
-                with SyncBlock(self, conn, lease):
-                    yield conn
-        finally:
-            if lease is None or self._is_out(conn, lease):
-                self.putconn(conn)
-            self._counts.add('usage_ms', milliseconds_since(began))
+        return SyncBlock(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -230,7 +218,9 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         :raises TooManyRequests: when ``max_waiting`` clients wait already
         """
         limit = self.timeout if timeout is None else timeout
-        logger.info('a connection of %r was asked for', self.name)
+        is_told = logger.isEnabledFor(INFO)
+        if is_told:
+            logger.info('a connection of %r was asked for', self.name)
         self._counts.add('requests_num')
         if self._closed or self._open_implicit:
             self._expect_open()
@@ -238,7 +228,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             raise self._timed_out(limit)
         check = self._on_check
         conn: CT = self._take(limit, limit) if check is None else self._take_checked(limit, check)
-        logger.info('%r has served a connection', self.name)
+        if is_told:
+            logger.info('%r has served a connection', self.name)
         return conn
 
     def _timed_out(self, limit: float) -> PoolTimeout:
@@ -314,15 +305,18 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
         :raises ValueError: when it is not of this pool, or was returned already
         """
-        self._expect_own(conn)
         logger.info('a connection is returned to %r', self.name)
+        self._expect_own(conn)
         if self._closed:
             conn._pool = None
             self._engine.release(conn, ENDPOINT)
-        elif self._on_reset is None:
-            self._take_back(conn)
-        else:
+        elif self._on_reset is not None:
             self._begin_reset(conn)
+        elif conn.pgconn.transaction_status == TransactionStatus.IDLE:
+            conn._pool = None
+            self._engine.release(conn, ENDPOINT)
+        else:
+            self._take_back(conn)
 
     def _begin_reset(self, conn: Any) -> None:
         # Until its end the connection cannot be returned once more.
@@ -398,10 +392,6 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
             answer_of(self._on_reconnect_failed(self))
 
     # -- what psycopg_pool's workers do, and this pool has none of ----------------------------------------------------
-
-    def run_task(self, task: Any) -> None:
-        """Refuse: this is the machinery of psycopg_pool, and not part of its documented interface."""
-        raise NotImplementedError('gcpool.psycopg_pool has no maintenance tasks')
 
     def schedule_task(self, task: Any, delay: float) -> None:
         """Refuse, as :py:meth:`run_task` does."""

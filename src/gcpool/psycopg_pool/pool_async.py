@@ -4,8 +4,9 @@ The pool for threads is generated from this one.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from logging import INFO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -21,7 +22,7 @@ from ._engine_asyncio import ENDPOINT, AsyncEngine, AsyncManager
 from ._originals import OriginalAsyncConnectionPool
 from ._runtime_asyncio import AsyncReturns, answer_of, pause, require_loop, warn_of_open
 from .abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB, AsyncConninfoParam, AsyncKwargsParam
-from .base import UNLIMITED, AttemptWithBackoff, logger, milliseconds_since
+from .base import UNLIMITED, AttemptWithBackoff, logger
 from .errors import PoolClosed, PoolTimeout, TooManyRequests
 
 if TYPE_CHECKING:
@@ -197,27 +198,14 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def connection(self, timeout: float | None = None) -> AsyncIterator[ACT]:
+    def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[ACT]:  # type: ignore[override]
         """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
 
         :param timeout: seconds to wait at most; None for the pool's ``timeout``
+        :return: a context manager, and a decorator
         :raises PoolTimeout: when they are over
         """
-        conn = await self.getconn(timeout=timeout)
-        began = time.monotonic()
-        lease = getattr(conn, '_gcpool_lease', None)
-        try:
-            if lease is None:
-                async with conn:
-                    yield conn
-            else:
-                async with AsyncBlock(self, conn, lease):
-                    yield conn
-        finally:
-            if lease is None or self._is_out(conn, lease):
-                await self.putconn(conn)
-            self._counts.add('usage_ms', milliseconds_since(began))
+        return AsyncBlock(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -228,7 +216,9 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         :raises TooManyRequests: when ``max_waiting`` clients wait already
         """
         limit = self.timeout if timeout is None else timeout
-        logger.info('a connection of %r was asked for', self.name)
+        is_told = logger.isEnabledFor(INFO)
+        if is_told:
+            logger.info('a connection of %r was asked for', self.name)
         self._counts.add('requests_num')
         if self._closed or self._open_implicit:
             self._expect_open()
@@ -236,7 +226,8 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             raise self._timed_out(limit)
         check = self._on_check
         conn: ACT = await (self._take(limit, limit) if check is None else self._take_checked(limit, check))
-        logger.info('%r has served a connection', self.name)
+        if is_told:
+            logger.info('%r has served a connection', self.name)
         return conn
 
     def _timed_out(self, limit: float) -> PoolTimeout:
@@ -312,15 +303,18 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
         :raises ValueError: when it is not of this pool, or was returned already
         """
-        self._expect_own(conn)
         logger.info('a connection is returned to %r', self.name)
+        self._expect_own(conn)
         if self._closed:
             conn._pool = None
             await self._engine.release(conn, ENDPOINT)
-        elif self._on_reset is None:
-            await self._take_back(conn)
-        else:
+        elif self._on_reset is not None:
             self._begin_reset(conn)
+        elif conn.pgconn.transaction_status == TransactionStatus.IDLE:
+            conn._pool = None
+            await self._engine.release(conn, ENDPOINT)
+        else:
+            await self._take_back(conn)
 
     def _begin_reset(self, conn: Any) -> None:
         # Until its end the connection cannot be returned once more.
@@ -396,10 +390,6 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
             await answer_of(self._on_reconnect_failed(self))
 
     # -- what psycopg_pool's workers do, and this pool has none of ----------------------------------------------------
-
-    def run_task(self, task: Any) -> None:
-        """Refuse: this is the machinery of psycopg_pool, and not part of its documented interface."""
-        raise NotImplementedError('gcpool.psycopg_pool has no maintenance tasks')
 
     async def schedule_task(self, task: Any, delay: float) -> None:
         """Refuse, as :py:meth:`run_task` does."""

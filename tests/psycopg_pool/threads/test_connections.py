@@ -279,10 +279,12 @@ def test_check_replaces_the_broken_ones(dsn: str, kill: Callable[[Any], None], l
 
 def test_close_of_a_connection_returns_it_if_that_is_wanted(dsn: str) -> None:
     with ConnectionPool(dsn, min_size=1, close_returns=True) as pool:
-        conn: Any = pool.getconn()
-        conn.close()
-        assert not conn.closed
-        assert pool.getconn(timeout=5) is conn
+        conns: list[Any] = [pool.getconn()]
+        conns[0].close()
+        assert not conns[0].closed
+        conns.append(pool.getconn(timeout=5))
+        assert conns[0] is conns[1]
+        conn = conns[1]
         pool.close_returns = False
         conn.close()
         assert conn.closed
