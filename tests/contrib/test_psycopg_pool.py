@@ -140,9 +140,7 @@ def test_install_that_comes_too_late_names_the_modules(statement: str) -> None:
 
 
 WITHOUT_ORIGINAL = """\
-import importlib.util, sys
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == 'psycopg_pool' else find_spec(name, *rest)
+import sys
 sys.modules['psycopg_pool'] = None
 import psycopg
 from gcpool.psycopg_pool import ConnectionPool, NullConnectionPool, PoolClosed, PoolTimeout, TooManyRequests

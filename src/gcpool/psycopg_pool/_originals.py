@@ -5,7 +5,7 @@ Programs check what they are given: ``isinstance(pool, psycopg_pool.ConnectionPo
 this package in its place.
 """
 
-import importlib.util
+import importlib
 from typing import TYPE_CHECKING, Any, Generic
 
 from .abc import ACT, CT
@@ -40,8 +40,18 @@ if tuple(map(int, psycopg.__version__.split('.')[:2])) < OLDEST_PSYCOPG:
 
 OPERATIONAL_ERROR = psycopg.OperationalError
 
+
+def _can_import_originals() -> bool:
+    # Not any module of this name will do: a program may have one of its own.
+    try:
+        importlib.import_module('psycopg_pool.base')
+    except ImportError:
+        return False
+    return True
+
+
 #: Whether psycopg_pool itself can be imported.
-is_importable: bool = importlib.util.find_spec('psycopg_pool') is not None
+is_importable: bool = _can_import_originals()
 
 if TYPE_CHECKING or is_importable:
     from psycopg_pool import AsyncConnectionPool as OriginalAsyncConnectionPool
