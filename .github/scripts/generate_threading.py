@@ -4,6 +4,7 @@
     src/gcpool/_contexts_asyncio.py -> src/gcpool/_contexts_threads.py
     src/gcpool/_growing_asyncio.py -> src/gcpool/_growing_threads.py
     src/gcpool/_lifecycle_asyncio.py -> src/gcpool/_lifecycle_threads.py
+    src/gcpool/_serving_asyncio.py -> src/gcpool/_serving_threads.py
     src/gcpool/psycopg_pool/*      -> the same, the pools and what they are made of
     tests/pool/NAME.py             -> tests/pool_threads/NAME.py, but for conftest.py, which is for coroutines
     tests/psycopg_pool/NAME.py     -> tests/psycopg_pool/threads/NAME.py, likewise
@@ -63,6 +64,7 @@ TEXT = {
     '_engine_asyncio': '_engine_threads',
     '_growing_asyncio': '_growing_threads',
     '_lifecycle_asyncio': '_lifecycle_threads',
+    '_serving_asyncio': '_serving_threads',
     'collector_asyncio': 'collector_threads',
     'events_asyncio': 'events_threads',
     '_runtime_asyncio': '_runtime_threads',
@@ -78,6 +80,7 @@ PACKAGE = {
     Path('src/gcpool/_contexts_asyncio.py'): Path('src/gcpool/_contexts_threads.py'),
     Path('src/gcpool/_growing_asyncio.py'): Path('src/gcpool/_growing_threads.py'),
     Path('src/gcpool/_lifecycle_asyncio.py'): Path('src/gcpool/_lifecycle_threads.py'),
+    Path('src/gcpool/_serving_asyncio.py'): Path('src/gcpool/_serving_threads.py'),
     PSYCOPG / '_blocks_asyncio.py': PSYCOPG / '_blocks_threads.py',
     PSYCOPG / '_connections_asyncio.py': PSYCOPG / '_connections_threads.py',
     PSYCOPG / '_engine_asyncio.py': PSYCOPG / '_engine_threads.py',
