@@ -121,9 +121,9 @@ class AsyncEngineMethods:
         core = self._core
         deadline = core.now() + max(timeout, 0.0)
         core.close()
-        self._end_checks()
         if self._collector is not None:
             self._collector.stop()
+        self._end_checks()
         await self._dispose_doomed(deadline)
         await end_creates(self, min(max(timeout, 0.0), PATIENCE_WITH_CONNECTS))
         await self._end_tasks(core.now() if core.stats()['creating'] else deadline)

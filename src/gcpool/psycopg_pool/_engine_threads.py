@@ -123,9 +123,9 @@ class SyncEngineMethods:
         core = self._core
         deadline = core.now() + max(timeout, 0.0)
         core.close()
-        self._end_checks()
         if self._collector is not None:
             self._collector.stop()
+        self._end_checks()
         self._dispose_doomed(deadline)
         end_creates(self, min(max(timeout, 0.0), PATIENCE_WITH_CONNECTS))
         self._end_tasks(core.now() if core.stats()['creating'] else deadline)
