@@ -82,9 +82,7 @@ EXPECTED = {
         r'(gcpool_pool_(wait|create|use)_seconds_total{pool="echo"} [\d.e-]+\n){3}'
         r'in use after the end: 0\.0\n'
     ),
-    'from_psycopg_pool': (
-        r'rows and sum: \(100, 4950\)\nrequests: 102\nconnections created, at most 4: [234]\n'
-    ),
+    'from_psycopg_pool': (r'rows and sum: \(100, 4950\)\nrequests: 102\nconnections created, at most 4: [234]\n'),
     'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'redis_pool': (
