@@ -347,8 +347,9 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
     async def check(self) -> None:
         """Check the connections that are idle now, one at a time, and replace those that are broken."""
         engine = self._engine
-        if not self._closed:
-            engine.fill(self._min_size)
+        if self._closed:
+            return
+        engine.fill(self._min_size)
         checked: set[int] = set()
         conn: Any
         while (conn := engine.try_acquire(ENDPOINT)) is not None:
