@@ -288,6 +288,7 @@ class TestOnAsyncio:
 
         asyncio.run(main())
 
+    @pytest.mark.postgres
     def test_a_cancelled_client_loses_no_connection(self, postgres: PostgresServer) -> None:
         async def main() -> None:
             async with drop_in.AsyncConnectionPool(postgres.dsn, min_size=1) as pool:
