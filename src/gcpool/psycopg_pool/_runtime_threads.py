@@ -44,7 +44,7 @@ def warn_of_open(pool: object, explicit: bool) -> None:
 def end_creates(engine: Any, patience: float) -> None:
     """Wait for the connects that are under way. They cannot be cut off; their connections are closed on arrival."""
     until = time.monotonic() + patience
-    for thread in engine._closers.stop():
+    for thread in engine._workers.stop():
         if engine._core.stats()['creating']:
             thread.join(max(until - time.monotonic(), 0.0))
 
