@@ -23,7 +23,7 @@ cdef inline int jobs_for_workers(PoolCore core) noexcept:
     return gcp_load_int(&core.doomed_for_worker.count) + max(checks_to_begin(core), 0)
 
 
-cdef void take_out_idle(EndpointPool ep, Entry e) noexcept:
+cdef void begin_checking_idle(EndpointPool ep, Entry e) noexcept:
     # Both locks are held.
     e.flag.was_core = e.state == IDLE_CORE
     unlink_idle(ep, e)
@@ -106,7 +106,7 @@ cdef bint begin_check_of_idle(PoolCore core, Entry e) except -1:
     gcp_lock(&ep.lock)
     idle = is_idle(e)
     if idle:
-        take_out_idle(ep, e)
+        begin_checking_idle(ep, e)
         note_check_begins(core, ep, e)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)
