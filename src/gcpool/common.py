@@ -11,7 +11,7 @@ from .observers import PoolEvent
 __all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'PoolEvent']
 
 
-class _AllEndpoints:
+class AllEndpoints:
     """The type of :py:data:`ALL_ENDPOINTS`."""
 
     def __repr__(self) -> str:
@@ -19,7 +19,7 @@ class _AllEndpoints:
 
 
 #: Stands for the whole pool where an endpoint may be given: None is an endpoint as any other.
-ALL_ENDPOINTS: Final = _AllEndpoints()
+ALL_ENDPOINTS: Final = AllEndpoints()
 
 # connection() calls these methods if they were replaced on the pool.
 _REPLACEABLE_METHODS = frozenset({'acquire', 'release'})
@@ -45,7 +45,6 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             reason: str | None = None,
             duration: float | None = None,
             error: BaseException | None = None,
-            traceback: bool = False,
         ) -> None: ...
         @property
         def _create_timeout(self) -> float: ...
@@ -79,9 +78,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         waited), ``too_many`` (refused, because too many waited), ``created``, ``create_errors`` (attempts to connect
         that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
         the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
-        returned), ``detached``, ``leaks``, ``disposed`` (closed), and of these ``closed_idle``, ``closed_lifetime``,
-        ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``, ``closed_drained``,
-        ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
+        returned), ``detached``, ``leaks`` (always 0 as yet), ``disposed`` (closed), and of these ``closed_idle``,
+        ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``,
+        ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
 
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
@@ -197,7 +196,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def reconnect_timeout(self) -> float:
-        """Seconds of an outage after which ``reconnect_failed`` is called; 0: a failed connect reaches its asker."""
+        """Seconds of an outage after which ``reconnect_failed`` is called; 0: an acquire raises its connect error."""
         return self._core.reconnect_timeout
 
     @property

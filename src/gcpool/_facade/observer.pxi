@@ -1,6 +1,6 @@
 # THE ONE PLACE THAT TELLS what happens to a pool: to the log, and to on_event. It is called with no lock held, and with
-# the books in order: whoever is told may use the pool. on_event itself is called by a thread or a task of its own
-# (_workers/events_*.py), so that it holds up nobody who acquires, and may wait for the pool.
+# the books in order, so a log handler may use the pool. on_event is called by a thread or a task of its own
+# (_workers/events_*.py): it delays no acquire, and may wait for the pool.
 
 cdef enum:              # levels of the log
     DEBUG = 10
@@ -126,9 +126,11 @@ def _unknown_endpoint(str kind not None):
     return unknown
 
 
-cdef object without_frames(object error):
-    # A copy of an exception that is to be kept. The exception itself keeps the frames alive that it went through, and
-    # with them whatever the callers had there.
+def without_frames(error):
+    """A copy of an exception for the pool to keep.
+
+    The exception itself keeps the frames alive that it went through, and with them all that the callers had there.
+    """
     import copy
     try:
         twin = copy.copy(error)
@@ -171,7 +173,7 @@ cdef int tell_connected(PoolFacade pool, Entry ticket, double begun) except -1:
     )
 
 
-cdef bint connected(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
+cdef bint created_and_told(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
     # create() has returned to an acquire: takes the connection into the books, and tells.
     cdef bint served = created(pool._core, ticket, conn, pool._core.now())
     tell_connected(pool, ticket, begun)
