@@ -63,11 +63,12 @@ class SyncGrowing(SyncPool, Generic[EndpointT, ConnectionT]):
         :param endpoint: where to connect
         :param size: the number of connections, those in use included; 0 to keep none any more, None for ``min_size``
         :raises TypeError: when ``size`` is not an int
-        :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``
+        :raises ValueError: when ``size`` is negative, greater than ``max_size``, or None without a ``min_size``; also
+            when ``max_lifetime`` is 0
         :raises ConnectionPoolClosedError: when the pool is closed
         """
         core = self._core
-        size = check_pin(size, core.min_size, core.max_size)
+        size = check_pin(size, core.min_size, core.max_size, core.max_lifetime)
         if core.closed:
             pool, text = self._observer.pool_text, self._observer.text(endpoint)
             raise ConnectionPoolClosedError(f'{pool} is closed: {text} cannot be warmed up')

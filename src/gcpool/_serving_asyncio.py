@@ -67,7 +67,7 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
                 break
             found_dead = True
         if self._hooks_acquire and core.still_holds(waiter):
-            await self._manager.on_acquire(waiter.endpoint, waiter.served.conn)
+            await self._expect_awaitable(self._manager.on_acquire(waiter.endpoint, waiter.served.conn), 'on_acquire')
         core.must_hold(waiter, endpoint)
 
     async def _ask(self, waiter: Waiter, found_dead: bool, deadline: float | None, timeout: float | None) -> bool:
@@ -87,7 +87,8 @@ class AsyncServing(AsyncRuntime[EndpointT, ConnectionT], Generic[EndpointT, Conn
         self._begin_disposals(deadline)
         if dead_entry is not None:
             await self._wait_until_closed(dead_entry, deadline, timeout)
-            await self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
+            hook = self._manager.on_connection_dead(waiter.endpoint, dead_entry.conn)
+            await self._expect_awaitable(hook, 'on_connection_dead')
         return queued
 
     async def _wait_until_closed(

@@ -60,6 +60,7 @@ class Conn:
     put_off_until: float = -math.inf
     relief_since: int | None = None
     reason: str = ''  # why it is closed
+    job: str = ''  # what a worker does with it: closes, or checks
     since: float = math.inf  # when its connect began, or, in use, when it was taken
 
 
@@ -101,6 +102,7 @@ class Model:
     opened: bool = True
     max_uses: int = 0
     keepalive: float = 0.0  # of each connection, without chance
+    max_workers: int = 0
 
     conns: list[Conn] = field(default_factory=list)
     queues: dict[int, list[Acq]] = field(default_factory=dict)
@@ -231,6 +233,7 @@ class Model:
             'min_idle': self.min_idle,
             'max_size': self.max_size,
             'total_max_size': self.total_max_size,
+            'max_workers': self.max_workers,
             **self.counters,
             'use_ns': int(self.use_time * 1e9),
         }
@@ -251,6 +254,7 @@ class Model:
             'min_idle': self.min_idle,
             'max_size': self.max_size,
             'total_max_size': self.total_max_size,
+            'max_workers': self.max_workers,
         }
 
     def doomed_of(self, for_worker: bool) -> list[list[list[Conn]]]:
@@ -259,6 +263,15 @@ class Model:
     def may_be_closed_next(self, for_worker: bool) -> list[Conn]:
         doomed = self.doomed_of(for_worker)
         return [order[0] for order in doomed[0]] if doomed else []
+
+    def room_for_jobs(self, job: str) -> int:
+        """How many more jobs of a kind workers may begin: of all workers each kind leaves some to the others."""
+        at_work = [conn.job for conn in self.conns if conn.job]
+        most = {'close': 64, 'check': 16}[job]
+        if not self.max_workers:
+            return most - at_work.count(job)
+        share = max({'close': self.max_workers - 1, 'check': self.max_workers // 2}[job], 1)
+        return min(min(most, share) - at_work.count(job), self.max_workers - len(at_work))
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -811,6 +824,8 @@ class Model:
         doomed[0] = [order for order in doomed[0] if order]
         if not doomed[0]:
             doomed.pop(0)
+        if for_worker:
+            conn.job = 'close'
 
     def disposed(self, conn: Conn, now: float, by_worker: bool) -> None:
         self.pass_time(now)
@@ -831,10 +846,13 @@ class Model:
             self.dispatch(for_worker)
         return count
 
-    def resize(self, now: float, min_idle: int, max_size: int, total_max_size: int, max_waiting: int = 0) -> None:
+    def resize(
+        self, now: float, min_idle: int, max_size: int, total_max_size: int, max_waiting: int = 0, max_workers: int = 0
+    ) -> None:
         self.shrunk |= max_size < self.max_size or total_max_size < self.total_max_size
         self.min_idle, self.max_size, self.total_max_size = min_idle, max_size, total_max_size
         self.max_waiting = max_waiting
+        self.max_workers = max_workers
         orders = []
         for endpoint in sorted(self.endpoints()):
             # The extra one that was unused for longest; then the core ones, which are kept longer.
@@ -958,13 +976,16 @@ class Model:
         self.counters['checks'] += 1
 
     def take_check(self) -> Conn | None:
-        if not self.to_check:
+        if not self.to_check or self.room_for_jobs('check') <= 0:
             return None
         conn = self.to_check.pop(0)
+        conn.job = 'check'
         self.begin_pool_check(conn)
         return conn
 
     def end_pool_check(self, conn: Conn, alive: bool | None, now: float) -> bool:
+        if conn.job == 'check':
+            conn.job = ''
         if alive is False:
             self.counters['checks_failed'] += 1
         if conn.state != 'checking':
@@ -1048,6 +1069,9 @@ class Model:
         self.drop_checks(for_worker=False)
         out = self.out(None)
         self.doom_in_any_order([[conn] for conn in [*out, *self.of(None, 'checking')]], 'pool_closed')
+        for conn in self.conns:
+            if conn.job == 'check':
+                conn.job = ''
         for conn in out:
             conn.closed_over = True
             if conn.holder is not None and conn.holder.state == 'served':

@@ -50,6 +50,7 @@ KEPT = st.sampled_from([True, True, True, True, True, False])
 # order, keep
 WAYS = st.sampled_from([('lifo', 'size'), ('lifo', 'size'), ('fifo', 'size'), ('lifo', 'idle'), ('fifo', 'idle')])
 MAX_WAITING = st.sampled_from([0, 0, 1, 3])
+MAX_WORKERS = st.sampled_from([0, 0, 1, 2, 3, 4])
 ACQUIRE = st.sampled_from(['connect', 'connect', 'connect', 'ask', 'try'])
 
 
@@ -141,6 +142,7 @@ class PoolMachine(RuleBasedStateMachine):
         opened=st.sampled_from([True] * 7 + [False]),
         max_uses=st.sampled_from([0, 0, 0, 1, 3]),
         keepalive=st.sampled_from([0.0, 0.0, 2.0]),
+        max_workers=MAX_WORKERS,
     )
     def build(
         self,
@@ -154,6 +156,7 @@ class PoolMachine(RuleBasedStateMachine):
         opened: bool,
         max_uses: int,
         keepalive: float,
+        max_workers: int,
     ) -> None:
         order, keep = ways
         self.core = PoolCore(
@@ -171,8 +174,11 @@ class PoolMachine(RuleBasedStateMachine):
             max_uses=max_uses,
             random=lambda: 0.0,
             keepalive_interval=keepalive,
+            max_workers=max_workers,
         )
-        self.model = Model(*limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive)
+        self.model = Model(
+            *limits, *seconds, collects, max_waiting, order, keep, kept, opened, max_uses, keepalive, max_workers
+        )
 
     # -- helpers ------------------------------------------------------------------------------------------------------
 
@@ -437,9 +443,10 @@ class PoolMachine(RuleBasedStateMachine):
             assert not self.core.begin_check_of_idle(self.entries[conn.number or 0])
 
     def take_check(self, in_order: bool = True) -> None:
-        assert self.core.checks_to_begin == len(self.model.to_check)
+        room = max(self.model.room_for_jobs('check'), 0)
+        assert self.core.checks_to_begin == min(len(self.model.to_check), room)
         entry = self.core.take_check()
-        if not in_order:
+        if not in_order and room:
             self.model.to_check.sort(key=lambda conn: self.entries[conn.number or 0] is not entry)
         conn = self.model.take_check()
         assert entry is (None if conn is None else self.entries[conn.number or 0])
@@ -608,7 +615,7 @@ class PoolMachine(RuleBasedStateMachine):
     def take_one(self, by_worker: bool, at_once: bool) -> None:
         entry = self.core.take_doomed_for_worker() if by_worker else self.core.take_doomed_for_caller()
         known = self.model.may_be_closed_next(by_worker)
-        if not known:
+        if not known or (by_worker and self.model.room_for_jobs('close') <= 0):
             assert entry is None
             return
         assert entry is not None
@@ -665,17 +672,25 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(
         limits=LIMITS,
         max_waiting=MAX_WAITING,
+        max_workers=MAX_WORKERS,
         what=st.sampled_from(['nothing', 'resize', 'nothing', 'doom acquired', 'nothing', 'close']),
         for_worker=st.booleans(),
     )
-    def change(self, limits: tuple[int, int, int], max_waiting: int, what: str, for_worker: bool) -> None:
+    def change(
+        self, limits: tuple[int, int, int], max_waiting: int, max_workers: int, what: str, for_worker: bool
+    ) -> None:
         """Rarely, because less happens afterwards."""
         self.step()
         if what == 'resize':
-            self.model.resize(self.now, *limits, max_waiting)
+            self.model.resize(self.now, *limits, max_waiting, max_workers)
             min_idle, max_size, total = limits
             assert self.core.resize(
-                self.now, min_idle=min_idle, max_size=max_size, total_max_size=total, max_waiting=max_waiting
+                self.now,
+                min_idle=min_idle,
+                max_size=max_size,
+                total_max_size=total,
+                max_waiting=max_waiting,
+                max_workers=max_workers,
             )
         elif what == 'doom acquired':
             count = self.model.doom_acquired()

@@ -46,6 +46,7 @@ BAD_PARAMETERS = [
     ],
     *[(name, *bad) for name in ('acquire_timeout', 'dispose_timeout', 'check_timeout') for bad in BAD_SECONDS],
     *[(name, *bad) for name in ('min_idle', 'max_size', 'total_max_size', 'dispose_batch_size') for bad in BAD_COUNTS],
+    *[('max_workers', value, error, text.replace('connections', 'workers')) for value, error, text in BAD_COUNTS],
     *[('max_waiting', value, error, text.replace('connections', 'acquires')) for value, error, text in BAD_COUNTS],
     ('check_timeout', 0, ValueError, 'expected more than 0 seconds'),
     ('max_size', 0, ValueError, 'expected 1 or more'),

@@ -569,3 +569,28 @@ async def test_a_slow_event_handler_holds_up_nobody() -> None:
             await case.cycle(endpoint)
         await case.pool.close()
         assert len(told) == 12
+
+
+async def test_a_timeout_tells_that_enough_connects_are_under_way() -> None:
+    async with Case(max_size=3, max_connecting=1) as case:
+        gate = Gate()
+        case.manager.script('create', gate)
+        first = spawn(case.pool.acquire, 'a')
+        await gate.reached()
+        error = await fail(case, 'a', 0.01)
+        assert str(error).endswith(
+            "after 0.01 s waiting for a connection to 'a': max_connecting=1 reached "
+            '(0 in use, 1 being created, 0 waiting)'
+        )
+        assert (error.phase, error.limit) == ('creating', 'max_connecting')
+        gate.open()
+        await case.release(await first.result())
+
+
+async def test_a_timeout_in_an_outage_tells_that_the_pool_waits_to_connect() -> None:
+    async with Case(max_size=3, reconnect_timeout=60) as case:
+        case.manager.script('create', *[OSError('down') for _ in range(100)])
+        error = await fail(case, 'a', 0.01)
+        assert str(error).endswith("after 0.01 s waiting for a connection to 'a' (0 in use, 0 waiting)")
+        assert (error.phase, error.limit) == ('creating', None)
+        assert str(error.__cause__) == 'down'

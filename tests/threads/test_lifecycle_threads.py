@@ -10,7 +10,7 @@ import pytest
 from gcpool.exceptions import ConnectionPoolClosedError, PoolInUse
 from gcpool.threading import ConnectionPool
 from tests.pool_threads.support import Case, Gate, HookedManager, Manager
-from tests.support import PATIENCE, Connection
+from tests.support import PATIENCE, Connection, Interruption
 from tests.threads.runtime import spawn, until
 
 
@@ -178,3 +178,20 @@ def test_many_threads_suspend_resume_drain_and_use() -> None:
         ends.set()
         assert all(job.result() for job in jobs)
         until(lambda: case.pool._core.watched_endpoints == 0)
+
+
+@pytest.mark.parametrize('place', ['_end_checks', '_dispose_doomed'])
+def test_a_close_that_a_signal_handler_ends_leaves_nothing_open(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Case(HookedManager(), background_collector=True, min_idle=3) as case:
+        case.release(*case.acquire('a', 3))
+
+        def interrupted(*args: Any) -> None:
+            monkeypatch.undo()
+            raise Interruption
+
+        monkeypatch.setattr(ConnectionPool, place, interrupted)
+        with pytest.raises(Interruption):
+            case.pool.close()
+        assert case.pool.closed
+        until(lambda: case.pool.get_size() == 0)
+        assert case.manager.living == []

@@ -1,7 +1,8 @@
 # THE POOL'S OWN CREATES. A worker takes a ticket, connects, and says how that has ended.
 
 cdef Entry take_create(PoolCore core, double now):
-    # For a worker: a ticket of the pool's own, or None if there is nothing to create. No lock is held.
+    # For a worker: a ticket of the pool's own, or None if there is nothing to create, or nothing that may begin. No
+    # lock is held.
     cdef Entry ticket = Entry()
     cdef Growth g
     cdef EndpointPool ep
@@ -10,7 +11,7 @@ cdef Entry take_create(PoolCore core, double now):
     entries_of_this_process(core)
     gcp_lock(&core.lock)
     while not found:
-        g = take_reserved(core)
+        g = take_reserved(core) if room_for_jobs(core, CREATE_JOB) else None
         if g is None:
             break
         ep = <EndpointPool>g.pool
@@ -25,6 +26,7 @@ cdef Entry take_create(PoolCore core, double now):
             begin_attempt(core, g, <void *>ticket)
             cover_waiter(ep, <void *>ticket)
             gcp_unlock(&ep.lock)
+            begin_job(core, ticket, CREATE_JOB)
         else:
             free_reserved(core, ep, now)
             gcp_unlock(&ep.lock)
@@ -88,6 +90,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
     settled.outcome = KEEP
     settled.first = NULL
     settled.wake = False
+    end_job(core, ticket)
     if outcome == ADDED:
         ep.growth.creating -= 1
         asker = waiter_of(ep, <void *>ticket)
@@ -167,6 +170,7 @@ cdef bint end_own_create(PoolCore core, EndpointPool ep, Entry ticket, double no
         gcp_unlock(&core.lock)
         return False
     advance_relief(core, now)
+    end_job(core, ticket)
     count_create(core, ticket, now)
     if ticket.conn_ is not NOTHING:     # connected, but grown() could not take it into the books
         doom(core, ep, ticket, &core.doomed_for_worker, BECAUSE_DISCARDED)

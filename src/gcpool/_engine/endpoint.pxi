@@ -62,7 +62,7 @@ cdef inline void begin_closing(PoolCore core, EndpointPool ep, Entry e, int reas
     if ep.growth is not None:
         ep.growth.used_at = max(ep.growth.used_at, e.used_at)
     gcp_store_char(&e.reason, reason)
-    e.flag.waiter_will_expire_relief = False
+    e.mark.relief = 0
     if not is_idle(e):
         note_end_of_use(core, ep, e)
     move(ep, e, e.state, CLOSING)
@@ -177,7 +177,7 @@ cdef inline void push_idle(PoolCore core, EndpointPool ep, Entry e, double now, 
 cdef void return_idle(PoolCore core, EndpointPool ep, Entry e) noexcept:
     # Makes an entry that the pool has checked idle again, in its old place: the lists are in the order of release. It
     # is core again, unless others have become core instead.
-    cdef bint is_core = e.flag.was_core and ep.counts[IDLE_CORE] < ep.core_size
+    cdef bint is_core = e.mark.was_core and ep.counts[IDLE_CORE] < ep.core_size
     move(ep, e, RELEASING, IDLE_CORE if is_core else IDLE_EXTRA)
     insert_by_release(&ep.core if is_core else &ep.extra, e)
 

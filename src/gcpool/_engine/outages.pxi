@@ -167,12 +167,15 @@ cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
         schedule_retry(core, ep, g.failed_at + pause_of(core, ep))
 
 
-cdef inline void end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
+cdef inline bint end_pause_if_over(PoolCore core, EndpointPool ep, double now) noexcept:
     # Both locks are held. Somebody asks for a connection. On threads nobody may have run the timers, if no thread could
-    # be started; with fail_fast, nobody would ever try again.
-    if ep.growth.state == PAUSING and ep.growth.retry_at <= now:
-        allow_retry(core, ep.growth, now)
-        update_wants_slot(core, ep)
+    # be started; with fail_fast, nobody would ever try again. True if the pause has ended with this: the timer is gone,
+    # so the caller then calls dispatch(), also if max_waiting turns the asker away.
+    if ep.growth.state != PAUSING or ep.growth.retry_at > now:
+        return False
+    allow_retry(core, ep.growth, now)
+    update_wants_slot(core, ep)
+    return True
 
 
 cdef void begin_attempt(PoolCore core, Growth g, void *ticket) noexcept:

@@ -38,6 +38,7 @@ cdef class PoolCore:
     cdef unsigned long long arrivals        # [core]
     cdef Chain doomed_for_caller            # [core] closed by the call that doomed them, or else by the next release
     cdef Chain doomed_for_worker            # [core] closed by a worker
+    cdef Jobs jobs
     cdef Chain watchers                     # [core] waiters until an entry is gone, or the pool is empty
     cdef Chain fill_watchers                # [core] waiters until every pinned endpoint has had its size
     cdef Heap retries                       # [core] Growth of endpoints in an outage

@@ -252,6 +252,8 @@ cdef class AsyncPool(PoolFacade):
         w.notify = signal
         if gcp_load_int(&self._core.reserved):
             self._spawn_creates()       # what was to be created before the pool had a loop
+        elif self._core.next_timer() < INFINITY:
+            self._timer.set(self)       # what was due in a loop that has been closed since
         return signal
 
     def _connecting(self, Waiter w not None, call):
@@ -271,12 +273,18 @@ cdef class AsyncPool(PoolFacade):
         growing.ticket = take_create(self._core, read_clock(self._core))
         return None if growing.ticket is None else growing
 
-    def _take_disposal(self):
-        # The manager's dispose() of the next doomed connection; None if there is none.
+    def _take_disposal(self, bint for_all=False):
+        # The manager's dispose() of the next doomed connection; None if there is none. What is left to workers only if
+        # one may begin that, or for whoever closes all.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core
-        disposal.entry = self._core.take_doomed()
+        if for_all or is_closed(self._core):
+            disposal.entry = self._core.take_doomed()
+        else:
+            disposal.entry = self._core.take_doomed_for_caller()
+            if disposal.entry is None:
+                disposal.entry = take_close(self._core)
         return None if disposal.entry is None else disposal
 
     def _take_check(self):

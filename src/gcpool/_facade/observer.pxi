@@ -159,8 +159,8 @@ cdef str endpoint_text(PoolCore core, object endpoint):
 
 cdef inline object expect_connection(PoolFacade pool, object conn):
     # What create() has returned. TypeError if that is no connection.
-    if conn is None:
-        refuse_connection(pool._manager)
+    if conn is None or PyCoro_CheckExact(conn):
+        refuse_connection(pool._manager, conn)
     return conn
 
 

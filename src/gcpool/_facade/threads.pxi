@@ -276,18 +276,15 @@ cdef class SyncPool(PoolFacade):
         return finish_in_core(self, core, e, lease_no)
 
     def _work_next(self):
-        # For a worker: closes one connection that is doomed for workers, or else creates or checks one. False if there
-        # is none.
+        # For a worker: closes, creates or checks one connection, in this order. False if none may begin.
         cdef PoolCore core = self._core
         cdef Entry e
-        gcp_fence()     # as in begin_disposals(): this worker is not free any more
-        if jobs_for_workers(core) + gcp_load_int(&core.reserved) > 1:
-            self._closers.call()        # this dispose, connect or check may hang: another worker does the rest
-        e = core.take_doomed_for_worker()
+        gcp_fence()     # as in begin_disposals(): this worker is not looking any more
+        e = take_close(core)
         if e is not None:
             dispose_entry(self, e, INFINITY, True)
             return True
-        if gcp_load_int(&core.reserved):
+        if creates_to_begin(core):
             e = core.take_create(read_clock(core))
             if e is not None:
                 create_for_pool(self, e)
@@ -328,3 +325,13 @@ cdef class SyncPool(PoolFacade):
             dispose_all(self, &self._core.doomed_for_caller, end)
         finally:
             dispose_all(self, &self._core.doomed_for_worker, end)
+
+    def _leave_doomed_to_workers(self):
+        # For a close() that was interrupted: workers close what it has doomed for itself.
+        cdef Entry e = take_from(self._core, &self._core.doomed_for_caller)
+        try:
+            while e is not None:
+                doom_again(self._core, e)
+                e = take_from(self._core, &self._core.doomed_for_caller)
+        finally:
+            begin_disposals(self, self._core.now())
