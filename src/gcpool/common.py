@@ -111,7 +111,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
         """The error of an acquire that has waited for a connection until its time was up."""
         phase, limit = self._waits_for(endpoint)
-        stats = self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+        stats = self._stats_within(limit, endpoint)
         kinds = ('in_use', 'in use'), ('idle', 'idle'), ('creating', 'being created'), ('closing', 'being closed')
         counts = [f'{stats[kind]} {text}' for kind, text in kinds if stats[kind] or kind == 'in_use']
         counts.append(f'{stats["waiting"]} waiting')
@@ -120,11 +120,21 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         if phase == 'suspended':
             reached = ': the pool is suspended'
         return self._timed_out(
-            phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit
+            phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit, stats
         )
 
+    def _stats_within(self, limit: str | None, endpoint: EndpointT) -> dict[str, int]:
+        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+
     def _timed_out(
-        self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None
+        self,
+        phase: str,
+        endpoint: EndpointT,
+        deadline: float,
+        timeout: float,
+        what: str,
+        limit: str | None = None,
+        stats: dict[str, int] | None = None,
     ) -> PoolTimeout:
         """Make the error of an acquire whose time is up, and tell. The caller raises it.
 
@@ -133,9 +143,11 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         :param timeout: the time limit in seconds
         :param what: what the acquire was doing, with a place for the endpoint
         :param limit: the parameter that kept it waiting
+        :param stats: the gauges that the text names, so that the error has the same; None if it names none
         """
         observer, core = self._observer, self._core
-        stats = core.stats() if limit == 'total_max_size' else core.endpoint_stats(endpoint)
+        if stats is None:
+            stats = self._stats_within(limit, endpoint)
         error = PoolTimeout(
             f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
         )

@@ -41,7 +41,7 @@ cdef class Observer:
                 log.log(
                     ERROR, '%s: describe_endpoint() failed: endpoints are shown by their class', (self.name,), None, exc
                 )
-            return UnknownEndpoint(endpoint)
+            return UndescribedEndpoint(endpoint)
 
     @property
     def pool_text(self):
@@ -50,10 +50,7 @@ cdef class Observer:
 
     def text(self, endpoint):
         """An endpoint in a message."""
-        try:
-            return repr(self.shown(endpoint))
-        except Exception:
-            return repr(UnknownEndpoint(endpoint))
+        return self.text_of(self.shown(endpoint), endpoint)
 
     cdef int tell(
         self, str kind, object endpoint, int level, str message, tuple args, object reason, object duration,
@@ -80,7 +77,7 @@ cdef class Observer:
         try:
             return repr(shown)
         except Exception:
-            return repr(UnknownEndpoint(endpoint))
+            return repr(UndescribedEndpoint(endpoint))
 
     def note_connect_error(self, endpoint, double now, error):
         """Keep the error of a connect: who waits for the endpoint learns of it when the time is up."""
@@ -105,7 +102,7 @@ cdef class Observer:
 
 
 @cython.final
-cdef class UnknownEndpoint:
+cdef class UndescribedEndpoint:
     """Shown in place of an endpoint that cannot be described. It has no text of the endpoint's, maybe a password."""
 
     cdef readonly str kind
@@ -117,13 +114,13 @@ cdef class UnknownEndpoint:
         return f'<an endpoint of class {self.kind}>'
 
     def __reduce__(self):
-        return _unknown_endpoint, (self.kind,)
+        return _undescribed_endpoint, (self.kind,)
 
 
-def _unknown_endpoint(str kind not None):
-    cdef UnknownEndpoint unknown = UnknownEndpoint.__new__(UnknownEndpoint)
-    unknown.kind = kind
-    return unknown
+def _undescribed_endpoint(str kind not None):
+    cdef UndescribedEndpoint undescribed = UndescribedEndpoint.__new__(UndescribedEndpoint)
+    undescribed.kind = kind
+    return undescribed
 
 
 def without_frames(error):
