@@ -160,6 +160,9 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         news = self._core.grow_failed(ticket, error, without_frames(error), refusal, self._core.now(), hopeless)
         # Nobody else tells it, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
+        # With max_workers, this create may have kept other jobs waiting. They are not to wait for a hook as well.
+        if self._core.jobs_to_begin:
+            self._begin_jobs()
         await self._tell_failure(endpoint, error, news, refusal)
 
     async def _tell_failure(self, endpoint: object, error: BaseException, news: int, refusal: bool) -> None:
