@@ -58,6 +58,7 @@ OPTIONAL = {
     'psycopg2': 'psycopg2',
     'pymysql': 'pymysql',
     'redis': 'redis',
+    'sqlalchemy': 'SQLAlchemy',
 }
 
 DIRECTIVES = {'{eval-rst}', '{figure}', '{include}', '{literalinclude}', '{toctree}'}

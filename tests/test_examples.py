@@ -91,6 +91,7 @@ EXPECTED = {
         r'before: 20\nalarm: 127\.0\.0\.1 is away, ConnectError; waiting: \d+\ntimed out because of: ConnectError\n'
         r'during the restart: 20\nthey have waited for it: True\n'
     ),
+    'sqlalchemy_pool': r'ann: 800\nbob: 200\nin use at the end: 0\nann has again: 900\n',
     'sqlite_pool': r'ann: 800\nbob: 200\nacquired: 203\nconnections created, at most 4: [1234]\n',
     'ssl_pool': (
         r'answer: hello\nprotocol: TLSv1\.[23]\nanother connection: True\nanswer: hello again\nfound dead: 1\n'
@@ -114,6 +115,7 @@ NEEDS = {
     'psycopg_pool': 'psycopg',
     'pymysql_pool': 'pymysql',
     'redis_pool': 'redis',
+    'sqlalchemy_pool': 'sqlalchemy',
     'ssl_pool': 'trustme',
 }
 # Run by tests/test_services.py: others ask them for something.
@@ -157,7 +159,7 @@ def test_example(name: str, request: pytest.FixtureRequest) -> None:
     environment = dict(os.environ)
     if 'pg' in name:
         environment['GCPOOL_EXAMPLE_DSN'] = request.getfixturevalue('postgres').dsn
-    if 'my' in name:
+    if name in {'asyncmy_pool', 'pymysql_pool'}:
         environment['GCPOOL_EXAMPLE_MYSQL'] = request.getfixturevalue('mariadb').url
     if 'redis' in name:
         environment['GCPOOL_EXAMPLE_REDIS'] = request.getfixturevalue('redis_server').url
