@@ -119,7 +119,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         what = 'a slot for' if phase == 'slot' else 'a connection to'
         if phase == 'suspended':
             reached = ': the pool is suspended'
-        return self._timed_out(
+        return self._make_timeout(
             phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit, stats
         )
 
@@ -127,14 +127,20 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
 
     def _timed_out(
+        self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None
+    ) -> PoolTimeout:
+        stats = self._stats_within(limit, endpoint)
+        return self._make_timeout(phase, endpoint, deadline, timeout, what, limit, stats)
+
+    def _make_timeout(
         self,
         phase: str,
         endpoint: EndpointT,
         deadline: float,
         timeout: float,
         what: str,
-        limit: str | None = None,
-        stats: dict[str, int] | None = None,
+        limit: str | None,
+        stats: dict[str, int],
     ) -> PoolTimeout:
         """Make the error of an acquire whose time is up, and tell. The caller raises it.
 
@@ -143,11 +149,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         :param timeout: the time limit in seconds
         :param what: what the acquire was doing, with a place for the endpoint
         :param limit: the parameter that kept it waiting
-        :param stats: the gauges that the text names, so that the error has the same; None if it names none
+        :param stats: the gauges of the error, which the text may name, too
         """
         observer, core = self._observer, self._core
-        if stats is None:
-            stats = self._stats_within(limit, endpoint)
         error = PoolTimeout(
             f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
         )
