@@ -56,6 +56,7 @@ OPTIONAL = {
     'asyncpg': 'asyncpg',
     'psycopg': 'psycopg',
     'psycopg2': 'psycopg2',
+    'psycopg_pool': 'psycopg_pool',
     'pymysql': 'pymysql',
     'redis': 'redis',
     'sqlalchemy': 'SQLAlchemy',

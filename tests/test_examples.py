@@ -82,6 +82,7 @@ EXPECTED = {
         r'(gcpool_pool_(wait|create|use)_seconds_total{pool="echo"} [\d.e-]+\n){3}'
         r'in use after the end: 0\.0\n'
     ),
+    'from_psycopg_pool': (r'rows and sum: \(100, 4950\)\nrequests: 102\nconnections created, at most 4: [234]\n'),
     'psycopg_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'pymysql_pool': r'rows and sum: \(100, 4950\)\nacquired: 103\nconnections created, at most 3: [123]\n',
     'redis_pool': (
@@ -109,6 +110,7 @@ NEEDS = {
     'async_psycopg_pool': 'psycopg',
     'async_redis_pool': 'redis',
     'asyncmy_pool': 'asyncmy',
+    'from_psycopg_pool': 'psycopg',
     'gevent_pool': 'gevent',
     'pg_pool': 'psycopg2',
     'prometheus_hooks': 'prometheus_client',
