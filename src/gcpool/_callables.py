@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._core import CallableWithTimeout
+from ._hooks import is_coroutine_function
 from .managers import AsyncConnectionManager, ConnectionT, EndpointT, SyncConnectionManager
 
 __all__ = ['AsyncCallablesManager', 'SyncCallablesManager']
@@ -52,7 +53,7 @@ class SyncCallablesManager(SyncConnectionManager[EndpointT, ConnectionT]):
     def __init__(self, **functions: Callable[..., Any] | None):
         for name, function in given(functions):
             limit = check_arguments(name, function)
-            if is_coroutine_function(function):
+            if returns_coroutine(function):
                 raise TypeError(f'{name}={function!r} is a coroutine function: expected a plain one')
             if name in LIMITED:
                 method = CallableWithTimeout(
@@ -129,11 +130,9 @@ def check_arguments(name: str, function: Callable[..., Any]) -> 'inspect.Paramet
     return limit
 
 
-def is_coroutine_function(function: Callable[..., Any]) -> bool:
+def returns_coroutine(function: Callable[..., Any]) -> bool:
     """Whether calling this returns a coroutine, as far as can be known."""
-    import inspect
-
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    return is_coroutine_function(function) or is_coroutine_function(type(function).__call__)
 
 
 def is_plain_function(function: Callable[..., Any]) -> bool:
@@ -145,7 +144,7 @@ def is_plain_function(function: Callable[..., Any]) -> bool:
 
     while isinstance(function, functools.partial):
         function = function.func
-    if is_coroutine_function(inspect.unwrap(function)):
+    if returns_coroutine(inspect.unwrap(function)):
         return False
     return inspect.isroutine(function) or isinstance(function, type)
 

@@ -88,16 +88,7 @@ class AsyncChecks(AsyncDisposals):
                 )
                 alive = False
             else:
-                self._tell(
-                    None,
-                    entry.endpoint,
-                    'a check of a connection to %s failed: %s: %s',
-                    type(exc).__name__,
-                    exc,
-                    level='error',
-                    error=exc,
-                    traceback=True,
-                )
+                self._tell_error(entry.endpoint, 'a check of a connection to %s failed', exc)
         finally:
             dead = self._end_check(check, alive)
         if dead and self._hooks_dead:
@@ -127,16 +118,7 @@ class AsyncChecks(AsyncDisposals):
             hook = self._manager.on_connection_dead(entry.endpoint, entry.conn)
             await self._expect_awaitable(hook, 'on_connection_dead')
         except Exception as exc:
-            self._tell(
-                None,
-                entry.endpoint,
-                'on_connection_dead() of a connection to %s failed: %s: %s',
-                type(exc).__name__,
-                exc,
-                level='error',
-                error=exc,
-                traceback=True,
-            )
+            self._tell_error(entry.endpoint, 'on_connection_dead() of a connection to %s failed', exc)
 
     async def _check_groups(self, groups: list[list[Entry]]) -> int:
         """Check idle connections, of each group one at a time. Returns how many were dead, and are closed."""

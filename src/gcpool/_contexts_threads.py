@@ -71,13 +71,4 @@ class SyncContexts(SyncPool, Generic[EndpointT, ConnectionT]):
             if not self._answer_of(self._manager.is_broken(entry.endpoint, entry.conn, exc)):
                 entry.mark_sound()
         except Exception as failure:
-            self._tell(
-                None,
-                entry.endpoint,
-                'is_broken() failed for a connection to %s, which is closed: %s: %s',
-                type(failure).__name__,
-                failure,
-                level='error',
-                error=failure,
-                traceback=True,
-            )
+            self._tell_error(entry.endpoint, 'is_broken() failed for a connection to %s, which is closed', failure)

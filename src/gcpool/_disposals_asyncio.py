@@ -101,8 +101,8 @@ class AsyncDisposals(AsyncPool):
     ) -> 'asyncio.Task[None]':
         """Have one job done in a task of its own, in an empty context. The pool keeps the task until it has ended.
 
-        In the context of whoever made the task, a connection would keep what the request that had it created has put
-        there: the first request's trace would live as long as the connection.
+        In the context of its caller, a connection would keep what the request that had it created has put there: the
+        first request's trace would live as long as the connection.
 
         :param begin: see Lane
         :param job: how the task's name ends
@@ -296,10 +296,10 @@ class AsyncDisposals(AsyncPool):
             raise
 
     def _spawn_disposal(
-        self, spawn: Callable[..., 'asyncio.Task[None]'], queue: 'deque[Disposal]', deadline: float | None
+        self, make_task: Callable[..., 'asyncio.Task[None]'], queue: 'deque[Disposal]', deadline: float | None
     ) -> 'asyncio.Task[None]':
         begin = partial(self._dispose_in_turn, queue, deadline)
-        return spawn(begin, 'dispose', partial(self._lane_ended, queue))
+        return make_task(begin, 'dispose', partial(self._lane_ended, queue))
 
     def _lane_ended(self, queue: 'deque[Disposal]', task: 'asyncio.Task[None]') -> None:
         # If a signal handler raised between two lines of the lane, disposals may be left in the queue. They go back

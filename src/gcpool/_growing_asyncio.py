@@ -3,25 +3,24 @@
 The half for threads is generated from the half for asyncio.
 """
 
-import copy
 from typing import TYPE_CHECKING, Any, Generic
 
-from ._core import MAY_ASK_AGAIN, OUTAGE_BEGAN, REACHED_WAITER, RECONNECT_FAILED, AsyncPool, Entry, Waiter
+from ._core import (
+    MAY_ASK_AGAIN,
+    OUTAGE_BEGAN,
+    REACHED_WAITER,
+    RECONNECT_FAILED,
+    AsyncPool,
+    Entry,
+    Waiter,
+    without_frames,
+)
 from ._parameters import check_optional_seconds, check_pin
 from ._time_limits import get_deadline, seconds
 from .exceptions import ConnectError, ConnectionPoolClosedError, EndpointDown, PoolTimeout
 from .managers import ConnectionT, EndpointT
 
 __all__ = ['AsyncGrowing']
-
-
-def copy_of(error: BaseException) -> BaseException:
-    """A copy of an error for the pool to keep: what is raised has a traceback, with all that its frames hold."""
-    try:
-        return copy.copy(error)
-    except Exception:
-        # Its class cannot be copied.
-        return ConnectError(f'{type(error).__name__}: {error}')
 
 
 def is_hopeless(error: BaseException) -> bool:
@@ -139,7 +138,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         try:
             return bool(self._refusal(endpoint, error))
         except Exception as exc:
-            self._tell_of_hook('is_refusal()', endpoint, exc)
+            self._tell_error(endpoint, 'is_refusal() failed for %s', exc)
             return False
 
     async def _connect_failed(self, waiter: Waiter, error: Exception) -> bool:
@@ -150,7 +149,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             return False
         # The acquire's own time limit has expired, if the pool has raised this.
         has_time = not isinstance(error, PoolTimeout) or isinstance(error, ConnectError)
-        news = core.connect_failed(waiter, copy_of(error), refusal, has_time, core.now())
+        news = core.connect_failed(waiter, without_frames(error), refusal, has_time, core.now())
         await self._tell_failure(waiter.endpoint, error, news, refusal)
         return bool(news & MAY_ASK_AGAIN)
 
@@ -159,7 +158,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
         endpoint = ticket.endpoint
         refusal = self._is_refusal(endpoint, error)
         hopeless = not refusal and is_hopeless(error)
-        news = self._core.grow_failed(ticket, error, copy_of(error), refusal, self._core.now(), hopeless)
+        news = self._core.grow_failed(ticket, error, without_frames(error), refusal, self._core.now(), hopeless)
         # Nobody else tells it, unless it has reached a waiter, or begins an outage.
         self._note_connect_failed(ticket, error, 'debug' if news & (REACHED_WAITER | OUTAGE_BEGAN) else 'info')
         # With max_workers, this create may have kept other jobs waiting. They are not to wait for a hook as well.
@@ -184,19 +183,7 @@ class AsyncGrowing(AsyncPool, Generic[EndpointT, ConnectionT]):
             try:
                 await self._answer_of(self._reconnect_failed(self, endpoint, error))
             except Exception as exc:
-                self._tell_of_hook('reconnect_failed', endpoint, exc)
-
-    def _tell_of_hook(self, name: str, endpoint: object, failure: Exception) -> None:
-        self._tell(
-            None,
-            endpoint,
-            f'{name} failed for %s: %s: %s',
-            type(failure).__name__,
-            failure,
-            level='error',
-            error=failure,
-            traceback=True,
-        )
+                self._tell_error(endpoint, 'reconnect_failed failed for %s', exc)
 
     def _tell_end_of_outage(self, entry: Entry) -> None:
         lasted = self._core.ended_outage(entry)

@@ -47,7 +47,7 @@ class Hooks:
         #: ``describe_endpoint(endpoint)``, if the manager overrides it.
         self.describe: Callable[[Any], object] | None = self._plain(manager, base, 'describe_endpoint')
         self.broken_on_cancel: bool = self._is_broken_on_cancel(manager)
-        #: The endpoint of those who name none; :py:data:`NO_ENDPOINT` if the manager has none.
+        #: The endpoint of calls that name none; :py:data:`NO_ENDPOINT` if the manager has none.
         self.default_endpoint: Any = self._default_endpoint(manager)
 
     @classmethod

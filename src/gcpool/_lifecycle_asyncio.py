@@ -4,13 +4,14 @@ The half for threads is generated from the half for asyncio.
 """
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Generic
 
 from ._core import Waiter
 from ._limits import Limits, check_kept
 from ._parameters import check_flag, check_optional_seconds
 from ._serving_asyncio import AsyncServing
 from ._time_limits import get_deadline, seconds
+from .common import ALL_ENDPOINTS, AllEndpoints
 from .exceptions import (
     ConnectionPoolClosedError,
     PoolInUse,
@@ -23,14 +24,6 @@ __all__ = ['AsyncLifecycle']
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class _EveryEndpoint:
-    def __repr__(self) -> str:
-        return '<every endpoint>'
-
-
-EVERY_ENDPOINT: Final = _EveryEndpoint()
 
 
 class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, ConnectionT]):
@@ -211,7 +204,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
 
     # -- drain --------------------------------------------------------------------------------------------------------
 
-    async def drain(self, endpoint: EndpointT | _EveryEndpoint = EVERY_ENDPOINT, *, idle_only: bool = False) -> None:
+    async def drain(self, endpoint: EndpointT | AllEndpoints = ALL_ENDPOINTS, *, idle_only: bool = False) -> None:
         """Replace the connections of an endpoint, or of all endpoints, by new ones; for example after a failover.
 
         A connection that exists now, or is being created, is not served again: an idle one is closed by a task or a
@@ -227,7 +220,7 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
         core = self._core
         check_flag('idle_only', idle_only)
         self._check_loop()
-        if endpoint is EVERY_ENDPOINT:
+        if endpoint is ALL_ENDPOINTS:
             self._and_close(core.drain_all, core.now(), idle_only)
             self._tell_of_pool('drained', 'all endpoints are drained')
         else:
@@ -254,9 +247,9 @@ class AsyncLifecycle(AsyncServing[EndpointT, ConnectionT], Generic[EndpointT, Co
     def suspend(self, *, fail: bool = False) -> None:
         """Serve nobody until :py:meth:`resume`.
 
-        Acquires wait, and their time limits go on. Connections that are returned become idle, even if somebody waits
-        for one. An acquire that is connecting or checking already gets its connection: :py:meth:`wait_idle` waits for
-        it, too. Suspending a suspended pool changes only ``fail``. May be called in any thread.
+        Acquires wait, and their time limits go on. Connections that are returned become idle, even if an acquire
+        waits for one. An acquire that is connecting or checking already gets its connection: :py:meth:`wait_idle` waits
+        for it, too. Suspending a suspended pool changes only ``fail``. May be called in any thread.
 
         :param fail: whether acquires raise ``PoolSuspended`` at once instead of waiting. As in HikariCP, that holds for
             acquires that begin after this; those that wait already go on waiting, in their places.

@@ -11,7 +11,7 @@ from .observers import PoolEvent
 __all__ = ['ALL_ENDPOINTS', 'BaseConnectionPool', 'PoolEvent']
 
 
-class _AllEndpoints:
+class AllEndpoints:
     """The type of :py:data:`ALL_ENDPOINTS`."""
 
     def __repr__(self) -> str:
@@ -19,7 +19,7 @@ class _AllEndpoints:
 
 
 #: Stands for the whole pool where an endpoint may be given: None is an endpoint as any other.
-ALL_ENDPOINTS: Final = _AllEndpoints()
+ALL_ENDPOINTS: Final = AllEndpoints()
 
 # connection() calls these methods if they were replaced on the pool.
 _REPLACEABLE_METHODS = frozenset({'acquire', 'release'})
@@ -45,7 +45,6 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
             reason: str | None = None,
             duration: float | None = None,
             error: BaseException | None = None,
-            traceback: bool = False,
         ) -> None: ...
         @property
         def _create_timeout(self) -> float: ...
@@ -79,9 +78,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         waited), ``too_many`` (refused, because too many waited), ``created``, ``create_errors`` (attempts to connect
         that ended without a connection, including cancelled and interrupted ones), ``refused`` (those of them for which
         the server was full), ``checks``, ``checks_failed``, ``dead`` (found dead by a check), ``broken`` (unfit when
-        returned), ``detached``, ``leaks``, ``disposed`` (closed), and of these ``closed_idle``, ``closed_lifetime``,
-        ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``, ``closed_drained``,
-        ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
+        returned), ``detached``, ``leaks`` (always 0 as yet), ``disposed`` (closed), and of these ``closed_idle``,
+        ``closed_lifetime``, ``closed_max_uses``, ``closed_broken``, ``closed_dead``, ``closed_discarded``,
+        ``closed_drained``, ``closed_shrunk``, ``closed_evicted``, ``closed_pool_closed``.
 
         Sums in nanoseconds: ``wait_ns``, ``create_ns``, ``use_ns``. A use is counted when the connection is returned,
         by a clock that ticks every few milliseconds on some systems: the sum is right, a single use may be 0.
@@ -112,7 +111,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
     def _waited_too_long(self, endpoint: EndpointT, deadline: float, timeout: float) -> PoolTimeout:
         """The error of an acquire that has waited for a connection until its time was up."""
         phase, limit = self._waits_for(endpoint)
-        stats = self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
+        stats = self._stats_within(limit, endpoint)
         kinds = ('in_use', 'in use'), ('idle', 'idle'), ('creating', 'being created'), ('closing', 'being closed')
         counts = [f'{stats[kind]} {text}' for kind, text in kinds if stats[kind] or kind == 'in_use']
         counts.append(f'{stats["waiting"]} waiting')
@@ -120,12 +119,28 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         what = 'a slot for' if phase == 'slot' else 'a connection to'
         if phase == 'suspended':
             reached = ': the pool is suspended'
-        return self._timed_out(
-            phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit
+        return self._make_timeout(
+            phase, endpoint, deadline, timeout, f'waiting for {what} %s{reached} ({", ".join(counts)})', limit, stats
         )
+
+    def _stats_within(self, limit: str | None, endpoint: EndpointT) -> dict[str, int]:
+        return self._core.stats() if limit == 'total_max_size' else self._core.endpoint_stats(endpoint)
 
     def _timed_out(
         self, phase: str, endpoint: EndpointT, deadline: float, timeout: float, what: str, limit: str | None = None
+    ) -> PoolTimeout:
+        stats = self._stats_within(limit, endpoint)
+        return self._make_timeout(phase, endpoint, deadline, timeout, what, limit, stats)
+
+    def _make_timeout(
+        self,
+        phase: str,
+        endpoint: EndpointT,
+        deadline: float,
+        timeout: float,
+        what: str,
+        limit: str | None,
+        stats: dict[str, int],
     ) -> PoolTimeout:
         """Make the error of an acquire whose time is up, and tell. The caller raises it.
 
@@ -134,9 +149,9 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         :param timeout: the time limit in seconds
         :param what: what the acquire was doing, with a place for the endpoint
         :param limit: the parameter that kept it waiting
+        :param stats: the gauges of the error, which the text may name, too
         """
         observer, core = self._observer, self._core
-        stats = core.stats() if limit == 'total_max_size' else core.endpoint_stats(endpoint)
         error = PoolTimeout(
             f'{observer.pool_text}: timed out after {seconds(timeout)} {what % observer.text(endpoint)}'
         )
@@ -200,7 +215,7 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
 
     @property
     def reconnect_timeout(self) -> float:
-        """Seconds of an outage after which ``reconnect_failed`` is called; 0: a failed connect reaches its asker."""
+        """Seconds of an outage after which ``reconnect_failed`` is called; 0: an acquire raises its connect error."""
         return self._core.reconnect_timeout
 
     @property

@@ -90,14 +90,14 @@ class _TimedOut(BaseError):
     :ivar endpoint: the endpoint, as the manager's ``describe_endpoint`` shows it
     :ivar phase: what the time was spent on last: ``connection`` (the endpoint has ``max_size`` connections), ``slot``
         (all endpoints together have ``total_max_size``), ``creating`` (the pool connects, or waits to), ``create`` (the
-        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``, ``open``
+        manager's method), ``check``, ``dispose`` (of a dead connection), ``suspended``
     :ivar waited: seconds since the acquire began
     :ivar limit: the parameter that kept the acquire waiting, or None
     :ivar size: number of connections of the endpoint; if ``limit`` is ``total_max_size``, of all
     :ivar in_use: how many of these were in use
     :ivar idle: how many of these were idle
     :ivar waiting: how many acquires were still waiting for them
-    :ivar holders: who had them, as far as that is recorded
+    :ivar holders: who had them; empty, because the pool does not record that yet
     """
 
     pool: str | None = None

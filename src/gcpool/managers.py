@@ -4,7 +4,7 @@ A manager creates, checks and closes connections, and its hooks are called when 
 pool state and may serve several pools. Only ``create`` and ``dispose`` are required. A hook that is not overridden
 costs nothing: the pool finds out once, when it is built.
 
-A manager may also define an attribute ``default_endpoint``: the endpoint of those who name none. The base classes only
+A manager may also define an attribute ``default_endpoint``: the endpoint of calls that name none. The base classes only
 declare it, so a manager that does not set it has none, and its users name an endpoint each time. It is read once, when
 a pool is built.
 """
@@ -39,7 +39,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     ``dispose`` is also called in threads of the pool, which close connections for acquires and for the collector.
     """
 
-    #: The endpoint of those who name none. Only declared here: a manager that does not set it has none.
+    #: The endpoint of calls that name none. Only declared here: a manager that does not set it has none.
     default_endpoint: EndpointT
 
     #: Whether a connection is unfit after a block that cancellation or KeyboardInterrupt ended, whatever ``is_broken``
@@ -89,8 +89,7 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """Tell whether a connect failed because the server has no connection left: it works, but it is full.
 
         A pool can wait then for one of its connections to come back, where for any other error a wait is of no use.
-        Called, with no lock held, with what ``create`` raised. Look at the
-        error alone, and do not ask the server.
+        Called, with no lock held, with what ``create`` raised. Look at the error alone, and do not ask the server.
 
         :param endpoint: where ``create`` was to connect
         :param exc: what ``create`` raised
@@ -102,8 +101,8 @@ class SyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     def describe_endpoint(self, endpoint: EndpointT) -> object:
         """Return what messages, log records and events show in place of an endpoint.
 
-        For endpoints that are long, or that hold a password. Called, with no
-        lock held, when such a text is made, so that it costs nothing else. Do not ask a server.
+        For endpoints that are long, or that hold a password. Called, with no lock held, when such a text is made, so
+        that it costs nothing else. Do not ask a server.
 
         :param endpoint: as ``normalize`` returned it
         :return: anything that can be printed: its ``repr`` is shown, as that of the endpoint would be. If this raises,
@@ -170,7 +169,7 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     With ``acquire(timeout=0)`` it cancels ``create`` and ``check_aliveness`` at their first wait.
     """
 
-    #: The endpoint of those who name none. Only declared here: a manager that does not set it has none.
+    #: The endpoint of calls that name none. Only declared here: a manager that does not set it has none.
     default_endpoint: EndpointT
 
     #: Whether a connection is unfit after a block that cancellation or KeyboardInterrupt ended, whatever ``is_broken``
@@ -219,8 +218,8 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """Tell whether a connect failed because the server has no connection left: it works, but it is full.
 
         A pool can wait then for one of its connections to come back, where for any other error a wait is of no use.
-        Not a coroutine. Called, with no lock held, with what ``create`` raised. Look at the
-        error alone, and do not ask the server.
+        Not a coroutine. Called, with no lock held, with what ``create`` raised. Look at the error alone, and do not ask
+        the server.
 
         :param endpoint: where ``create`` was to connect
         :param exc: what ``create`` raised
@@ -232,8 +231,8 @@ class AsyncConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
     def describe_endpoint(self, endpoint: EndpointT) -> object:
         """Return what messages, log records and events show in place of an endpoint.
 
-        For endpoints that are long, or that hold a password. Not a coroutine. Called, with no
-        lock held, when such a text is made, so that it costs nothing else. Do not ask a server.
+        For endpoints that are long, or that hold a password. Not a coroutine. Called, with no lock held, when such a
+        text is made, so that it costs nothing else. Do not ask a server.
 
         :param endpoint: as ``normalize`` returned it
         :return: anything that can be printed: its ``repr`` is shown, as that of the endpoint would be. If this raises,

@@ -8,7 +8,6 @@ from unittest.mock import Mock
 import pytest
 
 import gcpool.asyncio
-from gcpool._lifecycle_asyncio import EVERY_ENDPOINT
 from gcpool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from gcpool.common import ALL_ENDPOINTS
 from tests.asyncio_.runtime import spawn
@@ -112,7 +111,7 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('open', {}),
         ('close', {'timeout': None, 'wait': True}),
         ('terminate', {}),
-        ('drain', {'endpoint': EVERY_ENDPOINT, 'idle_only': False}),
+        ('drain', {'endpoint': ALL_ENDPOINTS, 'idle_only': False}),
         ('forget', {'endpoint': inspect.Parameter.empty}),
         ('warm_up', {'endpoint': inspect.Parameter.empty, 'size': None}),
         ('wait', {'timeout': 30.0}),

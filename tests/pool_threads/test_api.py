@@ -10,7 +10,6 @@ from unittest.mock import Mock
 import pytest
 
 import gcpool.threading
-from gcpool._lifecycle_threads import EVERY_ENDPOINT
 from gcpool.common import ALL_ENDPOINTS
 from gcpool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 from tests.pool_threads.support import Case, CheckingManager, HookedManager, Manager
@@ -114,7 +113,7 @@ def test_the_properties_cannot_be_set(name: str) -> None:
         ('open', {}),
         ('close', {'timeout': None, 'wait': True}),
         ('terminate', {}),
-        ('drain', {'endpoint': EVERY_ENDPOINT, 'idle_only': False}),
+        ('drain', {'endpoint': ALL_ENDPOINTS, 'idle_only': False}),
         ('forget', {'endpoint': inspect.Parameter.empty}),
         ('warm_up', {'endpoint': inspect.Parameter.empty, 'size': None}),
         ('wait', {'timeout': 30.0}),

@@ -8,7 +8,7 @@
 # In a suspended pool no check begins. Those under way may end; what waits for one becomes idle, and is checked before
 # it is served. A drained connection whose check is under way counts as in use until that ends.
 
-cdef void take_out_idle(EndpointPool ep, Entry e) noexcept:
+cdef void begin_checking_idle(EndpointPool ep, Entry e) noexcept:
     # Both locks are held.
     e.mark.was_core = e.state == IDLE_CORE
     unlink_idle(ep, e)
@@ -91,7 +91,7 @@ cdef bint begin_check_of_idle(PoolCore core, Entry e) except -1:
     gcp_lock(&ep.lock)
     idle = is_idle(e)
     if idle:
-        take_out_idle(ep, e)
+        begin_checking_idle(ep, e)
         note_check_begins(core, ep, e)
     gcp_unlock(&ep.lock)
     gcp_unlock(&core.lock)

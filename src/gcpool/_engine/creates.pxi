@@ -42,7 +42,7 @@ cdef Entry take_create(PoolCore core, double now):
 
 
 cdef bint may_begin_reserved(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. Whether a slot that take_reserved() has taken is still needed: those who waited may have got
+    # Both locks are held. Whether a slot that take_reserved() has taken is still needed: the waiters may have got
     # other connections meanwhile. And whether its connect may begin: since the slot was reserved, a limit may have been
     # lowered, or an outage may have begun, in which there is one attempt at a time.
     cdef Growth g = ep.growth
@@ -50,7 +50,7 @@ cdef bint may_begin_reserved(PoolCore core, EndpointPool ep) noexcept:
     cdef int begun = g.creating - g.reserved - 1
     if exceeds_max_size(core, ep) or exceeds_total_max_size(core):
         return False
-    if ep.waiting > begun and not (held_back and holds_back_askers(core, g)):
+    if ep.waiting > begun and not (held_back and holds_back_acquires(core, g)):
         return True
     return ep.size <= max(g.pinned, core.min_size) and not held_back
 

@@ -69,13 +69,13 @@ cdef bint reschedule_core_locked(PoolCore core, EndpointPool ep, double now) noe
 
 
 cdef void unschedule_locked(Deadlines *d, Entry e) noexcept:
-    take_out_locked(d, <void *>e)
+    remove_from_heaps_locked(d, <void *>e)
     set_due_locked(d)
 
 
-cdef inline void take_out_locked(Deadlines *d, void *p) noexcept:
-    # Of both heaps: an entry is in none or in both, so that the release of one that is in none takes the way that puts
-    # it into both. The caller then calls set_due_locked().
+cdef inline void remove_from_heaps_locked(Deadlines *d, void *p) noexcept:
+    # An entry is in both heaps or in none: a release of an entry that is in none puts it into both. The caller then
+    # calls set_due_locked().
     (<Entry>p).heap_key = INFINITY
     heap_remove(&d.queue, p)
     heap_remove(&d.by_use, p)
@@ -95,7 +95,7 @@ cdef void *first_due_locked(PoolCore core, double limit) noexcept:
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
         if not is_idle(<Entry>p):
-            take_out_locked(d, p)
+            remove_from_heaps_locked(d, p)
             gcp_unlock(&ep.lock)
             continue
         deadline = deadline_of(core, <Entry>p, limit)

@@ -271,10 +271,10 @@ cdef void set_alias(PoolCore core, EndpointPool ep, object endpoint):
 cdef void forget_if_empty(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. The caller holds a reference to ep, so that no object is let go here.
     cdef void *p
-    if ep.size or ep.waiting or ep.forgotten or is_needed(core, ep):
+    if ep.size or ep.waiting or ep.forgotten or must_be_remembered(core, ep):
         return
     ep.forgotten = True
-    leave_growth(core, ep)
+    forget_growth(core, ep)
     if ep.has_heap_slot:
         ep.has_heap_slot = False
         core.wanting_slots.reserved -= 1

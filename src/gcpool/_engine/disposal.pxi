@@ -8,7 +8,7 @@ cdef inline Chain *doomed_of(PoolCore core, bint for_worker) noexcept:
 
 
 cdef inline int doomed_count(PoolCore core) noexcept:
-    # How many connections are to be closed, by anybody.
+    # How many connections are to be closed, by a caller or by a worker.
     return gcp_load_int(&core.doomed_for_caller.count) + gcp_load_int(&core.doomed_for_worker.count)
 
 

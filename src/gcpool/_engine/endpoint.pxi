@@ -108,8 +108,8 @@ cdef inline int used_count(EndpointPool ep) noexcept:
 
 
 cdef inline int begun_count(EndpointPool ep) noexcept:
-    # How many connections are in use, or are being checked by the pool, or created by anybody. Slots that are only
-    # reserved do not count.
+    # How many connections are in use, or are being checked by the pool, or created by an acquire or by the pool. Slots
+    # that are only reserved do not count.
     return out_count(ep) + checking_count(ep) + ep.counts[CREATING] - (0 if ep.growth is None else ep.growth.reserved)
 
 

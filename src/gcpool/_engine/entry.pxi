@@ -5,7 +5,7 @@ cdef enum:      # Entry.broken
     SOUND
     BROKEN      # the connection broke, and others of the endpoint may have
     CUT_OFF     # its use was cut off: it may be in any state
-    TO_BE_TOLD  # a check found it dead: whoever closes it tells the manager
+    TO_BE_TOLD  # a check found it dead: the thread or task that closes it tells the manager
 
 
 @cython.final
@@ -68,7 +68,7 @@ cdef class Entry(HeapMember):
         gcp_store_char(&self.broken, CUT_OFF)
 
     def mark_to_be_told(self):
-        """Have whoever closes the connection tell the manager that it was dead. Called before it is doomed."""
+        """Have the thread or task that closes the connection tell the manager that it was dead. Called before that."""
         gcp_store_char(&self.broken, TO_BE_TOLD)
 
     def mark_sound(self):

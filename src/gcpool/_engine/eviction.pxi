@@ -27,7 +27,7 @@ cdef void *first_unused_locked(PoolCore core) noexcept:
         ep = (<Entry>p).pool
         gcp_lock(&ep.lock)
         if not is_idle(<Entry>p):
-            take_out_locked(d, p)
+            remove_from_heaps_locked(d, p)
         elif (<Entry>p).used_at == d.by_use.items[0].key and (<Entry>p).stamp == d.by_use.items[0].stamp:
             return p
         else:

@@ -8,7 +8,7 @@ cdef class Growth(HeapMember):              # heap: PoolCore.retries, key: when 
     cdef double used_at                     # [core+ep] when the last connection that is gone now was returned
     cdef bint is_short                      # [core] is in PoolCore.short
     cdef bint filled                        # [core+ep] since it was pinned, it has once had its size
-    cdef bint counted                       # [core] counts in PoolCore.unfilled
+    cdef bint counts_as_unfilled            # [core] it counts in PoolCore.unfilled
     cdef int pinned                         # [core+ep] the size that warm_up() asked for; 0: not pinned
     cdef int creating                       # [core+ep] creates of the pool's own, those only reserved included
     cdef int reserved                       # [core+ep] of these, slots for which no worker has come yet

@@ -48,12 +48,12 @@ cdef set kept_of_this_process(PoolCore core):
     return core.kept
 
 
-cdef inline bint is_needed(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. Whether an endpoint pool without connections and waiters is to be remembered.
+cdef inline bint must_be_remembered(PoolCore core, EndpointPool ep) noexcept:
+    # Both locks are held. Of an endpoint pool without connections and waiters.
     return ep.growth is not None and not is_closed(core) and (ep.growth.pinned > 0 or ep.growth.state != UP)
 
 
-cdef void leave_growth(PoolCore core, EndpointPool ep) noexcept:
+cdef void forget_growth(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. The endpoint pool is forgotten.
     cdef Growth g = ep.growth
     if g is None:

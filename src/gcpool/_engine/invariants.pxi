@@ -103,7 +103,7 @@ cdef int check_counts(PoolCore core, EndpointPool ep, list entries, list problem
         problems.append(f'{ep!r} counts {counts}')
     if ep.size > core.max_size and not core.shrunk:
         problems.append(f'{ep!r} has more than max_size connections')
-    if ep.size == 0 and ep.waiting == 0 and not is_needed(core, ep):
+    if ep.size == 0 and ep.waiting == 0 and not must_be_remembered(core, ep):
         problems.append(f'{ep!r} is empty and not forgotten')
     if ep.waiting and idle_count(ep) and not is_suspended(core):
         problems.append(f'{ep!r}: somebody waits beside an idle connection')

@@ -119,7 +119,7 @@ cdef int begin_due_checks(PoolCore core, double now) except -1:
         if due <= now and checking_count(ep):
             due = now + timer.interval * KEEPALIVE_PUT_OFF
         elif due <= now:
-            take_out_idle(ep, e)
+            begin_checking_idle(ep, e)
             chain_append(&core.checks.pending, e)
             timer.checked_at = now
             due = now + timer.interval

@@ -1,5 +1,5 @@
 # MINIMUMS. How many connections an endpoint is to have at least: min_size while it is live, or the size it is pinned
-# with. What may leave it with fewer notes that; the dispatcher then reserves slots for what is missing.
+# with. Where it may have lost one, note_short() notes it; the dispatcher then reserves slots for what is missing.
 
 # How many connections to one endpoint are created at a time to reach a minimum.
 cdef int MAX_FILLS = 2
@@ -42,7 +42,7 @@ cdef int minimum_of(PoolCore core, EndpointPool ep, double now) noexcept:
 
 
 cdef void note_short(PoolCore core, EndpointPool ep, double now) noexcept:
-    # Both locks are held. Whatever may leave the endpoint with fewer connections than its minimum calls this.
+    # Both locks are held. Each function that may leave the endpoint with fewer connections than its minimum calls this.
     cdef Growth g = ep.growth
     if g is None:
         return

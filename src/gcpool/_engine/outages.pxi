@@ -4,8 +4,8 @@
 # 10 ms and at most 100 ms: then they are served soon after the server's return. If the server has said that it is full,
 # the pauses are 50 ms to 1 s, and end when one of the endpoint's connections is closed.
 #
-# Whether an outage keeps acquires from connecting themselves: see holds_back_askers(). The connects up to a minimum it
-# always holds back.
+# Whether an outage keeps acquires from connecting themselves: see holds_back_acquires(). The connects up to a minimum
+# it always holds back.
 #
 # An error that no server has caused, such as an endpoint that the manager does not know, is hopeless: a waiter gets it
 # at once. There is no outage then, unless a minimum is to be reached: only that waits for the pauses.
@@ -40,7 +40,7 @@ RECONNECT_FAILED = LASTS
 MAY_ASK_AGAIN = ASKS_AGAIN
 
 
-cdef inline bint holds_back_askers(PoolCore core, Growth g) noexcept:
+cdef inline bint holds_back_acquires(PoolCore core, Growth g) noexcept:
     # Both locks are held.
     return not g.is_hopeless and (core.reconnect_timeout > 0 or core.fails_fast or g.is_refusal)
 
@@ -51,8 +51,8 @@ cdef inline bint waits_out(PoolCore core, Growth g) noexcept:
 
 
 cdef inline bint is_tracked(PoolCore core, Growth g) noexcept:
-    # Both locks are held. Whether anybody is held back in an outage.
-    return holds_back_askers(core, g) or core.min_size > 0 or g.pinned > 0
+    # Both locks are held. Whether an outage would hold back acquires, or the connects up to a minimum.
+    return holds_back_acquires(core, g) or core.min_size > 0 or g.pinned > 0
 
 
 cdef inline bint is_in_outage(EndpointPool ep) noexcept:
@@ -75,7 +75,7 @@ cdef bint growth_allows(PoolCore core, EndpointPool ep) noexcept:
     cdef Growth g = ep.growth
     if core.max_connecting and ep.counts[CREATING] >= core.max_connecting:
         return False
-    return may_attempt(g) or not holds_back_askers(core, g)
+    return may_attempt(g) or not holds_back_acquires(core, g)
 
 
 cdef inline bint may_connect(PoolCore core, EndpointPool ep) noexcept:
@@ -109,7 +109,7 @@ cdef void rekey_retry(PoolCore core, Growth g, double key) noexcept:
     elif heap_make_room(&core.retries, core.retries.used + 1):
         heap_push(&core.retries, <void *>g, key, 0)
     if core.retries.used and core.retries.items[0].item == <void *>g:
-        gcp_store_int(&core.must_call_workers, True)    # whoever waits for the timer is to look at it again
+        gcp_store_int(&core.must_call_workers, True)    # a worker has to look at the next timer
 
 
 cdef int note_failure(
@@ -162,7 +162,7 @@ cdef int note_failure(
 
 
 cdef void shorten_pause(PoolCore core, EndpointPool ep) noexcept:
-    # Both locks are held. Somebody waits for a connection.
+    # Both locks are held. A waiter was queued.
     cdef Growth g = ep.growth
     if g.state == PAUSING and g.retry_at > g.failed_at + pause_of(core, ep):
         schedule_retry(core, ep, g.failed_at + pause_of(core, ep))

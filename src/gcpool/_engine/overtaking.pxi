@@ -2,7 +2,7 @@
 # of endpoint B came earlier: to serve B, the pool would have to close the connection and open another one. This is
 # bounded in time, however many arrive meanwhile. An endpoint that has waited for 0.6 to 0.9 s is *overdue*, and gets
 # the next connection that is released anywhere. Time is cut into epochs of 0.3 s (OVERTAKING_EPOCH). The core keeps the
-# number of arrivals at the beginning of the last three: whoever arrived before the oldest of them is overdue.
+# number of arrivals at the beginning of the last three: a waiter that arrived before the oldest of them is overdue.
 #
 # An endpoint has waited since its first waiter came. But while it is served and has its share already, it has waited
 # since it was last served. Its share is total_max_size by the number of endpoints that want a slot. Otherwise one

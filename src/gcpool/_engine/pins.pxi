@@ -50,8 +50,8 @@ cdef void note_filled(PoolCore core, EndpointPool ep, Chain *notified) noexcept:
     if ep.size - ep.counts[CREATING] - ep.counts[CLOSING] >= min(g.pinned, core.max_size):
         g.filled = True
     counts = g.pinned > 0 and not g.filled
-    core.unfilled += counts - g.counted
-    g.counted = counts
+    core.unfilled += counts - g.counts_as_unfilled
+    g.counts_as_unfilled = counts
     if core.unfilled == 0:
         take_fill_watchers(core, notified)
 
@@ -95,7 +95,7 @@ cdef list unfilled_endpoints(PoolCore core):
 
 
 cdef inline int ensure_pins(PoolCore core) except -1:
-    # No lock is held. Whatever a forked child may do first with the pool calls this.
+    # No lock is held. Each function that a forked child may call first calls this.
     if core.pins_epoch != core.fork_epoch:
         enter_pins(core, read_clock(core))
     return 0

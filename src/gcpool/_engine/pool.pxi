@@ -313,7 +313,7 @@ cdef class PoolCore:
         """Take a checked-out connection that is unfit out of use for good.
 
         :param lease_no: of the acquire that this ends, if that is known
-        :param discarded: whether somebody asked for that; if not, the connection is broken
+        :param discarded: whether its user or the manager asked for that; if not, the connection is broken
         :raises ConnectionNotAcquired: when it is not checked out
         :return: whether the caller is to close it, and then call :py:meth:`disposed` (not if :py:meth:`doom_acquired`
             closed it, or after a fork)
@@ -401,14 +401,14 @@ cdef class PoolCore:
     cpdef double relief_ends_at(self) noexcept:
         """When a close that has not ended stops counting for the waiters that want a slot. :py:meth:`expire_relief` is
         to be called then, and not before. inf if no close counts."""
-        return lock_and_see(self, relief_ends_at)
+        return read_with_core_lock(self, relief_ends_at)
 
     cpdef double next_timer(self) noexcept:
         """When :py:meth:`run_timers` is to be called: a close stops counting then, or an attempt to connect is due.
 
         inf if there is nothing to wait for.
         """
-        return lock_and_see(self, next_timer)
+        return read_with_core_lock(self, next_timer)
 
     def run_timers(self, double now, bint by_worker=True):
         """Do what is due.

@@ -103,7 +103,7 @@ cdef int call_workers(PoolCore core) except -1:
 
 cdef int hand_reserved_to_waiters(PoolCore core) except -1:
     # No worker can be had. A slot without a waiter is freed, and goes to a waiter of another endpoint if one wants it.
-    # Minimums are filled after a pause, if there is anybody then who runs the timers.
+    # Minimums are filled after a pause, when the timers are run next.
     cdef Chain served = Chain(NULL, NULL, 0)
     cdef double now = read_clock(core)
     cdef Growth g

@@ -5,7 +5,7 @@ cdef str shown_endpoint(EndpointPool ep):
     # No lock is held. The endpoint as the manager describes it; only its class if no pool has it any more.
     describe = describe_of(ep)
     if describe is NOTHING:
-        return repr(UnknownEndpoint(ep.endpoint))
+        return repr(UndescribedEndpoint(ep.endpoint))
     return repr(ep.endpoint) if describe is None else describe(ep.endpoint)
 
 

@@ -55,8 +55,8 @@ cdef inline bint shows_first_waiter(HeapItem *item, EndpointPool ep) noexcept:
 
 cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
     # Both locks are held. An endpoint pool wants a slot while it has waiters for whom the pool does not create
-    # connections already, and one more connect may begin. Whatever changes that calls this, or dispatch() would not
-    # serve these waiters. The heap has room: see reserve_heap_slot().
+    # connections already, and one more connect may begin. Each function that changes that calls this, or dispatch()
+    # would not serve these waiters. The heap has room: see reserve_heap_slot().
     cdef void *head = ep.queue.head
     cdef bint wants = head != NULL and may_connect(core, ep) and has_uncovered_waiters(ep)
     if wants and ep.heap_index < 0:
@@ -72,7 +72,7 @@ cdef void update_wants_slot(PoolCore core, EndpointPool ep) noexcept:
 
 
 cdef inline bint has_uncovered_waiters(EndpointPool ep) noexcept:
-    # Both locks are held. The pool's own creates count for the waiters, whoever they were begun for.
+    # Both locks are held. Each create of the pool's own counts for one waiter, also if it was begun for another one.
     return ep.growth is None or ep.waiting > ep.growth.creating
 
 

@@ -170,9 +170,7 @@ cdef int count_used(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef int used = 0
     for ep in endpoint_pools(core):
-        gcp_lock(&ep.lock)
-        used += used_count(ep)
-        gcp_unlock(&ep.lock)
+        used += used_count_of(ep)
     return used
 
 

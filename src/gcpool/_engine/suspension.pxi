@@ -43,12 +43,9 @@ cdef bint suspend(PoolCore core, bint fail) except -1:
     return not closed
 
 
-cdef bint resume(PoolCore core, double now) except -1:
-    # False if the pool is not suspended.
-    cdef EndpointPool ep
-    cdef Chain served = Chain(NULL, NULL, 0)
+cdef list begin_resuming(PoolCore core):
+    # No lock is held. Returns the endpoint pools; None if the pool is not suspended. On MemoryError it stays suspended.
     cdef int suspension
-    cdef bint serves
     gcp_lock(&core.lock)
     suspension = core.restrictions & (SUSPENDED | FAILING)
     if suspension:
@@ -56,15 +53,25 @@ cdef bint resume(PoolCore core, double now) except -1:
         restrict_locked(core, RESUMING)
     gcp_unlock(&core.lock)
     if not suspension:
-        return False
+        return None
     try:
-        pools = endpoint_pools(core)
+        return endpoint_pools(core)
     except MemoryError:
         gcp_lock(&core.lock)
         restrict_locked(core, suspension)
         allow_locked(core, RESUMING)
         gcp_unlock(&core.lock)
         raise
+
+
+cdef bint resume(PoolCore core, double now) except -1:
+    # False if the pool is not suspended.
+    cdef EndpointPool ep
+    cdef Chain served = Chain(NULL, NULL, 0)
+    cdef bint serves
+    pools = begin_resuming(core)
+    if pools is None:
+        return False
     for i, ep in enumerate(pools):
         gcp_lock(&core.lock)
         gcp_lock(&ep.lock)

@@ -31,8 +31,8 @@ cdef int run_timers(PoolCore core, double now, bint by_worker) except -1:
     return 0
 
 
-cdef double lock_and_see(PoolCore core, double (*when)(PoolCore) noexcept) noexcept:
-    # A time that is to be read under core.lock.
+cdef double read_with_core_lock(PoolCore core, double (*when)(PoolCore) noexcept) noexcept:
+    # No lock is held.
     cdef double at
     gcp_lock(&core.lock)
     at = when(core)

@@ -21,12 +21,12 @@ cdef void take_watchers(PoolCore core, Entry gone, Chain *notified) noexcept:
 cdef bint is_watch_over(PoolCore core, Waiter w, Entry gone) noexcept:
     # core.lock is held.
     if w.watched is not None:
-        return used_count_locked(w.watched) == 0
+        return used_count_of(w.watched) == 0
     return core.size == 0 if w.entry is None else w.entry is gone
 
 
-cdef int used_count_locked(EndpointPool ep) noexcept:
-    # The lock of the endpoint pool is not held.
+cdef int used_count_of(EndpointPool ep) noexcept:
+    # Takes ep.lock; see used_count().
     cdef int used
     gcp_lock(&ep.lock)
     used = used_count(ep)
@@ -53,7 +53,7 @@ cdef bint watch_use(PoolCore core, Waiter w) except -1:
     cdef ReleaseWatch *watch
     for ep in endpoint_pools(core):
         gcp_lock(&core.lock)
-        if made_before_fork(core, ep.fork_epoch) or used_count_locked(ep) == 0:
+        if made_before_fork(core, ep.fork_epoch) or used_count_of(ep) == 0:
             gcp_unlock(&core.lock)
             continue
         gcp_lock(&ep.lock)

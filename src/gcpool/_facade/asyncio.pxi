@@ -275,7 +275,7 @@ cdef class AsyncPool(PoolFacade):
 
     def _take_disposal(self, bint for_all=False):
         # The manager's dispose() of the next doomed connection; None if there is none. What is left to workers only if
-        # one may begin that, or for whoever closes all.
+        # one may begin that, or if the caller closes all.
         cdef Disposal disposal = Disposal.__new__(Disposal)
         disposal.pool = self
         disposal.core = self._core

@@ -77,11 +77,11 @@ cdef class PoolFacade:
         bint broken_on_cancel,
         double check_interval,
         object check_timeout,
-        object create_timeout=30.0,
-        object reconnect_failed=None,
-        object refusal=None,
-        bint watches_outages=False,
-        object default_endpoint=UNSET_ENDPOINT,
+        object create_timeout,
+        object reconnect_failed,
+        object refusal,
+        bint watches_outages,
+        object default_endpoint,
     ):
         if self._core is not UNBUILT:
             # With a new core, the connections that are checked out of the old one could not be released.
@@ -170,18 +170,22 @@ cdef class PoolFacade:
         return default_endpoint_of(self)
 
     def _tell(
-        self, str kind, endpoint, str message not None, *args, str level='info', reason=None, duration=None, error=None,
-        bint traceback=False,
+        self, str kind, endpoint, str message not None, *args, str level='info', reason=None, duration=None, error=None
     ):
         # Tells what has happened at an endpoint: the log, and on_event unless the kind is None. Called with no lock
         # held. The message begins with a place for the endpoint; then come those for args.
-        self._observer.tell(
-            kind, endpoint, LEVELS[level], message, args, reason, duration, error, traceback
-        )
+        self._observer.tell(kind, endpoint, LEVELS[level], message, args, reason, duration, error, False)
 
     def _tell_of_pool(self, str kind, str message not None, *args, str level='info', reason=None, duration=None):
         # The same for what has happened to the pool.
         self._observer.tell(kind, NOTHING, LEVELS[level], message, args, reason, duration, None, False)
+
+    def _tell_error(self, endpoint, str message not None, error):
+        # Tells what a function of the program's has raised that no caller gets, with the traceback. The message begins
+        # as for _tell(); the error is added to it.
+        self._observer.tell(
+            None, endpoint, ERROR, message + ': %s: %s', (type(error).__name__, error), None, None, error, True
+        )
 
     def _note_connect_failed(self, Entry ticket not None, error, str level='debug'):
         tell_connect_failed(self, ticket, error, LEVELS[level])

@@ -138,7 +138,7 @@ cdef class CreateCall(ManagerCall):
         return iterator_of(self.call)
 
     cdef object returned(self, object value):
-        return connected(self.pool, self.ticket, expect_connection(self.pool, value), self.begun)
+        return created_and_told(self.pool, self.ticket, expect_connection(self.pool, value), self.begun)
 
 
 @cython.final

@@ -1,6 +1,6 @@
 # THE ONE PLACE THAT TELLS what happens to a pool: to the log, and to on_event. It is called with no lock held, and with
-# the books in order: whoever is told may use the pool. on_event itself is called by a thread or a task of its own
-# (_workers/events_*.py), so that it holds up nobody who acquires, and may wait for the pool.
+# the books in order, so a log handler may use the pool. on_event is called by a thread or a task of its own
+# (_workers/events_*.py): it delays no acquire, and may wait for the pool.
 
 cdef enum:              # levels of the log
     DEBUG = 10
@@ -41,7 +41,7 @@ cdef class Observer:
                 log.log(
                     ERROR, '%s: describe_endpoint() failed: endpoints are shown by their class', (self.name,), None, exc
                 )
-            return UnknownEndpoint(endpoint)
+            return UndescribedEndpoint(endpoint)
 
     @property
     def pool_text(self):
@@ -50,10 +50,7 @@ cdef class Observer:
 
     def text(self, endpoint):
         """An endpoint in a message."""
-        try:
-            return repr(self.shown(endpoint))
-        except Exception:
-            return repr(UnknownEndpoint(endpoint))
+        return self.text_of(self.shown(endpoint), endpoint)
 
     cdef int tell(
         self, str kind, object endpoint, int level, str message, tuple args, object reason, object duration,
@@ -80,7 +77,7 @@ cdef class Observer:
         try:
             return repr(shown)
         except Exception:
-            return repr(UnknownEndpoint(endpoint))
+            return repr(UndescribedEndpoint(endpoint))
 
     def note_connect_error(self, endpoint, double now, error):
         """Keep the error of a connect: who waits for the endpoint learns of it when the time is up."""
@@ -105,7 +102,7 @@ cdef class Observer:
 
 
 @cython.final
-cdef class UnknownEndpoint:
+cdef class UndescribedEndpoint:
     """Shown in place of an endpoint that cannot be described. It has no text of the endpoint's, maybe a password."""
 
     cdef readonly str kind
@@ -117,18 +114,20 @@ cdef class UnknownEndpoint:
         return f'<an endpoint of class {self.kind}>'
 
     def __reduce__(self):
-        return _unknown_endpoint, (self.kind,)
+        return _undescribed_endpoint, (self.kind,)
 
 
-def _unknown_endpoint(str kind not None):
-    cdef UnknownEndpoint unknown = UnknownEndpoint.__new__(UnknownEndpoint)
-    unknown.kind = kind
-    return unknown
+def _undescribed_endpoint(str kind not None):
+    cdef UndescribedEndpoint undescribed = UndescribedEndpoint.__new__(UndescribedEndpoint)
+    undescribed.kind = kind
+    return undescribed
 
 
-cdef object without_frames(object error):
-    # A copy of an exception that is to be kept. The exception itself keeps the frames alive that it went through, and
-    # with them whatever the callers had there.
+def without_frames(error):
+    """A copy of an exception for the pool to keep.
+
+    The exception itself keeps the frames alive that it went through, and with them all that the callers had there.
+    """
     import copy
     try:
         twin = copy.copy(error)
@@ -171,7 +170,7 @@ cdef int tell_connected(PoolFacade pool, Entry ticket, double begun) except -1:
     )
 
 
-cdef bint connected(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
+cdef bint created_and_told(PoolFacade pool, Entry ticket, object conn, double begun) except -1:
     # create() has returned to an acquire: takes the connection into the books, and tells.
     cdef bint served = created(pool._core, ticket, conn, pool._core.now())
     tell_connected(pool, ticket, begun)

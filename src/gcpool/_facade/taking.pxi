@@ -1,4 +1,4 @@
-# What both pools do for try_acquire(), discard() and detach(), and for those who name no endpoint.
+# What both pools do for try_acquire(), discard() and detach(), and for calls that name no endpoint.
 
 cdef object default_endpoint_of(PoolFacade pool):
     check_built(pool)

@@ -30,10 +30,7 @@ cdef bint check_by_pool(SyncPool pool, Entry e) except -1:
         alive = answers_by_pool(pool, e)
         answered = True
     except Exception as exc:
-        pool._tell(
-            None, e.pool.endpoint, 'a check of a connection to %s failed: %s: %s', type(exc).__name__, exc,
-            level='error', error=exc, traceback=True,
-        )
+        pool._tell_error(e.pool.endpoint, 'a check of a connection to %s failed', exc)
     finally:
         dead = end_check_by_pool(core, e, answered, alive, read_clock(core), NULL)
         if dead:
@@ -51,10 +48,13 @@ cdef bint answers_by_pool(SyncPool pool, Entry e) except -1:
     try:
         return pool.is_alive(pool._manager.check_aliveness(endpoint, e.conn_, pool._check_limit))
     except TimeoutError as exc:
-        pool._tell(
-            None, endpoint, 'a check of a connection to %s took longer than %s s: %s', pool._check_limit, exc
-        )
+        tell_slow_check(pool, endpoint, pool._check_limit, exc)
         return False
+
+
+cdef int tell_slow_check(SyncPool pool, object endpoint, object limit, object error) except -1:
+    pool._tell(None, endpoint, 'a check of a connection to %s took longer than %g s: %s', limit, error)
+    return 0
 
 
 cdef int tell_dead(SyncPool pool, Entry e) except -1:
@@ -62,10 +62,7 @@ cdef int tell_dead(SyncPool pool, Entry e) except -1:
     try:
         pool._manager.on_connection_dead(e.pool.endpoint, e.conn_)
     except Exception as exc:
-        pool._tell(
-            None, e.pool.endpoint, 'on_connection_dead() of a connection to %s failed: %s: %s', type(exc).__name__,
-            exc, level='error', error=exc, traceback=True,
-        )
+        pool._tell_error(e.pool.endpoint, 'on_connection_dead() of a connection to %s failed', exc)
     return 0
 
 
@@ -80,7 +77,7 @@ cdef bint create_within(SyncPool pool, Waiter w, object timeout) except -1:
     except Exception as exc:
         tell_connect_failed(pool, ticket, exc)
         raise
-    return connected(pool, ticket, conn, begun)
+    return created_and_told(pool, ticket, conn, begun)
 
 
 cdef bint check_within(SyncPool pool, Waiter w, object timeout) except -1:
@@ -98,7 +95,7 @@ cdef bint check_within(SyncPool pool, Waiter w, object timeout) except -1:
         if not check_timeout_applies:
             raise
         w.check_timed_out = True
-        pool._tell(None, w.endpoint, 'a check of a connection to %s took longer than %s s: %s', limit, exc)
+        tell_slow_check(pool, w.endpoint, limit, exc)
         alive = False
     if alive:
         pool._core.end_check(w)

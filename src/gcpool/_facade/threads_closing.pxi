@@ -21,7 +21,7 @@ cdef int dispose_doomed(SyncPool pool) except -1:
 
 
 cdef int dispose_all(SyncPool pool, Chain *doomed, double deadline) except -1:
-    # Somebody may be waiting for each of these slots: whatever one dispose raises, go on with the next.
+    # An acquire may be waiting for each of these slots: what one dispose raises must not keep the next from its close.
     cdef Entry e
     cdef bint for_worker = doomed == &pool._core.doomed_for_worker
     failure = None

@@ -5,7 +5,7 @@ import urllib.parse
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from gcpool._core import UnknownEndpoint
+from gcpool._core import UndescribedEndpoint
 
 __all__ = ['described', 'description_of', 'shown']
 
@@ -56,7 +56,7 @@ def described(manager: Any, endpoint: Hashable) -> Any:
     try:
         return manager.describe_endpoint(endpoint)
     except Exception:  # noqa: BLE001
-        return UnknownEndpoint(endpoint)
+        return UndescribedEndpoint(endpoint)
 
 
 def description_of(params: object) -> str | None:

@@ -220,7 +220,7 @@ def _unless_done(future: 'asyncio.Future[Any]', tell: Callable[[], None]) -> Non
 class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, Connection]):
     """Opens SQLite databases. The parameters are those of :py:func:`sqlite3.connect`, and ``pragmas``.
 
-    :param database: the endpoint of those who name none (``default_endpoint``); None for no such endpoint
+    :param database: the endpoint of calls that name none (``default_endpoint``); None for no such endpoint
     :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
         ``busy_timeout`` (milliseconds)
     :param detect_types: see :py:func:`sqlite3.connect`

@@ -64,7 +64,7 @@ class DbConnectionManager(ManagerBase, BaseConnectionManager[DbEndpoint, Connect
         :py:func:`asyncmy.connect`; looked up at each connect, so endpoints may be added later. Or, for credentials that
         change, a callable or coroutine function that is called with the endpoint at each connect and returns the
         parameters. Or a dict of the parameters of one place alone: its endpoint is ``'default'``, and also that of
-        those who name none (``default_endpoint``).
+        calls that name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.

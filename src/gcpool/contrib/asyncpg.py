@@ -105,7 +105,7 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, 'Connectio
         :py:func:`asyncpg.connect`, or a DSN, or a callable that receives the endpoint and returns either (it may be a
         coroutine function); or one such callable for all. It is looked up or called at each connect, so endpoints may
         be added and credentials change. For one place alone, a DSN, or a dict of its parameters: its endpoint is
-        ``'default'``, and also that of those who name none (``default_endpoint``).
+        ``'default'``, and also that of calls that name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.

@@ -80,7 +80,7 @@ class ConnectionManager(ManagerBase[_ConnT], BaseConnectionManager[_EndpointT, _
         connection strings, or to mappings of the parameters of :py:meth:`psycopg.Connection.connect`, or to callables
         that receive the endpoint and return either; or one such callable for all. It is looked up or called at each
         connect, so endpoints may be added and credentials change. For one place alone, a connection string, or a dict
-        of its parameters: its endpoint is ``'default'``, and also that of those who name none (``default_endpoint``).
+        of its parameters: its endpoint is ``'default'``, and also that of calls that name none (``default_endpoint``).
     :param kwargs: parameters of :py:meth:`psycopg.Connection.connect` for every endpoint (``conninfo`` has precedence)
     :param connection_class: the class whose ``connect`` is called: psycopg's own, or a subclass of it
     :param configure: called with each new connection; it must leave no transaction open. Its waits for the server are

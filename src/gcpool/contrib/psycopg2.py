@@ -102,8 +102,8 @@ class DbConnectionManager(OnePlace, BaseConnectionManager[DbEndpoint, Connection
     :param dsn_params: for each endpoint (a name for the database, chosen freely) the parameters of
         :py:func:`psycopg2.connect`, or a DSN, or a callable that receives the endpoint and returns either; or one such
         callable for all. It is looked up or called at each connect, so endpoints may be added and credentials change.
-        For one place alone, a DSN, or a dict of its parameters: its endpoint is ``'default'``, and also that of those
-        who name none (``default_endpoint``).
+        For one place alone, a DSN, or a dict of its parameters: its endpoint is ``'default'``, and also that of calls
+        that name none (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the kernel is asked whether the
         server has closed the connection; this does not notice a dead server behind a proxy that keeps the connection
         open.

@@ -173,7 +173,7 @@ class RedisConnectionManager(_ManagerBase, SyncConnectionManager[RedisEndpoint, 
         may include ``url``, ``ssl=True``, ``path`` of a Unix socket, ``connection_class``. Or, for credentials that
         change, a function that receives the endpoint and returns one of these; it is called at each connect, and raises
         KeyError for an unknown endpoint. Or, for one place alone, a URL, or a dict of its parameters with ``host``,
-        ``port`` or ``path``: its endpoint is ``'default'``, and also that of those who name none
+        ``port`` or ``path``: its endpoint is ``'default'``, and also that of calls that name none
         (``default_endpoint``).
     :param ping: ask the server at each aliveness check (a round trip). Otherwise only the socket is asked whether the
         server has closed it; this does not notice a dead server behind a proxy that keeps the connection open.

@@ -72,7 +72,7 @@ class SqliteConnectionManager(BaseConnectionManager[SqliteEndpoint, PooledConnec
 
     The connections may be used in any thread: a pool gives each to one at a time.
 
-    :param database: the endpoint of those who name none (``default_endpoint``); None for no such endpoint
+    :param database: the endpoint of calls that name none (``default_endpoint``); None for no such endpoint
     :param timeout: seconds that a statement waits for another connection's lock, unless ``pragmas`` has a
         ``busy_timeout`` (milliseconds)
     :param detect_types: see :py:func:`sqlite3.connect`
