@@ -71,7 +71,8 @@ class Project:
             # Its report.
             assert process.returncode == 0, complaints
             return complaints
-        assert (process.returncode, complaints) == (0, '')
+        assert process.returncode == 0, complaints
+        assert complaints == ''
         return said
 
 

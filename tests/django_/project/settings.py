@@ -15,6 +15,8 @@ ALLOWED_HOSTS = ['*']
 INSTALLED_APPS = ['tests.django_.project']
 ROOT_URLCONF = 'tests.django_.project.urls'
 USE_TZ = True
+# The server of live tests looks at it.
+STATIC_URL = 'static/'
 DATABASES = {alias: {'ATOMIC_REQUESTS': True, **database} for alias, database in GIVEN.items()}
 # What a pool tells of the end of a server that a test has restarted.
 LOGGING = {
