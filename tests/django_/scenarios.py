@@ -1,7 +1,7 @@
-"""What happens in a process with Django, whose settings are those of the process: python -m tests.django_.scenarios NAME.
+"""What happens in a process with Django, whose settings the process has: python -m tests.django_.scenarios NAME.
 
-A scenario raises if something is wrong. What it says stands on standard output, and what it waits for comes from standard
-input, a line each.
+A scenario raises if something is wrong. What it says stands on standard output, and what it waits for comes from
+standard input, a line each.
 """
 
 import asyncio
@@ -100,8 +100,13 @@ def balances() -> dict[str, int]:
         connections.close_all()
 
 
+def read_all(descriptor: int) -> Any:
+    with open(descriptor, 'rb') as file:
+        return json.load(file)
+
+
 def pool_of(alias: str = 'default') -> Any:
-    return connections[alias].pool  # type: ignore[attr-defined]
+    return connections[alias].pool
 
 
 def expect_all_returned(pool: Any) -> dict[str, int]:
@@ -229,7 +234,7 @@ def in_a_forked_child() -> None:
     _, before = client.get('/deposit/ann')
     ends = [os.pipe() for _ in range(2)]
     children = []
-    for reading, writing in ends:
+    for _, writing in ends:
         child = os.fork()
         if child == 0:
             answers = client.get_at_once(*['/deposit/ann'] * 20)
@@ -238,7 +243,7 @@ def in_a_forked_child() -> None:
         children.append(child)
         os.close(writing)
     answers = [client.get('/deposit/ann') for _ in range(20)]
-    of_children = [json.loads(b''.join(iter(lambda: os.read(reading, 65536), b''))) for reading, _ in ends]
+    of_children = [read_all(reading) for reading, _ in ends]
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     sessions = [{answer['session'] for _, answer in found} for found in (answers, *of_children)]
     assert before['session'] in sessions[0]
@@ -294,7 +299,7 @@ def threads_open_the_pool_at_once() -> None:
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(use, range(THREADS)))
         expect_all_returned(pool)
-        connection.close_pool()  # type: ignore[attr-defined]
+        connection.close_pool()
         assert pool.closed
 
 
@@ -345,16 +350,17 @@ def exhausted() -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait(PATIENCE)
+    error: Exception | None = None
     try:
         connection.ensure_connection()
     except OperationalError as exc:
-        assert isinstance(exc.__cause__, gcpool.psycopg_pool.PoolTimeout)
-        assert 'default' in str(exc), exc
-    else:
-        raise AssertionError
+        error = exc
     finally:
         over.set()
         holder.join(PATIENCE)
+    assert error is not None
+    assert isinstance(error.__cause__, gcpool.psycopg_pool.PoolTimeout)
+    assert 'default' in str(error), error
     connection.ensure_connection()
     connection.close()
 
@@ -369,12 +375,12 @@ def beside_the_original() -> None:
     assert type(pool_of()) is gcpool.psycopg_pool.ConnectionPool
     assert type(pool_of('theirs')) is psycopg_pool.ConnectionPool
     assert psycopg_pool.ConnectionPool.__module__ == 'psycopg_pool.pool'
-    assert connections['unpooled'].pool is None  # type: ignore[attr-defined]
+    assert connections['unpooled'].pool is None
     with connections['unpooled'].cursor() as cursor:
         cursor.execute('SELECT 1')
     connections.close_all()
     for alias in ('default', 'theirs'):
-        connections[alias].close_pool()  # type: ignore[attr-defined]
+        connections[alias].close_pool()
 
 
 @scenario
@@ -389,14 +395,14 @@ def refused_settings() -> None:
         {'pool': {'min_size': 3, 'max_size': 2}},
     ]
     for settings in refused:
-        wrapper: Any = connections['default'].copy()  # type: ignore[attr-defined]
+        wrapper: Any = connections['default'].copy()
         if 'pool' in settings:
             wrapper.settings_dict['OPTIONS']['pool'] = settings['pool']
         else:
             wrapper.settings_dict.update(settings)
         try:
             wrapper.ensure_connection()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             print(type(exc).__name__, exc)
         assert wrapper._connection_pools == {}
 

@@ -1,4 +1,4 @@
-"""gcpool.contrib.django in a Django project, on a real server. Each test has a process: Django's settings are global."""
+"""gcpool.contrib.django in a Django project, on a real server. Each test has a process: settings are global."""
 
 import importlib.util
 import json
@@ -46,9 +46,18 @@ class Project:
         """Run a scenario, which must not complain; return what it says."""
         given = {'install': install, 'default': self.database(), **databases}
         process = subprocess.Popen(
-            # Development mode shows what is otherwise silent, such as connections that nobody closes. Django and what it
-            # needs may use what the newest Python deprecates.
-            [sys.executable, '-X', 'dev', '-W', 'ignore::DeprecationWarning', '-m', 'tests.django_.scenarios', scenario],
+            # Development mode shows what is otherwise silent, such as connections that nobody closes. Django and what
+            # it needs may use what the newest Python deprecates.
+            [
+                sys.executable,
+                '-X',
+                'dev',
+                '-W',
+                'ignore::DeprecationWarning',
+                '-m',
+                'tests.django_.scenarios',
+                scenario,
+            ],
             env={**program_environment(), 'GCPOOL_DJANGO_SETTINGS': json.dumps(given)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -149,14 +158,14 @@ def test_pool_may_be_true(project: Project) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec('psycopg_pool') is None, reason='psycopg_pool is not installed')
 def test_nothing_of_django_or_psycopg_pool_changes(project: Project) -> None:
-    project.run(
-        'beside_the_original', theirs=project.database(DJANGOS), unpooled=project.database(pool=None)
-    )
+    project.run('beside_the_original', theirs=project.database(DJANGOS), unpooled=project.database(pool=None))
 
 
 def test_settings_that_are_wrong_are_refused_as_django_does_and_named(project: Project) -> None:
     said = project.run('refused_settings').splitlines()
-    persistent = "ImproperlyConfigured Pooling doesn't support persistent connections. CONN_MAX_AGE of the database 'default'"
+    persistent = (
+        "ImproperlyConfigured Pooling doesn't support persistent connections. CONN_MAX_AGE of the database 'default'"
+    )
     where = "OPTIONS['pool'] of the database 'default'"
     assert said[:2] == [f'{persistent} is 60: expected 0', f'{persistent} is None: expected 0']
     assert said[2].startswith(f"TypeError {where} has 'max_conns', which the pool does not know: expected 'conninfo', ")
@@ -176,13 +185,21 @@ import gcpool.contrib.django.postgresql.base
 @pytest.mark.parametrize(
     ('before', 'error', 'message'),
     [
-        ('sys.modules["django"] = None', 'ImportError', 'gcpool.contrib.django needs Django: pip install "gcpool[django]"'),
+        (
+            'sys.modules["django"] = None',
+            'ImportError',
+            'gcpool.contrib.django needs Django: pip install "gcpool[django]"',
+        ),
         (
             'import django; django.VERSION, django.__version__ = (4, 2, 1, "final", 0), "4.2.1"',
             'ImproperlyConfigured',
             'gcpool.contrib.django needs Django 5.2 or newer, and this is 4.2.1: pip install "gcpool[django]"',
         ),
-        ('sys.modules["psycopg"] = None', 'ImproperlyConfigured', 'needs psycopg 3, which cannot be imported: pip install'),
+        (
+            'sys.modules["psycopg"] = None',
+            'ImproperlyConfigured',
+            'needs psycopg 3, which cannot be imported: pip install',
+        ),
         (
             'import psycopg; psycopg.__version__ = "3.1.18"',
             'ImproperlyConfigured',

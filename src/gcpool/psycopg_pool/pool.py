@@ -83,7 +83,8 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
         self.connection_class = connection_class
         self.kwargs = kwargs
         self._on_configure = configure
-        self._on_check = check
+        # Django's own tests read _check.
+        self._on_check = self._check = check
         self._on_reset = reset
         self._on_reconnect_failed = reconnect_failed
         self._note_parameters(

@@ -1,7 +1,9 @@
+from typing import ClassVar
+
 from django.db import models
 
 
-class Account(models.Model):
+class Account(models.Model):  # type: ignore[misc]
     id = models.BigAutoField(primary_key=True)
     name = models.CharField(max_length=100, unique=True)
     balance = models.IntegerField(default=0)
@@ -9,4 +11,4 @@ class Account(models.Model):
 
     class Meta:
         app_label = 'project'
-        constraints = [models.CheckConstraint(condition=models.Q(balance__gte=0), name='not_overdrawn')]
+        constraints: ClassVar = [models.CheckConstraint(condition=models.Q(balance__gte=0), name='not_overdrawn')]

@@ -16,7 +16,7 @@ def deposit(name: str) -> None:
     connections.close_all()
 
 
-class InTransactions(TestCase):
+class InTransactions(TestCase):  # type: ignore[misc]
     @classmethod
     def setUpTestData(cls) -> None:
         Account.objects.create(name='ann', balance=10)
@@ -25,30 +25,30 @@ class InTransactions(TestCase):
         with connection.cursor() as cursor:
             cursor.execute('SELECT current_database()')
             [name] = cursor.fetchone()
-        self.assertRegex(name, r'^test_')
-        self.assertIsInstance(connection.pool, ConnectionPool)
+        assert name.startswith('test_')
+        assert isinstance(connection.pool, ConnectionPool)
 
     def test_what_a_test_has_changed_is_rolled_back(self) -> None:
-        self.assertEqual(self.client.get('/deposit/ann').status_code, 200)
-        self.assertEqual(Account.objects.get(name='ann').balance, 11)
+        assert self.client.get('/deposit/ann').status_code == 200
+        assert Account.objects.get(name='ann').balance == 11
 
     def test_and_here_it_is_as_before(self) -> None:
-        self.assertEqual(self.client.get('/balance/ann').json(), {'balance': 10})
+        assert self.client.get('/balance/ann').json() == {'balance': 10}
 
 
-class Committed(TransactionTestCase):
+class Committed(TransactionTestCase):  # type: ignore[misc]
     def test_threads_have_connections_of_their_own(self) -> None:
         Account.objects.create(name='bob')
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(deposit, ['bob'] * 40))
-        self.assertEqual(Account.objects.get(name='bob').balance, 40)
+        assert Account.objects.get(name='bob').balance == 40
 
 
-class Live(LiveServerTestCase):
+class Live(LiveServerTestCase):  # type: ignore[misc]
     def test_a_server_in_threads(self) -> None:
         Account.objects.create(name='cleo')
         with ThreadPoolExecutor(8) as threads:
             urls = [f'{self.live_server_url}/deposit/cleo'] * 24
             answers = list(threads.map(lambda url: urlopen(url).status, urls))
-        self.assertEqual(answers, [200] * 24)
-        self.assertEqual(Account.objects.get(name='cleo').balance, 24)
+        assert answers == [200] * 24
+        assert Account.objects.get(name='cleo').balance == 24

@@ -27,13 +27,13 @@ def balance(request: HttpRequest, name: str) -> JsonResponse:
     return JsonResponse({'balance': Account.objects.get(name=name).balance})
 
 
-@transaction.non_atomic_requests
+@transaction.non_atomic_requests  # type: ignore[untyped-decorator]
 async def balance_async(request: HttpRequest, name: str) -> JsonResponse:
     account = await Account.objects.aget(name=name)
     return JsonResponse({'balance': account.balance})
 
 
-@transaction.non_atomic_requests
+@transaction.non_atomic_requests  # type: ignore[untyped-decorator]
 async def deposit_async(request: HttpRequest, name: str) -> JsonResponse:
     def in_thread() -> None:
         with transaction.atomic():

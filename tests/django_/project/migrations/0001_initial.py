@@ -1,9 +1,11 @@
+from typing import ClassVar
+
 from django.db import migrations, models
 
 
-class Migration(migrations.Migration):
+class Migration(migrations.Migration):  # type: ignore[misc]
     initial = True
-    operations = [
+    operations: ClassVar = [
         migrations.CreateModel(
             'Account',
             [

@@ -25,8 +25,8 @@ except ImportError as exc:
     # As Django itself says that a driver is missing. The message names the version.
     raise ImproperlyConfigured(f'gcpool.contrib.django.postgresql: {exc}') from exc
 
-from django.db.backends.base.base import NO_DB_ALIAS
-from django.db.backends.postgresql import base
+from django.db.backends.base.base import NO_DB_ALIAS  # noqa: E402
+from django.db.backends.postgresql import base  # noqa: E402
 
 __all__ = ['DatabaseWrapper']
 
