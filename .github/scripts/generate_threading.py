@@ -33,7 +33,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # and `await` fall away, __aenter__ and its kin are known to unasync, which also turns any AsyncName into SyncName.
 PSYCOPG_NAMES = {
     'ACT': 'CT',
-    'AbstractAsyncContextManager': 'AbstractContextManager',
     'AsyncConnectFailedCB': 'ConnectFailedCB',
     'AsyncConnection': 'Connection',
     'AsyncConnectionCB': 'ConnectionCB',
@@ -124,9 +123,7 @@ def unlisted(root: Path, targets: dict[Path, Path]) -> list[Path]:
     :param targets: target by source
     :return: those files, relative to the root
     """
-    found = [
-        generated / path.name for generated in TESTS.values() for path in sorted((root / generated).glob('*.py'))
-    ]
+    found = [generated / path.name for generated in TESTS.values() for path in sorted((root / generated).glob('*.py'))]
     for target in PACKAGE.values():
         path = root / target
         if path.exists() and HEADER_PATTERN.match(path.read_text(encoding='utf-8')):

@@ -103,7 +103,7 @@ async def test_a_block_commits_or_rolls_back(dsn: str) -> None:
 
 @pytest.mark.parametrize(('statement', 'status'), [('SELECT 1', 'INTRANS'), ('nonsense', 'INERROR')])
 async def test_an_open_transaction_is_rolled_back_at_once(
-    dsn: str, statement: str, status: str, log: pytest.LogCaptureFixture
+    dsn: str, statement: Any, status: str, log: pytest.LogCaptureFixture
 ) -> None:
     async with AsyncConnectionPool(dsn, min_size=1) as pool:
         conn = await pool.getconn()

@@ -85,6 +85,22 @@ async def test_an_open_pool_can_be_collected_and_nobody_is_warned(dsn: str, kind
 
 
 @pools
+async def test_a_pool_that_is_not_open_has_nothing_to_check_or_to_drain(dsn: str, kind: Any) -> None:
+    pool = kind(dsn, min_size=fewest(kind), max_size=2, open=False)
+    await pool.check()
+    await pool.drain()
+    await pool.resize(fewest(kind), 3)
+    assert pool.max_size == 3
+    await pool.open()
+    await pool.wait()
+    await pool.close()
+    await pool.check()
+    await pool.drain()
+    await pool.resize(fewest(kind), 2)
+    assert pool.get_stats()['pool_size'] == 0
+
+
+@pools
 async def test_close_does_not_wait_for_a_connection_in_use(dsn: str, kind: Any) -> None:
     pool = kind(dsn, min_size=fewest(kind), max_size=2, open=False)
     await pool.open()

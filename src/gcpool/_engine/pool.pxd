@@ -53,8 +53,8 @@ cdef class PoolCore:
     cdef int core_size                      # [core]; read under [ep]: min_idle or min_size, whichever is more
     cdef double core_idle_timeout           # [core]; read under [ep]: idle_timeout with min_size, else infinite
     cdef readonly int max_connecting                 # never changes; 0: no limit
-    cdef readonly double reconnect_timeout           # [core] above 0 or not never changes; 0: a failed connect reaches
-                                                     # its asker
+    # 0: a failed connect reaches its asker. Whether it is 0 never changes.
+    cdef readonly double reconnect_timeout           # [core]
     cdef double first_delay                 # [core] seconds of the first pause of an outage
     cdef double max_delay                   # [core] seconds of the longest pause
     cdef bint tells_again                   # [core] reconnect_failed is called again after each reconnect_timeout

@@ -7,6 +7,7 @@ The half for threads is generated from the half for asyncio.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from psycopg import ProgrammingError
@@ -86,6 +87,20 @@ class SyncConnections(BasePool):
             raise ProgrammingError(
                 f'{name}={callback!r} has left its connection in status {status.name}: expected a commit or a rollback'
             )
+
+    @staticmethod
+    def check_connection(conn: Any) -> None:
+        """Ask the server whether a connection works. Raises what the driver raises if it does not."""
+        if conn.autocommit:
+            conn.execute('')
+            return
+        conn.set_autocommit(True)
+        try:
+            conn.execute('')
+        finally:
+            # The error of the statement is to be seen, and not that the connection is closed now.
+            with suppress(Exception):
+                conn.set_autocommit(False)
 
     # -- taking back --------------------------------------------------------------------------------------------------
 

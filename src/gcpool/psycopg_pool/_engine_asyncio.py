@@ -98,10 +98,12 @@ class AsyncEngineMethods:
 
     if TYPE_CHECKING:
         # Of the generic pool.
-        _core: Any
         _collector: Any
-        _manager: AsyncManager
 
+        @property
+        def _core(self) -> Any: ...
+        @property
+        def _manager(self) -> Any: ...
         def _end_checks(self) -> None: ...
         def _known_limits(self) -> Any: ...
         async def _dispose_doomed(self, deadline: float | None = None) -> None: ...
@@ -121,9 +123,9 @@ class AsyncEngineMethods:
         core = self._core
         deadline = core.now() + max(timeout, 0.0)
         core.close()
-        self._end_checks()
         if self._collector is not None:
             self._collector.stop()
+        self._end_checks()
         await self._dispose_doomed(deadline)
         await end_creates(self, min(max(timeout, 0.0), PATIENCE_WITH_CONNECTS))
         await self._end_tasks(core.now() if core.stats()['creating'] else deadline)

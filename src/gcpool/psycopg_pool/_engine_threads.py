@@ -100,10 +100,12 @@ class SyncEngineMethods:
 
     if TYPE_CHECKING:
         # Of the generic pool.
-        _core: Any
         _collector: Any
-        _manager: SyncManager
 
+        @property
+        def _core(self) -> Any: ...
+        @property
+        def _manager(self) -> Any: ...
         def _end_checks(self) -> None: ...
         def _known_limits(self) -> Any: ...
         def _dispose_doomed(self, deadline: float | None = None) -> None: ...
@@ -123,9 +125,9 @@ class SyncEngineMethods:
         core = self._core
         deadline = core.now() + max(timeout, 0.0)
         core.close()
-        self._end_checks()
         if self._collector is not None:
             self._collector.stop()
+        self._end_checks()
         self._dispose_doomed(deadline)
         end_creates(self, min(max(timeout, 0.0), PATIENCE_WITH_CONNECTS))
         self._end_tasks(core.now() if core.stats()['creating'] else deadline)

@@ -57,7 +57,7 @@ HAS_GIL: bool = getattr(sys, '_is_gil_enabled', lambda: True)()
 class Counts:
     """The counters of a pool that the generic pool does not have. A signal handler may count while its thread does."""
 
-    NAMES = (
+    NAMES: Final[tuple[str, ...]] = (
         'requests_num',
         'requests_errors',
         'usage_ms',
@@ -71,7 +71,7 @@ class Counts:
     def __init__(self) -> None:
         self.renew_lock()
         _all_counts.add(self)
-        self._values = dict.fromkeys(self.NAMES, 0)
+        self._values: dict[str, int] = dict.fromkeys(self.NAMES, 0)
 
     def renew_lock(self) -> None:
         """Begin with a free lock: in a forked child, another thread of the parent may have held it."""

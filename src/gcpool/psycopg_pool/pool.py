@@ -7,7 +7,6 @@ The pool for threads is generated from this one.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
 from logging import INFO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, cast
@@ -203,14 +202,16 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
-    def connection(self, timeout: float | None = None) -> AbstractContextManager[CT]:  # type: ignore[override]
-        """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
+    if not TYPE_CHECKING:  # the original's type says it all
 
-        :param timeout: seconds to wait at most; None for the pool's ``timeout``
-        :return: a context manager, and a decorator
-        :raises PoolTimeout: when they are over
-        """
-        return SyncBlock(self, timeout)
+        def connection(self, timeout: float | None = None) -> SyncBlock:
+            """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
+
+            :param timeout: seconds to wait at most; None for the pool's ``timeout``
+            :return: a context manager, and a decorator
+            :raises PoolTimeout: when they are over
+            """
+            return SyncBlock(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -351,8 +352,9 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
     def check(self) -> None:
         """Check the connections that are idle now, one at a time, and replace those that are broken."""
         engine = self._engine
-        if not self._closed:
-            engine.fill(self._min_size)
+        if self._closed:
+            return
+        engine.fill(self._min_size)
         checked: set[int] = set()
         conn: Any
         while (conn := engine.try_acquire(ENDPOINT)) is not None:
@@ -370,20 +372,6 @@ class ConnectionPool(SyncConnections, OriginalConnectionPool[CT], Generic[CT]):
                 raise
             else:
                 engine.release(conn, ENDPOINT)
-
-    @staticmethod
-    def check_connection(conn: CT) -> None:
-        """Ask the server whether a connection works. Raises what the driver raises if it does not."""
-        if conn.autocommit:
-            conn.execute('')
-            return
-        conn.set_autocommit(True)
-        try:
-            conn.execute('')
-        finally:
-            # The error of the statement is to be seen, and not that the connection is closed now.
-            with suppress(Exception):
-                conn.set_autocommit(False)
 
     def drain(self) -> None:
         """Replace all connections by new ones: those in use when they are returned."""

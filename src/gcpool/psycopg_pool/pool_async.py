@@ -5,7 +5,6 @@ The pool for threads is generated from this one.
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
 from logging import INFO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, cast
@@ -201,14 +200,16 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
 
-    def connection(self, timeout: float | None = None) -> AbstractAsyncContextManager[ACT]:  # type: ignore[override]
-        """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
+    if not TYPE_CHECKING:  # the original's type says it all
 
-        :param timeout: seconds to wait at most; None for the pool's ``timeout``
-        :return: a context manager, and a decorator
-        :raises PoolTimeout: when they are over
-        """
-        return AsyncBlock(self, timeout)
+        def connection(self, timeout: float | None = None) -> AsyncBlock:
+            """Take a connection for a block: committed at its end, or rolled back if it raises, and returned.
+
+            :param timeout: seconds to wait at most; None for the pool's ``timeout``
+            :return: a context manager, and a decorator
+            :raises PoolTimeout: when they are over
+            """
+            return AsyncBlock(self, timeout)
 
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Take a connection, to be returned with :py:meth:`putconn`. Clients are served first come, first served.
@@ -349,8 +350,9 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
     async def check(self) -> None:
         """Check the connections that are idle now, one at a time, and replace those that are broken."""
         engine = self._engine
-        if not self._closed:
-            engine.fill(self._min_size)
+        if self._closed:
+            return
+        engine.fill(self._min_size)
         checked: set[int] = set()
         conn: Any
         while (conn := engine.try_acquire(ENDPOINT)) is not None:
@@ -368,20 +370,6 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
                 raise
             else:
                 await engine.release(conn, ENDPOINT)
-
-    @staticmethod
-    async def check_connection(conn: ACT) -> None:
-        """Ask the server whether a connection works. Raises what the driver raises if it does not."""
-        if conn.autocommit:
-            await conn.execute('')
-            return
-        await conn.set_autocommit(True)
-        try:
-            await conn.execute('')
-        finally:
-            # The error of the statement is to be seen, and not that the connection is closed now.
-            with suppress(Exception):
-                await conn.set_autocommit(False)
 
     async def drain(self) -> None:
         """Replace all connections by new ones: those in use when they are returned."""

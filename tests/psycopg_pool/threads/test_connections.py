@@ -103,7 +103,7 @@ def test_a_block_commits_or_rolls_back(dsn: str) -> None:
 
 @pytest.mark.parametrize(('statement', 'status'), [('SELECT 1', 'INTRANS'), ('nonsense', 'INERROR')])
 def test_an_open_transaction_is_rolled_back_at_once(
-    dsn: str, statement: str, status: str, log: pytest.LogCaptureFixture
+    dsn: str, statement: Any, status: str, log: pytest.LogCaptureFixture
 ) -> None:
     with ConnectionPool(dsn, min_size=1) as pool:
         conn = pool.getconn()

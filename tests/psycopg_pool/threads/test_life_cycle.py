@@ -87,6 +87,22 @@ def test_an_open_pool_can_be_collected_and_nobody_is_warned(dsn: str, kind: Any)
 
 
 @pools
+def test_a_pool_that_is_not_open_has_nothing_to_check_or_to_drain(dsn: str, kind: Any) -> None:
+    pool = kind(dsn, min_size=fewest(kind), max_size=2, open=False)
+    pool.check()
+    pool.drain()
+    pool.resize(fewest(kind), 3)
+    assert pool.max_size == 3
+    pool.open()
+    pool.wait()
+    pool.close()
+    pool.check()
+    pool.drain()
+    pool.resize(fewest(kind), 2)
+    assert pool.get_stats()['pool_size'] == 0
+
+
+@pools
 def test_close_does_not_wait_for_a_connection_in_use(dsn: str, kind: Any) -> None:
     pool = kind(dsn, min_size=fewest(kind), max_size=2, open=False)
     pool.open()

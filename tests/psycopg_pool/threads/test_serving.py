@@ -3,6 +3,7 @@
 """Who gets a connection of gcpool.psycopg_pool when, how the pools grow and shrink, errors, statistics, null pools."""
 
 import logging
+import pickle
 import time
 from typing import Any
 
@@ -218,6 +219,7 @@ def test_the_classes_of_the_errors(kind: Any) -> None:
         raised = error('a message')
         assert type(raised)(*raised.args).args == ('a message',)
         assert str(raised) == 'a message'
+        assert pickle.loads(pickle.dumps(raised)).args == ('a message',)
     assert issubclass(PoolTimeout, TimeoutError)
     original = pytest.importorskip('psycopg_pool')
     assert issubclass(PoolTimeout, original.PoolTimeout)
