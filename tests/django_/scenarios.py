@@ -287,20 +287,32 @@ def threads_race_to_make_the_pool() -> None:
 
 @scenario
 def threads_open_the_pool_at_once() -> None:
-    for _ in range(30):
-        pool = pool_of()
-        at_once = threading.Barrier(THREADS)
+    pool = pool_of()
+    entered = threading.Event()
+    served = threading.Event()
+    begin = pool._engine.begin
 
-        def use(_: int, pool: Any = pool, at_once: threading.Barrier = at_once) -> None:
-            at_once.wait(PATIENCE)
-            pool.open()
-            pool.putconn(pool.getconn())
+    def begin_late(size: int) -> None:
+        if threading.current_thread() is late:
+            entered.set()
+            assert served.wait(PATIENCE)
+        begin(size)
 
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(use, range(THREADS)))
-        expect_all_returned(pool)
-        connection.close_pool()
-        assert pool.closed
+    def use() -> None:
+        pool.open()
+        pool.putconn(pool.getconn())
+
+    with mock.patch.object(pool._engine, 'begin', begin_late):
+        late = threading.Thread(target=use)
+        late.start()
+        assert entered.wait(PATIENCE)
+        # Another thread is about to open the pool. This one opens it, and is served.
+        use()
+        served.set()
+        late.join(PATIENCE)
+    assert expect_all_returned(pool)['requests_num'] == 2
+    connection.close_pool()
+    assert pool.closed
 
 
 @scenario
