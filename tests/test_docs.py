@@ -54,6 +54,7 @@ OPTIONAL = {
     'aiosqlite': 'aiosqlite',
     'asyncmy': 'asyncmy',
     'asyncpg': 'asyncpg',
+    'django': 'Django',
     'psycopg': 'psycopg',
     'psycopg2': 'psycopg2',
     'psycopg_pool': 'psycopg_pool',

@@ -47,6 +47,7 @@ EXPECTED = {
         r'refused: wrong password\nconnections in the pool: 0\n'
     ),
     'detach_pool': r'time: noon\ntime: noon\nnews 1\nnews 2\nnews 3\ncreated, detached, closed: 2 1 1\n',
+    'django_pg_pool': r'rows and sum: 100 4950\nrequests: 101\nconnections created, at most 4: [234]\n',
     'failover': (
         r'a request that began before: old server\nconnection 1 to the old server is closed\n'
         r'a request that waited: new server\nconnection 2 to the new server is closed\n'
@@ -110,6 +111,7 @@ NEEDS = {
     'async_psycopg_pool': 'psycopg',
     'async_redis_pool': 'redis',
     'asyncmy_pool': 'asyncmy',
+    'django_pg_pool': 'django',
     'from_psycopg_pool': 'psycopg',
     'gevent_pool': 'gevent',
     'pg_pool': 'psycopg2',

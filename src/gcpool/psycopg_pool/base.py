@@ -255,7 +255,8 @@ class BasePool(OriginalBasePool):
             raise ValueError(f'num_workers={num_workers!r}: expected 1 or more')
 
     def _expect_unused(self) -> None:
-        if self._opened:
+        # In this order: another thread that opens the pool says that it is not closed before it says that it is open.
+        if self._opened and self._closed:
             raise PoolClosed(f'the pool {self.name!r} was open and is closed: it cannot be reused, expected a new pool')
 
     def _expect_open(self) -> None:

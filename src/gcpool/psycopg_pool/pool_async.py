@@ -80,7 +80,8 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         self.connection_class = connection_class
         self.kwargs = kwargs
         self._on_configure = configure
-        self._on_check = check
+        # Django's own tests read _check.
+        self._on_check = self._check = check
         self._on_reset = reset
         self._on_reconnect_failed = reconnect_failed
         self._note_parameters(
@@ -135,9 +136,11 @@ class AsyncConnectionPool(AsyncConnections, OriginalAsyncConnectionPool[ACT], Ge
         self._expect_unused()
         require_loop(self)
         self._pass_on_settings()
+        # The engine first, which may be opened more than once: of threads that open the pool at a time, none may find
+        # that it is open before it serves. In this order, see _expect_unused().
+        self._engine.begin(self._min_size)
         self._closed = False
         self._opened = True
-        self._engine.begin(self._min_size)
 
     async def wait(self, timeout: float = 30.0) -> None:
         """Wait until the pool has ``min_size`` connections. Any number of callers may wait.
