@@ -269,6 +269,15 @@ def test_a_refusal_in_the_pause_of_an_outage_holds_acquires_back() -> None:
     assert second.answer == 'waits'
 
 
+@pytest.mark.parametrize('has_time', [True, False])
+def test_a_refusal_is_counted_whether_or_not_the_acquire_has_time_left(has_time: bool) -> None:
+    pool = Pool(min_size=0)
+    asker = pool.ask('a')
+    pool.core.connect_failed(asker.waiter, ERROR, True, has_time, pool.now)
+    pool.cancel(asker)
+    assert pool.count('create_errors', 'refused') == (1, 1)
+
+
 def test_an_endpoint_was_full_once_and_that_is_over() -> None:
     pool = Pool(min_size=0, max_connecting=0)
     asker = pool.ask('a')

@@ -187,6 +187,7 @@ cdef int pin(PoolCore core, object endpoint, int size, double now) except -1:
             core.pins.pop(ep.endpoint, None)
         ensure_growth(core, ep)
         gcp_lock(&core.lock)
+        advance_relief(core, now)
         gcp_lock(&ep.lock)
         if not ep.forgotten:
             break
@@ -390,6 +391,7 @@ cdef int hand_reserved_to_waiters(PoolCore core) except -1:
     cdef EndpointPool ep
     cdef void *p
     gcp_lock(&core.lock)
+    advance_relief(core, now)
     while True:
         g = take_reserved(core)
         if g is None:
@@ -407,8 +409,9 @@ cdef int hand_reserved_to_waiters(PoolCore core) except -1:
             waiter_unlink(ep, p)
             serve_ticket(core, ep, <Waiter>p)
             chain_append(&served, <Waiter>p)
-            note_served(core, ep)
         update_wants_slot(core, ep)
+        if p != NULL:
+            note_served(core, ep)
         note_short(core, ep, now)
         forget_if_empty(core, ep)
         gcp_unlock(&ep.lock)
@@ -434,6 +437,7 @@ cdef Entry take_create(PoolCore core, double now):
     cdef bint found = False
     entries_of_this_process(core)
     gcp_lock(&core.lock)
+    advance_relief(core, now)
     while not found:
         g = take_reserved(core)
         if g is None:
@@ -449,6 +453,7 @@ cdef Entry take_create(PoolCore core, double now):
             ticket.epoch.birth = core.drains
             begin_attempt(core, g, <void *>ticket)
             cover_waiter(ep, <void *>ticket)
+            update_wants_slot(core, ep)
             gcp_unlock(&ep.lock)
         else:
             free_reserved(core, ep, now)
@@ -514,6 +519,7 @@ cdef bint grown(PoolCore core, Entry ticket, object conn, double now) except -1:
     settled.first = NULL
     settled.wake = False
     if outcome == ADDED:
+        advance_relief(core, now)
         ep.growth.creating -= 1
         asker = waiter_of(ep, <void *>ticket)
         if asker != NULL:
@@ -701,6 +707,9 @@ cdef int connect_failed(
         count_failure(core, is_refusal)
         w.state = FRESH
         news |= ASKS_AGAIN
+    else:
+        core.counters.refused += is_refusal     # the error itself is counted when the waiter is cancelled
+        update_wants_slot(core, ep)
     gcp_unlock(&ep.lock)
     if asks_again:
         after_slot_freed(core, ep, ticket, now, &core.doomed_for_worker, &notified)
@@ -714,6 +723,7 @@ cdef int connect_failed(
 cdef void note_connected(PoolCore core, EndpointPool ep, double now, Chain *notified) noexcept:
     # Both locks are held. An acquire has connected.
     if ep.growth is not None:
+        advance_relief(core, now)
         end_outage(core, ep.growth, now)
         note_filled(core, ep, notified)
         note_short(core, ep, now)
